@@ -1,0 +1,75 @@
+"""Options that several commands share, and how they become settings."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from semivox.config import Config, load_config
+from semivox.errors import UserError
+
+Data = Annotated[
+    Path, typer.Option("--data", "-d", help="folder of scans (nnU-Net raw or MSD layout) or a workspace")
+]
+Work = Annotated[
+    Path | None, typer.Option("--work", help="workspace for plan and prepared scans [default: semivox-work/NAME]")
+]
+Preset = Annotated[str | None, typer.Option("--preset", "-p", help="shipped settings, e.g. la-8-lite")]
+ConfigFile = Annotated[Path | None, typer.Option("--config", "-c", help="YAML file with settings")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", help="one setting, e.g. train.lr=0.02 (repeatable)", metavar="A.B=C")
+]
+Labeled = Annotated[
+    float | None, typer.Option("--labeled", "-l", help="labels to use: a number, or a fraction below 1")
+]
+Val = Annotated[int | None, typer.Option("--val", help="training cases kept for validation")]
+SplitSeed = Annotated[int | None, typer.Option("--split-seed", help="shuffle before splitting")]
+SplitFile = Annotated[Path | None, typer.Option("--split-file", help="splits.json or splits_final.json to use")]
+Fold = Annotated[int | None, typer.Option("--fold", "-f", help="which fold of the split file")]
+Workers = Annotated[int, typer.Option("--workers", help="processes; 0 works in this process")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="start over: delete what an earlier call wrote")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu or gpu")]
+
+
+def settings_from(  # noqa: D417
+    preset: str | None,
+    file: Path | None,
+    settings: list[str] | None,
+    *,
+    labeled: float | None = None,
+    val: int | None = None,
+    split_seed: int | None = None,
+    split_file: Path | None = None,
+    fold: int | None = None,
+    **sections: dict[str, Any],
+) -> Config:
+    """Resolve the shared options into a `Config`."""
+    split = {
+        "labeled": int(labeled) if labeled is not None and labeled >= 1 else labeled,
+        "val": val,
+        "seed": split_seed,
+        "file": str(split_file) if split_file else None,
+        "fold": fold,
+    }
+    return load_config(preset=preset, file=file, settings=settings or (), split=split, **sections)
+
+
+def seconds(text: str | None) -> float | None:
+    """`90s`, `30m`, `1.5h` or a number of minutes, in seconds."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smh]?)\s*", text)
+    if match is None or float(match[1]) == 0:
+        raise UserError("Unknown time", found=text, expected="a time such as 90s, 30m or 2h", do="e.g. --budget 30m")
+    return float(match[1]) * {"s": 1, "m": 60, "h": 3600, "": 60}[match[2]]
+
+
+def next_command(text: str) -> None:
+    """Show what to type next."""
+    from rich.console import Console  # noqa: PLC0415
+
+    Console(file=sys.stdout).print(f"next: {text}", soft_wrap=True, highlight=False, markup=False)

@@ -1,0 +1,91 @@
+"""`predict` and `evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from semivox.cli import options as o
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's commands."""
+    app.command()(predict)
+    app.command()(evaluate)
+
+
+def predict(
+    model: Annotated[Path, typer.Option("--model", "-m", help="run folder")],
+    source: Annotated[Path, typer.Option("--input", "-i", help="a scan or a folder of scans")],
+    out: Annotated[Path, typer.Option("--output", "-o", help="folder for the segmentations")],
+    stride: Annotated[
+        tuple[int, int, int] | None, typer.Option("--stride", help="window stride in voxels, instead of --overlap")
+    ] = None,
+    overlap: Annotated[float | None, typer.Option("--overlap", help="share of a window that overlaps the next")] = None,
+    weighting: Annotated[str | None, typer.Option("--weighting", help="uniform or gaussian")] = None,
+    batch: Annotated[int | None, typer.Option("--batch", help="windows a forward pass")] = None,
+    save_probabilities: Annotated[bool, typer.Option("--save-probabilities", help="also write CASE.npz")] = False,
+    save_members: Annotated[bool, typer.Option("--save-members", help="also write each network's result")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace another model's predictions")] = False,
+    device: o.Device = "auto",
+) -> None:
+    """Segment scans; results lie on the scanner's grid, with the original label values."""
+    from semivox.inference.model import load_model  # noqa: PLC0415
+    from semivox.verbs.predict import changed_settings  # noqa: PLC0415
+    from semivox.verbs.predict import predict as run  # noqa: PLC0415
+    from semivox.verbs.progress import show_progress  # noqa: PLC0415
+
+    loaded = load_model(model, device=device)
+    settings = changed_settings(loaded, stride=stride, overlap=overlap, weighting=weighting, batch=batch)
+    written = run(
+        loaded,
+        source,
+        out,
+        config=settings,
+        save_probabilities=save_probabilities,
+        save_members=save_members,
+        overwrite=overwrite,
+        progress=show_progress,
+    )
+    typer.echo(f"{len(written)} segmentations in {out}")
+    o.next_command(f"semivox evaluate -i {out} -d DATA   (if reference labels exist)")
+
+
+def evaluate(
+    predictions: Annotated[Path, typer.Option("--input", "-i", help="folder of predictions")],
+    data: Annotated[Path | None, typer.Option("--data", "-d", help="data set with the reference labels")] = None,
+    references: Annotated[
+        Path | None, typer.Option("--references", "-r", help="or a folder of reference labels")
+    ] = None,
+    cases: Annotated[str, typer.Option("--cases", help="test or val")] = "test",
+    split_file: Annotated[Path | None, typer.Option("--split-file", help="names the validation cases")] = None,
+    out: Annotated[Path | None, typer.Option("--output", "-o", help="folder for the tables")] = None,
+    largest_component: Annotated[bool, typer.Option(help="also score the largest component")] = True,
+    profile: Annotated[
+        str, typer.Option("--profile", help="semivox, or published: voxel units, failures as zero distance")
+    ] = "semivox",
+    nsd_tolerance_mm: Annotated[float, typer.Option("--nsd-tolerance-mm")] = 1.0,
+    workers: o.Workers = 2,
+) -> None:
+    """Score predictions: metrics.csv, summary.json and a table with 95 % intervals over cases."""
+    from semivox.cli.show import show_scores  # noqa: PLC0415
+    from semivox.verbs.evaluate import evaluate as run  # noqa: PLC0415
+    from semivox.verbs.progress import show_progress  # noqa: PLC0415
+
+    table = run(
+        predictions,
+        data=data,
+        references=references,
+        cases=cases,
+        split_file=split_file,
+        out=out,
+        largest_component=largest_component,
+        profile=profile,
+        nsd_tolerance_mm=nsd_tolerance_mm,
+        workers=workers,
+        progress=show_progress,
+    )
+    show_scores(table)
+    typer.echo(f"written: {(out or predictions) / 'metrics.csv'} and summary.json")

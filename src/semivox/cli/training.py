@@ -1,0 +1,82 @@
+"""`train` and `demo`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from semivox.cli import options as o
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's commands."""
+    app.command()(train)
+    app.command()(demo)
+
+
+def train(
+    data: o.Data,
+    method: Annotated[str | None, typer.Option("--method", "-m", help="method, e.g. dual or supervised")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--output", "-o", help="run folder [default: runs/NAME/PRESET/METHOD/...]")
+    ] = None,
+    labeled: o.Labeled = None,
+    preset: o.Preset = None,
+    config: o.ConfigFile = None,
+    settings: o.Settings = None,
+    budget: Annotated[
+        str | None, typer.Option("--budget", help="wall time, e.g. 30m; sets the number of iterations")
+    ] = None,
+    iterations: Annotated[int | None, typer.Option("--iterations", help="optimiser steps")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="of weights, batches and augmentation")] = None,
+    val: o.Val = None,
+    split_seed: o.SplitSeed = None,
+    split_file: o.SplitFile = None,
+    fold: o.Fold = None,
+    work: o.Work = None,
+    device: Annotated[str | None, typer.Option("--device", help="auto, cpu or gpu")] = None,
+    precision: Annotated[str | None, typer.Option("--precision", help="auto, 32, bf16 or 16")] = None,
+    workers: Annotated[int | None, typer.Option("--workers", help="loader processes a stream")] = None,
+    fresh: o.Fresh = False,
+) -> None:
+    """Train a model from few labels and many scans. The same command again resumes an interrupted run."""
+    from semivox.verbs.progress import show_progress  # noqa: PLC0415
+    from semivox.verbs.train import train as run  # noqa: PLC0415
+
+    resolved = o.settings_from(
+        preset,
+        config,
+        settings,
+        labeled=labeled,
+        val=val,
+        split_seed=split_seed,
+        split_file=split_file,
+        fold=fold,
+        method={"name": method},
+        train={
+            "budget_s": o.seconds(budget),
+            "iterations": iterations,
+            "seed": seed,
+            "device": device,
+            "precision": precision,
+            "workers": workers,
+        },
+    )
+    folder = run(data, config=resolved, out=out, work=work, fresh=fresh, bar=True, progress=show_progress)
+    typer.echo(f"trained: {folder}")
+    o.next_command(f"semivox predict -m {folder} -i FOLDER_WITH_SCANS -o {folder}/predictions")
+
+
+def demo(
+    out: Annotated[Path, typer.Option("--output", "--out", "-o", help="folder for everything")] = Path("demo"),
+    seed: Annotated[int, typer.Option("--seed", help="of phantoms and training")] = 0,
+    fresh: o.Fresh = False,
+) -> None:
+    """Make 60 phantom scans, train with 4 labels of 40 with and without the unlabeled ones, compare on 20 others."""
+    from semivox.verbs.demo import demo as run  # noqa: PLC0415
+    from semivox.verbs.progress import show_progress  # noqa: PLC0415
+
+    run(out, seed=seed, fresh=fresh, bar=True, progress=show_progress)
+    o.next_command("semivox train -d YOUR_FOLDER --method dual")

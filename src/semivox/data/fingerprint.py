@@ -1,0 +1,255 @@
+"""What the scans of a data set look like, measured without opening a label that was declared unlabeled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+
+from semivox.data.volume import Volume, read_image, read_label
+from semivox.errors import UserError
+
+if TYPE_CHECKING:
+    from semivox.data.dataset import Case, Dataset
+    from semivox.data.splits import Split
+
+Array = npt.NDArray[Any]
+Triple = tuple[int, int, int]
+Progress = Callable[[int, int, str], None]
+
+PERCENTILES = {"p005": 0.5, "p050": 5.0, "p500": 50.0, "p950": 95.0, "p995": 99.5}
+_SAMPLE = 500_000  # voxels that percentiles of a large scan are taken from
+_FOREGROUND_SAMPLE = 20_000  # voxels that one labeled case adds to the pooled foreground
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Intensity:
+    """Distribution of one channel's values.
+
+    Attributes:
+        percentiles: value at each of `PERCENTILES`.
+        mean: of the values.
+        std: population standard deviation.
+    """
+
+    percentiles: dict[str, float]
+    mean: float
+    std: float
+
+    def as_dict(self) -> dict[str, float]:
+        return {"mean": self.mean, "std": self.std, **self.percentiles}
+
+
+@dataclass(frozen=True)
+class CaseFingerprint:
+    """One scan, its axes put in the order right-left, back-front, down-up (RAS, by permutation only).
+
+    Attributes:
+        name: of the case.
+        shape: voxels along each axis.
+        spacing_mm: voxel size along each axis.
+        background: share of voxels, 0..1, that hold the scan's minimum in every channel.
+        foreground_shape: voxels along each axis of the box around all others.
+        channels: intensities of the whole scan.
+        class_volumes_ml: of each foreground class; None for a case without a label.
+        foreground: intensities of the labeled foreground; None without a label or without foreground.
+    """
+
+    name: str
+    shape: Triple
+    spacing_mm: tuple[float, float, float]
+    background: float
+    foreground_shape: Triple
+    channels: tuple[Intensity, ...]
+    class_volumes_ml: dict[str, float] | None
+    foreground: tuple[Intensity, ...] | None
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """All scans, and the intensities of the labeled foreground pooled over the labeled ones.
+
+    Attributes:
+        cases: in the order of the split: labeled, unlabeled, validation.
+        foreground: one for each channel, pooled; None when no label has any foreground.
+    """
+
+    cases: tuple[CaseFingerprint, ...]
+    foreground: tuple[Intensity, ...] | None
+
+    def summary(self) -> dict[str, Any]:
+        """Give the ranges over cases as plain data for the plan file."""
+        labeled = {c.name: c.class_volumes_ml for c in self.cases if c.class_volumes_ml is not None}
+        volumes = list(labeled.values())
+        names = list(volumes[0]) if volumes else []
+        return {
+            "cases": len(self.cases),
+            "labeled_cases": list(labeled),
+            "shape": _range([case.shape for case in self.cases]),
+            "spacing_mm": _range([case.spacing_mm for case in self.cases]),
+            "voxels": _range([int(np.prod(case.shape)) for case in self.cases]),
+            "background_share": _range([case.background for case in self.cases]),
+            "intensity": [intensity.as_dict() for intensity in self.typical_intensity()],
+            "class_volumes_ml": {name: _range([volume[name] for volume in volumes]) for name in names},
+        }
+
+    def typical_intensity(self) -> tuple[Intensity, ...]:
+        """Give each channel's whole-scan intensities, the median over cases of every figure."""
+        result = []
+        for channel in zip(*(case.channels for case in self.cases), strict=True):
+            middle = {key: _median([item.percentiles[key] for item in channel]) for key in PERCENTILES}
+            mean, std = _median([item.mean for item in channel]), _median([item.std for item in channel])
+            result.append(Intensity(middle, mean, std))
+        return tuple(result)
+
+
+def fingerprint(dataset: Dataset, split: Split, progress: Progress | None = None) -> Fingerprint:
+    """Measure the images of all training, unlabeled and validation cases, and the labels of labeled ones.
+
+    The label files of unlabeled, validation and test cases are never opened. Percentiles of scans above half a
+    million voxels come from a fixed random sample of them.
+
+    Args:
+        dataset: the cases.
+        split: which of them are measured, and which labels may be opened.
+        progress: called after each case with the number done, the number of all, and the case's name.
+
+    Raises:
+        UserError: a file is damaged or holds unusable values; a labeled case has no label file.
+    """
+    names = (*split.labeled, *split.unlabeled, *split.val)
+    cases, pool = [], []
+    for index, name in enumerate(names):
+        case, values = _measure(dataset, dataset.case(name), with_label=name in split.labeled)
+        cases.append(case)
+        if values is not None:
+            pool.append(values)
+        if progress is not None:
+            progress(index + 1, len(names), name)
+    pooled = [_intensity(values) for values in np.concatenate(pool, axis=1)] if pool else None
+    return Fingerprint(tuple(cases), None if pooled is None else tuple(pooled))
+
+
+def canonical_axes(affine: Array) -> tuple[Triple, tuple[bool, bool, bool]]:
+    """Find the permutation and flips that bring a grid closest to RAS; nothing is ever rotated.
+
+    Args:
+        affine: (4, 4), voxel to world mm (RAS+).
+
+    Returns:
+        The source axis that becomes each canonical axis, and whether it runs the other way.
+    """
+    orientation = nib.orientations.io_orientation(affine)
+    source = [int(np.flatnonzero(orientation[:, 0] == axis)[0]) for axis in range(3)]
+    flips = [bool(orientation[axis, 1] < 0) for axis in source]
+    return (source[0], source[1], source[2]), (flips[0], flips[1], flips[2])
+
+
+def foreground_box(image: Array) -> tuple[Triple, Triple, float]:
+    """Find the box around all voxels above the background, by intensity alone.
+
+    Background is what holds the channel's minimum, in every channel.
+
+    Args:
+        image: (C, X, Y, Z).
+
+    Returns:
+        First voxel and end (exclusive) of the box, and the background's share of the scan, 0..1. A constant
+        image is all background; its box is the whole image.
+    """
+    mask = np.zeros(image.shape[1:], bool)
+    for channel in image:
+        mask |= channel > channel.min()
+    box = []
+    for axis in range(3):
+        inside = np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
+        box.append((int(inside[0]), int(inside[-1]) + 1) if inside.size else (0, mask.shape[axis]))
+    start, stop = zip(*box, strict=True)
+    return start, stop, 1.0 - np.count_nonzero(mask) / mask.size
+
+
+def moments(values: Array) -> tuple[float, float]:
+    """Give mean and population standard deviation, summed in float64 without a copy of the whole array.
+
+    Zero for both when there are no values.
+    """
+    flat = values.reshape(-1)
+    if flat.size == 0:
+        return 0.0, 0.0
+    mean = float(flat.mean(dtype=np.float64))
+    squares = 0.0
+    for first in range(0, flat.size, _CHUNK):
+        part = flat[first : first + _CHUNK].astype(np.float64) - mean
+        squares += float(part @ part)
+    return mean, float(np.sqrt(squares / flat.size))
+
+
+def _measure(dataset: Dataset, case: Case, *, with_label: bool) -> tuple[CaseFingerprint, Array | None]:
+    """Give the case's figures and a (C, N) sample of its labeled foreground."""
+    image = read_image(case.images, channels=dataset.channels)
+    axes, _ = canonical_axes(image.affine)
+    start, stop, background = foreground_box(image.array)
+    box = tuple(last - first for first, last in zip(start, stop, strict=True))
+    volumes, values = _measure_label(dataset, case, image) if with_label else (None, None)
+    found = CaseFingerprint(
+        name=case.name,
+        shape=_pick(image.array.shape[1:], axes),
+        spacing_mm=_pick(image.spacing_mm, axes),
+        background=background,
+        foreground_shape=_pick(box, axes),
+        channels=tuple(_intensity(channel) for channel in image.array),
+        class_volumes_ml=volumes,
+        foreground=None if values is None else tuple(_intensity(channel) for channel in values),
+    )
+    return found, None if values is None else _sample(values, _FOREGROUND_SAMPLE)
+
+
+def _measure_label(dataset: Dataset, case: Case, image: Volume) -> tuple[dict[str, float], Array | None]:
+    if case.label is None:
+        raise UserError(
+            f"The labeled case {case.name} has no label file",
+            found="no label file",
+            expected="one for every case that the split calls labeled",
+            do="add the file, or correct the split",
+        )
+    label = read_label(case.label, dataset.class_values, like=image).array
+    counts = np.bincount(label.reshape(-1), minlength=len(dataset.class_names))
+    voxel_ml = abs(float(np.linalg.det(image.affine[:3, :3]))) / 1000
+    volumes = {
+        name: int(count) * voxel_ml for name, count in zip(dataset.class_names[1:], counts[1:], strict=True)
+    }
+    inside = label > 0
+    return volumes, image.array[:, inside] if inside.any() else None
+
+
+def _intensity(values: Array) -> Intensity:
+    flat = values.reshape(1, -1)
+    levels = np.percentile(_sample(flat, _SAMPLE), list(PERCENTILES.values())).tolist()
+    return Intensity(dict(zip(PERCENTILES, levels, strict=True)), *moments(flat))
+
+
+def _sample(values: Array, limit: int) -> Array:
+    """Take at most `limit` columns of (C, N), always the same ones."""
+    count = values.shape[1]
+    return values if count <= limit else values[:, np.random.default_rng(0).integers(count, size=limit)]
+
+
+def _pick(values: Sequence[Any], axes: Triple) -> tuple[Any, Any, Any]:
+    return values[axes[0]], values[axes[1]], values[axes[2]]
+
+
+def _median(values: Sequence[float]) -> float:
+    return float(np.median(values))
+
+
+def _range(values: Sequence[Any]) -> dict[str, Any]:
+    array = np.asarray(values)
+    return {
+        name: f(array, axis=0).tolist()
+        for name, f in (("min", np.min), ("median", np.median), ("max", np.max))
+    }

@@ -1,0 +1,236 @@
+"""Data set folders of other tools: nnU-Net raw and MSD, found by the keys of their dataset.json.
+
+Nothing here opens an image or a label file; folders are listed, `dataset.json` is read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from semivox.errors import UserError
+
+Pool = Literal["train", "test", "extra"]
+Kind = Literal["semivox", "nnunet", "msd"]
+Meta = Mapping[str, Any]
+
+ENDING = ".nii.gz"
+FOLDERS: tuple[tuple[Pool, str, str], ...] = (
+    ("train", "imagesTr", "labelsTr"),
+    ("test", "imagesTs", "labelsTs"),
+    ("extra", "imagesUn", ""),
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One scan.
+
+    Attributes:
+        name: unique in its data set.
+        images: one file a channel, or one file with all channels.
+        label: None where there is no label file.
+        pool: where it was found; a train case without label file is unlabeled, and so is every extra case.
+    """
+
+    name: str
+    images: tuple[Path, ...]
+    label: Path | None
+    pool: Pool
+
+
+def detect(meta: Meta) -> Kind | None:
+    """Tell the layout by the keys of `dataset.json`."""
+    if meta.get("format") == "semivox":
+        return "semivox"
+    if "training" in meta or "modality" in meta:
+        return "msd"
+    return "nnunet" if "channel_names" in meta else None
+
+
+def read_channels(meta: Meta, path: Path) -> tuple[str, ...]:
+    """Give the channel names of `channel_names` (nnU-Net) or `modality` (MSD), in order."""
+    names = meta.get("channel_names", meta.get("modality"))
+    if isinstance(names, Mapping) and names and sorted(names) == sorted(map(str, range(len(names)))):
+        return tuple(str(names[str(index)]) for index in range(len(names)))
+    if isinstance(names, list) and names:
+        return tuple(map(str, names))
+    raise UserError(
+        "The channels are not declared",
+        path=path,
+        found=f"channel_names: {names!r}",
+        expected='every channel\'s name, e.g. "channel_names": {"0": "T1", "1": "T2"}',
+        do="correct dataset.json",
+    )
+
+
+def read_classes(meta: Meta, path: Path) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Give names and on-disk values of the classes, background first, the others by rising value."""
+    labels = meta.get("labels")
+    if not isinstance(labels, Mapping) or not labels:
+        raise _bad_labels(path, "The classes are not declared", labels)
+    if any(str(name).lower() == "ignore" for name in [*labels, *labels.values()]):
+        raise _bad_labels(path, "A class to ignore is not supported yet", labels)
+    if any(isinstance(value, list) for value in labels.values()):
+        raise _bad_labels(path, "Overlapping regions as classes are not supported yet", labels)
+    flipped = all(map(_is_integer, labels)) and not all(map(_is_integer, labels.values()))
+    pairs = [(value, name) if flipped else (name, value) for name, value in labels.items()]
+    if not all(_is_integer(value) and abs(int(value)) < 1 << 30 for _, value in pairs):
+        raise _bad_labels(path, "A class value is not an integer", labels)
+    classes = sorted((int(value), str(name)) for name, value in pairs)
+    values = [value for value, _ in classes]
+    if 0 not in values:
+        raise _bad_labels(path, "No class has the value 0", labels)
+    if len(set(values)) < len(values):
+        raise _bad_labels(path, "Two classes have the same value", labels)
+    if not 2 <= len(values) <= 255:
+        raise _bad_labels(
+            path, "There must be 1 to 254 classes beside the background", f"{len(values)} in all"
+        )
+    classes.sort(key=lambda item: (item[0] != 0, item[0]))
+    return tuple(name for _, name in classes), tuple(value for value, _ in classes)
+
+
+def nnunet_cases(meta: Meta, root: Path, channels: Sequence[str]) -> Iterator[Case]:
+    """Find the cases of nnU-Net raw form: `imagesTr/CASE_0000.nii.gz`, `labelsTr/CASE.nii.gz` and so on."""
+    ending = read_ending(meta, root / "dataset.json")
+    for pool, images, labels in FOLDERS:
+        cases = list(_channel_files(root / images, ending, channels))
+        label_files = _files(root / labels, ending) if labels else {}
+        if orphans := sorted(label_files.keys() - {name for name, _ in cases}):
+            raise UserError(
+                "Label files without an image",
+                path=root / labels,
+                found=some([name + ending for name in orphans]),
+                expected=f"for every label CASE{ending} an image {images}/CASE_0000{ending}",
+                do="rename or remove them (label files have no channel number)",
+            )
+        yield from (Case(name, files, label_files.get(name), pool) for name, files in cases)
+
+
+def msd_cases(meta: Meta, root: Path, channels: Sequence[str]) -> Iterator[Case]:
+    """Find the cases of the MSD layout: the lists `training` and `test`, else the folders; and `imagesUn`."""
+    ending = read_ending(meta, root / "dataset.json")
+    keys: dict[Pool, tuple[str, ...]] = {"train": ("training",), "test": ("test", "testing"), "extra": ()}
+    for pool, images, labels in FOLDERS:
+        entries = next((meta[key] for key in keys[pool] if key in meta), None)
+        if entries is None:
+            entries = [
+                {"image": f"{images}/{name}{ending}", "label": f"{labels or images}/{name}{ending}"}
+                for name in _files(root / images, ending)
+            ]
+        if not isinstance(entries, list):
+            raise _bad_entry(root, entries)
+        for entry in entries:
+            yield _msd_case(entry, root, channels, pool, labels)
+
+
+def read_ending(meta: Meta, path: Path) -> str:
+    """Give the file ending of the images."""
+    ending = meta.get("file_ending", ENDING)
+    if ending not in (".nii.gz", ".nii"):
+        do = "convert the files to NIfTI"
+        raise UserError("The format is not supported yet", path=path, found=ending, expected=".nii.gz", do=do)
+    return str(ending)
+
+
+def _msd_case(entry: Any, root: Path, channels: Sequence[str], pool: Pool, labels: str) -> Case:
+    parts = entry if isinstance(entry, Mapping) else {"image": entry}
+    image, label = parts.get("image"), parts.get("label")
+    listed = image if isinstance(image, list) else [image]
+    if not listed or not all(isinstance(item, str) and item.endswith((".nii", ".nii.gz")) for item in listed):
+        raise _bad_entry(root, entry)
+    if label is not None and not isinstance(label, str):
+        raise _bad_entry(root, entry)
+    files = tuple(root / str(item) for item in listed)
+    ending = ".nii.gz" if files[0].name.endswith(".nii.gz") else ".nii"
+    name = files[0].name.removesuffix(ending)
+    if len(files) > 1:
+        name = name.removesuffix("_0000")
+    elif not files[0].is_file() and files[0].with_name(f"{name}_0000{ending}").is_file():
+        files = tuple(files[0].with_name(f"{name}_{index:04d}{ending}") for index in range(len(channels)))
+    if label is None and pool == "test":
+        label = f"{labels}/{name}{ending}"
+    label_file = root / label if label is not None and pool != "extra" else None
+    return Case(name, files, label_file if label_file is not None and label_file.is_file() else None, pool)
+
+
+def _channel_files(
+    folder: Path, ending: str, channels: Sequence[str]
+) -> Iterator[tuple[str, tuple[Path, ...]]]:
+    found: dict[str, dict[int, Path]] = {}
+    for stem, path in _files(folder, ending).items():
+        match = re.fullmatch(r"(.+)_(\d{4})", stem)
+        if match is None or int(match[2]) >= len(channels):
+            raise UserError(
+                "An image has no valid channel number at the end of its name",
+                path=path,
+                found=path.name,
+                expected=f"CASE_0000{ending}"
+                + (f" to CASE_{len(channels) - 1:04d}{ending}" if len(channels) > 1 else "")
+                + f" (the channels are {', '.join(channels)})",
+                do="rename the file, or declare the channel in dataset.json",
+            )
+        found.setdefault(match[1], {})[int(match[2])] = path
+    for name, files in found.items():
+        for index, channel in enumerate(channels):
+            if index not in files:
+                raise missing_image(name, folder / f"{name}_{index:04d}{ending}", channel)
+        yield name, tuple(files[index] for index in range(len(channels)))
+
+
+def missing_image(case: str, path: Path, channel: str | None) -> UserError:
+    """Make the message for an image file that is declared or implied but not there."""
+    return UserError(
+        f"Case {case}: the image" + (f" of channel {channel}" if channel else "") + " is missing",
+        path=path,
+        found="no such file",
+        expected="one image file for each channel of each case",
+        do="add the file, or remove the case from the data set",
+    )
+
+
+def _files(folder: Path, ending: str) -> dict[str, Path]:
+    """List files by name without ending, sorted; hidden files (among them macOS's `._NAME`) are left out."""
+    if not folder.is_dir():
+        return {}
+    names = sorted(path.name for path in folder.iterdir())
+    return {
+        name.removesuffix(ending): folder / name
+        for name in names
+        if name.endswith(ending) and not name.startswith(".")
+    }
+
+
+def some(names: Sequence[str], limit: int = 5) -> str:
+    """Join the first names, and tell how many more there are."""
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
+
+
+def _is_integer(value: object) -> bool:
+    return (isinstance(value, int) and not isinstance(value, bool)) or (
+        isinstance(value, str) and re.fullmatch(r"-?\d+", value) is not None
+    )
+
+
+def _bad_labels(path: Path, what: str, found: object) -> UserError:
+    return UserError(
+        what,
+        path=path,
+        found=f"labels: {found}",
+        expected='names with different integers, e.g. "labels": {"background": 0, "liver": 1}',
+        do="correct dataset.json",
+    )
+
+
+def _bad_entry(root: Path, entry: object) -> UserError:
+    return UserError(
+        "An entry of a case list is malformed",
+        path=root / "dataset.json",
+        found=repr(entry)[:200],
+        expected='{"image": "./imagesTr/CASE.nii.gz", "label": "./labelsTr/CASE.nii.gz"}',
+        do="correct dataset.json",
+    )

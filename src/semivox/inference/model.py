@@ -1,0 +1,231 @@
+"""A trained model on disk: `model.safetensors` (tensors) and `model.yaml` (everything else, readable)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from semivox.config import MethodConfig, config_error
+from semivox.data.plan import Plan
+from semivox.errors import UserError
+from semivox.files import read_yaml, replacing, write_yaml
+from semivox.methods import create
+from semivox.methods.base import Method
+from semivox.nets import NetFactory
+from semivox.version import __version__
+
+WEIGHTS = "model.safetensors"
+DESCRIPTION = "model.yaml"
+
+
+class _Description(BaseModel):
+    """The part of `model.yaml` that is needed to build the model."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    format: Literal["semivox-model-1"]
+    semivox: str
+    method: MethodConfig
+    net: dict[str, Any]
+    plan: Plan
+    weights_sha256: str
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A method ready for inference.
+
+    Attributes:
+        method: in eval mode, on `device`.
+        plan: how scans are resampled and normalised, with the classes and channels.
+        meta: `model.yaml` as a dictionary.
+        device: where the method is.
+        digest: SHA-256 of the weights and of all settings that the prediction depends on.
+    """
+
+    method: Method
+    plan: Plan
+    meta: dict[str, Any]
+    device: torch.device
+    digest: str
+
+
+def save_model(
+    method: Method,
+    folder: Path,
+    *,
+    method_name: str,
+    options: Mapping[str, Any],
+    net: Mapping[str, Any],
+    plan: Plan,
+    extra: Mapping[str, Any] | None = None,
+) -> None:
+    """Write the weights and their description into `folder`; a pair that belongs together or nothing usable.
+
+    Args:
+        method: the trained method.
+        folder: the run folder.
+        method_name: registered name of the method.
+        options: the method's own options.
+        net: arguments of `NetFactory`.
+        plan: the plan it was trained with; stored whole.
+        extra: further entries of `model.yaml`, e.g. `predict` (sliding-window defaults) and `checkpoint` (how
+            the weights were chosen).
+    """
+    tensors = {
+        name: tensor.detach().to("cpu", copy=True).contiguous()
+        for name, tensor in method.state_dict().items()
+    }
+    with replacing(folder / WEIGHTS) as temporary:
+        save_file(tensors, temporary)
+        sha256 = _sha256(temporary)
+    description = {
+        "format": "semivox-model-1",
+        "semivox": __version__,
+        "method": {"name": method_name, "options": dict(options)},
+        "net": dict(net),
+        "labels": dict(zip(plan.class_names, plan.class_values, strict=True)),
+        "channels": list(plan.channels),
+        "weights_sha256": sha256,
+        **(extra or {}),
+        "plan": plan.model_dump(mode="json"),
+    }
+    write_yaml(folder / DESCRIPTION, description)
+
+
+def load_model(folder: Path, device: str | torch.device = "auto") -> LoadedModel:
+    """Restore a model for inference; nothing is unpickled.
+
+    Args:
+        folder: a run folder, or any folder with the two files.
+        device: `auto` (a GPU if there is one), `cpu`, `gpu`, or a torch device such as `cuda:1`.
+
+    Raises:
+        UserError: missing, damaged or inconsistent files, or a device that this machine does not have.
+    """
+    target = resolve_device(device)
+    for name in (DESCRIPTION, WEIGHTS):
+        if not (folder / name).is_file():
+            raise UserError(
+                "There is no trained model in this folder",
+                path=folder,
+                found=f"no {name}",
+                expected=f"{DESCRIPTION} and {WEIGHTS}, written at the end of a training",
+                do="name the folder of a finished run; `semivox train` goes on with an unfinished one",
+            )
+    meta = read_yaml(folder / DESCRIPTION)
+    description = _parse(meta, folder / DESCRIPTION)
+    tensors = _read_weights(folder / WEIGHTS, description.weights_sha256)
+    method = create(description.method.name, description.method.options, _net_factory(description, folder))
+    _restore(method, tensors, folder / WEIGHTS)
+    method.eval().to(target)
+    if target.type == "cuda":
+        _channels_last(method)
+    return LoadedModel(method, description.plan, meta, target, _digest(description))
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """Turn `auto`, `gpu` or a torch device name into a device that exists here."""
+    name = "cuda" if device == "gpu" else str(device)
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return torch.zeros(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(
+            "This device cannot be used",
+            found=f"--device {device}",
+            expected="auto, cpu, or a GPU that PyTorch sees on this machine",
+            do="leave --device out, or use --device cpu",
+        ) from error
+
+
+def _parse(meta: Any, path: Path) -> _Description:
+    try:
+        return _Description.model_validate(meta)
+    except ValidationError as error:
+        problem = config_error(error, _Description)
+        raise UserError(
+            "The description of the model is damaged, or from another version of semivox",
+            path=path,
+            found=f"{problem.what}: {problem.found}",
+            expected=problem.expected,
+            do="restore the file from a backup, or write it anew: `semivox train` with the run's arguments",
+        ) from error
+
+
+def _net_factory(description: _Description, folder: Path) -> NetFactory:
+    try:
+        return NetFactory(**description.net)
+    except TypeError as error:
+        raise UserError(
+            "The description of the model is damaged, or from another version of semivox",
+            path=folder / DESCRIPTION,
+            found=f"net: {description.net}",
+            expected="in_channels, num_classes, width, norm, dropout",
+            do=f"use semivox {description.semivox}, which wrote it",
+        ) from error
+
+
+def _read_weights(path: Path, sha256: str) -> dict[str, Tensor]:
+    try:
+        if _sha256(path) == sha256:
+            return dict(load_file(path))
+        found = "content that differs from what was saved"
+    except (SafetensorError, OSError) as error:
+        found = str(error)
+    raise UserError(
+        "The weights are damaged",
+        path=path,
+        found=found,
+        expected=f"the file that {DESCRIPTION} beside it describes",
+        do="copy both files again, or write them anew: `semivox train` with the run's arguments",
+    )
+
+
+def _restore(method: Method, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Load the weights, naming the first tensor that does not fit."""
+    wanted = {name: tuple(tensor.shape) for name, tensor in method.state_dict().items()}
+    stored = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    for name in sorted(wanted.keys() | stored.keys()):
+        if wanted.get(name) != stored.get(name):
+            raise UserError(
+                "The weights do not fit the model that is described beside them",
+                path=path,
+                found=f"{name}: {stored.get(name, 'missing')}",
+                expected=f"{name}: {wanted.get(name, 'no such tensor')}",
+                do=f"undo changes in {DESCRIPTION}, or use the version of semivox named in it",
+            )
+    method.load_state_dict(dict(tensors))
+
+
+def _channels_last(method: Method) -> None:
+    """Lay out convolution weights as tensor cores want them; on a CPU that layout is slower."""
+    for parameter in method.parameters():
+        if parameter.dim() == 5:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
+
+
+def _digest(description: _Description) -> str:
+    settings = {
+        "method": description.method.model_dump(mode="json"),
+        "net": description.net,
+        "plan": description.plan.model_dump(mode="json", exclude={"fingerprint", "reasons"}),
+        "weights": description.weights_sha256,
+    }
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,174 @@
+"""The folder of predictions: files, what they mean, and who made them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semivox.data.volume import read_header, write_label
+from semivox.errors import UserError
+from semivox.files import read_json, replacing, write_json
+from semivox.inference.model import LoadedModel
+from semivox.inference.sources import Scan
+from semivox.version import __version__
+
+DESCRIPTION = "semivox.json"
+MANIFEST = "predict.json"
+
+
+class OutputFolder:
+    """Writes predictions of one model, and knows which of them exist already.
+
+    Args:
+        folder: where they go.
+        model: the model that makes them.
+        settings: everything else they depend on.
+        probabilities: whether `CASE.npz` is wanted.
+        members: whether `MEMBER/CASE.nii.gz` is wanted.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        model: LoadedModel,
+        *,
+        settings: Mapping[str, Any],
+        probabilities: bool,
+        members: bool,
+    ) -> None:
+        self.folder = folder
+        self.plan = model.plan
+        self.maker = {"model": model.digest, "settings": dict(settings)}
+        self.probabilities = probabilities
+        self.members = members
+
+    def label_file(self, scan: Scan) -> Path:
+        """Where the segmentation of a scan goes."""
+        return self.folder / f"{scan.name}.nii.gz"
+
+    def open(self, scans: Sequence[Scan], *, overwrite: bool) -> list[Scan]:
+        """Check the folder, write the description, and return the scans that are still to be segmented.
+
+        Raises:
+            UserError: the folder is that of the scans, or holds predictions made by another model, with other
+                settings or from another scan, and `overwrite` is off.
+        """
+        self._check_place(scans)
+        listed = self._listed()
+        todo = [scan for scan in scans if overwrite or not self._is_done(scan, listed.get(scan.name))]
+        self._describe(overwrite)
+        return todo
+
+    def write(
+        self,
+        scan: Scan,
+        label: NDArray[np.uint8],
+        probs: NDArray[np.float32] | None,
+        members: Mapping[str, NDArray[np.uint8]],
+    ) -> None:
+        """Write the files of one scan; the label file comes last: where it is, all of them are."""
+        header = read_header(scan.files[0])
+        affine = np.asarray(header.get_best_affine(), dtype=np.float64)
+        values = self.plan.class_values
+        self.label_file(scan).unlink(missing_ok=True)
+        files = [f"{name}/{scan.name}.nii.gz" for name in members]
+        for file, member in zip(files, members.values(), strict=True):
+            write_label(self.folder / file, member, values, affine, header)
+        if probs is not None:
+            files.append(f"{scan.name}.npz")
+            with replacing(self.folder / files[-1]) as temporary:
+                np.savez_compressed(temporary, probabilities=probs.astype(np.float16))
+        self._list(scan, files)
+        write_label(self.label_file(scan), label, values, affine, header)
+
+    def _check_place(self, scans: Sequence[Scan]) -> None:
+        if self.folder.name.endswith((".nii.gz", ".nii")) or self.folder.is_file():
+            raise UserError(
+                "The output is not a folder",
+                path=self.folder,
+                found="the name of a file",
+                expected="a folder",
+                do=f"use --output {self.folder.parent}",
+            )
+        files = [file for scan in scans for file in scan.files]
+        if self.folder.resolve() in {folder for file in files for folder in _folders(file)}:
+            raise UserError(
+                "The output folder is the folder of the scans",
+                path=self.folder,
+                found="scans, which predictions of the same name would replace",
+                expected="another folder",
+                do=f"use --output {self.folder.parent / 'predictions'}",
+            )
+
+    def _is_done(self, scan: Scan, entry: Mapping[str, Any] | None) -> bool:
+        file = self.label_file(scan)
+        if not file.exists():
+            return False
+        made = {key: (entry or {}).get(key) for key in ("model", "settings", "scan")}
+        wanted = {**self.maker, "scan": _sha256(scan)}
+        if made != wanted:
+            differing = [key for key, value in wanted.items() if made[key] != value]
+            raise UserError(
+                "The output exists already",
+                path=file,
+                found=f"a file made from or with another {', '.join(differing)}"
+                if entry
+                else f"a file that {MANIFEST} beside it does not list",
+                expected="an empty folder, or results of this model with these settings",
+                do="choose another --output folder, or replace the files with --overwrite",
+            )
+        assert entry is not None
+        complete = all((self.folder / other).exists() for other in entry["files"])
+        saved = {Path(other).suffix for other in entry["files"]}
+        return (
+            complete and (".npz" in saved or not self.probabilities) and (".gz" in saved or not self.members)
+        )
+
+    def _describe(self, overwrite: bool) -> None:
+        """Write what the label values mean; one folder holds one model's predictions."""
+        file = self.folder / DESCRIPTION
+        description = {
+            "semivox": __version__,
+            "dataset": self.plan.dataset,
+            "channels": list(self.plan.channels),
+            "labels": dict(zip(self.plan.class_names, self.plan.class_values, strict=True)),
+            "model": self.maker["model"],
+        }
+        if file.exists() and not overwrite and read_json(file).get("model") != description["model"]:
+            raise UserError(
+                "The output folder holds predictions of another model",
+                path=self.folder,
+                found=f"data set {read_json(file).get('dataset')}, or other weights",
+                expected="an empty folder, or results of this model",
+                do="choose another --output folder, or replace the files with --overwrite",
+            )
+        write_json(file, description)
+
+    def _listed(self) -> dict[str, Any]:
+        file = self.folder / MANIFEST
+        return dict(read_json(file)["cases"]) if file.exists() else {}
+
+    def _list(self, scan: Scan, files: Sequence[str]) -> None:
+        """Add a scan to the manifest, read anew in case another process works on the same folder."""
+        entry = {**self.maker, "scan": _sha256(scan), "files": list(files)}
+        cases = {**self._listed(), scan.name: entry}
+        write_json(self.folder / MANIFEST, {"semivox": __version__, "cases": cases})
+
+
+def _folders(file: Path) -> tuple[Path, Path]:
+    """Where the file is, and where it points to if it is a link."""
+    return file.parent.resolve(), file.resolve().parent
+
+
+def _sha256(scan: Scan) -> str:
+    """Digest of all files of a scan."""
+    digest = hashlib.sha256()
+    for file in scan.files:
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()

@@ -1,0 +1,246 @@
+"""From scans to their segmentations, on the scans' own grids."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from semivox.config import PredictConfig
+from semivox.data.grid import Grid, label_to_source, probs_to_source, to_plan_grid
+from semivox.data.volume import Volume
+from semivox.errors import UserError
+from semivox.inference.model import LoadedModel
+from semivox.inference.outputs import OutputFolder
+from semivox.inference.sources import find_scans, read_scan
+from semivox.inference.windows import sliding_window, window_stride
+
+Precision = Literal["32", "bf16"]
+Progress = Callable[[int, int, str, float], Any]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says about one scan, on the scan's grid.
+
+    Attributes:
+        label: (X, Y, Z) uint8 class indices.
+        probs: (K, X, Y, Z) float32 in [0, 1], summing to 1 over the classes; None unless asked for.
+        members: class indices of each network on its own; empty unless asked for.
+        member_probs: probabilities of each network; empty unless both are asked for.
+    """
+
+    label: NDArray[np.uint8]
+    probs: NDArray[np.float32] | None = None
+    members: dict[str, NDArray[np.uint8]] = field(default_factory=dict)
+    member_probs: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+
+
+def predict_case(
+    model: LoadedModel,
+    image: Volume,
+    config: PredictConfig,
+    *,
+    precision: Precision = "32",
+    probabilities: bool = False,
+    members: bool = False,
+) -> Prediction:
+    """Segment one scan.
+
+    Without `probabilities` all classes together exist on the plan's grid only; on the scan's grid the label
+    is made class by class.
+
+    Args:
+        model: from `load_model`.
+        image: (C, X, Y, Z), any orientation and voxel size.
+        config: sliding-window settings.
+        precision: arithmetic of the networks; `bf16` only where the hardware has it.
+        probabilities: also return probabilities.
+        members: also return what each network says on its own; the prediction is then their mean, out of the
+            same forward passes.
+
+    Raises:
+        UserError: a wrong number of channels, too little memory, or a model that returns NaN.
+    """
+    _check_channels(image, model)
+    array, grid = to_plan_grid(image, model.plan)
+    probs, by_member = _on_plan_grid(model, array, config, precision=precision, members=members)
+    label, full = _on_source_grid(probs, grid, probabilities)
+    pairs = {name: _on_source_grid(values, grid, probabilities) for name, values in by_member.items()}
+    return Prediction(
+        label,
+        full,
+        {name: pair[0] for name, pair in pairs.items()},
+        {name: pair[1] for name, pair in pairs.items() if pair[1] is not None},
+    )
+
+
+def predict_files(
+    model: LoadedModel,
+    source: Path,
+    out: Path,
+    config: PredictConfig,
+    *,
+    precision: Precision = "32",
+    save_probabilities: bool = False,
+    save_members: bool = False,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> list[Path]:
+    """Segment a scan or a folder of scans; one scan is in memory at a time.
+
+    Writes `CASE.nii.gz` (the scan's grid and header, the data set's label values), `semivox.json` (what the
+    values mean) and `predict.json` (which model and settings made what). Scans that this model has already
+    segmented with these settings are skipped. A scan that cannot be read does not stop the others.
+
+    Args:
+        model: from `load_model`.
+        source: a NIfTI file, or a folder with `CASE.nii.gz`, or `CASE_0000.nii.gz`, ... for the channels.
+        out: folder for the results, not the one of the scans.
+        config: sliding-window settings.
+        precision: arithmetic of the networks; `bf16` only where the hardware has it.
+        save_probabilities: also write `CASE.npz` with `probabilities`, (K, X, Y, Z) float16.
+        save_members: also write `MEMBER/CASE.nii.gz` for each network.
+        overwrite: replace results of another model, other settings or another scan.
+        progress: called with (scans done, scans in all, name, seconds) after each scan.
+
+    Returns:
+        The label files of all scans, those skipped included.
+
+    Raises:
+        UserError: nothing to segment, foreign files in `out`, or (at the end) a list of the failed scans.
+    """
+    window_stride(model.plan.patch, config.stride)
+    scans = find_scans(source, len(model.plan.channels))
+    outputs = OutputFolder(
+        out,
+        model,
+        settings={**config.model_dump(mode="json", exclude={"batch"}), "precision": precision},
+        probabilities=save_probabilities,
+        members=save_members,
+    )
+    todo = outputs.open(scans, overwrite=overwrite)
+    failed: dict[str, UserError] = {}
+    for done, scan in enumerate(todo, start=len(scans) - len(todo) + 1):
+        started = time.monotonic()
+        try:
+            prediction = predict_case(
+                model,
+                read_scan(scan),
+                config,
+                precision=precision,
+                probabilities=save_probabilities,
+                members=save_members,
+            )
+        except UserError as error:
+            failed[scan.name] = error
+        else:
+            outputs.write(scan, prediction.label, prediction.probs, prediction.members)
+        if progress is not None:
+            progress(done, len(scans), scan.name, time.monotonic() - started)
+    if failed:
+        raise _failure(failed, len(scans), out)
+    return [outputs.label_file(scan) for scan in scans]
+
+
+def _on_plan_grid(
+    model: LoadedModel,
+    array: NDArray[np.float32],
+    config: PredictConfig,
+    *,
+    precision: Precision,
+    members: bool,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Probabilities (K, X, Y, Z) and those of each member on the plan's grid."""
+    names: list[str] = []
+
+    def forward(windows: Tensor) -> Tensor:
+        with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
+            if not members:
+                return model.method.predict(windows)
+            by_name = model.method.predict_members(windows)
+        names[:] = by_name
+        return torch.cat([probs.float() for probs in by_name.values()], dim=1)
+
+    probs = sliding_window(
+        torch.from_numpy(array),
+        forward,
+        patch=model.plan.patch,
+        stride=config.stride,
+        overlap=config.overlap,
+        weighting=config.weighting,
+        batch=config.batch,
+        device=model.device,
+        accumulate_on=_accumulator_device(model, array),
+    )
+    if not torch.isfinite(probs.sum()):
+        raise _not_finite(array, precision)
+    if not members:
+        return probs, {}
+    stacked = probs.reshape(len(names), -1, *probs.shape[1:])
+    return stacked.mean(0), dict(zip(names, stacked, strict=True))
+
+
+def _on_source_grid(
+    probs: Tensor, grid: Grid, probabilities: bool
+) -> tuple[NDArray[np.uint8], NDArray[np.float32] | None]:
+    if not probabilities:
+        return label_to_source(probs, grid), None
+    full = probs_to_source(probs, grid)
+    return full.argmax(0).astype(np.uint8), full
+
+
+def _accumulator_device(model: LoadedModel, array: NDArray[np.float32]) -> torch.device:
+    """Give the GPU if the sums of four networks fill less than a quarter of its free memory, else the CPU."""
+    if model.device.type != "cuda":
+        return torch.device("cpu")
+    needed = 4 * 4 * len(model.plan.class_names) * int(np.prod(array.shape[1:]))
+    free, _ = torch.cuda.mem_get_info(model.device)
+    return model.device if needed < free / 4 else torch.device("cpu")
+
+
+def _check_channels(image: Volume, model: LoadedModel) -> None:
+    shape, names = image.array.shape, model.plan.channels
+    if len(shape) != 4 or shape[0] != len(names):
+        raise UserError(
+            "The scan has the wrong number of channels",
+            found=shape[0] if len(shape) == 4 else f"an array of shape {shape}",
+            expected=f"{len(names)}: {', '.join(names)}",
+            do="give one file a channel, in this order: "
+            + ", ".join(f"CASE_{index:04}.nii.gz ({name})" for index, name in enumerate(names)),
+        )
+
+
+def _not_finite(array: NDArray[np.float32], precision: Precision) -> UserError:
+    if not np.isfinite(array).all():
+        return UserError(
+            "The scan holds values that are not finite",
+            found="NaN or infinity",
+            expected="finite intensities",
+            do="replace them, e.g. by 0 with numpy.nan_to_num",
+        )
+    return UserError(
+        "The model returned values that are not numbers",
+        found=f"NaN or infinity in the probabilities, with precision {precision}",
+        expected="probabilities between 0 and 1",
+        do="try precision 32; if that does not help, the training diverged: use a smaller train.lr",
+    )
+
+
+def _failure(failed: Mapping[str, UserError], total: int, out: Path) -> UserError:
+    if total == 1:
+        return next(iter(failed.values()))
+    lines = [f"{name}: {error.what} ({error.found})" for name, error in failed.items()]
+    return UserError(
+        f"{len(failed)} of {total} scans could not be segmented; the others are in {out}",
+        found="\n            ".join(lines),
+        expected="readable scans with the model's channels",
+        do="repair or remove them and run the same command again; finished scans are skipped",
+    )

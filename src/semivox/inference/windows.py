@@ -1,0 +1,183 @@
+"""Sliding-window inference: a volume of any size through a network that sees patches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import product
+from math import ceil
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from semivox.errors import UserError
+
+Triple = tuple[int, int, int]
+Weighting = Literal["uniform", "gaussian"]
+
+
+def window_stride(patch: Triple, stride: Triple | None = None, overlap: float = 0.5) -> Triple:
+    """Give the distance of neighbouring windows in voxels: `stride`, or what leaves `overlap` in common.
+
+    Args:
+        patch: window in voxels.
+        stride: taken as it is, if given.
+        overlap: share of a window, 0 to below 1, that overlaps the next one.
+
+    Raises:
+        UserError: a stride that leaves gaps between windows.
+    """
+    if stride is None:
+        x, y, z = (max(1, round(side * (1 - overlap))) for side in patch)
+        return x, y, z
+    if any(not 1 <= step <= side for step, side in zip(stride, patch, strict=True)):
+        raise UserError(
+            "The stride of the sliding window is outside the patch",
+            found=f"stride {stride}",
+            expected=f"between 1 and the patch {patch} along each axis",
+            do="choose a smaller predict.stride, or leave it out and set predict.overlap",
+        )
+    return stride
+
+
+def window_starts(size: int, patch: int, stride: int) -> list[int]:
+    """First voxels of the windows along one axis of `size` >= `patch` voxels.
+
+    ceil((size - patch) / stride) + 1 windows start at min(stride * j, size - patch), as in the published
+    tests on the left atrium: the last window ends with the axis, so every voxel is covered.
+    """
+    return [min(stride * j, size - patch) for j in range(ceil((size - patch) / stride) + 1)]
+
+
+def window_profile(patch: int, weighting: Weighting) -> Tensor:
+    """Weights of a window along one axis, (patch,) float32 in (0, 1].
+
+    A window's weight at a voxel is the product of the three axes' profiles. `gaussian`: standard deviation
+    patch / 8 around the centre, never below 1e-3.
+    """
+    if weighting == "uniform":
+        return torch.ones(patch)
+    distance = torch.arange(patch, dtype=torch.float64) - (patch - 1) / 2
+    return torch.exp(-0.5 * (distance / (patch / 8)) ** 2).clamp(min=1e-3).float()
+
+
+@torch.no_grad()
+def sliding_window(
+    image: Tensor,
+    forward: Callable[[Tensor], Tensor],
+    *,
+    patch: Triple,
+    stride: Triple | None = None,
+    overlap: float = 0.5,
+    weighting: Weighting = "gaussian",
+    batch: int = 2,
+    device: torch.device | str | None = None,
+    accumulate_on: torch.device | str | None = None,
+) -> Tensor:
+    """Weighted mean of what `forward` says about each voxel, over all windows that contain it.
+
+    An axis shorter than the patch is padded with zeros (half of them in front, rounded down) and cut back at
+    the end. Values that sum to one over the channels in every window still do so in the result. A patch of
+    the volume's size, rounded up to what the network needs, gives a single pass over the whole volume.
+
+    Memory: 4 * K * X * Y * Z bytes where it accumulates (no map of weights: they are products of
+    three profiles), and a batch of windows with the network's activations on `device`.
+
+    Args:
+        image: (C, X, Y, Z).
+        forward: (B, C, *patch) -> (B, K, *patch), for any B up to `batch`.
+        patch: window in voxels.
+        stride: distance of neighbouring windows in voxels, instead of `overlap`.
+        overlap: share of a window that overlaps the next one.
+        weighting: `uniform`, or `gaussian` with more weight on the centre of a window, see `window_profile`.
+        batch: windows in one call of `forward`; halved as often as needed when memory runs out.
+        device: where the windows go; null: where the image is.
+        accumulate_on: where the sums are kept and returned; null: where the image is.
+
+    Returns:
+        (K, X, Y, Z) float32 on `accumulate_on`.
+
+    Raises:
+        UserError: a stride that leaves gaps, or too little memory for a single window.
+    """
+    stride = window_stride(patch, stride, overlap)
+    device = image.device if device is None else torch.device(device)
+    keep = image.device if accumulate_on is None else torch.device(accumulate_on)
+    size = image.shape[1:]
+    image, front = _pad(image, patch)
+
+    starts = [window_starts(*axis) for axis in zip(image.shape[1:], patch, stride, strict=True)]
+    profiles = [window_profile(side, weighting).to(keep) for side in patch]
+    weight = _outer(profiles)
+    corners = list(product(*starts))
+    total: Tensor | None = None
+    done = 0
+    while done < len(corners):
+        chunk = corners[done : done + batch]
+        values = _try_forward(forward, [_cut(image, corner, patch) for corner in chunk], device)
+        if values is None:
+            batch = _smaller(len(chunk), patch, device)
+            continue
+        if values.shape[2:] != patch:
+            raise ValueError(f"forward returned {tuple(values.shape[2:])} for windows of {patch}")
+        if total is None:
+            total = torch.zeros(values.shape[1], *image.shape[1:], device=keep)
+        for corner, value in zip(chunk, values, strict=True):
+            _cut(total, corner, patch).add_(value.to(keep, torch.float32) * weight)
+        done += len(chunk)
+
+    assert total is not None
+    for axis, profile in enumerate(profiles):
+        coverage = torch.zeros(image.shape[1 + axis], device=keep)
+        for start in starts[axis]:
+            coverage[start : start + patch[axis]] += profile
+        total /= coverage.view([-1 if i == axis + 1 else 1 for i in range(4)])
+    return _cut(total, front, size)
+
+
+def _pad(image: Tensor, patch: Triple) -> tuple[Tensor, Triple]:
+    """Zero-pad axes shorter than the patch; also return the voxels added in front of each axis."""
+    missing = [max(side - size, 0) for side, size in zip(patch, image.shape[1:], strict=True)]
+    x, y, z = (count // 2 for count in missing)
+    if not any(missing):
+        return image, (0, 0, 0)
+    a, b, c = missing
+    return functional.pad(image, (z, c - z, y, b - y, x, a - x)), (x, y, z)
+
+
+def _cut(volume: Tensor, corner: Sequence[int], size: Sequence[int]) -> Tensor:
+    """View of the box of `size` voxels at `corner`."""
+    x, y, z = (slice(start, start + side) for start, side in zip(corner, size, strict=True))
+    return volume[:, x, y, z]
+
+
+def _outer(profiles: Sequence[Tensor]) -> Tensor:
+    x, y, z = profiles
+    return x[:, None, None] * y[:, None] * z
+
+
+def _try_forward(
+    forward: Callable[[Tensor], Tensor], windows: Sequence[Tensor], device: torch.device
+) -> Tensor | None:
+    """Run one batch of windows; None when the memory does not suffice.
+
+    The exception is dropped before anything is tried again: its traceback holds on to the activations.
+    """
+    try:
+        return forward(torch.stack(list(windows)).to(device))
+    except torch.OutOfMemoryError:
+        return None
+
+
+def _smaller(batch: int, patch: Triple, device: torch.device) -> int:
+    if batch == 1:
+        raise UserError(
+            "There is too little memory for one window",
+            found=f"out of memory on {device} with a single window of {patch} voxels",
+            expected="room for the network's activations in one window",
+            do="close other programs that use this device, or predict with --device cpu",
+        )
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    return batch // 2

@@ -1,0 +1,59 @@
+"""Training methods by name, from one lazy table; importing this room does not import torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from semivox.config import config_error
+from semivox.nets import NetFactory, lookup
+
+if TYPE_CHECKING:
+    from semivox.methods.base import Method
+
+METHODS: dict[str, str] = {
+    "dual": "semivox.methods.dual:Dual",
+    "supervised": "semivox.methods.supervised:Supervised",
+    "supervised_matched": "semivox.methods.supervised:SupervisedMatched",
+    "supervised_pair": "semivox.methods.supervised:SupervisedPair",
+}
+
+
+def method_table() -> dict[str, str]:
+    """All methods as name -> "module:Class": the package's own and those of installed packages."""
+    others = {point.name: point.value for point in entry_points(group="semivox.methods")}
+    return {**others, **METHODS}
+
+
+def method_class(name: str) -> type[Method]:
+    """Import the class of a registered method.
+
+    Raises:
+        UserError: unknown name (the nearest one is named).
+    """
+    found: type[Method] = lookup(method_table(), name, "method")
+    return found
+
+
+def create(name: str, options: Mapping[str, Any], net: NetFactory) -> Method:
+    """Build a method with its networks.
+
+    Args:
+        name: registered name.
+        options: values of the method's `Config`; what is left out has the published default.
+        net: builds the networks.
+
+    Raises:
+        UserError: unknown name, unknown option (the nearest one is named) or bad value.
+    """
+    kind = method_class(name)
+    try:
+        config = kind.Config(**options)
+    except ValidationError as error:
+        raise config_error(error, kind.Config) from error
+    method = kind(config)
+    method.build(net)
+    return method

@@ -1,0 +1,135 @@
+"""What a method is: a plain module that turns patches into losses, and images into probabilities."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import ClassVar, NamedTuple
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from semivox.nets import NetFactory
+from semivox.nets.blocks import Segmenter
+
+
+class Batch(NamedTuple):
+    """Patches of one stream; an absent stream has B = 0 and the other's patch size."""
+
+    image: Tensor  # (B, C, X, Y, Z) float
+    label: Tensor | None  # (B, X, Y, Z) int64 class indices; None: unlabeled
+
+    @property
+    def target(self) -> Tensor:
+        """The label, also for an absent stream (then without elements)."""
+        if self.label is not None:
+            return self.label
+        if len(self.image):
+            raise ValueError("labeled patches without a label")
+        return self.image.new_zeros(self.image.shape[:1] + self.image.shape[2:], dtype=torch.int64)
+
+
+@dataclass
+class Step:
+    """Where the run stands, and what to log beside the losses.
+
+    Args:
+        iteration: 0 at the first step.
+        total: iterations of the run.
+        generator: seeded by (seed, iteration), on the images' device.
+    """
+
+    iteration: int
+    total: int
+    generator: torch.Generator
+    notes: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def fraction(self) -> float:
+        """The share of the run that is done, 0..1."""
+        return self.iteration / self.total
+
+    def note(self, name: str, value: Tensor | float) -> None:
+        """Record a scalar for the log; it is detached and stays on its device."""
+        self.notes[name] = value.detach() if isinstance(value, Tensor) else torch.tensor(value)
+
+
+class Method(nn.Module):
+    """A training method; subclasses define `Config`, `build`, `losses` and `predict`.
+
+    It sees tensors and the network factory only: no files, loggers, devices or ranks. State that must
+    survive a resume is a parameter or a buffer.
+    """
+
+    class Config(BaseModel):
+        """The method's options; defaults are the published ones."""
+
+        model_config = ConfigDict(frozen=True, extra="forbid")
+
+    batch: ClassVar[tuple[int, int]] = (2, 2)  # labeled, unlabeled patches a step
+    config: Config
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+
+    @property
+    def uses_unlabeled(self) -> bool:
+        """Whether a step takes unlabeled patches."""
+        return self.batch[1] > 0
+
+    def build(self, net: NetFactory) -> None:
+        """Create the networks."""
+        raise NotImplementedError
+
+    def losses(self, labeled: Batch, unlabeled: Batch, step: Step) -> dict[str, Tensor]:
+        """Compute the weighted scalars whose sum is minimised; exactly 0 for terms over an empty stream."""
+        raise NotImplementedError
+
+    def after_step(self, step: Step) -> None:
+        """Update what is not trained by gradients, after the optimiser's step."""
+
+    def predict(self, image: Tensor) -> Tensor:
+        """(B, C, X, Y, Z) -> probabilities (B, K, X, Y, Z) float32."""
+        raise NotImplementedError
+
+    def predict_members(self, image: Tensor) -> dict[str, Tensor]:
+        """Probabilities of each network alone, by name."""
+        return {type(self).__name__.lower(): self.predict(image)}
+
+
+def full_precision(image: Tensor) -> AbstractContextManager[None]:
+    """Suspend autocast on the image's device, for loss mathematics in float32."""
+    context: AbstractContextManager[None] = torch.autocast(image.device.type, enabled=False)
+    return context
+
+
+def probabilities(net: Segmenter, image: Tensor) -> Tensor:
+    """Softmax of the network's logits in float32, (B, K, X, Y, Z)."""
+    return torch.softmax(net(image).float(), dim=1)
+
+
+class PairMethod(Method):
+    """A method with two networks, A and B, whose softmax maps are averaged at inference."""
+
+    class Config(Method.Config):
+        nets: tuple[str, str] = Field(("resnet34", "vnet"), description="networks A and B")
+
+    config: Config
+
+    def build(self, net: NetFactory) -> None:
+        """Create A and B with independent initial weights."""
+        name_a, name_b = self.config.nets
+        self.net_a, self.net_b = net(name_a), net(name_b)
+
+    def predict_members(self, image: Tensor) -> dict[str, Tensor]:
+        """Probabilities of A and of B, by network name (with suffix _a and _b if both have the same)."""
+        name_a, name_b = self.config.nets
+        if name_a == name_b:
+            name_a, name_b = f"{name_a}_a", f"{name_b}_b"
+        return {name_a: probabilities(self.net_a, image), name_b: probabilities(self.net_b, image)}
+
+    def predict(self, image: Tensor) -> Tensor:
+        """Mean of the two softmax maps."""
+        return torch.stack(list(self.predict_members(image).values())).mean(dim=0)

@@ -1,0 +1,187 @@
+"""Dual-network training with uncertainty-guided pseudo-labels."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from semivox.methods.base import Batch, PairMethod, Step, full_precision
+from semivox.ops.consistency import (
+    rectified_cross_entropy,
+    squared_error,
+    squared_error_to_label,
+    symmetric_kl,
+)
+from semivox.ops.prediction import Prediction, widen
+from semivox.ops.prototypes import pull_and_spread
+from semivox.ops.pseudo import confident_foreground, foreground_label, joint_label
+from semivox.ops.reduction import masked_mean, mean
+from semivox.ops.schedule import sigmoid_rampup
+from semivox.ops.supervised import cross_entropy_dice, nll, onehot
+from semivox.ops.uncertainty import percentile
+
+PROTOTYPE_SIGN = {"repel": -1.0, "attract": 1.0, "none": 0.0}
+
+
+class Dual(PairMethod):
+    """Two different networks learn from labels, from each other's pseudo-labels and from class prototypes.
+
+    A and B see the same 2 labeled + 2 unlabeled patches. There is no teacher and no sampling; at inference
+    their softmax maps are averaged.
+
+    Source: Lu, Wu, Chaddad et al., "Enhancing Dual Network Based Semi-Supervised Medical Image Segmentation
+    with Uncertainty-Guided Pseudo-Labeling", arXiv 2509.13084, 2025. Written from its prose; where that
+    leaves a choice, an option names the readings. Features are taken before the head's dropout.
+    """
+
+    class Config(PairMethod.Config):
+        cr: bool = Field(True, description="term on labeled voxels where the networks confidently disagree")
+        cps: bool = Field(True, description="cross pseudo supervision: each learns the other's labels")
+        efs: bool = Field(True, description="entropy-filtered supervision by a label common to both")
+        ue: bool = Field(True, description="uncertainty-rectified learning from the other's distribution")
+        pgl: bool = Field(True, description="prototypes: pull uncertain features to those of their class")
+        tau: float = Field(0.6, ge=0, le=1, description="CR: probability from which a network is confident")
+        beta: float = Field(0.5, ge=0, description="CR: weight; 0.6 for Pancreas-CT")
+        cr_mask: Literal["xor", "or"] = Field(
+            "xor", description="CR: where the confident foreground labels differ, or where there is any"
+        )
+        cr_distance: Literal["mse", "kl"] = Field("mse", description="CR: squared error or symmetric KL")
+        cr_target: Literal["mutual", "label"] = Field(
+            "mutual", description="CR: pull the networks to each other, or each to the label"
+        )
+        tau_p: float = Field(0.6, ge=0, le=1, description="CPS: probability above which foreground is taught")
+        exclude_uncertain: bool = Field(False, description="CPS: on reliable voxels only")
+        alpha: float = Field(
+            70.0, ge=0, le=100, description="EFS, PGL: entropy percentile; 80 for Pancreas-CT, 30 for BraTS"
+        )
+        efs_target: Literal["union", "lower_entropy"] = Field(
+            "union", description="EFS: where labels differ, foreground wins, or the lower entropy"
+        )
+        efs_normalise: Literal["total", "mean"] = Field(
+            "total", description="EFS: mean over valid voxels times all / valid voxels, or the mean itself"
+        )
+        temperature: float = Field(0.5, gt=0, description="UE: of the teaching distribution; < 1 sharpens")
+        prototype_term: Literal["repel", "attract", "none"] = Field(
+            "repel", description="PGL: what prototypes of different classes do"
+        )
+        pull_fraction: float = Field(0.01, gt=0, le=1, description="PGL: share of uncertain voxels drawn")
+        lambda_max: float = Field(0.1, ge=0, description="PGL: weight at the end of its ramp over the run")
+        unsup_ramp: Literal["none", "sigmoid"] = Field(
+            "none", description="weight of CPS, EFS and UE: 1 from the start, or ramped up"
+        )
+        ramp_fraction: float = Field(1.0, gt=0, le=1, description="share of the run that this ramp takes")
+
+    config: Config
+
+    def losses(self, labeled: Batch, unlabeled: Batch, step: Step) -> dict[str, Tensor]:
+        """Eq. 1: L = L_sup + lambda(t) L_PGL + w(t) (L_CCE + L_UE), with L_CCE = L_CPS + L_EFS."""
+        cfg, count = self.config, len(labeled.image)
+        weight = 1.0 if cfg.unsup_ramp == "none" else sigmoid_rampup(step.fraction / cfg.ramp_fraction)
+        weight_pgl = cfg.lambda_max * sigmoid_rampup(step.fraction)
+        step.note("weight_unsup", weight)
+        step.note("weight_pgl", weight_pgl)
+
+        images = torch.cat([labeled.image, unlabeled.image])
+        features_a, features_b = self.net_a.features(images), self.net_b.features(images)
+        logits_a, logits_b = self.net_a.head(features_a), self.net_b.head(features_b)
+
+        with full_precision(images):
+            a, b = Prediction.of(logits_a), Prediction.of(logits_b)
+            terms = self._labeled(a[:count], b[:count], labeled.target, step)
+            if cfg.ue:  # Eq. 13-15, on the whole batch
+                terms["ue"] = weight * (
+                    rectified_cross_entropy(a.log_probs, b.log_probs, cfg.temperature)
+                    + rectified_cross_entropy(b.log_probs, a.log_probs, cfg.temperature)
+                )
+
+            a, b, features_a, features_b = a[count:], b[count:], features_a[count:], features_b[count:]
+            entropy_a, entropy_b = a.entropy(), b.entropy()
+            threshold_a, threshold_b = percentile(entropy_a, cfg.alpha), percentile(entropy_b, cfg.alpha)
+            step.note("threshold_a", threshold_a)
+            step.note("threshold_b", threshold_b)
+            low_a, low_b = entropy_a <= threshold_a, entropy_b <= threshold_b
+            reliable = (a.label == b.label) & low_a & low_b
+            if cfg.cps:
+                terms["cps"] = weight * self._cps(a, b, reliable)
+            if cfg.efs:
+                target = joint_label(a.label, b.label, entropy_a, entropy_b, cfg.efs_target)
+                terms["efs"] = weight * self._efs(a, b, target, low_a | low_b, step)
+            if cfg.pgl:
+                terms["pgl"] = weight_pgl * self._pgl((a, b), (features_a, features_b), reliable, step)
+        return terms
+
+    def _labeled(self, a: Prediction, b: Prediction, label: Tensor, step: Step) -> dict[str, Tensor]:
+        """Eq. 2: L_sup = sum_k [CE + Dice] + beta L_CR."""
+        terms = {
+            "sup_a": cross_entropy_dice(a.log_probs, a.probs, label),
+            "sup_b": cross_entropy_dice(b.log_probs, b.probs, label),
+        }
+        if self.config.cr:
+            terms["cr"] = self.config.beta * self._cr(a, b, label, step)
+        return terms
+
+    def _cr(self, a: Prediction, b: Prediction, label: Tensor, step: Step) -> Tensor:
+        """Eq. 4-6: mean distance over M, the voxels where A and B confidently disagree."""
+        cfg = self.config
+        sure_a, sure_b = confident_foreground(a, cfg.tau), confident_foreground(b, cfg.tau)
+        mask = sure_a != sure_b if cfg.cr_mask == "xor" else (sure_a > 0) | (sure_b > 0)
+        match cfg.cr_target, cfg.cr_distance:
+            case "mutual", "mse":
+                distance = squared_error(a.probs, b.probs)
+            case "mutual", "kl":
+                distance = symmetric_kl(a.log_probs, b.log_probs)
+            case "label", "mse":
+                distance = squared_error_to_label(a.probs, label) + squared_error_to_label(b.probs, label)
+            case _:  # KL(one-hot label || p) is the cross-entropy
+                distance = nll(a.log_probs, label) + nll(b.log_probs, label)
+        step.note("cr_share", mean(mask))
+        return masked_mean(distance, mask)
+
+    def _cps(self, a: Prediction, b: Prediction, reliable: Tensor) -> Tensor:
+        """Eq. 7-8: CE(z_A, label of B) + CE(z_B, label of A)."""
+        label_a = foreground_label(a.probs, self.config.tau_p)
+        label_b = foreground_label(b.probs, self.config.tau_p)
+        loss = nll(a.log_probs, label_b) + nll(b.log_probs, label_a)
+        return masked_mean(loss, reliable) if self.config.exclude_uncertain else mean(loss)
+
+    def _efs(self, a: Prediction, b: Prediction, target: Tensor, valid: Tensor, step: Step) -> Tensor:
+        """Eq. 9-11: both learn the joint label, but not where both have an entropy above their threshold."""
+        step.note("efs_valid_share", mean(valid))
+        loss = masked_mean(nll(a.log_probs, target) + nll(b.log_probs, target), valid)
+        if self.config.efs_normalise == "total":
+            loss = loss * valid.numel() / valid.sum().clamp_min(1)
+        return loss
+
+    def _pgl(
+        self,
+        predictions: tuple[Prediction, Prediction],
+        features: tuple[Tensor, Tensor],
+        reliable: Tensor,
+        step: Step,
+    ) -> Tensor:
+        """Eq. 16-20: uncertain features are pulled to the prototype of their class, prototypes apart."""
+        classes, sure = predictions[0].num_classes, reliable.flatten(1).unsqueeze(1)
+        members = onehot(predictions[0].label.flatten(1), classes) & sure  # R by class, (B, K, N)
+        sizes = members.sum(dim=(0, 2))
+        for index, size in enumerate(sizes):
+            step.note(f"reliable_{index}", size)
+        step.note("pgl_skipped_classes", (sizes == 0).sum())
+
+        losses = []
+        for name, own, maps in zip("ab", predictions, features, strict=True):
+            label = own.label.flatten(1)
+            pulled, apart = pull_and_spread(
+                widen(maps).flatten(2),
+                label,
+                members,
+                onehot(label, classes) & ~sure,
+                fraction=self.config.pull_fraction,
+                generator=step.generator,
+            )
+            step.note(f"pgl_pull_{name}", pulled)
+            step.note(f"pgl_apart_{name}", apart)
+            losses.append(pulled + PROTOTYPE_SIGN[self.config.prototype_term] * apart)
+        return torch.stack(losses).sum()

@@ -1,0 +1,83 @@
+"""Networks by name, from one lazy table; importing this room does not import torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from difflib import get_close_matches
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from semivox.errors import UserError
+
+if TYPE_CHECKING:
+    from semivox.nets.blocks import Segmenter
+
+NETS: dict[str, str] = {
+    "vnet": "semivox.nets.vnet:VNet",
+    "resnet34": "semivox.nets.resnet:ResNet34",
+}
+
+
+def lookup(table: Mapping[str, str], name: str, kind: str) -> Any:
+    """Import the class that a table of "module:Class" strings gives for `name`.
+
+    Raises:
+        UserError: a name that is not in the table (the nearest one is named), or a broken entry.
+    """
+    if name not in table:
+        matches = get_close_matches(name, table, n=1, cutoff=0.5)
+        raise UserError(
+            f"Unknown {kind}: {name}",
+            found=name,
+            expected="one of " + ", ".join(sorted(table)),
+            do=f"did you mean {matches[0]}?" if matches else "choose one of these",
+        )
+    module, _, attribute = table[name].partition(":")
+    try:
+        return getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"The {kind} {name} cannot be loaded", found=error, expected=table[name]) from error
+
+
+def build_net(
+    name: str,
+    *,
+    in_channels: int,
+    num_classes: int,
+    width: int = 16,
+    norm: str = "batch",
+    dropout: float = 0.5,
+) -> Segmenter:
+    """Build a freshly initialised network.
+
+    Args:
+        name: a key of `NETS`.
+        in_channels: image channels.
+        num_classes: classes, background included.
+        width: channels of the finest level; they double at each of the four coarser ones.
+        norm: batch, instance (without learned scale), group (at most 16 groups) or none.
+        dropout: probability of dropping a whole channel.
+
+    Raises:
+        UserError: unknown name or norm.
+    """
+    net: Segmenter = lookup(NETS, name, "network")(
+        in_channels=in_channels, num_classes=num_classes, width=width, norm=norm, dropout=dropout
+    )
+    return net
+
+
+@dataclass(frozen=True)
+class NetFactory:
+    """What every network of a run shares; calling it with a name builds one."""
+
+    in_channels: int
+    num_classes: int
+    width: int = 16
+    norm: str = "batch"
+    dropout: float = 0.5
+
+    def __call__(self, name: str, **overrides: Any) -> Segmenter:
+        """Build the network `name`; `overrides` replace single fields, e.g. `num_classes=1`."""
+        return build_net(name, **{**asdict(self), **overrides})

@@ -1,0 +1,184 @@
+"""Building blocks of the encoder-decoder networks, and `Segmenter`, what they all are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import gcd, prod
+
+from torch import Tensor, nn
+
+from semivox.errors import UserError
+
+LEVELS = 5
+DIVISOR = 2 ** (LEVELS - 1)
+NORMS = ("batch", "instance", "group", "none")
+
+
+def norm_layer(norm: str, channels: int) -> nn.Module:
+    """Build batch, instance (no learned scale), group (at most 16 groups) or no normalisation."""
+    match norm:
+        case "batch":
+            return nn.BatchNorm3d(channels)
+        case "instance":
+            return nn.InstanceNorm3d(channels)
+        case "group":
+            return nn.GroupNorm(gcd(16, channels), channels)
+        case "none":
+            return nn.Identity()
+    raise UserError(f"Unknown normalisation layer: {norm}", found=norm, expected="one of " + ", ".join(NORMS))
+
+
+class Stage(nn.Sequential):
+    """`repeats` times conv 3x3x3, norm, ReLU: (B, inputs, X, Y, Z) -> (B, channels, X, Y, Z)."""
+
+    def __init__(self, inputs: int, channels: int, repeats: int, norm: str) -> None:
+        layers: list[nn.Module] = []
+        for index in range(repeats):
+            layers += [
+                nn.Conv3d(inputs if index == 0 else channels, channels, kernel_size=3, padding=1),
+                norm_layer(norm, channels),
+                nn.ReLU(inplace=True),
+            ]
+        super().__init__(*layers)
+
+
+class Down(nn.Sequential):
+    """Conv 2x2x2 with stride 2, norm, ReLU: halves the grid, doubles the channels."""
+
+    def __init__(self, channels: int, norm: str) -> None:
+        super().__init__(
+            nn.Conv3d(channels, 2 * channels, kernel_size=2, stride=2),
+            norm_layer(norm, 2 * channels),
+            nn.ReLU(inplace=True),
+        )
+
+
+class Up(nn.Sequential):
+    """Transposed conv 2x2x2 with stride 2, norm, ReLU: doubles the grid, halves the channels."""
+
+    def __init__(self, channels: int, norm: str) -> None:
+        super().__init__(
+            nn.ConvTranspose3d(channels, channels // 2, kernel_size=2, stride=2),
+            norm_layer(norm, channels // 2),
+            nn.ReLU(inplace=True),
+        )
+
+
+class Encoder(nn.Module):
+    """Levels that each read the one before: image -> five feature maps, fine to coarse."""
+
+    def __init__(self, levels: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.levels = nn.ModuleList(levels)
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """(B, C, X, Y, Z) -> maps with `width * 2**l` channels at 1 / 2**l of the resolution."""
+        maps = [image]
+        for level in self.levels:
+            maps.append(level(maps[-1]))
+        return maps[1:]
+
+
+class Decoder(nn.Module):
+    """The V-Net's decoder with added skips, shared by all networks.
+
+    Args:
+        width: channels of the finest level.
+        norm: see `norm_layer`.
+        bottleneck_dropout: probability of dropping a channel of the coarsest level before decoding.
+    """
+
+    repeats = (3, 3, 2, 1)  # convolutions a level, coarse to fine
+
+    def __init__(self, width: int, norm: str, *, bottleneck_dropout: float) -> None:
+        super().__init__()
+        channels = [width * 2**level for level in reversed(range(LEVELS))]
+        self.dropout = nn.Dropout3d(bottleneck_dropout)
+        self.ups = nn.ModuleList(Up(count, norm) for count in channels[:-1])
+        self.stages = nn.ModuleList(
+            Stage(count, count, repeats, norm)
+            for count, repeats in zip(channels[1:], self.repeats, strict=True)
+        )
+
+    def forward(self, levels: Sequence[Tensor]) -> Tensor:
+        """Decode the encoder's maps, given fine to coarse, into (B, width, X, Y, Z)."""
+        *skips, coarsest = levels
+        decoded: Tensor = self.dropout(coarsest)
+        for up, stage, skip in zip(self.ups, self.stages, reversed(skips), strict=True):
+            decoded = stage(up(decoded) + skip)
+        return decoded
+
+
+class Segmenter(nn.Module):
+    """Encoder, decoder and head, every (transposed) convolution Kaiming-normal.
+
+    Args:
+        encoder: image (B, C, X, Y, Z) -> five feature maps, see `Encoder`.
+        in_channels: image channels.
+        num_classes: classes, background included.
+        width: channels of the finest level.
+        norm: see `norm_layer`.
+        dropout: probability of dropping a channel before the head.
+        bottleneck_dropout: the same after the encoder.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        *,
+        in_channels: int,
+        num_classes: int,
+        width: int,
+        norm: str,
+        dropout: float,
+        bottleneck_dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.in_channels, self.num_classes, self.width, self.norm = in_channels, num_classes, width, norm
+        self.encoder = encoder
+        self.decoder = Decoder(width, norm, bottleneck_dropout=bottleneck_dropout)
+        self.head = nn.Sequential(nn.Dropout3d(dropout), nn.Conv3d(width, num_classes, kernel_size=1))
+        self.apply(_initialise)
+
+    def features(self, image: Tensor) -> Tensor:
+        """(B, C, X, Y, Z) -> (B, width, X, Y, Z): the last decoder level, before the head's dropout.
+
+        Raises:
+            UserError: wrong number of channels, or a side that 16 does not divide.
+        """
+        self._check(image)
+        decoded: Tensor = self.decoder(self.encoder(image))
+        return decoded
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, C, X, Y, Z) -> logits (B, K, X, Y, Z)."""
+        logits: Tensor = self.head(self.features(image))
+        return logits
+
+    def _check(self, image: Tensor) -> None:
+        batch, channels, *sides = image.shape
+        if channels != self.in_channels:
+            raise UserError("Wrong number of image channels", found=channels, expected=self.in_channels)
+        if any(side % DIVISOR for side in sides):
+            raise UserError(
+                "The network cannot take a patch of this size",
+                found=" x ".join(map(str, sides)),
+                expected=f"sides divisible by {DIVISOR}",
+                do="set plan.patch, e.g. --set plan.patch=[96,96,96]",
+            )
+        samples = {"instance": 1, "batch": batch if self.training else 2}.get(self.norm, 2)
+        if batch and samples * prod(sides) == DIVISOR**3:
+            raise UserError(
+                f"The patch is too small for {self.norm} normalisation",
+                found=f"one voxel at the coarsest level of a {' x '.join(map(str, sides))} patch",
+                expected="at least two voxels",
+                do="set a larger plan.patch, or net.norm=group",
+            )
+
+
+def _initialise(module: nn.Module) -> None:
+    if isinstance(module, nn.Conv3d | nn.ConvTranspose3d):
+        nn.init.kaiming_normal_(module.weight)
+    elif isinstance(module, nn.BatchNorm3d | nn.GroupNorm):
+        nn.init.ones_(module.weight)
+        nn.init.zeros_(module.bias)

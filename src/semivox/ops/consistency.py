@@ -1,0 +1,48 @@
+"""Differences between two predictions, voxel by voxel: inputs (B, K, X, Y, Z), outputs (B, X, Y, Z)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from semivox.ops.reduction import mean
+from semivox.ops.supervised import nll, onehot
+
+
+def squared_error(p: Tensor, q: Tensor) -> Tensor:
+    """Sum over the foreground classes of (p_c - q_c)^2."""
+    return (p[:, 1:] - q[:, 1:]).square().sum(dim=1)
+
+
+def squared_error_to_label(p: Tensor, label: Tensor) -> Tensor:
+    """`squared_error` to the one-hot form of a label (B, X, Y, Z)."""
+    return squared_error(p, onehot(label, p.shape[1]).to(p.dtype))
+
+
+def kl_divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """KL(p || q) = sum_c p_c (log p_c - log q_c) in nats, from log-probabilities, over all classes."""
+    return (log_p.exp() * (log_p - log_q)).sum(dim=1)
+
+
+def symmetric_kl(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """(KL(p || q) + KL(q || p)) / 2."""
+    return 0.5 * ((log_p.exp() - log_q.exp()) * (log_p - log_q)).sum(dim=1)
+
+
+def rectified_cross_entropy(log_student: Tensor, log_teacher: Tensor, temperature: float) -> Tensor:
+    """Teach the student the teacher's label, less where the two differ, and shrink that difference.
+
+    With q = softmax(log teacher / T) and D = KL(q || student) per voxel:
+    mean(exp(-D) CE(student, argmax q)) + mean(D). The weight exp(-D) carries gradient to the student; none
+    reaches the teacher.
+
+    Args:
+        log_student: log-probabilities.
+        log_teacher: log-probabilities (or logits).
+        temperature: T; below 1 sharpens the teacher.
+
+    Source: the rectifying weight of Zheng and Yang, IJCV 2021.
+    """
+    log_q = torch.log_softmax(log_teacher.detach() / temperature, dim=1)
+    divergence = kl_divergence(log_q, log_student)
+    return mean(torch.exp(-divergence) * nll(log_student, log_q.argmax(dim=1))) + mean(divergence)

@@ -1,0 +1,60 @@
+"""Labels made from predictions; nothing here carries a gradient."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from semivox.ops.prediction import Prediction
+
+
+@torch.no_grad()
+def foreground_label(probs: Tensor, threshold: float) -> Tensor:
+    """Most probable foreground class where its probability exceeds `threshold`, else background.
+
+    Args:
+        probs: (B, K, X, Y, Z), class 0 is background.
+        threshold: 0..1.
+
+    Returns:
+        (B, X, Y, Z) int64.
+    """
+    best, index = probs[:, 1:].max(dim=1)
+    return torch.where(best > threshold, index + 1, 0)
+
+
+@torch.no_grad()
+def confident_foreground(prediction: Prediction, threshold: float) -> Tensor:
+    """Keep the predicted class where it is foreground with a probability of at least `threshold`, else 0.
+
+    Returns:
+        (B, X, Y, Z) int64.
+    """
+    return torch.where(prediction.probs.amax(dim=1) >= threshold, prediction.label, 0)
+
+
+@torch.no_grad()
+def joint_label(
+    label_a: Tensor,
+    label_b: Tensor,
+    entropy_a: Tensor,
+    entropy_b: Tensor,
+    rule: Literal["union", "lower_entropy"],
+) -> Tensor:
+    """One label from two: where they agree, that; where not, what `rule` says.
+
+    Args:
+        label_a: class indices of A, (B, X, Y, Z).
+        label_b: class indices of B.
+        entropy_a: entropy of A, (B, X, Y, Z); a tie counts as the lower one.
+        entropy_b: entropy of B.
+        rule: union: foreground wins over background, the lower entropy between two foreground classes;
+            lower_entropy: the lower entropy always.
+    """
+    surer = torch.where(entropy_a <= entropy_b, label_a, label_b)
+    if rule == "lower_entropy":
+        return surer
+    both_foreground = (label_a > 0) & (label_b > 0)
+    return torch.where(both_foreground, surer, torch.maximum(label_a, label_b))

@@ -1,0 +1,33 @@
+"""Weights and learning rates as functions of the share of a run that is done."""
+
+from __future__ import annotations
+
+from math import exp, floor
+from typing import Literal
+
+STEP_EVERY = 2500 / 6000  # of a run: the published decay after each 2500 of 6000 iterations
+
+
+def sigmoid_rampup(fraction: float) -> float:
+    """Compute exp(-5 (1 - fraction)^2): 0.0067 at 0, 1 from `fraction` 1 on; `fraction` is clipped to 0..1.
+
+    Source: Laine and Aila, "Temporal ensembling", ICLR 2017.
+    """
+    return exp(-5.0 * (1.0 - min(max(fraction, 0.0), 1.0)) ** 2)
+
+
+def lr_factor(schedule: Literal["step", "poly", "constant"], fraction: float) -> float:
+    """Compute the factor of the initial learning rate.
+
+    Args:
+        schedule: step: 0.1 for each 2500/6000 of the run that is done; poly: (1 - fraction)^0.9; constant: 1.
+        fraction: iterations done / iterations of the run, clipped to 0..1.
+    """
+    done = min(max(fraction, 0.0), 1.0)
+    match schedule:
+        case "step":
+            return float(0.1 ** floor(done / STEP_EVERY + 1e-9))
+        case "poly":
+            return float((1.0 - done) ** 0.9)
+        case "constant":
+            return 1.0

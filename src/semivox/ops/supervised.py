@@ -1,0 +1,57 @@
+"""Losses against a label."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from semivox.ops.reduction import mean
+
+
+def nll(log_probs: Tensor, label: Tensor) -> Tensor:
+    """Negative log-probability of each voxel's class.
+
+    Args:
+        log_probs: (B, K, X, Y, Z).
+        label: class indices (B, X, Y, Z), int64.
+
+    Returns:
+        (B, X, Y, Z), >= 0.
+    """
+    return -log_probs.gather(1, label.unsqueeze(1)).squeeze(1)
+
+
+def onehot(label: Tensor, num_classes: int) -> Tensor:
+    """Boolean (B, K, ...) from class indices (B, ...); unlike torch's, without a copy to the host."""
+    classes = torch.arange(num_classes, device=label.device)
+    return label.unsqueeze(1) == classes.view(1, -1, *(1,) * (label.ndim - 1))
+
+
+def cross_entropy(log_probs: Tensor, label: Tensor) -> Tensor:
+    """Mean of `nll` over batch and voxels; 0 for an empty batch."""
+    return mean(nll(log_probs, label))
+
+
+def dice_loss(probs: Tensor, label: Tensor, *, background: bool = False, smooth: float = 1e-5) -> Tensor:
+    """Soft Dice loss with squared denominator: 1 - (2 sum p y + e) / (sum p^2 + sum y^2 + e).
+
+    The sums run over batch and voxels together; the loss is averaged over classes. An empty batch gives 0.
+
+    Args:
+        probs: (B, K, X, Y, Z) in 0..1.
+        label: class indices (B, X, Y, Z).
+        background: whether class 0 takes part in the average.
+        smooth: e.
+    """
+    losses = []
+    for index in range(0 if background else 1, probs.shape[1]):
+        p, inside = probs[:, index], label == index
+        overlap = (p * inside).sum()
+        size = p.square().sum() + inside.sum()
+        losses.append(1.0 - (2.0 * overlap + smooth) / (size + smooth))
+    return torch.stack(losses).mean()
+
+
+def cross_entropy_dice(log_probs: Tensor, probs: Tensor, label: Tensor) -> Tensor:
+    """Cross-entropy + foreground Dice, the supervised term of most methods."""
+    return cross_entropy(log_probs, label) + dice_loss(probs, label)

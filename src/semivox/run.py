@@ -1,0 +1,119 @@
+"""The run folder: where a run's settings, checkpoints, logs and results stand, and what may be resumed."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from semivox.config import Config, parse_config
+from semivox.errors import UserError
+from semivox.files import read_json, read_yaml, write_json, write_yaml
+from semivox.version import __version__
+
+_RECORDED = ("torch", "lightning", "monai", "numpy", "scipy", "nibabel", "blosc2")
+_WRITTEN_BY_TRAINING = ("config.yaml", "env.json", "splits.json", "plans.json", "model.safetensors", "model.yaml")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A self-contained, movable folder that holds one training run."""
+
+    folder: Path
+
+    @property
+    def config_file(self) -> Path:
+        return self.folder / "config.yaml"
+
+    @property
+    def metrics_file(self) -> Path:
+        return self.folder / "logs" / "metrics.csv"
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether the weights for inference have been written, which happens last."""
+        return (self.folder / "model.safetensors").exists() and (self.folder / "model.yaml").exists()
+
+    def resume_config(self, asked: Config) -> Config:
+        """Settings to go on with: the stored ones if this run has begun, else the ones asked for.
+
+        `train.iterations` found by a time budget is stored, so a resumed run keeps its schedule.
+
+        Raises:
+            UserError: when the run was begun with other settings.
+        """
+        if not self.config_file.exists():
+            return asked
+        stored = parse_config(read_yaml(self.config_file))
+        differing = _differences(stored.model_dump(), asked.model_dump())
+        if stored.train.budget_s is not None and stored.train.budget_s == asked.train.budget_s:
+            differing.pop("train.iterations", None)
+        if differing:
+            raise UserError(
+                "This run was begun with other settings",
+                path=self.folder,
+                found="; ".join(f"{key}: {old!r} stored, {new!r} asked" for key, (old, new) in differing.items()),
+                expected="the same settings, to resume",
+                do="choose another -o folder, or add --fresh to start over (this deletes the old run)",
+            )
+        return stored
+
+    def start(self, config: Config) -> None:
+        """Write the resolved settings and the environment."""
+        write_yaml(self.config_file, config.model_dump(mode="json"))
+        write_json(self.folder / "env.json", environment())
+
+    def clear(self) -> None:
+        """Delete what a training run wrote here; other files are left alone."""
+        for name in ("checkpoints", "logs"):
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+        for name in _WRITTEN_BY_TRAINING:
+            (self.folder / name).unlink(missing_ok=True)
+
+
+def environment() -> dict[str, Any]:
+    """Versions and machine, for the record; nothing that identifies a person or a host."""
+    packages = {}
+    for name in _RECORDED:
+        try:
+            packages[name] = version(name)
+        except PackageNotFoundError:
+            packages[name] = "not installed"
+    return {
+        "semivox": __version__,
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "processor": _processor(),
+        **packages,
+    }
+
+
+def write_manifest(folder: Path, verb: str, **facts: Any) -> None:
+    """Add what a verb did to `folder/run_report.json`: one entry a verb, the newest replaces the older."""
+    path = folder / "run_report.json"
+    report = read_json(path) if path.exists() else {}
+    report[verb] = {"finished": datetime.now(UTC).isoformat(timespec="seconds"), "semivox": __version__, **facts}
+    write_json(path, report)
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _differences(old: Any, new: Any, prefix: str = "") -> dict[str, tuple[Any, Any]]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        found: dict[str, tuple[Any, Any]] = {}
+        for key in old.keys() | new.keys():
+            found |= _differences(old.get(key), new.get(key), f"{prefix}.{key}" if prefix else str(key))
+        return dict(sorted(found.items()))
+    return {} if old == new else {prefix: (old, new)}

@@ -1,0 +1,168 @@
+"""Train several methods on the same labels, score them on the same cases, show the paired difference."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from semivox.config import Config
+from semivox.data.dataset import Case
+from semivox.errors import UserError
+from semivox.files import read_json, write_json
+from semivox.inference.model import load_model
+from semivox.inference.predictor import predict_files
+from semivox.run import environment, write_manifest
+from semivox.scoring.evaluate import evaluate_folder
+from semivox.scoring.statistics import bootstrap_mean, paired_difference
+from semivox.verbs.predict import stored_settings
+from semivox.verbs.prepare import prepare
+from semivox.verbs.progress import ProgressFactory, no_progress
+from semivox.verbs.train import overridden, train
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One trained and scored run of a comparison."""
+
+    method: str
+    seed: int
+    run: Path
+    scores: Path
+    seconds_training: float
+    seconds_predicting: float
+
+    def table(self) -> pd.DataFrame:
+        """The scores: one row a case and class."""
+        import pandas as pd  # noqa: PLC0415
+
+        return pd.read_csv(self.scores / "metrics.csv", dtype={"case": str})
+
+
+def compare(
+    data: Path | str,
+    methods: Sequence[str],
+    *,
+    config: Config,
+    out: Path | str,
+    seeds: Sequence[int] = (0,),
+    options: dict[str, dict[str, Any]] | None = None,
+    cases: Literal["test", "val"] = "test",
+    work: Path | None = None,
+    bar: bool = False,
+    progress: ProgressFactory = no_progress,
+) -> list[Cell]:
+    """Train each method with each seed, predict the held-out cases and score them on the scanners' grid.
+
+    Everything but the method (and its `options`) is the same: labels, iterations or time budget, networks, crops.
+    Finished parts are not repeated when the call is repeated.
+
+    Args:
+        data: a raw folder or a workspace.
+        methods: registered names.
+        config: settings for all; `config.method` is ignored.
+        out: folder for runs, predictions, scores and `comparison.json`.
+        seeds: one run a method and seed.
+        options: the method options of each method, by name.
+        cases: score the test cases, or the validation cases while developing.
+        work, bar, progress: as for `train`.
+    """
+    out = Path(out)
+    workspace, split, _ = prepare(data, config=config, work=work, progress=progress)
+    chosen = [workspace.dataset.case(name) for name in getattr(split, cases)]
+    chosen = [case for case in chosen if case.label is not None]
+    if not chosen:
+        raise UserError(f"The data set has no {cases} cases with reference labels", path=data, expected="some")
+    done = []
+    for seed in seeds:
+        for method in methods:
+            settings = overridden(
+                config,
+                {
+                    "method": {"name": method, "options": (options or {}).get(method, {})},
+                    "train": {"seed": seed},
+                },
+            )
+            run = out / method / f"seed{seed}"
+            train(workspace.folder, config=settings, out=run, bar=bar, progress=progress)
+            done.append(_score(method, seed, run, cases, chosen, progress, workspace.dataset.class_values))
+    write_json(out / "comparison.json", {**comparison(done), "environment": environment()})
+    write_manifest(out, "compare", methods=list(methods), seeds=list(seeds), cases=cases, n=len(chosen))
+    return done
+
+
+def comparison(cells: Sequence[Cell], metric: str = "dice") -> dict[str, Any]:
+    """Means with 95 % intervals over cases, and paired differences to the first method.
+
+    A case's value is the mean over its classes, then over seeds.
+    """
+    values = {name: _per_case([cell for cell in cells if cell.method == name], metric) for name in _names(cells)}
+    first = next(iter(values))
+    return {
+        "metric": metric,
+        "methods": {
+            name: {
+                "interval": bootstrap_mean(list(cases.values()))._asdict(),
+                "seconds_training": sum(c.seconds_training for c in cells if c.method == name),
+            }
+            for name, cases in values.items()
+        },
+        "difference": {
+            name: paired_difference(cases, values[first])._asdict() for name, cases in values.items() if name != first
+        },
+        "reference": first,
+    }
+
+
+def _names(cells: Sequence[Cell]) -> list[str]:
+    return list(dict.fromkeys(cell.method for cell in cells))
+
+
+def _per_case(cells: Sequence[Cell], metric: str) -> dict[str, float]:
+    import pandas as pd  # noqa: PLC0415
+
+    table = pd.concat([cell.table() for cell in cells])
+    means = table.groupby("case")[metric].mean().dropna()
+    return {str(case): float(value) for case, value in means.items()}
+
+
+def _score(
+    method: str,
+    seed: int,
+    run: Path,
+    role: str,
+    cases: Sequence[Case],
+    progress: ProgressFactory,
+    class_values: Sequence[int],
+) -> Cell:
+    folder = run / role
+    marker = folder / "timing.json"
+    if not (folder / "metrics.csv").exists() or not marker.exists():
+        model = load_model(run)
+        started = time.monotonic()
+        with progress(f"predict {method}") as report:
+            predict_files(model, [case.images for case in cases], folder, stored_settings(model), progress=report)
+        predicting = time.monotonic() - started
+        with progress(f"evaluate {method}") as report:
+            evaluate_folder(
+                folder,
+                {case.name: case.label for case in cases if case.label is not None},
+                model.plan.class_names,
+                class_values,
+                folder,
+                progress=report,
+            )
+        write_json(marker, {"seconds_predicting": round(predicting, 1)})
+    return Cell(
+        method=method,
+        seed=seed,
+        run=run,
+        scores=folder,
+        seconds_training=read_json(run / "run_report.json")["train"]["seconds_training"],
+        seconds_predicting=read_json(marker)["seconds_predicting"],
+    )

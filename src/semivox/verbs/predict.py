@@ -1,0 +1,118 @@
+"""`predict`: segmentations on the scanner's own grid."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from semivox.config import PredictConfig, config_error
+from semivox.data.volume import Volume, read_image
+from semivox.inference.model import LoadedModel, load_model
+from semivox.inference.predictor import Prediction, predict_case, predict_files
+from semivox.run import write_manifest
+from semivox.verbs.progress import ProgressFactory, no_progress
+
+ImageLike = Path | str | nib.spatialimages.SpatialImage | tuple[NDArray[Any], NDArray[Any]]
+
+
+def predict(
+    model: Path | str | LoadedModel,
+    source: Path | str,
+    out: Path | str,
+    *,
+    config: PredictConfig | None = None,
+    save_probabilities: bool = False,
+    save_members: bool = False,
+    overwrite: bool = False,
+    device: str = "auto",
+    progress: ProgressFactory = no_progress,
+) -> list[Path]:
+    """Segment a file or a folder of scans; each result lies on its scan's grid, with the data set's label values.
+
+    Args:
+        model: a run folder (any folder with `model.safetensors` and `model.yaml`), or a model already loaded.
+        source: one scan, or a folder (`CASE.nii.gz`, or `CASE_0000.nii.gz` for each channel).
+        out: folder for `CASE.nii.gz` and, on request, `CASE.npz` with the probabilities.
+        config: sliding-window settings; default: those the model was trained with.
+        save_probabilities: also write probabilities (classes first, float16).
+        save_members: also write the segmentation of each network in a folder of its own.
+        overwrite: replace predictions that another model made.
+        device: auto, cpu or cuda.
+    """
+    loaded = _loaded(model, device)
+    with progress("predict") as report:
+        written = predict_files(
+            loaded,
+            Path(source),
+            Path(out),
+            config or stored_settings(loaded),
+            save_probabilities=save_probabilities,
+            save_members=save_members,
+            overwrite=overwrite,
+            progress=report,
+        )
+    write_manifest(Path(out), "predict", model=loaded.digest, source=str(source), cases=len(written))
+    return written
+
+
+def predict_image(
+    model: Path | str | LoadedModel,
+    image: ImageLike,
+    *,
+    config: PredictConfig | None = None,
+    probabilities: bool = False,
+    members: bool = False,
+    device: str = "auto",
+) -> Prediction:
+    """Segment one scan in memory.
+
+    Args:
+        model: a run folder or a model already loaded.
+        image: a path, a nibabel image, or an array `(X, Y, Z)` or `(C, X, Y, Z)` with its affine.
+        config, probabilities, members, device: as for `predict`.
+
+    Returns:
+        Class indices `(X, Y, Z)` on the image's own grid, with probabilities and members on request.
+    """
+    loaded = _loaded(model, device)
+    return predict_case(
+        loaded, as_volume(image), config or stored_settings(loaded), probabilities=probabilities, members=members
+    )
+
+
+def as_volume(image: ImageLike) -> Volume:
+    """A `Volume` `(C, X, Y, Z)` from whatever describes an image."""
+    if isinstance(image, (str, Path)):
+        return read_image([Path(image)])
+    if isinstance(image, tuple):
+        array, affine = np.asarray(image[0], dtype=np.float32), np.asarray(image[1], dtype=np.float64)
+        return Volume(array if array.ndim == 4 else array[None], affine)
+    array = np.asarray(image.get_fdata(dtype=np.float32))
+    return Volume(np.moveaxis(array, -1, 0) if array.ndim == 4 else array[None], np.asarray(image.affine))
+
+
+def stored_settings(model: LoadedModel) -> PredictConfig:
+    """The sliding-window settings that a model was saved with."""
+    return PredictConfig.model_validate(model.meta.get("predict", {}))
+
+
+def changed_settings(model: LoadedModel, **changes: Any) -> PredictConfig:
+    """The stored settings with those replaced that are given (not None).
+
+    Raises:
+        UserError: a value that is not allowed.
+    """
+    given = {name: value for name, value in changes.items() if value is not None}
+    try:
+        return PredictConfig.model_validate({**stored_settings(model).model_dump(), **given})
+    except ValidationError as error:
+        raise config_error(error, PredictConfig) from error
+
+
+def _loaded(model: Path | str | LoadedModel, device: str) -> LoadedModel:
+    return model if isinstance(model, LoadedModel) else load_model(Path(model), device=device)

@@ -1,0 +1,196 @@
+"""Predictions lie on the scan's grid, whatever its orientation and voxel size."""
+
+from __future__ import annotations
+
+from itertools import permutations, product
+
+import numpy as np
+import pytest
+import torch
+
+from semivox.config import PredictConfig
+from semivox.data.volume import Volume
+from semivox.errors import UserError
+from semivox.inference import predictor
+from semivox.inference.predictor import predict_case
+
+CONFIG = PredictConfig()
+SPACING = (1.0, 2.0, 3.0)
+ORIENTATIONS = list(product(permutations(range(3)), product((1, -1), repeat=3)))
+
+
+def oriented(label: np.ndarray, axes, signs) -> Volume:
+    """`label` (along world axes, `SPACING`) stored along `axes` in directions `signs`."""
+    array = label.transpose(axes)
+    affine = np.eye(4)
+    affine[:3, :3] = 0
+    for index, (axis, sign) in enumerate(zip(axes, signs, strict=True)):
+        array = np.flip(array, index) if sign < 0 else array
+        affine[axis, index] = sign * SPACING[axis]
+        affine[axis, 3] = -20.0 + (0 if sign > 0 else SPACING[axis] * (label.shape[axis] - 1))
+    return Volume(np.ascontiguousarray(array[None], dtype=np.float32), affine)
+
+
+@pytest.fixture
+def model(make_model):
+    return make_model(spacing_mm=SPACING, patch=(16, 16, 16))
+
+
+@pytest.mark.parametrize(("axes", "signs"), ORIENTATIONS)
+def test_every_orientation(model, axes, signs, blocks):
+    image = oriented(blocks((20, 18, 17)), axes, signs)
+    label = predict_case(model, image, CONFIG).label
+    assert label.dtype == np.uint8
+    np.testing.assert_array_equal(label, image.array[0])
+
+
+def rotation(degrees: float) -> np.ndarray:
+    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    return np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]]) @ np.array([[1, 0, 0], [0, c, -s], [0, s, c]])
+
+
+@pytest.mark.parametrize("degrees", [10, 35, 80, -120])
+def test_oblique_scans_are_not_interpolated(make_model, degrees, blocks):
+    """With the plan's voxel size along its own axes, an oblique scan comes back voxel for voxel."""
+    model = make_model(spacing_mm=(2.0, 2.0, 2.0))
+    affine = np.eye(4)
+    affine[:3, :3] = rotation(degrees) * 2
+    affine[:3, 3] = [11, -7, 3]
+    image = Volume(blocks((19, 18, 20))[None].astype(np.float32), affine)
+    np.testing.assert_array_equal(predict_case(model, image, CONFIG).label, image.array[0])
+
+
+def soft_ball(shape, affine, center_mm, radius_mm) -> np.ndarray:
+    """Intensity 1 inside, 0 outside, 0.5 on the surface, falling over 3 mm."""
+    world = (
+        np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1) @ affine[:3, :3].T + affine[:3, 3]
+    )
+    distance = np.linalg.norm(world - center_mm, axis=-1)
+    return np.clip(0.5 + (radius_mm - distance) / 3, 0, 1).astype(np.float32)
+
+
+@pytest.mark.parametrize("degrees", [0, 30])
+@pytest.mark.parametrize("spacing", [(0.7, 0.8, 3.0), (2.5, 1.0, 1.0), (1.5, 1.5, 1.5)])
+def test_other_voxel_sizes_keep_the_place(make_model, degrees, spacing):
+    model = make_model(spacing_mm=(1.2, 1.2, 1.2), values=(0, 1))
+    shape = tuple(round(40 / side) for side in spacing)
+    affine = np.eye(4)
+    affine[:3, :3] = rotation(degrees) @ np.diag([-spacing[0], spacing[1], spacing[2]])
+    affine[:3, 3] = [5, 60, -80]
+    center = affine[:3, :3] @ (np.array(shape) * [0.45, 0.55, 0.5]) + affine[:3, 3]
+    image = soft_ball(shape, affine, center, 11)
+    prediction = predict_case(model, Volume(image[None], affine), CONFIG, probabilities=True)
+    expected = image > 0.5
+    assert prediction.label.shape == shape
+    found = prediction.label == 1
+    dice = 2 * (found & expected).sum() / (found.sum() + expected.sum())
+    assert dice > 0.95
+    offset = (np.argwhere(found).mean(0) - np.argwhere(expected).mean(0)) * spacing
+    assert np.abs(offset).max() < 0.15
+    assert prediction.probs is not None
+    np.testing.assert_allclose(prediction.probs.sum(0), 1, atol=1e-5)
+    np.testing.assert_array_equal(prediction.probs.argmax(0), prediction.label)
+
+
+def test_label_is_the_same_with_and_without_probabilities(make_model):
+    model = make_model(spacing_mm=(1.3, 1.1, 2.0))
+    image = Volume(
+        np.random.default_rng(0).uniform(0, 2, (1, 15, 21, 12)).astype(np.float32), np.diag([1.0, 2, 3, 1])
+    )
+    plain = predict_case(model, image, CONFIG)
+    full = predict_case(model, image, CONFIG, probabilities=True)
+    assert plain.probs is None
+    assert full.probs is not None and full.probs.shape == (3, 15, 21, 12) and full.probs.dtype == np.float32
+    np.testing.assert_array_equal(plain.label, full.label)
+    np.testing.assert_array_equal(full.probs.argmax(0), full.label)
+    assert len(np.unique(plain.label)) == 3
+
+
+def test_scan_smaller_than_the_patch(model, blocks):
+    image = oriented(blocks((14, 11, 9)), (2, 0, 1), (1, -1, 1))
+    np.testing.assert_array_equal(predict_case(model, image, CONFIG).label, image.array[0])
+
+
+def test_members_come_from_the_same_passes_and_average_to_the_prediction(make_model, monkeypatch, blocks):
+    model = make_model("levels_pair", spacing_mm=SPACING)
+    image = oriented(blocks((20, 18, 17)), (0, 1, 2), (1, 1, 1))
+    plain = predict_case(model, image, CONFIG, probabilities=True)
+    assert plain.members == {}
+
+    monkeypatch.setattr(model.method, "predict", None)
+    full = predict_case(model, image, CONFIG, probabilities=True, members=True)
+    assert list(full.members) == list(full.member_probs) == ["right", "high"]
+    np.testing.assert_array_equal(full.label, plain.label)
+    np.testing.assert_allclose(full.probs, plain.probs, atol=1e-6)
+    np.testing.assert_allclose(full.probs, sum(full.member_probs.values()) / 2, atol=1e-6)
+    np.testing.assert_array_equal(full.members["right"], image.array[0])
+    np.testing.assert_array_equal(full.members["high"], np.maximum(image.array[0], 1) - 1)
+    assert predict_case(model, image, CONFIG, members=True).member_probs == {}
+
+
+def test_method_with_one_member(model, blocks):
+    image = oriented(blocks(), (0, 1, 2), (1, 1, 1))
+    prediction = predict_case(model, image, CONFIG, members=True)
+    assert len(prediction.members) == 1
+    np.testing.assert_array_equal(*prediction.members.values(), prediction.label)
+
+
+def test_wrong_number_of_channels(model, make_model):
+    two = Volume(np.zeros((2, 8, 8, 8), np.float32), np.eye(4))
+    with pytest.raises(
+        UserError, match=r"channels(.|\n)*found: +2(.|\n)*1: MR(.|\n)*CASE_0000.nii.gz \(MR\)"
+    ):
+        predict_case(model, two, CONFIG)
+    pair = make_model(folder="pair", channels=("T1", "FLAIR"))
+    with pytest.raises(UserError, match=r"found: +1(.|\n)*2: T1, FLAIR(.|\n)*CASE_0001.nii.gz \(FLAIR\)"):
+        predict_case(pair, Volume(two.array[:1], two.affine), CONFIG)
+    with pytest.raises(UserError, match="shape"):
+        predict_case(model, Volume(two.array[0], two.affine), CONFIG)
+
+
+def test_model_that_returns_nan(model, blocks):
+    image = oriented(blocks(), (0, 1, 2), (1, 1, 1))
+    with torch.no_grad():
+        model.method.levels.fill_(float("nan"))
+    with pytest.raises(UserError, match="The model returned"):
+        predict_case(model, image, CONFIG)
+
+
+def test_array_with_nan(model, blocks):
+    image = oriented(blocks(), (0, 1, 2), (1, 1, 1))
+    image.array[0, 3, 3, 3] = np.nan
+    with pytest.raises(UserError, match="The scan holds"):
+        predict_case(model, image, CONFIG)
+
+
+def test_settings_reach_the_windows(model, monkeypatch, blocks):
+    seen = {}
+
+    def spy(image, forward, **settings):
+        seen.update(settings)
+        return forward(image[None])[0]
+
+    monkeypatch.setattr(predictor, "sliding_window", spy)
+    config = PredictConfig(stride=(3, 4, 5), overlap=0.25, weighting="uniform", batch=7)
+    predict_case(model, oriented(blocks(), (0, 1, 2), (1, 1, 1)), config)
+    expected = {
+        "patch": (16, 16, 16),
+        "stride": (3, 4, 5),
+        "overlap": 0.25,
+        "weighting": "uniform",
+        "batch": 7,
+    }
+    assert expected.items() <= seen.items()
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("32", torch.float32), ("bf16", torch.bfloat16)])
+def test_precision_decides_the_arithmetic(model, monkeypatch, precision, dtype, blocks):
+    products = []
+
+    def predict(image):
+        products.append((torch.eye(2) @ torch.eye(2)).dtype)
+        return type(model.method).predict(model.method, image)
+
+    monkeypatch.setattr(model.method, "predict", predict)
+    predict_case(model, oriented(blocks(), (0, 1, 2), (1, 1, 1)), CONFIG, precision=precision)
+    assert set(products) == {dtype}

@@ -1,0 +1,189 @@
+"""Sliding windows against a second, naive implementation and published counts."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from semivox.errors import UserError
+from semivox.inference.windows import sliding_window, window_profile, window_starts, window_stride
+
+
+def naive(image: Tensor, forward, patch, stride, weighting) -> Tensor:
+    """Window by window with explicit maps of sums and weights, in float64; images at least a patch large."""
+    weight = torch.ones(patch, dtype=torch.float64)
+    if weighting == "gaussian":
+        for x in range(patch[0]):
+            for y in range(patch[1]):
+                for z in range(patch[2]):
+                    value = 1.0
+                    for index, side in zip((x, y, z), patch, strict=True):
+                        sigma, centre = side / 8, (side - 1) / 2
+                        value *= max(math.exp(-((index - centre) ** 2) / (2 * sigma**2)), 1e-3)
+                    weight[x, y, z] = value
+    total = torch.zeros(1)
+    coverage = torch.zeros(image.shape[1:], dtype=torch.float64)
+    counts = [math.ceil((s - p) / d) + 1 for s, p, d in zip(image.shape[1:], patch, stride, strict=True)]
+    for i in range(counts[0]):
+        for j in range(counts[1]):
+            for k in range(counts[2]):
+                x, y, z = (
+                    min(d * n, s - p)
+                    for d, n, s, p in zip(stride, (i, j, k), image.shape[1:], patch, strict=True)
+                )
+                box = (slice(None), slice(x, x + patch[0]), slice(y, y + patch[1]), slice(z, z + patch[2]))
+                out = forward(image[box][None])[0].double()
+                if total.ndim == 1:
+                    total = torch.zeros(out.shape[0], *image.shape[1:], dtype=torch.float64)
+                total[box] += out * weight
+                coverage[box[1:]] += weight
+    return total / coverage
+
+
+def position_dependent(windows: Tensor) -> Tensor:
+    """Three channels whose values depend on where in the window a voxel lies, and sum to one."""
+    ramp = torch.linspace(0, 1, windows.shape[2]).view(-1, 1, 1) + torch.zeros(windows.shape[2:])
+    first = torch.sigmoid(windows[:, :1] + ramp)
+    second = (1 - first) * torch.sigmoid(windows[:, -1:] * ramp.flip(0))
+    return torch.cat([first, second, 1 - first - second], dim=1)
+
+
+@pytest.fixture
+def image() -> Tensor:
+    return torch.randn(2, 13, 9, 8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("weighting", ["uniform", "gaussian"])
+@pytest.mark.parametrize("batch", [1, 4])
+@pytest.mark.parametrize(
+    ("patch", "stride"), [((6, 4, 8), (3, 3, 2)), ((5, 9, 3), (4, 1, 3)), ((6, 4, 4), (1, 4, 2))]
+)
+def test_agrees_with_naive_loops(image, weighting, batch, patch, stride):
+    result = sliding_window(
+        image, position_dependent, patch=patch, stride=stride, weighting=weighting, batch=batch
+    )
+    expected = naive(image, position_dependent, patch, stride, weighting)
+    assert result.dtype == torch.float32
+    torch.testing.assert_close(result.double(), expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(result.sum(0), torch.ones(13, 9, 8))
+
+
+@pytest.mark.parametrize("weighting", ["uniform", "gaussian"])
+@pytest.mark.parametrize("size", [(13, 9, 8), (3, 9, 5), (3, 2, 1), (6, 4, 4)])
+def test_identity_gives_back_the_image_also_where_it_is_smaller_than_the_patch(weighting, size):
+    image = torch.randn(2, *size)
+    result = sliding_window(image, lambda windows: windows, patch=(6, 4, 4), weighting=weighting)
+    assert result.shape == image.shape
+    torch.testing.assert_close(result, image)
+
+
+def test_small_axis_is_padded_with_the_smaller_half_in_front():
+    seen = []
+
+    def forward(windows: Tensor) -> Tensor:
+        seen.append(windows)
+        return windows
+
+    sliding_window(torch.ones(1, 3, 4, 7), forward, patch=(6, 4, 4), stride=(1, 1, 4))
+    windows = torch.cat(seen)
+    assert windows.shape == (2, 1, 6, 4, 4)
+    assert windows[0, 0, :, 0, 0].tolist() == [0, 1, 1, 1, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("size", "windows"),
+    # (203 - 112) / 18 = 5.06: 7 along x; (142 - 112) / 18 = 1.67: 3 along y; (88 - 80) / 4 = 2: 3 along z
+    [((203, 142, 88), 63), ((148, 132, 88), 27), ((244, 160, 88), 108)],
+)
+def test_number_of_windows_on_the_left_atrium_as_published(size, windows):
+    axes = zip(size, (112, 112, 80), (18, 18, 4), strict=True)
+    assert math.prod(len(window_starts(*axis)) for axis in axes) == windows
+
+
+def test_last_window_ends_with_the_axis():
+    assert window_starts(203, 112, 18) == [0, 18, 36, 54, 72, 90, 91]
+    assert window_starts(88, 80, 4) == [0, 4, 8]
+    assert window_starts(80, 80, 7) == [0]
+
+
+def test_stride_from_overlap():
+    assert window_stride((112, 112, 80), overlap=0.5) == (56, 56, 40)
+    assert window_stride((4, 10, 3), overlap=0.9) == (1, 1, 1)
+    assert window_stride((16, 32, 48), overlap=0) == (16, 32, 48)
+    assert window_stride((16, 32, 48), (3, 2, 1), overlap=0) == (3, 2, 1)
+
+
+def test_one_window_for_the_whole_volume():
+    shapes = []
+
+    def forward(windows: Tensor) -> Tensor:
+        shapes.append(tuple(windows.shape))
+        return windows
+
+    sliding_window(torch.zeros(1, 20, 33, 16), forward, patch=(32, 48, 16), overlap=0)
+    assert shapes == [(1, 1, 32, 48, 16)]
+
+
+@pytest.mark.parametrize("patch", [2, 5, 16, 112])
+def test_gaussian_profile_is_symmetric_and_never_zero(patch):
+    profile = window_profile(patch, "gaussian")
+    assert profile.min() >= 1e-3 - 1e-9
+    assert torch.equal(profile, profile.flip(0))
+    assert int(profile.argmax()) in {(patch - 1) // 2, patch // 2}
+    # one standard deviation from the centre
+    if patch == 16:
+        assert profile[9] / profile[8] == pytest.approx(math.exp(-(1.5**2 - 0.5**2) / (2 * 2**2)))
+
+
+def test_float_tolerance_of_corners_that_one_window_covers(image):
+    """A weight of 1e-9 divides out: corners are as exact as the centre."""
+    result = sliding_window(image, lambda windows: windows, patch=(6, 4, 4), stride=(6, 4, 4))
+    torch.testing.assert_close(result, image, rtol=1e-5, atol=1e-6)
+
+
+class LittleMemory:
+    """Fails on more than `room` windows, like a full GPU."""
+
+    def __init__(self, room: int) -> None:
+        self.room, self.batches = room, []
+
+    def __call__(self, windows: Tensor) -> Tensor:
+        self.batches.append(len(windows))
+        if len(windows) > self.room:
+            raise torch.OutOfMemoryError
+        return windows
+
+
+def test_smaller_batches_when_memory_runs_out(image):
+    forward = LittleMemory(room=2)
+    result = sliding_window(image, forward, patch=(6, 4, 4), batch=8)
+    torch.testing.assert_close(result, image)
+    assert forward.batches[:3] == [8, 4, 2]
+    assert max(forward.batches[3:]) == 2
+
+
+def test_no_memory_for_a_single_window(image):
+    with pytest.raises(UserError, match="too little memory"):
+        sliding_window(image, LittleMemory(room=0), patch=(6, 4, 4), batch=3)
+
+
+@pytest.mark.parametrize("stride", [(7, 4, 4), (0, 1, 1)])
+def test_stride_that_leaves_gaps(image, stride):
+    with pytest.raises(UserError, match="stride"):
+        sliding_window(image, lambda windows: windows, patch=(6, 4, 4), stride=stride)
+
+
+def test_no_gradients_are_kept(image):
+    weight = torch.ones(1, requires_grad=True)
+    assert not sliding_window(image, lambda windows: windows * weight, patch=(6, 4, 4)).requires_grad
+
+
+def test_low_precision_outputs_are_summed_in_float32():
+    image = torch.rand(1, 24, 8, 8)
+    result = sliding_window(
+        image, lambda windows: windows.bfloat16(), patch=(8, 8, 8), stride=(1, 8, 8), weighting="uniform"
+    )
+    torch.testing.assert_close(result, image.bfloat16().float(), rtol=1e-6, atol=0)

@@ -1,0 +1,183 @@
+"""Networks: published sizes and costs, shapes, initial weights, dropout and refusals."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from semivox.errors import UserError
+from semivox.nets import NETS, NetFactory, build_net
+from semivox.nets.count import count_macs, count_parameters
+
+SIZES = {  # parameters with batch normalisation, with instance normalisation, MAC for 112x112x80 and 96^3
+    "vnet": (9_448_866, 9_443_266, 40_108_687_360, 35_361_128_448),
+    "resnet34": (17_930_354, 17_920_018, 72_735_129_600, None),
+}
+
+
+def on_meta(name: str, **options: object) -> nn.Module:
+    with torch.device("meta"):
+        return build_net(name, **{"in_channels": 1, "num_classes": 2, **options})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_published_parameters(name: str) -> None:
+    batch, instance, _, _ = SIZES[name]
+    assert count_parameters(on_meta(name)) == batch
+    assert count_parameters(on_meta(name, norm="instance")) == instance
+    assert count_parameters(on_meta(name, norm="none")) == instance
+
+
+def test_published_pair() -> None:
+    assert sum(count_parameters(on_meta(name)) for name in ("resnet34", "vnet")) == 27_379_220
+
+
+def test_encoder_and_decoder_of_the_vnet() -> None:
+    net = on_meta("vnet")
+    assert count_parameters(net.encoder) == 7_376_896
+    assert count_parameters(net.decoder) + count_parameters(net.head) == 2_071_970
+    assert sum(buffer.numel() for name, buffer in net.named_buffers() if "running" in name) == 5_600
+    assert count_parameters(on_meta("resnet34").encoder) == 15_858_384
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_published_cost(name: str) -> None:
+    _, _, macs, macs_cube = SIZES[name]
+    net = on_meta(name)
+    assert count_macs(net, (112, 112, 80)) == macs
+    if macs_cube is not None:
+        assert count_macs(net, (96, 96, 96)) == macs_cube
+
+
+def test_cost_of_the_vnet_by_hand() -> None:
+    """A second count from the table of levels: k^3 in out per output voxel, 2x2x2 transposed per input voxel."""
+    voxels = [64 * 32 * 16 // 8**level for level in range(5)]
+    width, channels, repeats = 4, [4, 8, 16, 32, 64], (1, 2, 3, 3, 3)
+    total = voxels[0] * 3 * width * 27  # first convolution, three image channels
+    for level in range(5):
+        total += voxels[level] * channels[level] ** 2 * 27 * (repeats[level] - (level == 0))
+    for level in range(1, 5):
+        total += voxels[level] * channels[level] * channels[level - 1] * 8 * 2  # down, and up
+    for level, count in ((3, 3), (2, 3), (1, 2), (0, 1)):
+        total += voxels[level] * channels[level] ** 2 * 27 * count
+    total += voxels[0] * width * 5
+    assert count_macs(on_meta("vnet", in_channels=3, num_classes=5, width=4), (64, 32, 16)) == total
+
+
+def test_counting_changes_nothing() -> None:
+    net = build_net("vnet", in_channels=1, num_classes=2, width=2).train()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    count_macs(net, (16, 16, 32))
+    assert net.training
+    assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
+    assert not any(module._forward_hooks for module in net.modules())
+
+
+@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("norm", ["batch", "instance", "group", "none"])
+@pytest.mark.parametrize(("channels", "classes", "width"), [(1, 2, 2), (4, 4, 3)])
+def test_shapes(name: str, norm: str, channels: int, classes: int, width: int) -> None:
+    net = build_net(name, in_channels=channels, num_classes=classes, width=width, norm=norm)
+    image = torch.randn(2, channels, 32, 16, 16)
+    features = net.features(image)
+    assert features.shape == (2, width, 32, 16, 16)
+    assert net.head(features).shape == net(image).shape == (2, classes, 32, 16, 16)
+    net(image).sum().backward()
+    assert all(parameter.grad is not None for parameter in net.parameters())
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_forward_is_head_of_features(name: str) -> None:
+    net = build_net(name, in_channels=1, num_classes=2, width=2).eval()
+    image = torch.randn(1, 1, 16, 32, 16)
+    torch.testing.assert_close(net(image), net.head(net.features(image)))
+
+
+@pytest.mark.parametrize(("name", "sites"), [("vnet", 2), ("resnet34", 1)])
+def test_dropout_sites(name: str, sites: int) -> None:
+    net = build_net(name, in_channels=1, num_classes=2, width=4, dropout=0.5)
+    active = [module for module in net.modules() if isinstance(module, nn.Dropout3d) and module.p > 0]
+    assert len(active) == sites
+    image = torch.randn(2, 1, 32, 32, 16)
+    differ = not torch.equal(net.features(image), net.features(image))
+    assert differ == (name == "vnet")  # the V-Net's features already depend on its bottleneck dropout
+    features = net.features(image)
+    assert not torch.equal(net.head(features), net.head(features))
+
+
+def test_bottleneck_dropout_drops_whole_channels() -> None:
+    net = build_net("vnet", in_channels=1, num_classes=2, width=4, dropout=0.5)
+    seen: list[torch.Tensor] = []
+    net.decoder.ups[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    levels: list[torch.Tensor] = []
+    net.encoder.register_forward_hook(lambda _, __, output: levels.extend(output))
+    net(torch.randn(2, 1, 32, 32, 32))
+    dropped, kept = seen[0].flatten(2), levels[-1].flatten(2)
+    zero = dropped.abs().sum(dim=2) == 0
+    assert 0.2 < zero.float().mean() < 0.8
+    torch.testing.assert_close(dropped[~zero], 2.0 * kept[~zero])
+
+
+def test_skips_are_added() -> None:
+    """With a silent decoder path the finest stage sees the first encoder level alone."""
+    net = build_net("vnet", in_channels=1, num_classes=2, width=2, norm="none").eval()
+    last = net.decoder.ups[-1][0]
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    image = torch.randn(1, 1, 16, 16, 32)
+    torch.testing.assert_close(net.features(image), net.decoder.stages[-1](net.encoder(image)[0]))
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_initial_weights(name: str) -> None:
+    torch.manual_seed(0)
+    net = build_net(name, in_channels=1, num_classes=2, width=8)
+    checked = 0
+    for module in net.modules():
+        if isinstance(module, nn.Conv3d | nn.ConvTranspose3d) and module.weight.numel() > 2000:
+            fan_in = module.weight[0].numel()  # torch's convention, also for transposed convolutions
+            assert module.weight.std().item() == pytest.approx(math.sqrt(2 / fan_in), rel=0.1)
+            checked += 1
+        if isinstance(module, nn.BatchNorm3d):
+            assert bool((module.weight == 1).all()) and bool((module.bias == 0).all())
+    assert checked > 10
+
+
+@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("shape", [(24, 16, 16), (16, 16, 40), (8, 16, 16)])
+def test_refuses_sides_not_divisible_by_16(name: str, shape: tuple[int, ...]) -> None:
+    with pytest.raises(UserError, match="divisible by 16"):
+        build_net(name, in_channels=1, num_classes=2, width=2)(torch.zeros(2, 1, *shape))
+
+
+def test_refuses_channels() -> None:
+    with pytest.raises(UserError, match="channels"):
+        build_net("vnet", in_channels=4, num_classes=2, width=2)(torch.zeros(1, 1, 16, 16, 16))
+
+
+def test_refuses_a_single_bottleneck_voxel_where_statistics_need_two() -> None:
+    one, two = torch.randn(1, 1, 16, 16, 16), torch.randn(2, 1, 16, 16, 16)
+    batch = build_net("vnet", in_channels=1, num_classes=2, width=2)
+    with pytest.raises(UserError, match="too small"):
+        batch(one)
+    batch(two)
+    batch.eval()(one)
+    with pytest.raises(UserError, match="too small"):
+        build_net("vnet", in_channels=1, num_classes=2, width=2, norm="instance").eval()(two)
+
+
+def test_unknown_names() -> None:
+    with pytest.raises(UserError, match="did you mean resnet34"):
+        build_net("resnet", in_channels=1, num_classes=2)
+    with pytest.raises(UserError, match="batch, instance, group, none"):
+        build_net("vnet", in_channels=1, num_classes=2, norm="layer")
+
+
+def test_factory_overrides() -> None:
+    factory = NetFactory(in_channels=2, num_classes=3, width=2, norm="group", dropout=0.0)
+    assert factory("vnet").head[-1].out_channels == 3
+    assert factory("vnet", num_classes=1).head[-1].out_channels == 1
+    assert factory("vnet").norm == "group"
