@@ -28,7 +28,9 @@ AUTO = PlanConfig.model_validate({})
 class Raw:
     """A folder in nnU-Net raw layout, filled case by case."""
 
-    def __init__(self, root: Path, channels: Sequence[str] = ("MR",), labels: Sequence[str] = ("blob",)) -> None:
+    def __init__(
+        self, root: Path, channels: Sequence[str] = ("MR",), labels: Sequence[str] = ("blob",)
+    ) -> None:
         self.root = root
         root.mkdir(parents=True, exist_ok=True)
         meta = {

@@ -246,6 +246,13 @@ def test_label_values_beyond_a_byte(tmp_path: Path, values: tuple[int, ...]) -> 
     np.testing.assert_array_equal(read_label(save(tmp_path / "a.nii", stored), values).array, labels())
 
 
+def test_label_values_over_most_of_a_type(tmp_path: Path) -> None:
+    """Their difference overflows int16."""
+    values = (0, -20000, 20000)
+    stored = np.asarray(values, np.int16)[labels()]
+    np.testing.assert_array_equal(read_label(save(tmp_path / "a.nii", stored), values).array, labels())
+
+
 def test_label_without_foreground(tmp_path: Path) -> None:
     assert not read_label(save(tmp_path / "a.nii.gz", np.zeros(SHAPE, np.int16)), (0, 4)).array.any()
 

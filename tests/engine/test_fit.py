@@ -171,12 +171,17 @@ def test_best_checkpoint_has_the_highest_dice(tmp_path: Path) -> None:
 def test_validation_changes_nothing(tmp_path: Path) -> None:
     """Modules in evaluation mode stay there, the others train on, and random numbers do not shift."""
     modes, toys = [], [make_toy(), make_toy()]
+
+    def hook_of(toy: Toy) -> Any:
+        def hook(labeled: Batch, unlabeled: Batch, step: Step) -> None:
+            if step.iteration == 0:
+                toy.drop.training = False
+            modes.append((toy.training, toy.norm.training, toy.drop.training))
+
+        return hook
+
     for index, toy in enumerate(toys):
-        toy.drop.train = lambda mode=True, drop=toy.drop: drop  # type: ignore[method-assign]
-        toy.drop.training = False
-        toy.hook = lambda labeled, unlabeled, step, toy=toy: modes.append(
-            (toy.training, toy.norm.training, toy.drop.training)
-        )
+        toy.hook = hook_of(toy)
         config = settings(iterations=6, validate_every=2)
         run(toy, config, tmp_path / str(index), validate=score if index else None)
     assert torch.equal(flat(toys[0]), flat(toys[1]))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import nibabel as nib
@@ -89,6 +91,17 @@ def test_header_of_the_scan_is_kept(model, tmp_path, blocks):
 def test_one_file(model, scans, tmp_path):
     written = predict_files(model, scans / "b 2.nii.gz", tmp_path / "out", CONFIG)
     assert [file.name for file in written] == ["b 2.nii.gz"]
+
+
+def test_named_files(make_model, save_scan, tmp_path, blocks):
+    model = make_model(channels=("T1", "T2"))
+    files = [
+        save_scan(tmp_path / "patient" / "t1.nii.gz", blocks() + 0.5),
+        save_scan(tmp_path / "patient" / "flair.nii.gz", blocks() - 0.5),
+    ]
+    (file,) = predict_files(model, {"patient 1": files}, tmp_path / "out", CONFIG)
+    assert file == tmp_path / "out" / "patient 1.nii.gz"
+    np.testing.assert_array_equal(values_of(file), np.asarray(VALUES)[blocks()])
 
 
 def test_two_channels(make_model, save_scan, tmp_path, blocks):
@@ -191,22 +204,61 @@ def test_file_of_unknown_origin(model, scans, tmp_path):
     assert (tmp_path / "out" / "a.nii.gz").read_bytes() == b"precious"
 
 
-def test_interrupted_while_writing(model, scans, tmp_path, monkeypatch):
-    """The label file comes last and is listed before: whatever the moment, the next call goes on."""
-    real = outputs.write_label
+@pytest.fixture
+def interrupt(monkeypatch) -> Callable[[str, str], AbstractContextManager[None]]:
+    """Give a context in which writing one label file is interrupted just before or just after."""
 
-    def stopped(path, *arguments):
-        if path.name == "b 2.nii.gz":
-            raise KeyboardInterrupt
-        real(path, *arguments)
+    @contextmanager
+    def make(name: str, moment: str) -> Iterator[None]:
+        real = outputs.write_label
 
-    monkeypatch.setattr(outputs, "write_label", stopped)
-    with pytest.raises(KeyboardInterrupt):
+        def stopped(path, *arguments):
+            if path.name == name and moment == "before":
+                raise KeyboardInterrupt
+            real(path, *arguments)
+            if path.name == name:
+                raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(outputs, "write_label", stopped)
+            yield
+
+    return make
+
+
+@pytest.mark.parametrize(("moment", "left"), [("before", ["b 2", "č"]), ("after", ["č"])])
+def test_interrupted_while_writing(model, scans, tmp_path, interrupt, moment, left):
+    with interrupt("b 2.nii.gz", moment):
         predict_files(model, scans, tmp_path / "out", CONFIG)
-    monkeypatch.setattr(outputs, "write_label", real)
     seen = []
     predict_files(model, scans, tmp_path / "out", CONFIG, progress=lambda *report: seen.append(report[2]))
-    assert seen == ["b 2", "č"]
+    assert seen == left
+
+
+def test_interrupted_while_replacing(model, make_model, scans, tmp_path, interrupt):
+    """The other model's file must not pass for the new one's."""
+    scan, out = scans / "a.nii.gz", tmp_path / "out"
+    predict_files(make_model("levels_pair", folder="other"), scan, out, CONFIG)
+    with interrupt("a.nii.gz", "before"):
+        predict_files(model, scan, out, CONFIG, overwrite=True)
+    seen = []
+    predict_files(model, scan, out, CONFIG, progress=lambda *report: seen.append(report[2]))
+    assert seen == ["a"]
+
+
+def test_replacing_leaves_nothing_of_the_other_model(model, make_model, scans, tmp_path):
+    scan, out = scans / "a.nii.gz", tmp_path / "out"
+    other = make_model("levels_pair", folder="other")
+    predict_files(other, scan, out, CONFIG, save_probabilities=True, save_members=True)
+    predict_files(model, scan, out, CONFIG, overwrite=True)
+    assert names(out) == {"a.nii.gz", *OUTPUTS}
+
+
+def test_lost_probabilities_are_made_again(model, scans, tmp_path):
+    predict_files(model, scans, tmp_path / "out", CONFIG, save_probabilities=True)
+    (tmp_path / "out" / "č.npz").unlink()
+    predict_files(model, scans, tmp_path / "out", CONFIG, save_probabilities=True)
+    assert (tmp_path / "out" / "č.npz").exists()
 
 
 def test_bad_files_do_not_stop_the_others(model, scans, tmp_path, save_scan, blocks):
@@ -238,10 +290,15 @@ def test_scans_are_never_replaced(model, scans, tmp_path):
     (tmp_path / "link").symlink_to(scans)
     (tmp_path / "links").mkdir()
     (tmp_path / "links" / "a.nii.gz").symlink_to(scans / "a.nii.gz")
-    for out in (scans, scans / ".." / "scans", tmp_path / "link", tmp_path / "links"):
-        for source in (scans, tmp_path / "links") if out.name != "links" else (tmp_path / "links",):
-            with pytest.raises(UserError, match="folder of the scans"):
-                predict_files(model, source, out, CONFIG, overwrite=True)
+    for source, out in (
+        (scans, scans),
+        (scans, scans / ".." / "scans"),
+        (scans, tmp_path / "link"),
+        (tmp_path / "links", scans),
+        (tmp_path / "links", tmp_path / "links"),
+    ):
+        with pytest.raises(UserError, match="folder of the scans"):
+            predict_files(model, source, out, CONFIG, overwrite=True)
     assert stamps(scans) == before
     assert names(scans) == set(before)
 

@@ -53,7 +53,7 @@ def test_published_cost(name: str) -> None:
 
 
 def test_cost_of_the_vnet_by_hand() -> None:
-    """A second count from the table of levels: k^3 in out per output voxel, 2x2x2 transposed per input voxel."""
+    """A second count from the table of levels."""
     voxels = [64 * 32 * 16 // 8**level for level in range(5)]
     width, channels, repeats = 4, [4, 8, 16, 32, 64], (1, 2, 3, 3, 3)
     total = voxels[0] * 3 * width * 27  # first convolution, three image channels

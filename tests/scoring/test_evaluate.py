@@ -139,6 +139,8 @@ def test_wrong_folder_is_an_error_not_a_zero(folders: tuple[Path, dict[str, Path
         evaluate_folder(tmp_path / "nowhere", folders[1], NAMES, VALUES, tmp_path, workers=0)
     with pytest.raises(UserError, match="no reference"):
         evaluate_folder(folders[0], {}, NAMES, VALUES, tmp_path, workers=0)
+    with pytest.raises(UserError, match="semivox or published"):
+        evaluate_folder(*folders, NAMES, VALUES, tmp_path, workers=0, profile="publisht")
 
 
 def test_tables_that_are_none(tmp_path: Path) -> None:
@@ -151,14 +153,19 @@ def test_tables_that_are_none(tmp_path: Path) -> None:
 
 @pytest.mark.real
 def test_real_hippocampi_with_float_labels(real_data: Path, tmp_path: Path) -> None:
-    """References against themselves are perfect; a neighbour's label is far from it."""
+    """References against themselves are perfect, and as large as hippocampi are."""
     labels = sorted((real_data / "hippocampus" / "labelsTs").glob("*.nii.gz"))[:6]
     references = {path.name.removesuffix(".nii.gz"): path for path in labels}
     (tmp_path / "predictions").mkdir()
     for path in labels:
         shutil.copy(path, tmp_path / "predictions")
     table = evaluate_folder(
-        tmp_path / "predictions", references, ("background", "anterior", "posterior"), (0, 1, 2), tmp_path
+        tmp_path / "predictions",
+        references,
+        ("background", "anterior", "posterior"),
+        (0, 1, 2),
+        tmp_path,
+        workers=0,
     )
     assert len(table) == 12
     assert (table["dice"] == 1).all() and (table["hd95_mm"] == 0).all() and (table["nsd"] == 1).all()

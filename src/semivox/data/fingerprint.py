@@ -111,8 +111,8 @@ class Fingerprint:
 def fingerprint(dataset: Dataset, split: Split, progress: Progress | None = None) -> Fingerprint:
     """Measure the images of all training, unlabeled and validation cases, and the labels of labeled ones.
 
-    The label files of unlabeled, validation and test cases are never opened. Percentiles of scans above half a
-    million voxels come from a fixed random sample of them.
+    The label files of unlabeled, validation and test cases are never opened. Percentiles of scans above
+    half a million voxels come from a fixed random sample of them.
 
     Args:
         dataset: the cases.
@@ -218,11 +218,9 @@ def _measure_label(dataset: Dataset, case: Case, image: Volume) -> tuple[dict[st
             do="add the file, or correct the split",
         )
     label = read_label(case.label, dataset.class_values, like=image).array
-    counts = np.bincount(label.reshape(-1), minlength=len(dataset.class_names))
     voxel_ml = abs(float(np.linalg.det(image.affine[:3, :3]))) / 1000
-    volumes = {
-        name: int(count) * voxel_ml for name, count in zip(dataset.class_names[1:], counts[1:], strict=True)
-    }
+    names = enumerate(dataset.class_names[1:], start=1)
+    volumes = {name: int(np.count_nonzero(label == index)) * voxel_ml for index, name in names}
     inside = label > 0
     return volumes, image.array[:, inside] if inside.any() else None
 

@@ -10,7 +10,9 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from itertools import islice
-from multiprocessing import get_context
+from math import prod
+from multiprocessing import get_all_start_methods, get_context
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -159,7 +161,7 @@ def _run(jobs: Sequence[_Job], workers: int) -> Iterator[str]:
             yield job.name
         return
     waiting, running = iter(jobs), dict[Future[None], str]()
-    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_start_worker) as pool:
+    with ProcessPoolExecutor(workers, _context(), initializer=_start_worker) as pool:
         try:
             for job in islice(waiting, workers):
                 running[pool.submit(_prepare_case, job)] = job.name
@@ -178,6 +180,15 @@ def _run(jobs: Sequence[_Job], workers: int) -> Iterator[str]:
             ) from error
 
 
+def _context() -> BaseContext:
+    """Give processes that inherit no threads; where possible, one of them imports torch for all."""
+    if "forkserver" not in get_all_start_methods():
+        return get_context("spawn")
+    context = get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
+
+
 def _start_worker() -> None:
     """Let the parent alone answer Ctrl-C, and let each worker use one core."""
     import torch  # noqa: PLC0415
@@ -188,10 +199,9 @@ def _start_worker() -> None:
 
 def _affordable(workers: int, plan: Plan) -> int:
     """Reduce the number of workers to what memory allows for the largest scan that was measured."""
-    voxels = plan.fingerprint.get("voxels", {}).get("max", 0)
-    if workers < 2 or not voxels or not hasattr(os, "sysconf"):
+    need = _PROCESS_BYTES + _case_bytes(plan)
+    if workers < 2 or not hasattr(os, "sysconf"):
         return workers
-    need = _PROCESS_BYTES + case_bytes(voxels, len(plan.channels))
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     possible = max(1, int(_MEMORY_SHARE * memory / need))
     if possible < workers:
@@ -199,6 +209,12 @@ def _affordable(workers: int, plan: Plan) -> int:
     return min(workers, possible)
 
 
-def case_bytes(voxels: int, channels: int) -> int:
-    """Estimate the peak memory of preparing one scan: two copies of it, and four float maps to resample."""
-    return 4 * voxels * (2 * channels + 4)
+def _case_bytes(plan: Plan) -> float:
+    """Estimate the peak memory of one scan from the float maps that exist at once; 0 if nothing is known."""
+    try:
+        source = float(plan.fingerprint["voxels"]["max"])
+        finer = float(prod(plan.fingerprint["spacing_mm"]["median"])) / prod(plan.spacing_mm)
+    except (KeyError, TypeError, ValueError):  # the plan file may have been edited
+        return 0.0
+    channels = len(plan.channels)
+    return 4 * source * (2 * channels + 4 + finer * (channels + 3))

@@ -75,7 +75,7 @@ class OutputFolder:
         header = read_header(scan.files[0])
         affine = np.asarray(header.get_best_affine(), dtype=np.float64)
         values = self.plan.class_values
-        self.label_file(scan).unlink(missing_ok=True)
+        self._clear(scan)
         files = [f"{name}/{scan.name}.nii.gz" for name in members]
         for file, member in zip(files, members.values(), strict=True):
             write_label(self.folder / file, member, values, affine, header)
@@ -109,10 +109,9 @@ class OutputFolder:
         file = self.label_file(scan)
         if not file.exists():
             return False
-        made = {key: (entry or {}).get(key) for key in ("model", "settings", "scan")}
-        wanted = {**self.maker, "scan": _sha256(scan)}
-        if made != wanted:
-            differing = [key for key, value in wanted.items() if made[key] != value]
+        wanted = self._maker_and_scan(scan)
+        differing = [key for key, value in wanted.items() if (entry or {}).get(key) != value]
+        if differing:
             raise UserError(
                 "The output exists already",
                 path=file,
@@ -149,13 +148,24 @@ class OutputFolder:
             )
         write_json(file, description)
 
+    def _clear(self, scan: Scan) -> None:
+        """Remove the label file, and what else another model or other settings left of this scan."""
+        self.label_file(scan).unlink(missing_ok=True)
+        entry = self._listed().get(scan.name)
+        if entry is not None and not self._maker_and_scan(scan).items() <= entry.items():
+            for file in entry["files"]:
+                (self.folder / file).unlink(missing_ok=True)
+
+    def _maker_and_scan(self, scan: Scan) -> dict[str, Any]:
+        return {**self.maker, "scan": _sha256(scan)}
+
     def _listed(self) -> dict[str, Any]:
         file = self.folder / MANIFEST
         return dict(read_json(file)["cases"]) if file.exists() else {}
 
     def _list(self, scan: Scan, files: Sequence[str]) -> None:
         """Add a scan to the manifest, read anew in case another process works on the same folder."""
-        entry = {**self.maker, "scan": _sha256(scan), "files": list(files)}
+        entry = {**self._maker_and_scan(scan), "files": list(files)}
         cases = {**self._listed(), scan.name: entry}
         write_json(self.folder / MANIFEST, {"semivox": __version__, "cases": cases})
 

@@ -19,7 +19,7 @@ from semivox.data.volume import Volume
 from semivox.errors import UserError
 from semivox.inference.model import LoadedModel
 from semivox.inference.outputs import OutputFolder
-from semivox.inference.sources import find_scans, read_scan
+from semivox.inference.sources import Source, list_scans, read_scan
 from semivox.inference.windows import sliding_window, window_stride
 
 Precision = Literal["32", "bf16"]
@@ -84,7 +84,7 @@ def predict_case(
 
 def predict_files(
     model: LoadedModel,
-    source: Path,
+    source: Source,
     out: Path,
     config: PredictConfig,
     *,
@@ -102,7 +102,8 @@ def predict_files(
 
     Args:
         model: from `load_model`.
-        source: a NIfTI file, or a folder with `CASE.nii.gz`, or `CASE_0000.nii.gz`, ... for the channels.
+        source: a NIfTI file, or a folder with `CASE.nii.gz`, or `CASE_0000.nii.gz`, ... for the channels; or
+            the channel files of each scan, by name.
         out: folder for the results, not the one of the scans.
         config: sliding-window settings.
         precision: arithmetic of the networks; `bf16` only where the hardware has it.
@@ -118,7 +119,7 @@ def predict_files(
         UserError: nothing to segment, foreign files in `out`, or (at the end) a list of the failed scans.
     """
     window_stride(model.plan.patch, config.stride)
-    scans = find_scans(source, len(model.plan.channels))
+    scans = list_scans(source, len(model.plan.channels))
     outputs = OutputFolder(
         out,
         model,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from semivox.data.volume import Volume, read_image
 from semivox.errors import UserError
 
 ENDINGS = (".nii.gz", ".nii")
+Source = Path | Mapping[str, Sequence[Path]] | Sequence[Sequence[Path]]
 _CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
 
 
@@ -21,6 +22,32 @@ class Scan:
 
     name: str
     files: tuple[Path, ...]
+
+
+def list_scans(source: Source, channels: int) -> list[Scan]:
+    """List the scans of a file or folder, or of explicit files.
+
+    Args:
+        source: a path, see `find_scans`; or the channel files of each scan by name; or without names, in
+            which case the first file gives the name.
+        channels: how many the model has.
+
+    Raises:
+        UserError: nothing to segment, or two scans of the same name.
+    """
+    if isinstance(source, Path):
+        return find_scans(source, channels)
+    if isinstance(source, Mapping):
+        return [Scan(name, tuple(files)) for name, files in source.items()]
+    scans = [Scan(_stem(files[0]).removesuffix("_0000"), tuple(files)) for files in source]
+    if twice := [name for name, count in Counter(scan.name for scan in scans).items() if count > 1]:
+        raise UserError(
+            "Several scans have the same name",
+            found=", ".join(twice[:5]),
+            expected="first files of different names",
+            do="give the scans names",
+        )
+    return scans
 
 
 def find_scans(source: Path, channels: int) -> list[Scan]:
@@ -57,7 +84,7 @@ def read_scan(scan: Scan) -> Volume:
     """
     names = [_stem(file) for file in scan.files]
     expected = [f"{scan.name}_{index:04}" for index in range(len(names))]
-    if len(names) > 1 and names != expected:
+    if len(names) > 1 and names[0] == expected[0] and names != expected:
         raise UserError(
             "A channel of the scan is missing",
             path=scan.files[0].parent,

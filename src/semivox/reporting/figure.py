@@ -135,6 +135,7 @@ def save_training_curve(path: Path, metrics_csv: Path) -> None:
     """
     table = _read_log(metrics_csv)
     classes = [name for name in table.columns if name.startswith("val_dice")]
+    classes.sort(key=lambda name: name != "val_dice")
     validated = table.dropna(subset=classes, how="all") if classes else table.iloc[:0]
     panels = 2 if len(validated) else 1
     figure = Figure(figsize=(8, 1 + 2.6 * panels), dpi=DPI, facecolor="white", layout="constrained")

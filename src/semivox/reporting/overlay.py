@@ -69,9 +69,10 @@ def save_overlay(
     widths, heights = ([size[axis] for axis in picked] for picked in ((0, 0, 1), (1, 2, 2)))
     scale = min(9.6 / sum(widths), 4.6 / max(heights))  # inches a mm
     row = scale * max(heights)
-    figure = dark_figure(10, row + 1.3, DPI)
     cells = [max(scale * wide, 1.5) for wide in widths]  # room for the caption
-    left = (10 - sum(cells) - 0.2) / 2
+    width = max(10.0, sum(cells) + 0.4)
+    figure = dark_figure(width, row + 1.3, DPI)
+    left = (width - sum(cells) - 0.2) / 2
     window = grey_window(channel)
     for view, wide, high, cell in zip(VIEWS, widths, heights, cells, strict=True):
         place = left + (cell - scale * wide) / 2, 0.35 + (row - scale * high) / 2

@@ -11,7 +11,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pandas as pd
 
@@ -74,9 +74,11 @@ def evaluate_folder(
         voxel counts.
 
     Raises:
-        UserError: no reference, no prediction at all, a prediction whose shape, position or values
-            do not fit its reference.
+        UserError: no reference, no prediction at all, an unknown profile, a prediction whose shape, affine or
+            values do not fit its reference.
     """
+    if profile not in get_args(Profile):
+        raise UserError("Unknown profile", found=profile, expected=" or ".join(get_args(Profile)))
     options = {"lcc": lcc, "profile": profile, "nsd_tolerance_mm": nsd_tolerance_mm}
     tasks = [
         _Task(

@@ -1,0 +1,67 @@
+"""Stand-ins for networks, and batches, for the tests of methods."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from semivox.methods.base import Batch, Step
+from semivox.methods.dual import Dual
+
+SHAPE = (4, 3, 2)
+
+
+class Fixed(nn.Module):
+    """A network whose features and logits are parameters of their own, for exact gradients."""
+
+    def __init__(self, features: Tensor, logits: Tensor) -> None:
+        super().__init__()
+        self.feature_map, self.logit_map = nn.Parameter(features), nn.Parameter(logits)
+
+    def features(self, image: Tensor) -> Tensor:
+        return self.feature_map
+
+    def head(self, features: Tensor) -> Tensor:
+        return self.logit_map
+
+
+def make_step(iteration: int = 0, total: int = 10, seed: int = 0) -> Step:
+    return Step(iteration, total, torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture
+def step() -> Callable[..., Step]:
+    return make_step
+
+
+@pytest.fixture
+def fixed_dual() -> Callable[..., tuple[Dual, Batch, Batch]]:
+    """Build a `Dual` of two `Fixed` networks in float64, and its batches."""
+
+    def make(
+        classes: int = 2,
+        *,
+        labeled: int = 2,
+        unlabeled: int = 2,
+        seed: int = 0,
+        gain: float = 2.0,
+        **options: object,
+    ) -> tuple[Dual, Batch, Batch]:
+        generator = torch.Generator().manual_seed(seed)
+        count = labeled + unlabeled
+
+        def normal(channels: int) -> Tensor:
+            return torch.randn(count, channels, *SHAPE, generator=generator, dtype=torch.float64)
+
+        dual = Dual(Dual.Config.model_validate(options))
+        common = normal(classes)  # both lean the same way, so that there is agreement as well as disagreement
+        dual.net_a = Fixed(normal(5), gain * (0.7 * common + 0.5 * normal(classes)))
+        dual.net_b = Fixed(normal(5), gain * (0.7 * common + 0.5 * normal(classes)))
+        image = torch.zeros(count, 1, *SHAPE)
+        label = torch.randint(0, classes, (labeled, *SHAPE), generator=generator)
+        return dual, Batch(image[:labeled], label), Batch(image[labeled:], None)
+
+    return make

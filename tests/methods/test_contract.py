@@ -1,0 +1,172 @@
+"""What every registered method must do."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.metadata import EntryPoint
+from typing import Any
+
+import pytest
+import torch
+
+import semivox.methods
+from semivox.errors import UserError
+from semivox.methods import METHODS, create, method_class
+from semivox.methods.base import Batch, Method
+from semivox.nets import NetFactory
+
+Factory = Callable[..., Any]
+NET = NetFactory(in_channels=1, num_classes=2, width=2, dropout=0.0)
+SHAPE = (32, 16, 16)
+
+
+def patches(labeled: int, unlabeled: int, *, foreground: bool = True) -> tuple[Batch, Batch]:
+    """A bright box on noise; the box is the label."""
+    image = 0.3 * torch.randn(labeled + unlabeled, 1, *SHAPE, generator=torch.Generator().manual_seed(0))
+    label = torch.zeros(labeled + unlabeled, *SHAPE, dtype=torch.int64)
+    if foreground:
+        label[:, 4:12, 5:13, 3:11] = 1
+        image += 2.0 * label.unsqueeze(1)
+    return Batch(image[:labeled], label[:labeled] if labeled else None), Batch(image[labeled:], None)
+
+
+def build(name: str, net: NetFactory = NET) -> Method:
+    torch.manual_seed(0)
+    return create(name, {}, net)
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(("labeled", "unlabeled"), [(2, 2), (2, 0), (0, 2), (1, 3)])
+@pytest.mark.parametrize("foreground", [True, False])
+def test_finite_losses_and_gradients(
+    name: str, step: Factory, labeled: int, unlabeled: int, foreground: bool
+) -> None:
+    method = build(name)
+    losses = method.losses(*patches(labeled, unlabeled, foreground=foreground), step())
+    assert losses and all(loss.shape == () and loss.dtype == torch.float32 for loss in losses.values())
+    assert all(bool(torch.isfinite(loss)) for loss in losses.values())
+    torch.stack(list(losses.values())).sum().backward()
+    gradients = [parameter.grad for parameter in method.parameters() if parameter.grad is not None]
+    assert all(bool(torch.isfinite(gradient).all()) for gradient in gradients)
+    assert gradients or not (labeled or method.uses_unlabeled)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_few_steps_lower_the_supervised_loss(name: str, step: Factory) -> None:
+    method = build(name)
+    optimiser = torch.optim.SGD(method.parameters(), lr=0.05, momentum=0.9)
+    labeled, unlabeled = patches(2, 2)
+    history = []
+    for iteration in range(12):
+        losses = method.losses(labeled, unlabeled, at := step(iteration, 12))
+        optimiser.zero_grad()
+        torch.stack(list(losses.values())).sum().backward()
+        optimiser.step()
+        method.after_step(at)
+        history.append(sum(loss.item() for key, loss in losses.items() if key.startswith("sup")))
+    assert history[-1] < 0.8 * history[0]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_prediction(name: str) -> None:
+    method = build(name, NetFactory(in_channels=2, num_classes=3, width=2)).eval()
+    image = torch.randn(1, 2, 16, 16, 32)
+    probs, members = method.predict(image), method.predict_members(image)
+    assert probs.shape == (1, 3, 16, 16, 32) and probs.dtype == torch.float32
+    torch.testing.assert_close(probs.sum(dim=1), torch.ones(1, 16, 16, 32))
+    torch.testing.assert_close(torch.stack(list(members.values())).mean(dim=0), probs)
+    assert len(members) == (2 if name in ("dual", "supervised_pair") else 1)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_state_survives(name: str) -> None:
+    first, second = build(name).eval(), create(name, {}, NET).eval()
+    image = torch.randn(1, 1, *SHAPE)
+    assert not torch.equal(first.predict(image), second.predict(image))
+    second.load_state_dict(first.state_dict())
+    assert torch.equal(first.predict(image), second.predict(image))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_losses_do_not_depend_on_the_layout(name: str, step: Factory) -> None:
+    def run(layout: torch.memory_format) -> dict[str, float]:
+        method = build(name).to(memory_format=layout)
+        labeled, unlabeled = patches(2, 2)
+        labeled = Batch(labeled.image.contiguous(memory_format=layout), labeled.label)
+        unlabeled = Batch(unlabeled.image.contiguous(memory_format=layout), None)
+        return {key: loss.item() for key, loss in method.losses(labeled, unlabeled, step(5)).items()}
+
+    assert run(torch.channels_last_3d) == pytest.approx(run(torch.contiguous_format), rel=1e-2, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_options_are_frozen_and_described(name: str) -> None:
+    config = method_class(name).Config()
+    assert all(field.description for field in config.model_fields.values())
+    with pytest.raises(ValueError):
+        config.nothing = 1  # type: ignore[attr-defined]
+
+
+def test_batches_a_step() -> None:
+    sizes = {name: method_class(name).batch for name in METHODS}
+    assert sizes["dual"] == (2, 2)
+    assert sizes["supervised"] == sizes["supervised_pair"] == (4, 0)
+    assert sizes["supervised_matched"] == (2, 0)
+    assert {name for name in METHODS if build(name).uses_unlabeled} == {"dual"}
+
+
+def test_supervised_ignores_unlabeled_patches(step: Factory) -> None:
+    labeled, unlabeled = patches(2, 2)
+    method = build("supervised_pair")
+    with_them = method.losses(labeled, unlabeled, step())
+    without = method.losses(labeled, Batch(unlabeled.image[:0], None), step())
+    assert {k: v.item() for k, v in with_them.items()} == {k: v.item() for k, v in without.items()}
+
+
+def test_supervised_pair_has_the_first_term_of_dual(step: Factory) -> None:
+    labeled, unlabeled = patches(2, 0)
+    dual, pair = build("dual"), build("supervised_pair")
+    assert dual.state_dict().keys() == pair.state_dict().keys()
+    expected = dual.losses(labeled, unlabeled, step())
+    found = pair.losses(labeled, unlabeled, step())
+    for key in ("sup_a", "sup_b"):
+        torch.testing.assert_close(found[key], expected[key])
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("superviced", {}, "did you mean supervised"),
+        ("zzz", {}, "choose one of these"),
+        ("dual", {"tua": 0.5}, "did you mean tau"),
+        ("dual", {"tau": 2}, "less than or equal to 1"),
+        ("dual", {"cr_mask": "and"}, "xor"),
+        ("dual", {"nets": ["vnet", "vnett"]}, "did you mean vnet"),
+        ("supervised", {"net": "unet"}, "did you mean vnet"),
+    ],
+)
+def test_mistakes_are_explained(name: str, options: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        create(name, options, NET)
+
+
+def test_other_packages_register_by_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
+    points = [
+        EntryPoint("mine", "semivox.methods.supervised:SupervisedMatched", "semivox.methods"),
+        EntryPoint("dual", "nowhere:Nothing", "semivox.methods"),
+        EntryPoint("broken", "nowhere:Nothing", "semivox.methods"),
+    ]
+    monkeypatch.setattr(semivox.methods, "entry_points", lambda group: points)
+    assert method_class("mine").__name__ == "SupervisedMatched"
+    assert method_class("dual").__name__ == "Dual"
+    with pytest.raises(UserError, match="cannot be loaded"):
+        method_class("broken")
+
+
+def test_tables_are_read_without_torch() -> None:
+    code = (
+        "import sys, semivox.methods, semivox.nets; assert 'torch' not in sys.modules, 'torch was imported'"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,278 @@
+"""`dual`: the sheet's self-checks, empty sets, notes, host reads and inference."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from semivox.methods import create
+from semivox.methods.base import Batch
+from semivox.methods.dual import Dual
+from semivox.nets import NetFactory
+from semivox.ops.prediction import Prediction
+from semivox.ops.pseudo import joint_label
+from semivox.ops.supervised import nll
+
+Factory = Callable[..., Any]
+
+
+def values(losses: dict[str, Tensor]) -> dict[str, float]:
+    return {name: loss.item() for name, loss in losses.items()}
+
+
+@pytest.mark.parametrize(("iteration", "weight"), [(0, 0.000674), (5, 0.0287), (10, 0.1)])
+def test_lambda(fixed_dual: Factory, step: Factory, iteration: int, weight: float) -> None:
+    dual, labeled, unlabeled = fixed_dual(2)
+    at = step(iteration, 10)
+    pgl = dual.losses(labeled, unlabeled, at)["pgl"].item()
+    assert at.notes["weight_pgl"].item() == pytest.approx(weight, rel=2e-3)
+    raw = sum(at.notes[f"pgl_pull_{k}"].item() - at.notes[f"pgl_apart_{k}"].item() for k in "ab")
+    assert pgl == pytest.approx(at.notes["weight_pgl"].item() * raw, rel=1e-6)
+
+
+def test_unsupervised_ramp(fixed_dual: Factory, step: Factory) -> None:
+    plain, labeled, unlabeled = fixed_dual(2)
+    ramped, _, _ = fixed_dual(2, unsup_ramp="sigmoid", ramp_fraction=0.5)
+    full = values(plain.losses(labeled, unlabeled, step(2, 10)))
+    part = values(ramped.losses(labeled, unlabeled, step(2, 10)))
+    weight = math.exp(-5 * (1 - 0.4) ** 2)
+    for name in full:
+        factor = weight if name in ("cps", "efs", "ue") else 1.0
+        assert part[name] == pytest.approx(factor * full[name]), name
+    assert values(ramped.losses(labeled, unlabeled, step(5, 10))) == pytest.approx(
+        values(plain.losses(labeled, unlabeled, step(5, 10)))
+    )
+
+
+def test_identical_networks(step: Factory) -> None:
+    """In eval mode M is empty and, with T = 1, D = 0: UE is then the mean -log of the largest probability."""
+    torch.manual_seed(0)
+    options = {"nets": ("vnet", "vnet"), "temperature": 1.0, "tau": 0.0}
+    method = create("dual", options, NetFactory(1, 3, width=2))
+    method.net_b.load_state_dict(method.net_a.state_dict())
+    method.eval()
+    image = torch.randn(4, 1, 16, 16, 16)
+    label = torch.randint(0, 3, (2, 16, 16, 16))
+    at = step()
+    losses = method.losses(Batch(image[:2], label), Batch(image[2:], None), at)
+    assert at.notes["cr_share"].item() == 0 and losses["cr"].item() == 0
+    expected = -2 * torch.log_softmax(method.net_a(image), dim=1).amax(dim=1).mean()
+    torch.testing.assert_close(losses["ue"], expected)
+    torch.testing.assert_close(losses["sup_a"], losses["sup_b"])
+
+
+@pytest.mark.parametrize("normalise", ["total", "mean"])
+def test_alpha_100_ignores_nothing(fixed_dual: Factory, step: Factory, normalise: str) -> None:
+    dual, labeled, unlabeled = fixed_dual(3, alpha=100, efs_normalise=normalise)
+    at = step()
+    losses = dual.losses(labeled, unlabeled, at)
+    a, b = Prediction.of(dual.net_a.logit_map[2:]), Prediction.of(dual.net_b.logit_map[2:])
+    target = joint_label(a.label, b.label, a.entropy(), b.entropy(), "union")
+    plain = nll(a.log_probs, target).mean() + nll(b.log_probs, target).mean()
+    torch.testing.assert_close(losses["efs"], plain)
+    assert at.notes["efs_valid_share"].item() == 1
+
+
+def constant_entropy(dual: Dual, gain: float) -> None:
+    """Logits whose entropy is the same everywhere, of changing class; a large gain makes it 0."""
+    for seed, net in enumerate((dual.net_a, dual.net_b)):
+        with torch.no_grad():
+            label = (
+                torch.rand(net.logit_map[:, :1].shape, generator=torch.Generator().manual_seed(seed)) < 0.5
+            )
+            net.logit_map.copy_(gain * torch.cat([~label, label], dim=1).double())
+
+
+@pytest.mark.parametrize("gain", [1.0, 1000.0])
+@pytest.mark.parametrize("alpha", [0, 30, 70])
+def test_constant_entropy(fixed_dual: Factory, step: Factory, gain: float, alpha: float) -> None:
+    """Nothing is ignored, R is where both agree, no NaN."""
+    dual, labeled, unlabeled = fixed_dual(2, alpha=alpha, pull_fraction=1.0)
+    constant_entropy(dual, gain)
+    at = step(5)
+    losses = dual.losses(labeled, unlabeled, at)
+    torch.stack(list(losses.values())).sum().backward()
+    a, b = (net.logit_map[2:].argmax(dim=1) for net in (dual.net_a, dual.net_b))
+    assert at.notes["efs_valid_share"].item() == 1
+    assert at.notes["reliable_0"].item() == ((a == 0) & (b == 0)).sum()
+    assert at.notes["reliable_1"].item() == ((a == 1) & (b == 1)).sum()
+    assert all(bool(torch.isfinite(value)) for value in losses.values())
+    assert all(bool(torch.isfinite(parameter.grad).all()) for parameter in dual.parameters())
+
+
+def test_networks_that_never_agree(fixed_dual: Factory, step: Factory) -> None:
+    """R is empty: PGL is 0, both classes are skipped, and so is CPS if uncertain voxels are excluded."""
+    dual, labeled, unlabeled = fixed_dual(2, exclude_uncertain=True)
+    with torch.no_grad():
+        dual.net_b.logit_map.copy_(-dual.net_a.logit_map)
+    at = step(5)
+    losses = dual.losses(labeled, unlabeled, at)
+    torch.stack(list(losses.values())).sum().backward()
+    assert losses["pgl"].item() == 0 and losses["cps"].item() == 0
+    assert at.notes["pgl_skipped_classes"].item() == 2
+    assert all(bool(torch.isfinite(parameter.grad).all()) for parameter in dual.parameters())
+
+
+def test_class_absent_from_the_reliable_set(fixed_dual: Factory, step: Factory) -> None:
+    dual, labeled, unlabeled = fixed_dual(3, pull_fraction=1.0)
+    with torch.no_grad():
+        dual.net_a.logit_map[:, 2] -= 100
+    at = step(5)
+    loss = dual.losses(labeled, unlabeled, at)["pgl"]
+    assert at.notes["reliable_2"].item() == 0 and at.notes["pgl_skipped_classes"].item() == 1
+    assert math.isfinite(loss.item()) and loss.item() != 0
+
+
+@pytest.mark.parametrize(
+    ("labeled", "unlabeled", "zero"),
+    [(2, 0, {"cps", "efs", "pgl"}), (0, 2, {"sup_a", "sup_b", "cr"}), (1, 1, set())],
+)
+@pytest.mark.parametrize("classes", [2, 3])
+def test_absent_streams(
+    fixed_dual: Factory, step: Factory, labeled: int, unlabeled: int, zero: set[str], classes: int
+) -> None:
+    dual, first, second = fixed_dual(classes, labeled=labeled, unlabeled=unlabeled, pull_fraction=1.0)
+    if not labeled:
+        first = Batch(first.image, None)
+    losses = dual.losses(first, second, step(5))
+    assert {name for name, loss in losses.items() if loss.item() == 0} == zero
+    torch.stack(list(losses.values())).sum().backward()
+    assert all(bool(torch.isfinite(parameter.grad).all()) for parameter in dual.parameters())
+
+
+def test_labels_are_required_of_the_labeled_stream(fixed_dual: Factory, step: Factory) -> None:
+    dual, labeled, unlabeled = fixed_dual(2)
+    with pytest.raises(ValueError, match="without a label"):
+        dual.losses(Batch(labeled.image, None), unlabeled, step())
+
+
+def test_notes_are_detached_scalars(fixed_dual: Factory, step: Factory) -> None:
+    dual, labeled, unlabeled = fixed_dual(3)
+    at = step()
+    dual.losses(labeled, unlabeled, at)
+    assert {"threshold_a", "threshold_b", "cr_share", "efs_valid_share", "reliable_0", "reliable_2"} <= set(
+        at.notes
+    )
+    assert {"pgl_skipped_classes", "pgl_pull_a", "pgl_apart_b", "weight_pgl", "weight_unsup"} <= set(at.notes)
+    assert all(note.shape == () and not note.requires_grad for note in at.notes.values())
+
+
+class NoHostReads(TorchDispatchMode):
+    """Fail on operations that wait for the device: `.item()`, boolean indexing, nonzero, unique, equality."""
+
+    forbidden = ("_local_scalar_dense", "nonzero", "is_nonzero", "item", "masked_select", "equal", "unique")
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = str(function).split(".")[1]
+        if name in self.forbidden or name.startswith("_unique"):
+            raise AssertionError(f"host read: {name}")
+        if name == "index" and any(index is not None and index.dtype == torch.bool for index in args[1]):
+            raise AssertionError("host read: boolean index")
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda t: t.sum().item(),
+        lambda t: float(t.sum()),
+        lambda t: 1 if t.sum() > 0 else 0,
+        lambda t: t[t > 0],
+        lambda t: t.nonzero(),
+        lambda t: torch.nn.functional.one_hot(t.long().abs(), 9),
+    ],
+)
+def test_host_reads_are_noticed(read: Callable[[Tensor], object]) -> None:
+    with NoHostReads(), pytest.raises(AssertionError, match="host read"):
+        read(torch.randn(5).clamp(-2, 2))
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("name", ["dual", "supervised", "supervised_pair"])
+def test_losses_read_nothing_back_to_the_host(step: Factory, name: str, classes: int) -> None:
+    method = create(name, {}, NetFactory(1, classes, width=2))
+    label = torch.randint(0, classes, (2, 16, 16, 16))
+    at = step(3)
+    with NoHostReads():
+        labeled, unlabeled = (
+            Batch(torch.randn(2, 1, 16, 16, 16), label),
+            Batch(torch.randn(2, 1, 16, 16, 16), None),
+        )
+        torch.stack(list(method.losses(labeled, unlabeled, at).values())).sum().backward()
+        method.after_step(at)
+
+
+@pytest.mark.parametrize(
+    "options", [{"cr_mask": "or", "cr_target": "label", "cr_distance": "kl"}, {"exclude_uncertain": True}]
+)
+def test_readings_read_nothing_back_to_the_host(
+    fixed_dual: Factory, step: Factory, options: dict[str, Any]
+) -> None:
+    dual, labeled, unlabeled = fixed_dual(3, efs_target="lower_entropy", **options)
+    with NoHostReads():
+        dual.losses(labeled, unlabeled, step())
+
+
+def test_one_joint_forward_a_network(step: Factory) -> None:
+    method = create("dual", {}, NetFactory(1, 2, width=2))
+    sizes: list[int] = []
+    for net in (method.net_a, method.net_b):
+        net.encoder.register_forward_hook(lambda _, inputs, __: sizes.append(len(inputs[0])))
+    label = torch.zeros(2, 16, 16, 16, dtype=torch.int64)
+    method.losses(
+        Batch(torch.randn(2, 1, 16, 16, 16), label), Batch(torch.randn(1, 1, 16, 16, 16), None), step()
+    )
+    assert sizes == [3, 3]
+
+
+def test_same_seed_same_losses_and_seed_matters_only_to_pgl(fixed_dual: Factory, step: Factory) -> None:
+    dual, labeled, unlabeled = fixed_dual(2, pull_fraction=0.3)
+    first, again, other = (values(dual.losses(labeled, unlabeled, step(5, seed=seed))) for seed in (0, 0, 1))
+    assert first == again
+    assert {name for name in first if first[name] != other[name]} == {"pgl"}
+
+
+def test_prediction_is_the_mean_of_the_members() -> None:
+    method = create("dual", {}, NetFactory(2, 3, width=2)).eval()
+    image = torch.randn(1, 2, 16, 32, 16)
+    members = method.predict_members(image)
+    assert list(members) == ["resnet34", "vnet"]
+    torch.testing.assert_close(members["resnet34"], torch.softmax(method.net_a(image), dim=1))
+    torch.testing.assert_close(members["vnet"], torch.softmax(method.net_b(image), dim=1))
+    probs = method.predict(image)
+    torch.testing.assert_close(probs, (members["resnet34"] + members["vnet"]) / 2)
+    torch.testing.assert_close(probs.sum(dim=1), torch.ones(1, 16, 32, 16))
+    same = create("dual", {"nets": ["vnet", "vnet"]}, NetFactory(2, 3, width=2)).eval()
+    assert list(same.predict_members(image)) == ["vnet_a", "vnet_b"]
+
+
+def test_prediction_is_float32_under_autocast() -> None:
+    method = create("dual", {}, NetFactory(1, 2, width=2)).eval()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert method.predict(torch.randn(1, 1, 16, 16, 32)).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"tau": 1.5},
+        {"alpha": 101},
+        {"temperature": 0},
+        {"pull_fraction": 0},
+        {"cr_mask": "and"},
+        {"nets": ["vnet"]},
+    ],
+)
+def test_values_out_of_range(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError):
+        Dual.Config.model_validate(options)
+
+
+def test_every_option_is_described() -> None:
+    assert all(field.description for field in Dual.Config.model_fields.values())

@@ -1,0 +1,173 @@
+"""The picture of a case: content, geometry, orientation, legibility, speed."""
+
+from __future__ import annotations
+
+import pickle
+import time
+from collections.abc import Callable
+from itertools import combinations
+from pathlib import Path
+
+import matplotlib.image
+import nibabel as nib
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+
+from semivox.reporting import overlay
+from semivox.reporting.overlay import CLASS_COLORS, save_overlay, to_ras
+
+Capture = Callable[[], Figure]
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> Capture:
+    """The figure that was saved last."""
+    figures: list[Figure] = []
+    monkeypatch.setattr(overlay, "save_png", lambda figure, path: figures.append(figure))
+    return lambda: figures[-1]
+
+
+def scan(shape: tuple[int, int, int] = (40, 50, 30)) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    label = np.zeros(shape, np.uint8)
+    label[5:12, 30:42, 3:9] = 1
+    label[12:15, 30:42, 3:9] = 2
+    return rng.normal(size=(1, *shape)).astype(np.float32), label
+
+
+def has_color(path: Path, color: str) -> bool:
+    pixels = matplotlib.image.imread(path)[..., :3]
+    return bool((np.abs(pixels - to_rgb(color)).max(axis=-1) < 0.02).any())
+
+
+def overlaps(figure: Figure) -> list[tuple[str, str]]:
+    """Pairs of texts and captions that touch each other, and texts that leave the page."""
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    figure.draw(renderer)
+    texts = [*figure.texts, *(panel.title for panel in figure.axes if panel.get_title())]
+    texts += [entry for legend in figure.legends for entry in legend.get_texts()]
+    boxes = {text.get_text(): text.get_window_extent(renderer) for text in texts if text.get_text()}
+    touching = [(a, b) for a, b in combinations(boxes, 2) if boxes[a].overlaps(boxes[b])]
+    inside = figure.bbox.padded(1)
+    outside = [
+        (name, "page")
+        for name, box in boxes.items()
+        if not (inside.x0 <= box.x0 and box.x1 <= inside.x1 and inside.y0 <= box.y0 and box.y1 <= inside.y1)
+    ]
+    return touching + outside
+
+
+def words(figure: Figure) -> str:
+    return " ".join(text.get_text() for text in figure.texts)
+
+
+def test_labeled_case_shows_outlines_and_unlabeled_none(tmp_path: Path) -> None:
+    image, label = scan()
+    save_overlay(tmp_path / "labeled.png", image, label, (1, 1, 1), class_names=("bg", "a", "b"))
+    save_overlay(tmp_path / "unlabeled.png", image, None, (1, 1, 1))
+    for color in CLASS_COLORS[:2]:
+        assert has_color(tmp_path / "labeled.png", color)
+        assert not has_color(tmp_path / "unlabeled.png", color)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["labeled.png", "unlabeled.png"]
+
+
+def test_header_says_what_is_shown(drawn: Capture) -> None:
+    image, label = scan()
+    save_overlay(Path("case_7.png"), image, label, (0.5, 0.5, 2.0), class_names=("bg", "head", "tail"))
+    for text in ("case_7", "40 × 50 × 30 voxels", "0.5 × 0.5 × 2 mm", "labeled:", "head", "tail"):
+        assert text in words(drawn())
+    save_overlay(Path("x.png"), image, None, (1, 1, 1), name="case_8")
+    assert "case_8" in words(drawn()) and "unlabeled" in words(drawn())
+    save_overlay(Path("x.png"), image, label * 0, (1, 1, 1))
+    assert "no foreground in the label" in words(drawn())
+
+
+def test_slices_meet_the_label_even_where_its_center_is_empty(drawn: Capture) -> None:
+    image, label = scan((60, 20, 20))
+    label[:] = 0
+    label[2:5, 2:5, 2:5] = label[50:58, 10:15, 10:15] = 1
+    save_overlay(Path("x.png"), image, label, (1, 1, 1))
+    captions = [panel.get_title() for panel in drawn().axes]
+    z, y, x = (int(caption.split(" of ")[0].split()[-1]) - 1 for caption in captions)
+    assert label[x, y, z] == 1
+
+
+def test_all_panels_have_one_scale(drawn: Capture) -> None:
+    image, label = scan((40, 50, 30))
+    save_overlay(Path("x.png"), image, label, (1.0, 0.5, 3.0))
+    figure = drawn()
+    sizes = [panel.get_position().size * figure.get_size_inches() for panel in figure.axes]
+    for size, mm in zip(sizes, ((40, 25), (40, 90), (25, 90)), strict=True):
+        np.testing.assert_allclose(size / mm, sizes[0][0] / 40, rtol=1e-6)
+    for panel in figure.axes:
+        assert panel.get_xlim()[1] == pytest.approx(
+            panel.get_position().width * figure.get_figwidth() / sizes[0][0] * 40
+        )
+
+
+def test_right_is_left_and_front_and_head_are_up(drawn: Capture) -> None:
+    image, _ = scan((10, 12, 14))
+    image[0, 9, 11, :] = image[0, 9, :, 13] = image[0, :, 11, 13] = 100  # right front, right head, front head
+    save_overlay(Path("x.png"), image, None, (1, 1, 1))
+    for panel in drawn().axes:
+        pixels = np.asarray(panel.images[0].get_array())
+        assert panel.images[0].origin == "lower"
+        assert pixels[-1, 0] == 100  # top left
+        assert pixels[0, -1] < 100
+    letters = [[text.get_text() for text in panel.texts] for panel in drawn().axes]
+    assert letters == [list("RLAP"), list("RLSI"), list("APSI")]
+
+
+@pytest.mark.parametrize("axes", ["LPS", "PIR", "SAL"])
+def test_orientation_of_the_array_does_not_matter(tmp_path: Path, axes: str) -> None:
+    image, label = scan((12, 16, 10))
+    label[3:6, 4:9, 2:5] = 1
+    turn = nib.orientations.ornt_transform(
+        nib.orientations.axcodes2ornt("RAS"), nib.orientations.axcodes2ornt(tuple(axes))
+    )
+    turned = [nib.orientations.apply_orientation(array, turn) for array in (image[0], label)]
+    np.testing.assert_array_equal(to_ras(turned[1], axes), label)
+    spacing = np.array([1.0, 2.0, 3.0])
+    there = [spacing[["RL", "AP", "SI"].index(next(p for p in ("RL", "AP", "SI") if c in p))] for c in axes]
+    save_overlay(tmp_path / "a.png", image, label, spacing, name=" ")
+    save_overlay(tmp_path / "b.png", turned[0][None], turned[1], there, name=" ", axes=axes)
+    first, second = (matplotlib.image.imread(tmp_path / name)[70:] for name in ("a.png", "b.png"))
+    np.testing.assert_array_equal(first, second)
+
+
+def test_unknown_orientation_has_no_letters(drawn: Capture) -> None:
+    image, label = scan()
+    save_overlay(Path("x.png"), image, label, (1, 1, 1), axes=None)
+    assert not [text for panel in drawn().axes for text in panel.texts]
+
+
+@pytest.mark.parametrize("shape", [(40, 50, 30), (20, 20, 300), (300, 20, 20), (60, 60, 5)])
+def test_nothing_overlaps(shape: tuple[int, int, int], drawn: Capture) -> None:
+    label = np.arange(np.prod(shape), dtype=np.int64).reshape(shape).astype(np.uint8) % 12
+    names = ["background", *(f"a structure with a long name {index}" for index in range(11))]
+    image = np.zeros((1, *shape), np.float32)
+    save_overlay(Path("x.png"), image, label, (0.6251, 0.6251, 4.001), class_names=names, name="case " * 40)
+    assert overlaps(drawn()) == []
+    assert "more" in words(drawn())
+
+
+def test_fast_and_fit_for_worker_processes(tmp_path: Path) -> None:
+    image, label = scan((180, 140, 90))
+    again = pickle.loads(pickle.dumps(save_overlay))
+    again(tmp_path / "warm.png", image, label, (1, 1, 1))
+    started = time.process_time()
+    again(tmp_path / "case.png", image, label, (1, 1, 1))
+    assert time.process_time() - started < 1.0
+
+
+@pytest.mark.real
+def test_real_hippocampus(real_data: Path, tmp_path: Path) -> None:
+    folder, name = real_data / "hippocampus", "hippocampus_001.nii.gz"
+    image, label = (nib.load(folder / sub / name) for sub in ("imagesTr", "labelsTr"))
+    axes = "".join(nib.aff2axcodes(image.affine))
+    pixels = np.asarray(image.dataobj, np.float32)[None]
+    save_overlay(tmp_path / "x.png", pixels, np.asarray(label.dataobj).astype(np.uint8), (1, 1, 1), axes=axes)
+    assert has_color(tmp_path / "x.png", CLASS_COLORS[0]) and has_color(tmp_path / "x.png", CLASS_COLORS[1])
