@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from semivox.cli.options import seconds
+from semivox.cli.show import interval_text
 from semivox.config import load_config
 from semivox.data.phantom_set import make_phantoms
 from semivox.files import write_text
@@ -29,9 +30,7 @@ def main() -> None:
         preset = arguments.preset or "demo"
     else:
         data, preset = Path(arguments.data), arguments.preset
-    config = load_config(
-        preset=preset, settings=arguments.set, train={"budget_s": seconds(arguments.budget)}
-    )
+    config = load_config(preset=preset, settings=arguments.set, train={"budget_s": seconds(arguments.budget)})
     cells = compare(
         data,
         arguments.methods,
@@ -56,15 +55,10 @@ def markdown(summary: dict[str, Any], cases: str) -> str:
     ]
     for name, entry in summary["methods"].items():
         difference = summary["difference"].get(name)
-        lines.append(
-            f"| `{name}` | {interval(entry['interval'])}, n = {entry['interval']['n']} |"
-            f" {interval(difference, '+') if difference else ''} | {entry['seconds_training'] / 60:.1f} min |"
-        )
+        gain = interval_text(difference, sign="+") if difference else ""
+        dice = f"{interval_text(entry['interval'])}, n = {entry['interval']['n']}"
+        lines.append(f"| `{name}` | {dice} | {gain} | {entry['seconds_training'] / 60:.1f} min |")
     return "\n".join(lines) + "\n"
-
-
-def interval(value: dict[str, float], sign: str = "") -> str:
-    return f"{value['mean']:{sign}.3f} [{value['low']:{sign}.3f}, {value['high']:{sign}.3f}]"
 
 
 def parse() -> argparse.Namespace:

@@ -72,7 +72,11 @@ def test_the_paper_presets_are_as_published() -> None:
         assert config.plan.normalisation == "none"
         assert config.predict.stride == (18, 18, 4)
         assert config.predict.weighting == "uniform"
-        assert (config.train.iterations, config.train.schedule, config.train.augment) == (6000, "step", "crop")
+        assert (config.train.iterations, config.train.schedule, config.train.augment) == (
+            6000,
+            "step",
+            "crop",
+        )
         assert (config.train.lr, config.train.momentum, config.train.weight_decay) == (0.01, 0.9, 1e-4)
         assert config.method.options == {}
         assert config.net == Config().net

@@ -26,83 +26,103 @@ class _Settings(BaseModel):
 class MethodConfig(_Settings):
     """Which method, and its options (checked against the method's own `Config` when it is built)."""
 
-    name: str = Field("dual", description="registered name, see `semivox methods`")
+    name: str = Field(default="dual", description="registered name, see `semivox methods`")
     options: dict[str, Any] = Field(default_factory=dict, description="the method's own options")
 
 
 class NetConfig(_Settings):
     """What the networks of a method share."""
 
-    width: int = Field(16, ge=2, description="channels of the finest level; doubles at every level")
-    norm: Literal["batch", "instance", "group", "none"] = Field("batch", description="normalisation layer")
-    dropout: float = Field(0.5, ge=0, lt=1, description="probability of dropping a channel")
+    width: int = Field(default=16, ge=2, description="channels of the finest level; doubles at every level")
+    norm: Literal["batch", "instance", "group", "none"] = Field(
+        default="batch", description="normalisation layer"
+    )
+    dropout: float = Field(default=0.5, ge=0, lt=1, description="probability of dropping a channel")
 
 
 class SplitConfig(_Settings):
     """Which cases are labeled, unlabeled, for validation, for testing."""
 
     labeled: int | float | None = Field(
-        None, description="number (int) or fraction (float < 1) of labels to use; null: every case with a label"
+        default=None,
+        description="number (int) or fraction (float < 1) of labels to use; null: every case with a label",
     )
-    val: int = Field(0, ge=0, description="cases at the end of the list kept for validation, not trained on")
-    seed: int | None = Field(None, description="shuffle the list with this seed first; null: sorted order")
-    file: str | None = Field(None, description="a splits.json to use instead")
-    fold: int = Field(0, ge=0, description="which fold of that file")
+    val: int = Field(
+        default=0, ge=0, description="cases at the end of the list kept for validation, not trained on"
+    )
+    seed: int | None = Field(
+        default=None, description="shuffle the list with this seed first; null: sorted order"
+    )
+    file: str | None = Field(default=None, description="a splits.json to use instead")
+    fold: int = Field(default=0, ge=0, description="which fold of that file")
 
 
 class PlanConfig(_Settings):
     """Overrides of the automatic plan; null means: planned from the fingerprint."""
 
-    spacing_mm: tuple[float, float, float] | None = Field(None, description="voxel size to resample to")
-    patch: Triple | None = Field(None, description="training patch in voxels; sides divisible by 16")
+    spacing_mm: tuple[float, float, float] | None = Field(
+        default=None, description="voxel size to resample to"
+    )
+    patch: Triple | None = Field(default=None, description="training patch in voxels; sides divisible by 16")
     normalisation: Literal["none", "zscore", "zscore_nonzero", "ct"] | None = Field(
-        None, description="intensity normalisation"
+        default=None, description="intensity normalisation"
     )
     crop: Literal["none", "foreground"] | None = Field(
-        None, description="crop to the bounding box of voxels above the background (found without labels)"
+        default=None,
+        description="crop to the bounding box of voxels above the background (found without labels)",
     )
 
 
 class TrainConfig(_Settings):
     """One training run. Ramps and milestones are fractions of `iterations`."""
 
-    iterations: int = Field(6000, ge=1, description="optimiser steps (t_max)")
-    budget_s: float | None = Field(None, gt=0, description="wall-clock seconds; sets `iterations` by a probe")
+    iterations: int = Field(default=6000, ge=1, description="optimiser steps (t_max)")
+    budget_s: float | None = Field(
+        default=None, gt=0, description="wall-clock seconds; sets `iterations` by a probe"
+    )
     seed: int = 0
-    batch_labeled: int | None = Field(None, ge=0, description="labeled patches a step; null: the method's own")
-    batch_unlabeled: int | None = Field(None, ge=0, description="unlabeled patches a step; null: the method's")
+    batch_labeled: int | None = Field(
+        default=None, ge=0, description="labeled patches a step; null: the method's own"
+    )
+    batch_unlabeled: int | None = Field(
+        default=None, ge=0, description="unlabeled patches a step; null: the method's"
+    )
     augment: Literal["crop", "rotflip", "intensity"] = Field(
-        "crop",
+        default="crop",
         description="crop: random crops only; rotflip: and quarter turns and flips in the plane;"
         " intensity: and mild changes of contrast, brightness, noise and sharpness",
     )
     foreground_crops: float = Field(
-        0.0, ge=0, le=1, description="share of labeled crops centred on a foreground voxel"
+        default=0.0, ge=0, le=1, description="share of labeled crops centred on a foreground voxel"
     )
-    lr: float = Field(0.01, gt=0)
-    momentum: float = Field(0.9, ge=0, lt=1)
-    weight_decay: float = Field(1e-4, ge=0)
+    lr: float = Field(default=0.01, gt=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: float = Field(default=1e-4, ge=0)
     schedule: Literal["step", "poly", "constant"] = Field(
-        "step", description="step: x0.1 at each 2500/6000 of the run; poly: (1 - t/t_max)^0.9"
+        default="step", description="step: x0.1 at each 2500/6000 of the run; poly: (1 - t/t_max)^0.9"
     )
     precision: Literal["auto", "32", "bf16", "16"] = Field(
-        "auto", description="auto: bf16 where the hardware has it, else 32"
+        default="auto", description="auto: bf16 where the hardware has it, else 32"
     )
-    device: str = Field("auto", description="auto, cpu, gpu")
-    workers: int = Field(1, ge=0, description="loader processes a stream; 0: in the training process")
-    log_every: int = Field(10, ge=1, description="iterations between logged losses")
-    validate_every: int | None = Field(None, ge=1, description="null: ten times a run; needs validation cases")
-    checkpoint_every: int | None = Field(None, ge=1, description="null: twenty times a run")
-    selection: Literal["last", "val"] = Field("last", description="which checkpoint is the result")
+    device: str = Field(default="auto", description="auto, cpu, gpu")
+    workers: int = Field(default=1, ge=0, description="loader processes a stream; 0: in the training process")
+    log_every: int = Field(default=10, ge=1, description="iterations between logged losses")
+    validate_every: int | None = Field(
+        default=None, ge=1, description="null: ten times a run; needs validation cases"
+    )
+    checkpoint_every: int | None = Field(default=None, ge=1, description="null: twenty times a run")
+    selection: Literal["last", "val"] = Field(default="last", description="which checkpoint is the result")
 
 
 class PredictConfig(_Settings):
     """Sliding-window inference."""
 
-    stride: Triple | None = Field(None, description="in voxels of the plan's grid, instead of `overlap`")
-    overlap: float = Field(0.5, ge=0, lt=1, description="share of a window that overlaps the next")
+    stride: Triple | None = Field(
+        default=None, description="in voxels of the plan's grid, instead of `overlap`"
+    )
+    overlap: float = Field(default=0.5, ge=0, lt=1, description="share of a window that overlaps the next")
     weighting: Literal["uniform", "gaussian"] = "gaussian"
-    batch: int = Field(2, ge=1, description="windows a forward pass")
+    batch: int = Field(default=2, ge=1, description="windows a forward pass")
 
 
 class Config(_Settings):

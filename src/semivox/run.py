@@ -17,7 +17,14 @@ from semivox.files import read_json, read_yaml, write_json, write_yaml
 from semivox.version import __version__
 
 _RECORDED = ("torch", "lightning", "monai", "numpy", "scipy", "nibabel", "blosc2")
-_WRITTEN_BY_TRAINING = ("config.yaml", "env.json", "splits.json", "plans.json", "model.safetensors", "model.yaml")
+_WRITTEN_BY_TRAINING = (
+    "config.yaml",
+    "env.json",
+    "splits.json",
+    "plans.json",
+    "model.safetensors",
+    "model.yaml",
+)
 
 
 @dataclass(frozen=True)
@@ -57,7 +64,9 @@ class Run:
             raise UserError(
                 "This run was begun with other settings",
                 path=self.folder,
-                found="; ".join(f"{key}: {old!r} stored, {new!r} asked" for key, (old, new) in differing.items()),
+                found="; ".join(
+                    f"{key}: {old!r} stored, {new!r} asked" for key, (old, new) in differing.items()
+                ),
                 expected="the same settings, to resume",
                 do="choose another -o folder, or add --fresh to start over (this deletes the old run)",
             )
@@ -97,7 +106,11 @@ def write_manifest(folder: Path, verb: str, **facts: Any) -> None:
     """Add what a verb did to `folder/run_report.json`: one entry a verb, the newest replaces the older."""
     path = folder / "run_report.json"
     report = read_json(path) if path.exists() else {}
-    report[verb] = {"finished": datetime.now(UTC).isoformat(timespec="seconds"), "semivox": __version__, **facts}
+    report[verb] = {
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "semivox": __version__,
+        **facts,
+    }
     write_json(path, report)
 
 

@@ -1,16 +1,13 @@
-"""Device and arithmetic."""
+"""Arithmetic of a run."""
 
 from __future__ import annotations
-
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
-from semivox.engine import precision
-from semivox.engine.precision import has_bf16, resolve_device, resolve_precision
+from semivox.engine.precision import resolve_precision
 from semivox.errors import UserError
+from semivox.hardware import has_bf16
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 
@@ -25,49 +22,3 @@ def test_auto_is_bf16_where_the_hardware_has_it(there: bool, monkeypatch: pytest
     assert resolve_precision("bf16", CPU) == "bf16-mixed"
     with pytest.raises(UserError, match="CUDA"):
         resolve_precision("16", CPU)
-
-
-@pytest.mark.parametrize(
-    ("capabilities", "cpuinfo", "expected"),
-    [
-        ({"avx512_bf16": True, "amx_bf16": False}, "", True),
-        ({"avx512_bf16": False, "amx_bf16": True}, "", True),
-        ({"avx512_bf16": False, "amx_bf16": False}, "flags : avx512_bf16", False),
-        ({}, "processor : 0\nflags : fpu avx2 amx_bf16 sse\n", True),
-        ({}, "flags : fpu avx2 avx512_bf16x\n", False),
-        (None, "", False),
-    ],
-)
-def test_cpu_flags(
-    capabilities: dict[str, bool] | None,
-    cpuinfo: str,
-    expected: bool,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def probe() -> Any:
-        if capabilities is None:
-            raise AttributeError("an older PyTorch")
-        return capabilities
-
-    monkeypatch.setattr(torch.cpu, "get_capabilities", probe, raising=False)
-    (tmp_path / "cpuinfo").write_text(cpuinfo)
-    assert precision._cpu_has_bf16(tmp_path / "cpuinfo") is expected
-    assert precision._cpu_has_bf16(tmp_path / "absent") is (expected and not cpuinfo)
-
-
-def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    assert resolve_device("auto") == resolve_device("cpu") == CPU
-    for asked in ("gpu", "cuda:0", "mps"):
-        with pytest.raises(UserError, match="not available"):
-            resolve_device(asked)
-    with pytest.raises(UserError, match="Unknown device"):
-        resolve_device("tpu")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert resolve_device("auto") == resolve_device("gpu") == resolve_device("cuda") == CUDA
-    assert resolve_device("cuda:1") == torch.device("cuda", 1)
-    with pytest.raises(UserError, match="not available"):
-        resolve_device("cuda:2")

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from semivox.config import PredictConfig
 from semivox.errors import UserError
-from semivox.inference.model import load_model, resolve_device, save_model
+from semivox.inference.model import load_model, save_model
 from semivox.methods import create
 from semivox.nets import NetFactory
 
@@ -159,15 +159,3 @@ def test_saving_twice_replaces_both_files(run, make_plan):
         plan=make_plan(),
     )
     assert load_model(run).meta["method"]["name"] == "levels"
-
-
-@pytest.mark.parametrize("device", ["auto", "cpu", torch.device("cpu")])
-def test_devices(device):
-    if device != "auto" or not torch.cuda.is_available():
-        assert resolve_device(device) == torch.device("cpu")
-
-
-@pytest.mark.parametrize("device", ["cuda:97", "toaster"])
-def test_unknown_device(device):
-    with pytest.raises(UserError, match="--device cpu"):
-        resolve_device(device)

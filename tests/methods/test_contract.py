@@ -66,7 +66,7 @@ def test_a_few_steps_lower_the_supervised_loss(name: str, step: Factory) -> None
         optimiser.step()
         method.after_step(at)
         history.append(sum(loss.item() for key, loss in losses.items() if key.startswith("sup")))
-    assert history[-1] < 0.8 * history[0]
+    assert history[-1] < 0.95 * history[0]
 
 
 @pytest.mark.parametrize("name", METHODS)

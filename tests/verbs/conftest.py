@@ -13,7 +13,9 @@ from semivox.data.phantom_set import make_phantoms
 @pytest.fixture(scope="session")
 def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six training and two test phantoms of two classes."""
-    return make_phantoms(tmp_path_factory.mktemp("phantoms"), train=6, test=2, classes=2, shape=(40, 40, 32), seed=5)
+    return make_phantoms(
+        tmp_path_factory.mktemp("phantoms"), train=6, test=2, classes=2, shape=(40, 40, 32), seed=5
+    )
 
 
 @pytest.fixture

@@ -96,7 +96,9 @@ def test_other_settings_in_the_same_folder_are_refused(finished: Path, phantoms:
         semivox.train(phantoms, config=config, out=finished, work=finished.parent / "work")
 
 
-def test_the_labels_of_unlabeled_cases_are_never_opened(phantoms: Path, quick: Config, tmp_path: Path) -> None:
+def test_the_labels_of_unlabeled_cases_are_never_opened(
+    phantoms: Path, quick: Config, tmp_path: Path
+) -> None:
     """Same weights whether the hidden labels are right, or not even NIfTI files."""
     copy = tmp_path / "data"
     shutil.copytree(phantoms, copy)
@@ -118,7 +120,9 @@ def test_seeds_decide_the_weights(phantoms: Path, quick: Config, tmp_path: Path)
     assert weights[0] == weights[1] != weights[2]
 
 
-def test_selection_by_validation_uses_the_best_checkpoint(phantoms: Path, quick: Config, tmp_path: Path) -> None:
+def test_selection_by_validation_uses_the_best_checkpoint(
+    phantoms: Path, quick: Config, tmp_path: Path
+) -> None:
     config = overridden(quick, {"train": {"selection": "val"}})
     run = semivox.train(phantoms, config=config, out=tmp_path / "run", work=tmp_path / "work")
     report = json.loads((run / "run_report.json").read_text())["train"]
@@ -133,7 +137,9 @@ def test_a_budget_is_found_once_and_kept(phantoms: Path, quick: Config, tmp_path
     stored = yaml.safe_load((run / "config.yaml").read_text())["train"]
     assert stored["iterations"] >= 50
     assert stored["iterations"] != config.train.iterations
-    semivox.train(phantoms, config=config, out=run, work=tmp_path / "work")  # the same request, not a contradiction
+    semivox.train(
+        phantoms, config=config, out=run, work=tmp_path / "work"
+    )  # the same request, not a contradiction
 
 
 def test_no_labels_at_all_is_explained(phantoms: Path, quick: Config, tmp_path: Path) -> None:

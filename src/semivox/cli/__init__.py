@@ -1,4 +1,4 @@
-"""The command line: it parses, calls the verbs, shows what they return, and turns errors into clear messages."""
+"""The command line: parses, calls the verbs, shows what they return, turns errors into clear messages."""
 
 from semivox.cli.app import main
 

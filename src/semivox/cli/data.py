@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -18,9 +18,13 @@ def register(app: typer.Typer) -> None:
 
 
 def import_(
-    source: Annotated[Path, typer.Argument(help="nnU-Net raw or MSD folder, or a folder of CASE/mri_norm2.h5")],
+    source: Annotated[
+        Path, typer.Argument(help="nnU-Net raw or MSD folder, or a folder of CASE/mri_norm2.h5")
+    ],
     out: Annotated[Path, typer.Option("--output", "-o", help="folder for the result")],
-    kind: Annotated[str, typer.Option("--kind", help="auto, nnunet, msd or h5")] = "auto",
+    kind: Annotated[
+        Literal["auto", "nnunet", "msd", "h5"], typer.Option("--kind", help="layout of the source")
+    ] = "auto",
 ) -> None:
     """Bring a data set in: NIfTI layouts are indexed where they are, h5 cases become NIfTI files.
 
@@ -53,12 +57,19 @@ def plan(
     fold: o.Fold = None,
     fresh: o.Fresh = False,
 ) -> None:
-    """Look at the scans and the labeled cases; choose spacing, normalisation and patch (plans.json, editable)."""
+    """Choose spacing, normalisation and patch from the scans and the labeled cases (plans.json, editable)."""
     from semivox.verbs.prepare import plan as make  # noqa: PLC0415
     from semivox.verbs.progress import show_progress  # noqa: PLC0415
 
     resolved = o.settings_from(
-        preset, config, settings, labeled=labeled, val=val, split_seed=split_seed, split_file=split_file, fold=fold
+        preset,
+        config,
+        settings,
+        labeled=labeled,
+        val=val,
+        split_seed=split_seed,
+        split_file=split_file,
+        fold=fold,
     )
     workspace, split, made = make(data, config=resolved, work=work, fresh=fresh, progress=show_progress)
     typer.echo(
@@ -67,7 +78,9 @@ def plan(
     )
     for name, reason in made.reasons.items():
         typer.echo(f"{name}: {getattr(made, name, '')}  {reason}")
-    o.next_command(f"semivox prepare -d {workspace.folder}   (after editing {workspace.plan_file} if you like)")
+    o.next_command(
+        f"semivox prepare -d {workspace.folder}   (after editing {workspace.plan_file} if you like)"
+    )
 
 
 def prepare(
@@ -90,10 +103,25 @@ def prepare(
     from semivox.verbs.progress import show_progress  # noqa: PLC0415
 
     resolved = o.settings_from(
-        preset, config, settings, labeled=labeled, val=val, split_seed=split_seed, split_file=split_file, fold=fold
+        preset,
+        config,
+        settings,
+        labeled=labeled,
+        val=val,
+        split_seed=split_seed,
+        split_file=split_file,
+        fold=fold,
     )
     workspace, split, _ = run(
-        data, config=resolved, work=work, fresh=fresh, workers=workers, overlays=overlays, progress=show_progress
+        data,
+        config=resolved,
+        work=work,
+        fresh=fresh,
+        workers=workers,
+        overlays=overlays,
+        progress=show_progress,
     )
-    typer.echo(f"{len(split.labeled)} labeled and {len(split.unlabeled)} unlabeled scans ready in {workspace.folder}")
+    typer.echo(
+        f"{len(split.labeled)} labeled and {len(split.unlabeled)} unlabeled scans ready in {workspace.folder}"
+    )
     o.next_command(f"semivox train -d {workspace.folder} --method dual")

@@ -16,26 +16,30 @@ Data = Annotated[
     Path, typer.Option("--data", "-d", help="folder of scans (nnU-Net raw or MSD layout) or a workspace")
 ]
 Work = Annotated[
-    Path | None, typer.Option("--work", help="workspace for plan and prepared scans [default: semivox-work/NAME]")
+    Path | None,
+    typer.Option("--work", help="workspace for plan and prepared scans [default: semivox-work/NAME]"),
 ]
 Preset = Annotated[str | None, typer.Option("--preset", "-p", help="shipped settings, e.g. la-8-lite")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", "-c", help="YAML file with settings")]
 Settings = Annotated[
-    list[str] | None, typer.Option("--set", help="one setting, e.g. train.lr=0.02 (repeatable)", metavar="A.B=C")
+    list[str] | None,
+    typer.Option("--set", help="one setting, e.g. train.lr=0.02 (repeatable)", metavar="A.B=C"),
 ]
 Labeled = Annotated[
     float | None, typer.Option("--labeled", "-l", help="labels to use: a number, or a fraction below 1")
 ]
 Val = Annotated[int | None, typer.Option("--val", help="training cases kept for validation")]
 SplitSeed = Annotated[int | None, typer.Option("--split-seed", help="shuffle before splitting")]
-SplitFile = Annotated[Path | None, typer.Option("--split-file", help="splits.json or splits_final.json to use")]
+SplitFile = Annotated[
+    Path | None, typer.Option("--split-file", help="splits.json or splits_final.json to use")
+]
 Fold = Annotated[int | None, typer.Option("--fold", "-f", help="which fold of the split file")]
 Workers = Annotated[int, typer.Option("--workers", help="processes; 0 works in this process")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="start over: delete what an earlier call wrote")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or gpu")]
 
 
-def settings_from(  # noqa: D417
+def settings_from(
     preset: str | None,
     file: Path | None,
     settings: list[str] | None,
@@ -64,7 +68,9 @@ def seconds(text: str | None) -> float | None:
         return None
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smh]?)\s*", text)
     if match is None or float(match[1]) == 0:
-        raise UserError("Unknown time", found=text, expected="a time such as 90s, 30m or 2h", do="e.g. --budget 30m")
+        raise UserError(
+            "Unknown time", found=text, expected="a time such as 90s, 30m or 2h", do="e.g. --budget 30m"
+        )
     return float(match[1]) * {"s": 1, "m": 60, "h": 3600, "": 60}[match[2]]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -21,14 +21,23 @@ def predict(
     source: Annotated[Path, typer.Option("--input", "-i", help="a scan or a folder of scans")],
     out: Annotated[Path, typer.Option("--output", "-o", help="folder for the segmentations")],
     stride: Annotated[
-        tuple[int, int, int] | None, typer.Option("--stride", help="window stride in voxels, instead of --overlap")
+        tuple[int, int, int] | None,
+        typer.Option("--stride", help="window stride in voxels, instead of --overlap"),
     ] = None,
-    overlap: Annotated[float | None, typer.Option("--overlap", help="share of a window that overlaps the next")] = None,
+    overlap: Annotated[
+        float | None, typer.Option("--overlap", help="share of a window that overlaps the next")
+    ] = None,
     weighting: Annotated[str | None, typer.Option("--weighting", help="uniform or gaussian")] = None,
     batch: Annotated[int | None, typer.Option("--batch", help="windows a forward pass")] = None,
-    save_probabilities: Annotated[bool, typer.Option("--save-probabilities", help="also write CASE.npz")] = False,
-    save_members: Annotated[bool, typer.Option("--save-members", help="also write each network's result")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace another model's predictions")] = False,
+    save_probabilities: Annotated[
+        bool, typer.Option("--save-probabilities", help="also write CASE.npz")
+    ] = False,
+    save_members: Annotated[
+        bool, typer.Option("--save-members", help="also write each network's result")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="replace another model's predictions")
+    ] = False,
     device: o.Device = "auto",
 ) -> None:
     """Segment scans; results lie on the scanner's grid, with the original label values."""
@@ -55,16 +64,25 @@ def predict(
 
 def evaluate(
     predictions: Annotated[Path, typer.Option("--input", "-i", help="folder of predictions")],
-    data: Annotated[Path | None, typer.Option("--data", "-d", help="data set with the reference labels")] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", "-d", help="data set with the reference labels")
+    ] = None,
     references: Annotated[
         Path | None, typer.Option("--references", "-r", help="or a folder of reference labels")
     ] = None,
-    cases: Annotated[str, typer.Option("--cases", help="test or val")] = "test",
-    split_file: Annotated[Path | None, typer.Option("--split-file", help="names the validation cases")] = None,
+    cases: Annotated[
+        Literal["test", "val"], typer.Option("--cases", help="which cases of the data set")
+    ] = "test",
+    split_file: Annotated[
+        Path | None, typer.Option("--split-file", help="names the validation cases")
+    ] = None,
     out: Annotated[Path | None, typer.Option("--output", "-o", help="folder for the tables")] = None,
     largest_component: Annotated[bool, typer.Option(help="also score the largest component")] = True,
     profile: Annotated[
-        str, typer.Option("--profile", help="semivox, or published: voxel units, failures as zero distance")
+        Literal["semivox", "published"],
+        typer.Option(
+            "--profile", help="published: voxel units, failures as zero distance, as older papers score"
+        ),
     ] = "semivox",
     nsd_tolerance_mm: Annotated[float, typer.Option("--nsd-tolerance-mm")] = 1.0,
     workers: o.Workers = 2,

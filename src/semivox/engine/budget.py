@@ -14,8 +14,9 @@ import torch
 from semivox.config import TrainConfig
 from semivox.engine.host import make_trainer, quiet
 from semivox.engine.module import MakeLoaders, TrainingModule
-from semivox.engine.precision import resolve_device, resolve_precision
+from semivox.engine.precision import resolve_precision
 from semivox.errors import UserError
+from semivox.hardware import resolve_device
 from semivox.methods.base import Method
 
 SMALLEST = 50

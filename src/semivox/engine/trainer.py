@@ -16,8 +16,9 @@ from semivox.engine.failures import readable
 from semivox.engine.host import make_trainer, quiet
 from semivox.engine.logs import RunLog
 from semivox.engine.module import MakeLoaders, TrainingModule
-from semivox.engine.precision import resolve_device, resolve_precision
+from semivox.engine.precision import resolve_precision
 from semivox.engine.progress import Display
+from semivox.hardware import resolve_device
 from semivox.methods.base import Method
 
 

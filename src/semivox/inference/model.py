@@ -19,6 +19,7 @@ from semivox.config import MethodConfig, config_error
 from semivox.data.plan import Plan
 from semivox.errors import UserError
 from semivox.files import read_yaml, replacing, write_yaml
+from semivox.hardware import resolve_device
 from semivox.methods import create
 from semivox.methods.base import Method
 from semivox.nets import NetFactory
@@ -103,12 +104,12 @@ def save_model(
     write_yaml(folder / DESCRIPTION, description)
 
 
-def load_model(folder: Path, device: str | torch.device = "auto") -> LoadedModel:
+def load_model(folder: Path, device: str = "auto") -> LoadedModel:
     """Restore a model for inference; nothing is unpickled.
 
     Args:
         folder: a run folder, or any folder with the two files.
-        device: `auto` (a GPU if there is one), `cpu`, `gpu`, or a torch device such as `cuda:1`.
+        device: `auto` (a GPU if there is one), `cpu`, `gpu` or `cuda:1`.
 
     Raises:
         UserError: missing, damaged or inconsistent files, or a device that this machine does not have.
@@ -132,22 +133,6 @@ def load_model(folder: Path, device: str | torch.device = "auto") -> LoadedModel
     if target.type == "cuda":
         _channels_last(method)
     return LoadedModel(method, description.plan, meta, target, _digest(description))
-
-
-def resolve_device(device: str | torch.device) -> torch.device:
-    """Turn `auto`, `gpu` or a torch device name into a device that exists here."""
-    name = "cuda" if device == "gpu" else str(device)
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        return torch.zeros(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(
-            "This device cannot be used",
-            found=f"--device {device}",
-            expected="auto, cpu, or a GPU that PyTorch sees on this machine",
-            do="leave --device out, or use --device cpu",
-        ) from error
 
 
 def _parse(meta: Any, path: Path) -> _Description:

@@ -15,9 +15,9 @@ from semivox.files import read_json, write_json
 from semivox.inference.model import load_model
 from semivox.inference.predictor import predict_files
 from semivox.run import environment, write_manifest
-from semivox.scoring.evaluate import evaluate_folder
+from semivox.scoring.evaluate import evaluate_folder, read_metrics
 from semivox.scoring.statistics import bootstrap_mean, paired_difference
-from semivox.verbs.predict import stored_settings
+from semivox.verbs.predict import best_precision, stored_settings
 from semivox.verbs.prepare import prepare
 from semivox.verbs.progress import ProgressFactory, no_progress
 from semivox.verbs.train import overridden, train
@@ -39,9 +39,7 @@ class Cell:
 
     def table(self) -> pd.DataFrame:
         """The scores: one row a case and class."""
-        import pandas as pd  # noqa: PLC0415
-
-        return pd.read_csv(self.scores / "metrics.csv", dtype={"case": str})
+        return read_metrics(self.scores / "metrics.csv")
 
 
 def compare(
@@ -59,7 +57,7 @@ def compare(
 ) -> list[Cell]:
     """Train each method with each seed, predict the held-out cases and score them on the scanners' grid.
 
-    Everything but the method (and its `options`) is the same: labels, iterations or time budget, networks, crops.
+    Everything but the method (and its `options`) is the same: labels, iterations or time budget, networks.
     Finished parts are not repeated when the call is repeated.
 
     Args:
@@ -77,7 +75,9 @@ def compare(
     chosen = [workspace.dataset.case(name) for name in getattr(split, cases)]
     chosen = [case for case in chosen if case.label is not None]
     if not chosen:
-        raise UserError(f"The data set has no {cases} cases with reference labels", path=data, expected="some")
+        raise UserError(
+            f"The data set has no {cases} cases with reference labels", path=data, expected="some"
+        )
     done = []
     for seed in seeds:
         for method in methods:
@@ -90,7 +90,7 @@ def compare(
             )
             run = out / method / f"seed{seed}"
             train(workspace.folder, config=settings, out=run, bar=bar, progress=progress)
-            done.append(_score(method, seed, run, cases, chosen, progress, workspace.dataset.class_values))
+            done.append(_score(method, seed, run, cases, chosen, progress))
     write_json(out / "comparison.json", {**comparison(done), "environment": environment()})
     write_manifest(out, "compare", methods=list(methods), seeds=list(seeds), cases=cases, n=len(chosen))
     return done
@@ -101,7 +101,9 @@ def comparison(cells: Sequence[Cell], metric: str = "dice") -> dict[str, Any]:
 
     A case's value is the mean over its classes, then over seeds.
     """
-    values = {name: _per_case([cell for cell in cells if cell.method == name], metric) for name in _names(cells)}
+    values = {
+        name: _per_case([cell for cell in cells if cell.method == name], metric) for name in _names(cells)
+    }
     first = next(iter(values))
     return {
         "metric": metric,
@@ -113,7 +115,9 @@ def comparison(cells: Sequence[Cell], metric: str = "dice") -> dict[str, Any]:
             for name, cases in values.items()
         },
         "difference": {
-            name: paired_difference(cases, values[first])._asdict() for name, cases in values.items() if name != first
+            name: paired_difference(cases, values[first])._asdict()
+            for name, cases in values.items()
+            if name != first
         },
         "reference": first,
     }
@@ -138,7 +142,6 @@ def _score(
     role: str,
     cases: Sequence[Case],
     progress: ProgressFactory,
-    class_values: Sequence[int],
 ) -> Cell:
     folder = run / role
     marker = folder / "timing.json"
@@ -146,14 +149,21 @@ def _score(
         model = load_model(run)
         started = time.monotonic()
         with progress(f"predict {method}") as report:
-            predict_files(model, [case.images for case in cases], folder, stored_settings(model), progress=report)
+            predict_files(
+                model,
+                {case.name: case.images for case in cases},
+                folder,
+                stored_settings(model),
+                precision=best_precision(model),
+                progress=report,
+            )
         predicting = time.monotonic() - started
         with progress(f"evaluate {method}") as report:
             evaluate_folder(
                 folder,
                 {case.name: case.label for case in cases if case.label is not None},
                 model.plan.class_names,
-                class_values,
+                model.plan.class_values,
                 folder,
                 progress=report,
             )

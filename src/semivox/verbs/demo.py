@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import nibabel as nib
 import numpy as np
 
 from semivox.config import Config, load_config
@@ -47,8 +48,8 @@ def demo(
 ) -> Demo:
     """Train with 4 labels of 40 phantoms, with and without the unlabeled ones, and compare on 20 others.
 
-    Both methods have the same networks, labels, crops and number of iterations, and equally many patches a step;
-    they differ in whether half of the patches come from unlabeled scans.
+    Both methods have the same networks, labels, number of iterations and patches a step; they
+    differ in whether half of the patches come from unlabeled scans.
 
     Args:
         out: folder for phantoms, workspace, runs and the picture.
@@ -90,7 +91,8 @@ def _draw(cells: list[Cell], dataset: Dataset, picture: Path) -> None:
     assert case.label is not None
     reference = read_label(case.label, dataset.class_values, like=image)
     found = {
-        cell.method: read_label(cell.scores / f"{case.name}.nii.gz", dataset.class_values).array for cell in cells
+        cell.method: read_label(cell.scores / f"{case.name}.nii.gz", dataset.class_values).array
+        for cell in cells
     }
     save_comparison(
         picture,
@@ -99,6 +101,9 @@ def _draw(cells: list[Cell], dataset: Dataset, picture: Path) -> None:
         found,
         image.spacing_mm,
         scores={name: float(np.asarray(tables[name][case.name]).mean()) for name in found},
+        title=f"{case.name}: the phantom with the median gain",
+        class_names=dataset.class_names,
+        axes="".join(nib.aff2axcodes(image.affine)),
     )
 
 

@@ -36,7 +36,7 @@ def evaluate(
 
     Args:
         predictions: folder with `CASE.nii.gz`.
-        data: the data set whose reference labels are used (its test cases, or the validation cases of a split).
+        data: the data set with the reference labels, of its test cases or of a split's validation cases.
         references: instead of `data`, a folder with `CASE.nii.gz` reference labels.
         cases: which cases of `data`.
         split_file: the split that names the validation cases; default: the workspace's.
@@ -55,14 +55,18 @@ def evaluate(
         labels = _labels_of(dataset, cases, split_file or Path(data) / "splits.json")
         names, values = dataset.class_names, dataset.class_values
     elif references is not None:
-        labels = {file.name.removesuffix(".nii.gz"): file for file in sorted(Path(references).glob("*.nii.gz"))}
+        labels = {
+            file.name.removesuffix(".nii.gz"): file for file in sorted(Path(references).glob("*.nii.gz"))
+        }
         names, values = _classes_beside(folder)
     else:
         raise UserError(
             "Nothing to compare with", expected="--data FOLDER or --references FOLDER", do="name one of them"
         )
     if not labels:
-        raise UserError("No reference labels found", path=data or references, expected=f"{cases} cases with labels")
+        raise UserError(
+            "No reference labels found", path=data or references, expected=f"{cases} cases with labels"
+        )
     with progress("evaluate") as report:
         table = evaluate_folder(
             folder,

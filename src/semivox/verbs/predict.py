@@ -5,19 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from semivox.config import PredictConfig, config_error
 from semivox.data.volume import Volume, read_image
+from semivox.hardware import has_bf16
 from semivox.inference.model import LoadedModel, load_model
-from semivox.inference.predictor import Prediction, predict_case, predict_files
+from semivox.inference.predictor import Precision, Prediction, predict_case, predict_files
 from semivox.run import write_manifest
 from semivox.verbs.progress import ProgressFactory, no_progress
 
-ImageLike = Path | str | nib.spatialimages.SpatialImage | tuple[NDArray[Any], NDArray[Any]]
+ImageLike = Any  # a path, a nibabel image, or (array, affine)
 
 
 def predict(
@@ -32,7 +31,7 @@ def predict(
     device: str = "auto",
     progress: ProgressFactory = no_progress,
 ) -> list[Path]:
-    """Segment a file or a folder of scans; each result lies on its scan's grid, with the data set's label values.
+    """Segment a file or a folder of scans, each on its own grid, with the data set's label values.
 
     Args:
         model: a run folder (any folder with `model.safetensors` and `model.yaml`), or a model already loaded.
@@ -51,6 +50,7 @@ def predict(
             Path(source),
             Path(out),
             config or stored_settings(loaded),
+            precision=best_precision(loaded),
             save_probabilities=save_probabilities,
             save_members=save_members,
             overwrite=overwrite,
@@ -81,7 +81,12 @@ def predict_image(
     """
     loaded = _loaded(model, device)
     return predict_case(
-        loaded, as_volume(image), config or stored_settings(loaded), probabilities=probabilities, members=members
+        loaded,
+        as_volume(image),
+        config or stored_settings(loaded),
+        precision=best_precision(loaded),
+        probabilities=probabilities,
+        members=members,
     )
 
 
@@ -99,6 +104,11 @@ def as_volume(image: ImageLike) -> Volume:
 def stored_settings(model: LoadedModel) -> PredictConfig:
     """The sliding-window settings that a model was saved with."""
     return PredictConfig.model_validate(model.meta.get("predict", {}))
+
+
+def best_precision(model: LoadedModel) -> Precision:
+    """bf16 where the model's device has instructions for it, else 32 bit."""
+    return "bf16" if has_bf16(model.device) else "32"
 
 
 def changed_settings(model: LoadedModel, **changes: Any) -> PredictConfig:

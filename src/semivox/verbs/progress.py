@@ -17,9 +17,15 @@ def no_progress(title: str) -> Iterator[Report]:
 
 @contextmanager
 def show_progress(title: str) -> Iterator[Report]:
-    """A Rich bar on a terminal, else one line at each tenth of the way; `report(done, total, name)` moves it."""
+    """A Rich bar on a terminal, else a line at each tenth; `report(done, total, name)` moves it."""
     from rich.console import Console  # noqa: PLC0415
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
+    from rich.progress import (  # noqa: PLC0415
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
     console = Console(stderr=True)
     if not console.is_terminal:

@@ -154,7 +154,9 @@ class _Training:
             )
         return method
 
-    def _loaders(self, method: Method, iterations: int) -> Callable[[int, int, int], dict[str, DataLoader[Any]]]:
+    def _loaders(
+        self, method: Method, iterations: int
+    ) -> Callable[[int, int, int], dict[str, DataLoader[Any]]]:
         settings = self.config.train
         labeled, unlabeled = method.batch
         sizes = {
@@ -197,7 +199,9 @@ class _Training:
             validations=VALIDATIONS,
             overhead_s=time.monotonic() - started + STARTUP_S,
         )
-        return self.config.model_copy(update={"train": settings.model_copy(update={"iterations": iterations})})
+        return self.config.model_copy(
+            update={"train": settings.model_copy(update={"iterations": iterations})}
+        )
 
     def _time_validation(self, method: Method) -> float:
         validate = self._validator()
@@ -222,5 +226,7 @@ class _Training:
 def overridden(config: Config, sections: Mapping[str, Mapping[str, Any]]) -> Config:
     """A copy of `config` with some fields of its sections replaced."""
     return config.model_copy(
-        update={name: getattr(config, name).model_copy(update=dict(fields)) for name, fields in sections.items()}
+        update={
+            name: getattr(config, name).model_copy(update=dict(fields)) for name, fields in sections.items()
+        }
     )

@@ -20,9 +20,8 @@ def make_validator(
 ) -> Callable[[Method, torch.device], dict[str, float]]:
     """Build a function that segments the validation cases by sliding window and scores them.
 
-    It returns `dice` (mean over cases of the mean over the foreground classes that are present in the reference
-    or the prediction) and `dice_CLASS`. These figures are on the plan's grid: the scanner's grid is what
-    `evaluate` uses.
+    It returns `dice` (mean over cases of the mean over the foreground classes present in reference or
+    prediction) and `dice_CLASS`. These figures are on the plan's grid; `evaluate` uses the scanner's grid.
     """
     classes = plan.class_names[1:]
 

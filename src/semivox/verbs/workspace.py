@@ -103,7 +103,7 @@ def open_workspace(data: Path, *, work: Path | None = None, preset: str | None =
 
     Args:
         data: a workspace, or a folder in nnU-Net raw or MSD layout.
-        work: where the workspace of a raw folder goes; default `semivox-work/NAME[-PRESET]` in the current folder.
+        work: where the workspace of a raw folder goes; default `semivox-work/NAME[-PRESET]`.
         preset: part of the default name, since a preset fixes the plan.
     """
     dataset = open_dataset(data)
