@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from semivox.data.phantom_set import make_phantoms
+
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -23,3 +25,11 @@ def one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six training and two test phantoms of two classes."""
+    return make_phantoms(
+        tmp_path_factory.mktemp("phantoms"), train=6, test=2, classes=2, shape=(40, 40, 32), seed=5
+    )

@@ -302,6 +302,11 @@ def test_results_do_not_share_memory_with_the_scan() -> None:
     there = label_to_plan_grid(label, grid)
     there[:] = 0
     to_plan_grid(image, plan(normalisation="ct"))
+    probs = onehot(np.random.default_rng(0).integers(0, 4, grid.shape))
+    kept = probs.copy()
+    label_to_source(probs, grid)
+    probs_to_source(probs, grid)[:] = 9
+    assert np.array_equal(probs, kept)
     assert np.array_equal(image.array, before)
     assert label.all()
     assert array.flags.c_contiguous and there.flags.c_contiguous

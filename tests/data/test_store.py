@@ -69,7 +69,18 @@ def test_any_shape_and_any_part(store: Store, shape: tuple[int, ...]) -> None:
     assert np.array_equal(source[0, :, 0], wanted[0, :, 0])
 
 
-NAMES = ["left knee 3", "Ünïcödé 心臓", "site/a\\b", ".hidden", "a.image", "100%", "x" * 180]
+NAMES = [
+    "left knee 3",
+    "Ünïcödé 心臓",
+    "site/a\\b",
+    "site/ab",
+    "sitea/b",
+    "sitea\\b",
+    ".hidden",
+    "a.image",
+    "100%",
+    "x" * 180,
+]
 
 
 def test_any_case_name(store: Store) -> None:

@@ -26,7 +26,7 @@ def real_patches(folder: Path, count: int) -> tuple[Tensor, Tensor]:
     for path in sorted((folder / "imagesTr").glob("*_0000.nii.gz"))[:count]:
         label = np.asarray(nib.load(folder / "labelsTr" / path.name.replace("_0000", "")).dataobj) > 0
         x, y, z = np.nonzero(label)
-        start = int(np.quantile(x, 0.1)) - 16, int(np.median(y)) - 16, int(np.median(z)) - 8
+        start = int(np.quantile(x, 0.05)) - 16, int(np.quantile(y, 0.8)) - 8, int(np.median(z)) - 8
         crop = tuple(slice(at, at + side) for at, side in zip(start, PATCH, strict=True))
         images.append(np.asarray(nib.load(path).dataobj[crop], dtype=np.float32))
         labels.append(label[crop].astype(np.int64))
@@ -42,8 +42,8 @@ def trained(real_data: Path) -> tuple[Dual, list[tuple[Batch, Batch]]]:
     batches = [
         (Batch(image[[i, i + 1]], label[[i, i + 1]]), Batch(image[[i + 2, i + 3]], None)) for i in range(3)
     ]
-    method: Any = create("dual", {"tau": 0.55}, NetFactory(1, 2, width=4, dropout=0.0))
-    optimiser = torch.optim.SGD(method.parameters(), lr=0.02, momentum=0.9)
+    method: Any = create("dual", {}, NetFactory(1, 2, width=4, dropout=0.0))
+    optimiser = torch.optim.SGD(method.parameters(), lr=0.05, momentum=0.9)
     for iteration in range(12):
         labeled, unlabeled = batches[iteration % 3]
         losses = method.losses(labeled, unlabeled, Step(iteration, 12, torch.Generator().manual_seed(0)))
@@ -57,7 +57,10 @@ def trained(real_data: Path) -> tuple[Dual, list[tuple[Batch, Batch]]]:
 def test_bfloat16_autocast_within_two_percent(
     trained: tuple[Dual, list[tuple[Batch, Batch]]], step: Callable[..., Step]
 ) -> None:
-    """The mean over the batches of each term; its masks and labels flip at some voxels, its mean does not."""
+    """Masks and labels flip at single voxels, so the mean over three batches is compared.
+
+    PGL is a difference of two terms of similar size and may vanish; each of the two is compared instead.
+    """
     method, batches = trained
     means: dict[bool, dict[str, float]] = {}
     for half in (False, True):
@@ -69,10 +72,13 @@ def test_bfloat16_autocast_within_two_percent(
             assert all(loss.dtype == torch.float32 for loss in losses.values())
             assert at.notes["cr_share"] > 0.001 and 0.5 < at.notes["efs_valid_share"] < 1
             assert at.notes["reliable_0"] > 0 and at.notes["reliable_1"] > 0
-            for name, loss in losses.items():
-                sums[name] = sums.get(name, 0.0) + loss.item()
+            parts = {
+                name: note for name, note in at.notes.items() if name.startswith(("pgl_pull", "pgl_apart"))
+            }
+            del losses["pgl"]
+            for name, value in (losses | parts).items():
+                sums[name] = sums.get(name, 0.0) + value.item()
         means[half] = sums
-    print(means)
     assert means[True] == pytest.approx(means[False], rel=0.02)
     assert means[True] != means[False], "autocast had no effect"
 
@@ -90,3 +96,17 @@ def test_bfloat16_gradients_are_finite_and_point_the_same_way(
         flat.append(torch.cat([gradient.flatten().float() for gradient in found]))
     assert bool(torch.isfinite(flat[1]).all())
     assert torch.cosine_similarity(flat[0], flat[1], dim=0) > 0.98
+
+
+def test_autocast_leaves_the_loss_mathematics_alone(
+    fixed_dual: Callable[..., tuple[Dual, Batch, Batch]], step: Callable[..., Step]
+) -> None:
+    """With networks that compute nothing, autocast changes nothing at all."""
+    dual, labeled, unlabeled = fixed_dual(3, pull_fraction=1.0)
+    dual.float()
+    found = []
+    for half in (False, True):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
+            losses = dual.losses(labeled, unlabeled, step(5, 10))
+        found.append({name: loss.item() for name, loss in losses.items()})
+    assert found[0] == found[1]

@@ -13,6 +13,7 @@ from semivox.ops.consistency import (
     squared_error_to_label,
     symmetric_kl,
 )
+from semivox.ops.prediction import Prediction
 
 
 def log_softmax(seed: int, classes: int = 3) -> torch.Tensor:
@@ -48,9 +49,9 @@ def test_distances_against_voxel_loop(classes: int) -> None:
 @pytest.mark.parametrize("temperature", [0.1, 0.5, 1.0, 2.0])
 @pytest.mark.parametrize("classes", [2, 3])
 def test_rectified_cross_entropy_against_voxel_loop(classes: int, temperature: float) -> None:
-    student, teacher = log_softmax(3, classes), log_softmax(4, classes)
+    student, teacher = Prediction.of(log_softmax(3, classes)), Prediction.of(log_softmax(4, classes))
     weighted, divergences = [], []
-    for s, t in zip(voxels(student), voxels(teacher), strict=True):
+    for s, t in zip(voxels(student.log_probs), voxels(teacher.log_probs), strict=True):
         powers = [math.exp(value / temperature) for value in t]
         q = [power / sum(powers) for power in powers]
         divergence = sum(q[c] * (math.log(q[c]) - s[c]) for c in range(classes))
@@ -64,15 +65,15 @@ def test_rectified_cross_entropy_of_equal_networks_is_their_cross_entropy() -> N
     """With T = 1 D vanishes and the weight is 1."""
     log_probs = log_softmax(5)
     expected = -log_probs.amax(dim=1).mean()
-    torch.testing.assert_close(rectified_cross_entropy(log_probs, log_probs, 1.0), expected)
+    prediction = Prediction.of(log_probs)
+    torch.testing.assert_close(rectified_cross_entropy(prediction, prediction, 1.0), expected)
 
 
 def test_nothing_reaches_the_teacher_and_the_weight_carries_gradient() -> None:
     student_logits, teacher_logits = (torch.randn(1, 3, 2, 2, 2, dtype=torch.float64) for _ in range(2))
     student_logits.requires_grad_()
     teacher_logits.requires_grad_()
-    student, teacher = torch.log_softmax(student_logits, 1), torch.log_softmax(teacher_logits, 1)
-    rectified_cross_entropy(student, teacher, 0.5).backward()
+    rectified_cross_entropy(Prediction.of(student_logits), Prediction.of(teacher_logits), 0.5).backward()
     assert teacher_logits.grad is None
     with torch.no_grad():
         q = torch.softmax(teacher_logits / 0.5, dim=1)
@@ -91,23 +92,20 @@ def test_nothing_reaches_the_teacher_and_the_weight_carries_gradient() -> None:
 def test_gradients_numerically() -> None:
     teacher = log_softmax(7)
     for function in (
-        lambda s: rectified_cross_entropy(torch.log_softmax(s, 1), teacher, 0.5),
+        lambda s: rectified_cross_entropy(Prediction.of(s), Prediction.of(teacher), 0.5),
         lambda s: symmetric_kl(torch.log_softmax(s, 1), teacher).sum(),
     ):
         assert torch.autograd.gradcheck(function, torch.randn_like(teacher).requires_grad_())
 
 
 def test_extreme_logits_stay_finite() -> None:
-    student = torch.tensor([300.0, -300.0]).view(1, 2, 1, 1, 1).requires_grad_()
-    loss = rectified_cross_entropy(
-        torch.log_softmax(student, 1), torch.log_softmax(-student.detach(), 1), 0.1
-    )
+    logits = torch.tensor([300.0, -300.0]).view(1, 2, 1, 1, 1).requires_grad_()
+    loss = rectified_cross_entropy(Prediction.of(logits), Prediction.of(-logits.detach()), 0.1)
     loss.backward()
-    assert (
-        math.isfinite(loss.item()) and student.grad is not None and bool(torch.isfinite(student.grad).all())
-    )
+    assert math.isfinite(loss.item())
+    assert logits.grad is not None and bool(torch.isfinite(logits.grad).all())
 
 
 def test_empty_batch() -> None:
-    empty = log_softmax(0)[:0]
+    empty = Prediction.of(log_softmax(0))[:0]
     assert rectified_cross_entropy(empty, empty, 0.5).item() == 0

@@ -7,13 +7,14 @@ import pytest
 import torch
 
 from semivox.ops.prototypes import (
+    PrototypeTerms,
     class_prototypes,
     distances_to_own,
     draw,
     inverse_norm,
     mean_pair_distance,
+    prototype_terms,
     pull,
-    pull_and_spread,
     safe_sqrt,
 )
 from semivox.ops.supervised import onehot
@@ -61,38 +62,40 @@ def naive(
     return pulled, sum(pairs) / len(pairs) if pairs else 0.0
 
 
+def terms_of(
+    features: torch.Tensor,
+    label: torch.Tensor,
+    reliable: torch.Tensor,
+    classes: int,
+    *,
+    fraction: float = 1.0,
+) -> PrototypeTerms:
+    generator = torch.Generator().manual_seed(5)
+    return prototype_terms(
+        features, label, reliable, num_classes=classes, fraction=fraction, generator=generator
+    )
+
+
 @pytest.mark.parametrize("classes", [2, 3, 4])
 @pytest.mark.parametrize("seed", range(4))
 def test_against_voxel_loop(classes: int, seed: int) -> None:
     features, label, reliable = scene(classes, seed)
     if seed == 3:
         reliable &= label != 1  # class 1 has no prototype
-    members, candidates = (
-        onehot(label, classes) & reliable.unsqueeze(1),
-        onehot(label, classes) & ~reliable.unsqueeze(1),
-    )
-    pulled, apart = pull_and_spread(
-        features, label, members, candidates, fraction=1.0, generator=torch.Generator().manual_seed(0)
-    )
+    found = terms_of(features, label, reliable, classes)
     expected = naive(features.numpy(), label.numpy(), reliable.numpy(), ~reliable.numpy(), classes)
-    assert (pulled.item(), apart.item()) == pytest.approx(expected, abs=1e-6)
+    assert (found.pull.item(), found.apart.item()) == pytest.approx(expected, abs=1e-6)
+    assert found.sizes.tolist() == [int((reliable & (label == c)).sum()) for c in range(classes)]
 
 
 def test_drawn_part_against_voxel_loop() -> None:
     features, label, reliable = scene(3, 1)
     candidates = onehot(label, 3) & ~reliable.unsqueeze(1)
     chosen = draw(candidates, 0.3, torch.Generator().manual_seed(5))
-    pulled, _ = pull_and_spread(
-        features,
-        label,
-        onehot(label, 3) & reliable.unsqueeze(1),
-        candidates,
-        fraction=0.3,
-        generator=torch.Generator().manual_seed(5),
-    )
+    found = terms_of(features, label, reliable, 3, fraction=0.3)
     expected, _ = naive(features.numpy(), label.numpy(), reliable.numpy(), chosen.any(dim=1).numpy(), 3)
     assert 3 <= chosen.sum() < candidates.sum()
-    assert pulled.item() == pytest.approx(expected, abs=1e-6)
+    assert found.pull.item() == pytest.approx(expected, abs=1e-6)
 
 
 def test_distances_are_those_of_unit_vectors() -> None:
@@ -129,62 +132,44 @@ def test_absent_class_counts_nothing() -> None:
     assert pull(distances, everything, present).item() == pytest.approx(2.0)
 
 
-@pytest.mark.parametrize("missing", ["members", "candidates", "both"])
-def test_empty_sets_give_zero_and_zero_gradient(missing: str) -> None:
+@pytest.mark.parametrize("everything", [True, False])
+def test_all_or_no_voxels_reliable(everything: bool) -> None:
+    """Nothing to pull, or no prototypes: 0 with gradient 0."""
     features, label, reliable = scene(2)
     features.requires_grad_()
-    members, candidates = onehot(label, 2) & reliable.unsqueeze(1), onehot(label, 2) & ~reliable.unsqueeze(1)
-    pulled, apart = pull_and_spread(
-        features,
-        label,
-        members & (missing == "candidates"),
-        candidates & (missing == "members"),
-        fraction=0.01,
-        generator=torch.Generator(),
-    )
-    assert pulled.item() == 0
-    assert (apart.item() == 0) == (missing != "candidates")
-    (pulled + 0 * apart).backward()
+    found = terms_of(features, label, torch.full_like(reliable, everything), 2)
+    assert found.pull.item() == 0
+    assert (found.apart.item() > 0) == everything
+    (found.pull + 0 * found.apart).backward()
     assert features.grad is not None and bool((features.grad == 0).all())
 
 
 def test_no_samples() -> None:
-    features, label, reliable = (tensor[:0] for tensor in scene(2))
-    masks = onehot(label, 2) & reliable.unsqueeze(1)
-    pulled, apart = pull_and_spread(features, label, masks, masks, fraction=0.01, generator=torch.Generator())
-    assert pulled.item() == apart.item() == 0
+    found = terms_of(*(tensor[:0] for tensor in scene(2)), 2)
+    assert found.pull.item() == found.apart.item() == 0
 
 
-def test_pull_leaves_prototypes_alone_and_spread_is_live() -> None:
+def test_pull_leaves_prototypes_alone_and_their_distance_is_live() -> None:
     features, label, reliable = scene(2)
     features.requires_grad_()
-    members, candidates = onehot(label, 2) & reliable.unsqueeze(1), onehot(label, 2) & ~reliable.unsqueeze(1)
-    pulled, apart = pull_and_spread(
-        features, label, members, candidates, fraction=1.0, generator=torch.Generator().manual_seed(0)
-    )
-    (to_pulled,) = torch.autograd.grad(pulled, features, retain_graph=True)
-    (to_apart,) = torch.autograd.grad(apart, features)
+    found = terms_of(features, label, reliable, 2)
+    (to_pull,) = torch.autograd.grad(found.pull, features, retain_graph=True)
+    (to_apart,) = torch.autograd.grad(found.apart, features)
     inside, outside = reliable.unsqueeze(1).expand_as(features), ~reliable.unsqueeze(1).expand_as(features)
-    assert bool((to_pulled[inside] == 0).all()) and bool((to_pulled[outside] != 0).any())
+    assert bool((to_pull[inside] == 0).all()) and bool((to_pull[outside] != 0).any())
     assert bool((to_apart[outside] == 0).all()) and bool((to_apart[inside] != 0).any())
 
 
 def test_gradients_numerically() -> None:
     features, label, reliable = scene(3, 6)
     features[0, :, 3] = 1.0
-    members, candidates = onehot(label, 3) & reliable.unsqueeze(1), onehot(label, 3) & ~reliable.unsqueeze(1)
-
-    def pulled_and_apart(values: torch.Tensor) -> torch.Tensor:
-        return torch.stack(
-            pull_and_spread(values, label, members, candidates, fraction=1.0, generator=torch.Generator())
-        )[1]
-
-    def distances(values: torch.Tensor) -> torch.Tensor:
-        prototypes = class_prototypes(features, inverse_norm(features), members)
-        return distances_to_own(values, inverse_norm(values), prototypes, label)
-
-    assert torch.autograd.gradcheck(pulled_and_apart, features.clone().requires_grad_())
-    assert torch.autograd.gradcheck(distances, features.clone().requires_grad_())
+    members = onehot(label, 3) & reliable.unsqueeze(1)
+    fixed = class_prototypes(features, inverse_norm(features), members)
+    for function in (
+        lambda values: terms_of(values, label, reliable, 3).apart,
+        lambda values: distances_to_own(values, inverse_norm(values), fixed, label),
+    ):
+        assert torch.autograd.gradcheck(function, features.clone().requires_grad_())
 
 
 def test_gradients_are_finite_at_distance_zero_and_for_zero_vectors() -> None:
@@ -193,16 +178,9 @@ def test_gradients_are_finite_at_distance_zero_and_for_zero_vectors() -> None:
     features.requires_grad_()
     label = torch.tensor([[0, 0, 1, 1, 0, 1]])
     reliable = torch.tensor([[True, False, True, False, False, False]])
-    pulled, apart = pull_and_spread(
-        features,
-        label,
-        onehot(label, 2) & reliable.unsqueeze(1),
-        onehot(label, 2) & ~reliable.unsqueeze(1),
-        fraction=1.0,
-        generator=torch.Generator(),
-    )
-    (pulled - apart).backward()
-    assert apart.item() == 0
+    found = terms_of(features, label, reliable, 2)
+    (found.pull - found.apart).backward()
+    assert found.apart.item() == 0
     assert features.grad is not None and bool(torch.isfinite(features.grad).all())
 
 

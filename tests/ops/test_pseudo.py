@@ -3,13 +3,25 @@ from __future__ import annotations
 import pytest
 import torch
 
-from semivox.ops.prediction import Prediction
+from semivox.ops.prediction import Prediction, most_probable
 from semivox.ops.pseudo import confident_foreground, foreground_label, joint_label
 
 
 def maps(*voxels: list[float]) -> torch.Tensor:
     """(1, K, N, 1, 1) probabilities from one list a voxel."""
     return torch.tensor(voxels, dtype=torch.float64).T.reshape(1, len(voxels[0]), len(voxels), 1, 1)
+
+
+@pytest.mark.parametrize("classes", [1, 2, 3, 7])
+def test_most_probable(classes: int) -> None:
+    values = torch.randn(2, classes, 5, 4, 3, generator=torch.Generator().manual_seed(classes))
+    best, index = most_probable(values)
+    assert torch.equal(best, values.amax(dim=1)) and torch.equal(index, values.argmax(dim=1))
+
+
+def test_most_probable_takes_the_first_of_a_tie() -> None:
+    assert most_probable(maps([0.5, 0.5], [0.5, 0.5]))[1].flatten().tolist() == [0, 0]
+    assert most_probable(maps([0.2, 0.4, 0.4]))[1].item() == 1
 
 
 def test_foreground_label_binary() -> None:
@@ -26,14 +38,14 @@ def test_foreground_label_takes_the_best_foreground_even_below_background() -> N
 
 def test_confident_foreground_includes_the_threshold() -> None:
     probs = maps([0.25, 0.75], [0.3, 0.7], [0.9, 0.1], [0.45, 0.55])
-    prediction = Prediction(probs.log(), probs, probs.argmax(dim=1))
+    prediction = Prediction(probs.log(), probs, *most_probable(probs))
     assert confident_foreground(prediction, 0.75).flatten().tolist() == [1, 0, 0, 0]
     assert confident_foreground(prediction, 0.5).flatten().tolist() == [1, 1, 0, 1]
 
 
 def test_confident_foreground_multi_class() -> None:
     probs = maps([0.3, 0.1, 0.6], [0.1, 0.5, 0.4], [0.7, 0.2, 0.1])
-    prediction = Prediction(probs.log(), probs, probs.argmax(dim=1))
+    prediction = Prediction(probs.log(), probs, *most_probable(probs))
     assert confident_foreground(prediction, 0.6).flatten().tolist() == [2, 0, 0]
 
 

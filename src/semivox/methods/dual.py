@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -16,11 +17,11 @@ from semivox.ops.consistency import (
     symmetric_kl,
 )
 from semivox.ops.prediction import Prediction, widen
-from semivox.ops.prototypes import pull_and_spread
+from semivox.ops.prototypes import prototype_terms
 from semivox.ops.pseudo import confident_foreground, foreground_label, joint_label
 from semivox.ops.reduction import masked_mean, mean
 from semivox.ops.schedule import sigmoid_rampup
-from semivox.ops.supervised import cross_entropy_dice, nll, onehot
+from semivox.ops.supervised import cross_entropy_dice, nll
 from semivox.ops.uncertainty import percentile
 
 PROTOTYPE_SIGN = {"repel": -1.0, "attract": 1.0, "none": 0.0}
@@ -90,11 +91,15 @@ class Dual(PairMethod):
 
         with full_precision(images):
             a, b = Prediction.of(logits_a), Prediction.of(logits_b)
-            terms = self._labeled(a[:count], b[:count], labeled.target, step)
+            terms: dict[str, Tensor] = {}
+            for name, own in (("a", a[:count]), ("b", b[:count])):  # Eq. 2
+                terms[f"sup_{name}"] = cross_entropy_dice(own.log_probs, own.probs, labeled.target)
+            if cfg.cr:  # Eq. 2, 4-6
+                terms["cr"] = cfg.beta * self._cr(a[:count], b[:count], labeled.target, step)
             if cfg.ue:  # Eq. 13-15, on the whole batch
                 terms["ue"] = weight * (
-                    rectified_cross_entropy(a.log_probs, b.log_probs, cfg.temperature)
-                    + rectified_cross_entropy(b.log_probs, a.log_probs, cfg.temperature)
+                    rectified_cross_entropy(a, b, cfg.temperature)
+                    + rectified_cross_entropy(b, a, cfg.temperature)
                 )
 
             a, b, features_a, features_b = a[count:], b[count:], features_a[count:], features_b[count:]
@@ -110,17 +115,7 @@ class Dual(PairMethod):
                 target = joint_label(a.label, b.label, entropy_a, entropy_b, cfg.efs_target)
                 terms["efs"] = weight * self._efs(a, b, target, low_a | low_b, step)
             if cfg.pgl:
-                terms["pgl"] = weight_pgl * self._pgl((a, b), (features_a, features_b), reliable, step)
-        return terms
-
-    def _labeled(self, a: Prediction, b: Prediction, label: Tensor, step: Step) -> dict[str, Tensor]:
-        """Eq. 2: L_sup = sum_k [CE + Dice] + beta L_CR."""
-        terms = {
-            "sup_a": cross_entropy_dice(a.log_probs, a.probs, label),
-            "sup_b": cross_entropy_dice(b.log_probs, b.probs, label),
-        }
-        if self.config.cr:
-            terms["cr"] = self.config.beta * self._cr(a, b, label, step)
+                terms["pgl"] = weight_pgl * self._pgl(((a, features_a), (b, features_b)), reliable, step)
         return terms
 
     def _cr(self, a: Prediction, b: Prediction, label: Tensor, step: Step) -> Tensor:
@@ -155,33 +150,22 @@ class Dual(PairMethod):
             loss = loss * valid.numel() / valid.sum().clamp_min(1)
         return loss
 
-    def _pgl(
-        self,
-        predictions: tuple[Prediction, Prediction],
-        features: tuple[Tensor, Tensor],
-        reliable: Tensor,
-        step: Step,
-    ) -> Tensor:
+    def _pgl(self, networks: Sequence[tuple[Prediction, Tensor]], reliable: Tensor, step: Step) -> Tensor:
         """Eq. 16-20: uncertain features are pulled to the prototype of their class, prototypes apart."""
-        classes, sure = predictions[0].num_classes, reliable.flatten(1).unsqueeze(1)
-        members = onehot(predictions[0].label.flatten(1), classes) & sure  # R by class, (B, K, N)
-        sizes = members.sum(dim=(0, 2))
-        for index, size in enumerate(sizes):
-            step.note(f"reliable_{index}", size)
-        step.note("pgl_skipped_classes", (sizes == 0).sum())
-
-        losses = []
-        for name, own, maps in zip("ab", predictions, features, strict=True):
-            label = own.label.flatten(1)
-            pulled, apart = pull_and_spread(
-                widen(maps).flatten(2),
-                label,
-                members,
-                onehot(label, classes) & ~sure,
+        total = torch.zeros((), device=reliable.device)
+        for name, (own, features) in zip("ab", networks, strict=True):
+            terms = prototype_terms(
+                widen(features).flatten(2),
+                own.label.flatten(1),
+                reliable.flatten(1),
+                num_classes=own.num_classes,
                 fraction=self.config.pull_fraction,
                 generator=step.generator,
             )
-            step.note(f"pgl_pull_{name}", pulled)
-            step.note(f"pgl_apart_{name}", apart)
-            losses.append(pulled + PROTOTYPE_SIGN[self.config.prototype_term] * apart)
-        return torch.stack(losses).sum()
+            total = total + terms.pull + PROTOTYPE_SIGN[self.config.prototype_term] * terms.apart
+            step.note(f"pgl_pull_{name}", terms.pull)
+            step.note(f"pgl_apart_{name}", terms.apart)
+        for index, size in enumerate(terms.sizes):  # the same for both networks
+            step.note(f"reliable_{index}", size)
+        step.note("pgl_skipped_classes", (terms.sizes == 0).sum())
+        return total

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from semivox.ops.prediction import Prediction
 from semivox.ops.reduction import mean
 from semivox.ops.supervised import nll, onehot
 
@@ -29,20 +30,20 @@ def symmetric_kl(log_p: Tensor, log_q: Tensor) -> Tensor:
     return 0.5 * ((log_p.exp() - log_q.exp()) * (log_p - log_q)).sum(dim=1)
 
 
-def rectified_cross_entropy(log_student: Tensor, log_teacher: Tensor, temperature: float) -> Tensor:
+def rectified_cross_entropy(student: Prediction, teacher: Prediction, temperature: float) -> Tensor:
     """Teach the student the teacher's label, less where the two differ, and shrink that difference.
 
-    With q = softmax(log teacher / T) and D = KL(q || student) per voxel:
+    With q = softmax(log p_teacher / T) and D = KL(q || p_student) per voxel:
     mean(exp(-D) CE(student, argmax q)) + mean(D). The weight exp(-D) carries gradient to the student; none
     reaches the teacher.
 
     Args:
-        log_student: log-probabilities.
-        log_teacher: log-probabilities (or logits).
+        student: the network that learns.
+        teacher: the other one.
         temperature: T; below 1 sharpens the teacher.
 
     Source: the rectifying weight of Zheng and Yang, IJCV 2021.
     """
-    log_q = torch.log_softmax(log_teacher.detach() / temperature, dim=1)
-    divergence = kl_divergence(log_q, log_student)
-    return mean(torch.exp(-divergence) * nll(log_student, log_q.argmax(dim=1))) + mean(divergence)
+    log_q = torch.log_softmax(teacher.log_probs.detach() / temperature, dim=1)
+    divergence = kl_divergence(log_q, student.log_probs)
+    return mean(torch.exp(-divergence) * nll(student.log_probs, teacher.label)) + mean(divergence)

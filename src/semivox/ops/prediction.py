@@ -14,29 +14,48 @@ def widen(values: Tensor) -> Tensor:
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
+@torch.no_grad()
+def most_probable(probs: Tensor) -> tuple[Tensor, Tensor]:
+    """Largest value over the classes and its index, the first one of a tie: both (B, ...) from (B, K, ...).
+
+    A comparison a class: several times faster than `max(dim=1)`, whose memory access jumps.
+    """
+    best, index = probs[:, 0], torch.zeros_like(probs[:, 0], dtype=torch.int64)
+    for position in range(1, probs.shape[1]):
+        better = probs[:, position] > best
+        index = torch.where(better, position, index)
+        best = torch.maximum(best, probs[:, position])
+    return best, index
+
+
 @dataclass(frozen=True)
 class Prediction:
-    """Log-softmax, softmax and most probable class of a batch; a slice takes samples.
+    """What the losses read of a batch's logits; a slice takes samples.
 
     Args:
-        log_probs: (B, K, X, Y, Z), at least float32.
-        probs: (B, K, X, Y, Z).
-        label: (B, X, Y, Z) int64, without gradient as all indices.
+        log_probs: log-softmax (B, K, X, Y, Z), at least float32.
+        probs: softmax (B, K, X, Y, Z).
+        confidence: probability of the most probable class (B, X, Y, Z), without gradient.
+        label: the most probable class (B, X, Y, Z), int64.
     """
 
     log_probs: Tensor
     probs: Tensor
+    confidence: Tensor
     label: Tensor
 
     @classmethod
     def of(cls, logits: Tensor) -> Self:
         """Convert logits (B, K, X, Y, Z) of any floating type."""
-        log_probs = torch.log_softmax(widen(logits), dim=1)
-        return cls(log_probs, log_probs.exp(), log_probs.argmax(dim=1))
+        log_probs = torch.log_softmax(widen(logits).contiguous(), dim=1)
+        probs = log_probs.exp()
+        return cls(log_probs, probs, *most_probable(probs))
 
     def __getitem__(self, samples: slice) -> Self:
         """Take the samples of a slice, attached to the same graph."""
-        return type(self)(self.log_probs[samples], self.probs[samples], self.label[samples])
+        return type(self)(
+            self.log_probs[samples], self.probs[samples], self.confidence[samples], self.label[samples]
+        )
 
     @property
     def num_classes(self) -> int:

@@ -6,10 +6,13 @@ whole: `inverse_norm` (B, N) is multiplied into weights or inner products, which
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from semivox.ops.reduction import masked_mean
+from semivox.ops.supervised import onehot
 
 _TINY = 1e-12
 
@@ -102,30 +105,42 @@ def draw(candidates: Tensor, fraction: float, generator: torch.Generator) -> Ten
     return candidates & ((lots < fraction) | (lots == lowest))
 
 
-def pull_and_spread(
+class PrototypeTerms(NamedTuple):
+    """What `prototype_terms` returns."""
+
+    pull: Tensor  # sum over classes of the mean distance of the drawn voxels to their fixed prototype
+    apart: Tensor  # mean distance between live prototypes
+    sizes: Tensor  # (K,) reliable voxels of each class
+
+
+def prototype_terms(
     features: Tensor,
     label: Tensor,
-    members: Tensor,
-    candidates: Tensor,
+    reliable: Tensor,
     *,
+    num_classes: int,
     fraction: float,
     generator: torch.Generator,
-) -> tuple[Tensor, Tensor]:
-    """Pull random candidates to the prototype of their class, and tell how far prototypes are apart.
+) -> PrototypeTerms:
+    """Make prototypes of the reliable voxels and measure how far some of the others are from theirs.
+
+    A class without reliable voxels has no prototype and adds nothing to either term.
 
     Args:
         features: (B, D, N).
-        label: class of each voxel, (B, N) int64.
-        members: (B, K, N) boolean, the voxels of which the prototypes are made.
-        candidates: (B, K, N) boolean, the voxels that may be pulled, one-hot in `label`.
-        fraction: of the candidates that are drawn, see `draw`.
+        label: predicted class of each voxel, (B, N) int64.
+        reliable: (B, N) boolean.
+        num_classes: K, background included.
+        fraction: of the voxels that are not reliable, see `draw`.
         generator: on the same device.
-
-    Returns:
-        Sum over classes of the mean distance to the fixed prototype; mean distance of live prototypes.
     """
+    classes, sure = onehot(label, num_classes), reliable.unsqueeze(1)
+    members = classes & sure
+    sizes = members.sum(dim=(0, 2))
     scale = inverse_norm(features)
-    prototypes, present = class_prototypes(features, scale, members), members.any(dim=2).any(dim=0)
+    prototypes = class_prototypes(features, scale, members)
     distances = distances_to_own(features, scale, prototypes.detach(), label)
-    chosen = draw(candidates, fraction, generator)
-    return pull(distances, chosen, present), mean_pair_distance(prototypes, present)
+    chosen = draw(classes & ~sure, fraction, generator)
+    return PrototypeTerms(
+        pull(distances, chosen, sizes > 0), mean_pair_distance(prototypes, sizes > 0), sizes
+    )

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from semivox.ops.prediction import Prediction
+from semivox.ops.prediction import Prediction, most_probable
 
 
 @torch.no_grad()
@@ -21,7 +21,7 @@ def foreground_label(probs: Tensor, threshold: float) -> Tensor:
     Returns:
         (B, X, Y, Z) int64.
     """
-    best, index = probs[:, 1:].max(dim=1)
+    best, index = most_probable(probs[:, 1:])
     return torch.where(best > threshold, index + 1, 0)
 
 
@@ -32,7 +32,7 @@ def confident_foreground(prediction: Prediction, threshold: float) -> Tensor:
     Returns:
         (B, X, Y, Z) int64.
     """
-    return torch.where(prediction.probs.amax(dim=1) >= threshold, prediction.label, 0)
+    return torch.where(prediction.confidence >= threshold, prediction.label, 0)
 
 
 @torch.no_grad()

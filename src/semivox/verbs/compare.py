@@ -63,14 +63,15 @@ def compare(
     Args:
         data: a raw folder or a workspace.
         methods: registered names.
-        config: settings for all; `config.method` is ignored.
+        config: settings for all; `config.method.options` go to the method that `config.method` names.
         out: folder for runs, predictions, scores and `comparison.json`.
         seeds: one run a method and seed.
-        options: the method options of each method, by name.
+        options: instead, the options of each method, by name.
         cases: score the test cases, or the validation cases while developing.
         work, bar, progress: as for `train`.
     """
     out = Path(out)
+    options = options or {config.method.name: config.method.options}
     workspace, split, _ = prepare(data, config=config, work=work, progress=progress)
     chosen = [workspace.dataset.case(name) for name in getattr(split, cases)]
     chosen = [case for case in chosen if case.label is not None]
@@ -84,7 +85,7 @@ def compare(
             settings = overridden(
                 config,
                 {
-                    "method": {"name": method, "options": (options or {}).get(method, {})},
+                    "method": {"name": method, "options": options.get(method, {})},
                     "train": {"seed": seed},
                 },
             )

@@ -70,7 +70,8 @@ def train(
         UserError: for bad input or a run that was begun with other settings.
     """
     config = config or load_config(preset=preset, method={"name": method}, split={"labeled": labeled})
-    workspace, split, plan = prepare(data, config=config, work=work, progress=progress)
+    workers = 2 if config.train.workers else 0  # no process at all where none is wanted
+    workspace, split, plan = prepare(data, config=config, work=work, workers=workers, progress=progress)
     run = Run(Path(out) if out else default_folder(workspace, config, split))
     if fresh:
         run.clear()

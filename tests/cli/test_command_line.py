@@ -1,0 +1,90 @@
+"""The command itself, as a user's shell runs it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from semivox.cli.options import seconds, settings_from
+from semivox.errors import UserError
+
+COMMANDS = ("import", "plan", "prepare", "train", "predict", "evaluate", "demo")
+
+
+def semivox(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "semivox", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False, timeout=120)
+
+
+@pytest.mark.parametrize("command", [(), *((name,) for name in COMMANDS)])
+def test_help_does_not_import_torch(command: tuple[str, ...]) -> None:
+    script = (
+        "import sys\n"
+        "from semivox.cli.app import app\n"
+        f"app({[*command, '--help']!r}, standalone_mode=False)\n"
+        "heavy = {'torch', 'monai', 'lightning', 'pandas', 'matplotlib', 'scipy'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Usage" in done.stdout
+
+
+def test_a_missing_folder_is_one_message_and_exit_code_2(tmp_path: Path) -> None:
+    done = semivox("train", "-d", tmp_path / "nowhere", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "nowhere" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    done = semivox("--debug", "train", "-d", tmp_path / "nowhere", cwd=tmp_path)
+    assert done.returncode != 0
+    assert "Traceback" in done.stderr
+
+
+def test_a_mistyped_setting_is_one_message(tmp_path: Path) -> None:
+    done = semivox("train", "-d", tmp_path, "--set", "train.iteratons=5", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "did you mean iterations?" in done.stderr
+
+
+def test_from_import_to_scores(phantoms: Path, tmp_path: Path) -> None:
+    """Each command, typed as the one before suggests."""
+    work, run, out = tmp_path / "work", tmp_path / "run", tmp_path / "out"
+    narrow = ("--set", "net.width=2", "--set", "train.workers=0", "--set", "plan.patch=[16,16,16]")
+    assert "6 training cases (6 with a label file)" in _passes(semivox("import", phantoms, "-o", work)).stdout
+    _passes(semivox("prepare", "-d", work, "--labeled", 2, "--workers", 0, *narrow))
+    _passes(semivox("train", "-d", work, "-m", "supervised", "--iterations", 2, "-o", run, *narrow))
+    _passes(semivox("predict", "-m", run, "-i", phantoms / "imagesTs", "-o", out, "--save-probabilities"))
+    assert len(list(out.glob("*.npz"))) == 2
+    scores = _passes(semivox("evaluate", "-i", out, "-d", phantoms, "--workers", 0))
+    assert "Dice" in scores.stdout
+    again = semivox("predict", "-m", run, "-i", phantoms / "imagesTs", "-o", out, "--overlap", 0.25)
+    assert again.returncode == 2
+    assert "--overwrite" in again.stderr
+
+
+def _passes(done: subprocess.CompletedProcess[str]) -> subprocess.CompletedProcess[str]:
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.mark.parametrize(("text", "expected"), [("90s", 90), ("30m", 1800), ("1.5h", 5400), ("20", 1200)])
+def test_times(text: str, expected: float) -> None:
+    assert seconds(text) == expected
+
+
+@pytest.mark.parametrize("text", ["soon", "0m", "-5m", "5d"])
+def test_bad_times(text: str) -> None:
+    with pytest.raises(UserError, match="Unknown time"):
+        seconds(text)
+
+
+def test_labeled_is_a_number_or_a_fraction() -> None:
+    assert settings_from(None, None, None, labeled=8.0).split.labeled == 8
+    assert settings_from(None, None, None, labeled=0.1).split.labeled == 0.1
