@@ -31,6 +31,14 @@ def test_method_options_are_merged() -> None:
     assert config.method.options == {"tau": 0.7, "beta": 0.6}
 
 
+def test_another_method_does_not_inherit_the_options(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("method: {name: dual, options: {tau: 0.7}}\n")
+    assert load_config(file=file, method={"name": "dual"}).method.options == {"tau": 0.7}
+    assert load_config(file=file, method={"name": "supervised"}).method.options == {}
+    assert load_config(file=file, settings=["method.name=supervised"]).method.options == {}
+
+
 @pytest.mark.parametrize(
     ("setting", "hint"),
     [("train.iteration=5", "iterations"), ("trian.lr=1", "train"), ("net.widht=8", "width")],

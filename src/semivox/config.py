@@ -160,11 +160,10 @@ def load_config(
     merged: dict[str, Any] = {}
     if preset is not None:
         merged = {**_read_preset(preset), "preset": preset}
-    if file is not None:
-        _merge(merged, read_yaml(file) or {})
-    _merge(merged, _drop_none(sections))
-    for setting in settings:
-        _merge(merged, _parse_setting(setting))
+    layers = [read_yaml(file) or {}] if file is not None else []
+    for layer in (*layers, _drop_none(sections), *map(_parse_setting, settings)):
+        _forget_other_method(merged, layer)
+        _merge(merged, layer)
     return parse_config(merged)
 
 
@@ -240,6 +239,14 @@ def _drop_none(value: Mapping[str, Any]) -> dict[str, Any]:
         for key, item in value.items()
         if item is not None
     }
+
+
+def _forget_other_method(base: dict[str, Any], layer: Mapping[str, Any]) -> None:
+    """Drop the options of `base`'s method where `layer` names another one: they are not that method's."""
+    method = layer.get("method")
+    name = method.get("name") if isinstance(method, Mapping) else None
+    if name is not None and base.get("method", {}).get("name", name) != name:
+        base["method"] = {}
 
 
 def _merge(base: dict[str, Any], extra: Mapping[str, Any]) -> None:

@@ -73,6 +73,7 @@ class Dual(PairMethod):
         unsup_ramp: Literal["none", "sigmoid"] = Field(
             "none", description="weight of CPS, EFS and UE: 1 from the start, or ramped up"
         )
+        unsup_weight: float = Field(1.0, ge=0, description="final weight of CPS, EFS and UE; the paper has 1")
         ramp_fraction: float = Field(1.0, gt=0, le=1, description="share of the run that this ramp takes")
 
     config: Config
@@ -80,7 +81,8 @@ class Dual(PairMethod):
     def losses(self, labeled: Batch, unlabeled: Batch, step: Step) -> dict[str, Tensor]:
         """Eq. 1: L = L_sup + lambda(t) L_PGL + w(t) (L_CCE + L_UE), with L_CCE = L_CPS + L_EFS."""
         cfg, count = self.config, len(labeled.image)
-        weight = 1.0 if cfg.unsup_ramp == "none" else sigmoid_rampup(step.fraction / cfg.ramp_fraction)
+        ramp = 1.0 if cfg.unsup_ramp == "none" else sigmoid_rampup(step.fraction / cfg.ramp_fraction)
+        weight = cfg.unsup_weight * ramp
         weight_pgl = cfg.lambda_max * sigmoid_rampup(step.fraction)
         step.note("weight_unsup", weight)
         step.note("weight_pgl", weight_pgl)

@@ -64,7 +64,7 @@ def prepare(
         overlays: write the pictures.
     """
     workspace, split, made = plan(data, config=config, work=work, fresh=fresh, progress=progress)
-    on_case = partial(_overlay, workspace.overlays, made.spacing_mm) if overlays else None
+    on_case = partial(_overlay, workspace.overlays, made.spacing_mm, made.class_names) if overlays else None
     with progress("prepare") as report:
         done = prepare_cases(
             workspace.dataset,
@@ -82,8 +82,11 @@ def prepare(
 def _overlay(
     folder: Path,
     spacing_mm: tuple[float, float, float],
+    class_names: tuple[str, ...],
     name: str,
     image: np.ndarray,
     label: np.ndarray | None,
 ) -> None:
-    save_overlay(folder / f"{name.replace('/', '_')}.png", image, label, spacing_mm, name=name)
+    save_overlay(
+        folder / f"{name.replace('/', '_')}.png", image, label, spacing_mm, name=name, class_names=class_names
+    )
