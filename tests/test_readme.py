@@ -24,7 +24,9 @@ def test_make_targets_exist() -> None:
 def test_commands_and_their_options_exist() -> None:
     from semivox.cli.app import app
 
-    known = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
+    known = {
+        command.name or command.callback.__name__ for command in app.registered_commands if command.callback
+    }
     for line in re.findall(r"^semivox (.+)$", README, flags=re.MULTILINE):
         assert line.split()[0] in known, line
 

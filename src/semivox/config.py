@@ -117,6 +117,11 @@ class TrainConfig(_Settings):
 class PredictConfig(_Settings):
     """Sliding-window inference."""
 
+    window: Literal["patch", "whole"] = Field(
+        default="patch",
+        description="patch: windows of the training patch's size; whole: one pass over the padded scan,"
+        " much less arithmetic but more memory",
+    )
     stride: Triple | None = Field(
         default=None, description="in voxels of the plan's grid, instead of `overlap`"
     )

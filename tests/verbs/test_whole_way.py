@@ -15,6 +15,8 @@ import yaml
 import semivox
 from semivox.config import Config, load_config
 from semivox.errors import UserError
+from semivox.inference.model import load_model
+from semivox.verbs.predict import changed_settings
 from semivox.verbs.train import overridden
 
 
@@ -173,3 +175,12 @@ def test_names_with_spaces_and_unicode(phantoms: Path, quick: Config, tmp_path: 
     source = copy / "imagesTr" / "Ärztin Žofie 1_0000.nii.gz"
     (written,) = semivox.predict(run, source, tmp_path / "out")
     assert written.name == "Ärztin Žofie 1.nii.gz"
+
+
+def test_a_stride_asks_for_windows_of_the_patch(finished: Path) -> None:
+    model = load_model(finished)
+    whole = changed_settings(model, window="whole")
+    assert (whole.window, whole.stride) == ("whole", None)
+    assert changed_settings(model, stride=(4, 4, 4), overlap=None).window == "patch"
+    with pytest.raises(UserError, match="overlap"):
+        changed_settings(model, overlap=1.5)

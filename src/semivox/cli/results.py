@@ -20,6 +20,10 @@ def predict(
     model: Annotated[Path, typer.Option("--model", "-m", help="run folder")],
     source: Annotated[Path, typer.Option("--input", "-i", help="a scan or a folder of scans")],
     out: Annotated[Path, typer.Option("--output", "-o", help="folder for the segmentations")],
+    window: Annotated[
+        Literal["patch", "whole"] | None,
+        typer.Option("--window", help="patches of the training size, or one pass over the whole scan"),
+    ] = None,
     stride: Annotated[
         tuple[int, int, int] | None,
         typer.Option("--stride", help="window stride in voxels, instead of --overlap"),
@@ -47,7 +51,9 @@ def predict(
     from semivox.verbs.progress import show_progress  # noqa: PLC0415
 
     loaded = load_model(model, device=device)
-    settings = changed_settings(loaded, stride=stride, overlap=overlap, weighting=weighting, batch=batch)
+    settings = changed_settings(
+        loaded, window=window, stride=stride, overlap=overlap, weighting=weighting, batch=batch
+    )
     written = run(
         loaded,
         source,

@@ -20,7 +20,7 @@ from semivox.errors import UserError
 from semivox.inference.model import LoadedModel
 from semivox.inference.outputs import OutputFolder
 from semivox.inference.sources import Source, list_scans, read_scan
-from semivox.inference.windows import sliding_window, window_stride
+from semivox.inference.windows import sliding_window, tiling, window_stride
 
 Precision = Literal["32", "bf16"]
 Progress = Callable[[int, int, str, float], Any]
@@ -173,9 +173,7 @@ def _on_plan_grid(
     probs = sliding_window(
         torch.from_numpy(array),
         forward,
-        patch=model.plan.patch,
-        stride=config.stride,
-        overlap=config.overlap,
+        **tiling(array.shape[1:], model.plan.patch, config),
         weighting=config.weighting,
         batch=config.batch,
         device=model.device,

@@ -5,16 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import product
 from math import ceil
-from typing import Literal
+from typing import Literal, TypedDict
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from semivox.config import PredictConfig
 from semivox.errors import UserError
+from semivox.nets.blocks import DIVISOR
 
 Triple = tuple[int, int, int]
 Weighting = Literal["uniform", "gaussian"]
+
+
+class Tiling(TypedDict):
+    """How `sliding_window` covers a scan: its arguments of the same names."""
+
+    patch: Triple
+    stride: Triple | None
+    overlap: float
 
 
 def window_stride(patch: Triple, stride: Triple | None = None, overlap: float = 0.5) -> Triple:
@@ -39,6 +49,17 @@ def window_stride(patch: Triple, stride: Triple | None = None, overlap: float = 
             do="choose a smaller predict.stride, or leave it out and set predict.overlap",
         )
     return stride
+
+
+def tiling(shape: Sequence[int], patch: Triple, config: PredictConfig) -> Tiling:
+    """Turn settings into window size and stride for a scan of `shape`.
+
+    A whole pass takes one window: the scan with its sides rounded up to what the networks need.
+    """
+    if config.window == "patch":
+        return {"patch": patch, "stride": config.stride, "overlap": config.overlap}
+    x, y, z = (-(-side // DIVISOR) * DIVISOR for side in shape)
+    return {"patch": (x, y, z), "stride": None, "overlap": 0.0}
 
 
 def window_starts(size: int, patch: int, stride: int) -> list[int]:

@@ -112,12 +112,14 @@ def best_precision(model: LoadedModel) -> Precision:
 
 
 def changed_settings(model: LoadedModel, **changes: Any) -> PredictConfig:
-    """The stored settings with those replaced that are given (not None).
+    """The stored settings, with those that are given (not None); a stride or overlap asks for patches.
 
     Raises:
         UserError: a value that is not allowed.
     """
     given = {name: value for name, value in changes.items() if value is not None}
+    if {"stride", "overlap"} & set(given):
+        given = {"window": "patch", **given}
     try:
         return PredictConfig.model_validate({**stored_settings(model).model_dump(), **given})
     except ValidationError as error:

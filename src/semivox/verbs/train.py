@@ -193,6 +193,8 @@ class _Training:
         started = time.monotonic()
         step_s = probe(method, self._loaders(method, settings.iterations), settings)
         validation_s = self._time_validation(method)
+        if settings.validate_every is not None:  # as many validations as the steps will ask for
+            step_s, validation_s = step_s + validation_s / settings.validate_every, 0.0
         iterations = iterations_for(
             settings.budget_s,
             step_s,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from semivox.config import PredictConfig
 from semivox.data.plan import Plan
 from semivox.data.store import Store
-from semivox.inference.windows import sliding_window
+from semivox.inference.windows import sliding_window, tiling
 from semivox.methods.base import Method
 
 
@@ -32,9 +32,7 @@ def make_validator(
             probs = sliding_window(
                 image,
                 method.predict,
-                patch=plan.patch,
-                stride=config.stride,
-                overlap=config.overlap,
+                **tiling(image.shape[1:], plan.patch, config),
                 weighting=config.weighting,
                 batch=config.batch,
                 device=device,
