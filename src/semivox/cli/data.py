@@ -58,9 +58,6 @@ def plan(
     fresh: o.Fresh = False,
 ) -> None:
     """Choose spacing, normalisation and patch from the scans and the labeled cases (plans.json, editable)."""
-    from semivox.verbs.prepare import plan as make  # noqa: PLC0415
-    from semivox.verbs.progress import show_progress  # noqa: PLC0415
-
     resolved = o.settings_from(
         preset,
         config,
@@ -71,6 +68,10 @@ def plan(
         split_file=split_file,
         fold=fold,
     )
+    o.require_folder(data)
+    from semivox.verbs.prepare import plan as make  # noqa: PLC0415
+    from semivox.verbs.progress import show_progress  # noqa: PLC0415
+
     workspace, split, made = make(data, config=resolved, work=work, fresh=fresh, progress=show_progress)
     typer.echo(
         f"{len(split.labeled)} labeled, {len(split.unlabeled)} unlabeled, {len(split.val)} validation,"
@@ -99,9 +100,6 @@ def prepare(
     fresh: o.Fresh = False,
 ) -> None:
     """Resample, normalise and store the training scans; look at the pictures in WORKSPACE/overlays."""
-    from semivox.verbs.prepare import prepare as run  # noqa: PLC0415
-    from semivox.verbs.progress import show_progress  # noqa: PLC0415
-
     resolved = o.settings_from(
         preset,
         config,
@@ -112,6 +110,10 @@ def prepare(
         split_file=split_file,
         fold=fold,
     )
+    o.require_folder(data)
+    from semivox.verbs.prepare import prepare as run  # noqa: PLC0415
+    from semivox.verbs.progress import show_progress  # noqa: PLC0415
+
     workspace, split, _ = run(
         data,
         config=resolved,

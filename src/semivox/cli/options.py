@@ -62,6 +62,18 @@ def settings_from(
     return load_config(preset=preset, file=file, settings=settings or (), split=split, **sections)
 
 
+def require_folder(data: Path) -> None:
+    """Notice a mistyped folder before anything heavy is loaded."""
+    if not data.is_dir():
+        raise UserError(
+            "There is no such folder",
+            path=data,
+            found="a file" if data.exists() else "nothing",
+            expected="a folder of scans (nnU-Net raw or MSD layout) or a workspace",
+            do="check the path given with --data",
+        )
+
+
 def seconds(text: str | None) -> float | None:
     """`90s`, `30m`, `1.5h` or a number of minutes, in seconds."""
     if text is None:

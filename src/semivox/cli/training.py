@@ -44,9 +44,6 @@ def train(
     fresh: o.Fresh = False,
 ) -> None:
     """Train a model from few labels and many scans. The same command again resumes an interrupted run."""
-    from semivox.verbs.progress import show_progress  # noqa: PLC0415
-    from semivox.verbs.train import train as run  # noqa: PLC0415
-
     resolved = o.settings_from(
         preset,
         config,
@@ -66,6 +63,10 @@ def train(
             "workers": workers,
         },
     )
+    o.require_folder(data)
+    from semivox.verbs.progress import show_progress  # noqa: PLC0415
+    from semivox.verbs.train import train as run  # noqa: PLC0415
+
     folder = run(data, config=resolved, out=out, work=work, fresh=fresh, bar=True, progress=show_progress)
     typer.echo(f"trained: {folder}")
     o.next_command(f"semivox predict -m {folder} -i FOLDER_WITH_SCANS -o {folder}/predictions")

@@ -60,9 +60,14 @@ class SupervisedMatched(Supervised):
 
 
 class SupervisedPair(PairMethod):
-    """The two networks of `dual`, trained on labels only and averaged."""
+    """The two networks of `dual`, trained on labels only and averaged.
 
-    batch: ClassVar[tuple[int, int]] = (4, 0)
+    A step takes the same 2 labeled patches as one of `dual` does, so that at equal iterations the unlabeled
+    patches and the terms on them are the only difference; `train.batch_labeled` = 4 gives it as many patches
+    a step as `dual` has in all.
+    """
+
+    batch: ClassVar[tuple[int, int]] = (2, 0)
 
     def losses(self, labeled: Batch, unlabeled: Batch, step: Step) -> dict[str, Tensor]:
         """Compute "sup_a" and "sup_b"; unlabeled patches are ignored."""

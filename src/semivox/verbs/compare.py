@@ -14,6 +14,7 @@ from semivox.errors import UserError
 from semivox.files import read_json, write_json
 from semivox.inference.model import load_model
 from semivox.inference.predictor import predict_files
+from semivox.reporting.paired import save_paired_scores
 from semivox.run import environment, write_manifest
 from semivox.scoring.evaluate import evaluate_folder, read_metrics
 from semivox.scoring.statistics import bootstrap_mean, paired_difference
@@ -64,7 +65,7 @@ def compare(
         data: a raw folder or a workspace.
         methods: registered names.
         config: settings for all; `config.method.options` go to the method that `config.method` names.
-        out: folder for runs, predictions, scores and `comparison.json`.
+        out: folder for runs, predictions, scores, `comparison.json` and `dice.png`.
         seeds: one run a method and seed.
         options: instead, the options of each method, by name.
         cases: score the test cases, or the validation cases while developing.
@@ -92,6 +93,7 @@ def compare(
             run = out / method / f"seed{seed}"
             train(workspace.folder, config=settings, out=run, bar=bar, progress=progress)
             done.append(_score(method, seed, run, cases, chosen, progress))
+    save_paired_scores(out / "dice.png", scores_by_case(done))
     write_json(out / "comparison.json", {**comparison(done), "environment": environment()})
     write_manifest(out, "compare", methods=list(methods), seeds=list(seeds), cases=cases, n=len(chosen))
     return done
@@ -102,9 +104,7 @@ def comparison(cells: Sequence[Cell], metric: str = "dice") -> dict[str, Any]:
 
     A case's value is the mean over its classes, then over seeds.
     """
-    values = {
-        name: _per_case([cell for cell in cells if cell.method == name], metric) for name in _names(cells)
-    }
+    values = scores_by_case(cells, metric)
     first = next(iter(values))
     return {
         "metric": metric,
@@ -124,16 +124,16 @@ def comparison(cells: Sequence[Cell], metric: str = "dice") -> dict[str, Any]:
     }
 
 
-def _names(cells: Sequence[Cell]) -> list[str]:
-    return list(dict.fromkeys(cell.method for cell in cells))
-
-
-def _per_case(cells: Sequence[Cell], metric: str) -> dict[str, float]:
+def scores_by_case(cells: Sequence[Cell], metric: str = "dice") -> dict[str, dict[str, float]]:
+    """For each method the score of each case: the mean over classes and seeds."""
     import pandas as pd  # noqa: PLC0415
 
-    table = pd.concat([cell.table() for cell in cells])
-    means = table.groupby("case")[metric].mean().dropna()
-    return {str(case): float(value) for case, value in means.items()}
+    scores = {}
+    for method in dict.fromkeys(cell.method for cell in cells):
+        table = pd.concat([cell.table() for cell in cells if cell.method == method])
+        means = table.groupby("case")[metric].mean().dropna()
+        scores[method] = {str(case): float(value) for case, value in means.items()}
+    return scores
 
 
 def _score(

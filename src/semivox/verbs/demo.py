@@ -48,8 +48,8 @@ def demo(
 ) -> Demo:
     """Train with 4 labels of 40 phantoms, with and without the unlabeled ones, and compare on 20 others.
 
-    Both methods have the same networks, labels, number of iterations and patches a step; they
-    differ in whether half of the patches come from unlabeled scans.
+    Both methods have the same networks and iterations and see the same labeled patches; `dual` sees unlabeled
+    ones beside them, which about doubles its time.
 
     Args:
         out: folder for phantoms, workspace, runs and the picture.
