@@ -30,6 +30,7 @@ READINGS = [
     {"prototype_term": "none"},
     {"lambda_max": 0.5},
     {"unsup_ramp": "sigmoid", "ramp_fraction": 0.4},
+    {"unsup_ramp": "sigmoid", "unsup_weight": 0.3},
 ]
 
 
@@ -96,6 +97,7 @@ def naive_dual(dual: Any, truth: np.ndarray, count: int, done: float) -> dict[st
     terms["cr"] = cfg.beta * sum(distances) / (len(distances) + 1e-16)
 
     w = 1.0 if cfg.unsup_ramp == "none" else math.exp(-5 * (1 - min(done / cfg.ramp_fraction, 1)) ** 2)
+    w *= cfg.unsup_weight
     t = [float(np.percentile([net.entropy(v) for v in unlabeled], cfg.alpha)) for net in nets]
     eps = 1e-12  # a threshold that is itself a voxel's entropy must not depend on rounding
     low = [{v: net.entropy(v) <= t[k] + eps for v in unlabeled} for k, net in enumerate(nets)]

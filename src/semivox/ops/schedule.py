@@ -26,7 +26,7 @@ def lr_factor(schedule: Literal["step", "poly", "constant"], fraction: float) ->
     done = min(max(fraction, 0.0), 1.0)
     match schedule:
         case "step":
-            return float(0.1 ** floor(done / STEP_EVERY + 1e-9))
+            return float(0.1 ** floor(done / STEP_EVERY))
         case "poly":
             return float((1.0 - done) ** 0.9)
         case "constant":
