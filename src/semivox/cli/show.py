@@ -39,3 +39,12 @@ def show_comparison(summary: dict[str, Any], title: str) -> None:
 def interval_text(value: dict[str, float], *, sign: str = "") -> str:
     """`0.871 [0.850, 0.890]`."""
     return f"{value['mean']:{sign}.3f} [{value['low']:{sign}.3f}, {value['high']:{sign}.3f}]"
+
+
+def verdict(difference: dict[str, float]) -> str:
+    """What a paired difference with its interval says about the unlabeled scans."""
+    if difference["low"] > 0:
+        return "The unlabeled scans bring a clear gain here"
+    if difference["high"] < 0:
+        return "The unlabeled scans do harm here: labels only is clearly better"
+    return "Whether the unlabeled scans bring a gain is not clear here: the interval includes 0"

@@ -80,13 +80,11 @@ def demo(
     fresh: o.Fresh = False,
 ) -> None:
     """Train on phantoms, 4 of 40 labeled, with and without the unlabeled ones; compare on 20 others."""
-    from semivox.cli.show import show_comparison  # noqa: PLC0415
+    from semivox.cli.show import show_comparison, verdict  # noqa: PLC0415
     from semivox.verbs.demo import demo as run  # noqa: PLC0415
     from semivox.verbs.progress import show_progress  # noqa: PLC0415
 
     result = run(out, seed=seed, fresh=fresh, bar=True, progress=show_progress)
     show_comparison(result.summary, "20 phantoms that no training saw; 4 labels of 40")
-    gain = result.summary["difference"]["dual"]
-    verdict = "clear" if gain["low"] > 0 else "not clear (its interval includes 0)"
-    typer.echo(f"The gain from the unlabeled scans is {verdict}, for this seed. Picture: {result.picture}")
+    typer.echo(f"{verdict(result.summary['difference']['dual'])} (one seed). Picture: {result.picture}")
     o.next_command("semivox train -d YOUR_FOLDER --method dual")

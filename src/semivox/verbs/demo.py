@@ -101,7 +101,7 @@ def _draw(cells: list[Cell], dataset: Dataset, picture: Path) -> None:
         found,
         image.spacing_mm,
         scores={name: float(np.asarray(tables[name][case.name]).mean()) for name in found},
-        title=f"{case.name}: the phantom with the median gain",
+        title=f"{case.name} (median gain)",
         class_names=dataset.class_names,
         axes="".join(nib.aff2axcodes(image.affine)),
     )
