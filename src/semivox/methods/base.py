@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from semivox.nets import NetFactory
 from semivox.nets.blocks import Segmenter
+from semivox.ops.ema import update_ema
 
 
 class Batch(NamedTuple):
@@ -108,6 +110,50 @@ def full_precision(image: Tensor) -> AbstractContextManager[None]:
 def probabilities(net: Segmenter, image: Tensor) -> Tensor:
     """Softmax of the network's logits in float32, (B, K, X, Y, Z)."""
     return torch.softmax(net(image).float(), dim=1)
+
+
+class SingleMethod(Method):
+    """A method with one network."""
+
+    class Config(Method.Config):
+        net: str = Field("vnet", description="network, see `semivox.nets.NETS`")
+
+    config: Config
+
+    def build(self, net: NetFactory) -> None:
+        """Create the network."""
+        self.net = net(self.config.net)
+
+    def predict(self, image: Tensor) -> Tensor:
+        """Softmax of the network."""
+        return probabilities(self.net, image)
+
+    def predict_members(self, image: Tensor) -> dict[str, Tensor]:
+        """Softmax of the one network, by its name."""
+        return {self.config.net: self.predict(image)}
+
+
+class TeacherMethod(SingleMethod):
+    """A student and its teacher, the exponential moving average (EMA) of the student's parameters.
+
+    The teacher stays in training mode with the student, as published: its dropout is active and its
+    normalisation uses the statistics of its own batches, which are not averaged. Prediction is the student's.
+    """
+
+    class Config(SingleMethod.Config):
+        ema_decay: float = Field(0.99, ge=0, le=1, description="EMA: share of the teacher that stays")
+
+    config: Config
+
+    def build(self, net: NetFactory) -> None:
+        """Create the student, and the teacher as its copy without gradients."""
+        super().build(net)
+        self.teacher = deepcopy(self.net).requires_grad_(False)
+
+    def after_step(self, step: Step) -> None:
+        """Move the teacher; the first steps average over fewer: decay = min(1 - 1 / (t + 1), ema_decay)."""
+        decay = min(1.0 - 1.0 / (step.iteration + 1), self.config.ema_decay)
+        update_ema(self.teacher, self.net, decay)
 
 
 class PairMethod(Method):

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from pydantic import Field
 from torch import Tensor
 
-from semivox.methods.base import Batch, Method, PairMethod, Step, full_precision, probabilities
-from semivox.nets import NetFactory
+from semivox.methods.base import Batch, PairMethod, SingleMethod, Step, full_precision
 from semivox.nets.blocks import Segmenter
 from semivox.ops.prediction import Prediction
 from semivox.ops.supervised import cross_entropy_dice
@@ -24,33 +22,17 @@ def supervised_loss(net: Segmenter, labeled: Batch) -> Tensor:
         return cross_entropy_dice(prediction.log_probs, prediction.probs, labeled.target)
 
 
-class Supervised(Method):
+class Supervised(SingleMethod):
     """One network on 4 labeled patches a step, cross-entropy + Dice.
 
     Source: the lower bound of all published tables, e.g. Yu et al., MICCAI 2019.
     """
 
-    class Config(Method.Config):
-        net: str = Field("vnet", description="network, see `semivox.nets.NETS`")
-
     batch: ClassVar[tuple[int, int]] = (4, 0)
-    config: Config
-
-    def build(self, net: NetFactory) -> None:
-        """Create the network."""
-        self.net = net(self.config.net)
 
     def losses(self, labeled: Batch, unlabeled: Batch, step: Step) -> dict[str, Tensor]:
         """Compute "sup"; unlabeled patches are ignored."""
         return {"sup": supervised_loss(self.net, labeled)}
-
-    def predict(self, image: Tensor) -> Tensor:
-        """Softmax of the network."""
-        return probabilities(self.net, image)
-
-    def predict_members(self, image: Tensor) -> dict[str, Tensor]:
-        """Softmax of the one network, by its name."""
-        return {self.config.net: self.predict(image)}
 
 
 class SupervisedMatched(Supervised):
