@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from semivox.methods.base import Method
 
 METHODS: dict[str, str] = {
+    "bcp": "semivox.methods.bcp:BCP",
     "dual": "semivox.methods.dual:Dual",
     "supervised": "semivox.methods.supervised:Supervised",
     "supervised_matched": "semivox.methods.supervised:SupervisedMatched",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 @torch.no_grad()
@@ -15,5 +15,21 @@ def update_ema(teacher: nn.Module, student: nn.Module, decay: float) -> None:
         student: gives the new values.
         decay: 0..1; 0 copies the student.
     """
-    old, new = list(teacher.parameters()), list(student.parameters())
+    old: list[Tensor] = list(teacher.parameters())
+    new: list[Tensor] = list(student.parameters())
     torch._foreach_lerp_(old, new, 1.0 - decay)
+
+
+@torch.no_grad()
+def copy_state(teacher: nn.Module, student: nn.Module, *, parameters: bool = True) -> None:
+    """Teacher <- student, buffers (e.g. running statistics) included.
+
+    Args:
+        teacher: of the student's structure.
+        student: gives the new values.
+        parameters: whether to copy parameters too, or buffers only.
+    """
+    if parameters:
+        update_ema(teacher, student, 0.0)
+    for old, new in zip(teacher.buffers(), student.buffers(), strict=True):
+        old.copy_(new)
