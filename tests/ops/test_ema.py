@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from semivox.ops.ema import update_ema
+from semivox.ops.ema import copy_state, update_ema
 
 
 def test_parameters_move_and_buffers_stay() -> None:
@@ -18,3 +18,13 @@ def test_parameters_move_and_buffers_stay() -> None:
     assert teacher.running_mean.item() == 0.0  # type: ignore[union-attr]
     update_ema(teacher, student, 0.0)
     assert torch.equal(teacher.weight, student.weight)
+
+
+def test_copy_state() -> None:
+    teacher, student = nn.BatchNorm1d(1), nn.BatchNorm1d(1)
+    nn.init.constant_(student.weight, 3.0)
+    student.running_mean.fill_(5.0)  # type: ignore[union-attr]
+    copy_state(teacher, student, parameters=False)
+    assert teacher.weight.item() == 1.0 and teacher.running_mean.item() == 5.0  # type: ignore[union-attr]
+    copy_state(teacher, student)
+    assert teacher.weight.item() == 3.0

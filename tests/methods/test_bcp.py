@@ -1,0 +1,199 @@
+"""`bcp`: its two phases, both mixtures against numpy, the teacher, and what each term trains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from semivox.methods import create
+from semivox.methods.base import Batch
+from semivox.methods.bcp import BCP
+from semivox.nets import NetFactory
+from semivox.ops.components import largest_components
+from semivox.ops.mixing import cuboid_mask
+
+Factory = Callable[..., Any]
+SHAPE = (6, 5, 4)
+
+
+def voxelwise(
+    classes: int, *, labeled: int = 4, unlabeled: int = 4, **options: Any
+) -> tuple[BCP, Batch, Batch]:
+    """A `BCP` whose networks are two different 1x1x1 convolutions in float64."""
+    torch.manual_seed(0)
+    method = BCP(BCP.Config.model_validate(options))
+    method.net = nn.Conv3d(2, classes, kernel_size=1).double()
+    method.teacher = nn.Conv3d(2, classes, kernel_size=1).double().requires_grad_(False)
+    with torch.no_grad():
+        method.net.weight *= 3
+        method.teacher.weight *= 3
+        method.teacher.bias[0] += 1.5  # little foreground, in several pieces
+    image = torch.randn(labeled + unlabeled, 2, *SHAPE, dtype=torch.float64)
+    label = torch.randint(0, classes, (labeled, *SHAPE))
+    return method, Batch(image[:labeled], label), Batch(image[labeled:], None)
+
+
+def tiny(classes: int = 3, **options: Any) -> tuple[Any, Batch, Batch]:
+    torch.manual_seed(0)
+    method: Any = create("bcp", options, NetFactory(1, classes, width=2)).train()
+    image = torch.randn(8, 1, 16, 16, 32)
+    label = torch.randint(0, classes, (4, 16, 16, 32))
+    return method, Batch(image[:4], label), Batch(image[4:], None)
+
+
+def softmax(net: nn.Module, image: np.ndarray) -> np.ndarray:
+    """Probabilities (B, K, X, Y, Z) of a 1x1x1 convolution, without torch's softmax."""
+    weight = net.weight.detach().numpy()[:, :, 0, 0, 0]  # type: ignore[operator,union-attr]
+    logits = np.einsum("kc,bcxyz->bkxyz", weight, image) + net.bias.detach().numpy()[:, None, None, None]  # type: ignore
+    powers = np.exp(logits)
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+
+def loss_on(p: np.ndarray, label: np.ndarray, region: np.ndarray) -> float:
+    """(CE + Dice) / 2 over the chosen voxels of each sample."""
+    samples, classes = p.shape[:2]
+    dices = []
+    entropy = 0.0
+    for b in range(samples):
+        truth = label[b][region]
+        for c in range(classes):
+            q = p[b, c][region]
+            dices.append(1 - (2 * q[truth == c].sum() + 1e-5) / (q.sum() + (truth == c).sum() + 1e-5))
+            entropy -= np.log(q[truth == c]).sum()
+    return float(0.5 * (np.mean(dices) + entropy / (samples * region.sum())))
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("alpha", [0.5, 1.0])
+def test_both_mixtures_against_numpy(step: Factory, classes: int, alpha: float) -> None:
+    method, labeled, unlabeled = voxelwise(classes, alpha=alpha)
+    losses = method.losses(labeled, unlabeled, step(5, 10, seed=3))
+    mask = cuboid_mask(SHAPE, 2 / 3, torch.Generator().manual_seed(3)).numpy()
+    image, other, label = labeled.image.numpy(), unlabeled.image.numpy(), labeled.target.numpy()
+    hard = torch.from_numpy(softmax(method.teacher, other).argmax(axis=1))
+    pseudo = largest_components(hard, classes, 26).numpy()
+    assert (pseudo != hard.numpy()).any()
+    first = softmax(method.net, image[:2] * mask + other[:2] * (1 - mask))
+    second = softmax(method.net, other[2:] * mask + image[2:] * (1 - mask))
+    sup = loss_on(first, label[:2], mask) + loss_on(second, label[2:], ~mask)
+    mix = loss_on(first, pseudo[:2], ~mask) + loss_on(second, pseudo[2:], mask)
+    assert losses["sup"].item() == pytest.approx(sup, abs=1e-6)
+    assert losses["mix"].item() == pytest.approx(alpha * mix, abs=1e-6)
+
+
+def test_pretraining_against_numpy(step: Factory) -> None:
+    method, labeled, unlabeled = voxelwise(3)
+    losses = method.losses(labeled, unlabeled, step(0, 10, seed=3))
+    mask = cuboid_mask(SHAPE, 2 / 3, torch.Generator().manual_seed(3)).numpy()
+    image, label = labeled.image.numpy(), labeled.target.numpy()
+    p = softmax(method.net, image[:2] * mask + image[2:] * (1 - mask))
+    expected = loss_on(p, np.where(mask, label[:2], label[2:]), np.ones(SHAPE, dtype=bool))
+    assert losses["sup"].item() == pytest.approx(expected, abs=1e-6)
+    assert losses["mix"].item() == 0
+
+
+def test_pretraining_is_2000_of_17000_iterations(step: Factory) -> None:
+    method, labeled, unlabeled = voxelwise(2)
+    assert method.losses(labeled, unlabeled, step(1999, 17000))["mix"].item() == 0
+    assert method.losses(labeled, unlabeled, step(2000, 17000))["mix"].item() > 0
+    without, labeled, unlabeled = voxelwise(2, pretraining=0)
+    assert without.losses(labeled, unlabeled, step(0, 10))["mix"].item() > 0
+
+
+def test_teacher_becomes_the_students_copy_and_then_its_average(step: Factory) -> None:
+    method, labeled, unlabeled = tiny(pretraining=0.3)
+    optimiser = torch.optim.SGD(method.net.parameters(), lr=0.05)
+
+    def train(iteration: int) -> None:
+        at = step(iteration, 10)
+        optimiser.zero_grad()
+        torch.stack(list(method.losses(labeled, unlabeled, at).values())).sum().backward()
+        optimiser.step()
+        method.after_step(at)
+
+    for iteration in range(3):
+        train(iteration)
+    for name, value in method.teacher.state_dict().items():
+        assert torch.equal(value, method.net.state_dict()[name]), name
+    before = deepcopy(method.teacher.state_dict())
+    train(3)
+    student, teacher = dict(method.net.named_parameters()), dict(method.teacher.named_parameters())
+    for name, value in teacher.items():  # 0.99 from the first step on: no warm-up
+        torch.testing.assert_close(value, 0.99 * before[name] + 0.01 * student[name])
+        assert not value.requires_grad
+    buffers = dict(method.teacher.named_buffers())
+    running = next(name for name in buffers if name.endswith("running_mean"))
+    assert not torch.equal(buffers[running], before[running])  # the teacher's own batches
+    assert not torch.equal(buffers[running], dict(method.net.named_buffers())[running])
+
+
+def test_teacher_in_evaluation_mode(step: Factory) -> None:
+    method, labeled, unlabeled = tiny(teacher_mode="eval", pretraining=0)
+    assert method.net.training and not method.teacher.training
+    first, second = (method.losses(labeled, unlabeled, step(5)) for _ in range(2))
+    method.after_step(step(5))
+    teacher, student = dict(method.teacher.named_buffers()), dict(method.net.named_buffers())
+    assert all(torch.equal(value, student[name]) for name, value in teacher.items())
+    assert first["mix"] != second["mix"]  # the student has dropout
+    assert tiny()[0].teacher.training and not tiny()[0].eval().teacher.training
+
+
+def test_each_patch_meets_another_one(step: Factory) -> None:
+    """Two student and two teacher passes with half of the patches each, as published."""
+    method, labeled, unlabeled = tiny()
+    sizes: list[tuple[str, int]] = []
+    for name in ("net", "teacher"):
+        getattr(method, name).encoder.register_forward_hook(
+            lambda _, inputs, __, name=name: sizes.append((name, len(inputs[0])))
+        )
+    method.losses(labeled, unlabeled, step(5))
+    assert sorted(sizes) == [("net", 2), ("net", 2), ("teacher", 2), ("teacher", 2)]
+
+
+@pytest.mark.parametrize(("labeled", "unlabeled"), [(4, 0), (0, 4), (1, 1), (3, 4), (4, 1), (1, 3), (0, 0)])
+@pytest.mark.parametrize("iteration", [0, 5])
+def test_any_number_of_patches(step: Factory, labeled: int, unlabeled: int, iteration: int) -> None:
+    method, first, second = voxelwise(2, labeled=labeled, unlabeled=unlabeled)
+    losses = method.losses(first, second, step(iteration))
+    torch.stack([loss.float() for loss in losses.values()]).sum().backward()
+    assert (losses["sup"].item() > 0) == (labeled > 0)
+    assert (losses["mix"].item() > 0) == (labeled > 0 and unlabeled > 0 and iteration > 0)
+    assert all(bool(torch.isfinite(loss)) for loss in losses.values())
+
+
+def trained_by(loss: Tensor, method: nn.Module) -> set[str]:
+    parameters = {name: p for name, p in method.named_parameters() if p.requires_grad}
+    found = torch.autograd.grad(loss, list(parameters.values()), retain_graph=True, allow_unused=True)
+    return {name for name, g in zip(parameters, found, strict=True) if g is not None and bool((g != 0).any())}
+
+
+@pytest.mark.parametrize("term", ["sup", "mix"])
+def test_each_term_trains_the_student_only(step: Factory, term: str) -> None:
+    method, labeled, unlabeled = tiny()
+    assert not any(parameter.requires_grad for parameter in method.teacher.parameters())
+    names = trained_by(method.losses(labeled, unlabeled, step(5))[term], method)
+    assert {name.split(".")[1] for name in names} == {"encoder", "decoder", "head"}
+    assert all(name.startswith("net.") for name in names)
+
+
+def test_largest_component_is_an_option(step: Factory) -> None:
+    shares = []
+    for options in ({}, {"largest_component": False}, {"neighbours": 6}):
+        method, labeled, unlabeled = voxelwise(2, **options)
+        method.losses(labeled, unlabeled, at := step(5))
+        shares.append(at.notes["pseudo_foreground"].item())
+    assert shares[1] > shares[0] > shares[2]
+
+
+@pytest.mark.parametrize(
+    "options", [{"pretraining": 1}, {"cuboid": 1}, {"neighbours": 8}, {"alpha": -1}, {"teacher_mode": "off"}]
+)
+def test_values_out_of_range(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError):
+        BCP.Config.model_validate(options)
