@@ -10,6 +10,7 @@ from torch import nn
 
 from semivox.errors import UserError
 from semivox.nets import NETS, NetFactory, build_net
+from semivox.nets.blocks import Conv3x3x3
 from semivox.nets.count import count_macs, count_parameters
 
 SIZES = {  # parameters with batch normalisation, with instance normalisation, MAC for 112x112x80 and 96^3
@@ -181,3 +182,19 @@ def test_factory_overrides() -> None:
     assert factory("vnet").head[-1].out_channels == 3
     assert factory("vnet", num_classes=1).head[-1].out_channels == 1
     assert factory("vnet").norm == "group"
+
+
+@pytest.mark.parametrize("first", [1, 2, 3])
+def test_bfloat16_gradient_of_short_maps(first: int) -> None:
+    """Some CPU kernels give infinite gradients for a first side of 2; ours must agree with float32."""
+    torch.manual_seed(0)
+    conv = Conv3x3x3(16, 16)
+    image, weight = torch.randn(4, 16, first, 3, 3), torch.randn(4, 16, first, 3, 3)
+    found = []
+    for half in (False, True):
+        scrap = torch.full((2_000_000,), float("nan"))  # so that memory read before it is written shows
+        del scrap
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            output = conv(image)
+        found.append(torch.autograd.grad((output.float() * weight).sum(), conv.weight)[0])
+    assert (found[0] - found[1]).norm() < 0.02 * found[0].norm()

@@ -166,13 +166,20 @@ class TrainingModule(pl.LightningModule):
         return Step(iteration=iteration, total=self.config.iterations, generator=generator)
 
 
+def channels_last(image: Tensor) -> Tensor:
+    """Copy (B, C, X, Y, Z) into the channels-last layout, also where C = 1.
+
+    `contiguous` leaves a single channel as it is, as its layout is both; the first convolution then answers
+    in the other layout, and the full-resolution maps are converted again and again.
+    """
+    return image.clone(memory_format=torch.channels_last_3d)
+
+
 def _streams(batch: Mapping[str, Any]) -> tuple[Batch, Batch]:
     """Return the labeled and the unlabeled batch; a stream that is absent has B = 0."""
     some = next(iter(batch.values()))["image"]
     images = {
-        name: batch[name]["image"].contiguous(memory_format=torch.channels_last_3d)
-        if name in batch
-        else some.new_zeros((0, *some.shape[1:]))
+        name: channels_last(batch[name]["image"]) if name in batch else some.new_zeros((0, *some.shape[1:]))
         for name in ("labeled", "unlabeled")
     }
     label = batch["labeled"]["label"] if "labeled" in batch else None

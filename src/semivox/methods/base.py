@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple
@@ -105,6 +106,19 @@ def full_precision(image: Tensor) -> AbstractContextManager[None]:
     """Suspend autocast on the image's device, for loss mathematics in float32."""
     context: AbstractContextManager[None] = torch.autocast(image.device.type, enabled=False)
     return context
+
+
+@contextmanager
+def without_dropout(net: nn.Module) -> Iterator[None]:
+    """Switch dropout off inside the block; normalisation stays in the mode it has."""
+    active = [module for module in net.modules() if isinstance(module, nn.Dropout3d) and module.training]
+    for module in active:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in active:
+            module.training = True
 
 
 def probabilities(net: Segmenter, image: Tensor) -> Tensor:

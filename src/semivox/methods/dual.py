@@ -9,20 +9,20 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from semivox.methods.base import Batch, PairMethod, Step, full_precision
+from semivox.methods.base import Batch, PairMethod, Step, full_precision, without_dropout
 from semivox.ops.consistency import (
     rectified_cross_entropy,
     squared_error,
     squared_error_to_label,
     symmetric_kl,
 )
+from semivox.ops.mixing import cuboid_mask, exchange_masks, paste
 from semivox.ops.prediction import Prediction, widen
 from semivox.ops.prototypes import prototype_terms
-from semivox.ops.pseudo import confident_foreground, foreground_label, joint_label
+from semivox.ops.pseudo import Teaching, confident_foreground, foreground_label, joint_label
 from semivox.ops.reduction import masked_mean, mean
 from semivox.ops.schedule import sigmoid_rampup
-from semivox.ops.supervised import cross_entropy_dice, nll
-from semivox.ops.uncertainty import percentile
+from semivox.ops.supervised import cross_entropy_dice, dice_loss, nll
 
 PROTOTYPE_SIGN = {"repel": -1.0, "attract": 1.0, "none": 0.0}
 
@@ -74,20 +74,32 @@ class Dual(PairMethod):
             "none", description="weight of CPS, EFS and UE: 1 from the start, or ramped up"
         )
         unsup_weight: float = Field(1.0, ge=0, description="final weight of CPS, EFS and UE; the paper has 1")
-        ramp_fraction: float = Field(1.0, gt=0, le=1, description="share of the run that this ramp takes")
+        warmup_fraction: float = Field(
+            0.0, ge=0, lt=1, description="share of the run that learns from the labels only, at its beginning"
+        )
+        ramp_fraction: float = Field(
+            1.0, gt=0, le=1, description="share of the run that the ramp takes, after the warm-up"
+        )
+        pseudo_dice: bool = Field(False, description="CPS, EFS: Dice beside the cross-entropy")
+        mix: Literal["none", "paste"] = Field(
+            "none",
+            description="paste: exchange a cuboid between unlabeled and labeled patches; pseudo-labels are"
+            " those of the patches before, and the truth where it is known",
+        )
+        mix_cuboid: float = Field(2 / 3, gt=0, lt=1, description="side of that cuboid / side of the patch")
 
     config: Config
 
     def losses(self, labeled: Batch, unlabeled: Batch, step: Step) -> dict[str, Tensor]:
         """Eq. 1: L = L_sup + lambda(t) L_PGL + w(t) (L_CCE + L_UE), with L_CCE = L_CPS + L_EFS."""
-        cfg, count = self.config, len(labeled.image)
-        ramp = 1.0 if cfg.unsup_ramp == "none" else sigmoid_rampup(step.fraction / cfg.ramp_fraction)
-        weight = cfg.unsup_weight * ramp
-        weight_pgl = cfg.lambda_max * sigmoid_rampup(step.fraction)
-        step.note("weight_unsup", weight)
-        step.note("weight_pgl", weight_pgl)
-
-        images = torch.cat([labeled.image, unlabeled.image])
+        cfg = self.config
+        weight, weight_pgl = self._weights(step)
+        if step.fraction < cfg.warmup_fraction:
+            labeled, unlabeled = self._labels_only(labeled, unlabeled, step)
+        count = len(labeled.image)
+        images, taught = torch.cat([labeled.image, unlabeled.image]), None
+        if cfg.mix == "paste" and count and len(unlabeled.image):
+            images, taught = self._mixtures(labeled, unlabeled, step)
         features_a, features_b = self.net_a.features(images), self.net_b.features(images)
         logits_a, logits_b = self.net_a.head(features_a), self.net_b.head(features_b)
 
@@ -99,26 +111,63 @@ class Dual(PairMethod):
             if cfg.cr:  # Eq. 2, 4-6
                 terms["cr"] = cfg.beta * self._cr(a[:count], b[:count], labeled.target, step)
             if cfg.ue:  # Eq. 13-15, on the whole batch
-                terms["ue"] = weight * (
-                    rectified_cross_entropy(a, b, cfg.temperature)
-                    + rectified_cross_entropy(b, a, cfg.temperature)
-                )
+                terms["ue"] = weight * self._ue(a, b, count, taught)
 
             a, b, features_a, features_b = a[count:], b[count:], features_a[count:], features_b[count:]
-            entropy_a, entropy_b = a.entropy(), b.entropy()
-            threshold_a, threshold_b = percentile(entropy_a, cfg.alpha), percentile(entropy_b, cfg.alpha)
-            step.note("threshold_a", threshold_a)
-            step.note("threshold_b", threshold_b)
-            low_a, low_b = entropy_a <= threshold_a, entropy_b <= threshold_b
-            reliable = (a.label == b.label) & low_a & low_b
+            from_a, from_b = taught or (Teaching.of(a, cfg.alpha), Teaching.of(b, cfg.alpha))
+            step.note("threshold_a", from_a.threshold)
+            step.note("threshold_b", from_b.threshold)
+            agree = from_a.prediction.label == from_b.prediction.label
+            reliable = agree & from_a.low & from_b.low
             if cfg.cps:
-                terms["cps"] = weight * self._cps(a, b, reliable)
+                terms["cps"] = weight * self._cps(a, b, from_a, from_b, reliable)
             if cfg.efs:
-                target = joint_label(a.label, b.label, entropy_a, entropy_b, cfg.efs_target)
-                terms["efs"] = weight * self._efs(a, b, target, low_a | low_b, step)
+                terms["efs"] = weight * self._efs(a, b, from_a, from_b, step)
             if cfg.pgl:
-                terms["pgl"] = weight_pgl * self._pgl(((a, features_a), (b, features_b)), reliable, step)
+                terms["pgl"] = weight_pgl * self._pgl(
+                    ((from_a, features_a), (from_b, features_b)), reliable, step
+                )
         return terms
+
+    def _weights(self, step: Step) -> tuple[float, float]:
+        """w(t) and lambda(t)."""
+        cfg = self.config
+        after = step.fraction - cfg.warmup_fraction
+        ramp = 1.0 if cfg.unsup_ramp == "none" else sigmoid_rampup(after / cfg.ramp_fraction)
+        weight = cfg.unsup_weight * ramp
+        weight_pgl = cfg.lambda_max * sigmoid_rampup(step.fraction)
+        step.note("weight_unsup", weight)
+        step.note("weight_pgl", weight_pgl)
+        return weight, weight_pgl
+
+    def _labels_only(self, labeled: Batch, unlabeled: Batch, step: Step) -> tuple[Batch, Batch]:
+        """Take no unlabeled patches; with `mix`, mixtures of labeled ones stand beside those themselves."""
+        nothing = Batch(unlabeled.image[:0], None)
+        if self.config.mix == "none" or not len(labeled.image):
+            return labeled, nothing
+        mask = cuboid_mask(labeled.image.shape[2:], self.config.mix_cuboid, step.generator)
+        image, label = labeled.image, labeled.target
+        mixed = paste(image, image.roll(1, dims=0), mask)
+        mixed_label = paste(label, label.roll(1, dims=0), mask)
+        return Batch(torch.cat([image, mixed]), torch.cat([label, mixed_label])), nothing
+
+    def _mixtures(
+        self, labeled: Batch, unlabeled: Batch, step: Step
+    ) -> tuple[Tensor, tuple[Teaching, Teaching]]:
+        """Images of the step, the unlabeled ones mixed with labeled ones, and what A and B teach there."""
+        count = len(unlabeled.image)
+        partner = torch.arange(count, device=unlabeled.image.device) % len(labeled.image)
+        mask = cuboid_mask(unlabeled.image.shape[2:], self.config.mix_cuboid, step.generator)
+        known = exchange_masks(count, mask)
+        mixed = torch.where(known.unsqueeze(1), labeled.image[partner], unlabeled.image)
+        truth = labeled.target[partner]
+        taught = []
+        for net in (self.net_a, self.net_b):
+            with torch.no_grad(), without_dropout(net):
+                logits = net(unlabeled.image)
+            with full_precision(mixed):
+                taught.append(Teaching.of(Prediction.of(logits), self.config.alpha, truth, known))
+        return torch.cat([labeled.image, mixed]), (taught[0], taught[1])
 
     def _cr(self, a: Prediction, b: Prediction, label: Tensor, step: Step) -> Tensor:
         """Eq. 4-6: mean distance over M, the voxels where A and B confidently disagree."""
@@ -137,30 +186,65 @@ class Dual(PairMethod):
         step.note("cr_share", mean(mask))
         return masked_mean(distance, mask)
 
-    def _cps(self, a: Prediction, b: Prediction, reliable: Tensor) -> Tensor:
-        """Eq. 7-8: CE(z_A, label of B) + CE(z_B, label of A)."""
-        label_a = foreground_label(a.probs, self.config.tau_p)
-        label_b = foreground_label(b.probs, self.config.tau_p)
-        loss = nll(a.log_probs, label_b) + nll(b.log_probs, label_a)
-        return masked_mean(loss, reliable) if self.config.exclude_uncertain else mean(loss)
+    def _ue(
+        self, a: Prediction, b: Prediction, count: int, taught: tuple[Teaching, Teaching] | None
+    ) -> Tensor:
+        """Eq. 13-15: each learns the other's distribution, less where they differ."""
+        teacher_a, teacher_b = a, b
+        if taught is not None:
+            teacher_a, teacher_b = (
+                a[:count].joined(taught[0].prediction),
+                b[:count].joined(taught[1].prediction),
+            )
+        temperature = self.config.temperature
+        return rectified_cross_entropy(a, teacher_b, temperature) + rectified_cross_entropy(
+            b, teacher_a, temperature
+        )
 
-    def _efs(self, a: Prediction, b: Prediction, target: Tensor, valid: Tensor, step: Step) -> Tensor:
-        """Eq. 9-11: both learn the joint label, but not where both have an entropy above their threshold."""
+    def _cps(
+        self, a: Prediction, b: Prediction, from_a: Teaching, from_b: Teaching, reliable: Tensor
+    ) -> Tensor:
+        """Eq. 7-8: CE(z_A, label of B) + CE(z_B, label of A)."""
+        cfg = self.config
+        label_a = foreground_label(from_a.prediction.probs, cfg.tau_p)
+        label_b = foreground_label(from_b.prediction.probs, cfg.tau_p)
+        return self._pseudo_loss(a, label_b, reliable if cfg.exclude_uncertain else None) + self._pseudo_loss(
+            b, label_a, reliable if cfg.exclude_uncertain else None
+        )
+
+    def _efs(self, a: Prediction, b: Prediction, from_a: Teaching, from_b: Teaching, step: Step) -> Tensor:
+        """Eq. 9-12: both learn one label wherever either is certain."""
+        valid = from_a.low | from_b.low
+        target = joint_label(
+            from_a.prediction.label,
+            from_b.prediction.label,
+            from_a.entropy,
+            from_b.entropy,
+            self.config.efs_target,
+        )
         step.note("efs_valid_share", mean(valid))
-        loss = masked_mean(nll(a.log_probs, target) + nll(b.log_probs, target), valid)
+        loss = self._pseudo_loss(a, target, valid) + self._pseudo_loss(b, target, valid)
         if self.config.efs_normalise == "total":
             loss = loss * valid.numel() / valid.sum().clamp_min(1)
         return loss
 
-    def _pgl(self, networks: Sequence[tuple[Prediction, Tensor]], reliable: Tensor, step: Step) -> Tensor:
+    def _pseudo_loss(self, student: Prediction, label: Tensor, valid: Tensor | None) -> Tensor:
+        """Cross-entropy (and Dice, if asked for) against a pseudo-label, on the valid voxels."""
+        losses = nll(student.log_probs, label)
+        loss = mean(losses) if valid is None else masked_mean(losses, valid)
+        if self.config.pseudo_dice and len(label):
+            loss = loss + dice_loss(student.probs, label, mask=valid)
+        return loss
+
+    def _pgl(self, networks: Sequence[tuple[Teaching, Tensor]], reliable: Tensor, step: Step) -> Tensor:
         """Eq. 16-20: uncertain features are pulled to the prototype of their class, prototypes apart."""
         total = torch.zeros((), device=reliable.device)
         for name, (own, features) in zip("ab", networks, strict=True):
             terms = prototype_terms(
                 widen(features).flatten(2),
-                own.label.flatten(1),
+                own.prediction.label.flatten(1),
                 reliable.flatten(1),
-                num_classes=own.num_classes,
+                num_classes=own.prediction.num_classes,
                 fraction=self.config.pull_fraction,
                 generator=step.generator,
             )

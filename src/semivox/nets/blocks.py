@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import gcd, prod
 
+import torch
 from torch import Tensor, nn
 
 from semivox.errors import UserError
@@ -28,6 +29,25 @@ def norm_layer(norm: str, channels: int) -> nn.Module:
     raise UserError(f"Unknown normalisation layer: {norm}", found=norm, expected="one of " + ", ".join(NORMS))
 
 
+class Conv3x3x3(nn.Conv3d):
+    """3x3x3 convolution, padding 1.
+
+    On a CPU, where the first side of the input is 2 voxels, it computes in float32: oneDNN's bfloat16 gradient
+    of the weights is wrong there, up to infinity and NaN (seen with PyTorch 2.13.0 and AVX512-BF16;
+    `tests/nets/test_nets.py` compares the two).
+    """
+
+    def __init__(self, inputs: int, channels: int, *, stride: int = 1, bias: bool = True) -> None:
+        super().__init__(inputs, channels, kernel_size=3, stride=stride, padding=1, bias=bias)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(B, inputs, X, Y, Z) -> (B, channels, X / stride, ...)."""
+        if input.device.type == "cpu" and input.shape[2] == 2:
+            with torch.autocast("cpu", enabled=False):
+                return super().forward(input.float()).to(input.dtype)
+        return super().forward(input)
+
+
 class Stage(nn.Sequential):
     """`repeats` times conv 3x3x3, norm, ReLU: (B, inputs, X, Y, Z) -> (B, channels, X, Y, Z)."""
 
@@ -35,7 +55,7 @@ class Stage(nn.Sequential):
         layers: list[nn.Module] = []
         for index in range(repeats):
             layers += [
-                nn.Conv3d(inputs if index == 0 else channels, channels, kernel_size=3, padding=1),
+                Conv3x3x3(inputs if index == 0 else channels, channels),
                 norm_layer(norm, channels),
                 nn.ReLU(inplace=True),
             ]

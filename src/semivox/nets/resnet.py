@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from semivox.nets.blocks import Encoder, Segmenter, norm_layer
+from semivox.nets.blocks import Conv3x3x3, Encoder, Segmenter, norm_layer
 
 
 class BasicBlock(nn.Module):
@@ -20,10 +20,10 @@ class BasicBlock(nn.Module):
     def __init__(self, inputs: int, channels: int, stride: int, norm: str) -> None:
         super().__init__()
         self.residual = nn.Sequential(
-            nn.Conv3d(inputs, channels, kernel_size=3, stride=stride, padding=1, bias=False),
+            Conv3x3x3(inputs, channels, stride=stride, bias=False),
             norm_layer(norm, channels),
             nn.ReLU(inplace=True),
-            nn.Conv3d(channels, channels, kernel_size=3, padding=1, bias=False),
+            Conv3x3x3(channels, channels, bias=False),
             norm_layer(norm, channels),
         )
         self.shortcut: nn.Module = nn.Identity()

@@ -30,6 +30,12 @@ def cuboid_mask(shape: Sequence[int], share: float, generator: torch.Generator) 
     return ~mask
 
 
+def exchange_masks(count: int, mask: Tensor) -> Tensor:
+    """`mask` for even samples, its complement for odd ones: (count, X, Y, Z) boolean from (X, Y, Z)."""
+    odd = torch.arange(count, device=mask.device).view(-1, 1, 1, 1) % 2 == 1
+    return mask ^ odd
+
+
 def paste(outer: Tensor, inner: Tensor, mask: Tensor) -> Tensor:
     """`outer` where the mask (X, Y, Z) holds, `inner` elsewhere; both (B, ..., X, Y, Z)."""
     return torch.where(mask, outer, inner)

@@ -8,6 +8,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
+_CERTAIN = 30.0
+
 
 def widen(values: Tensor) -> Tensor:
     """Convert half precision to float32; float32 and float64 stay."""
@@ -26,6 +28,12 @@ def most_probable(probs: Tensor) -> tuple[Tensor, Tensor]:
         index = torch.where(better, position, index)
         best = torch.maximum(best, probs[:, position])
     return best, index
+
+
+def certain_logits(label: Tensor, num_classes: int) -> Tensor:
+    """Logits (B, K, ...) float32 of a known label (B, ...): its probability is 1 to float precision."""
+    classes = torch.arange(num_classes, device=label.device).view(1, -1, *(1,) * (label.ndim - 1))
+    return _CERTAIN * (label.unsqueeze(1) == classes)
 
 
 @dataclass(frozen=True)
@@ -56,6 +64,15 @@ class Prediction:
         return type(self)(
             self.log_probs[samples], self.probs[samples], self.confidence[samples], self.label[samples]
         )
+
+    def joined(self, other: Self) -> Self:
+        """These samples, then those of `other`."""
+        pairs = zip(vars(self).values(), vars(other).values(), strict=True)
+        return type(self)(*(torch.cat(pair) for pair in pairs))
+
+    def detach(self) -> Self:
+        """The same values without gradient."""
+        return type(self)(self.log_probs.detach(), self.probs.detach(), self.confidence, self.label)
 
     @property
     def num_classes(self) -> int:

@@ -2,12 +2,52 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, Self
 
 import torch
 from torch import Tensor
 
-from semivox.ops.prediction import Prediction, most_probable
+from semivox.ops.prediction import Prediction, certain_logits, most_probable
+from semivox.ops.uncertainty import percentile
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """What one network says about unlabeled patches, and where it is sure of it; without gradient.
+
+    Args:
+        prediction: of the patches that are taught.
+        entropy: of it, (B, X, Y, Z), nats.
+        threshold: percentile of the entropy over all unlabeled voxels, a scalar.
+        low: entropy <= threshold, boolean (B, X, Y, Z).
+    """
+
+    prediction: Prediction
+    entropy: Tensor
+    threshold: Tensor
+    low: Tensor
+
+    @classmethod
+    def of(
+        cls, prediction: Prediction, alpha: float, truth: Tensor | None = None, known: Tensor | None = None
+    ) -> Self:
+        """Measure the entropy, and then put the truth where it is known.
+
+        Args:
+            prediction: of whole unlabeled patches.
+            alpha: percentile, 0..100.
+            truth: class indices (B, X, Y, Z), if there are any to put in.
+            known: where, boolean (B, X, Y, Z).
+        """
+        prediction = prediction.detach()
+        entropy = prediction.entropy()
+        threshold = percentile(entropy, alpha)
+        if truth is not None and known is not None:
+            certain = certain_logits(truth, prediction.num_classes)
+            prediction = Prediction.of(torch.where(known.unsqueeze(1), certain, prediction.log_probs))
+            entropy = torch.where(known, 0.0, entropy)
+        return cls(prediction, entropy, threshold, entropy <= threshold)
 
 
 @torch.no_grad()

@@ -32,7 +32,14 @@ def cross_entropy(log_probs: Tensor, label: Tensor) -> Tensor:
     return mean(nll(log_probs, label))
 
 
-def dice_loss(probs: Tensor, label: Tensor, *, background: bool = False, smooth: float = 1e-5) -> Tensor:
+def dice_loss(
+    probs: Tensor,
+    label: Tensor,
+    *,
+    mask: Tensor | None = None,
+    background: bool = False,
+    smooth: float = 1e-5,
+) -> Tensor:
     """Soft Dice loss with squared denominator: 1 - (2 sum p y + e) / (sum p^2 + sum y^2 + e).
 
     The sums run over batch and voxels together; the loss is averaged over classes. An empty batch gives 0.
@@ -40,12 +47,15 @@ def dice_loss(probs: Tensor, label: Tensor, *, background: bool = False, smooth:
     Args:
         probs: (B, K, X, Y, Z) in 0..1.
         label: class indices (B, X, Y, Z).
+        mask: boolean (B, X, Y, Z), the voxels that count; None: all.
         background: whether class 0 takes part in the average.
         smooth: e.
     """
     losses = []
     for index in range(0 if background else 1, probs.shape[1]):
         p, inside = probs[:, index], label == index
+        if mask is not None:
+            p, inside = p * mask, inside & mask
         overlap = (p * inside).sum()
         size = p.square().sum() + inside.sum()
         losses.append(1.0 - (2.0 * overlap + smooth) / (size + smooth))
