@@ -32,7 +32,7 @@ def norm_layer(norm: str, channels: int) -> nn.Module:
 class Conv3x3x3(nn.Conv3d):
     """3x3x3 convolution, padding 1.
 
-    On a CPU, where the first side of the input is 2 voxels, it computes in float32: oneDNN's bfloat16 gradient
+    On a CPU, where the input's first side is 2 voxels, it computes in float32: oneDNN's bfloat16 gradient
     of the weights is wrong there, up to infinity and NaN (seen with PyTorch 2.13.0 and AVX512-BF16;
     `tests/nets/test_nets.py` compares the two).
     """
