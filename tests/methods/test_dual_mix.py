@@ -1,0 +1,171 @@
+"""`dual` beyond the paper: warm-up on labels, Dice against pseudo-labels, mixtures of both kinds of patches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from semivox.methods import create
+from semivox.methods.base import Batch, Step
+from semivox.methods.dual import Dual
+from semivox.nets import NetFactory
+
+Factory = Callable[..., Any]
+SHAPE = (16, 16, 32)
+CLASSES = 3
+
+
+class Recorded(torch.nn.Module):
+    """Logits that are a fixed function of the image; remembers what it was given."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.weight = torch.nn.Parameter(torch.randn(CLASSES, generator=generator).double())
+        self.bias = torch.nn.Parameter(torch.randn(CLASSES, generator=generator).double())
+        self.seen: list[Tensor] = []
+
+    def features(self, image: Tensor) -> Tensor:
+        self.seen.append(image.detach().clone())
+        return image.double().expand(-1, 4, -1, -1, -1)
+
+    def head(self, features: Tensor) -> Tensor:
+        return torch.einsum("bxyz,k->bkxyz", features[:, 0], self.weight) + self.bias.view(1, -1, 1, 1, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.head(self.features(image))
+
+
+def make(**options: object) -> tuple[Dual, Batch, Batch]:
+    dual = Dual(Dual.Config.model_validate(options))
+    dual.net_a, dual.net_b = Recorded(1), Recorded(2)  # type: ignore[assignment]
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randn(4, 1, *SHAPE, generator=generator)
+    label = torch.randint(0, CLASSES, (2, *SHAPE), generator=generator)
+    return dual, Batch(image[:2], label), Batch(image[2:], None)
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    e = np.exp(logits - logits.max(0, keepdims=True))
+    return e / e.sum(0, keepdims=True)
+
+
+def naive_probs(images: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    return np.stack([softmax(weight[:, None, None, None] * x[0] + bias[:, None, None, None]) for x in images])
+
+
+def test_warm_up_sees_labels_only(step: Callable[..., Step]) -> None:
+    dual, labeled, unlabeled = make(warmup_fraction=0.5)
+    losses = dual.losses(labeled, unlabeled, step(4, 10))
+    assert all(losses[name].item() == 0 for name in ("cps", "efs", "pgl"))
+    assert torch.equal(dual.net_a.seen[0], labeled.image) and len(dual.net_a.seen) == 1  # type: ignore[union-attr,arg-type]
+    after = dual.losses(labeled, unlabeled, step(5, 10))
+    assert all(after[name].item() != 0 for name in ("cps", "efs"))
+
+
+def test_ramp_begins_after_the_warm_up(step: Callable[..., Step]) -> None:
+    options = {"unsup_ramp": "sigmoid", "ramp_fraction": 0.5, "unsup_weight": 0.8}
+    dual, labeled, unlabeled = make(warmup_fraction=0.4, **options)
+    for iteration, expected in ((4, 0.8 * np.exp(-5)), (9, 0.8)):
+        at = step(iteration, 10)
+        dual.losses(labeled, unlabeled, at)
+        assert at.notes["weight_unsup"].item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_warm_up_with_mixtures_takes_pasted_labeled_patches(step: Callable[..., Step]) -> None:
+    dual, labeled, unlabeled = make(warmup_fraction=0.5, mix="paste")
+    dual.losses(labeled, unlabeled, step(0, 10))
+    seen = dual.net_a.seen[0]  # type: ignore[index]
+    assert torch.equal(seen[:2], labeled.image)
+    first, second = labeled.image
+    assert torch.equal(seen[2] + seen[3], first + second) and not torch.equal(seen[2], first)
+    assert all(bool(((seen[i] == first) | (seen[i] == second)).all()) for i in (2, 3))
+
+
+@pytest.mark.parametrize("pseudo_dice", [False, True])
+def test_terms_on_mixtures_equal_a_naive_computation(step: Callable[..., Step], pseudo_dice: bool) -> None:
+    """The truth stands where a labeled patch was pasted, the network's word on the whole patch elsewhere."""
+    dual, labeled, unlabeled = make(mix="paste", pseudo_dice=pseudo_dice, tau_p=0.4, alpha=60)
+    losses = dual.losses(labeled, unlabeled, step(5, 10))
+    whole, batch = (dual.net_a.seen[index].double().numpy() for index in (0, 1))  # type: ignore[index]
+    assert np.array_equal(whole, unlabeled.image.double().numpy())
+    truth = labeled.target.numpy()
+    known = batch[2:, 0] == labeled.image.double().numpy()[:, 0]
+    assert not np.any(known[0] & known[1]) and np.all(known[0] | known[1])
+    assert min(known[0].sum(), known[1].sum()) == 10 * 10 * 21
+
+    weights = [(net.weight.detach().numpy(), net.bias.detach().numpy()) for net in (dual.net_a, dual.net_b)]
+    cps, efs = 0.0, 0.0
+    said, entropies, thresholds, students = [], [], [], []
+    for weight, bias in weights:
+        raw = np.stack(
+            [softmax(weight[:, None, None, None] * w[0] + bias[:, None, None, None]) for w in whole]
+        )
+        entropy = -(raw * np.log(raw)).sum(1)
+        thresholds.append(np.percentile(entropy, 60))
+        onehot = np.moveaxis(np.eye(CLASSES)[truth], -1, 1)
+        said.append(np.where(known[:, None], onehot, raw))
+        entropies.append(np.where(known, 0.0, entropy))
+        students.append(
+            np.stack(
+                [softmax(weight[:, None, None, None] * w[0] + bias[:, None, None, None]) for w in batch[2:]]
+            )
+        )
+    valid = (entropies[0] <= thresholds[0]) | (entropies[1] <= thresholds[1])
+    labels = [probs.argmax(1) for probs in said]
+    surer = np.where(entropies[0] <= entropies[1], labels[0], labels[1])
+    both = (labels[0] > 0) & (labels[1] > 0)
+    target = np.where(both, surer, np.maximum(labels[0], labels[1]))
+    for student, other in ((0, 1), (1, 0)):
+        foreground = said[other][:, 1:]
+        taught = np.where(foreground.max(1) > 0.4, foreground.argmax(1) + 1, 0)
+        cps += naive(students[student], taught, np.ones_like(known), pseudo_dice)
+        efs += naive(students[student], target, valid, pseudo_dice)
+    assert losses["cps"].item() == pytest.approx(cps, rel=1e-5)
+    assert losses["efs"].item() == pytest.approx(efs * valid.size / valid.sum(), rel=1e-5)
+
+
+def naive(probs: np.ndarray, label: np.ndarray, valid: np.ndarray, dice: bool) -> float:
+    picked = np.take_along_axis(probs, label[:, None], 1)[:, 0]
+    loss = -np.log(picked)[valid].mean()
+    if dice:
+        parts = []
+        for index in range(1, CLASSES):
+            p, y = probs[:, index][valid], (label == index)[valid]
+            parts.append(1 - (2 * (p * y).sum() + 1e-5) / ((p**2).sum() + y.sum() + 1e-5))
+        loss += np.mean(parts)
+    return float(loss)
+
+
+def test_teaching_carries_no_gradient(step: Callable[..., Step]) -> None:
+    dual, labeled, unlabeled = make(mix="paste")
+    _, taught = dual._mixtures(labeled, unlabeled, step(5, 10))
+    for teaching in taught:
+        values = (*vars(teaching.prediction).values(), teaching.entropy, teaching.threshold)
+        assert not any(value.requires_grad for value in values)
+    losses = dual.losses(labeled, unlabeled, step(5, 10))
+    for name in ("cps", "efs", "ue"):
+        found = torch.autograd.grad(losses[name], list(dual.parameters()), retain_graph=True)
+        assert all(gradient.abs().sum() > 0 for gradient in found)
+
+
+@pytest.mark.parametrize(("labeled", "unlabeled"), [(2, 2), (1, 3), (2, 0), (0, 2)])
+@pytest.mark.parametrize("iteration", [0, 9])
+def test_real_networks_with_everything_on(
+    step: Callable[..., Step], labeled: int, unlabeled: int, iteration: int
+) -> None:
+    torch.manual_seed(0)
+    options = {"mix": "paste", "pseudo_dice": True, "warmup_fraction": 0.5}
+    method = create("dual", options, NetFactory(1, 2, width=2))
+    image = torch.randn(labeled + unlabeled, 1, 32, 16, 16)
+    label = torch.randint(0, 2, (labeled, 32, 16, 16)) if labeled else None
+    losses = method.losses(Batch(image[:labeled], label), Batch(image[labeled:], None), step(iteration, 10))
+    assert all(bool(torch.isfinite(loss)) for loss in losses.values())
+    torch.stack(list(losses.values())).sum().backward()
+    assert all(bool(torch.isfinite(p.grad).all()) for p in method.parameters() if p.grad is not None)
+    assert all(module.training for module in method.modules())
