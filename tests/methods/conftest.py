@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from semivox.methods.base import Batch, Step
+from semivox.methods.base import Batch, PairMethod, Step
 from semivox.methods.dual import Dual
 
 SHAPE = (4, 3, 2)
@@ -27,6 +29,9 @@ class Fixed(nn.Module):
     def head(self, features: Tensor) -> Tensor:
         return self.logit_map
 
+    def forward(self, image: Tensor) -> Tensor:
+        return self.logit_map
+
 
 def make_step(iteration: int = 0, total: int = 10, seed: int = 0) -> Step:
     return Step(iteration, total, torch.Generator().manual_seed(seed))
@@ -38,10 +43,11 @@ def step() -> Callable[..., Step]:
 
 
 @pytest.fixture
-def fixed_dual() -> Callable[..., tuple[Dual, Batch, Batch]]:
-    """Build a `Dual` of two `Fixed` networks in float64, and its batches."""
+def fixed_pair() -> Callable[..., tuple[Any, Batch, Batch]]:
+    """Build a `PairMethod` of two `Fixed` networks in float64, and its batches."""
 
     def make(
+        kind: type[PairMethod],
         classes: int = 2,
         *,
         labeled: int = 2,
@@ -49,19 +55,26 @@ def fixed_dual() -> Callable[..., tuple[Dual, Batch, Batch]]:
         seed: int = 0,
         gain: float = 2.0,
         **options: object,
-    ) -> tuple[Dual, Batch, Batch]:
+    ) -> tuple[Any, Batch, Batch]:
         generator = torch.Generator().manual_seed(seed)
         count = labeled + unlabeled
 
         def normal(channels: int) -> Tensor:
             return torch.randn(count, channels, *SHAPE, generator=generator, dtype=torch.float64)
 
-        dual = Dual(Dual.Config.model_validate(options))
+        method: Any = kind(kind.Config.model_validate(options))
         common = normal(classes)  # both lean the same way, so that there is agreement as well as disagreement
-        dual.net_a = Fixed(normal(5), gain * (0.7 * common + 0.5 * normal(classes)))
-        dual.net_b = Fixed(normal(5), gain * (0.7 * common + 0.5 * normal(classes)))
+        method.net_a = Fixed(normal(5), gain * (0.7 * common + 0.5 * normal(classes)))
+        method.net_b = Fixed(normal(5), gain * (0.7 * common + 0.5 * normal(classes)))
         image = torch.zeros(count, 1, *SHAPE)
         label = torch.randint(0, classes, (labeled, *SHAPE), generator=generator)
-        return dual, Batch(image[:labeled], label), Batch(image[labeled:], None)
+        return method, Batch(image[:labeled], label), Batch(image[labeled:], None)
 
     return make
+
+
+@pytest.fixture
+def fixed_dual(
+    fixed_pair: Callable[..., tuple[Any, Batch, Batch]],
+) -> Callable[..., tuple[Dual, Batch, Batch]]:
+    return partial(fixed_pair, Dual)

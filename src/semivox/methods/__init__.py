@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 METHODS: dict[str, str] = {
     "bcp": "semivox.methods.bcp:BCP",
     "dual": "semivox.methods.dual:Dual",
+    "luseg": "semivox.methods.luseg:LUSEG",
+    "mcf": "semivox.methods.mcf:MCF",
+    "ss_net": "semivox.methods.ss_net:SSNet",
     "supervised": "semivox.methods.supervised:Supervised",
     "supervised_matched": "semivox.methods.supervised:SupervisedMatched",
     "supervised_pair": "semivox.methods.supervised:SupervisedPair",

@@ -47,3 +47,8 @@ def rectified_cross_entropy(student: Prediction, teacher: Prediction, temperatur
     log_q = torch.log_softmax(teacher.log_probs.detach() / temperature, dim=1)
     divergence = kl_divergence(log_q, student.log_probs)
     return mean(torch.exp(-divergence) * nll(student.log_probs, teacher.label)) + mean(divergence)
+
+
+def sharpen(log_probs: Tensor, temperature: float) -> Tensor:
+    """softmax(log p / T), (B, K, X, Y, Z); for two classes p^(1/T) / (p^(1/T) + (1 - p)^(1/T)) of each."""
+    return torch.softmax(log_probs / temperature, dim=1)

@@ -121,6 +121,7 @@ def prototype_terms(
     num_classes: int,
     fraction: float,
     generator: torch.Generator,
+    query_label: Tensor | None = None,
 ) -> PrototypeTerms:
     """Make prototypes of the reliable voxels and measure how far some of the others are from theirs.
 
@@ -128,19 +129,20 @@ def prototype_terms(
 
     Args:
         features: (B, D, N).
-        label: predicted class of each voxel, (B, N) int64.
+        label: class of each voxel, (B, N) int64.
         reliable: (B, N) boolean.
         num_classes: K, background included.
         fraction: of the voxels that are not reliable, see `draw`.
         generator: on the same device.
+        query_label: class of the other voxels, where that is not `label`, (B, N) int64.
     """
-    classes, sure = onehot(label, num_classes), reliable.unsqueeze(1)
-    members = classes & sure
+    sure, others = reliable.unsqueeze(1), label if query_label is None else query_label
+    members = onehot(label, num_classes) & sure
     sizes = members.sum(dim=(0, 2))
     scale = inverse_norm(features)
     prototypes = class_prototypes(features, scale, members)
-    distances = distances_to_own(features, scale, prototypes.detach(), label)
-    chosen = draw(classes & ~sure, fraction, generator)
+    distances = distances_to_own(features, scale, prototypes.detach(), others)
+    chosen = draw(onehot(others, num_classes) & ~sure, fraction, generator)
     return PrototypeTerms(
         pull(distances, chosen, sizes > 0), mean_pair_distance(prototypes, sizes > 0), sizes
     )

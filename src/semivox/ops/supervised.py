@@ -38,9 +38,10 @@ def dice_loss(
     *,
     mask: Tensor | None = None,
     background: bool = False,
+    squared: bool = True,
     smooth: float = 1e-5,
 ) -> Tensor:
-    """Soft Dice loss with squared denominator: 1 - (2 sum p y + e) / (sum p^2 + sum y^2 + e).
+    """Soft Dice loss: 1 - (2 sum p y + e) / (sum p^2 + sum y^2 + e), or with sum p for sum p^2.
 
     The sums run over batch and voxels together; the loss is averaged over classes. An empty batch gives 0.
 
@@ -49,6 +50,7 @@ def dice_loss(
         label: class indices (B, X, Y, Z).
         mask: boolean (B, X, Y, Z), the voxels that count; None: all.
         background: whether class 0 takes part in the average.
+        squared: whether probabilities are squared in the denominator; published methods differ in it.
         smooth: e.
     """
     losses = []
@@ -57,7 +59,7 @@ def dice_loss(
         if mask is not None:
             p, inside = p * mask, inside & mask
         overlap = (p * inside).sum()
-        size = p.square().sum() + inside.sum()
+        size = (p.square() if squared else p).sum() + inside.sum()
         losses.append(1.0 - (2.0 * overlap + smooth) / (size + smooth))
     return torch.stack(losses).mean()
 

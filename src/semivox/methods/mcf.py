@@ -1,0 +1,71 @@
+"""Mutual correction of two different networks."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from semivox.methods.base import Batch, PairMethod, Step, full_precision
+from semivox.ops.consistency import sharpen, squared_error_to_label
+from semivox.ops.prediction import Prediction
+from semivox.ops.reduction import masked_mean, mean
+from semivox.ops.schedule import sigmoid_rampup
+from semivox.ops.supervised import cross_entropy, dice_loss
+
+
+class MCF(PairMethod):
+    """Two different networks review where they disagree; the better one of the moment teaches the other.
+
+    Contrastive difference review (CDR), on labeled voxels D with two different predicted classes:
+
+        M_k = mean over D of the squared error of p_k to the label,  L_sup = sum_k CE + Dice + 0.5 M_k
+
+    Dynamic competitive pseudo-labels (DCPL), on unlabeled patches: the network w with the lower Dice loss on
+    this step's labeled patches gives s = sharpen(p_w, T) without gradient to the other one, l:
+
+        L = L_sup + lambda(t) mean((p_l - s)^2),  lambda(t) = 0.1 exp(-5 (1 - t/t_max)^2)
+
+    Source: Wang et al., "MCF: Mutual Correction Framework for Semi-Supervised Medical Image Segmentation",
+    CVPR 2023, pp. 15651-15660. Published for one foreground class; with several, Dice is averaged and the
+    squared error summed over them. As in the published code both networks see the same patches, and at equal
+    Dice losses the first one (there the ResNet) teaches. The published figures are means over several folds.
+    """
+
+    class Config(PairMethod.Config):
+        cdr_weight: float = Field(0.5, ge=0, description="CDR: weight")
+        temperature: float = Field(0.1, gt=0, description="DCPL: of the teaching distribution; < 1 sharpens")
+        lambda_max: float = Field(0.1, ge=0, description="DCPL: weight at the end of its ramp over the run")
+
+    config: Config
+
+    def losses(self, labeled: Batch, unlabeled: Batch, step: Step) -> dict[str, Tensor]:
+        """Compute "sup_a", "sup_b", "cdr" on labeled and "dcpl" on unlabeled patches."""
+        cfg, count = self.config, len(labeled.image)
+        images = torch.cat([labeled.image, unlabeled.image])
+        logits_a, logits_b = self.net_a(images), self.net_b(images)
+        with full_precision(images):
+            both_a, both_b = Prediction.of(logits_a), Prediction.of(logits_b)
+            a, b, label = both_a[:count], both_b[:count], labeled.target
+            dice_a, dice_b = dice_loss(a.probs, label), dice_loss(b.probs, label)
+            error = squared_error_to_label(a.probs, label) + squared_error_to_label(b.probs, label)
+            differ = a.label != b.label
+
+            a_teaches = dice_a <= dice_b
+            weight = cfg.lambda_max * sigmoid_rampup(step.fraction)
+            consistency = self._dcpl(both_a[count:], both_b[count:], a_teaches)
+        step.note("a_teaches", a_teaches)
+        step.note("cdr_share", mean(differ))
+        step.note("weight_dcpl", weight)
+        return {
+            "sup_a": cross_entropy(a.log_probs, label) + dice_a,
+            "sup_b": cross_entropy(b.log_probs, label) + dice_b,
+            "cdr": cfg.cdr_weight * masked_mean(error, differ),
+            "dcpl": weight * consistency,
+        }
+
+    def _dcpl(self, a: Prediction, b: Prediction, a_teaches: Tensor) -> Tensor:
+        """Mean over classes and voxels of (p_l - sharpen(p_w))^2; the teaching network's gradient is 0."""
+        teacher = torch.where(a_teaches, a.log_probs, b.log_probs).detach()
+        student = torch.where(a_teaches, b.probs, a.probs)
+        return mean((student - sharpen(teacher, self.config.temperature)).square())
