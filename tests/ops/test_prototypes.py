@@ -213,3 +213,18 @@ def test_draw_is_uniform() -> None:
     counts = sum(draw(candidates, 0.01, generator).int() for _ in range(2000)).flatten()  # type: ignore[union-attr]
     assert counts.sum() >= 2000  # at least one each time
     assert counts.min() > 60 and counts.max() < 160  # expected about 110
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_other_label_for_the_voxels_that_are_pulled(seed: int) -> None:
+    """Prototypes of one label, distances of another: the two parts of the naive version with each."""
+    features, label, reliable = scene(3, seed)
+    other = torch.randint(0, 3, label.shape, generator=torch.Generator().manual_seed(seed + 50))
+    mixed = torch.where(reliable, label, other)
+    generator = torch.Generator().manual_seed(5)
+    found = prototype_terms(
+        features, label, reliable, num_classes=3, fraction=1.0, generator=generator, query_label=other
+    )
+    expected = naive(features.numpy(), mixed.numpy(), reliable.numpy(), ~reliable.numpy(), 3)
+    assert (found.pull.item(), found.apart.item()) == pytest.approx(expected, abs=1e-6)
+    assert found.pull.item() != pytest.approx(terms_of(features, label, reliable, 3).pull.item(), abs=1e-3)

@@ -45,6 +45,9 @@ class SSNet(SingleMethod):
         variant: Literal["paper", "released"] = Field(
             "paper", description="released: memory of foreground only, of lowest scores, without weights"
         )
+        ce_weight: float = Field(
+            0.0, ge=0, description="weight of cross-entropy beside Dice; the paper has Dice alone"
+        )
         rows: int = Field(4096, ge=2, description="contrast: voxels drawn of each class, times patches")
         memory_size: int = Field(32, ge=2, description="contrast: features remembered of each class")
         dimension: int = Field(32, ge=1, description="contrast: channels after projection and prediction")
@@ -82,8 +85,9 @@ class SSNet(SingleMethod):
         with full_precision(images):
             prediction = Prediction.of(logits)
             own, other, label = prediction[:count], prediction[count:], labeled.target
-            sup = dice_loss(own.probs, label, squared=False, smooth=1e-8)
-            step.note("cross_entropy", cross_entropy(own.log_probs, label))
+            entropy = cross_entropy(own.log_probs, label)
+            step.note("cross_entropy", entropy)
+            sup = dice_loss(own.probs, label, squared=False, smooth=1e-8) + cfg.ce_weight * entropy
             contrast = sup.new_zeros(())
             if count:
                 drawn = self._draw(label, step)
