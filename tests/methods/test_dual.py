@@ -194,7 +194,7 @@ def test_host_reads_are_noticed(read: Callable[[Tensor], object]) -> None:
 
 
 @pytest.mark.parametrize("classes", [2, 3])
-@pytest.mark.parametrize("name", ["dual", "supervised", "supervised_pair"])
+@pytest.mark.parametrize("name", ["dual", "luseg", "mcf", "ss_net", "supervised", "supervised_pair"])
 def test_losses_read_nothing_back_to_the_host(step: Factory, name: str, classes: int) -> None:
     method = create(name, {}, NetFactory(1, classes, width=2))
     label = torch.randint(0, classes, (2, 16, 16, 16))

@@ -1,0 +1,263 @@
+"""`ss_net`: memory and contrast against loops, the adversarial passes, and what each term trains."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from copy import deepcopy
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from semivox.methods import create
+from semivox.methods.base import Batch
+from semivox.methods.ss_net import SSNet
+from semivox.nets import NetFactory
+from semivox.nets.count import count_parameters
+from semivox.ops.supervised import dice_loss
+
+Factory = Callable[..., Any]
+SHAPE = (5, 4, 3)
+HEADS = ("projection", "prediction", "selectors", "memory_selectors")
+
+
+class Fixed(nn.Module):
+    """A network whose features and logits are given; the logits do not depend on the image."""
+
+    def __init__(self, features: Tensor, logits: Tensor) -> None:
+        super().__init__()
+        self.feature_map, self.logit_map = nn.Parameter(features), nn.Parameter(logits)
+        self.num_classes = logits.shape[1]
+
+    def features(self, image: Tensor) -> Tensor:
+        return self.feature_map
+
+    def head(self, features: Tensor) -> Tensor:
+        return self.logit_map
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.logit_map
+
+
+def fixed(classes: int, *, seed: int = 0, **options: Any) -> tuple[Any, Batch, Batch]:
+    """In evaluation mode, where every row passes the heads by itself; all voxels are rows."""
+    torch.manual_seed(seed)
+    settings = {"rows": 10_000, "power_steps": 0, "dimension": 6, "memory_size": 4, **options}
+    method: Any = create("ss_net", settings, NetFactory(1, classes, width=3)).double().eval()
+    for part in (*method.selectors, *method.memory_selectors, method.projection, method.prediction):
+        part[1].running_mean.normal_()
+    features = torch.randn(4, 3, *SHAPE, dtype=torch.float64)
+    logits = torch.randn(4, classes, *SHAPE, dtype=torch.float64)
+    label = torch.randint(0, classes, (2, *SHAPE))
+    method.net = Fixed(features, logits)
+    image = torch.randn(4, 1, *SHAPE, dtype=torch.float64)
+    return method, Batch(image[:2], label), Batch(image[2:], None)
+
+
+def tiny(**options: Any) -> tuple[Any, Batch, Batch]:
+    torch.manual_seed(0)
+    method: Any = create("ss_net", options, NetFactory(1, 3, width=2, dropout=0.0)).train()
+    image, label = torch.randn(4, 1, 16, 16, 32), torch.randint(0, 3, (2, 16, 16, 32))
+    with torch.no_grad():  # every class is predicted somewhere
+        method.net.head[1].bias -= method.net(image).mean(dim=(0, 2, 3, 4))
+    return method, Batch(image[:2], label), Batch(image[2:], None)
+
+
+def sigmoid(head: nn.Module, row: Tensor) -> float:
+    return 1 / (1 + math.exp(-head(row.unsqueeze(0)).item()))
+
+
+def cosine(x: list[float], y: list[float]) -> float:
+    return sum(a * b for a, b in zip(x, y, strict=True)) / (math.hypot(*x) * math.hypot(*y))
+
+
+def naive(method: Any, label: Tensor) -> tuple[list[list[list[float]]], float]:
+    """The memory, a list of rows a class, and both contrasts together, unweighted."""
+    cfg, net = method.config, method.net
+    classes, size, released = net.num_classes, cfg.memory_size, cfg.variant == "released"
+    features = net.feature_map.detach().movedim(1, -1).reshape(4, -1, 3)
+    predicted = net.logit_map.detach().movedim(1, -1).reshape(4, -1, classes).argmax(dim=-1)
+    truth = label.reshape(2, -1)
+    memory: list[list[list[float]]] = []
+    for c in range(classes):
+        rows = []
+        for b, v in np.ndindex(2, truth.shape[1]):
+            if truth[b, v] == c == predicted[b, v] and not (released and c == 0):
+                row = method.projection(features[b, v].unsqueeze(0))[0]
+                rows.append((sigmoid(method.selectors[c], row), row.tolist()))
+        rows.sort(key=lambda pair: pair[0], reverse=not released)
+        memory.append([row for _, row in rows[:size]])
+    total = 0.0
+    for stream, classes_of in ((features[:2], truth), (features[2:], predicted[2:])):
+        for c in range(classes):
+            own = [
+                method.prediction(method.projection(row.unsqueeze(0)))[0] for row in stream[classes_of == c]
+            ]
+            if len(own) < 2 or len(memory[c]) < 2:
+                continue
+            a = [sigmoid(method.selectors[c], row) for row in own]
+            b = [1.0] * len(memory[c])
+            if not released:
+                units = [torch.tensor(row, dtype=torch.float64) / math.hypot(*row) for row in memory[c]]
+                b = [sigmoid(method.memory_selectors[c], row) for row in units]
+            terms = [
+                (len(a) * a[i] / sum(a))
+                * (len(b) * b[j] / sum(b))
+                * (1 - cosine(own[i].tolist(), memory[c][j]))
+                for i in range(len(a))
+                for j in range(len(b))
+            ]
+            total += sum(terms) / len(terms) / classes
+    return memory, total
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("variant", ["paper", "released"])
+@pytest.mark.parametrize("memory_size", [4, 60])
+@torch.no_grad()
+def test_contrast_against_loops(step: Factory, classes: int, variant: str, memory_size: int) -> None:
+    method, labeled, unlabeled = fixed(classes, variant=variant, memory_size=memory_size)
+    losses = method.losses(labeled, unlabeled, step(9))
+    memory, contrast = naive(method, labeled.target)
+    assert losses["contrast"].item() == pytest.approx(0.1 * contrast, abs=1e-6)
+    assert method.filled.sum(dim=1).tolist() == [len(rows) for rows in memory]
+    for c, rows in enumerate(memory):
+        found = sorted(method.memory[c][method.filled[c]].tolist())
+        np.testing.assert_allclose(found, sorted(rows) if rows else np.zeros((0,)), atol=1e-9)
+
+
+def test_supervised_and_adversarial_terms(step: Factory) -> None:
+    """With logits that do not depend on the image, p = q in the adversarial term."""
+    method, labeled, unlabeled = fixed(3)
+    losses = method.losses(labeled, unlabeled, step(9))
+    p = torch.softmax(method.net.logit_map.detach(), dim=1)
+    assert losses["vat"].item() == pytest.approx(1 - p.square().sum(dim=1).mean().item(), abs=1e-9)
+    dices = []
+    for c in (1, 2):
+        inside = (labeled.target == c).double()
+        overlap, size = (p[:2, c] * inside).sum(), (p[:2, c] + inside).sum()
+        dices.append(1 - (2 * overlap.item() + 1e-8) / (size.item() + 1e-8))
+    assert losses["sup"].item() == pytest.approx(np.mean(dices), abs=1e-9)
+    entropy = torch.nn.functional.cross_entropy(method.net.logit_map[:2], labeled.target).item()
+    with_entropy, labeled, unlabeled = fixed(3, ce_weight=2.0)
+    found = with_entropy.losses(labeled, unlabeled, step(9))["sup"].item()
+    assert found == pytest.approx(np.mean(dices) + 2 * entropy, abs=1e-9)
+
+
+def test_linear_and_squared_dice() -> None:
+    probs = torch.full((1, 2, 2, 2, 2), 0.5, dtype=torch.float64)
+    label = torch.tensor([1, 1, 0, 0, 0, 0, 0, 0]).view(1, 2, 2, 2)
+    assert dice_loss(probs, label).item() == pytest.approx(0.499999, abs=1e-6)
+    assert dice_loss(probs, label, squared=False, smooth=1e-8).item() == pytest.approx(0.666667, abs=1e-6)
+
+
+def test_sizes() -> None:
+    method: Any = create("ss_net", {}, NetFactory(1, 2))
+    assert count_parameters(method) == 9_457_318
+    assert sum(count_parameters(getattr(method, name)) for name in HEADS) == 8_452
+
+
+def test_ramp_takes_6000_of_15000_iterations(step: Factory) -> None:
+    method, labeled, unlabeled = fixed(2)
+    for iteration, weight in ((0, 0.0067379), (3000, 0.2865048), (6000, 1.0), (14999, 1.0)):
+        method.losses(labeled, unlabeled, at := step(iteration, 15000))
+        assert at.notes["weight_unsup"].item() == pytest.approx(weight, abs=1e-6)
+
+
+def test_equal_and_opposite_features(step: Factory) -> None:
+    """Only foreground is remembered: distance 2 and a mean over two classes give 1 a stream."""
+    for sign, expected in ((1.0, 0.0), (-1.0, 2.0)):
+        method, labeled, unlabeled = fixed(2, variant="released")
+        with torch.no_grad():
+            method.net.feature_map.fill_(1.0)
+            method.projection = nn.Linear(3, 6, bias=False).double()
+            method.prediction = nn.Linear(6, 6, bias=False).double()
+            method.prediction.weight.copy_(sign * torch.eye(6))
+        loss = method.losses(labeled, unlabeled, step(9))["contrast"].item()
+        assert loss == pytest.approx(0.1 * expected, abs=1e-6)
+
+
+def test_memory_stays_where_nothing_is_predicted_correctly(step: Factory) -> None:
+    method, labeled, unlabeled = fixed(3)
+    method.losses(labeled, unlabeled, step(9))
+    before, filled = method.memory.clone(), method.filled.clone()
+    with torch.no_grad():
+        method.net.logit_map[:, 2] -= 100
+        method.net.feature_map.normal_()
+    method.losses(labeled, unlabeled, step(9))
+    assert torch.equal(method.memory[2], before[2]) and torch.equal(method.filled[2], filled[2])
+    assert not torch.equal(method.memory[1], before[1])
+    assert {"memory", "filled"} <= method.state_dict().keys()
+
+
+@pytest.mark.parametrize("variant", ["paper", "released"])
+def test_what_each_term_trains(step: Factory, variant: str) -> None:
+    method, labeled, unlabeled = tiny(variant=variant)
+    losses = method.losses(labeled, unlabeled, step(9))
+    assert all(parameter.grad is None for parameter in method.parameters())
+    parameters = dict(method.named_parameters())
+
+    def parts(loss: Tensor) -> set[str]:
+        found = torch.autograd.grad(loss, list(parameters.values()), retain_graph=True, allow_unused=True)
+        names = [n for n, g in zip(parameters, found, strict=True) if g is not None and bool((g != 0).any())]
+        return {
+            ".".join(name.split(".")[:2]) if name[:3] in ("net", "sel", "mem") else name.split(".")[0]
+            for name in names
+        }
+
+    network = {"net.encoder", "net.decoder", "net.head"}
+    assert parts(losses["sup"]) == network
+    assert parts(losses["vat"]) == network
+    heads = {"projection", "prediction", "selectors.1", "selectors.2"}
+    if variant == "paper":
+        heads |= {"selectors.0", *(f"memory_selectors.{c}" for c in range(3))}
+    assert parts(losses["contrast"]) == {"net.encoder", "net.decoder"} | heads
+
+
+def test_both_streams_are_contrasted(step: Factory) -> None:
+    method, labeled, unlabeled = fixed(2)
+    loss = method.losses(labeled, unlabeled, step(9))["contrast"]
+    gradient = torch.autograd.grad(loss, method.net.feature_map)[0]
+    assert (gradient[:2] != 0).any() and (gradient[2:] != 0).any()
+
+
+def test_four_passes_of_which_two_change_running_statistics(step: Factory) -> None:
+    method, labeled, unlabeled = tiny()
+    sizes: list[int] = []
+    method.net.encoder.register_forward_hook(lambda _, inputs, __: sizes.append(len(inputs[0])))
+    before = deepcopy(dict(method.net.named_buffers()))
+    method.losses(labeled, unlabeled, step(9))
+    assert sizes == [4, 4, 4, 4]
+    counters = {
+        name: value for name, value in method.net.named_buffers() if name.endswith("num_batches_tracked")
+    }
+    assert all(value - before[name] == 2 for name, value in counters.items())
+    assert method.projection.training and method.selectors.training
+
+
+@pytest.mark.parametrize(("labeled", "unlabeled"), [(2, 0), (0, 2), (1, 3)])
+def test_absent_streams(step: Factory, labeled: int, unlabeled: int) -> None:
+    method, first, second = tiny()
+    image = torch.cat([first.image, second.image])
+    label = first.target[:labeled] if labeled else None
+    second = Batch(image[4 - unlabeled :], None)
+    losses = method.losses(Batch(image[:labeled], label), second, step(9))
+    assert {name for name, loss in losses.items() if loss.item() == 0} == (
+        set() if labeled else {"sup", "contrast"}
+    )
+
+
+def test_half_precision_under_autocast(step: Factory) -> None:
+    method, labeled, unlabeled = tiny()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        losses = method.losses(labeled, unlabeled, step(9))
+    assert all(loss.dtype == torch.float32 and bool(torch.isfinite(loss)) for loss in losses.values())
+
+
+@pytest.mark.parametrize("options", [{"variant": "code"}, {"rows": 1}, {"memory_size": 1}, {"epsilon": 0}])
+def test_values_out_of_range(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError):
+        SSNet.Config.model_validate(options)
