@@ -235,7 +235,8 @@ def test_four_passes_of_which_two_change_running_statistics(step: Factory) -> No
         name: value for name, value in method.net.named_buffers() if name.endswith("num_batches_tracked")
     }
     assert all(value - before[name] == 2 for name, value in counters.items())
-    assert method.projection.training and method.selectors.training
+    for head in (method.projection, method.prediction, *method.selectors, *method.memory_selectors):
+        assert head.training and head[1].num_batches_tracked == 2  # once a stream; not for the memory's rows
 
 
 @pytest.mark.parametrize(("labeled", "unlabeled"), [(2, 0), (0, 2), (1, 3)])

@@ -129,3 +129,12 @@ def test_statistics_stay_and_the_probe_works_without_gradients() -> None:
     assert not loss.requires_grad
     torch.testing.assert_close(loss, vat(net, image, target).detach())
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+def test_the_moved_image_keeps_its_layout() -> None:
+    net = small_net(channels=1)
+    image = torch.randn(2, 1, 4, 4, 4, dtype=torch.float64).clone(memory_format=torch.channels_last_3d)
+    strides: list[tuple[int, ...]] = []
+    net.register_forward_hook(lambda _, inputs, __: strides.append(inputs[0].stride()))
+    vat(net, image, torch.full((2, 3, 4, 4, 4), 1 / 3, dtype=torch.float64))
+    assert strides == [image.stride()] * 2

@@ -70,7 +70,10 @@ def virtual_adversarial_loss(
     direction = unit(noise - 0.5)
 
     def loss_at(shift: Tensor) -> Tensor:
-        logits = net(image + shift)
+        moved = torch.empty_like(image).copy_(
+            image + shift
+        )  # in the image's memory layout, also with 1 channel
+        logits = net(moved)
         with torch.autocast(image.device.type, enabled=False):
             return overlap_loss(Prediction.of(logits).probs, target)
 
@@ -78,8 +81,8 @@ def virtual_adversarial_loss(
         for _ in range(power_steps):
             with torch.enable_grad():
                 probe = direction.detach().requires_grad_()
-                loss = (
+                total = (
                     loss_at(probe_radius * probe) * target[:, 0].numel()
-                )  # sum over voxels: fits half precision
-                direction = unit(torch.autograd.grad(loss, probe)[0])
+                )  # a mean's gradient may underflow
+                direction = unit(torch.autograd.grad(total, probe)[0])
         return loss_at(radius * direction)
