@@ -1,4 +1,4 @@
-"""`dual` beyond the paper: warm-up on labels, Dice against pseudo-labels, mixtures of both kinds of patches."""
+"""`dual` beyond the paper: warm-up on labels, Dice against pseudo-labels, mixtures of patches."""
 
 from __future__ import annotations
 
