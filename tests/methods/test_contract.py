@@ -135,6 +135,23 @@ def test_supervised_ignores_unlabeled_patches(step: Factory) -> None:
     assert {k: v.item() for k, v in with_them.items()} == {k: v.item() for k, v in without.items()}
 
 
+@pytest.mark.parametrize("name", ["supervised", "supervised_pair"])
+def test_supervised_takes_mixtures_on_request(name: str, step: Factory) -> None:
+    """The network sees the two patches, and both again after they swapped the voxels of a cuboid."""
+    labeled, unlabeled = patches(2, 0)
+    plain, mixing = build(name), create(name, {"mix": "paste"}, NET)
+    mixing.load_state_dict(plain.state_dict())
+    batches = []
+    for method in (plain, mixing):
+        net = method.net if name == "supervised" else method.net_a
+        net.register_forward_pre_hook(lambda module, args: batches.append(args[0]))
+        method.losses(labeled, unlabeled, step())
+    assert torch.equal(batches[0], labeled.image) and torch.equal(batches[1][:2], labeled.image)
+    mixed = batches[1][2:]
+    assert not torch.equal(mixed, labeled.image)
+    torch.testing.assert_close(mixed.sum(dim=0), labeled.image.sum(dim=0))
+
+
 def test_supervised_pair_has_the_first_term_of_dual(step: Factory) -> None:
     labeled, unlabeled = patches(2, 0)
     dual, pair = build("dual"), build("supervised_pair")

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from semivox.nets import NetFactory
 from semivox.nets.blocks import Segmenter
 from semivox.ops.ema import update_ema
+from semivox.ops.mixing import cuboid_mask, paste
 
 
 class Batch(NamedTuple):
@@ -106,6 +107,20 @@ def full_precision(image: Tensor) -> AbstractContextManager[None]:
     """Suspend autocast on the image's device, for loss mathematics in float32."""
     context: AbstractContextManager[None] = torch.autocast(image.device.type, enabled=False)
     return context
+
+
+def with_mixtures(labeled: Batch, cuboid: float, step: Step) -> Batch:
+    """Append mixtures of the labeled patches: each with a cuboid from the one before, label included.
+
+    Args:
+        labeled: at least one patch.
+        cuboid: side of the cuboid / side of the patch.
+        step: its generator places the cuboid.
+    """
+    image, label = labeled.image, labeled.target
+    mask = cuboid_mask(image.shape[2:], cuboid, step.generator)
+    mixed, mixed_label = (paste(values, values.roll(1, dims=0), mask) for values in (image, label))
+    return Batch(torch.cat([image, mixed]), torch.cat([label, mixed_label]))
 
 
 @contextmanager

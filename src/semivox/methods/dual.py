@@ -9,14 +9,14 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from semivox.methods.base import Batch, PairMethod, Step, full_precision, without_dropout
+from semivox.methods.base import Batch, PairMethod, Step, full_precision, with_mixtures, without_dropout
 from semivox.ops.consistency import (
     rectified_cross_entropy,
     squared_error,
     squared_error_to_label,
     symmetric_kl,
 )
-from semivox.ops.mixing import cuboid_mask, exchange_masks, paste
+from semivox.ops.mixing import cuboid_mask, exchange_masks
 from semivox.ops.prediction import Prediction, widen
 from semivox.ops.prototypes import prototype_terms
 from semivox.ops.pseudo import Teaching, confident_foreground, foreground_label, joint_label
@@ -145,11 +145,7 @@ class Dual(PairMethod):
         nothing = Batch(unlabeled.image[:0], None)
         if self.config.mix == "none" or not len(labeled.image):
             return labeled, nothing
-        mask = cuboid_mask(labeled.image.shape[2:], self.config.mix_cuboid, step.generator)
-        image, label = labeled.image, labeled.target
-        mixed = paste(image, image.roll(1, dims=0), mask)
-        mixed_label = paste(label, label.roll(1, dims=0), mask)
-        return Batch(torch.cat([image, mixed]), torch.cat([label, mixed_label])), nothing
+        return with_mixtures(labeled, self.config.mix_cuboid, step), nothing
 
     def _mixtures(
         self, labeled: Batch, unlabeled: Batch, step: Step

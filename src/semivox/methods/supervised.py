@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
+from pydantic import BaseModel, Field
 from torch import Tensor
 
-from semivox.methods.base import Batch, PairMethod, SingleMethod, Step, full_precision
+from semivox.methods.base import Batch, PairMethod, SingleMethod, Step, full_precision, with_mixtures
 from semivox.nets.blocks import Segmenter
 from semivox.ops.prediction import Prediction
 from semivox.ops.supervised import cross_entropy_dice
+
+
+class Mixing(BaseModel):
+    """Options of the labels-only methods."""
+
+    mix: Literal["none", "paste"] = Field(
+        "none",
+        description="paste: a step also takes mixtures of its labeled patches, as methods that mix do",
+    )
+    mix_cuboid: float = Field(2 / 3, gt=0, lt=1, description="side of the pasted cuboid / side of the patch")
+
+
+def prepared(labeled: Batch, config: Mixing, step: Step) -> Batch:
+    """The labeled patches of a step, with mixtures of them if the options ask for it."""
+    if config.mix == "none" or not len(labeled.image):
+        return labeled
+    return with_mixtures(labeled, config.mix_cuboid, step)
 
 
 def supervised_loss(net: Segmenter, labeled: Batch) -> Tensor:
@@ -28,11 +46,15 @@ class Supervised(SingleMethod):
     Source: the lower bound of all published tables, e.g. Yu et al., MICCAI 2019.
     """
 
+    class Config(SingleMethod.Config, Mixing):
+        pass
+
     batch: ClassVar[tuple[int, int]] = (4, 0)
+    config: Config
 
     def losses(self, labeled: Batch, unlabeled: Batch, step: Step) -> dict[str, Tensor]:
         """Compute "sup"; unlabeled patches are ignored."""
-        return {"sup": supervised_loss(self.net, labeled)}
+        return {"sup": supervised_loss(self.net, prepared(labeled, self.config, step))}
 
 
 class SupervisedMatched(Supervised):
@@ -49,10 +71,15 @@ class SupervisedPair(PairMethod):
     a step as `dual` has in all.
     """
 
+    class Config(PairMethod.Config, Mixing):
+        pass
+
     batch: ClassVar[tuple[int, int]] = (2, 0)
+    config: Config
 
     def losses(self, labeled: Batch, unlabeled: Batch, step: Step) -> dict[str, Tensor]:
         """Compute "sup_a" and "sup_b"; unlabeled patches are ignored."""
+        labeled = prepared(labeled, self.config, step)
         return {
             "sup_a": supervised_loss(self.net_a, labeled),
             "sup_b": supervised_loss(self.net_b, labeled),
