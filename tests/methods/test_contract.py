@@ -56,13 +56,40 @@ def test_finite_losses_and_gradients(
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_few_steps_lower_the_supervised_loss(name: str, step: Factory) -> None:
+@pytest.mark.parametrize(("labeled", "unlabeled"), [(2, 2), (2, 0), (0, 2)])
+def test_critic_and_networks_are_trained_apart(
+    name: str, step: Factory, labeled: int, unlabeled: int
+) -> None:
+    """`losses` leaves no gradient in the critic, `critic_losses` none outside; modes and buffers stay."""
+    method = build(name)
+    critic = {parameter for group in method.critic_parameters() for parameter in group["params"]}
+    assert critic <= set(method.parameters())
+    batches = patches(labeled, unlabeled)
+    torch.stack(list(method.losses(*batches, step()).values())).sum().backward()
+    assert all(parameter.grad is None for parameter in critic)
+
+    method.zero_grad()
+    buffers = {key: value.clone() for key, value in method.named_buffers()}
+    losses = method.critic_losses(*batches, step())
+    assert bool(losses) == bool(critic)
+    for loss in losses.values():
+        assert loss.shape == () and loss.dtype == torch.float32 and bool(torch.isfinite(loss))
+        loss.backward()
+    trained = {parameter for parameter in method.parameters() if parameter.grad is not None}
+    assert trained == critic and all(bool(torch.isfinite(p.grad).all()) for p in critic)
+    assert all(torch.equal(buffers[key], value) for key, value in method.named_buffers())
+    assert all(module.training and p.requires_grad for module in method.modules() for p in critic)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_first_steps_lower_the_supervised_loss(name: str, step: Factory) -> None:
+    """The first tenth of a run, in which ramps have hardly begun."""
     method = build(name)
     optimiser = torch.optim.SGD(method.parameters(), lr=0.05, momentum=0.9)
     labeled, unlabeled = patches(2, 2)
-    history, steps = [], 40 if name == "ss_net" else 12  # Dice without cross-entropy begins slowly
+    history, steps = [], 40 if name == "ss_net" else 16  # Dice without cross-entropy begins slowly
     for iteration in range(steps):
-        losses = method.losses(labeled, unlabeled, at := step(iteration, steps))
+        losses = method.losses(labeled, unlabeled, at := step(iteration, 10 * steps))
         optimiser.zero_grad()
         torch.stack(list(losses.values())).sum().backward()
         optimiser.step()
@@ -118,13 +145,9 @@ def test_batches_a_step() -> None:
     assert sizes["supervised"] == (4, 0)
     assert sizes["supervised_pair"] == (2, 0)
     assert sizes["supervised_matched"] == (2, 0)
-    assert {name for name in METHODS if build(name).uses_unlabeled} == {
-        "bcp",
-        "dual",
-        "luseg",
-        "mcf",
-        "ss_net",
-    }
+    supervised = {name for name in METHODS if not method_class(name).batch[1]}
+    assert supervised == {"supervised", "supervised_matched", "supervised_pair"}
+    assert {name for name in METHODS if not build(name).uses_unlabeled} == supervised
 
 
 def test_supervised_ignores_unlabeled_patches(step: Factory) -> None:

@@ -20,7 +20,7 @@ from semivox.engine.logs import RunLog, Value
 from semivox.engine.module import TrainingModule
 from semivox.engine.progress import Display
 from semivox.engine.watch import Reading
-from semivox.methods.base import Method
+from semivox.methods.base import Method, fixed
 
 Validate = Callable[[Method, torch.device], dict[str, float]]
 
@@ -38,14 +38,8 @@ def due(done: int, every: int, total: int) -> bool:
 @contextmanager
 def evaluating(method: Method) -> Iterator[None]:
     """Switch to evaluation mode without gradients; afterwards every module has the mode it had before."""
-    training = [module for module in method.modules() if module.training]
-    method.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module in training:
-            module.training = True
+    with fixed(method), torch.no_grad():
+        yield
 
 
 class Recorder(pl.Callback):
@@ -147,6 +141,7 @@ class Recorder(pl.Callback):
             done,
             dict(module.method.state_dict()),
             momentum=module.momentum(),
+            critic=module.critic.state(),
             scaler=dict(trainer.precision_plugin.state_dict()),
             seconds=self.seconds,
             run=self._run,

@@ -33,6 +33,7 @@ class Checkpoint:
         iteration: optimiser steps done.
         weights: state dict of the method, buffers included.
         momentum: momentum buffers, in the order of the parameters that are trained.
+        critic: state of the critic's optimiser; empty except for adversarial methods.
         scaler: state of the gradient scaler; empty except in 16 bit training.
         seconds: wall-clock time spent so far.
         run: the settings that decide the result; a run goes on only if they are the same.
@@ -42,6 +43,7 @@ class Checkpoint:
     iteration: int
     weights: dict[str, Tensor]
     momentum: list[Tensor] = field(default_factory=list)
+    critic: dict[str, Any] = field(default_factory=dict)
     scaler: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
     run: dict[str, Any] = field(default_factory=dict)

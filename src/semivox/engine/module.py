@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from semivox.config import TrainConfig
+from semivox.engine.critic import CriticOptimizer
 from semivox.engine.watch import Watch
 from semivox.errors import UserError
 from semivox.methods.base import Batch, Method, Step
@@ -79,7 +80,10 @@ class TrainingModule(pl.LightningModule):
         config: settings of the run.
         start: iterations done before.
         momentum: momentum buffers to go on with; None: zeros, which equals a fresh SGD.
+        critic: state of the critic's optimiser to go on with; None: a fresh one.
     """
+
+    critic: CriticOptimizer
 
     def __init__(
         self,
@@ -89,11 +93,12 @@ class TrainingModule(pl.LightningModule):
         *,
         start: int = 0,
         momentum: list[Tensor] | None = None,
+        critic: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.method, self.config, self.start = method, config, start
         self.watch = Watch()
-        self._make_loaders, self._momentum = make_loaders, momentum
+        self._make_loaders, self._momentum, self._critic_state = make_loaders, momentum, critic or {}
         for parameter in method.parameters():
             if parameter.dim() == 5:
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
@@ -115,8 +120,13 @@ class TrainingModule(pl.LightningModule):
         return CombinedLoader(loaders, mode="min_size")
 
     def configure_optimizers(self) -> torch.optim.SGD:
-        """Make the optimiser of the parameters that are trained."""
-        parameters = [parameter for parameter in self.method.parameters() if parameter.requires_grad]
+        """Make the optimiser of the parameters that are trained, and beside it the critic's."""
+        self.critic = CriticOptimizer(self.method, self._critic_state)
+        parameters = [
+            parameter
+            for parameter in self.method.parameters()
+            if parameter.requires_grad and not self.critic.owns(parameter)
+        ]
         momentum, self._momentum = self._momentum, None
         return make_sgd(parameters, self.config, momentum, fused=self.device.type == "cuda")
 
@@ -136,7 +146,7 @@ class TrainingModule(pl.LightningModule):
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
         """Return the sum of the method's losses."""
         step = self._begin(self.start + batch_idx)
-        labeled, unlabeled = _streams(batch)
+        self._batch = labeled, unlabeled = _streams(batch)
         terms = self.method.losses(labeled, unlabeled, step)
         for name, term in terms.items():
             if term.dim() != 0:
@@ -152,10 +162,11 @@ class TrainingModule(pl.LightningModule):
         optimizer: torch.optim.Optimizer | LightningOptimizer,
         optimizer_closure: Callable[[], Any] | None = None,
     ) -> None:
-        """Set the learning rate, take the step, then let the method update its teacher and the like."""
+        """Set the learning rate, take the step and the critic's, then let the method update its teacher."""
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = self.lr(self.start + batch_idx)
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        self.critic.step(*self._batch, self.watch.step, self.trainer.precision_plugin)
         with torch.no_grad():
             self.method.after_step(self.watch.step)
 

@@ -80,7 +80,12 @@ def fit(
             config, folder, run, validate=validate, log=log, display=display, seconds=state.seconds, best=best
         )
         module = TrainingModule(
-            method, make_loaders, config, start=start, momentum=state.momentum if start else None
+            method,
+            make_loaders,
+            config,
+            start=start,
+            momentum=state.momentum if start else None,
+            critic=state.critic,
         )
         with quiet(), _explained(recorder, log, display):
             trainer = make_trainer(device, precision, recorder)

@@ -16,9 +16,14 @@ if TYPE_CHECKING:
 
 METHODS: dict[str, str] = {
     "bcp": "semivox.methods.bcp:BCP",
+    "dtc": "semivox.methods.dtc:Dtc",
     "dual": "semivox.methods.dual:Dual",
     "luseg": "semivox.methods.luseg:LUSEG",
+    "mc_net": "semivox.methods.mc_net:McNet",
+    "mc_net_plus": "semivox.methods.mc_net:McNetPlus",
     "mcf": "semivox.methods.mcf:MCF",
+    "ml_rpl": "semivox.methods.ml_rpl:MlRpl",
+    "sassnet": "semivox.methods.sassnet:SassNet",
     "ss_net": "semivox.methods.ss_net:SSNet",
     "supervised": "semivox.methods.supervised:Supervised",
     "supervised_matched": "semivox.methods.supervised:SupervisedMatched",

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -91,8 +91,19 @@ class Method(nn.Module):
         """Compute the weighted scalars whose sum is minimised; exactly 0 for terms over an empty stream."""
         raise NotImplementedError
 
+    def critic_parameters(self) -> list[dict[str, Any]]:
+        """Parameter groups of a critic, as `torch.optim.Adam` takes them; none if there is no critic.
+
+        A second optimiser trains them, the first one does not.
+        """
+        return []
+
+    def critic_losses(self, labeled: Batch, unlabeled: Batch, step: Step) -> dict[str, Tensor]:
+        """Compute what the critic minimises, on the batch of the step that the networks have just taken."""
+        return {}
+
     def after_step(self, step: Step) -> None:
-        """Update what is not trained by gradients, after the optimiser's step."""
+        """Update what is not trained by gradients, after the steps of the optimisers."""
 
     def predict(self, image: Tensor) -> Tensor:
         """(B, C, X, Y, Z) -> probabilities (B, K, X, Y, Z) float32."""
@@ -134,6 +145,21 @@ def without_dropout(net: nn.Module) -> Iterator[None]:
     finally:
         for module in active:
             module.training = True
+
+
+@contextmanager
+def fixed(module: nn.Module) -> Iterator[None]:
+    """Inside the block: evaluation mode, and no gradients for the parameters; afterwards as before."""
+    training = [part for part in module.modules() if part.training]
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    module.eval().requires_grad_(False)
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
+        for parameter in trained:
+            parameter.requires_grad_(True)
 
 
 def probabilities(net: Segmenter, image: Tensor) -> Tensor:

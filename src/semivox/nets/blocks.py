@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import gcd, prod
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from semivox.errors import UserError
 LEVELS = 5
 DIVISOR = 2 ** (LEVELS - 1)
 NORMS = ("batch", "instance", "group", "none")
+UpKind = Literal["transposed", "trilinear", "nearest"]
 
 
 def norm_layer(norm: str, channels: int) -> nn.Module:
@@ -74,14 +76,32 @@ class Down(nn.Sequential):
 
 
 class Up(nn.Sequential):
-    """Transposed conv 2x2x2 with stride 2, norm, ReLU: doubles the grid, halves the channels."""
+    """Doubles the grid, halves the channels: an up-sampling convolution, norm, ReLU.
 
-    def __init__(self, channels: int, norm: str) -> None:
-        super().__init__(
-            nn.ConvTranspose3d(channels, channels // 2, kernel_size=2, stride=2),
-            norm_layer(norm, channels // 2),
-            nn.ReLU(inplace=True),
-        )
+    Args:
+        channels: of the input.
+        norm: see `norm_layer`.
+        kind: transposed: transposed conv 2x2x2 with stride 2; trilinear (corners aligned) or nearest:
+            interpolation by 2, then conv 3x3x3.
+    """
+
+    def __init__(self, channels: int, norm: str, kind: UpKind = "transposed") -> None:
+        half = channels // 2
+        enlarge: list[nn.Module]
+        match kind:
+            case "transposed":
+                enlarge = [nn.ConvTranspose3d(channels, half, kernel_size=2, stride=2)]
+            case "trilinear":
+                enlarge = [
+                    nn.Upsample(scale_factor=2, mode="trilinear", align_corners=True),
+                    nn.Conv3d(channels, half, kernel_size=3, padding=1),
+                ]
+            case "nearest":
+                enlarge = [
+                    nn.Upsample(scale_factor=2, mode="nearest"),
+                    nn.Conv3d(channels, half, kernel_size=3, padding=1),
+                ]
+        super().__init__(*enlarge, norm_layer(norm, half), nn.ReLU(inplace=True))
 
 
 class Encoder(nn.Module):
@@ -105,16 +125,15 @@ class Decoder(nn.Module):
     Args:
         width: channels of the finest level.
         norm: see `norm_layer`.
-        bottleneck_dropout: probability of dropping a channel of the coarsest level before decoding.
+        up: how every level is up-sampled, see `Up`.
     """
 
     repeats = (3, 3, 2, 1)  # convolutions a level, coarse to fine
 
-    def __init__(self, width: int, norm: str, *, bottleneck_dropout: float) -> None:
+    def __init__(self, width: int, norm: str, *, up: UpKind = "transposed") -> None:
         super().__init__()
         channels = [width * 2**level for level in reversed(range(LEVELS))]
-        self.dropout = nn.Dropout3d(bottleneck_dropout)
-        self.ups = nn.ModuleList(Up(count, norm) for count in channels[:-1])
+        self.ups = nn.ModuleList(Up(count, norm, up) for count in channels[:-1])
         self.stages = nn.ModuleList(
             Stage(count, count, repeats, norm)
             for count, repeats in zip(channels[1:], self.repeats, strict=True)
@@ -122,8 +141,7 @@ class Decoder(nn.Module):
 
     def forward(self, levels: Sequence[Tensor]) -> Tensor:
         """Decode the encoder's maps, given fine to coarse, into (B, width, X, Y, Z)."""
-        *skips, coarsest = levels
-        decoded: Tensor = self.dropout(coarsest)
+        *skips, decoded = levels
         for up, stage, skip in zip(self.ups, self.stages, reversed(skips), strict=True):
             decoded = stage(up(decoded) + skip)
         return decoded
@@ -155,19 +173,26 @@ class Segmenter(nn.Module):
     ) -> None:
         super().__init__()
         self.in_channels, self.num_classes, self.width, self.norm = in_channels, num_classes, width, norm
+        self.head_dropout = dropout
         self.encoder = encoder
-        self.decoder = Decoder(width, norm, bottleneck_dropout=bottleneck_dropout)
-        self.head = nn.Sequential(nn.Dropout3d(dropout), nn.Conv3d(width, num_classes, kernel_size=1))
-        self.apply(_initialise)
+        self.dropout = nn.Dropout3d(bottleneck_dropout)
+        self.decoder = Decoder(width, norm)
+        self.head = make_head(width, num_classes, dropout)
+        self.apply(initialise)
 
-    def features(self, image: Tensor) -> Tensor:
-        """(B, C, X, Y, Z) -> (B, width, X, Y, Z): the last decoder level, before the head's dropout.
+    def encode(self, image: Tensor) -> list[Tensor]:
+        """(B, C, X, Y, Z) -> the encoder's maps, fine to coarse; channels of the coarsest are dropped.
 
         Raises:
             UserError: wrong number of channels, or a side that 16 does not divide.
         """
         self._check(image)
-        decoded: Tensor = self.decoder(self.encoder(image))
+        *skips, coarsest = self.encoder(image)
+        return [*skips, self.dropout(coarsest)]
+
+    def features(self, image: Tensor) -> Tensor:
+        """(B, C, X, Y, Z) -> (B, width, X, Y, Z): the last decoder level, before the head's dropout."""
+        decoded: Tensor = self.decoder(self.encode(image))
         return decoded
 
     def forward(self, image: Tensor) -> Tensor:
@@ -196,7 +221,13 @@ class Segmenter(nn.Module):
             )
 
 
-def _initialise(module: nn.Module) -> None:
+def make_head(width: int, num_classes: int, dropout: float) -> nn.Sequential:
+    """Dropout of whole channels, then conv 1x1x1: (B, width, X, Y, Z) -> logits (B, num_classes, X, Y, Z)."""
+    return nn.Sequential(nn.Dropout3d(dropout), nn.Conv3d(width, num_classes, kernel_size=1))
+
+
+def initialise(module: nn.Module) -> None:
+    """Kaiming-normal (transposed) convolutions, norms that scale by 1; for `nn.Module.apply`."""
     if isinstance(module, nn.Conv3d | nn.ConvTranspose3d):
         nn.init.kaiming_normal_(module.weight)
     elif isinstance(module, nn.BatchNorm3d | nn.GroupNorm):

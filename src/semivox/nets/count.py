@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from semivox.nets.blocks import Segmenter
+from semivox.nets.multi_decoder import MultiDecoder
 
 
 def count_parameters(net: nn.Module) -> int:
@@ -16,7 +17,7 @@ def count_parameters(net: nn.Module) -> int:
     return sum(parameter.numel() for parameter in net.parameters())
 
 
-def count_macs(net: Segmenter, shape: Sequence[int]) -> int:
+def count_macs(net: Segmenter | MultiDecoder, shape: Sequence[int]) -> int:
     """Count the multiply-accumulates of the convolutions for one patch; nothing is computed.
 
     A convolution costs its weights once for each output voxel, a transposed one once for each input voxel.

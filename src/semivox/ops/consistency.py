@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import permutations
+
 import torch
 from torch import Tensor
 
@@ -52,3 +55,26 @@ def rectified_cross_entropy(student: Prediction, teacher: Prediction, temperatur
 def sharpen(log_probs: Tensor, temperature: float) -> Tensor:
     """softmax(log p / T), (B, K, X, Y, Z); for two classes p^(1/T) / (p^(1/T) + (1 - p)^(1/T)) of each."""
     return torch.softmax(log_probs / temperature, dim=1)
+
+
+def mutual_consistency(
+    predictions: Sequence[Prediction], temperature: float, *, detach_targets: bool = False
+) -> Tensor:
+    """Regress each prediction on the sharpened form of every other one.
+
+    The sum over ordered pairs i != j of mean((p_i - sharpen(p_j))^2), a mean over samples, all classes and
+    voxels.
+
+    Args:
+        predictions: of the same images.
+        temperature: T; below 1 sharpens.
+        detach_targets: let no gradient through the sharpened form.
+
+    Source: Wu et al., "Mutual consistency learning", Medical Image Analysis 2022; there, each class is
+        sharpened against the rest, which for two classes is the same.
+    """
+    targets = [sharpen(prediction.log_probs, temperature) for prediction in predictions]
+    if detach_targets:
+        targets = [target.detach() for target in targets]
+    pairs = permutations(range(len(predictions)), 2)
+    return torch.stack([mean((predictions[i].probs - targets[j]).square()) for i, j in pairs]).sum()

@@ -1,0 +1,105 @@
+"""Bases of methods whose network has several decoders, or a second head."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional
+
+from semivox.methods.base import Method, SingleMethod, full_precision
+from semivox.nets import NetFactory
+from semivox.nets.blocks import UpKind
+from semivox.nets.multi_decoder import MultiDecoder
+from semivox.ops.distance import distance_error, signed_distance
+from semivox.ops.prediction import Prediction, widen
+from semivox.ops.supervised import dice_loss
+
+
+class MultiDecoderMethod(Method):
+    """One encoder and several decoders, which differ in how they up-sample; inference takes the first."""
+
+    class Config(SingleMethod.Config):
+        sup_weight: float = Field(0.5, ge=0, description="weight of each decoder's Dice loss")
+        weight: float = Field(1.0, ge=0, description="weight of the other term after its ramp")
+        ramp_fraction: float = Field(
+            0.4, gt=0, le=1, description="share of the run that this ramp takes; published: 6000 of 15000"
+        )
+        prediction: Literal["first", "mean"] = Field(
+            "first", description="inference: the first decoder, as published, or the mean of all softmax maps"
+        )
+
+    others: ClassVar[tuple[UpKind, ...]]  # the first up-samples by transposed convolutions
+    config: Config
+
+    def build(self, net: NetFactory) -> None:
+        """Create the network with its decoders."""
+        self.net = MultiDecoder(net(self.config.net), self.others)
+
+    def supervised(self, predictions: list[Prediction], label: Tensor) -> dict[str, Tensor]:
+        """Foreground Dice loss, with plain denominator, of each decoder's predictions of labeled patches."""
+        kinds = ("transposed", *self.others)
+        return {
+            f"sup_{kind}": self.config.sup_weight * dice_loss(own.probs, label, squared=False, smooth=1e-8)
+            for kind, own in zip(kinds, predictions, strict=True)
+        }
+
+    def predict_members(self, image: Tensor) -> dict[str, Tensor]:
+        """Softmax of the first decoder, by the network's name, or of each, by its kind of up-sampling."""
+        if self.config.prediction == "first":
+            return {self.config.net: torch.softmax(self.net.first(image).float(), dim=1)}
+        kinds = ("transposed", *self.others)
+        return {
+            kind: torch.softmax(own.logits.float(), dim=1)
+            for kind, own in zip(kinds, self.net(image), strict=True)
+        }
+
+    def predict(self, image: Tensor) -> Tensor:
+        """Softmax of the first decoder, or mean of all."""
+        return torch.stack(list(self.predict_members(image).values())).mean(dim=0)
+
+
+class SignedDistanceMethod(SingleMethod):
+    """One network with a head for the classes and one for the signed distance map of each foreground class.
+
+    Published for one foreground class, whose probability is the sigmoid of one logit. Here the head has a
+    logit for each foreground class and the background's is 0: their softmax is that sigmoid for one class,
+    and keeps several exclusive. Distance losses are means over the foreground classes.
+    """
+
+    class Config(SingleMethod.Config):
+        sdf_weight: float = Field(0.3, ge=0, description="weight of the loss of the distance maps")
+        absent: Literal["skip", "zero"] = Field(
+            "skip",
+            description="distance map of a class that is absent from a labeled patch: left out of the loss,"
+            " or 0 everywhere, as in the published code",
+        )
+
+    config: Config
+
+    def build(self, net: NetFactory) -> None:
+        """Create the network; the two heads are the halves of one convolution."""
+        self.net = net(self.config.net, num_classes=2 * (net.num_classes - 1))
+
+    def outputs(self, image: Tensor) -> tuple[Prediction, Tensor]:
+        """Predict classes, and distance maps (B, K - 1, X, Y, Z) in -1..1, negative inside; in float32."""
+        raw = self.net(image)
+        with full_precision(image):
+            distance, logits = widen(raw).chunk(2, dim=1)
+            with_background = functional.pad(logits, (0, 0, 0, 0, 0, 0, 1, 0))
+            return Prediction.of(with_background), torch.tanh(distance)
+
+    def supervised(self, prediction: Prediction, distance: Tensor, label: Tensor) -> dict[str, Tensor]:
+        """Foreground Dice loss, and squared error of the distance maps, on labeled patches."""
+        truth, present = signed_distance(label, prediction.num_classes)
+        counted = present if self.config.absent == "skip" else torch.ones_like(present)
+        return {
+            "sup_dice": dice_loss(prediction.probs, label),
+            "sup_sdf": self.config.sdf_weight * distance_error(distance, truth, counted),
+        }
+
+    def predict(self, image: Tensor) -> Tensor:
+        """Probabilities of the class head."""
+        return self.outputs(image)[0].probs
