@@ -15,19 +15,23 @@ from torch.utils.data import DataLoader, Dataset
 
 from semivox.config import TrainConfig
 from semivox.engine.trainer import fit
-from semivox.methods.base import Batch, Method, Step
+from semivox.methods.base import Batch, Method, Step, fixed
 
 SIDE = 6
 
 
 class Toy(Method):
-    """Cross-entropy, and consistency under noise of the step; dropout, batch norm and an EMA buffer."""
+    """Cross-entropy, and consistency under noise of the step; dropout, batch norm and an EMA buffer.
+
+    With a critic: `judge` tells labeled from unlabeled patches; the term that fools it leaves it gradients.
+    """
 
     class Config(Method.Config):
         width: int = 4
         dropout: float = 0.3
         poison: int | None = None  # iteration (from 1) whose consistency becomes infinite
         late: int | None = None  # iteration (from 0) at which `late_head` gets its first gradient
+        critic: bool = False
 
     config: Config
 
@@ -36,6 +40,7 @@ class Toy(Method):
         self.first, self.norm = nn.Conv3d(1, width, 3, padding=1), nn.BatchNorm3d(width)
         self.drop, self.last = nn.Dropout3d(self.config.dropout), nn.Conv3d(width, 2, 1)
         self.late_head = nn.Conv3d(width, 2, 1)
+        self.judge = nn.Linear(2, 2) if self.config.critic else None
         self.register_buffer("average", torch.zeros_like(self.last.weight))
         self.hook: Callable[[Batch, Batch, Step], None] = lambda labeled, unlabeled, step: None
 
@@ -60,8 +65,24 @@ class Toy(Method):
             terms["consistency"] = 0.1 * gap.float().square().mean()
             if step.iteration + 1 == self.config.poison:
                 terms["consistency"] = terms["consistency"] / 0
+            if self.judge is not None:
+                terms["fool"] = self.verdict(image, 1)
         step.note("ramp", step.fraction)
         return terms
+
+    def verdict(self, image: Tensor, target: int) -> Tensor:
+        assert self.judge is not None
+        logits = self.judge(self.last(self.features(image)).float().mean(dim=(2, 3, 4)))
+        return nn.functional.cross_entropy(logits, torch.full((len(image),), target, device=image.device))
+
+    def critic_parameters(self) -> list[dict[str, Any]]:
+        if self.judge is None:
+            return []
+        return [{"params": list(self.judge.parameters()), "lr": 0.05, "betas": (0.9, 0.99)}]
+
+    def critic_losses(self, labeled: Batch, unlabeled: Batch, step: Step) -> dict[str, Tensor]:
+        with fixed(self.norm):
+            return {"real": self.verdict(labeled.image, 1), "fake": self.verdict(unlabeled.image, 0)}
 
     def after_step(self, step: Step) -> None:
         self.average.mul_(0.9).add_(self.last.weight, alpha=0.1)

@@ -235,7 +235,10 @@ class Reads(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def test_nothing_is_read_between_log_points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("critic", [False, True])
+def test_nothing_is_read_between_log_points(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, critic: bool
+) -> None:
     reads, at, now = Reads(), [], [0]
     for name in ("item", "tolist", "cpu", "numpy", "__bool__", "__float__", "__int__"):
         plain = getattr(Tensor, name)
@@ -245,7 +248,7 @@ def test_nothing_is_read_between_log_points(tmp_path: Path, monkeypatch: pytest.
             return plain(self, *args, **kwargs)
 
         monkeypatch.setattr(Tensor, name, reading)
-    toy = make_toy()
+    toy = make_toy(critic=critic)
 
     def hook(labeled: Batch, unlabeled: Batch, step: Step) -> None:
         at.extend(now[0] for _ in reads.names)

@@ -17,14 +17,16 @@ def random_case(classes: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor
     return torch.log_softmax(logits, dim=1), torch.randint(0, classes, (2, 4, 3, 2), generator=generator)
 
 
-def naive_dice(probs: np.ndarray, label: np.ndarray, background: bool) -> float:
+def naive_dice(
+    probs: np.ndarray, label: np.ndarray, background: bool, power: int = 2, smooth: float = 1e-5
+) -> float:
     losses = []
     for c in range(0 if background else 1, probs.shape[1]):
         overlap = squares = size = 0.0
         for b, x, y, z in np.ndindex(*label.shape):
             p, t = probs[b, c, x, y, z], float(label[b, x, y, z] == c)
-            overlap, squares, size = overlap + p * t, squares + p * p, size + t * t
-        losses.append(1 - (2 * overlap + 1e-5) / (squares + size + 1e-5))
+            overlap, squares, size = overlap + p * t, squares + p**power, size + t * t
+        losses.append(1 - (2 * overlap + smooth) / (squares + size + smooth))
     return sum(losses) / len(losses)
 
 
@@ -36,6 +38,22 @@ def test_dice_against_voxel_loop(classes: int, background: bool) -> None:
     assert dice_loss(log_probs.exp(), label, background=background).item() == pytest.approx(
         expected, abs=1e-6
     )
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_dice_with_plain_denominator_against_voxel_loop(classes: int) -> None:
+    log_probs, label = random_case(classes)
+    expected = naive_dice(log_probs.exp().numpy(), label.numpy(), False, power=1, smooth=1e-8)
+    found = dice_loss(log_probs.exp(), label, squared=False, smooth=1e-8).item()
+    assert found == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize(("squared", "smooth", "expected"), [(True, 1e-5, 0.499999), (False, 1e-8, 0.666667)])
+def test_dice_of_an_undecided_prediction(squared: bool, smooth: float, expected: float) -> None:
+    """p = 0.5 on 8 voxels, 2 of them foreground."""
+    probs, label = torch.full((1, 2, 2, 2, 2), 0.5, dtype=torch.float64), torch.zeros(1, 2, 2, 2, dtype=int)
+    label[0, 0, 0] = 1
+    assert dice_loss(probs, label, squared=squared, smooth=smooth).item() == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize("classes", [2, 3])
