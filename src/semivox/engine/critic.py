@@ -17,7 +17,7 @@ class CriticOptimizer:
     """Adam on `Method.critic_parameters`, one step after each step of the networks.
 
     Gradients that the networks' losses left in the critic are discarded. In 16 bit training the critic
-    computes in 32 bit, as the gradient scaler is the networks'. The fused kernel reads nothing from the device.
+    computes in 32 bit, as the gradient scaler is the networks'. The fused kernel reads nothing back.
 
     Args:
         method: on its device.
