@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from semivox.methods import create
 from semivox.methods.base import Batch
-from semivox.methods.dtc import Dtc
+from semivox.methods.dtc import DTC
 from semivox.nets import NetFactory
 from semivox.nets.count import count_parameters
 
@@ -57,14 +57,14 @@ def naive(method: Any, label: np.ndarray, w: float) -> dict[str, float]:
 @pytest.mark.parametrize("classes", [2, 3])
 @pytest.mark.parametrize("options", [{}, {"steepness": 20.0, "sdf_weight": 0.7, "weight": 0.4}])
 def test_terms(fixed_map: Factory, step: Factory, classes: int, options: dict[str, float]) -> None:
-    method, labeled, unlabeled = fixed_map(Dtc, classes, unlabeled=3, gain=0.01, **options)
+    method, labeled, unlabeled = fixed_map(DTC, classes, unlabeled=3, gain=0.01, **options)
     losses = method.losses(labeled, unlabeled, step(3, 10))
     expected = naive(method, labeled.label.numpy(), options.get("weight", 1.0) * math.exp(-5 * 0.7**2))
     assert {name: loss.item() for name, loss in losses.items()} == pytest.approx(expected, abs=1e-6)
 
 
 def test_one_foreground_class_is_a_sigmoid(fixed_map: Factory) -> None:
-    method, labeled, unlabeled = fixed_map(Dtc)
+    method, labeled, unlabeled = fixed_map(DTC)
     image = torch.cat([labeled.image, unlabeled.image])
     expected = torch.sigmoid(method.net.output[:, 1])
     probs = method.predict(image)
@@ -75,14 +75,14 @@ def test_one_foreground_class_is_a_sigmoid(fixed_map: Factory) -> None:
 @pytest.mark.parametrize(("absent", "expected"), [("skip", 0.0), ("zero", 1.0)])
 def test_class_that_is_absent(fixed_map: Factory, step: Factory, absent: str, expected: float) -> None:
     """Without the class the map is left out, or pulled to 0 as in the published code."""
-    method, labeled, unlabeled = fixed_map(Dtc, 2, labeled=1, absent=absent)
+    method, labeled, unlabeled = fixed_map(DTC, 2, labeled=1, absent=absent)
     labeled = Batch(labeled.image, torch.zeros_like(labeled.label))
     found = method.losses(labeled, unlabeled, step())["sup_sdf"].item()
     assert found == pytest.approx(0.3 * expected * (outputs(method)[0][:1] ** 2).mean(), abs=1e-9)
 
 
 def test_weight_over_the_run(fixed_map: Factory, step: Factory) -> None:
-    method, labeled, unlabeled = fixed_map(Dtc)
+    method, labeled, unlabeled = fixed_map(DTC)
     for iteration, expected in ((0, 0.0067379), (3000, 0.2865048), (5999, 1.0)):
         method.losses(labeled, unlabeled, at := step(iteration, 6000))
         assert at.notes["weight_consistency"].item() == pytest.approx(expected, abs=1e-6)
@@ -91,7 +91,7 @@ def test_weight_over_the_run(fixed_map: Factory, step: Factory) -> None:
 @pytest.mark.parametrize("classes", [2, 3])
 def test_gradients(fixed_map: Factory, step: Factory, classes: int) -> None:
     """Which half of the output (distance, class) and which samples each term trains."""
-    method, labeled, unlabeled = fixed_map(Dtc, classes, gain=0.001)
+    method, labeled, unlabeled = fixed_map(DTC, classes, gain=0.001)
     losses = method.losses(labeled, unlabeled, step(5))
     half = classes - 1
 
@@ -106,7 +106,7 @@ def test_gradients(fixed_map: Factory, step: Factory, classes: int) -> None:
 
 
 def test_away_from_the_zero_level_the_classes_learn_alone(fixed_map: Factory, step: Factory) -> None:
-    method, labeled, unlabeled = fixed_map(Dtc)
+    method, labeled, unlabeled = fixed_map(DTC)
     with torch.no_grad():
         method.net.output[:, :1] = torch.where(method.net.output[:, :1] > 0, 0.5, -0.5)
     (gradient,) = torch.autograd.grad(

@@ -12,7 +12,7 @@ import torch
 
 from semivox.methods import create
 from semivox.methods.base import Batch
-from semivox.methods.mc_net import McNet, McNetPlus
+from semivox.methods.mc_net import MCNet, MCNetPlus
 from semivox.nets import NetFactory
 from semivox.nets.count import count_parameters
 
@@ -36,11 +36,11 @@ def naive(method: Any, label: np.ndarray, count: int, w: float) -> dict[str, flo
     return terms
 
 
-@pytest.mark.parametrize("kind", [McNet, McNetPlus])
+@pytest.mark.parametrize("kind", [MCNet, MCNetPlus])
 @pytest.mark.parametrize("classes", [2, 3])
 @pytest.mark.parametrize("options", [{}, {"temperature": 0.5, "sup_weight": 0.2, "weight": 0.3}])
 def test_terms(
-    fixed_decoders: Factory, step: Factory, kind: type[McNet], classes: int, options: dict[str, float]
+    fixed_decoders: Factory, step: Factory, kind: type[MCNet], classes: int, options: dict[str, float]
 ) -> None:
     method, labeled, unlabeled = fixed_decoders(kind, classes, unlabeled=3, **options)
     losses = method.losses(labeled, unlabeled, step(3, 15))
@@ -50,15 +50,15 @@ def test_terms(
 
 
 def test_weight_over_the_run(fixed_decoders: Factory, step: Factory) -> None:
-    method, labeled, unlabeled = fixed_decoders(McNet)
+    method, labeled, unlabeled = fixed_decoders(MCNet)
     for iteration, expected in ((0, 0.0067379), (3000, 0.2865048), (6000, 1.0), (14999, 1.0)):
         method.losses(labeled, unlabeled, at := step(iteration, 15000))
         assert at.notes["weight_consistency"].item() == pytest.approx(expected, abs=1e-7)
 
 
-@pytest.mark.parametrize("kind", [McNet, McNetPlus])
+@pytest.mark.parametrize("kind", [MCNet, MCNetPlus])
 @pytest.mark.parametrize("detached", [False, True])
-def test_gradients(fixed_decoders: Factory, step: Factory, kind: type[McNet], detached: bool) -> None:
+def test_gradients(fixed_decoders: Factory, step: Factory, kind: type[MCNet], detached: bool) -> None:
     """Each Dice term trains its decoder on labeled patches, the consistency all of them on all patches."""
     method, labeled, unlabeled = fixed_decoders(kind, 3, detach_targets=detached)
     losses = method.losses(labeled, unlabeled, step(5))

@@ -12,7 +12,7 @@ import torch
 
 from semivox.methods import create
 from semivox.methods.base import Batch
-from semivox.methods.ml_rpl import MlRpl
+from semivox.methods.ml_rpl import MLRPL
 from semivox.nets import NetFactory
 from semivox.nets.count import count_parameters
 
@@ -48,7 +48,7 @@ def naive_mutual(method: Any, first: int) -> float:
 @pytest.mark.parametrize("classes", [2, 3])
 @pytest.mark.parametrize("on_labeled", [True, False])
 def test_mutual_term(fixed_decoders: Factory, step: Factory, classes: int, on_labeled: bool) -> None:
-    method, labeled, unlabeled = fixed_decoders(MlRpl, classes, mutual_on_labeled=on_labeled)
+    method, labeled, unlabeled = fixed_decoders(MLRPL, classes, mutual_on_labeled=on_labeled)
     losses = method.losses(labeled, unlabeled, step(9, 10))
     expected = naive_mutual(method, 0 if on_labeled else 2)
     assert list(losses) == ["sup_transposed", "sup_nearest", "mutual"]
@@ -56,7 +56,7 @@ def test_mutual_term(fixed_decoders: Factory, step: Factory, classes: int, on_la
 
 
 def test_supervised_terms(fixed_decoders: Factory, step: Factory) -> None:
-    method, labeled, unlabeled = fixed_decoders(MlRpl, 2)
+    method, labeled, unlabeled = fixed_decoders(MLRPL, 2)
     losses = method.losses(labeled, unlabeled, step())
     truth = labeled.label.numpy() == 1
     for name, logits in zip(("sup_transposed", "sup_nearest"), method.net.logit_maps, strict=True):
@@ -66,14 +66,14 @@ def test_supervised_terms(fixed_decoders: Factory, step: Factory) -> None:
 
 
 def test_weight_over_the_run(fixed_decoders: Factory, step: Factory) -> None:
-    method, labeled, unlabeled = fixed_decoders(MlRpl)
+    method, labeled, unlabeled = fixed_decoders(MLRPL)
     for iteration, expected in ((0, 0.006738), (1500, 0.060055), (6000, 1.0), (14999, 1.0)):
         method.losses(labeled, unlabeled, at := step(iteration, 15000))
         assert at.notes["weight_mutual"].item() == pytest.approx(expected, abs=1e-6)
 
 
 def test_equal_decoders_teach_nothing(fixed_decoders: Factory, step: Factory) -> None:
-    method, labeled, unlabeled = fixed_decoders(MlRpl, 3)
+    method, labeled, unlabeled = fixed_decoders(MLRPL, 3)
     with torch.no_grad():
         method.net.logit_maps[1].copy_(method.net.logit_maps[0])
     assert method.losses(labeled, unlabeled, step(9))["mutual"].item() == 0
@@ -82,7 +82,7 @@ def test_equal_decoders_teach_nothing(fixed_decoders: Factory, step: Factory) ->
 @pytest.mark.parametrize("on_labeled", [True, False])
 def test_gradients(fixed_decoders: Factory, step: Factory, on_labeled: bool) -> None:
     """Every voxel is taught to one decoder only (the masks are disjoint), and features are not trained."""
-    method, labeled, unlabeled = fixed_decoders(MlRpl, 3, mutual_on_labeled=on_labeled)
+    method, labeled, unlabeled = fixed_decoders(MLRPL, 3, mutual_on_labeled=on_labeled)
     loss = method.losses(labeled, unlabeled, step(9))["mutual"]
     maps = list(method.net.logit_maps)
     found = torch.autograd.grad(loss, [*maps, *method.net.feature_maps], allow_unused=True)
@@ -94,7 +94,7 @@ def test_gradients(fixed_decoders: Factory, step: Factory, on_labeled: bool) -> 
 
 
 def test_unlabeled_only_is_zero_without_unlabeled_patches(fixed_decoders: Factory, step: Factory) -> None:
-    method, labeled, unlabeled = fixed_decoders(MlRpl, unlabeled=0, mutual_on_labeled=False)
+    method, labeled, unlabeled = fixed_decoders(MLRPL, unlabeled=0, mutual_on_labeled=False)
     assert method.losses(labeled, unlabeled, step(9))["mutual"].item() == 0
 
 

@@ -12,8 +12,8 @@ from torch import nn
 
 from semivox.methods import create
 from semivox.methods.base import Batch
-from semivox.methods.dtc import Dtc
-from semivox.methods.sassnet import SassNet
+from semivox.methods.dtc import DTC
+from semivox.methods.sassnet import SASSNet
 from semivox.nets import NetFactory
 from semivox.nets.count import count_parameters
 
@@ -44,7 +44,7 @@ class MeanDiscriminator(nn.Module):
 
 @pytest.mark.parametrize("classes", [2, 3])
 def test_adversarial_and_discriminator_by_hand(fixed_map: Factory, step: Factory, classes: int) -> None:
-    method, labeled, unlabeled = fixed_map(SassNet, classes, labeled=2, unlabeled=3)
+    method, labeled, unlabeled = fixed_map(SASSNet, classes, labeled=2, unlabeled=3)
     method.discriminator = MeanDiscriminator()
     labeled, unlabeled = (Batch(torch.randn_like(batch.image), batch.label) for batch in (labeled, unlabeled))
     distance = torch.tanh(method.net.output[:, : classes - 1]).flatten(1).mean(1).tolist()
@@ -66,13 +66,13 @@ def test_adversarial_and_discriminator_by_hand(fixed_map: Factory, step: Factory
 
 def test_supervised_terms_are_those_of_dtc(fixed_map: Factory, step: Factory) -> None:
     found = {}
-    for kind in (SassNet, Dtc):
+    for kind in (SASSNet, DTC):
         method, labeled, unlabeled = fixed_map(kind, 3)
-        if kind is SassNet:
+        if kind is SASSNet:
             method.discriminator = MeanDiscriminator()
         losses = method.losses(labeled, unlabeled, step())
         found[kind] = {name: loss.item() for name, loss in losses.items() if name.startswith("sup")}
-    assert found[SassNet] == found[Dtc] and len(found[Dtc]) == 2
+    assert found[SASSNet] == found[DTC] and len(found[DTC]) == 2
 
 
 def test_weight_over_the_run(step: Factory) -> None:
@@ -83,7 +83,7 @@ def test_weight_over_the_run(step: Factory) -> None:
 
 
 def test_adversarial_term_trains_the_maps_of_unlabeled_patches(fixed_map: Factory, step: Factory) -> None:
-    method, labeled, unlabeled = fixed_map(SassNet, 3)
+    method, labeled, unlabeled = fixed_map(SASSNet, 3)
     method.discriminator = MeanDiscriminator()
     loss = method.losses(labeled, unlabeled, step(5))["adversarial"]
     found = torch.autograd.grad(loss, [method.net.output])[0]

@@ -12,7 +12,7 @@ from semivox.ops.distance import level_set_consistency
 from semivox.ops.schedule import sigmoid_rampup
 
 
-class Dtc(SignedDistanceMethod):
+class DTC(SignedDistanceMethod):
     """A network predicts classes and signed distance maps; the two must agree on every scan.
 
     A steep sigmoid turns the distance map S, negative inside, into a mask that is compared with the class

@@ -16,7 +16,7 @@ from semivox.ops.prediction import Prediction
 from semivox.ops.schedule import sigmoid_rampup
 
 
-class McNet(MultiDecoderMethod):
+class MCNet(MultiDecoderMethod):
     """Two decoders with different up-sampling; each is regressed on the other's sharpened probabilities.
 
     Where the decoders disagree the image is hard, and there the consistency is felt. With p_i the softmax of
@@ -54,13 +54,13 @@ class McNet(MultiDecoderMethod):
         return terms
 
 
-class McNetPlus(McNet):
+class MCNetPlus(MCNet):
     """MC-Net with a third decoder that up-samples by the nearest neighbour: six terms of consistency.
 
     Twice as much consistency for each Dice term as in MC-Net, at the same weight.
 
     Source: Wu et al., "Mutual consistency learning for semi-supervised medical image segmentation", Medical
-    Image Analysis 81, 2022, arXiv 2109.09960. See `McNet` for the formula and the choice of the checkpoint.
+    Image Analysis 81, 2022, arXiv 2109.09960. See `MCNet` for the formula and the choice of the checkpoint.
     """
 
     others: ClassVar[tuple[UpKind, ...]] = ("trilinear", "nearest")

@@ -16,7 +16,7 @@ from semivox.ops.reliability import reliable_cross_entropy
 from semivox.ops.schedule import sigmoid_rampup
 
 
-class MlRpl(MultiDecoderMethod):
+class MLRPL(MultiDecoderMethod):
     """Two decoders learn each other's labels, each only where the other one is the surer.
 
     With H the entropy, m_ij = [H_i > H_j], y_j the label of decoder j and w_j how well its softmax agrees

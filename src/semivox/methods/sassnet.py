@@ -19,7 +19,7 @@ from semivox.ops.supervised import cross_entropy
 LABELED = 1  # the discriminator's second class
 
 
-class SassNet(SignedDistanceMethod):
+class SASSNet(SignedDistanceMethod):
     """A discriminator guesses from the predicted distance map if a scan is labeled; the network fools it.
 
     So the shapes predicted for unlabeled scans become like those for labeled ones. With S the predicted and Z
