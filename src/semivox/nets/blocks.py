@@ -94,12 +94,12 @@ class Up(nn.Sequential):
             case "trilinear":
                 enlarge = [
                     nn.Upsample(scale_factor=2, mode="trilinear", align_corners=True),
-                    nn.Conv3d(channels, half, kernel_size=3, padding=1),
+                    Conv3x3x3(channels, half),
                 ]
             case "nearest":
                 enlarge = [
                     nn.Upsample(scale_factor=2, mode="nearest"),
-                    nn.Conv3d(channels, half, kernel_size=3, padding=1),
+                    Conv3x3x3(channels, half),
                 ]
         super().__init__(*enlarge, norm_layer(norm, half), nn.ReLU(inplace=True))
 
