@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.semivox-ready
 
-.PHONY: demo test check clean
+.PHONY: demo test check reference clean
 
 demo: $(READY)
 	$(BIN)/semivox demo --out demo
@@ -16,6 +16,10 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The index of methods and their pages, after a change of a docstring, an option, the table or a citation.
+reference: $(READY)
+	$(BIN)/python docs/make_reference.py
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || python3 -m venv $(VENV)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from semivox.config import Config, load_config
 from semivox.errors import UserError
+
+if TYPE_CHECKING:
+    from semivox.config import Config
 
 Data = Annotated[
     Path, typer.Option("--data", "-d", help="folder of scans (nnU-Net raw or MSD layout) or a workspace")
@@ -52,6 +54,8 @@ def settings_from(
     **sections: dict[str, Any],
 ) -> Config:
     """Resolve the shared options into a `Config`."""
+    from semivox.config import load_config  # noqa: PLC0415
+
     split = {
         "labeled": int(labeled) if labeled is not None and labeled >= 1 else labeled,
         "val": val,

@@ -6,9 +6,6 @@ from collections.abc import Mapping
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
-from semivox.config import config_error
 from semivox.nets import NetFactory, lookup
 
 if TYPE_CHECKING:
@@ -58,6 +55,10 @@ def create(name: str, options: Mapping[str, Any], net: NetFactory) -> Method:
     Raises:
         UserError: unknown name, unknown option (the nearest one is named) or bad value.
     """
+    from pydantic import ValidationError  # noqa: PLC0415
+
+    from semivox.config import config_error  # noqa: PLC0415
+
     kind = method_class(name)
     try:
         config = kind.Config(**options)
