@@ -51,7 +51,6 @@ def test_the_three_steps(phantoms: Path, tmp_path: Path) -> None:
     narrow = (
         "net.width=2",
         "train.workers=0",
-        "train.precision=32",
         "plan.patch=[16,16,16]",
         "method.options.weight=0.2",
     )
