@@ -17,11 +17,13 @@ from semivox.errors import UserError
 from semivox.version import __version__
 
 _PUBLIC = {
+    "benchmark": "semivox.verbs.benchmark",
     "compare": "semivox.verbs.compare",
     "demo": "semivox.verbs.demo",
     "evaluate": "semivox.verbs.evaluate",
     "import_dataset": "semivox.data.importers",
     "load_config": "semivox.config",
+    "load_grid": "semivox.verbs.grid",
     "make_phantoms": "semivox.data.phantom",
     "open_dataset": "semivox.data.dataset",
     "plan": "semivox.verbs.prepare",

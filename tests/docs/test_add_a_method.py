@@ -48,28 +48,10 @@ def test_the_three_steps(phantoms: Path, tmp_path: Path) -> None:
     assert "agree" in run(environment, "methods")
     shown = run(environment, "methods", "agree")
     assert "to agree on unlabeled patches" in shown and "weight" in shown
-    narrow = (
-        "net.width=2",
-        "train.workers=0",
-        "plan.patch=[16,16,16]",
-        "method.options.weight=0.2",
-    )
-    settings = [part for setting in narrow for part in ("--set", setting)]
-    exact = ("--precision", "32")
-    where = ("-d", phantoms, "--work", tmp_path / "work", "-o", tmp_path / "run")
-    run(
-        environment,
-        "train",
-        *where,
-        "--labeled",
-        2,
-        "--method",
-        "agree",
-        "--iterations",
-        10,
-        *exact,
-        *settings,
-    )
+    where = ("-d", phantoms, "--work", tmp_path / "work", "-o", tmp_path / "run", "--labeled", 2)
+    how = ("--method", "agree", "--iterations", 10, "--precision", 32)
+    narrow = ("net.width=2", "train.workers=0", "plan.patch=[16,16,16]", "method.options.weight=0.2")
+    run(environment, "train", *where, *how, *(part for setting in narrow for part in ("--set", setting)))
     log = (tmp_path / "run" / "logs" / "metrics.csv").read_text(encoding="utf-8")
     assert "agree" in log.splitlines()[0]
     run(environment, "predict", "-m", tmp_path / "run", "-i", phantoms / "imagesTs", "-o", tmp_path / "out")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -36,7 +37,7 @@ def show_comparison(summary: dict[str, Any], title: str) -> None:
     Console().print(table)
 
 
-def interval_text(value: dict[str, float], *, sign: str = "") -> str:
+def interval_text(value: Mapping[Any, Any], *, sign: str = "") -> str:
     """`0.871 [0.850, 0.890]`."""
     return f"{value['mean']:{sign}.3f} [{value['low']:{sign}.3f}, {value['high']:{sign}.3f}]"
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from math import prod
 
 import torch
@@ -27,27 +28,34 @@ def count_macs(net: Segmenter | MultiDecoder, shape: Sequence[int]) -> int:
         net: a network on any device.
         shape: the patch (X, Y, Z) in voxels.
     """
-    total = 0
-
-    def count(module: nn.Conv3d | nn.ConvTranspose3d, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        nonlocal total
-        grid = inputs[0] if isinstance(module, nn.ConvTranspose3d) else output
-        total += prod(grid.shape[2:]) * module.weight.numel()
-
-    hooks = [
-        module.register_forward_hook(count)
-        for module in net.modules()
-        if isinstance(module, nn.Conv3d | nn.ConvTranspose3d)
-    ]
     state = {**dict(net.named_parameters()), **dict(net.named_buffers())}
     shapes_only = {name: torch.empty_like(tensor, device="meta") for name, tensor in state.items()}
     training = net.training
     try:
         image = torch.empty((1, net.in_channels, *shape), device="meta")
-        with torch.no_grad():
+        with torch.no_grad(), counted_macs(net) as counts:
             torch.func.functional_call(net.eval(), shapes_only, (image,))
     finally:
         net.train(training)
+    return sum(counts)
+
+
+@contextmanager
+def counted_macs(module: nn.Module) -> Iterator[list[int]]:
+    """Give a list that grows by the multiply-accumulates of each convolution of `module` that is called."""
+    counts: list[int] = []
+
+    def count(layer: nn.Conv3d | nn.ConvTranspose3d, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        grid = inputs[0] if isinstance(layer, nn.ConvTranspose3d) else output
+        counts.append(grid.shape[0] * prod(grid.shape[2:]) * layer.weight.numel())
+
+    hooks = [
+        layer.register_forward_hook(count)
+        for layer in module.modules()
+        if isinstance(layer, nn.Conv3d | nn.ConvTranspose3d)
+    ]
+    try:
+        yield counts
+    finally:
         for hook in hooks:
             hook.remove()
-    return total

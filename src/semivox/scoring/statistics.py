@@ -45,6 +45,14 @@ def bootstrap_mean(values: ArrayLike, confidence: float = 0.95, n: int = 10_000,
     return _intervals(array[np.isfinite(array)][:, None], confidence, n, seed)[0]
 
 
+def bootstrap_means(
+    table: pd.DataFrame, confidence: float = 0.95, n: int = 10_000, seed: int = 0
+) -> dict[str, Interval]:
+    """`bootstrap_mean` of each column of a table with one row a case."""
+    intervals = _column_intervals(table.to_numpy(dtype=np.float64), confidence, n, seed)
+    return dict(zip(map(str, table.columns), intervals, strict=True))
+
+
 def paired_difference(
     a: Column, b: Column, confidence: float = 0.95, n: int = 10_000, seed: int = 0
 ) -> Interval:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from semivox.config import Config
 from semivox.data.dataset import Case
+from semivox.data.splits import Split
 from semivox.errors import UserError
 from semivox.files import read_json, write_json
 from semivox.inference.model import load_model
@@ -22,9 +23,12 @@ from semivox.verbs.predict import best_precision, stored_settings
 from semivox.verbs.prepare import prepare
 from semivox.verbs.progress import ProgressFactory, no_progress
 from semivox.verbs.train import overridden, train
+from semivox.verbs.workspace import Workspace
 
 if TYPE_CHECKING:
     import pandas as pd
+
+Role = Literal["test", "val"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ class Cell:
     scores: Path
     seconds_training: float
     seconds_predicting: float
+    seconds_scoring: float
 
     def table(self) -> pd.DataFrame:
         """The scores: one row a case and class."""
@@ -51,7 +56,7 @@ def compare(
     out: Path | str,
     seeds: Sequence[int] = (0,),
     options: dict[str, dict[str, Any]] | None = None,
-    cases: Literal["test", "val"] = "test",
+    cases: Role = "test",
     work: Path | None = None,
     bar: bool = False,
     progress: ProgressFactory = no_progress,
@@ -74,12 +79,7 @@ def compare(
     out = Path(out)
     options = options or {config.method.name: config.method.options}
     workspace, split, _ = prepare(data, config=config, work=work, progress=progress)
-    chosen = [workspace.dataset.case(name) for name in getattr(split, cases)]
-    chosen = [case for case in chosen if case.label is not None]
-    if not chosen:
-        raise UserError(
-            f"The data set has no {cases} cases with reference labels", path=data, expected="some"
-        )
+    chosen = scored_cases(workspace, split, cases)
     done = []
     for seed in seeds:
         for method in methods:
@@ -91,12 +91,54 @@ def compare(
                 },
             )
             run = out / method / f"seed{seed}"
-            train(workspace.folder, config=settings, out=run, bar=bar, progress=progress)
-            done.append(_score(method, seed, run, cases, chosen, progress))
+            done.append(run_cell(workspace.folder, settings, run, cases, chosen, bar=bar, progress=progress))
     save_paired_scores(out / "dice.png", scores_by_case(done))
     write_json(out / "comparison.json", {**comparison(done), "environment": environment()})
     write_manifest(out, "compare", methods=list(methods), seeds=list(seeds), cases=cases, n=len(chosen))
     return done
+
+
+def scored_cases(workspace: Workspace, split: Split, role: Role) -> list[Case]:
+    """The test or validation cases that have a reference label.
+
+    Raises:
+        UserError: there is none.
+    """
+    cases = [workspace.dataset.case(name) for name in getattr(split, role)]
+    chosen = [case for case in cases if case.label is not None]
+    if not chosen:
+        raise UserError(
+            f"The data set has no {role} cases with reference labels", path=workspace.folder, expected="some"
+        )
+    return chosen
+
+
+def run_cell(
+    work: Path,
+    config: Config,
+    run: Path,
+    role: Role,
+    cases: Sequence[Case],
+    *,
+    bar: bool = False,
+    progress: ProgressFactory = no_progress,
+) -> Cell:
+    """Train, predict and score one run; what is finished is only read.
+
+    Args:
+        work: the workspace.
+        config: complete settings.
+        run: the run folder; predictions and scores go to `run/role`.
+        role: test or val.
+        cases: those of that role.
+        bar, progress: as for `train`.
+    """
+    train(work, config=config, out=run, bar=bar, progress=progress)
+    if read_cell(run, role, config) is None:
+        _score(config.method.name, run, role, cases, progress)
+    cell = read_cell(run, role, config)
+    assert cell is not None, run
+    return cell
 
 
 def comparison(cells: Sequence[Cell], metric: str = "dice") -> dict[str, Any]:
@@ -136,44 +178,46 @@ def scores_by_case(cells: Sequence[Cell], metric: str = "dice") -> dict[str, dic
     return scores
 
 
-def _score(
-    method: str,
-    seed: int,
-    run: Path,
-    role: str,
-    cases: Sequence[Case],
-    progress: ProgressFactory,
-) -> Cell:
+def read_cell(run: Path, role: Role, config: Config) -> Cell | None:
+    """A run that is trained and scored; None if it is not yet."""
     folder = run / role
     marker = folder / "timing.json"
     if not (folder / "metrics.csv").exists() or not marker.exists():
-        model = load_model(run)
-        started = time.monotonic()
-        with progress(f"predict {method}") as report:
-            predict_files(
-                model,
-                {case.name: case.images for case in cases},
-                folder,
-                stored_settings(model),
-                precision=best_precision(model),
-                progress=report,
-            )
-        predicting = time.monotonic() - started
-        with progress(f"evaluate {method}") as report:
-            evaluate_folder(
-                folder,
-                {case.name: case.label for case in cases if case.label is not None},
-                model.plan.class_names,
-                model.plan.class_values,
-                folder,
-                progress=report,
-            )
-        write_json(marker, {"seconds_predicting": round(predicting, 1)})
+        return None
+    times = read_json(marker)
     return Cell(
-        method=method,
-        seed=seed,
+        method=config.method.name,
+        seed=config.train.seed,
         run=run,
         scores=folder,
         seconds_training=read_json(run / "run_report.json")["train"]["seconds_training"],
-        seconds_predicting=read_json(marker)["seconds_predicting"],
+        seconds_predicting=times["seconds_predicting"],
+        seconds_scoring=times.get("seconds_scoring", 0.0),
     )
+
+
+def _score(method: str, run: Path, role: Role, cases: Sequence[Case], progress: ProgressFactory) -> None:
+    folder = run / role
+    model = load_model(run)
+    started = time.monotonic()
+    with progress(f"predict {method}") as report:
+        predict_files(
+            model,
+            {case.name: case.images for case in cases},
+            folder,
+            stored_settings(model),
+            precision=best_precision(model),
+            progress=report,
+        )
+    predicted = time.monotonic()
+    with progress(f"evaluate {method}") as report:
+        evaluate_folder(
+            folder,
+            {case.name: case.label for case in cases if case.label is not None},
+            model.plan.class_names,
+            model.plan.class_values,
+            folder,
+            progress=report,
+        )
+    times = {"predicting": predicted - started, "scoring": time.monotonic() - predicted}
+    write_json(folder / "timing.json", {f"seconds_{name}": round(value, 1) for name, value in times.items()})

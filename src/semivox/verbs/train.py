@@ -83,6 +83,13 @@ def train(
     return run.folder
 
 
+def step_seconds(workspace: Workspace, split: Split, plan: Plan, config: Config) -> float:
+    """Measure the time of one training step (see `engine.budget.probe`) in a prepared workspace."""
+    training = _Training(workspace, split, plan, config)
+    method = training._method()
+    return probe(method, training._loaders(method, config.train.iterations), config.train)
+
+
 def default_folder(workspace: Workspace, config: Config, split: Split) -> Path:
     """`runs/DATASET/METHOD/Nl_foldK_seedS` in the current folder."""
     name = f"{len(split.labeled)}l_fold{config.split.fold}_seed{config.train.seed}"
