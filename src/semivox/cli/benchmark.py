@@ -102,13 +102,10 @@ def _show_forecast(cells: list[Forecast], max_hours: float | None) -> None:
     from semivox.reporting.benchmark import duration  # noqa: PLC0415
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading, side in (
-        ("cell", "left"),
-        ("state", "left"),
-        ("estimate", "right"),
-        ("ends after", "right"),
-    ):
-        table.add_column(heading, justify="right" if side == "right" else "left")
+    for heading in ("cell", "state"):
+        table.add_column(heading)
+    for heading in ("estimate", "ends after"):
+        table.add_column(heading, justify="right")
     total, fitting = 0.0, True
     for cell in cells:
         total += cell.seconds
@@ -128,12 +125,13 @@ def _show_outcome(outcome: Outcome, out: Path) -> None:
 
     if outcome.tables is not None:
         table = Table(box=None, pad_edge=False, header_style="bold")
-        for heading in ("preset", "labels", "method", "Dice [95 % interval]", "sd over seeds", "seeds"):
-            table.add_column(heading)
+        table.add_column("preset, labels, method", overflow="fold")
+        for heading in ("Dice [95 % interval]", "sd, seeds"):
+            table.add_column(heading, no_wrap=True)
         dice = outcome.tables.settings
         for row in dice[dice["metric"] == "dice"].to_dict("records"):
-            cells = (row["preset"], row["labeled"], row["method"], interval_text(row))
-            table.add_row(*(Text(str(cell)) for cell in cells), f"{row['sd_seeds']:.3f}", str(row["seeds"]))
+            name = f"{row['preset']}, {row['labeled']}, {row['method']}"
+            table.add_row(Text(name), Text(interval_text(row)), f"{row['sd_seeds']:.3f}, {row['seeds']}")
         Console().print(table)
         typer.echo(
             f"written: {out / 'table.md'}, table.tex, table.csv, runs.csv, comparisons.csv, dice-*.png"

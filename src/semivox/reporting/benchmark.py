@@ -119,7 +119,7 @@ def markdown_table(headings: Sequence[str], rows: Rows) -> str:
 
 def latex_table(headings: Sequence[str], rows: Rows, caption: str) -> str:
     """Lay out as a LaTeX `table`; needs no package."""
-    body = [" & ".join(map(_latex, line)) + r" \\" for line in rows]
+    body = [_guarded(" & ".join(map(_latex, line))) + r" \\" for line in rows]
     return "\n".join(
         [
             r"\begin{table}",
@@ -191,6 +191,11 @@ _ESCAPES = {
     "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$",
     "<": r"$<$", ">": r"$>$",
 }  # fmt: skip
+
+
+def _guarded(line: str) -> str:
+    """After the end of a row, `[` and `*` would be taken for an option of the row end."""
+    return "{}" + line if line.startswith(("[", "*")) else line
 
 
 def _latex(text: str) -> str:

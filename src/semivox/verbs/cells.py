@@ -10,6 +10,7 @@ from semivox.config import Config
 from semivox.data.dataset import Case
 from semivox.data.plan import Plan
 from semivox.data.splits import Split
+from semivox.errors import UserError
 from semivox.files import read_json
 from semivox.methods.cost import method_cost
 from semivox.nets import NetFactory
@@ -110,6 +111,7 @@ def make_jobs(
         workers = 2 if config.train.workers else 0
         workspace, split, plan = prepare(data, config=config, work=folder, workers=workers, progress=progress)
         ready[key] = workspace, split, plan, tuple(scored_cases(workspace, split, grid.cases))
+    _check_counts({key: len(split.labeled) for key, (_, split, _, _) in ready.items()})
     costs: dict[str, float] = {}
     jobs = []
     for place in cells_of(grid):
@@ -121,6 +123,20 @@ def make_jobs(
         run = out / place.folder
         jobs.append(Job(place, config, workspace, split, plan, grid.cases, cases, run, costs[kind]))
     return jobs
+
+
+def _check_counts(counts: dict[tuple[str | None, Any], int]) -> None:
+    """Two entries of `labels` must not mean the same number: their runs would be taken for seeds of one."""
+    seen: dict[tuple[str | None, int], Any] = {}
+    for (preset, labels), count in counts.items():
+        if (preset, count) in seen:
+            raise UserError(
+                "Two numbers of labels of the grid are the same",
+                found=f"{seen[preset, count]} and {labels} both give {count} labeled cases",
+                expected="different numbers",
+                do="leave one of them out",
+            )
+        seen[preset, count] = labels
 
 
 def _rank(labels: float | None) -> tuple[bool, bool, float]:

@@ -135,7 +135,8 @@ def run_cell(
     """
     train(work, config=config, out=run, bar=bar, progress=progress)
     if read_cell(run, role, config) is None:
-        _score(config.method.name, run, role, cases, progress)
+        workers = 2 if config.train.workers else 0  # no process at all where none is wanted
+        _score(config.method.name, run, role, cases, workers, progress)
     cell = read_cell(run, role, config)
     assert cell is not None, run
     return cell
@@ -196,7 +197,9 @@ def read_cell(run: Path, role: Role, config: Config) -> Cell | None:
     )
 
 
-def _score(method: str, run: Path, role: Role, cases: Sequence[Case], progress: ProgressFactory) -> None:
+def _score(
+    method: str, run: Path, role: Role, cases: Sequence[Case], workers: int, progress: ProgressFactory
+) -> None:
     folder = run / role
     model = load_model(run)
     started = time.monotonic()
@@ -217,6 +220,7 @@ def _score(method: str, run: Path, role: Role, cases: Sequence[Case], progress: 
             model.plan.class_names,
             model.plan.class_values,
             folder,
+            workers=workers,
             progress=report,
         )
     times = {"predicting": predicted - started, "scoring": time.monotonic() - predicted}

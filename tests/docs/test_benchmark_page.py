@@ -1,0 +1,37 @@
+"""The how-to page about benchmarks: its grid loads, its options and ablations exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import typer
+
+from semivox.cli.app import app
+from semivox.verbs.grid import ablation_names, cells_of, load_grid
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "how-to" / "benchmark.md").read_text(encoding="utf-8")
+
+
+def test_the_grid_is_one(tmp_path: Path) -> None:
+    (text,) = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    (tmp_path / "grid.yaml").write_text(text, encoding="utf-8")
+    grid = load_grid(file=tmp_path / "grid.yaml")
+    assert len(cells_of(grid)) == 3 * 2 * 3
+    assert grid.compare is not None and grid.compare.preset == "hippocampus-lite"
+
+
+def test_options_exist() -> None:
+    command = typer.main.get_command(app).commands["benchmark"]  # type: ignore[attr-defined]
+    known = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+    commands = re.findall(r"semivox benchmark ([^`#\n]+)", PAGE)
+    used = {word for line in commands for word in line.split() if word.startswith("-")}
+    used |= set(re.findall(r"`(--?[a-z-]+)", PAGE))
+    assert len(commands) >= 6 and used <= known, used - known
+
+
+def test_ablations_are_listed() -> None:
+    table = PAGE[PAGE.index("## Ablations") : PAGE.index("## Published")]
+    assert {name for name in re.findall(r"`(\w+)`", table) if name in ablation_names()} == set(
+        ablation_names()
+    )

@@ -1,0 +1,174 @@
+"""Tables of a benchmark, to the letter, and the curves."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from semivox.reporting.benchmark import (
+    comparison_rows,
+    cost_rows,
+    duration,
+    latex_table,
+    markdown_table,
+    published_rows,
+    score_rows,
+)
+from semivox.reporting.curves import save_curves
+
+
+def settings(failures: int = 0) -> pd.DataFrame:
+    columns = [
+        "preset",
+        "labeled",
+        "method",
+        "metric",
+        "mean",
+        "low",
+        "high",
+        "n",
+        "sd_seeds",
+        "seeds",
+        "failures",
+    ]
+    rows = []
+    for suffix in ("", "_lcc"):
+        for metric, mean in (
+            ("dice", 0.8764),
+            ("hd95_mm", 12.346),
+            ("hd95_mm_penalised", 15.5),
+            ("hd95_vox", 7.0),
+        ):
+            n = 18 if metric == "hd95_mm" else 20
+            rows.append(
+                ("p", 8, "ua_mt", metric + suffix, mean, mean - 0.1, mean + 0.1, n, 0.0123, 3, failures)
+            )
+    return pd.DataFrame(rows, columns=columns)
+
+
+def test_scores() -> None:
+    headings, rows = score_rows(settings())
+    assert headings == [
+        "labels", "method", "seeds", "result", "Dice", "Jaccard", "95HD (mm)", "ASD (mm)", "failed",
+    ]  # fmt: skip
+    assert rows[0] == [
+        "8", "ua_mt", "3", "all voxels", "0.876 [0.776, 0.976] ± 0.012", "none",
+        "12.35 [12.25, 12.45] ± 0.01 (n = 18)", "none", "0",
+    ]  # fmt: skip
+    assert rows[1][:4] == ["", "", "", "largest component"]
+
+
+def test_failures_count_in_distances() -> None:
+    _, rows = score_rows(settings(failures=2))
+    assert rows[0][6] == "15.50* [15.40, 15.60] ± 0.01" and rows[0][8] == "2"
+
+
+def test_one_seed_has_no_spread() -> None:
+    table = settings()
+    table["sd_seeds"] = math.nan
+    assert score_rows(table)[1][0][4] == "0.876 [0.776, 0.976]"
+
+
+def test_markdown_and_latex() -> None:
+    headings, rows = ["a_b", "%"], [["[1, 2]", "x|y ± 1 < 2"]]
+    assert markdown_table(headings, rows) == "| a_b | % |\n| --- | --- |\n| [1, 2] | x\\|y ± 1 < 2 |\n"
+    lines = latex_table(headings, rows, "A & B").splitlines()
+    assert lines[2:8] == [
+        r"\caption{A \& B}",
+        r"\begin{tabular}{ll}",
+        r"\hline",
+        r"a\_b & \% \\",
+        r"\hline",
+        r"{}[1, 2] & x|y $\pm$ 1 $<$ 2 \\",
+    ]
+    assert sum(line.count("{") - line.count("}") for line in lines) == 0
+
+
+def test_comparisons() -> None:
+    row = {
+        "preset": "p", "labeled": 8, "method": "b", "reference": "a", "metric": "dice", "mean": 0.01,
+        "low": -0.02, "high": 0.04, "n": 20,
+    }  # fmt: skip
+    table = pd.DataFrame(
+        [{**row, "p": 0.0004, "p_holm": math.nan, "declared": True},
+         {**row, "method": "c", "p": 0.02, "p_holm": 0.04, "declared": False}]
+    )  # fmt: skip
+    headings, rows = comparison_rows(table, declared=True)
+    assert headings[-1] == "p (Wilcoxon)"
+    assert rows == [["p", "8", "b - a", "Dice", "+0.010 [-0.020, +0.040]", "20", "< 0.001"]]
+    headings, rows = comparison_rows(table, declared=False)
+    assert headings[-1] == "p, Holm" and rows[0][2] == "c - a" and rows[0][-1] == "0.040"
+
+
+def test_costs_are_means_over_runs() -> None:
+    runs = pd.DataFrame(
+        {"method": ["a", "a"], "parameters": [9_448_866] * 2, "macs": [40.1087e9] * 2,
+         "iterations": [6000] * 2, "seconds_training": [600.0, 1200.0], "seconds_predicting": [30.0, 50.0]}
+    )  # fmt: skip
+    assert cost_rows(runs)[1] == [["a", "9.45 M", "40.11 G", "6000", "15.0 min", "40 s"]]
+    assert [duration(value) for value in (0, 99, 100, 5999, 7200)] == [
+        "0 s",
+        "99 s",
+        "1.7 min",
+        "100.0 min",
+        "2.0 h",
+    ]
+
+
+def test_published_beside_ours() -> None:
+    row = {"method": "UA-MT", "name": "ua_mt", "labeled": 8, "unlabeled": 72}
+    for name in ("dice_percent", "jaccard_percent", "hd95_voxel", "asd_voxel"):
+        row |= {f"{name}_mean": 87.1, f"{name}_spread": 1.09}
+    table = pd.DataFrame([row, {**row, "labeled": 16}])
+    headings, rows = published_rows(table, settings())
+    assert headings[:4] == ["method", "labeled", "unlabeled", "Dice, published"]
+    assert rows[0] == ["UA-MT", "8", "72", *["87.10 ± 1.09"] * 4, "87.64", "", "7.00", ""]
+    assert rows[1][-4:] == ["", "", "", ""]
+
+
+@pytest.mark.parametrize("counts", [(4, 8), (8,)])
+def test_curves_show_means_intervals_and_seeds(
+    counts: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Figure] = []
+    save = Figure.savefig
+
+    def keep(self: Figure, *args: object, **kwargs: object) -> None:
+        drawn.append(self)
+        save(self, *args, **kwargs)
+
+    monkeypatch.setattr(Figure, "savefig", keep)
+    rows = [
+        {
+            "labeled": count,
+            "method": method,
+            "metric": "dice",
+            "mean": mean,
+            "low": mean - 0.05,
+            "high": mean + 0.1,
+        }
+        for count in counts
+        for method, mean in (("a", 0.6), ("b", 0.7))
+    ]
+    runs = pd.DataFrame(
+        [
+            {"labeled": n, "method": m, "seed": s, "dice": 0.6 + s / 100}
+            for n in counts
+            for m in "ab"
+            for s in (0, 1)
+        ]
+    )
+    save_curves(tmp_path / "dice.png", pd.DataFrame(rows), runs)
+    (axes,) = drawn[0].axes
+    lines = [container.lines[0] for container in axes.containers]
+    values = [line.get_ydata() if len(counts) > 1 else line.get_xdata() for line in lines]
+    assert [list(value) for value in values] == [[0.6] * len(counts), [0.7] * len(counts)]
+    bars = axes.containers[0].lines[2][0].get_segments()[0]
+    ends = bars[:, 1] if len(counts) > 1 else bars[:, 0]
+    assert sorted(ends) == pytest.approx([0.55, 0.7])
+    assert sum(len(points.get_offsets()) for points in axes.collections if len(points.get_offsets()) > 1) >= 4
+    assert (tmp_path / "dice.png").stat().st_size > 3000
