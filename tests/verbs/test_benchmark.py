@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +135,16 @@ def test_a_forecast_trains_nothing(phantoms: Path, work: Path, tmp_path: Path) -
     assert cells[0].seconds == pytest.approx(step * 2 + step / 3 / 2 * windows(job) * 2)
 
 
+def test_a_probe_that_fails_is_a_failed_cell(
+    phantoms: Path, work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("semivox.verbs.estimate.step_seconds", lambda *_: 1 / 0)
+    (cell, *_) = forecast(phantoms, small(), out=tmp_path, work=work)
+    assert cell.state == "fails: ZeroDivisionError: division by zero"
+    done = benchmark(phantoms, small(), out=tmp_path, work=work, max_hours=1, isolate=False)
+    assert len(done.failed) == 4 and not done.left and done.tables is None
+
+
 def test_mistakes_are_noticed_before_anything_is_trained(phantoms: Path, work: Path, tmp_path: Path) -> None:
     wrong = {"label": "x", "method": "supervised", "options": {"nett": "vnet"}}
     with pytest.raises(UserError, match="did you mean net"):
@@ -157,6 +170,17 @@ def test_a_process_that_dies_is_a_failure_and_the_next_call_has_a_new_one(tmp_pa
         assert failure is not None and failure.message.startswith("FileExistsError")
     finally:
         worker.close()
+
+
+def test_an_interruption_also_ends_the_other_process() -> None:
+    worker, started = Worker(isolate=True), time.monotonic()
+    assert worker.call(os.getpid) is None
+    alarm = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+    alarm.start()
+    with pytest.raises(KeyboardInterrupt):
+        worker.call(time.sleep, 100)
+    worker.close()
+    assert time.monotonic() - started < 60
 
 
 def test_interruptions_go_upwards() -> None:

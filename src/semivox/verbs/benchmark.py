@@ -13,7 +13,7 @@ from semivox.run import environment, write_manifest
 from semivox.verbs.cells import Job, make_jobs
 from semivox.verbs.estimate import Estimator
 from semivox.verbs.grid import Comparison, Grid
-from semivox.verbs.isolate import Failure, Worker
+from semivox.verbs.isolate import Failure, Worker, attempt
 from semivox.verbs.progress import ProgressFactory, no_progress
 from semivox.verbs.tables import Declaration, Tables, write_tables
 
@@ -37,7 +37,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Forecast:
-    """A cell before the run: finished, begun or open, and its estimated seconds (0 if finished)."""
+    """A cell before the run: finished, begun, open or fails, and its estimated seconds (0 if unknown)."""
 
     job: Job
     state: str
@@ -61,10 +61,18 @@ def forecast(
     found = []
     with progress("estimate") as report:
         for index, job in enumerate(jobs, start=1):
-            state = "finished" if job.is_finished else "begun" if job.is_begun else "open"
-            found.append(Forecast(job, state, 0.0 if job.is_finished else estimator.seconds(job)))
+            found.append(_forecast(job, estimator))
             report(index, len(jobs), job.place.name)
     return found
+
+
+def _forecast(job: Job, estimator: Estimator) -> Forecast:
+    if job.is_finished:
+        return Forecast(job, "finished", 0.0)
+    failure = attempt(estimator.seconds, job)
+    if failure is not None:
+        return Forecast(job, f"fails: {failure.message}", 0.0)
+    return Forecast(job, "begun" if job.is_begun else "open", estimator.seconds(job))
 
 
 def benchmark(
@@ -76,7 +84,7 @@ def benchmark(
     max_hours: float | None = None,
     published: str | None = None,
     ablation: str | None = None,
-    isolate: bool = True,
+    isolate: bool = False,
     bar: bool = False,
     progress: ProgressFactory = no_progress,
     say: Say = lambda _: None,
@@ -110,11 +118,16 @@ def benchmark(
         for index, job in enumerate(jobs):
             if job.is_finished:
                 continue
-            if max_hours is not None and not _fits(max_hours, started, estimator, job):
-                outcome.left = [other.place.name for other in jobs[index:] if not other.is_finished]
-                break
+            failure = None
+            if max_hours is not None:
+                left = max_hours * 3600 - (time.monotonic() - started)
+                failure = attempt(estimator.seconds, job) if left > 0 else None
+                if left <= 0 or (failure is None and estimator.seconds(job) > left):
+                    outcome.left = [other.place.name for other in jobs[index:] if not other.is_finished]
+                    break
             say(f"[{index + 1}/{len(jobs)}] {job.place.name}")
-            failure = worker.call(job.execute, bar=bar, progress=progress)
+            if failure is None:
+                failure = worker.call(job.execute, bar=bar, progress=progress)
             _note(job, failure)
             if failure is not None:
                 outcome.failed[job.place.name] = failure.message
@@ -141,11 +154,6 @@ def benchmark(
     )
     write_manifest(out, "benchmark", cells=len(jobs), finished=len(scored), **facts)
     return outcome
-
-
-def _fits(max_hours: float, started: float, estimator: Estimator, job: Job) -> bool:
-    left = max_hours * 3600 - (time.monotonic() - started)
-    return left > 0 and estimator.seconds(job) <= left
 
 
 def _note(job: Job, failure: Failure | None) -> None:

@@ -19,7 +19,7 @@ from semivox.verbs.compare import Role, read_cell, run_cell, scored_cases
 from semivox.verbs.grid import Grid, Place, cells_of, settings_of
 from semivox.verbs.prepare import prepare
 from semivox.verbs.progress import ProgressFactory, no_progress
-from semivox.verbs.workspace import Workspace
+from semivox.verbs.workspace import Workspace, is_workspace
 
 
 @dataclass(frozen=True)
@@ -104,10 +104,10 @@ def make_jobs(
     first: dict[tuple[str | None, Any], Place] = {}
     for place in cells_of(grid):
         first.setdefault((place.preset, place.labels), place)
-    is_workspace = (Path(data) / "plans.json").exists()
+    raw = not is_workspace(Path(data))
     for key in sorted(first, key=lambda key: _rank(key[1])):
         config = settings_of(grid, first[key])
-        folder = None if is_workspace else (work or out / "work") / (key[0] or "default")
+        folder = (work or out / "work") / (key[0] or "default") if raw else None
         workers = 2 if config.train.workers else 0
         workspace, split, plan = prepare(data, config=config, work=folder, workers=workers, progress=progress)
         ready[key] = workspace, split, plan, tuple(scored_cases(workspace, split, grid.cases))

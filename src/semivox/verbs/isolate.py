@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from semivox.errors import UserError
@@ -32,23 +34,34 @@ class Worker:
     def __init__(self, *, isolate: bool) -> None:
         self._isolate = isolate
         self._pool: ProcessPoolExecutor | None = None
+        self._pid = 0
 
     def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Failure | None:
         """Call it; what goes wrong is returned, but an interruption by the user goes on upwards."""
         if not self._isolate:
             return attempt(function, *args, **kwargs)
-        if self._pool is None:
-            context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(1, context, initializer=_end_with, initargs=(os.getpid(),))
         try:
-            failure: Failure | None = self._pool.submit(attempt, function, *args, **kwargs).result()
+            pool = self._started()
+            failure: Failure | None = pool.submit(attempt, function, *args, **kwargs).result()
         except BrokenProcessPool as error:
             failure = Failure(
                 "The process died: killed from outside, often because memory ran out", str(error)
             )
+        except BaseException:  # this process is told to end: so must the other, whatever it is doing
+            if self._pid:
+                with suppress(ProcessLookupError):
+                    os.kill(self._pid, signal.SIGTERM)
+            raise
         if failure is not None:
             self.close()
         return failure
+
+    def _started(self) -> ProcessPoolExecutor:
+        if self._pool is None:
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(1, context, initializer=_end_with, initargs=(os.getpid(),))
+            self._pid = self._pool.submit(os.getpid).result()
+        return self._pool
 
     def close(self) -> None:
         """End the process."""

@@ -87,7 +87,10 @@ def step_seconds(workspace: Workspace, split: Split, plan: Plan, config: Config)
     """Measure the time of one training step (see `engine.budget.probe`) in a prepared workspace."""
     training = _Training(workspace, split, plan, config)
     method = training._method()
-    return probe(method, training._loaders(method, config.train.iterations), config.train)
+    try:
+        return probe(method, training._loaders(method, config.train.iterations), config.train)
+    finally:
+        torch.cuda.empty_cache()  # the run itself may happen in another process
 
 
 def default_folder(workspace: Workspace, config: Config, split: Split) -> Path:

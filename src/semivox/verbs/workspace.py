@@ -107,7 +107,7 @@ def open_workspace(data: Path, *, work: Path | None = None, preset: str | None =
         preset: part of the default name, since a preset fixes the plan.
     """
     dataset = open_dataset(data)
-    if _is_workspace(data):
+    if is_workspace(data):
         if work is not None and work.resolve() != data.resolve():
             raise UserError(
                 "--work was given, but the data folder is a workspace already",
@@ -117,7 +117,7 @@ def open_workspace(data: Path, *, work: Path | None = None, preset: str | None =
             )
         return Workspace(data, dataset)
     folder = work or DEFAULT_PARENT / "-".join(filter(None, (dataset.name, preset)))
-    if _is_workspace(folder):
+    if is_workspace(folder):
         known = open_dataset(folder)
         if known.root.resolve() != dataset.root.resolve() and known.name != dataset.name:
             raise UserError(
@@ -139,7 +139,8 @@ def clear_workspace(workspace: Workspace) -> None:
         file.unlink(missing_ok=True)
 
 
-def _is_workspace(folder: Path) -> bool:
+def is_workspace(folder: Path) -> bool:
+    """Whether a folder is a workspace, and not raw data."""
     index = folder / "dataset.json"
     if not index.is_file():
         return False
