@@ -91,7 +91,7 @@ def test_markdown_and_latex() -> None:
 def test_comparisons() -> None:
     row = {
         "preset": "p", "labeled": 8, "method": "b", "reference": "a", "metric": "dice", "mean": 0.01,
-        "low": -0.02, "high": 0.04, "n": 20,
+        "low": -0.02, "high": 0.04, "n": 20, "seed_low": -0.01, "seed_high": 0.03,
     }  # fmt: skip
     table = pd.DataFrame(
         [{**row, "p": 0.0004, "p_holm": math.nan, "declared": True},
@@ -99,7 +99,9 @@ def test_comparisons() -> None:
     )  # fmt: skip
     headings, rows = comparison_rows(table, declared=True)
     assert headings[-1] == "p (Wilcoxon)"
-    assert rows == [["p", "8", "b - a", "Dice", "+0.010 [-0.020, +0.040]", "20", "< 0.001"]]
+    assert rows == [
+        ["p", "8", "b - a", "Dice", "+0.010 [-0.020, +0.040]", "-0.010 to +0.030", "20", "< 0.001"]
+    ]
     headings, rows = comparison_rows(table, declared=False)
     assert headings[-1] == "p, Holm" and rows[0][2] == "c - a" and rows[0][-1] == "0.040"
 

@@ -98,6 +98,14 @@ def test_the_declared_comparison_is_not_corrected_and_all_others_are_together() 
     assert list(table["p_holm"][1:]) == pytest.approx(naive_holm(list(table["p"][1:])))
 
 
+def test_differences_of_runs_with_the_same_seed() -> None:
+    runs = [*RUNS, run("supervised", 1, {"a": (0.9, 0.9), "b": (0.6, 0.6), "c": (0.6, 0.6)})]
+    (row,) = comparison_table(runs, "supervised").to_dict("records")
+    assert (row["seed_low"], row["seed_high"]) == pytest.approx((1.9 / 3 - 0.7, 1.75 / 3 - 0.5))
+    (row,) = comparison_table([RUNS[1], RUNS[2]], "supervised").to_dict("records")
+    assert math.isnan(row["seed_low"])
+
+
 def test_without_a_declaration_every_comparison_is_corrected() -> None:
     table = comparison_table(many(), "first")
     assert not table["declared"].any()

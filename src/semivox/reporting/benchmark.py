@@ -67,7 +67,7 @@ def cost_rows(runs: pd.DataFrame) -> tuple[list[str], Rows]:
 
 def comparison_rows(comparisons: pd.DataFrame, *, declared: bool) -> tuple[list[str], Rows]:
     """Headings and cells of the paired differences: the declared one, or all others."""
-    headings = ["preset", "labels", "comparison", "metric", "difference [95 % interval]", "n"]
+    headings = ["preset", "labels", "comparison", "metric", "difference [95 % interval]", "by seed", "n"]
     headings.append("p (Wilcoxon)" if declared else "p, Holm")
     rows = []
     for row in comparisons[comparisons["declared"] == declared].to_dict("records"):
@@ -81,6 +81,7 @@ def comparison_rows(comparisons: pd.DataFrame, *, declared: bool) -> tuple[list[
                 what,
                 metric_label(row["metric"]),
                 value,
+                _seeds(row["seed_low"], row["seed_high"]),
                 str(row["n"]),
                 _p(p),
             ]
@@ -168,6 +169,10 @@ def _interval(row: Mapping[Any, Any], *, sign: str = "", star: str = "") -> str:
 
 def _digits(value: float) -> int:
     return 3 if abs(value) < 10 else 2
+
+
+def _seeds(low: float, high: float) -> str:
+    return "none" if math.isnan(low) else f"{low:+.3f} to {high:+.3f}"
 
 
 def _p(value: float) -> str:

@@ -108,7 +108,8 @@ def comparison_table(
     """Paired differences on the same cases, each with its 95 % interval and Wilcoxon's p.
 
     The declared comparison comes first and keeps its p. All others, every method against `reference` with
-    the same preset and labels, share a Holm correction: `p_holm`.
+    the same preset and labels, share a Holm correction: `p_holm`. `seed_low` and `seed_high` are the smallest
+    and largest difference of the means of runs with the same seed: what the interval over cases cannot say.
 
     Args:
         runs: of all settings.
@@ -116,7 +117,8 @@ def comparison_table(
         declared: the comparison that is not corrected; left out while one of its runs is missing.
         metric: of the others.
     """
-    values = {setting: _case_values(group) for setting, group in _grouped(runs)}
+    groups = dict(_grouped(runs))
+    values = {setting: _case_values(group) for setting, group in groups.items()}
     wanted = []
     if declared is not None:
         wanted.append(declared)
@@ -126,18 +128,34 @@ def comparison_table(
             wanted.append(other)
     rows = []
     for one in wanted:
-        a = values.get(Setting(one.preset, one.labeled, one.method))
-        b = values.get(Setting(one.preset, one.labeled, one.reference))
-        if a is not None and b is not None:
-            interval = paired_difference(a[one.metric], b[one.metric])
-            p = wilcoxon_p(a[one.metric], b[one.metric])
-            rows.append({**one._asdict(), **interval._asdict(), "p": p, "declared": one == declared})
+        first = Setting(one.preset, one.labeled, one.method)
+        second = first._replace(method=one.reference)
+        if first in values and second in values:
+            a, b = values[first][one.metric], values[second][one.metric]
+            low, high = _seed_range(groups[first], groups[second], one.metric)
+            rows.append(
+                {
+                    **one._asdict(),
+                    **paired_difference(a, b)._asdict(),
+                    "seed_low": low,
+                    "seed_high": high,
+                    "p": wilcoxon_p(a, b),
+                    "declared": one == declared,
+                }
+            )
     table = pd.DataFrame(rows)
     if len(table):
         table["p_holm"] = float("nan")
         others = ~table["declared"]
         table.loc[others, "p_holm"] = holm(table.loc[others, "p"].tolist())
     return table
+
+
+def _seed_range(first: Sequence[Scored], second: Sequence[Scored], metric: str) -> tuple[float, float]:
+    """Smallest and largest difference of the means of two runs of one seed; NaN without a common seed."""
+    means = {run.seed: run.by_case()[metric].mean() for run in second}
+    found = [run.by_case()[metric].mean() - means[run.seed] for run in first if run.seed in means]
+    return (min(found), max(found)) if found else (float("nan"), float("nan"))
 
 
 def _case_values(group: Sequence[Scored]) -> pd.DataFrame:

@@ -110,12 +110,17 @@ def _comparisons(
         caption = (
             "The declared comparison."
             if is_declared
-            else f"All other comparisons, with {reference}; p after Holm's correction for {len(rows)} tests."
+            else f"All other comparisons, with {reference}; p after Holm's correction (tests: {len(rows)})."
         )
         text += [] if is_declared else [caption, ""]
         text.append(show.markdown_table(headings, rows))
         latex.append(show.latex_table(headings, rows, caption))
-    text += ["An interval over cases says how far a mean depends on the cases, not on the seeds.", ""]
+    text += [
+        "An interval over cases, and p, say how far a difference depends on the cases. By seed: the smallest"
+        " and the largest difference between two runs of one seed; where these have two signs, the order of the"
+        " methods depends on chance in training.",
+        "",
+    ]
     return text
 
 
