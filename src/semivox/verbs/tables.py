@@ -117,8 +117,8 @@ def _comparisons(
         latex.append(show.latex_table(headings, rows, caption))
     text += [
         "An interval over cases, and p, say how far a difference depends on the cases. By seed: the smallest"
-        " and the largest difference between two runs of one seed; where these have two signs, the order of the"
-        " methods depends on chance in training.",
+        " and the largest difference between two runs of one seed; where these have two signs, the order of"
+        " the methods depends on chance in training.",
         "",
     ]
     return text
