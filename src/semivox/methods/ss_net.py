@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from semivox.methods.base import Batch, SingleMethod, Step, full_precision
+from semivox.methods.base import Batch, SingleMethod, Step, fixed, full_precision
 from semivox.nets import NetFactory
 from semivox.ops.adversarial import virtual_adversarial_loss
 from semivox.ops.memory import Rows, best_rows, draw_rows, take_rows, weighted_cosine_distance
@@ -109,10 +109,9 @@ class SSNet(SingleMethod):
     @torch.no_grad()
     def _remember(self, rows: Tensor, drawn: Rows, predicted: Tensor) -> None:
         """Replace the memory of each class that has correctly predicted voxels among the rows."""
-        self.projection.eval(), self.selectors.eval()
-        projected = self.projection(rows.flatten(0, 1)).view(*rows.shape[:2], -1)
-        score = self._scores(self.selectors, projected)
-        self.projection.train(self.training), self.selectors.train(self.training)
+        with fixed(self.projection), fixed(self.selectors):
+            projected = self.projection(rows.flatten(0, 1)).view(*rows.shape[:2], -1)
+            score = self._scores(self.selectors, projected)
         classes = torch.arange(len(rows), device=rows.device).unsqueeze(1)
         right = drawn.chosen & (predicted.flatten()[drawn.voxel] == classes)
         if self.config.variant == "released":
