@@ -77,9 +77,7 @@ def test_rows_stand_where_they_are_due(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("stop", "last"), [(13, 12), (21, 20)])  # checkpoints at 10 and 20
-def test_a_resumed_run_writes_the_table_of_an_uninterrupted_one(
-    tmp_path: Path, stop: int, last: int
-) -> None:
+def test_a_resumed_run_writes_the_table_of_an_uninterrupted_one(tmp_path: Path, stop: int, last: int) -> None:
     toy = make_toy()
 
     def hook(labeled: Batch, unlabeled: Batch, step: Step) -> None:
@@ -131,9 +129,9 @@ def test_gradient_norms_equal_separate_backward_passes() -> None:
     assert all(parameter.grad is None for parameter in toy.parameters())
     assert {name for name, _ in found} == {"supervised", "consistency", "sum"}  # "late" is detached
     assert ("supervised", "late_head") not in found
-    for name, child in found:
+    for (name, child), value in found.items():
         copy = deepcopy(toy)
         values = terms(copy)
         (values["supervised"] + values["consistency"] if name == "sum" else values[name]).backward()
         grads = [p.grad.flatten() for p in getattr(copy, child).parameters() if p.grad is not None]
-        assert found[name, child] == pytest.approx(float(torch.cat(grads).norm()), rel=1e-5)
+        assert value == pytest.approx(float(torch.cat(grads).norm()), rel=1e-5)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ _NEUTRAL, _DARK = "#8a8f98", "#22262c"
 _STYLES = ("-", "--", ":", "-.")
 _COLUMNS, _WIDTH, _HEIGHT, _HEAD = 3, 5.2, 3.1, 1.1  # panels a row, inches
 _CLASSES = 5  # more are averaged
-_VOLUMES = 3.0  # larger volume ratios leave the panel
+_VOLUMES, _DECADES = 3.0, 1e-5  # larger volume ratios and smaller gradients leave their panels
 _NAMED = {"prediction": "prediction (evaluation mode)"}
 
 Draw = Callable[[Axes], None]
@@ -74,7 +74,7 @@ class _Page:
         self._table, self._last = table, int(table["iteration"].max())
         labels = list(dict.fromkeys(self._of("dice")))
         labels.sort(key=lambda name: name == "prediction")
-        self._looks = _looks(labels)
+        self._looks = _looks(labels, masked=set(self._of("share")))
         parts = table.loc[table["measure"] == "dice", "part"]
         self._classes = list(dict.fromkeys(parts))
 
@@ -209,6 +209,8 @@ class _Page:
                 width = 1.2 if term == "sum" else 1.8
                 panel.plot(series.index, series, color=color, linewidth=width, label=term)
         panel.set_yscale("log")
+        low, high = panel.get_ylim()
+        panel.set_ylim(max(low, _DECADES * high), high)
         self._dress(panel, f"gradient norm on {network}")
 
     def _parts(self, *, background: bool = False) -> list[tuple[str, str, list[str]]]:
@@ -220,8 +222,8 @@ class _Page:
         return first + [(color, name, [name]) for color, name in zip(colors, self._classes, strict=False)]
 
 
-def _looks(labels: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Color and dashes of each label; `x_a` has the color of `a`."""
+def _looks(labels: Sequence[str], masked: Set[str]) -> dict[str, dict[str, Any]]:
+    """Color and dashes of each label; `x_a` has the color of `a`, labels with a mask are dotted."""
     found: dict[str, dict[str, Any]] = {}
     colors = iter(_COLORS * len(labels))
     for name in labels:
@@ -231,7 +233,8 @@ def _looks(labels: Sequence[str]) -> dict[str, dict[str, Any]]:
         elif parent != name and parent in found:
             found[name] = {"color": found[parent]["color"], "linestyle": "--", "linewidth": 1.4}
         else:
-            found[name] = {"color": next(colors), "linestyle": "-", "linewidth": 1.8}
+            style = (0, (2, 2)) if name in masked else "-"
+            found[name] = {"color": next(colors), "linestyle": style, "linewidth": 1.8}
     return found
 
 

@@ -1,0 +1,75 @@
+"""The labels that a diagnosis shows are those that the losses teach."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from semivox.methods.base import PairMethod, PseudoLabel, SingleMethod, TeacherMethod
+from semivox.nets import NetFactory
+
+Factory = Callable[..., Any]
+IMAGE = torch.randn(2, 1, 16, 16, 32, generator=torch.Generator().manual_seed(0))
+
+
+def built(method: Any) -> Any:
+    torch.manual_seed(0)
+    method.build(NetFactory(in_channels=1, num_classes=3, width=2, dropout=0.0))
+    return method
+
+
+def same(found: PseudoLabel, net: nn.Module) -> bool:
+    probs = torch.softmax(net(IMAGE), dim=1)
+    assert found.probs is not None and found.valid is None
+    return torch.allclose(found.probs, probs) and found.label.equal(probs.argmax(dim=1))
+
+
+def cross_entropy(logits: Tensor, label: Tensor, where: Tensor | None = None) -> Tensor:
+    values = nn.functional.cross_entropy(logits, label, reduction="none")
+    return values.mean() if where is None else values[where].mean()
+
+
+@pytest.mark.parametrize("rule", ["union", "lower_entropy"])
+def test_dual_shows_what_it_teaches(fixed_dual: Factory, step: Factory, rule: str) -> None:
+    dual, labeled, unlabeled = fixed_dual(3, labeled=0, efs_target=rule, efs_normalise="mean")
+    losses, found = dual.losses(labeled, unlabeled, at := step()), dual.pseudo_labels(unlabeled.image)
+    assert list(found) == ["a", "b", "cps_a", "cps_b", "joint", "filtered", "reliable"]
+    a, b = dual.net_a.logit_map, dual.net_b.logit_map
+    assert found["a"].label.equal(a.argmax(dim=1)) and found["b"].label.equal(b.argmax(dim=1))
+    cps = cross_entropy(a, found["cps_b"].label) + cross_entropy(b, found["cps_a"].label)
+    assert losses["cps"].item() == pytest.approx(cps.item())
+    label, valid = found["filtered"].label, found["filtered"].valid
+    assert label.equal(found["joint"].label) and 0 < valid.float().mean() < 1
+    efs = cross_entropy(a, label, valid) + cross_entropy(b, label, valid)
+    assert losses["efs"].item() == pytest.approx(efs.item())
+    reliable = found["reliable"].label[found["reliable"].valid]
+    assert [int((reliable == k).sum()) for k in range(3)] == [
+        int(at.notes[f"reliable_{k}"]) for k in range(3)
+    ]
+
+
+def test_two_networks_are_a_and_b() -> None:
+    method = built(PairMethod(PairMethod.Config()))
+    found = method.pseudo_labels(IMAGE)
+    assert list(found) == ["a", "b"]
+    assert same(found["a"], method.net_a) and same(found["b"], method.net_b)
+
+
+def test_one_network_goes_by_its_name() -> None:
+    method = built(SingleMethod(SingleMethod.Config()))
+    found = method.pseudo_labels(IMAGE)
+    assert list(found) == ["vnet"] and same(found["vnet"], method.net)
+
+
+def test_a_teacher_is_shown_beside_its_student() -> None:
+    method = built(TeacherMethod(TeacherMethod.Config()))
+    with torch.no_grad():
+        method.teacher.head[1].bias.add_(torch.tensor([0.0, 0.0, 5.0]))
+    found = method.pseudo_labels(IMAGE)
+    assert list(found) == ["student", "teacher"]
+    assert same(found["student"], method.net) and same(found["teacher"], method.teacher)
+    assert not same(found["student"], method.teacher)
