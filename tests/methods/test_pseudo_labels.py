@@ -10,15 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from semivox.methods.base import PairMethod, PseudoLabel, SingleMethod, TeacherMethod
+from semivox.methods.bcp import BCP
+from semivox.methods.dual import Dual
 from semivox.nets import NetFactory
 
 Factory = Callable[..., Any]
 IMAGE = torch.randn(2, 1, 16, 16, 32, generator=torch.Generator().manual_seed(0))
 
 
-def built(method: Any) -> Any:
+def built(method: Any, dropout: float = 0.0) -> Any:
     torch.manual_seed(0)
-    method.build(NetFactory(in_channels=1, num_classes=3, width=2, dropout=0.0))
+    method.build(NetFactory(in_channels=1, num_classes=3, width=2, dropout=dropout))
     return method
 
 
@@ -50,6 +52,24 @@ def test_dual_shows_what_it_teaches(fixed_dual: Factory, step: Factory, rule: st
     assert [int((reliable == k).sum()) for k in range(3)] == [
         int(at.notes[f"reliable_{k}"]) for k in range(3)
     ]
+
+
+def test_bcp_shows_the_cleaned_label() -> None:
+    method = built(BCP(BCP.Config()))
+    with torch.no_grad():  # every class somewhere
+        method.teacher.head[1].bias.sub_(method.teacher(IMAGE).mean(dim=(0, 2, 3, 4)))
+    found = method.pseudo_labels(IMAGE)
+    assert list(found) == ["student", "teacher", "taught"]
+    assert found["taught"].label.equal(method._pseudo_label(IMAGE))
+    assert not found["taught"].label.equal(found["teacher"].label)  # noise has many components
+
+
+def test_mixing_dual_shows_labels_without_dropout() -> None:
+    dual = built(Dual(Dual.Config(mix="paste")), dropout=0.5)
+    first, second = dual.pseudo_labels(IMAGE), dual.pseudo_labels(IMAGE)
+    assert first["a"].probs.equal(second["a"].probs)
+    noisy = built(Dual(Dual.Config()), dropout=0.5)
+    assert not noisy.pseudo_labels(IMAGE)["a"].probs.equal(noisy.pseudo_labels(IMAGE)["a"].probs)
 
 
 def test_two_networks_are_a_and_b() -> None:
