@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from semivox.methods.base import PairMethod, PseudoLabel, SingleMethod, TeacherMethod
+from semivox.methods.base import Batch, PairMethod, PseudoLabel, SingleMethod, TeacherMethod
 from semivox.methods.bcp import BCP
 from semivox.methods.dual import Dual
+from semivox.methods.luseg import LUSEG
 from semivox.nets import NetFactory
 
 Factory = Callable[..., Any]
@@ -62,6 +63,18 @@ def test_bcp_shows_the_cleaned_label() -> None:
     assert list(found) == ["student", "teacher", "taught"]
     assert found["taught"].label.equal(method._pseudo_label(IMAGE))
     assert not found["taught"].label.equal(found["teacher"].label)  # noise has many components
+
+
+def test_luseg_shows_the_common_label_where_it_is_taught(step: Factory) -> None:
+    method = built(LUSEG(LUSEG.Config(alpha=60.0)))
+    losses = method.losses(Batch(IMAGE[:0], None), Batch(IMAGE, None), step(iteration=10, total=10))
+    found = method.pseudo_labels(IMAGE)
+    assert list(found) == ["a", "b", "taught"]
+    label, valid = found["taught"].label, found["taught"].valid
+    taught = cross_entropy(method.net_a(IMAGE), label, valid) + cross_entropy(
+        method.net_b(IMAGE), label, valid
+    )
+    assert losses["pseudo"].item() == pytest.approx(taught.item(), rel=1e-5)
 
 
 def test_mixing_dual_shows_labels_without_dropout() -> None:
