@@ -111,6 +111,9 @@ class TrainConfig(_Settings):
         default=None, ge=1, description="null: ten times a run; needs validation cases"
     )
     checkpoint_every: int | None = Field(default=None, ge=1, description="null: twenty times a run")
+    diagnose_every: int | None = Field(
+        default=None, ge=1, description="iterations between diagnoses (train --diagnose); null: 25 a run"
+    )
     selection: Literal["last", "val"] = Field(default="last", description="which checkpoint is the result")
 
 

@@ -42,6 +42,10 @@ class Run:
         return self.folder / "logs" / "metrics.csv"
 
     @property
+    def diagnosis_file(self) -> Path:
+        return self.folder / "diagnosis" / "diagnosis.csv"
+
+    @property
     def is_trained(self) -> bool:
         """Whether the weights for inference have been written, which happens last."""
         return (self.folder / "model.safetensors").exists() and (self.folder / "model.yaml").exists()
@@ -79,7 +83,7 @@ class Run:
 
     def clear(self) -> None:
         """Delete what a training run wrote here; other files are left alone."""
-        for name in ("checkpoints", "logs"):
+        for name in ("checkpoints", "logs", "diagnosis"):
             shutil.rmtree(self.folder / name, ignore_errors=True)
         for name in _WRITTEN_BY_TRAINING:
             (self.folder / name).unlink(missing_ok=True)

@@ -99,6 +99,22 @@ def test_the_first_steps_lower_the_supervised_loss(name: str, step: Factory) -> 
 
 
 @pytest.mark.parametrize("name", METHODS)
+def test_pseudo_labels_are_classes_on_the_grid_of_the_image(name: str) -> None:
+    method = build(name, NetFactory(in_channels=2, num_classes=3, width=2))
+    image = torch.randn(2, 2, 16, 16, 32)
+    with torch.no_grad():
+        found = method.pseudo_labels(image)
+    assert any(pseudo.probs is not None for pseudo in found.values())
+    for pseudo in found.values():
+        assert pseudo.label.shape == (2, 16, 16, 32) and pseudo.label.dtype == torch.int64
+        assert 0 <= int(pseudo.label.min()) <= int(pseudo.label.max()) < 3
+        if pseudo.valid is not None:
+            assert pseudo.valid.shape == pseudo.label.shape and pseudo.valid.dtype == torch.bool
+        if pseudo.probs is not None:
+            assert pseudo.label.equal(pseudo.probs.argmax(dim=1))
+
+
+@pytest.mark.parametrize("name", METHODS)
 def test_prediction(name: str) -> None:
     method = build(name, NetFactory(in_channels=2, num_classes=3, width=2)).eval()
     image = torch.randn(1, 2, 16, 16, 32)

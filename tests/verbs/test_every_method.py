@@ -41,7 +41,7 @@ def workspaces(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> tupl
 
 def four_steps(name: str) -> Config:
     """Settings that reach the later phases of every method."""
-    train = {"iterations": 4, "workers": 0, "schedule": "poly", "checkpoint_every": 2}
+    train = {"iterations": 4, "workers": 0, "schedule": "poly", "checkpoint_every": 2, "diagnose_every": 3}
     return load_config(method={"name": name}, train=train, **SETTINGS)
 
 
@@ -50,9 +50,10 @@ def test_hidden_labels_and_interruptions_change_nothing(
     name: str, workspaces: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run that crashed and was started again, without readable labels of unlabeled cases, ends with the
-    same weights, to the last bit, as one that ran through with every file in order."""
+    same weights, to the last bit, as one that ran through with every file in order and was diagnosed."""
     whole, hidden = workspaces
-    straight = semivox.train(whole, config=four_steps(name), out=tmp_path / "straight")
+    straight = semivox.train(whole, config=four_steps(name), out=tmp_path / "straight", diagnose=True)
+    assert (straight / "diagnosis" / "diagnosis.png").is_file()
 
     step = TrainingModule.training_step
 

@@ -41,6 +41,13 @@ def train(
     device: Annotated[str | None, typer.Option("--device", help="auto, cpu or gpu")] = None,
     precision: Annotated[str | None, typer.Option("--precision", help="auto, 32, bf16 or 16")] = None,
     workers: Annotated[int | None, typer.Option("--workers", help="loader processes a stream")] = None,
+    diagnose: Annotated[
+        bool,
+        typer.Option(
+            "--diagnose",
+            help="compare pseudo-labels with labels hidden from training, in RUN/diagnosis/",
+        ),
+    ] = False,
     fresh: o.Fresh = False,
 ) -> None:
     """Train a model from few labels and many scans. The same command again resumes an interrupted run."""
@@ -67,8 +74,19 @@ def train(
     from semivox.verbs.progress import show_progress  # noqa: PLC0415
     from semivox.verbs.train import train as run  # noqa: PLC0415
 
-    folder = run(data, config=resolved, out=out, work=work, fresh=fresh, bar=True, progress=show_progress)
+    folder = run(
+        data,
+        config=resolved,
+        out=out,
+        work=work,
+        fresh=fresh,
+        diagnose=diagnose,
+        bar=True,
+        progress=show_progress,
+    )
     typer.echo(f"trained: {folder}")
+    if diagnose:
+        typer.echo(f"diagnosis: {folder / 'diagnosis' / 'diagnosis.png'}")
     o.next_command(f"semivox predict -m {folder} -i FOLDER_WITH_SCANS -o {folder}/predictions")
 
 

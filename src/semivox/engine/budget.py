@@ -45,7 +45,7 @@ def probe(
     module = TrainingModule(copy.deepcopy(method).train(), make_loaders, config, start=config.iterations // 2)
     generators = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(generators), quiet():
-        make_trainer(device, precision, timer, batches=_WARM_UP + steps).fit(module)
+        make_trainer(device, precision, [timer], batches=_WARM_UP + steps).fit(module)
     return timer.median()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import lightning.pytorch as pl
@@ -17,7 +17,7 @@ from semivox.engine.precision import LightningPrecision
 def make_trainer(
     device: torch.device,
     precision: LightningPrecision,
-    callback: pl.Callback,
+    callbacks: Sequence[pl.Callback],
     *,
     batches: int | None = None,
 ) -> pl.Trainer:
@@ -26,14 +26,14 @@ def make_trainer(
     Args:
         device: where to train.
         precision: from `resolve_precision`.
-        callback: called after each step.
+        callbacks: called around each step, in this order.
         batches: stop after so many batches; None: all.
     """
     return pl.Trainer(
         accelerator=device.type,
         devices=1 if device.type == "cpu" else [device.index or 0],
         precision=precision,
-        callbacks=[callback],
+        callbacks=list(callbacks),
         plugins=[LightningEnvironment()],
         min_epochs=0,
         max_epochs=1,

@@ -16,7 +16,7 @@ Value = int | float
 
 
 class MetricsTable:
-    """`metrics.csv`: one row an iteration that was logged or validated, empty where there is no value.
+    """A CSV table whose rows have an `iteration`; empty where there is no value.
 
     Opening it drops the rows after iteration `start` (and a last line cut off by a kill), so that a resumed
     run continues the table of an uninterrupted one. A column that appears late widens the whole table.
@@ -28,7 +28,7 @@ class MetricsTable:
         self._columns = list(self._rows[0]) if self._rows else []
         self._rewrite()
 
-    def write(self, row: Mapping[str, Value]) -> None:
+    def write(self, row: Mapping[str, Value | str]) -> None:
         """Append one row; it is on disk when this returns."""
         texts = {
             name: f"{value:.6g}" if isinstance(value, float) else str(value) for name, value in row.items()
@@ -53,7 +53,7 @@ class MetricsTable:
 
 def _read_rows(path: Path, start: int) -> list[dict[str, str]]:
     """Return the whole rows of `path` up to iteration `start`."""
-    if start == 0 or not path.is_file():
+    if start < 0 or not path.is_file():
         return []
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file, restval=None))

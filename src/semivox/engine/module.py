@@ -145,8 +145,8 @@ class TrainingModule(pl.LightningModule):
 
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
         """Return the sum of the method's losses."""
-        step = self._begin(self.start + batch_idx)
-        self._batch = labeled, unlabeled = _streams(batch)
+        step = self.begin(self.start + batch_idx)
+        self._batch = labeled, unlabeled = streams(batch)
         terms = self.method.losses(labeled, unlabeled, step)
         for name, term in terms.items():
             if term.dim() != 0:
@@ -170,7 +170,8 @@ class TrainingModule(pl.LightningModule):
         with torch.no_grad():
             self.method.after_step(self.watch.step)
 
-    def _begin(self, iteration: int) -> Step:
+    def begin(self, iteration: int) -> Step:
+        """Seed torch's generators for the step that follows `iteration` steps, and return the step."""
         everywhere, own = step_seeds(self.config.seed, iteration, self.global_rank)
         seed_torch(everywhere, self.device)
         generator = torch.Generator(device=self.device).manual_seed(own)
@@ -186,7 +187,7 @@ def channels_last(image: Tensor) -> Tensor:
     return image.clone(memory_format=torch.channels_last_3d)
 
 
-def _streams(batch: Mapping[str, Any]) -> tuple[Batch, Batch]:
+def streams(batch: Mapping[str, Any]) -> tuple[Batch, Batch]:
     """Return the labeled and the unlabeled batch; a stream that is absent has B = 0."""
     some = next(iter(batch.values()))["image"]
     images = {

@@ -12,6 +12,7 @@ from semivox.config import TrainConfig
 from semivox.engine import checkpoints
 from semivox.engine.callbacks import Recorder, Validate
 from semivox.engine.checkpoints import Checkpoint
+from semivox.engine.diagnosis import Diagnoser, Diagnosis
 from semivox.engine.failures import readable
 from semivox.engine.host import make_trainer, quiet
 from semivox.engine.logs import RunLog
@@ -46,6 +47,7 @@ def fit(
     validate: Validate | None,
     fresh: bool,
     progress: bool = True,
+    diagnosis: Diagnosis | None = None,
 ) -> FitResult:
     """Train `method` in place for `config.iterations` steps; on return it holds the last weights, on the CPU.
 
@@ -61,6 +63,7 @@ def fit(
         validate: called in evaluation mode under autocast; its `dice` decides best.ckpt.
         fresh: forget a run in this folder.
         progress: show a bar, or a line every tenth of the run away from a terminal.
+        diagnosis: what to measure of the run beside; it changes nothing in the result.
 
     Raises:
         UserError: unusable device or precision, damaged or foreign checkpoint, loss that is not finite,
@@ -88,7 +91,8 @@ def fit(
             critic=state.critic,
         )
         with quiet(), _explained(recorder, log, display):
-            trainer = make_trainer(device, precision, recorder)
+            callbacks = [Diagnoser(diagnosis, config, start), recorder] if diagnosis else [recorder]
+            trainer = make_trainer(device, precision, callbacks)
             if state.scaler:
                 trainer.precision_plugin.load_state_dict(state.scaler)
             trainer.fit(module)

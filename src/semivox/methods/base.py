@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -16,6 +16,7 @@ from semivox.nets import NetFactory
 from semivox.nets.blocks import Segmenter
 from semivox.ops.ema import update_ema
 from semivox.ops.mixing import cuboid_mask, paste
+from semivox.ops.prediction import most_probable
 
 
 class Batch(NamedTuple):
@@ -32,6 +33,19 @@ class Batch(NamedTuple):
         if len(self.image):
             raise ValueError("labeled patches without a label")
         return self.image.new_zeros(self.image.shape[:1] + self.image.shape[2:], dtype=torch.int64)
+
+
+class PseudoLabel(NamedTuple):
+    """A label that a method makes for unlabeled patches, for `Method.pseudo_labels`."""
+
+    label: Tensor  # (B, X, Y, Z) int64 class indices
+    valid: Tensor | None = None  # (B, X, Y, Z) bool, where it is taught or trusted; None: everywhere
+    probs: Tensor | None = None  # (B, K, X, Y, Z), if the label is one network's own: its probabilities
+
+    @classmethod
+    def of(cls, probs: Tensor) -> Self:
+        """The most probable class of one network's probabilities (B, K, X, Y, Z)."""
+        return cls(most_probable(probs)[1], probs=probs)
 
 
 @dataclass
@@ -112,6 +126,14 @@ class Method(nn.Module):
     def predict_members(self, image: Tensor) -> dict[str, Tensor]:
         """Probabilities of each network alone, by name."""
         return {type(self).__name__.lower(): self.predict(image)}
+
+    def pseudo_labels(self, image: Tensor) -> dict[str, PseudoLabel]:
+        """What the networks say of unlabeled patches (B, C, X, Y, Z) now, and what is taught of it, by name.
+
+        Called by `train --diagnose` only: in training mode, without gradients, on a copy of the method.
+        A method that makes its own labels or masks overrides this to show them.
+        """
+        return {name: PseudoLabel.of(probs) for name, probs in self.predict_members(image).items()}
 
 
 def full_precision(image: Tensor) -> AbstractContextManager[None]:
@@ -210,6 +232,11 @@ class TeacherMethod(SingleMethod):
         decay = min(1.0 - 1.0 / (step.iteration + 1), self.config.ema_decay)
         update_ema(self.teacher, self.net, decay)
 
+    def pseudo_labels(self, image: Tensor) -> dict[str, PseudoLabel]:
+        """Labels of the student and of the teacher."""
+        networks = {"student": self.net, "teacher": self.teacher}
+        return {name: PseudoLabel.of(probabilities(net, image)) for name, net in networks.items()}
+
 
 class PairMethod(Method):
     """A method with two networks, A and B, whose softmax maps are averaged at inference."""
@@ -230,6 +257,11 @@ class PairMethod(Method):
         if name_a == name_b:
             name_a, name_b = f"{name_a}_a", f"{name_b}_b"
         return {name_a: probabilities(self.net_a, image), name_b: probabilities(self.net_b, image)}
+
+    def pseudo_labels(self, image: Tensor) -> dict[str, PseudoLabel]:
+        """Labels of "a" and of "b"."""
+        networks = {"a": self.net_a, "b": self.net_b}
+        return {name: PseudoLabel.of(probabilities(net, image)) for name, net in networks.items()}
 
     def predict(self, image: Tensor) -> Tensor:
         """Mean of the two softmax maps."""

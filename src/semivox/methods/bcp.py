@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from semivox.methods.base import Batch, Step, TeacherMethod, full_precision
+from semivox.methods.base import Batch, PseudoLabel, Step, TeacherMethod, full_precision
 from semivox.ops.components import Neighbours, largest_components
 from semivox.ops.ema import copy_state, update_ema
 from semivox.ops.mixing import cuboid_mask, halves, paste, region_loss
@@ -94,6 +94,12 @@ class BCP(TeacherMethod):
             self.teacher.eval()
         return self
 
+    def pseudo_labels(self, image: Tensor) -> dict[str, PseudoLabel]:
+        """Labels of the student and of the teacher, and "taught", the teacher's after cleaning."""
+        found = super().pseudo_labels(image)
+        taught = self._cleaned(found["teacher"].label, self.net.num_classes)
+        return {**found, "taught": PseudoLabel(taught)}
+
     def _pretrains(self, step: Step) -> bool:
         return step.fraction < self.config.pretraining
 
@@ -106,7 +112,9 @@ class BCP(TeacherMethod):
     def _pseudo_label(self, image: Tensor) -> Tensor:
         """Most probable class of the teacher, cleaned; (B, X, Y, Z) int64."""
         logits = self.teacher(image)
-        label = most_probable(logits)[1]
+        return self._cleaned(most_probable(logits)[1], logits.shape[1])
+
+    def _cleaned(self, label: Tensor, num_classes: int) -> Tensor:
         if not self.config.largest_component:
             return label
-        return largest_components(label, logits.shape[1], self.config.neighbours)
+        return largest_components(label, num_classes, self.config.neighbours)

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from semivox.methods.base import Batch, PairMethod, Step, full_precision, with_mixtures, without_dropout
+from semivox.methods.base import (
+    Batch,
+    PairMethod,
+    PseudoLabel,
+    Step,
+    full_precision,
+    with_mixtures,
+    without_dropout,
+)
 from semivox.ops.consistency import (
     rectified_cross_entropy,
     squared_error,
@@ -164,6 +173,30 @@ class Dual(PairMethod):
             with full_precision(mixed):
                 taught.append(Teaching.of(Prediction.of(logits), self.config.alpha, truth, known))
         return torch.cat([labeled.image, mixed]), (taught[0], taught[1])
+
+    def pseudo_labels(self, image: Tensor) -> dict[str, PseudoLabel]:
+        """Labels of "a" and "b"; those that CPS and EFS teach; where EFS teaches; the reliable set.
+
+        All are shown, also those of terms that are switched off.
+        """
+        cfg, taught = self.config, []
+        for net in (self.net_a, self.net_b):
+            with without_dropout(net) if cfg.mix == "paste" else nullcontext():
+                logits = net.head(net.features(image))
+            with full_precision(image):
+                taught.append(Teaching.of(Prediction.of(logits), cfg.alpha))
+        from_a, from_b = taught
+        a, b = from_a.prediction, from_b.prediction
+        joint = joint_label(a.label, b.label, from_a.entropy, from_b.entropy, cfg.efs_target)
+        return {
+            "a": PseudoLabel(a.label, probs=a.probs),
+            "b": PseudoLabel(b.label, probs=b.probs),
+            "cps_a": PseudoLabel(foreground_label(a.probs, cfg.tau_p)),
+            "cps_b": PseudoLabel(foreground_label(b.probs, cfg.tau_p)),
+            "joint": PseudoLabel(joint),
+            "filtered": PseudoLabel(joint, valid=from_a.low | from_b.low),
+            "reliable": PseudoLabel(a.label, valid=(a.label == b.label) & from_a.low & from_b.low),
+        }
 
     def _cr(self, a: Prediction, b: Prediction, label: Tensor, step: Step) -> Tensor:
         """Eq. 4-6: mean distance over M, the voxels where A and B confidently disagree."""

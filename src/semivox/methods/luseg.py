@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from semivox.methods.base import Batch, PairMethod, Step, full_precision
+from semivox.methods.base import Batch, PairMethod, PseudoLabel, Step, full_precision
 from semivox.ops.consistency import squared_error_to_label
 from semivox.ops.prediction import Prediction, widen
 from semivox.ops.prototypes import prototype_terms
@@ -83,11 +83,7 @@ class LUSEG(PairMethod):
             }
 
             a, b = both_a[count:], both_b[count:]
-            entropy_a, entropy_b = a.entropy(), b.entropy()
-            low_a = entropy_a < percentile(entropy_a, cfg.alpha)
-            low_b = entropy_b < percentile(entropy_b, cfg.alpha)
-            reliable = low_a | low_b
-            target = joint_label(a.label, b.label, entropy_a, entropy_b, "union")
+            target, reliable = self._common_label(a, b)
             a_wins = dice_a <= dice_b
             step.note("a_wins", a_wins)
             step.note("reliable_share", mean(reliable))
@@ -100,6 +96,25 @@ class LUSEG(PairMethod):
         if released:
             terms |= {name: terms[name].detach() for name in ("pseudo", "contrast")}
         return terms
+
+    def pseudo_labels(self, image: Tensor) -> dict[str, PseudoLabel]:
+        """Labels of "a" and "b", and "taught", the common label with its reliable voxels."""
+        logits_a, logits_b = self.net_a(image), self.net_b(image)
+        with full_precision(image):
+            a, b = Prediction.of(logits_a), Prediction.of(logits_b)
+            taught = PseudoLabel(*self._common_label(a, b))
+        return {
+            "a": PseudoLabel(a.label, probs=a.probs),
+            "b": PseudoLabel(b.label, probs=b.probs),
+            "taught": taught,
+        }
+
+    def _common_label(self, a: Prediction, b: Prediction) -> tuple[Tensor, Tensor]:
+        """The union of both foregrounds, and the reliable voxels: where either entropy is low."""
+        entropy_a, entropy_b = a.entropy(), b.entropy()
+        low_a = entropy_a < percentile(entropy_a, self.config.alpha)
+        low_b = entropy_b < percentile(entropy_b, self.config.alpha)
+        return joint_label(a.label, b.label, entropy_a, entropy_b, "union"), low_a | low_b
 
     def _pseudo(self, own: Prediction, target: Tensor, reliable: Tensor) -> Tensor:
         """Cross-entropy of one network with the common label, on reliable voxels."""

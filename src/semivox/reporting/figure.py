@@ -247,7 +247,7 @@ def _draw_loss(panel: Axes, table: pd.DataFrame) -> None:
     low, high = float(loss.min()), float(loss.quantile(0.99))
     if high > low:
         panel.set_ylim(low - 0.05 * (high - low), high + 0.15 * (high - low))
-    _dress(panel, "training loss")
+    dress(panel, "training loss")
 
 
 def _draw_validation(panel: Axes, table: pd.DataFrame, classes: Sequence[str]) -> None:
@@ -261,7 +261,7 @@ def _draw_validation(panel: Axes, table: pd.DataFrame, classes: Sequence[str]) -
             f"best {value:.3f} at iteration {at:,.0f}", fontsize=10, loc="right", color="#444444", pad=4
         )
         panel.axvline(at, color="#888888", linewidth=0.8, linestyle=":")
-    _dress(panel, "validation Dice")
+    dress(panel, "validation Dice")
 
 
 def _styles(classes: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -279,7 +279,8 @@ def _styles(classes: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
             yield column, {"color": color, "linewidth": 1.2, "label": label}
 
 
-def _dress(panel: Axes, label: str) -> None:
+def dress(panel: Axes, label: str) -> None:
+    """Give a panel its axis label, grid and, if it has several named lines, a legend."""
     panel.set_ylabel(label, fontsize=11)
     panel.grid(color="#e3e3e3", linewidth=0.7)
     panel.set_axisbelow(True)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from semivox.config import Config, load_config
+from semivox.data.hidden import require_hidden_labels
 from semivox.data.loaders import build_loaders
 from semivox.data.plan import Plan, save_plan
 from semivox.data.splits import Split, save_splits
@@ -23,6 +24,7 @@ from semivox.methods import create
 from semivox.methods.base import Method
 from semivox.nets import NetFactory
 from semivox.run import Run, write_manifest
+from semivox.verbs.diagnosis import NOTICE, make_diagnosis
 from semivox.verbs.prepare import prepare
 from semivox.verbs.progress import ProgressFactory, no_progress
 from semivox.verbs.validation import make_validator
@@ -30,6 +32,8 @@ from semivox.verbs.workspace import Workspace
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader
+
+    from semivox.engine.diagnosis import Diagnosis
 
 DEFAULT_RUNS = Path("runs")
 VALIDATIONS = 10  # a run, when `validate_every` is not set
@@ -46,6 +50,7 @@ def train(
     out: Path | str | None = None,
     work: Path | None = None,
     fresh: bool = False,
+    diagnose: bool = False,
     bar: bool = False,
     progress: ProgressFactory = no_progress,
 ) -> Path:
@@ -60,6 +65,8 @@ def train(
         out: the run folder; default `runs/DATASET/METHOD/Nl_foldK_seedS`.
         work: the workspace folder for raw data.
         fresh: delete an earlier run in that folder first.
+        diagnose: compare pseudo-labels with labels that training does not see, and write
+            `diagnosis/diagnosis.csv` and `.png` in the run folder; the trained weights stay the same.
         bar: show the training progress bar.
         progress: shows the progress of the preparation.
 
@@ -72,13 +79,19 @@ def train(
     config = config or load_config(preset=preset, method={"name": method}, split={"labeled": labeled})
     workers = 2 if config.train.workers else 0  # no process at all where none is wanted
     workspace, split, plan = prepare(data, config=config, work=work, workers=workers, progress=progress)
+    if diagnose:
+        require_hidden_labels(workspace.dataset, split)
     run = Run(Path(out) if out else default_folder(workspace, config, split))
     if fresh:
         run.clear()
     config = run.resume_config(config)
+    if diagnose and run.is_trained and not run.diagnosis_file.exists():
+        raise _no_diagnosis(run)
     if run.is_trained:
         return run.folder
-    trained = _Training(workspace, split, plan, config).run(run, bar=bar)
+    trained = _Training(workspace, split, plan, config).run(run, bar=bar, diagnose=diagnose)
+    if run.diagnosis_file.exists():
+        trained |= {"diagnosed": True, "diagnosis": NOTICE}
     write_manifest(run.folder, "train", **trained)
     return run.folder
 
@@ -100,6 +113,16 @@ def default_folder(workspace: Workspace, config: Config, split: Split) -> Path:
     return DEFAULT_RUNS.joinpath(*parts)
 
 
+def _no_diagnosis(run: Run) -> UserError:
+    return UserError(
+        "The run is finished, and was not diagnosed",
+        path=run.folder,
+        found="a trained model and no diagnosis",
+        expected="a run that still has iterations to do: its weights on the way are not kept",
+        do="add --fresh to train again, to the same weights, or choose another -o folder",
+    )
+
+
 @dataclass(frozen=True)
 class _Training:
     """One run: everything that `fit` needs, built from the resolved settings."""
@@ -109,7 +132,7 @@ class _Training:
     plan: Plan
     config: Config
 
-    def run(self, run: Run, *, bar: bool) -> dict[str, Any]:
+    def run(self, run: Run, *, bar: bool, diagnose: bool) -> dict[str, Any]:
         started = time.monotonic()
         method = self._method()
         config = self._with_iterations(method, run)
@@ -124,6 +147,7 @@ class _Training:
             validate=self._validator(),
             fresh=False,
             progress=bar,
+            diagnosis=self._diagnosis(method, run) if diagnose else None,
         )
         chosen = self._select(method, result, run)
         save_model(
@@ -165,15 +189,29 @@ class _Training:
             )
         return method
 
-    def _loaders(
-        self, method: Method, iterations: int
-    ) -> Callable[[int, int, int], dict[str, DataLoader[Any]]]:
-        settings = self.config.train
+    def _sizes(self, method: Method) -> dict[str, int]:
+        """Patches a step of each stream."""
         labeled, unlabeled = method.batch
-        sizes = {
+        settings = self.config.train
+        return {
             "batch_labeled": labeled if settings.batch_labeled is None else settings.batch_labeled,
             "batch_unlabeled": unlabeled if settings.batch_unlabeled is None else settings.batch_unlabeled,
         }
+
+    def _diagnosis(self, method: Method, run: Run) -> Diagnosis:
+        return make_diagnosis(
+            self.workspace,
+            self.split,
+            self.plan,
+            run.diagnosis_file,
+            batch=sum(self._sizes(method).values()),
+            title=f"{self.config.method.name} on {self.workspace.dataset.name}",
+        )
+
+    def _loaders(
+        self, method: Method, iterations: int
+    ) -> Callable[[int, int, int], dict[str, DataLoader[Any]]]:
+        settings, sizes = self.config.train, self._sizes(method)
 
         def make(start: int, rank: int, world: int) -> dict[str, DataLoader[Any]]:
             return build_loaders(

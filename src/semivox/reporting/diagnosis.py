@@ -1,0 +1,259 @@
+"""One page of curves from the table that `train --diagnose` writes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence, Set
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from semivox.errors import UserError
+from semivox.reporting.figure import dress
+from semivox.reporting.overlay import DPI, save_png, shorten
+
+_COLORS = ("#1f6fb5", "#d1495b", "#2a9d5c", "#7b4b94", "#d9930d", "#00798c", "#8c564b", "#6b8f3c")
+_NEUTRAL, _DARK = "#8a8f98", "#22262c"
+_STYLES = ("-", "--", ":", "-.")
+_COLUMNS, _WIDTH, _HEIGHT, _HEAD = 3, 5.2, 3.1, 1.1  # panels a row, inches
+_CLASSES = 5  # more are averaged
+_VOLUMES, _DECADES = 3.0, 1e-5  # larger volume ratios and smaller gradients leave their panels
+_NAMED = {"prediction": "prediction (evaluation mode)"}
+
+Draw = Callable[[Axes], None]
+
+
+def save_diagnosis(path: Path, table_csv: Path, *, title: str, subtitle: str = "") -> None:
+    """Draw pseudo-label quality, masks, agreement, calibration and gradient norms against iterations.
+
+    Args:
+        path: the PNG to write.
+        table_csv: columns iteration, measure, of, part, value, see docs/how-to/diagnose.md.
+        title: above the page.
+        subtitle: below the title.
+
+    Raises:
+        UserError: no such table, or nothing in it yet.
+    """
+    page = _Page(_read(table_csv))
+    panels = page.panels()
+    rows = -(-len(panels) // _COLUMNS)
+    high, head = rows * _HEIGHT + _HEAD, _HEAD / (rows * _HEIGHT + _HEAD)
+    layout = ConstrainedLayoutEngine(rect=(0, 0, 1, 1 - head), w_pad=0.08, h_pad=0.08)
+    figure = Figure(figsize=(_COLUMNS * _WIDTH, high), dpi=DPI, facecolor="white", layout=layout)
+    grid = figure.subplots(rows, _COLUMNS, squeeze=False).ravel()
+    for panel, draw in zip(grid, panels, strict=False):
+        draw(panel)
+    for panel in grid[len(panels) :]:
+        panel.set_axis_off()
+    figure.text(0.012, 1 - 0.25 * head, title, fontsize=16, weight="bold", va="center", color=_DARK)
+    figure.text(0.012, 1 - 0.52 * head, subtitle, fontsize=10.5, va="center", color="#555555")
+    figure.legend(
+        handles=page.key(),
+        loc="center left",
+        bbox_to_anchor=(0.004, 1 - 0.82 * head),
+        ncols=10,
+        frameon=False,
+        fontsize=11,
+        columnspacing=1.4,
+    )
+    save_png(figure, path)
+
+
+class _Page:
+    """The panels that a table has data for."""
+
+    def __init__(self, table: pd.DataFrame) -> None:
+        self._table, self._last = table, int(table["iteration"].max())
+        labels = list(dict.fromkeys(self._of("dice")))
+        labels.sort(key=lambda name: name == "prediction")
+        self._looks = _looks(labels, masked=set(self._of("share")))
+        parts = table.loc[table["measure"] == "dice", "part"]
+        self._classes = list(dict.fromkeys(parts))
+
+    def panels(self) -> list[Draw]:
+        """Drawing functions in reading order."""
+        mean = " (mean of classes)" if len(self._classes) > 1 else ""
+        found: list[Draw] = [
+            partial(self._quality, measure="dice", label=f"Dice{mean}"),
+            partial(self._quality, measure="precision", label=f"precision{mean}"),
+            partial(self._quality, measure="recall", label=f"recall{mean}"),
+            self._volume,
+        ]
+        if self._of("agreement"):
+            found.append(self._agreement)
+        if self._of("coverage"):
+            found.append(partial(self._mask, measure="coverage", label="coverage: share of the true class"))
+            found.append(partial(self._mask, measure="purity", label="purity: share that is correct"))
+        found += [self._calibration, self._reliability]
+        networks = dict.fromkeys(self._table.loc[self._table["measure"] == "gradient", "part"])
+        return [*found, *(partial(self._gradient, network=name) for name in networks)]
+
+    def key(self) -> list[Line2D]:
+        """What the colors mean in the panels that compare labels."""
+        return [Line2D([], [], label=_NAMED.get(name, name), **look) for name, look in self._looks.items()]
+
+    def _of(self, measure: str) -> list[str]:
+        return list(self._table.loc[self._table["measure"] == measure, "of"])
+
+    def _series(self, measure: str, of: str, parts: Sequence[str]) -> pd.Series[float]:
+        """The mean over `parts` at each iteration, NaN (a gap) where nothing was found."""
+        table = self._table
+        chosen = table[(table["measure"] == measure) & (table["of"] == of) & table["part"].isin(parts)]
+        return chosen.groupby("iteration")["value"].mean().reindex(np.unique(table["iteration"]))
+
+    def _dress(self, panel: Axes, label: str) -> None:
+        dress(panel, label)
+        panel.set_xlabel("iteration", fontsize=10)
+        panel.set_xlim(0, 1.02 * max(self._last, 1))
+        panel.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+
+    def _quality(self, panel: Axes, *, measure: str, label: str) -> None:
+        for name, look in self._looks.items():
+            series = self._series(measure, name, self._classes)
+            panel.plot(series.index, series, **look)
+        panel.set_ylim(-0.02, 1.02)
+        self._dress(panel, label)
+
+    def _volume(self, panel: Axes) -> None:
+        panel.axhline(1, color=_DARK, linewidth=0.8)
+        highest = 1.2
+        for name, look in self._looks.items():
+            series = self._series("volume", name, self._classes)
+            panel.plot(series.index, series, **look)
+            highest = max(highest, float(series.max()))
+        panel.set_ylim(-0.02 * highest, min(1.05 * highest, _VOLUMES))
+        self._dress(panel, "foreground: labeled / true")
+
+    def _agreement(self, panel: Axes) -> None:
+        for pair, style in zip(dict.fromkeys(self._of("agreement")), _STYLES, strict=False):
+            for color, part, parts in self._parts():
+                series = self._series("agreement", pair, parts)
+                panel.plot(
+                    series.index,
+                    series,
+                    style,
+                    color=color,
+                    label=f"{shorten(part, 18)}, {pair}",
+                    linewidth=1.8,
+                )
+        panel.set_ylim(-0.02, 1.02)
+        self._dress(panel, "agreement of networks (Dice)")
+
+    def _calibration(self, panel: Axes) -> None:
+        for name in dict.fromkeys(self._of("ece")):
+            for part, style in (("all", "-"), ("foreground", "--")):
+                series = self._series("ece", name, [part])
+                color = self._looks[name]["color"]
+                panel.plot(series.index, series, style, color=color, linewidth=1.6)
+        panel.set_ylim(bottom=0)
+        self._dress(panel, "calibration error (ECE)")
+        lines = [Line2D([], [], color=_DARK, linestyle=style) for style in ("-", "--")]
+        panel.legend(lines, ["all voxels", "foreground (true or found)"], fontsize=9, frameon=False)
+
+    def _mask(self, panel: Axes, *, measure: str, label: str) -> None:
+        for name, style in zip(dict.fromkeys(self._of(measure)), _STYLES, strict=False):
+            if measure == "coverage":
+                series = self._series("share", name, ["all"])
+                panel.plot(
+                    series.index, series, style, color=_DARK, label=f"{name}, all voxels", linewidth=1.2
+                )
+            for color, part, parts in self._parts(background=True):
+                series = self._series(measure, name, parts)
+                panel.plot(
+                    series.index,
+                    series,
+                    style,
+                    color=color,
+                    label=f"{name}, {shorten(part, 18)}",
+                    linewidth=1.8,
+                )
+        panel.set_ylim(-0.02, 1.02)
+        self._dress(panel, label)
+
+    def _reliability(self, panel: Axes) -> None:
+        panel.plot([0, 1], [0, 1], color=_DARK, linewidth=0.8)
+        table = self._table[self._table["iteration"] == self._last]
+        for name in dict.fromkeys(self._of("ece")):
+            own = table[table["of"] == name].pivot_table(index="part", columns="measure", values="value")
+            if "bin_share" in own:
+                own = own.dropna(subset=["bin_share"])
+                panel.plot(own["bin_confidence"], own["bin_accuracy"], **self._looks[name])
+                panel.scatter(
+                    own["bin_confidence"],
+                    own["bin_accuracy"],
+                    s=10 + 150 * np.sqrt(own["bin_share"]),
+                    color=self._looks[name]["color"],
+                    alpha=0.5,
+                    linewidth=0,
+                )
+        panel.set_ylim(-0.02, 1.02)
+        dress(panel, "share that is correct")
+        panel.set_xlabel(f"confidence at iteration {self._last} (dot: share of voxels)", fontsize=10)
+
+    def _gradient(self, panel: Axes, *, network: str) -> None:
+        terms = dict.fromkeys(self._table.loc[self._table["measure"] == "gradient", "of"])
+        colors = iter(_COLORS * len(terms))
+        for term in terms:
+            color = _DARK if term == "sum" else next(colors)
+            series = self._series("gradient", term, [network])
+            series = series.where(series > 0)
+            if series.notna().any():
+                width = 1.2 if term == "sum" else 1.8
+                panel.plot(series.index, series, color=color, linewidth=width, label=term)
+        panel.set_yscale("log")
+        low, high = panel.get_ylim()
+        panel.set_ylim(max(low, _DECADES * high), high)
+        self._dress(panel, f"gradient norm on {network}")
+
+    def _parts(self, *, background: bool = False) -> list[tuple[str, str, list[str]]]:
+        """Color, name and classes of each line: a class each, or the mean of many."""
+        first = [(_NEUTRAL, "background", ["background"])] if background else []
+        if len(self._classes) > _CLASSES:
+            return [*first, (_COLORS[0], f"mean of {len(self._classes)} classes", self._classes)]
+        colors = reversed(_COLORS[-len(self._classes) :])
+        return first + [(color, name, [name]) for color, name in zip(colors, self._classes, strict=False)]
+
+
+def _looks(labels: Sequence[str], masked: Set[str]) -> dict[str, dict[str, Any]]:
+    """Color and dashes of each label; `x_a` has the color of `a`, labels with a mask are dotted."""
+    found: dict[str, dict[str, Any]] = {}
+    colors = iter(_COLORS * len(labels))
+    for name in labels:
+        parent = name.rpartition("_")[2]
+        if name == "prediction":
+            found[name] = {"color": _NEUTRAL, "linestyle": "-.", "linewidth": 1.8}
+        elif parent != name and parent in found:
+            found[name] = {"color": found[parent]["color"], "linestyle": "--", "linewidth": 1.4}
+        else:
+            style = (0, (2, 2)) if name in masked else "-"
+            found[name] = {"color": next(colors), "linestyle": style, "linewidth": 1.8}
+    return found
+
+
+def _read(path: Path) -> pd.DataFrame:
+    columns = ("iteration", "measure", "of", "part", "value")
+    try:
+        table = pd.read_csv(path, dtype={"of": str, "part": str}, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            "The table of the diagnosis cannot be read",
+            path=path,
+            found=str(error),
+            expected="diagnosis/diagnosis.csv of a run",
+        ) from error
+    if not set(columns) <= set(table.columns) or table.empty:
+        raise UserError(
+            "The table of the diagnosis holds nothing",
+            path=path,
+            found=f"{len(table)} rows with columns {', '.join(table.columns)}",
+            expected=f"at least one row with {', '.join(columns)}",
+        )
+    return table
