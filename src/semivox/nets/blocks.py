@@ -99,8 +99,24 @@ class Encoder(nn.Module):
         return maps[1:]
 
 
-class Decoder(nn.Module):
-    """The V-Net's decoder with added skips, shared by all networks.
+class PyramidDecoder(nn.Module):
+    """What all decoders are: the encoder's maps -> four decoded levels."""
+
+    def pyramid(self, levels: Sequence[Tensor]) -> list[Tensor]:
+        """Decode the encoder's five maps, given fine to coarse, level by level.
+
+        Returns:
+            Four maps, fine to coarse, with `width * 2**l` channels at 1 / 2**l of the resolution.
+        """
+        raise NotImplementedError
+
+    def forward(self, levels: Sequence[Tensor]) -> Tensor:
+        """Decode the encoder's maps, given fine to coarse, into (B, width, X, Y, Z)."""
+        return self.pyramid(levels)[0]
+
+
+class Decoder(PyramidDecoder):
+    """The V-Net's decoder with added skips, also that of the ResNet.
 
     Args:
         width: channels of the finest level.
@@ -120,13 +136,13 @@ class Decoder(nn.Module):
             for count, repeats in zip(channels[1:], self.repeats, strict=True)
         )
 
-    def forward(self, levels: Sequence[Tensor]) -> Tensor:
-        """Decode the encoder's maps, given fine to coarse, into (B, width, X, Y, Z)."""
+    def pyramid(self, levels: Sequence[Tensor]) -> list[Tensor]:
+        """Upsample, add the skip, convolve: level by level."""
         *skips, coarsest = levels
-        decoded: Tensor = self.dropout(coarsest)
+        maps = [self.dropout(coarsest)]
         for up, stage, skip in zip(self.ups, self.stages, reversed(skips), strict=True):
-            decoded = stage(up(decoded) + skip)
-        return decoded
+            maps.append(stage(up(maps[-1]) + skip))
+        return maps[:0:-1]
 
 
 class Segmenter(nn.Module):
@@ -134,17 +150,19 @@ class Segmenter(nn.Module):
 
     Args:
         encoder: image (B, C, X, Y, Z) -> five feature maps, see `Encoder`.
+        decoder: those -> four decoded maps; None: the V-Net's.
         in_channels: image channels.
         num_classes: classes, background included.
         width: channels of the finest level.
         norm: see `norm_layer`.
         dropout: probability of dropping a channel before the head.
-        bottleneck_dropout: the same after the encoder.
+        bottleneck_dropout: the same after the encoder, in the V-Net's decoder.
     """
 
     def __init__(
         self,
         encoder: nn.Module,
+        decoder: PyramidDecoder | None = None,
         *,
         in_channels: int,
         num_classes: int,
@@ -156,9 +174,9 @@ class Segmenter(nn.Module):
         super().__init__()
         self.in_channels, self.num_classes, self.width, self.norm = in_channels, num_classes, width, norm
         self.encoder = encoder
-        self.decoder = Decoder(width, norm, bottleneck_dropout=bottleneck_dropout)
+        self.decoder = decoder or Decoder(width, norm, bottleneck_dropout=bottleneck_dropout)
         self.head = nn.Sequential(nn.Dropout3d(dropout), nn.Conv3d(width, num_classes, kernel_size=1))
-        self.apply(_initialise)
+        self.apply(initialise)
 
     def features(self, image: Tensor) -> Tensor:
         """(B, C, X, Y, Z) -> (B, width, X, Y, Z): the last decoder level, before the head's dropout.
@@ -166,9 +184,15 @@ class Segmenter(nn.Module):
         Raises:
             UserError: wrong number of channels, or a side that 16 does not divide.
         """
+        return self.pyramid(image)[0]
+
+    def pyramid(self, image: Tensor) -> list[Tensor]:
+        """(B, C, X, Y, Z) -> the four decoder levels, fine to coarse: `features`, then coarser ones.
+
+        Level l has `width * 2**l` channels at 1 / 2**l of the resolution.
+        """
         self._check(image)
-        decoded: Tensor = self.decoder(self.encoder(image))
-        return decoded
+        return self.decoder.pyramid(self.encoder(image))
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, C, X, Y, Z) -> logits (B, K, X, Y, Z)."""
@@ -196,7 +220,8 @@ class Segmenter(nn.Module):
             )
 
 
-def _initialise(module: nn.Module) -> None:
+def initialise(module: nn.Module) -> None:
+    """Draw Kaiming-normal weights for a (transposed) convolution; scale 1 and shift 0 for a normalisation."""
     if isinstance(module, nn.Conv3d | nn.ConvTranspose3d):
         nn.init.kaiming_normal_(module.weight)
     elif isinstance(module, nn.BatchNorm3d | nn.GroupNorm):
