@@ -9,9 +9,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import avg_pool3d
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from semivox.methods.base import Batch, PairMethod, Step
+from semivox.methods import create
+from semivox.methods.base import Batch, Method, PairMethod, Step
 from semivox.methods.dual import Dual
+from semivox.nets import NetFactory
 
 SHAPE = (4, 3, 2)
 
@@ -78,3 +82,86 @@ def fixed_dual(
     fixed_pair: Callable[..., tuple[Any, Batch, Batch]],
 ) -> Callable[..., tuple[Dual, Batch, Batch]]:
     return partial(fixed_pair, Dual)
+
+
+class Tiny(nn.Module):
+    """A network of 1x1x1 convolutions on pooled images, with the interface of `Segmenter`.
+
+    Simple enough for a second implementation in NumPy; level l has 4 * 2**l channels.
+    """
+
+    width = 4
+
+    def __init__(self, in_channels: int, num_classes: int) -> None:
+        super().__init__()
+        self.in_channels, self.num_classes = in_channels, num_classes
+        self.levels = nn.ModuleList(nn.Conv3d(in_channels, 4 * 2**level, 1) for level in range(4))
+        self.head = nn.Conv3d(4, num_classes, 1)
+
+    def pyramid(self, image: Tensor) -> list[Tensor]:
+        return [
+            torch.tanh(conv(avg_pool3d(image, 2**level) if level else image))
+            for level, conv in enumerate(self.levels)
+        ]
+
+    def features(self, image: Tensor) -> Tensor:
+        return self.pyramid(image)[0]
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.head(self.features(image))
+
+
+class TinyFactory(NetFactory):
+    def __call__(self, name: str, **overrides: Any) -> Any:
+        return Tiny(self.in_channels, self.num_classes)
+
+
+@pytest.fixture
+def tiny() -> Callable[..., tuple[Any, Batch, Batch]]:
+    """Build a method on `Tiny` networks without dropout, in float64, and its batches of 8x8x8 patches.
+
+    A teacher's weights differ from the student's.
+    """
+
+    def make(
+        name: str,
+        classes: int = 2,
+        *,
+        labeled: int = 2,
+        unlabeled: int = 2,
+        channels: int = 1,
+        gain: float = 4.0,
+        **options: object,
+    ) -> tuple[Method, Batch, Batch]:
+        torch.manual_seed(0)
+        method = create(name, options, TinyFactory(channels, classes, dropout=0.0)).double()
+        generator = torch.Generator().manual_seed(1)
+        with torch.no_grad():
+            for parameter in method.parameters():
+                noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+                parameter.mul_(gain if parameter.dim() == 5 else 1).add_(0.1 * noise)
+        image = torch.randn(labeled + unlabeled, channels, 8, 8, 8, generator=generator, dtype=torch.float64)
+        label = torch.randint(0, classes, (labeled, 8, 8, 8), generator=generator)
+        return method, Batch(image[:labeled], label), Batch(image[labeled:], None)
+
+    return make
+
+
+class NoHostReads(TorchDispatchMode):
+    """Fail on operations that wait for the device: `.item()`, boolean indexing, nonzero, unique, equality."""
+
+    forbidden = ("_local_scalar_dense", "nonzero", "is_nonzero", "item", "masked_select", "equal", "unique")
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = str(function).split(".")[1]
+        if name in self.forbidden or name.startswith("_unique"):
+            raise AssertionError(f"host read: {name}")
+        if name == "index" and any(index is not None and index.dtype == torch.bool for index in args[1]):
+            raise AssertionError("host read: boolean index")
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def no_host_reads() -> type[NoHostReads]:
+    """A context in which reading from the device fails."""
+    return NoHostReads
