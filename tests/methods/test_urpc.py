@@ -113,6 +113,19 @@ def test_terms_reach_their_samples(tiny: Factory, step: Factory) -> None:
             assert bool((halves[trained] != 0).any()) and bool((halves[1 - trained] == 0).all())
 
 
+def test_nothing_is_detached(tiny: Factory, step: Factory) -> None:
+    """The gradient equals that of a finite difference, so it also comes through the average."""
+    method, labeled, unlabeled = tiny("urpc", 3)
+    for parameter in (method.net.head.bias, method.heads.heads[2][1].bias):
+        (gradient,) = torch.autograd.grad(method.losses(labeled, unlabeled, step(5))["pyramid"], parameter)
+        moved = []
+        for change in (1e-5, -2e-5):
+            with torch.no_grad():
+                parameter[1] += change
+            moved.append(method.losses(labeled, unlabeled, step(5))["pyramid"].item())
+        assert gradient[1].item() == pytest.approx((moved[0] - moved[1]) / 2e-5, rel=1e-4)
+
+
 @pytest.mark.parametrize(("labeled", "unlabeled", "zero"), [(2, 0, {"pyramid"}), (0, 2, {"sup"})])
 def test_absent_streams(tiny: Factory, step: Factory, labeled: int, unlabeled: int, zero: set[str]) -> None:
     method, first, second = tiny("urpc", 3, labeled=labeled, unlabeled=unlabeled)

@@ -9,8 +9,9 @@ from scipy import ndimage
 from torch import nn
 
 from semivox.nets import NETS, build_net
+from semivox.nets.blocks import enlarge
 from semivox.nets.count import count_macs, count_parameters
-from semivox.nets.pyramid import PyramidHeads, enlarge
+from semivox.nets.pyramid import PyramidHeads
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -93,13 +94,15 @@ def test_dropout_of_the_unet_rises_with_depth() -> None:
 
 
 def test_next_level_of_the_unet_sees_what_its_head_sees() -> None:
-    """Channels dropped at a level are zero in the pyramid and in what is decoded further."""
+    """A level's input is the skip and the enlarged coarser level, some channels of which are dropped."""
     net = build_net("unet3d", in_channels=1, num_classes=2, width=8, norm="instance")
-    seen: list[torch.Tensor] = []
-    net.decoder.up.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    inputs: list[torch.Tensor] = []
+    for stage in net.decoder.stages:
+        stage.register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
     maps = net.pyramid(torch.randn(1, 1, 32, 32, 32))
-    for level, values in zip((3, 2, 1), seen[1:], strict=True):
-        assert torch.equal(values, maps[level])
+    for level, given in zip((3, 2, 1), inputs[1:], strict=True):
+        skip = 8 * 2 ** (level - 1)
+        torch.testing.assert_close(given[:, skip:], enlarge(maps[level], 2))
         assert bool((maps[level].flatten(2).abs().sum(dim=2) == 0).any()), level
 
 

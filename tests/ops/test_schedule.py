@@ -25,12 +25,14 @@ def test_sigmoid_rampup(fraction: float, value: float) -> None:
     assert sigmoid_rampup(fraction) == pytest.approx(value, abs=1e-6)
 
 
-@pytest.mark.parametrize("total", [6000, 40, 1000, 6001])
-def test_sigmoid_rampup_in_steps(total: int) -> None:
-    """As `iteration // 150` of 6000 with a ramp of 40: each of 40 values is held for a 40th of the run."""
+@pytest.mark.parametrize("percent", [100, 60, 75])
+@pytest.mark.parametrize("total", [6000, 40, 1000, 6001, 10000])
+def test_sigmoid_rampup_in_steps(total: int, percent: int) -> None:
+    """As `iteration // 150` of 6000 with a ramp of 40: each of 40 values is held for a 40th of the ramp."""
     for iteration in range(total):
-        expected = math.exp(-5 * (1 - 40 * iteration // total / 40) ** 2)
-        assert sigmoid_rampup(iteration / total, 40) == pytest.approx(expected, rel=1e-12), iteration
+        steps = min(40, 40 * 100 * iteration // (percent * total))
+        found = sigmoid_rampup(iteration / total / (percent / 100), 40)
+        assert found == pytest.approx(math.exp(-5 * (1 - steps / 40) ** 2), rel=1e-12), iteration
     assert sigmoid_rampup(1.0, 40) == sigmoid_rampup(2.0, 40) == 1
 
 

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from semivox.methods.base import Batch, Step, TeacherMethod, full_precision
-from semivox.nets.pyramid import enlarge
+from semivox.nets.blocks import enlarge
 from semivox.ops.consistency import mean_squared_error
 from semivox.ops.matching import cosines, partners, weighted_prototypes
 from semivox.ops.perturb import add_noise

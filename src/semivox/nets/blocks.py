@@ -7,6 +7,7 @@ from math import gcd, prod
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 from semivox.errors import UserError
 
@@ -82,6 +83,11 @@ class Up(nn.Sequential):
             norm_layer(norm, channels // 2),
             nn.ReLU(inplace=True),
         )
+
+
+def enlarge(values: Tensor, factor: int) -> Tensor:
+    """Trilinear upsampling (B, C, X, Y, Z) -> (B, C, X * factor, ...) over the same volume."""
+    return interpolate(values, scale_factor=factor, mode="trilinear", align_corners=False)
 
 
 class Encoder(nn.Module):

@@ -6,15 +6,9 @@ from collections.abc import Sequence
 from typing import cast
 
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
 
-from semivox.nets.blocks import LEVELS, Segmenter, initialise
+from semivox.nets.blocks import LEVELS, Segmenter, enlarge, initialise
 from semivox.nets.unet3d import LEVEL_DROPOUT
-
-
-def enlarge(values: Tensor, factor: int) -> Tensor:
-    """Trilinear upsampling (B, C, X, Y, Z) -> (B, C, X * factor, ...), voxel centres aligned by volume."""
-    return interpolate(values, scale_factor=factor, mode="trilinear", align_corners=False)
 
 
 class PyramidHeads(nn.Module):

@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from semivox.nets.blocks import LEVELS, Encoder, PyramidDecoder, Segmenter, Stage
+from semivox.nets.blocks import LEVELS, Encoder, PyramidDecoder, Segmenter, Stage, enlarge
 
 LEVEL_DROPOUT = (0.2, 0.4, 0.6, 1.0)  # of the coarsest decoder level's probability, fine to coarse
 
@@ -29,7 +29,6 @@ class UNetDecoder(PyramidDecoder):
     def __init__(self, width: int, norm: str, *, dropout: float) -> None:
         super().__init__()
         channels = [width * 2**level for level in reversed(range(LEVELS))]
-        self.up = nn.Upsample(scale_factor=2, mode="trilinear", align_corners=False)
         self.stages = nn.ModuleList(
             Stage(coarse + fine, fine, self.repeats, norm) for coarse, fine in pairwise(channels)
         )
@@ -42,7 +41,7 @@ class UNetDecoder(PyramidDecoder):
         *skips, coarsest = levels
         maps = [coarsest]
         for stage, dropout, skip in zip(self.stages, self.dropouts, reversed(skips), strict=True):
-            maps.append(dropout(stage(torch.cat([skip, self.up(maps[-1])], dim=1))))
+            maps.append(dropout(stage(torch.cat([skip, enlarge(maps[-1], 2)], dim=1))))
         return maps[:0:-1]
 
 
