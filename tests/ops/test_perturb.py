@@ -21,13 +21,14 @@ def test_noise_is_a_clipped_normal() -> None:
     assert (noise.abs() > 0.2 - 1e-6).double().mean().item() == pytest.approx(0.0455, rel=2e-2)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_noise_follows_the_generator_and_keeps_type_and_layout(dtype: torch.dtype) -> None:
-    image = torch.zeros(2, 3, 4, 4, 4, dtype=dtype).contiguous(memory_format=torch.channels_last_3d)
+def test_noise_follows_the_generator_and_keeps_type_and_layout(dtype: torch.dtype, channels: int) -> None:
+    image = torch.zeros(2, channels, 4, 4, 4, dtype=dtype).clone(memory_format=torch.channels_last_3d)
     noisy = add_noise(image, generator(3), std=0.5, limit=0.6)
     drawn = 0.5 * torch.randn(image.shape, generator=generator(3), dtype=dtype).numpy()
     np.testing.assert_allclose(noisy.numpy(), np.clip(drawn, -0.6, 0.6), rtol=1e-6)
-    assert noisy.dtype == dtype and noisy.is_contiguous(memory_format=torch.channels_last_3d)
+    assert noisy.dtype == dtype and noisy.stride() == image.stride()
     assert not torch.equal(add_noise(image, generator(4)), add_noise(image, generator(3)))
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from semivox.errors import UserError
+from semivox.ops.prediction import widen
 
 LEVELS = 5
 DIVISOR = 2 ** (LEVELS - 1)
@@ -45,7 +46,7 @@ class Conv3x3x3(nn.Conv3d):
         """(B, inputs, X, Y, Z) -> (B, channels, X / stride, ...)."""
         if input.device.type == "cpu" and input.shape[2] == 2:
             with torch.autocast("cpu", enabled=False):
-                return super().forward(input.float()).to(input.dtype)
+                return super().forward(widen(input)).to(input.dtype)
         return super().forward(input)
 
 

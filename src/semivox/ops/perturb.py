@@ -22,7 +22,8 @@ def add_noise(image: Tensor, generator: torch.Generator, *, std: float = 0.1, li
     Source: Yu et al., MICCAI 2019 (the defaults).
     """
     noise = torch.randn(image.shape, generator=generator, dtype=image.dtype, device=image.device)
-    return image + (std * noise).clamp_(-limit, limit)
+    noisy = torch.empty_like(image).copy_(noise)  # keeps the image's layout, also with one channel
+    return noisy.mul_(std).clamp_(-limit, limit).add_(image)
 
 
 @torch.no_grad()
