@@ -146,6 +146,23 @@ def test_losses_do_not_depend_on_the_layout(name: str, step: Factory) -> None:
     assert run(torch.channels_last_3d) == pytest.approx(run(torch.contiguous_format), rel=1e-2, abs=1e-4)
 
 
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("name", METHODS)
+def test_losses_read_nothing_back_to_the_host(
+    step: Factory, no_host_reads: Factory, name: str, classes: int
+) -> None:
+    method = create(name, {}, NetFactory(1, classes, width=2))
+    label = torch.randint(0, classes, (2, 32, 16, 16))
+    at = step(3)
+    with no_host_reads():
+        labeled, unlabeled = (
+            Batch(torch.randn(2, 1, 32, 16, 16), label),
+            Batch(torch.randn(2, 1, 32, 16, 16), None),
+        )
+        torch.stack(list(method.losses(labeled, unlabeled, at).values())).sum().backward()
+        method.after_step(at)
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_options_are_frozen_and_described(name: str) -> None:
     config = method_class(name).Config()
@@ -161,6 +178,7 @@ def test_batches_a_step() -> None:
     assert sizes["supervised"] == (4, 0)
     assert sizes["supervised_pair"] == (2, 0)
     assert sizes["supervised_matched"] == (2, 0)
+    assert {sizes[name] for name in ("ac_mt", "cpcl", "ua_mt", "urpc")} == {(2, 2)}
     supervised = {name for name in METHODS if not method_class(name).batch[1]}
     assert supervised == {"supervised", "supervised_matched", "supervised_pair"}
     assert {name for name in METHODS if not build(name).uses_unlabeled} == supervised
@@ -210,7 +228,7 @@ def test_supervised_pair_has_the_first_term_of_dual(step: Factory) -> None:
         ("dual", {"tau": 2}, "less than or equal to 1"),
         ("dual", {"cr_mask": "and"}, "xor"),
         ("dual", {"nets": ["vnet", "vnett"]}, "did you mean vnet"),
-        ("supervised", {"net": "unet"}, "did you mean vnet"),
+        ("supervised", {"net": "unet"}, "did you mean unet3d"),
     ],
 )
 def test_mistakes_are_explained(name: str, options: dict[str, Any], words: str) -> None:

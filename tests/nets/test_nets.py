@@ -16,6 +16,7 @@ from semivox.nets.count import count_macs, count_parameters
 SIZES = {  # parameters with batch normalisation, with instance normalisation, MAC for 112x112x80 and 96^3
     "vnet": (9_448_866, 9_443_266, 40_108_687_360, 35_361_128_448),
     "resnet34": (17_930_354, 17_920_018, 72_735_129_600, None),
+    "unet3d": (5_886_994, 5_884_050, 69_178_654_720, 60_990_160_896),
 }
 
 
@@ -97,15 +98,15 @@ def test_forward_is_head_of_features(name: str) -> None:
     torch.testing.assert_close(net(image), net.head(net.features(image)))
 
 
-@pytest.mark.parametrize(("name", "sites"), [("vnet", 2), ("resnet34", 1)])
+@pytest.mark.parametrize(("name", "sites"), [("vnet", 2), ("resnet34", 1), ("unet3d", 4)])
 def test_dropout_sites(name: str, sites: int) -> None:
     net = build_net(name, in_channels=1, num_classes=2, width=4, dropout=0.5)
     active = [module for module in net.modules() if isinstance(module, nn.Dropout3d) and module.p > 0]
     assert len(active) == sites
     image = torch.randn(2, 1, 32, 32, 16)
     differ = not torch.equal(net.features(image), net.features(image))
-    assert differ == (name == "vnet")  # the V-Net's features already depend on its bottleneck dropout
-    features = net.features(image)
+    assert differ == (name != "resnet34")  # the others have dropout before the finest level as well
+    features = net.features(image).repeat(16, 1, 1, 1, 1)  # enough channels for any probability to show
     assert not torch.equal(net.head(features), net.head(features))
 
 

@@ -8,6 +8,7 @@ import torch
 
 from semivox.ops.consistency import (
     kl_divergence,
+    mean_squared_error,
     rectified_cross_entropy,
     squared_error,
     squared_error_to_label,
@@ -32,15 +33,17 @@ def voxels(tensor: torch.Tensor) -> np.ndarray:
 def test_distances_against_voxel_loop(classes: int) -> None:
     p, q = log_softmax(0, classes), log_softmax(1, classes)
     label = torch.randint(0, classes, (2, 3, 2, 2), generator=torch.Generator().manual_seed(2))
-    square, to_label, kl, symmetric = [], [], [], []
+    square, every, to_label, kl, symmetric = [], [], [], [], []
     for a, b, c in zip(np.exp(voxels(p)), np.exp(voxels(q)), label.flatten().tolist(), strict=True):
         square.append(sum((a[i] - b[i]) ** 2 for i in range(1, classes)))
+        every.append(sum((a[i] - b[i]) ** 2 for i in range(classes)) / classes)
         to_label.append(sum((a[i] - (i == c)) ** 2 for i in range(1, classes)))
         forward = sum(a[i] * math.log(a[i] / b[i]) for i in range(classes))
         backward = sum(b[i] * math.log(b[i] / a[i]) for i in range(classes))
         kl.append(forward)
         symmetric.append((forward + backward) / 2)
     assert squared_error(p.exp(), q.exp()).flatten().tolist() == pytest.approx(square, abs=1e-9)
+    assert mean_squared_error(p.exp(), q.exp()).flatten().tolist() == pytest.approx(every, abs=1e-9)
     assert squared_error_to_label(p.exp(), label).flatten().tolist() == pytest.approx(to_label, abs=1e-9)
     assert kl_divergence(p, q).flatten().tolist() == pytest.approx(kl, abs=1e-9)
     assert symmetric_kl(p, q).flatten().tolist() == pytest.approx(symmetric, abs=1e-9)

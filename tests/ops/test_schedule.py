@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from semivox.ops.schedule import lr_factor, sigmoid_rampup
@@ -21,6 +23,17 @@ from semivox.ops.schedule import lr_factor, sigmoid_rampup
 )
 def test_sigmoid_rampup(fraction: float, value: float) -> None:
     assert sigmoid_rampup(fraction) == pytest.approx(value, abs=1e-6)
+
+
+@pytest.mark.parametrize("percent", [100, 60, 75])
+@pytest.mark.parametrize("total", [6000, 40, 1000, 6001, 10000])
+def test_sigmoid_rampup_in_steps(total: int, percent: int) -> None:
+    """As `iteration // 150` of 6000 with a ramp of 40: each of 40 values is held for a 40th of the ramp."""
+    for iteration in range(total):
+        steps = min(40, 40 * 100 * iteration // (percent * total))
+        found = sigmoid_rampup(iteration / total / (percent / 100), 40)
+        assert found == pytest.approx(math.exp(-5 * (1 - steps / 40) ** 2), rel=1e-12), iteration
+    assert sigmoid_rampup(1.0, 40) == sigmoid_rampup(2.0, 40) == 1
 
 
 @pytest.mark.parametrize(

@@ -60,11 +60,15 @@ def test_dice_of_an_undecided_prediction(squared: bool, smooth: float, expected:
 def test_cross_entropy_against_voxel_loop_and_torch(classes: int) -> None:
     log_probs, label = random_case(classes)
     values = [-log_probs[b, label[b, x, y, z], x, y, z].item() for b, x, y, z in np.ndindex(*label.shape)]
-    assert cross_entropy(log_probs, label).item() == pytest.approx(sum(values) / len(values), abs=1e-9)
+    expected = sum(values) / len(values)
+    assert cross_entropy(log_probs, label).item() == pytest.approx(expected, abs=1e-9)
     assert cross_entropy(log_probs, label).item() == pytest.approx(F.nll_loss(log_probs, label).item())
     assert nll(log_probs, label).flatten().tolist() == pytest.approx(values)
     both = cross_entropy_dice(log_probs, log_probs.exp(), label)
     torch.testing.assert_close(both, cross_entropy(log_probs, label) + dice_loss(log_probs.exp(), label))
+    every = cross_entropy_dice(log_probs, log_probs.exp(), label, background=True)
+    expected += naive_dice(log_probs.exp().numpy(), label.numpy(), True)
+    assert every.item() == pytest.approx(expected, abs=1e-9)
 
 
 def test_dice_by_hand() -> None:

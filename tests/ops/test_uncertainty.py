@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semivox.ops.prediction import Prediction
-from semivox.ops.uncertainty import percentile
+from semivox.ops.uncertainty import normalised_entropy, percentile
 
 
 @pytest.mark.parametrize("q", [0, 1, 20, 30, 50, 70, 80, 99.9, 100])
@@ -61,6 +61,25 @@ def test_entropy_by_hand() -> None:
     entropy = Prediction.of(logits.view(3, 2, 1, 1, 1).requires_grad_()).entropy()
     assert entropy.flatten().tolist() == pytest.approx([np.log(2), 0.0, 0.3250829733914482], abs=1e-9)
     assert not entropy.requires_grad
+
+
+def test_normalised_entropy_by_hand() -> None:
+    """-(sum p log(p + 1e-6)) / log K, below 1 also where all classes are equal."""
+    probs = torch.tensor([[0.5, 0.5, 0], [1, 0, 0], [0.7, 0.2, 0.1], [1 / 3, 1 / 3, 1 / 3]])
+    expected = [-sum(p * np.log(p + 1e-6) for p in row) / np.log(3) for row in probs.double().tolist()]
+    probs = probs.view(4, 3, 1, 1, 1).requires_grad_()
+    found = normalised_entropy(probs)
+    assert found.flatten().tolist() == pytest.approx(expected, abs=1e-6)
+    assert not found.requires_grad
+    half = normalised_entropy(torch.full((1, 2, 1, 1, 1), 0.5))
+    assert half.item() * np.log(2) == pytest.approx(np.log(2) - 2e-6, abs=1e-7)
+    assert half.item() < 1 and found[3].item() < 1
+
+
+@pytest.mark.parametrize(("minority", "entropy"), [(0.2145, 0.75), (0.3691, 0.95), (0.1461, 0.60)])
+def test_normalised_entropy_of_two_classes(minority: float, entropy: float) -> None:
+    probs = torch.tensor([1 - minority, minority]).view(1, 2, 1, 1, 1)
+    assert normalised_entropy(probs).item() == pytest.approx(entropy, abs=1e-4)
 
 
 def test_prediction_of_half_precision_is_float32_and_slices_share_the_graph() -> None:

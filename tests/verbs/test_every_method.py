@@ -18,7 +18,7 @@ from semivox.verbs.prepare import prepare
 SETTINGS: dict[str, Any] = {
     "net": {"width": 2},
     "split": {"labeled": 2},
-    "plan": {"spacing_mm": (2.5, 2.5, 2.5), "patch": (16, 16, 16)},
+    "plan": {"spacing_mm": (2.5, 2.5, 2.5), "patch": (32, 16, 16)},
 }
 
 

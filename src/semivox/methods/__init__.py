@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from semivox.methods.base import Method
 
 METHODS: dict[str, str] = {
+    "ac_mt": "semivox.methods.ac_mt:ACMT",
     "bcp": "semivox.methods.bcp:BCP",
+    "cpcl": "semivox.methods.cpcl:CPCL",
     "dtc": "semivox.methods.dtc:DTC",
     "dual": "semivox.methods.dual:Dual",
     "luseg": "semivox.methods.luseg:LUSEG",
@@ -25,6 +27,8 @@ METHODS: dict[str, str] = {
     "supervised": "semivox.methods.supervised:Supervised",
     "supervised_matched": "semivox.methods.supervised:SupervisedMatched",
     "supervised_pair": "semivox.methods.supervised:SupervisedPair",
+    "ua_mt": "semivox.methods.ua_mt:UAMT",
+    "urpc": "semivox.methods.urpc:URPC",
 }
 
 

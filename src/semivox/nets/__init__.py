@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 NETS: dict[str, str] = {
     "vnet": "semivox.nets.vnet:VNet",
     "resnet34": "semivox.nets.resnet:ResNet34",
+    "unet3d": "semivox.nets.unet3d:UNet3D",
 }
 
 

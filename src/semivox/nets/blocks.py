@@ -8,8 +8,10 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 from semivox.errors import UserError
+from semivox.ops.prediction import widen
 
 LEVELS = 5
 DIVISOR = 2 ** (LEVELS - 1)
@@ -46,7 +48,7 @@ class Conv3x3x3(nn.Conv3d):
         """(B, inputs, X, Y, Z) -> (B, channels, X / stride, ...)."""
         if input.device.type == "cpu" and input.shape[2] == 2:
             with torch.autocast("cpu", enabled=False):
-                return super().forward(input.float()).to(input.dtype)
+                return super().forward(widen(input)).to(input.dtype)
         return super().forward(input)
 
 
@@ -104,6 +106,11 @@ class Up(nn.Sequential):
         super().__init__(*enlarge, norm_layer(norm, half), nn.ReLU(inplace=True))
 
 
+def enlarge(values: Tensor, factor: int) -> Tensor:
+    """Trilinear upsampling (B, C, X, Y, Z) -> (B, C, X * factor, ...) over the same volume."""
+    return interpolate(values, scale_factor=factor, mode="trilinear", align_corners=False)
+
+
 class Encoder(nn.Module):
     """Levels that each read the one before: image -> five feature maps, fine to coarse."""
 
@@ -119,8 +126,24 @@ class Encoder(nn.Module):
         return maps[1:]
 
 
-class Decoder(nn.Module):
-    """The V-Net's decoder with added skips, shared by all networks.
+class PyramidDecoder(nn.Module):
+    """What all decoders are: the encoder's maps -> four decoded levels."""
+
+    def pyramid(self, levels: Sequence[Tensor]) -> list[Tensor]:
+        """Decode the encoder's five maps, given fine to coarse, level by level.
+
+        Returns:
+            Four maps, fine to coarse, with `width * 2**l` channels at 1 / 2**l of the resolution.
+        """
+        raise NotImplementedError
+
+    def forward(self, levels: Sequence[Tensor]) -> Tensor:
+        """Decode the encoder's maps, given fine to coarse, into (B, width, X, Y, Z)."""
+        return self.pyramid(levels)[0]
+
+
+class Decoder(PyramidDecoder):
+    """The V-Net's decoder with added skips, also that of the ResNet.
 
     Args:
         width: channels of the finest level.
@@ -139,12 +162,13 @@ class Decoder(nn.Module):
             for count, repeats in zip(channels[1:], self.repeats, strict=True)
         )
 
-    def forward(self, levels: Sequence[Tensor]) -> Tensor:
-        """Decode the encoder's maps, given fine to coarse, into (B, width, X, Y, Z)."""
-        *skips, decoded = levels
+    def pyramid(self, levels: Sequence[Tensor]) -> list[Tensor]:
+        """Upsample, add the skip, convolve: level by level."""
+        *skips, coarsest = levels
+        maps = [coarsest]
         for up, stage, skip in zip(self.ups, self.stages, reversed(skips), strict=True):
-            decoded = stage(up(decoded) + skip)
-        return decoded
+            maps.append(stage(up(maps[-1]) + skip))
+        return maps[:0:-1]
 
 
 class Segmenter(nn.Module):
@@ -152,6 +176,7 @@ class Segmenter(nn.Module):
 
     Args:
         encoder: image (B, C, X, Y, Z) -> five feature maps, see `Encoder`.
+        decoder: those -> four decoded maps; None: the V-Net's.
         in_channels: image channels.
         num_classes: classes, background included.
         width: channels of the finest level.
@@ -163,6 +188,7 @@ class Segmenter(nn.Module):
     def __init__(
         self,
         encoder: nn.Module,
+        decoder: PyramidDecoder | None = None,
         *,
         in_channels: int,
         num_classes: int,
@@ -176,7 +202,7 @@ class Segmenter(nn.Module):
         self.head_dropout = dropout
         self.encoder = encoder
         self.dropout = nn.Dropout3d(bottleneck_dropout)
-        self.decoder = Decoder(width, norm)
+        self.decoder = decoder or Decoder(width, norm)
         self.head = make_head(width, num_classes, dropout)
         self.apply(initialise)
 
@@ -190,10 +216,16 @@ class Segmenter(nn.Module):
         *skips, coarsest = self.encoder(image)
         return [*skips, self.dropout(coarsest)]
 
+    def pyramid(self, image: Tensor) -> list[Tensor]:
+        """(B, C, X, Y, Z) -> the four decoder levels, fine to coarse: `features`, then coarser ones.
+
+        Level l has `width * 2**l` channels at 1 / 2**l of the resolution.
+        """
+        return self.decoder.pyramid(self.encode(image))
+
     def features(self, image: Tensor) -> Tensor:
         """(B, C, X, Y, Z) -> (B, width, X, Y, Z): the last decoder level, before the head's dropout."""
-        decoded: Tensor = self.decoder(self.encode(image))
-        return decoded
+        return self.pyramid(image)[0]
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, C, X, Y, Z) -> logits (B, K, X, Y, Z)."""

@@ -18,6 +18,11 @@ def squared_error(p: Tensor, q: Tensor) -> Tensor:
     return (p[:, 1:] - q[:, 1:]).square().sum(dim=1)
 
 
+def mean_squared_error(p: Tensor, q: Tensor) -> Tensor:
+    """Mean over all classes of (p_c - q_c)^2."""
+    return (p - q).square().mean(dim=1)
+
+
 def squared_error_to_label(p: Tensor, label: Tensor) -> Tensor:
     """`squared_error` to the one-hot form of a label (B, X, Y, Z)."""
     return squared_error(p, onehot(label, p.shape[1]).to(p.dtype))

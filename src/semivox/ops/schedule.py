@@ -8,12 +8,19 @@ from typing import Literal
 STEP_EVERY = 2500 / 6000  # of a run: the published decay after each 2500 of 6000 iterations
 
 
-def sigmoid_rampup(fraction: float) -> float:
-    """Compute exp(-5 (1 - fraction)^2): 0.0067 at 0, 1 from `fraction` 1 on; `fraction` is clipped to 0..1.
+def sigmoid_rampup(fraction: float, steps: int | None = None) -> float:
+    """Compute exp(-5 (1 - fraction)^2): 0.0067 at 0, 1 from `fraction` 1 on.
+
+    Args:
+        fraction: share of the ramp that is done, clipped to 0..1.
+        steps: rise in so many steps, as published code does that counts `iteration // 150`; None: smoothly.
 
     Source: Laine and Aila, "Temporal ensembling", ICLR 2017.
     """
-    return exp(-5.0 * (1.0 - min(max(fraction, 0.0), 1.0)) ** 2)
+    done = min(max(fraction, 0.0), 1.0)
+    if steps is not None:
+        done = floor(done * steps + 1e-9) / steps  # a step begins at its iteration, whatever the rounding
+    return exp(-5.0 * (1.0 - done) ** 2)
 
 
 def lr_factor(schedule: Literal["step", "poly", "constant"], fraction: float) -> float:

@@ -64,6 +64,8 @@ def dice_loss(
     return torch.stack(losses).mean()
 
 
-def cross_entropy_dice(log_probs: Tensor, probs: Tensor, label: Tensor) -> Tensor:
-    """Cross-entropy + foreground Dice, the supervised term of most methods."""
-    return cross_entropy(log_probs, label) + dice_loss(probs, label)
+def cross_entropy_dice(
+    log_probs: Tensor, probs: Tensor, label: Tensor, *, background: bool = False
+) -> Tensor:
+    """Cross-entropy + Dice, the supervised term of most methods; `background`: see `dice_loss`."""
+    return cross_entropy(log_probs, label) + dice_loss(probs, label, background=background)

@@ -1,8 +1,8 @@
-"""Thresholds on uncertainty maps."""
+"""Uncertainty maps and thresholds on them."""
 
 from __future__ import annotations
 
-from math import ceil, floor
+from math import ceil, floor, log
 
 import torch
 from torch import Tensor
@@ -34,3 +34,16 @@ def percentile(values: Tensor, q: float) -> Tensor:
     larger = torch.where(flat > lower, flat, torch.inf).amin()
     upper = torch.where((flat <= lower).sum() > rank + 1, lower, larger)
     return torch.lerp(lower, upper, weight)
+
+
+@torch.no_grad()
+def normalised_entropy(probs: Tensor) -> Tensor:
+    """-sum_c p_c log(p_c + 1e-6) / log K: 0 for one sure class, just below 1 for equal probabilities.
+
+    Args:
+        probs: (B, K, X, Y, Z), e.g. the mean of several softmax maps.
+
+    Returns:
+        (B, X, Y, Z).
+    """
+    return -(probs * (probs + 1e-6).log()).sum(dim=1) / log(probs.shape[1])
