@@ -11,7 +11,8 @@ import numpy as np
 
 from semivox.data.dataset import Dataset, open_dataset, write_index
 from semivox.data.layouts import detect, some
-from semivox.data.volume import Array, list_values, read_header, same_affine, write_label, write_map
+from semivox.data.formats import Array
+from semivox.data.volume import list_values, read_header, same_affine, write_label, write_map
 from semivox.errors import UserError
 from semivox.files import read_json, write_json
 

@@ -15,7 +15,8 @@ from typing import Any, get_args
 
 import pandas as pd
 
-from semivox.data.volume import Volume, affine_text, read_label, same_affine
+from semivox.data.formats import affine_text
+from semivox.data.volume import Volume, read_label, same_affine
 from semivox.errors import UserError
 from semivox.files import replacing, write_json
 from semivox.scoring.metrics import Profile, case_metrics
