@@ -172,8 +172,9 @@ def _read_multiframe(path: Path) -> tuple[Array, Array]:
     if volume.array.ndim != 3:
         shape = volume.array.shape
         raise bad_file(path, "The DICOM file is a color picture", f"shape {shape}", "one value a voxel")
-    upwards = volume.flip_spatial(0)  # highdicom stacks frames downwards
-    return np.asarray(upwards.array).T, ras_affine(upwards.affine[:3, :3][:, ::-1], upwards.affine[:3, 3])
+    if np.linalg.det(volume.affine[:3, :3][:, ::-1]) < 0:  # highdicom stacks frames downwards
+        volume = volume.flip_spatial(0)
+    return np.asarray(volume.array).T, ras_affine(volume.affine[:3, :3][:, ::-1], volume.affine[:3, 3])
 
 
 def _close(found: Array, wanted: Array) -> bool:

@@ -79,8 +79,12 @@ def train(
     config = config or load_config(preset=preset, method={"name": method}, split={"labeled": labeled})
     workers = 2 if config.train.workers else 0  # no process at all where none is wanted
     workspace, split, plan = prepare(data, config=config, work=work, workers=workers, progress=progress)
+<<<<<<< HEAD
     if diagnose:
         require_hidden_labels(workspace.dataset, split)
+=======
+    _check_trainable(plan)
+>>>>>>> dbd8e5f (Import recipes of three published data sets, pairs, tables, DICOM folders; fetch the Decathlon sets)
     run = Run(Path(out) if out else default_folder(workspace, config, split))
     if fresh:
         run.clear()
@@ -113,6 +117,7 @@ def default_folder(workspace: Workspace, config: Config, split: Split) -> Path:
     return DEFAULT_RUNS.joinpath(*parts)
 
 
+<<<<<<< HEAD
 def _no_diagnosis(run: Run) -> UserError:
     return UserError(
         "The run is finished, and was not diagnosed",
@@ -121,6 +126,16 @@ def _no_diagnosis(run: Run) -> UserError:
         expected="a run that still has iterations to do: its weights on the way are not kept",
         do="add --fresh to train again, to the same weights, or choose another -o folder",
     )
+=======
+def _check_trainable(plan: Plan) -> None:
+    if plan.ignore_value is not None:
+        raise UserError(
+            "Training with voxels that are not annotated is not supported yet",
+            found=f"a data set with the label value {plan.ignore_value} to ignore",
+            expected="labels in which every voxel has a class",
+            do="make the cases that are not fully annotated unlabeled, and remove ignore from dataset.json",
+        )
+>>>>>>> dbd8e5f (Import recipes of three published data sets, pairs, tables, DICOM folders; fetch the Decathlon sets)
 
 
 @dataclass(frozen=True)
