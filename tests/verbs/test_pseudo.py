@@ -8,12 +8,17 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 
-import semivox
-from semivox.config import load_config
+from semivox.config import PlanConfig, SplitConfig
 from semivox.data.dataset import open_dataset
+from semivox.data.plan import make_plan
+from semivox.data.splits import make_split, save_splits
 from semivox.data.volume import read_image, read_label
 from semivox.errors import UserError
+from semivox.inference.model import save_model
+from semivox.methods import create
+from semivox.nets import NetFactory
 from semivox.verbs.pseudo import pseudo_label
 
 
@@ -37,15 +42,17 @@ def source(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("run")
-    config = load_config(
-        method={"name": "dual"},
-        net={"width": 2},
-        split={"labeled": 2, "val": 1},
-        plan={"spacing_mm": (2.5, 2.5, 2.5), "patch": (16, 16, 16)},
-        train={"iterations": 2, "workers": 0, "schedule": "poly", "validate_every": 2},
-    )
-    return semivox.train(source, config=config, out=place / "run", work=place / "work")
+    """An untrained model and a split: all that a run folder needs here."""
+    folder, dataset = tmp_path_factory.mktemp("run"), open_dataset(source)
+    split = make_split(dataset, SplitConfig(labeled=2, val=1))
+    settings = PlanConfig(spacing_mm=(2.5, 2.5, 2.5), patch=(16, 16, 16))
+    plan = make_plan(dataset, split, settings)
+    net = {"in_channels": 1, "num_classes": 3, "width": 2}
+    torch.manual_seed(0)
+    method = create("supervised", {}, NetFactory(**net))
+    save_model(method, folder, method_name="supervised", options={}, net=net, plan=plan)
+    save_splits(folder / "splits.json", [split])
+    return folder
 
 
 def test_real_labels_stay_and_unlabeled_cases_get_predictions(
