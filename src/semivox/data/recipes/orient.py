@@ -23,7 +23,7 @@ from semivox.errors import UserError
 _SOFT_HU = (-150.0, 250.0)
 _SHELL = 3  # voxels
 _NEAR = 0.85  # of the best contrast: counts as equal
-_LEAST = 0.15  # contrast, in standard deviations, below which content says nothing
+_LEAST = 0.3  # contrast, in standard deviations, below which content says nothing
 
 
 @dataclass(frozen=True)
