@@ -16,7 +16,7 @@ from semivox.data.dataset import Dataset
 from semivox.data.recipes import run_recipe
 from semivox.data.recipes.brats2019 import clip_level
 from semivox.data.recipes.orient import orient_label
-from semivox.data.recipes.published import choose_split, published_splits
+from semivox.data.recipes.published import choose_split, margins, published_splits
 from semivox.data.splits import make_split
 from semivox.data.volume import Volume, read_image
 from semivox.errors import UserError
@@ -175,10 +175,11 @@ def test_la_published_crop(tmp_path: Path) -> None:
         scan, mask = atrium(seed)
         start = np.linalg.solve(image.affine, [-1, -2, 3, 1])[:3] * -1
         x, y, z = np.rint(start).astype(int)
-        assert 0 <= x <= 40 - 26 - 10 and (y, z) == (0, 0)
+        margin = margins(name, (10, 10), (19, 19))
+        assert margin.min() >= 10 and margin.max() <= 19
         size = image.array.shape[1:]
-        assert 99 + 26 + 10 <= x + size[0] <= 99 + 26 + 19
-        assert 79 + 31 + 10 <= y + size[1] <= 79 + 31 + 19
+        assert (x, y, z) == (max(40 - 26 - margin[0, 0], 0), 0, 0)
+        assert (x + size[0], y + size[1]) == (99 + 26 + margin[1, 0], 79 + 31 + margin[1, 1])
         assert size[2] == 12
         box = (slice(x, x + size[0]), slice(y, y + size[1]))
         expected = (scan - scan.mean()) / scan.std()
