@@ -79,12 +79,9 @@ def train(
     config = config or load_config(preset=preset, method={"name": method}, split={"labeled": labeled})
     workers = 2 if config.train.workers else 0  # no process at all where none is wanted
     workspace, split, plan = prepare(data, config=config, work=work, workers=workers, progress=progress)
-<<<<<<< HEAD
+    _check_trainable(plan)
     if diagnose:
         require_hidden_labels(workspace.dataset, split)
-=======
-    _check_trainable(plan)
->>>>>>> dbd8e5f (Import recipes of three published data sets, pairs, tables, DICOM folders; fetch the Decathlon sets)
     run = Run(Path(out) if out else default_folder(workspace, config, split))
     if fresh:
         run.clear()
@@ -117,7 +114,6 @@ def default_folder(workspace: Workspace, config: Config, split: Split) -> Path:
     return DEFAULT_RUNS.joinpath(*parts)
 
 
-<<<<<<< HEAD
 def _no_diagnosis(run: Run) -> UserError:
     return UserError(
         "The run is finished, and was not diagnosed",
@@ -126,7 +122,8 @@ def _no_diagnosis(run: Run) -> UserError:
         expected="a run that still has iterations to do: its weights on the way are not kept",
         do="add --fresh to train again, to the same weights, or choose another -o folder",
     )
-=======
+
+
 def _check_trainable(plan: Plan) -> None:
     if plan.ignore_value is not None:
         raise UserError(
@@ -135,7 +132,6 @@ def _check_trainable(plan: Plan) -> None:
             expected="labels in which every voxel has a class",
             do="make the cases that are not fully annotated unlabeled, and remove ignore from dataset.json",
         )
->>>>>>> dbd8e5f (Import recipes of three published data sets, pairs, tables, DICOM folders; fetch the Decathlon sets)
 
 
 @dataclass(frozen=True)
