@@ -30,6 +30,7 @@ _PUBLIC = {
     "predict": "semivox.verbs.predict",
     "predict_image": "semivox.verbs.predict",
     "prepare": "semivox.verbs.prepare",
+    "pseudo_label": "semivox.verbs.pseudo",
     "train": "semivox.verbs.train",
 }
 

@@ -11,7 +11,18 @@ import pytest
 from semivox.cli.options import seconds, settings_from
 from semivox.errors import UserError
 
-COMMANDS = ("import", "plan", "prepare", "train", "predict", "evaluate", "demo", "benchmark", "methods")
+COMMANDS = (
+    "import",
+    "fetch",
+    "plan",
+    "prepare",
+    "train",
+    "predict",
+    "evaluate",
+    "demo",
+    "benchmark",
+    "methods",
+)
 
 
 def semivox(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

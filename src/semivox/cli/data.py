@@ -1,9 +1,8 @@
-"""`import`, `plan`, `prepare`."""
+"""`plan`, `prepare`."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -12,36 +11,8 @@ from semivox.cli import options as o
 
 def register(app: typer.Typer) -> None:
     """Add this module's commands."""
-    app.command("import")(import_)
     app.command()(plan)
     app.command()(prepare)
-
-
-def import_(
-    source: Annotated[
-        Path, typer.Argument(help="nnU-Net raw or MSD folder, or a folder of CASE/mri_norm2.h5")
-    ],
-    out: Annotated[Path, typer.Option("--output", "-o", help="folder for the result")],
-    kind: Annotated[
-        Literal["auto", "nnunet", "msd", "h5"], typer.Option("--kind", help="layout of the source")
-    ] = "auto",
-) -> None:
-    """Bring a data set in: NIfTI layouts are indexed where they are, h5 cases become NIfTI files.
-
-    A case without a label file is unlabeled.
-    """
-    from semivox.data.importers import import_dataset  # noqa: PLC0415
-    from semivox.run import write_manifest  # noqa: PLC0415
-
-    dataset = import_dataset(source, out, kind=kind)
-    labeled = sum(case.label is not None for case in dataset.pool("train"))
-    typer.echo(
-        f"{dataset.name}: {len(dataset.pool('train'))} training cases ({labeled} with a label file),"
-        f" {len(dataset.pool('extra'))} extra unlabeled, {len(dataset.pool('test'))} test;"
-        f" channels {', '.join(dataset.channels)}; classes {', '.join(dataset.class_names[1:])}"
-    )
-    write_manifest(out, "import", source=str(source), cases=len(dataset.cases))
-    o.next_command(f"semivox prepare -d {out}")
 
 
 def plan(

@@ -42,6 +42,14 @@ def predict(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="replace another model's predictions")
     ] = False,
+    as_dataset: Annotated[
+        bool,
+        typer.Option(
+            "--as-dataset",
+            help="--input is the model's data set: write it as nnU-Net raw, with predictions as labels of"
+            " unlabeled cases",
+        ),
+    ] = False,
     device: o.Device = "auto",
 ) -> None:
     """Segment scans; results lie on the scanner's grid, with the original label values."""
@@ -54,6 +62,15 @@ def predict(
     settings = changed_settings(
         loaded, window=window, stride=stride, overlap=overlap, weighting=weighting, batch=batch
     )
+    if as_dataset:
+        from semivox.verbs.pseudo import pseudo_label  # noqa: PLC0415
+
+        made = pseudo_label(model, source, out, config=settings, device=device, progress=show_progress)
+        typer.echo(
+            f"{len(made.cases)} training cases in {out}; dataset.json tells which labels are predicted"
+        )
+        o.next_command(f"semivox prepare -d {out}   (or nnUNetv2_plan_and_preprocess)")
+        return
     written = run(
         loaded,
         source,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +21,7 @@ from semivox.data.layouts import (
     nnunet_cases,
     read_channels,
     read_classes,
+    read_ignore,
     some,
 )
 from semivox.errors import UserError
@@ -40,6 +41,8 @@ class Dataset:
         class_names: background first.
         class_values: the value on disk of each class; that of the background is 0.
         cases: sorted by pool and name.
+        ignore_value: the value on disk of voxels that are not annotated; None where there are none.
+        order: training cases in the order that splits follow, first those listed; empty: sorted by name.
     """
 
     name: str
@@ -48,6 +51,8 @@ class Dataset:
     class_names: tuple[str, ...]
     class_values: tuple[int, ...]
     cases: tuple[Case, ...]
+    ignore_value: int | None = None
+    order: tuple[str, ...] = ()
 
     @property
     def num_classes(self) -> int:
@@ -99,7 +104,8 @@ def open_dataset(folder: Path) -> Dataset:
     class_names, class_values = read_classes(meta, path)
     cases = tuple((msd_cases if kind == "msd" else nnunet_cases)(meta, root, channels))
     name = str(meta.get("name") or root.name)
-    return _checked(Dataset(name, root, channels, class_names, class_values, cases), path)
+    ignore, order = read_ignore(meta, path), _read_order(meta, path)
+    return _checked(Dataset(name, root, channels, class_names, class_values, cases, ignore, order), path)
 
 
 def write_index(dataset: Dataset, folder: Path) -> None:
@@ -131,6 +137,8 @@ def write_index(dataset: Dataset, folder: Path) -> None:
         channels=dataset.channels,
         class_names=dataset.class_names,
         class_values=dataset.class_values,
+        ignore_value=dataset.ignore_value,
+        order=dataset.order,
         cases=tuple(
             _IndexCase(
                 name=case.name,
@@ -165,6 +173,8 @@ class _Index(BaseModel):
     channels: tuple[str, ...]
     class_names: tuple[str, ...]
     class_values: tuple[int, ...]
+    ignore_value: int | None = None
+    order: tuple[str, ...] = ()
     cases: tuple[_IndexCase, ...]
 
 
@@ -188,8 +198,26 @@ def _read_index(meta: dict[str, Any], path: Path) -> Dataset:
         images = tuple(base / image for image in case.images)
         cases.append(Case(case.name, images, label if label and label.is_file() else None, case.pool))
     return Dataset(
-        index.name, base / index.root, index.channels, index.class_names, index.class_values, tuple(cases)
+        cases=tuple(cases),
+        root=base / index.root,
+        **index.model_dump(include=_PLAIN),
     )
+
+
+_PLAIN = {"name", "channels", "class_names", "class_values", "ignore_value", "order"}
+
+
+def _read_order(meta: dict[str, Any], path: Path) -> tuple[str, ...]:
+    order = meta.get("order", [])
+    if not isinstance(order, list) or not all(isinstance(name, str) for name in order):
+        raise UserError(
+            "The order of the cases is malformed",
+            path=path,
+            found=f"order: {order!r}"[:200],
+            expected="a list of names of training cases",
+            do="correct it, or leave it out",
+        )
+    return tuple(order)
 
 
 def _checked(dataset: Dataset, path: Path) -> Dataset:
@@ -219,9 +247,7 @@ def _checked(dataset: Dataset, path: Path) -> Dataset:
                 channel = dataset.channels[index] if len(case.images) == len(dataset.channels) else None
                 raise missing_image(case.name, image, channel)
     ordered = tuple(sorted(dataset.cases, key=lambda case: (case.pool, case.name)))
-    return Dataset(
-        dataset.name, dataset.root, dataset.channels, dataset.class_names, dataset.class_values, ordered
-    )
+    return replace(dataset, cases=ordered)
 
 
 def _unknown_layout(root: Path, meta: object) -> UserError:

@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
-from semivox.data.volume import Volume, read_image, read_label
+from semivox.data.volume import IGNORE, Volume, read_image, read_label
 from semivox.errors import UserError
 
 if TYPE_CHECKING:
@@ -217,11 +217,11 @@ def _measure_label(dataset: Dataset, case: Case, image: Volume) -> tuple[dict[st
             expected="one for every case that the split calls labeled",
             do="add the file, or correct the split",
         )
-    label = read_label(case.label, dataset.class_values, like=image).array
+    label = read_label(case.label, dataset.class_values, like=image, ignore=dataset.ignore_value).array
     voxel_ml = abs(float(np.linalg.det(image.affine[:3, :3]))) / 1000
     names = enumerate(dataset.class_names[1:], start=1)
     volumes = {name: int(np.count_nonzero(label == index)) * voxel_ml for index, name in names}
-    inside = label > 0
+    inside = (label > 0) & (label != IGNORE)
     return volumes, image.array[:, inside] if inside.any() else None
 
 

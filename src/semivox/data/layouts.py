@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from semivox.data.formats import ITK_ENDINGS, NIFTI_ENDINGS
 from semivox.errors import UserError
 
 Pool = Literal["train", "test", "extra"]
@@ -72,8 +73,7 @@ def read_classes(meta: Meta, path: Path) -> tuple[tuple[str, ...], tuple[int, ..
     labels = meta.get("labels")
     if not isinstance(labels, Mapping) or not labels:
         raise _bad_labels(path, "The classes are not declared", labels)
-    if any(str(name).lower() == "ignore" for name in [*labels, *labels.values()]):
-        raise _bad_labels(path, "A class to ignore is not supported yet", labels)
+    labels = {name: value for name, value in labels.items() if not _is_ignore(name, value)}
     if any(isinstance(value, list) for value in labels.values()):
         raise _bad_labels(path, "Overlapping regions as classes are not supported yet", labels)
     flipped = all(map(_is_integer, labels)) and not all(map(_is_integer, labels.values()))
@@ -94,9 +94,24 @@ def read_classes(meta: Meta, path: Path) -> tuple[tuple[str, ...], tuple[int, ..
     return tuple(name for _, name in classes), tuple(value for value, _ in classes)
 
 
-def nnunet_cases(meta: Meta, root: Path, channels: Sequence[str]) -> Iterator[Case]:
+def read_ignore(meta: Meta, path: Path) -> int | None:
+    """Give the value on disk of voxels that are not annotated: that of the class named `ignore`, if any."""
+    labels = meta.get("labels")
+    found = [pair for pair in labels.items() if _is_ignore(*pair)] if isinstance(labels, Mapping) else []
+    values = [name if str(value).lower() == "ignore" else value for name, value in found]
+    if not values:
+        return None
+    others = [part for pair in (labels or {}).items() if pair not in found for part in map(str, pair)]
+    if len(values) > 1 or not _is_integer(values[0]) or str(values[0]) in others:
+        raise _bad_labels(path, "The value to ignore is not one integer of its own", labels)
+    return int(values[0])
+
+
+def nnunet_cases(
+    meta: Meta, root: Path, channels: Sequence[str], *, any_format: bool = False
+) -> Iterator[Case]:
     """Find the cases of nnU-Net raw form: `imagesTr/CASE_0000.nii.gz`, `labelsTr/CASE.nii.gz` and so on."""
-    ending = read_ending(meta, root / "dataset.json")
+    ending = read_ending(meta, root / "dataset.json", any_format=any_format)
     for pool, images, labels in FOLDERS:
         cases = list(_channel_files(root / images, ending, channels))
         label_files = _files(root / labels, ending) if labels else {}
@@ -128,11 +143,15 @@ def msd_cases(meta: Meta, root: Path, channels: Sequence[str]) -> Iterator[Case]
             yield _msd_case(entry, root, channels, pool, labels)
 
 
-def read_ending(meta: Meta, path: Path) -> str:
+def read_ending(meta: Meta, path: Path, *, any_format: bool = False) -> str:
     """Give the file ending of the images."""
     ending = meta.get("file_ending", ENDING)
-    if ending not in (".nii.gz", ".nii"):
-        do = "convert the files to NIfTI"
+    if ending not in NIFTI_ENDINGS and not (any_format and ending in ITK_ENDINGS):
+        do = (
+            "semivox import converts NRRD and MetaImage files"
+            if ending in ITK_ENDINGS
+            else "convert to NIfTI"
+        )
         raise UserError("The format is not supported yet", path=path, found=ending, expected=".nii.gz", do=do)
     return str(ending)
 
@@ -214,6 +233,10 @@ def _is_integer(value: object) -> bool:
     return (isinstance(value, int) and not isinstance(value, bool)) or (
         isinstance(value, str) and re.fullmatch(r"-?\d+", value) is not None
     )
+
+
+def _is_ignore(name: object, value: object) -> bool:
+    return "ignore" in (str(name).lower(), str(value).lower())
 
 
 def _bad_labels(path: Path, what: str, found: object) -> UserError:

@@ -47,6 +47,7 @@ class Plan(BaseModel):
     channels: tuple[str, ...] = Field(min_length=1)
     class_names: tuple[str, ...] = Field(min_length=2, description="background first")
     class_values: tuple[int, ...] = Field(description="value on disk of each class index")
+    ignore_value: int | None = Field(default=None, description="value on disk of unannotated voxels")
     spacing_mm: Spacing = Field(description="voxel size of the plan's grid")
     patch: Triple = Field(description="training patch in voxels; sides divisible by 16")
     normalisation: tuple[Normalisation, ...] = Field(description="one a channel")
@@ -131,6 +132,7 @@ def make_plan(
             "channels": dataset.channels,
             "class_names": dataset.class_names,
             "class_values": dataset.class_values,
+            "ignore_value": dataset.ignore_value,
             "spacing_mm": spacing,
             "patch": patch,
             "normalisation": normalisation,

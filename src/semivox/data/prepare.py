@@ -16,13 +16,14 @@ from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import numpy.typing as npt
 
 from semivox.data.fingerprint import Progress
 from semivox.data.grid import label_to_plan_grid, to_plan_grid
 from semivox.data.plan import Plan
 from semivox.data.store import Store
-from semivox.data.volume import read_image, read_label
+from semivox.data.volume import IGNORE, read_image, read_label
 from semivox.errors import UserError
 from semivox.files import read_json, write_json
 
@@ -108,6 +109,8 @@ def claim(folder: Path, plan: Plan) -> None:
     """
     path = folder / "store.json"
     wanted = plan.model_dump(mode="json", include=set(_KEY))
+    if plan.ignore_value is not None:
+        wanted["ignore_value"] = plan.ignore_value
     if "ct" in plan.normalisation:
         wanted["intensity"] = plan.model_dump(mode="json")["intensity"]
     if not path.exists():
@@ -143,10 +146,12 @@ def _prepare_case(job: _Job) -> None:
     array, grid = to_plan_grid(image, job.plan)
     label = None
     if job.label is not None:
-        label = label_to_plan_grid(read_label(job.label, job.plan.class_values, like=image).array, grid)
+        plan = job.plan
+        raw = read_label(job.label, plan.class_values, like=image, ignore=plan.ignore_value)
+        label = label_to_plan_grid(raw.array, grid)
     del image
     if job.on_case is not None:
-        job.on_case(job.name, array, label)
+        job.on_case(job.name, array, None if label is None else np.where(label == IGNORE, 0, label))
     if label is not None:
         store.write_label(job.name, label)
     if not store.has_image(job.name):

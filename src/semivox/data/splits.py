@@ -38,7 +38,7 @@ class Split(BaseModel):
 
 
 def make_split(dataset: Dataset, config: SplitConfig) -> Split:
-    """Split the training pool in the order of the names, or shuffled by `config.seed`.
+    """Split the training pool in the order of the data set (else of the names), or shuffled by `config.seed`.
 
     Validation takes the last `config.val` cases that have a label file, labeled the first `config.labeled` of
     the others that have one; everything else, and the extra pool, is unlabeled. A fraction refers to all
@@ -54,7 +54,7 @@ def make_split(dataset: Dataset, config: SplitConfig) -> Split:
     if config.val >= len(with_label):
         raise _too_few(dataset, len(with_label), 1, config.val)
     val = with_label[len(with_label) - config.val :]
-    how = f"{_order_text(config.seed)}; val: the last {config.val} with a label file"
+    how = f"{_order_text(dataset, config.seed)}; val: the last {config.val} with a label file"
     return _assign(dataset, order, val, config.labeled, how)
 
 
@@ -77,13 +77,14 @@ def k_folds(
             expected="2 folds or more, and at most one for each case with a label file",
             do="choose another number of folds",
         )
+    order_text = _order_text(dataset, seed)
     return [
         _assign(
             dataset,
             order,
             with_label[fold::folds],
             labeled,
-            f"{_order_text(seed)}; val: fold {fold} of {folds}, every {folds}th case with a label file",
+            f"{order_text}; val: fold {fold} of {folds}, every {folds}th case with a label file",
         )
         for fold in range(folds)
     ]
@@ -164,15 +165,18 @@ def _from_nnunet(entry: dict[str, Any], dataset: Dataset, path: Path, fold: int)
 
 
 def _ordered(dataset: Dataset, seed: int | None) -> tuple[str, ...]:
-    """Give the names of the training pool: sorted, or shuffled by numpy's frozen legacy generator."""
+    """Give the names of the training pool: in the data set's order, or shuffled from the sorted ones."""
     names = sorted(case.name for case in dataset.pool("train"))
+    if seed is None:
+        first = [name for name in dataset.order if name in set(names)]
+        return (*first, *(name for name in names if name not in set(first)))
+    return tuple(names[i] for i in np.random.RandomState(seed).permutation(len(names)))
+
+
+def _order_text(dataset: Dataset, seed: int | None) -> str:
     if seed is not None:
-        names = [names[i] for i in np.random.RandomState(seed).permutation(len(names))]
-    return tuple(names)
-
-
-def _order_text(seed: int | None) -> str:
-    return "sorted by name" if seed is None else f"shuffled with seed {seed}"
+        return f"shuffled with seed {seed}"
+    return "in the data set's order" if dataset.order else "sorted by name"
 
 
 def _with_label(dataset: Dataset, names: Sequence[str]) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ import blosc2
 import numpy as np
 import numpy.typing as npt
 
+from semivox.data.volume import IGNORE
 from semivox.errors import UserError
 from semivox.files import replacing
 
@@ -163,7 +164,7 @@ def sample_foreground(label: Array, limit: int) -> Array:
     The limit is shared equally between the classes that are present; a class with fewer voxels gives all.
     """
     flat = label.reshape(-1)
-    where = np.flatnonzero(flat)
+    where = np.flatnonzero((flat != 0) & (flat != IGNORE))
     values = flat[where]
     classes = np.unique(values)
     rng = np.random.default_rng(0)

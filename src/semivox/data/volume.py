@@ -1,4 +1,4 @@
-"""NIfTI files to arrays and back, with every broken file turned into a message that names it."""
+"""Files of scans and labels to arrays, NIfTI back; every broken file becomes a message that names it."""
 
 from __future__ import annotations
 
@@ -11,19 +11,18 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-import numpy.typing as npt
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 
+from semivox.data.formats import Array, affine_text, bad_file, check_affine, other_reader, unreadable
 from semivox.errors import UserError
 from semivox.files import replacing
 
-Array = npt.NDArray[Any]
-
 _DAMAGE = (OSError, EOFError, ValueError, OverflowError, MemoryError, zlib.error)
 _UNREADABLE = (*_DAMAGE, ImageFileError, HeaderDataError, WrapStructError)
-_UNKNOWN = 255  # marks voxels whose value is no class; hence at most 255 classes
+IGNORE = 255  # class index of voxels that are not annotated
+_UNKNOWN = 255  # marks voxels whose value is no class; hence at most 255 classes, 254 beside an ignore value
 _LABEL_TYPES = (np.uint8, np.int8, np.int16, np.uint16, np.int32)
 
 
@@ -57,7 +56,7 @@ def read_image(paths: Sequence[Path], channels: int | Sequence[str] | None = Non
         UserError: a file is missing, damaged, not NIfTI, empty or not 3D; NaN or infinite values;
             channels on different grids; another number of channels than `channels`.
     """
-    first, affine = _read(paths[0], as_float=True)
+    first, affine = read_voxels(paths[0], as_float=True)
     in_one_file = len(paths) == 1 and first.ndim == 4
     count = first.shape[3] if in_one_file else len(paths)
     _check_channels(count, channels, paths)
@@ -68,42 +67,52 @@ def read_image(paths: Sequence[Path], channels: int | Sequence[str] | None = Non
         _fill(array[index], part)
     _check_finite(array[: len(parts)], paths[0])
     for index, path in enumerate(paths[1:], start=1):
-        part, part_affine = _read(path, as_float=True)
+        part, part_affine = read_voxels(path, as_float=True)
         _check_grid(path, (part.shape, part_affine), (first.shape, affine), f"channel {paths[0].name}")
         _check_finite(part, path)
         _fill(array[index], part)
     return Volume(array, affine)
 
 
-def read_label(path: Path, values: Sequence[int], like: Volume | None = None) -> Volume:
+def read_label(
+    path: Path, values: Sequence[int], like: Volume | None = None, ignore: int | None = None
+) -> Volume:
     """Read a label map and turn its values into class indices.
 
     Args:
         path: a 3D file of integers (of a floating-point type, too).
-        values: the value on disk of each class index; at most 255 of them.
+        values: the value on disk of each class index; at most 255 of them, 254 with `ignore`.
         like: the scan it belongs to; shape and affine have to agree.
+        ignore: the value on disk of voxels that are not annotated; it becomes `IGNORE`.
 
     Raises:
-        UserError: a file that is missing, damaged, not NIfTI, empty or not 3D; another grid than `like`;
-            values that are not integers or not in `values`.
+        UserError: a file that is missing, damaged, of another format, empty or not 3D; another grid than
+            `like`; values that are not integers or not in `values`.
     """
-    raw, affine = _read(path, as_float=False)
-    _check_3d(raw, path)
+    found = read_values(path)
+    raw, affine = found.array, found.affine
     if like is not None:
         _check_grid(path, (raw.shape, affine), (like.array.shape[-3:], like.affine), "its image")
-    if raw.dtype.kind == "f":
-        raw = _as_integers(raw, path)
     label = np.empty(raw.shape, np.uint8)
     if tuple(values) == tuple(range(len(values))) and 0 <= int(raw.min()) <= int(raw.max()) < len(values):
         _fill(label, raw)
         return Volume(label, affine)
-    _class_indices(label, raw, values)
-    if label.max() == _UNKNOWN:
+    unknown = _UNKNOWN - (ignore is not None)
+    pairs = [*enumerate(values), *([(IGNORE, ignore)] if ignore is not None else [])]
+    _class_indices(label, raw, pairs, unknown)
+    if (wrong := label == unknown).any():
         what = "The label file holds values that are no class of this data set"
         declared = "the declared values " + ", ".join(map(str, values))
         do = 'declare them under "labels" in dataset.json, or correct the label file'
-        raise _bad(path, what, list_values(raw[label == _UNKNOWN]), declared, do)
+        raise bad_file(path, what, list_values(raw[wrong]), declared, do)
     return Volume(label, affine)
+
+
+def read_values(path: Path) -> Volume:
+    """Read a label map as the integers on disk, (X, Y, Z) of any integer type; errors as of `read_label`."""
+    raw, affine = read_voxels(path, as_float=False)
+    _check_3d(raw, path)
+    return Volume(_as_integers(raw, path) if raw.dtype.kind == "f" else raw, affine)
 
 
 def read_header(path: Path) -> nib.Nifti1Header:
@@ -111,7 +120,7 @@ def read_header(path: Path) -> nib.Nifti1Header:
     try:
         return _check_nifti(nib.load(path), path).header
     except _UNREADABLE as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error, "NIfTI", "a whole .nii or .nii.gz file") from error
 
 
 def write_label(
@@ -133,8 +142,8 @@ def write_label(
 
 
 def write_map(path: Path, array: Array, affine: Array) -> None:
-    """Write an (X, Y, Z) array as float32, e.g. an uncertainty map; the rest as in `write_label`."""
-    _save(path, np.asarray(array, np.float32), affine, None)
+    """Write an (X, Y, Z) array, integers as they are, all else as float32; the rest as in `write_label`."""
+    _save(path, array if array.dtype.kind in "iu" else np.asarray(array, np.float32), affine, None)
 
 
 def same_affine(affine: Array, reference: Array) -> bool:
@@ -143,35 +152,33 @@ def same_affine(affine: Array, reference: Array) -> bool:
     return bool((difference[:3, :3] <= 1e-3).all() and (difference[:3, 3] <= 1e-2).all())
 
 
-def affine_text(affine: Array) -> str:
-    """Give the three rows of an affine on one line."""
-    rows = [" ".join(f"{value:.6g}" for value in row) for row in affine[:3].tolist()]
-    return "[" + "; ".join(rows) + "]"
-
-
-def _read(path: Path, *, as_float: bool) -> tuple[Array, Array]:
-    """Give the voxels, (X, Y, Z) or (X, Y, Z, C) with C > 1, and the affine."""
+def read_voxels(path: Path, *, as_float: bool) -> tuple[Array, Array]:
+    """Give the voxels, (X, Y, Z) or (X, Y, Z, C) with C > 1, and the affine, of a file of any format."""
+    if not path.name.endswith((".nii", ".nii.gz")) and (reader := other_reader(path)) is not None:
+        voxels, affine = reader(path)
+        return (voxels.astype(np.float32, copy=False) if as_float else voxels), affine
     try:
         image = _check_nifti(_open(path), path)
         shape = tuple(image.shape)
         if 0 in shape:
-            raise _bad(path, "The file holds no voxels", f"shape {shape}", "no axis of length 0")
+            raise bad_file(path, "The file holds no voxels", f"shape {shape}", "no axis of length 0")
         while len(shape) > 3 and shape[-1] == 1:
             shape = shape[:-1]
         if len(shape) not in (3, 4):
-            raise _bad(
+            raise bad_file(
                 path, "The file is not a 3D image", f"shape {shape}", "3 axes, or 4 with channels last"
             )
         if image.get_data_dtype().kind not in "iuf":
-            raise _bad(path, "The voxels are not plain numbers", image.get_data_dtype(), "integers or floats")
+            raise bad_file(
+                path, "The voxels are not plain numbers", image.get_data_dtype(), "integers or floats"
+            )
         affine = np.asarray(image.affine, np.float64)
-        if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
-            raise _bad(path, "The affine is degenerate", affine_text(affine), "three independent axes in mm")
+        check_affine(affine, path)
         with np.errstate(over="ignore", invalid="ignore"):
             data = image.get_fdata(dtype=np.float32, caching="unchanged") if as_float else image.dataobj
             return np.asarray(data).reshape(shape, order="F"), affine
     except _UNREADABLE as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error, "NIfTI", "a whole .nii or .nii.gz file") from error
 
 
 def _open(path: Path) -> Any:
@@ -205,18 +212,18 @@ def _fill(out: Array, array: Array, function: Callable[[Array], Array] = lambda 
         out[:, y] = function(array[:, y])
 
 
-def _class_indices(label: Array, raw: Array, values: Sequence[int]) -> None:
-    """Set `label` (uint8) to the class indices of `raw`, `_UNKNOWN` where a value is no class."""
+def _class_indices(label: Array, raw: Array, pairs: Sequence[tuple[int, int]], unknown: int) -> None:
+    """Set `label` (uint8) to the class indices of `raw` by (index, value); `unknown` where there is none."""
     low, high = int(raw.min()), int(raw.max())
     if high - low < 1 << 16:
-        table = np.full(high - low + 1, _UNKNOWN, np.uint8)
-        for index, value in enumerate(values):
+        table = np.full(high - low + 1, unknown, np.uint8)
+        for index, value in pairs:
             if low <= value <= high:
                 table[value - low] = index
         _fill(label, raw, lambda slab: table[slab.astype(np.int64) - low])
         return
-    label[...] = _UNKNOWN
-    for index, value in enumerate(values):
+    label[...] = unknown
+    for index, value in pairs:
         label[raw == value] = index
 
 
@@ -227,7 +234,7 @@ def _as_integers(raw: Array, path: Path) -> Array:
     if wrong.any():
         what = "The label file holds values that are not integers"
         do = "interpolate label maps with nearest neighbor; threshold probability maps"
-        raise _bad(path, what, list_values(raw[wrong]), "one class value a voxel", do)
+        raise bad_file(path, what, list_values(raw[wrong]), "one class value a voxel", do)
     return np.clip(whole, -(2.0**30), 2.0**30).astype(np.int32)
 
 
@@ -242,7 +249,7 @@ def _check_finite(array: Array, path: Path) -> None:
         nans, infinite = int(np.isnan(array).sum()), int(np.isinf(array).sum())
         found = f"{nans} NaN and {infinite} infinite of {array.size} voxels"
         do = "replace them, e.g. by 0 with numpy.nan_to_num, and save the file again"
-        raise _bad(path, "The image holds values that are not finite", found, "finite numbers", do)
+        raise bad_file(path, "The image holds values that are not finite", found, "finite numbers", do)
 
 
 def _check_channels(found: int, channels: int | Sequence[str] | None, paths: Sequence[Path]) -> None:
@@ -255,17 +262,19 @@ def _check_channels(found: int, channels: int | Sequence[str] | None, paths: Seq
         what = f"The image has another number of channels than the data set: expected {wanted}, found {found}"
         files = f"{found} in {', '.join(path.name for path in paths)}"
         do = "give one file a channel, or one 4D file, channels last; or correct the names in dataset.json"
-        raise _bad(paths[0], what, files, f"{wanted}{names}", do)
+        raise bad_file(paths[0], what, files, f"{wanted}{names}", do)
 
 
 def _check_3d(array: Array, path: Path) -> None:
     if array.ndim != 3:
-        raise _bad(path, "The file is not a 3D image", f"shape {array.shape}", "3 axes, one value a voxel")
+        raise bad_file(
+            path, "The file is not a 3D image", f"shape {array.shape}", "3 axes, one value a voxel"
+        )
 
 
 def _check_nifti(image: Any, path: Path) -> Any:
     if not isinstance(image, nib.Nifti1Pair):
-        raise _bad(path, "The file is not NIfTI", type(image).__name__, "a .nii or .nii.gz file")
+        raise bad_file(path, "The file is not NIfTI", type(image).__name__, "a .nii or .nii.gz file")
     return image
 
 
@@ -275,20 +284,8 @@ def _check_grid(
     """Compare two (shape, affine) pairs."""
     if found[0] != wanted[0]:
         do = "check that the two files belong together; if so, resample this one onto the other's grid"
-        raise _bad(path, f"The shape differs from that of {other}", found[0], wanted[0], do)
+        raise bad_file(path, f"The shape differs from that of {other}", found[0], wanted[0], do)
     if not same_affine(found[1], wanted[1]):
         do = "resample it onto the other's grid; if only its header is wrong, copy the other's affine into it"
         what = f"The affine differs from that of {other}"
-        raise _bad(path, what, affine_text(found[1]), affine_text(wanted[1]), do)
-
-
-def _bad(path: Path, what: str, found: object, expected: object, do: str = "replace this file") -> UserError:
-    return UserError(what, path=path, found=found, expected=expected, do=do)
-
-
-def _unreadable(path: Path, error: BaseException) -> UserError:
-    if isinstance(error, FileNotFoundError):
-        return _bad(path, "The file does not exist", "nothing at this path", "a NIfTI file", "check the path")
-    found = " ".join(str(error).split())[:300] or type(error).__name__
-    do = "it is damaged, incomplete or of another format: copy or download it again, or convert it"
-    return _bad(path, "The file cannot be read as NIfTI", found, "a whole .nii or .nii.gz file", do)
+        raise bad_file(path, what, affine_text(found[1]), affine_text(wanted[1]), do)

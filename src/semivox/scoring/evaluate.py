@@ -15,7 +15,8 @@ from typing import Any, get_args
 
 import pandas as pd
 
-from semivox.data.volume import Volume, affine_text, read_label, same_affine
+from semivox.data.formats import affine_text
+from semivox.data.volume import IGNORE, Volume, read_label, same_affine
 from semivox.errors import UserError
 from semivox.files import replacing, write_json
 from semivox.scoring.metrics import Profile, case_metrics
@@ -37,6 +38,7 @@ class _Task:
     reference: Path
     class_names: tuple[str, ...]
     class_values: tuple[int, ...]
+    ignore_value: int | None
     options: dict[str, Any]
 
 
@@ -52,6 +54,7 @@ def evaluate_folder(
     workers: int = 2,
     progress: Callable[[int, int, str], None] | None = None,
     nsd_tolerance_mm: float = 1.0,
+    ignore_value: int | None = None,
 ) -> pd.DataFrame:
     """Score `CASE.nii.gz` (or `CASE.nii`) in `predictions` against the reference of each case.
 
@@ -68,6 +71,7 @@ def evaluate_folder(
         workers: processes; below 2 everything happens in this one.
         progress: called with (cases done, cases, name) after each case.
         nsd_tolerance_mm: tolerance of the normalised surface distance.
+        ignore_value: value on disk of reference voxels that are not annotated; there nothing is scored.
 
     Returns:
         One row a case and foreground class: case, class (name), value (on disk), status, the scores, volumes,
@@ -82,7 +86,13 @@ def evaluate_folder(
     options = {"lcc": lcc, "profile": profile, "nsd_tolerance_mm": nsd_tolerance_mm}
     tasks = [
         _Task(
-            case, _prediction_file(predictions, case), path, tuple(class_names), tuple(class_values), options
+            case,
+            _prediction_file(predictions, case),
+            path,
+            tuple(class_names),
+            tuple(class_values),
+            ignore_value,
+            options,
         )
         for case, path in references.items()
     ]
@@ -173,12 +183,17 @@ def _run(tasks: Sequence[_Task], workers: int) -> Iterator[tuple[str, list[Row]]
 
 
 def _score(task: _Task) -> list[Row]:
-    reference = read_label(task.reference, task.class_values)
+    reference = read_label(task.reference, task.class_values, ignore=task.ignore_value)
+    unknown = reference.array == IGNORE if task.ignore_value is not None else None
     prediction = None
     if task.prediction is not None:
         found = read_label(task.prediction, task.class_values)
         _check_grid(found, reference, task)
         prediction = found.array
+    if unknown is not None:
+        for label in (prediction, reference.array):
+            if label is not None:
+                label[unknown] = 0
     rows = case_metrics(
         prediction, reference.array, len(task.class_names), reference.spacing_mm, **task.options
     )

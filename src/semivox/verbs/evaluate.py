@@ -50,10 +50,12 @@ def evaluate(
         One row a case and class.
     """
     folder = Path(predictions)
+    ignore = None
     if data is not None:
         dataset = open_dataset(Path(data))
         labels = _labels_of(dataset, cases, split_file or Path(data) / "splits.json")
         names, values = dataset.class_names, dataset.class_values
+        ignore = dataset.ignore_value
     elif references is not None:
         labels = {
             file.name.removesuffix(".nii.gz"): file for file in sorted(Path(references).glob("*.nii.gz"))
@@ -77,6 +79,7 @@ def evaluate(
             lcc=largest_component,
             profile=profile,
             nsd_tolerance_mm=nsd_tolerance_mm,
+            ignore_value=ignore,
             workers=workers,
             progress=report,
         )

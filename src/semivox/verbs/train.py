@@ -79,6 +79,7 @@ def train(
     config = config or load_config(preset=preset, method={"name": method}, split={"labeled": labeled})
     workers = 2 if config.train.workers else 0  # no process at all where none is wanted
     workspace, split, plan = prepare(data, config=config, work=work, workers=workers, progress=progress)
+    _check_trainable(plan)
     if diagnose:
         require_hidden_labels(workspace.dataset, split)
     run = Run(Path(out) if out else default_folder(workspace, config, split))
@@ -121,6 +122,16 @@ def _no_diagnosis(run: Run) -> UserError:
         expected="a run that still has iterations to do: its weights on the way are not kept",
         do="add --fresh to train again, to the same weights, or choose another -o folder",
     )
+
+
+def _check_trainable(plan: Plan) -> None:
+    if plan.ignore_value is not None:
+        raise UserError(
+            "Training with voxels that are not annotated is not supported yet",
+            found=f"a data set with the label value {plan.ignore_value} to ignore",
+            expected="labels in which every voxel has a class",
+            do="make the cases that are not fully annotated unlabeled, and remove ignore from dataset.json",
+        )
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,28 @@
+"""nnU-Net raw folders whose files are NRRD or MetaImage."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from semivox.data.convert import Found
+from semivox.data.layouts import nnunet_cases, read_channels, read_classes, read_ignore
+from semivox.data.sources.labels import LabelFile
+from semivox.data.sources.options import ImportOptions
+from semivox.data.sources.pairs import Entry, found_of
+from semivox.files import read_json
+
+
+def find_nnunet(source: Path, _: ImportOptions) -> Found:
+    """Find the cases as `dataset.json` declares them, with channels and classes as there."""
+    meta = read_json(source / "dataset.json")
+    path = source / "dataset.json"
+    channels = read_channels(meta, path)
+    names, values = read_classes(meta, path)
+    entries: list[Entry] = [
+        (case.name, case.pool, case.images, (LabelFile(case.label),) if case.label else ())
+        for case in nnunet_cases(meta, source, channels, any_format=True)
+    ]
+    declared = ImportOptions(classes=dict(zip(names[1:], values[1:], strict=True)))
+    found = found_of(entries, channels, declared, str(meta.get("description", "")))
+    return replace(found, ignore=read_ignore(meta, path))

@@ -1,0 +1,130 @@
+"""`fetch` from a mirror; the download itself is MONAI's."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from semivox.data import fetch
+from semivox.data.dataset import open_dataset
+from semivox.data.fetch import fetch_task, find_task, tasks
+from semivox.errors import UserError
+
+TASK = "Task04_Hippocampus"
+
+
+def archive(folder: Path, names: dict[str, bytes] | None = None) -> Path:
+    image = nib.Nifti1Image(np.arange(24, dtype=np.int16).reshape(2, 3, 4), np.eye(4)).to_bytes()
+    meta = {
+        "modality": {"0": "MRI"},
+        "labels": {"0": "background", "1": "Anterior"},
+        "training": [{"image": "./imagesTr/a.nii", "label": "./labelsTr/a.nii"}],
+        "test": [],
+    }
+    content = {
+        f"{TASK}/dataset.json": json.dumps(meta).encode(),
+        f"{TASK}/imagesTr/a.nii": image,
+        f"{TASK}/labelsTr/a.nii": image,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(folder / f"{TASK}.tar", "w") as stream:
+        for name, data in (content if names is None else names).items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            stream.addfile(info, io.BytesIO(data))
+    return folder / f"{TASK}.tar"
+
+
+@pytest.fixture
+def known(monkeypatch: pytest.MonkeyPatch):
+    """Make an archive's checksum the published one."""
+
+    def trust(path: Path) -> None:
+        md5 = hashlib.md5(path.read_bytes()).hexdigest()
+        monkeypatch.setattr(fetch, "tasks", lambda: {**tasks(), TASK: ("https://example.org/x.tar", md5)})
+
+    return trust
+
+
+def test_checksums_are_monais() -> None:
+    from monai.apps.datasets import DecathlonDataset
+
+    known = tasks()
+    assert len(known) == 10
+    assert known[TASK] == (DecathlonDataset.resource[TASK], DecathlonDataset.md5[TASK])
+    assert len(known[TASK][1]) == 32
+
+
+@pytest.mark.parametrize("name", [TASK, "hippocampus", "Hippocampus", "task04", "4", "04"])
+def test_names(name: str) -> None:
+    assert find_task(name, tasks()) == TASK
+
+
+@pytest.mark.parametrize("name", ["", "brain", "11", "Task4_Hippo"])
+def test_unknown_names(name: str) -> None:
+    with pytest.raises(UserError, match="Unknown data set") as error:
+        find_task(name, tasks())
+    assert TASK in str(error.value.expected)
+
+
+def test_from_a_mirror(tmp_path: Path, known) -> None:
+    known(archive(tmp_path / "mirror" / "deep"))
+    folder = fetch_task("hippocampus", tmp_path / "out", mirror=tmp_path / "mirror")
+    assert folder == tmp_path / "out" / TASK
+    dataset = open_dataset(folder)
+    assert [case.name for case in dataset.cases] == ["a"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [TASK]
+    (tmp_path / "mirror" / "deep" / f"{TASK}.tar").unlink()
+    assert fetch_task("hippocampus", tmp_path / "out", mirror=tmp_path / "mirror") == folder
+
+
+def test_another_checksum(tmp_path: Path) -> None:
+    path = archive(tmp_path / "mirror")
+    with pytest.raises(UserError, match="damaged or another version") as error:
+        fetch_task(TASK, tmp_path / "out", mirror=tmp_path / "mirror")
+    assert error.value.path == path
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_no_archive(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="not in the mirror") as error:
+        fetch_task(TASK, tmp_path / "out", mirror=tmp_path / "nowhere")
+    assert error.value.expected == f"{TASK}.tar"
+
+
+@pytest.mark.parametrize("name", ["../outside.txt", f"{TASK}/../../outside.txt", "other/dataset.json"])
+def test_archives_that_hold_something_else(tmp_path: Path, known, name: str) -> None:
+    known(archive(tmp_path / "mirror", {name: b"{}"}))
+    with pytest.raises(UserError, match=r"cannot be unpacked|does not hold the data set"):
+        fetch_task(TASK, tmp_path / "out", mirror=tmp_path / "mirror")
+    assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "outside.txt").exists()
+
+
+def test_a_truncated_archive(tmp_path: Path, known) -> None:
+    path = archive(tmp_path / "mirror")
+    path.write_bytes(path.read_bytes()[:700])
+    known(path)
+    with pytest.raises(UserError, match="cannot be unpacked") as error:
+        fetch_task(TASK, tmp_path / "out", mirror=tmp_path / "mirror")
+    assert error.value.path == path
+
+
+def test_no_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from monai.apps import utils
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(utils, "download_url", fail)
+    with pytest.raises(UserError, match="download failed") as error:
+        fetch_task(TASK, tmp_path / "out")
+    assert "no route to host" in str(error.value.found)
+    assert "--from" in str(error.value.do)
