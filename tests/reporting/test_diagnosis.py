@@ -86,7 +86,9 @@ def test_pairs_masks_and_the_last_reliability_are_drawn(tmp_path: Path, drawn: l
 def test_the_volume_panel_shows_the_end(
     tmp_path: Path, drawn: list[Figure], volumes: tuple[float, float], top: float
 ) -> None:
-    (tmp_path / "t.csv").write_text(HEAD + rows("dice", "a", "x", 0.1, 0.2) + rows("volume", "a", "x", *volumes))
+    (tmp_path / "t.csv").write_text(
+        HEAD + rows("dice", "a", "x", 0.1, 0.2) + rows("volume", "a", "x", *volumes)
+    )
     save_diagnosis(tmp_path / "t.png", tmp_path / "t.csv", title="x")
     assert panels(drawn[0])["foreground: labeled / true"].get_ylim()[1] == pytest.approx(top)
 
