@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -135,3 +136,25 @@ def test_gradient_norms_equal_separate_backward_passes() -> None:
         (values["supervised"] + values["consistency"] if name == "sum" else values[name]).backward()
         grads = [p.grad.flatten() for p in getattr(copy, child).parameters() if p.grad is not None]
         assert value == pytest.approx(float(torch.cat(grads).norm()), rel=1e-5)
+
+
+class Adversarial(Toy):
+    """The last layer is a critic's."""
+
+    def critic_parameters(self) -> list[dict[str, Any]]:
+        return [{"params": list(self.last.parameters()), "lr": 0.01}]
+
+    def critic_losses(self, labeled: Batch, unlabeled: Batch, step: Step) -> dict[str, torch.Tensor]:
+        return {"critic": self.last(self.features(unlabeled.image)).square().mean()}
+
+
+def test_a_critic_has_gradients_of_its_own_losses_only(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    toy = Adversarial(Toy.Config())
+    toy.build()
+    run(tmp_path, diagnosed=True, toy=toy)
+    found = table(tmp_path)
+    found = found[found["measure"] == "gradient"]
+    assert set(found.loc[found["part"] == "last", "of"]) == {"critic"}
+    assert set(found.loc[found["of"] == "critic", "part"]) == {"last"}
+    assert (found["value"] > 0).all()

@@ -82,6 +82,17 @@ def test_pairs_masks_and_the_last_reliability_are_drawn(tmp_path: Path, drawn: l
     np.testing.assert_allclose(curve.get_xydata(), [[0.58, 0.4], [0.99, 0.9]])
 
 
+@pytest.mark.parametrize(("volumes", "top"), [((9.0, 0.5), 3.0), ((9.0, 5.0), 6.0), ((0.0, 1.5), 1.575)])
+def test_the_volume_panel_shows_the_end(
+    tmp_path: Path, drawn: list[Figure], volumes: tuple[float, float], top: float
+) -> None:
+    (tmp_path / "t.csv").write_text(
+        HEAD + rows("dice", "a", "x", 0.1, 0.2) + rows("volume", "a", "x", *volumes)
+    )
+    save_diagnosis(tmp_path / "t.png", tmp_path / "t.csv", title="x")
+    assert panels(drawn[0])["foreground: labeled / true"].get_ylim()[1] == pytest.approx(top)
+
+
 @pytest.mark.parametrize("text", [None, "", HEAD, "a,b\n1,2\n"])
 def test_a_table_without_findings_is_explained(tmp_path: Path, text: str | None) -> None:
     if text is not None:

@@ -41,7 +41,7 @@ class CriticOptimizer:
         if self._adam is None:
             return
         self._adam.zero_grad()
-        with torch.enable_grad(), _autocast(plugin):
+        with torch.enable_grad(), critic_autocast(plugin):
             losses = self._method.critic_losses(labeled, unlabeled, step)
             total = torch.stack([loss.float() for loss in losses.values()]).sum()
         total.backward()  # type: ignore[no-untyped-call]
@@ -54,5 +54,6 @@ class CriticOptimizer:
         return {} if self._adam is None else self._adam.state_dict()
 
 
-def _autocast(plugin: pl.plugins.Precision) -> AbstractContextManager[None]:
+def critic_autocast(plugin: pl.plugins.Precision) -> AbstractContextManager[None]:
+    """The precision that a critic computes in."""
     return nullcontext() if plugin.precision == "16-mixed" else plugin.forward_context()

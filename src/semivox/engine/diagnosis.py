@@ -15,6 +15,7 @@ from torch import Tensor
 
 from semivox.config import TrainConfig
 from semivox.engine.callbacks import interval
+from semivox.engine.critic import critic_autocast
 from semivox.engine.logs import MetricsTable
 from semivox.engine.module import TrainingModule, streams
 from semivox.methods.base import Method
@@ -97,22 +98,35 @@ class Diagnoser(pl.Callback):
     ) -> Iterator[Row]:
         method, scaler = deepcopy(module.method), getattr(trainer.precision_plugin, "scaler", None)
         step = module.begin(done)  # the random numbers of the step itself
+        labeled, unlabeled = streams(batch)
         with trainer.precision_plugin.forward_context():
-            terms = method.losses(*streams(batch), step)
+            terms = method.losses(labeled, unlabeled, step)
         yield from gradient_norms(method, terms, scale=scaler.get_scale() if scaler is not None else 1.0)
+        if method.critic_parameters():
+            with critic_autocast(trainer.precision_plugin):
+                terms = method.critic_losses(labeled, unlabeled, step)
+            yield from gradient_norms(method, terms, critic=True)
 
 
-def gradient_norms(method: Method, terms: Mapping[str, Tensor], *, scale: float = 1.0) -> Iterator[Row]:
+def gradient_norms(
+    method: Method, terms: Mapping[str, Tensor], *, critic: bool = False, scale: float = 1.0
+) -> Iterator[Row]:
     """L2 norm of the gradient of each loss term, and of their "sum", on each child module it reaches.
 
     No `.grad` is touched.
 
     Args:
         method: what the terms were computed with.
-        terms: from `method.losses`.
+        terms: from `method.losses`, or from `method.critic_losses`.
+        critic: look at what the critic's optimiser trains, instead of what the networks' does.
         scale: factor on the losses during the backward pass, against underflow in half precision.
     """
-    named = [(name, parameter) for name, parameter in method.named_parameters() if parameter.requires_grad]
+    critics = {id(parameter) for group in method.critic_parameters() for parameter in group["params"]}
+    named = [
+        (name, parameter)
+        for name, parameter in method.named_parameters()
+        if parameter.requires_grad and (id(parameter) in critics) == critic
+    ]
     owners = [name.partition(".")[0] if "." in name else "method" for name, _ in named]
     parameters = [parameter for _, parameter in named]
     attached = {name: term.float() for name, term in terms.items() if term.requires_grad}

@@ -124,12 +124,13 @@ class _Page:
 
     def _volume(self, panel: Axes) -> None:
         panel.axhline(1, color=_DARK, linewidth=0.8)
-        highest = 1.2
+        highest, limit = 1.2, _VOLUMES
         for name, look in self._looks.items():
             series = self._series("volume", name, self._classes)
             panel.plot(series.index, series, **look)
-            highest = max(highest, float(series.max()))
-        panel.set_ylim(-0.02 * highest, min(1.05 * highest, _VOLUMES))
+            highest = max(highest, 1.05 * float(series.max()))
+            limit = max(limit, 1.2 * float(series.iloc[-1]))  # what is there at the end is always shown
+        panel.set_ylim(-0.02 * min(highest, limit), min(highest, limit))
         self._dress(panel, "foreground: labeled / true")
 
     def _agreement(self, panel: Axes) -> None:
