@@ -126,3 +126,16 @@ def test_real_network() -> None:
     assert prediction.probs.shape == (1, 4, 32, 16, 16) and distance.shape == (1, 3, 32, 16, 16)
     assert distance.abs().max() <= 1
     torch.testing.assert_close(method.predict(image), prediction.probs)
+
+
+def test_pseudo_labels_of_both_heads(fixed_map: Factory) -> None:
+    """A voxel belongs to the class whose distance map is lowest there, if that is below 0."""
+    method, labeled, _ = fixed_map(DTC, 4)
+    found = method.pseudo_labels(labeled.image)
+    distance, p = outputs(method)
+    for v in np.ndindex(*found["distance"].label.shape):
+        s = [distance[v[0], c, *v[1:]] for c in range(3)]
+        assert found["distance"].label[v].item() == (int(np.argmin(s)) + 1 if min(s) < 0 else 0)
+        q = [1 - p[v[0], :, *v[1:]].sum(), *p[v[0], :, *v[1:]]]
+        assert found["class"].label[v].item() == int(np.argmax(q))
+    assert len(found["distance"].label.unique()) == 4

@@ -96,3 +96,11 @@ def test_inference_takes_the_first_decoder_or_the_mean(name: str, kinds: int) ->
     torch.testing.assert_close(mean.predict(image), sum(outputs) / kinds)
     assert list(mean.predict_members(image)) == ["transposed", "trilinear", "nearest"][:kinds]
     assert not torch.allclose(outputs[0], mean.predict(image))
+
+
+def test_pseudo_labels_of_each_decoder(fixed_decoders: Factory) -> None:
+    method, labeled, _ = fixed_decoders(MCNetPlus, 3)
+    found = method.pseudo_labels(labeled.image)
+    assert list(found) == ["transposed", "trilinear", "nearest"]
+    for own, logits in zip(found.values(), method.net.logit_maps, strict=True):
+        assert own.label.equal(logits.argmax(dim=1)) and own.valid is None

@@ -121,3 +121,14 @@ def test_inference_takes_the_first_decoder_or_the_mean() -> None:
     torch.testing.assert_close(first.predict(image), one)
     torch.testing.assert_close(mean.predict(image), (one + two) / 2)
     assert list(mean.predict_members(image)) == ["transposed", "nearest"]
+
+
+def test_pseudo_labels_are_valid_where_they_teach(fixed_decoders: Factory, step: Factory) -> None:
+    method, labeled, unlabeled = fixed_decoders(MLRPL, 3)
+    found = method.pseudo_labels(torch.cat([labeled.image, unlabeled.image]))
+    loss = method.losses(labeled, unlabeled, step(9))["mutual"]
+    one, two = torch.autograd.grad(loss, list(method.net.logit_maps))
+    assert found["transposed"].valid.equal((two != 0).any(dim=1))
+    assert found["nearest"].valid.equal((one != 0).any(dim=1))
+    for own, logits in zip(found.values(), method.net.logit_maps, strict=True):
+        assert own.label.equal(logits.argmax(dim=1))

@@ -9,12 +9,12 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from semivox.methods.base import Method, SingleMethod, full_precision
+from semivox.methods.base import Method, PseudoLabel, SingleMethod, full_precision
 from semivox.nets import NetFactory
 from semivox.nets.blocks import UpKind
 from semivox.nets.multi_decoder import MultiDecoder
 from semivox.ops.distance import distance_error, signed_distance
-from semivox.ops.prediction import Prediction, widen
+from semivox.ops.prediction import Prediction, most_probable, widen
 from semivox.ops.supervised import dice_loss
 
 
@@ -38,27 +38,38 @@ class MultiDecoderMethod(Method):
         """Create the network with its decoders."""
         self.net = MultiDecoder(net(self.config.net), self.others)
 
+    @property
+    def kinds(self) -> tuple[UpKind, ...]:
+        """How each decoder up-samples, the first one's first."""
+        return ("transposed", *self.others)
+
     def supervised(self, predictions: list[Prediction], label: Tensor) -> dict[str, Tensor]:
         """Foreground Dice loss, with plain denominator, of each decoder's predictions of labeled patches."""
-        kinds = ("transposed", *self.others)
         return {
             f"sup_{kind}": self.config.sup_weight * dice_loss(own.probs, label, squared=False, smooth=1e-8)
-            for kind, own in zip(kinds, predictions, strict=True)
+            for kind, own in zip(self.kinds, predictions, strict=True)
         }
 
     def predict_members(self, image: Tensor) -> dict[str, Tensor]:
         """Softmax of the first decoder, by the network's name, or of each, by its kind of up-sampling."""
         if self.config.prediction == "first":
             return {self.config.net: torch.softmax(self.net.first(image).float(), dim=1)}
-        kinds = ("transposed", *self.others)
-        return {
-            kind: torch.softmax(own.logits.float(), dim=1)
-            for kind, own in zip(kinds, self.net(image), strict=True)
-        }
+        return self.each_decoder(image)
+
+    def pseudo_labels(self, image: Tensor) -> dict[str, PseudoLabel]:
+        """Label of each decoder, by its kind of up-sampling."""
+        return {kind: PseudoLabel.of(probs) for kind, probs in self.each_decoder(image).items()}
 
     def predict(self, image: Tensor) -> Tensor:
         """Softmax of the first decoder, or mean of all."""
         return torch.stack(list(self.predict_members(image).values())).mean(dim=0)
+
+    def each_decoder(self, image: Tensor) -> dict[str, Tensor]:
+        """Softmax of each decoder, by its kind of up-sampling."""
+        return {
+            kind: torch.softmax(widen(own.logits), dim=1)
+            for kind, own in zip(self.kinds, self.net(image), strict=True)
+        }
 
 
 class SignedDistanceMethod(SingleMethod):
@@ -103,3 +114,12 @@ class SignedDistanceMethod(SingleMethod):
     def predict(self, image: Tensor) -> Tensor:
         """Probabilities of the class head."""
         return self.outputs(image)[0].probs
+
+    def pseudo_labels(self, image: Tensor) -> dict[str, PseudoLabel]:
+        """Labels of the class head ("class") and of the distance maps ("distance": the lowest one below 0)."""
+        prediction, distance = self.outputs(image)
+        depth, index = most_probable(-distance)
+        return {
+            "class": PseudoLabel.of(prediction.probs),
+            "distance": PseudoLabel(torch.where(depth > 0, index + 1, 0)),
+        }

@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from semivox.methods.base import Batch, Step, full_precision
+from semivox.methods.base import Batch, PseudoLabel, Step, full_precision
 from semivox.methods.heads import MultiDecoderMethod
 from semivox.nets.blocks import UpKind
 from semivox.ops.prediction import Prediction, widen
@@ -55,3 +55,12 @@ class MLRPL(MultiDecoderMethod):
             taught_two = reliable_cross_entropy(student=two, teacher=one, features=features_one)
             terms["mutual"] = weight * (taught_one + taught_two)
         return terms
+
+    def pseudo_labels(self, image: Tensor) -> dict[str, PseudoLabel]:
+        """Label of each decoder, valid where it teaches the other one."""
+        probs = self.each_decoder(image)
+        one, two = (torch.special.entr(own).sum(dim=1) for own in probs.values())
+        return {
+            kind: PseudoLabel.of(own)._replace(valid=surer)
+            for (kind, own), surer in zip(probs.items(), (one < two, two < one), strict=True)
+        }
