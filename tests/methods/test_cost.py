@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from semivox.errors import UserError
+from semivox.methods import METHODS, create
 from semivox.methods.cost import method_cost
 from semivox.nets import NetFactory
 
@@ -35,3 +36,11 @@ def test_options_count_and_mistakes_are_explained() -> None:
     assert twins.macs == 2 * method_cost("supervised", {}, NET, PATCH).macs
     with pytest.raises(UserError, match="did you mean tau"):
         method_cost("dual", {"tua": 1}, NET, PATCH)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_can_be_counted(name: str) -> None:
+    net = NetFactory(in_channels=2, num_classes=3, width=2)
+    cost = method_cost(name, {}, net, (16, 32, 16))
+    assert cost.parameters == sum(parameter.numel() for parameter in create(name, {}, net).parameters())
+    assert cost.macs > 100_000

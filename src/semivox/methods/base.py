@@ -138,7 +138,8 @@ class Method(nn.Module):
 
 def full_precision(image: Tensor) -> AbstractContextManager[None]:
     """Suspend autocast on the image's device, for loss mathematics in float32."""
-    context: AbstractContextManager[None] = torch.autocast(image.device.type, enabled=False)
+    kind = "cpu" if image.is_meta else image.device.type  # on meta, where costs are counted, there is none
+    context: AbstractContextManager[None] = torch.autocast(kind, enabled=False)
     return context
 
 
