@@ -116,7 +116,7 @@ class SignedDistanceMethod(SingleMethod):
         return self.outputs(image)[0].probs
 
     def pseudo_labels(self, image: Tensor) -> dict[str, PseudoLabel]:
-        """Labels of the class head ("class") and of the distance maps ("distance": the lowest one below 0)."""
+        """Labels of the class head ("class") and of the distance maps ("distance": the lowest below 0)."""
         prediction, distance = self.outputs(image)
         depth, index = most_probable(-distance)
         return {
