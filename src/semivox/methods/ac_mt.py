@@ -35,11 +35,12 @@ class ACMT(TeacherMethod):
     mean of 8 noisy passes of the teacher (`model_uncertainty`). w(t) = 0.1 r(t) in 40 steps over the first
     three quarters of the run. Only the student predicts.
 
-    `variant: paper` lets tau fall from 0.75 to 0.60; `released` lets it rise, to 0.95 (entropy) or 0.90
-    (model uncertainty), as the authors' left-atrium code does. Checked by reading that code, which also takes
-    its uncertainty from the student in training mode, so that noisy patches enter the statistics of the
-    network that predicts, and sums L_c over the classes there; here the teacher is asked, and L_c is the
-    mean. Its selectors by prototypes and by confident learning are not offered.
+    `variant: paper` lets tau fall from 0.75 to 0.60, a form that stands in a comment of the authors'
+    left-atrium code; `released` lets it rise, to 0.95 (entropy) or 0.90 (model uncertainty), as that code
+    does. Checked by reading it: it also takes the model uncertainty from the student in training mode, so
+    that noisy patches enter the statistics of the network that predicts, and sums L_c over the classes there;
+    here the teacher is asked, and L_c is the mean. Its selectors by prototypes and by confident learning are
+    not offered.
 
     Source: Xu et al., "Ambiguity-selective consistency regularization for mean-teacher semi-supervised
     medical image segmentation", Medical Image Analysis 88, 2023, doi 10.1016/j.media.2023.102880.
