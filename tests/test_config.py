@@ -95,3 +95,7 @@ def test_broken_yaml_is_one_message(tmp_path: Path) -> None:
     file.write_text("train: {lr: ")
     with pytest.raises(UserError, match="not valid YAML"):
         load_config(file=file)
+
+
+def test_precision_may_be_written_as_a_number() -> None:
+    assert load_config(settings=["train.precision=32"]).train.precision == "32"

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from semivox.errors import UserError
 from semivox.files import read_yaml
@@ -73,6 +73,11 @@ class PlanConfig(_Settings):
     )
 
 
+def _text(value: Any) -> Any:
+    """YAML reads `precision: 32` as a number."""
+    return str(value) if isinstance(value, int) else value
+
+
 class TrainConfig(_Settings):
     """One training run. Ramps and milestones are fractions of `iterations`."""
 
@@ -101,7 +106,7 @@ class TrainConfig(_Settings):
     schedule: Literal["step", "poly", "constant"] = Field(
         default="step", description="step: x0.1 at each 2500/6000 of the run; poly: (1 - t/t_max)^0.9"
     )
-    precision: Literal["auto", "32", "bf16", "16"] = Field(
+    precision: Annotated[Literal["auto", "32", "bf16", "16"], BeforeValidator(_text)] = Field(
         default="auto", description="auto: bf16 where the hardware has it, else 32"
     )
     device: str = Field(default="auto", description="auto, cpu, gpu")
