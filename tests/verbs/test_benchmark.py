@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +173,15 @@ def test_a_process_that_dies_is_a_failure_and_the_next_call_has_a_new_one(tmp_pa
         worker.close()
 
 
+@pytest.fixture
+def listening() -> Iterator[None]:
+    """Ctrl-C raises KeyboardInterrupt, also where the tests were started in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("listening")
 def test_an_interruption_also_ends_the_other_process() -> None:
     worker, started = Worker(isolate=True), time.monotonic()
     assert worker.call(os.getpid) is None
