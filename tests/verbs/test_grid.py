@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from semivox.config import load_config
 from semivox.errors import UserError
 from semivox.methods import method_class
 from semivox.verbs.grid import ablation_names, cells_of, load_grid, settings_of
@@ -77,7 +78,9 @@ def test_settings_of_a_cell() -> None:
     grid = load_grid(changes=changes)
     supervised, variant = (settings_of(grid, cell) for cell in cells_of(grid)[:2])
     assert supervised.method.options == {}, "the preset's options are dual's"
-    assert variant.method.options == {"unsup_ramp": "sigmoid", "unsup_weight": 0.3, "cr": False}
+    preset = load_config(preset="la-8-lite").method.options
+    assert preset and "cr" not in preset
+    assert variant.method.options == {**preset, "cr": False}
     assert (variant.net.width, variant.split.labeled, variant.split.val, variant.train.seed) == (2, 4, 10, 0)
 
 
