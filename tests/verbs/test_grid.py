@@ -62,6 +62,18 @@ def test_shipped_ablations(name: str, rows: int, labels: tuple[float, ...]) -> N
     assert reference == method_class("dual").Config(), "the others are compared with the published setting"
 
 
+def test_a_preset_does_not_switch_the_modules_of_a_row() -> None:
+    """The demo's preset has two terms off."""
+    grid = load_grid(ablation="modules", changes={"presets": ["demo"], "seeds": 1})
+    rows = {cell.variant.label: settings_of(grid, cell).method.options for cell in cells_of(grid)}
+    on = {
+        label: [name for name in ("cr", "cps", "efs", "ue", "pgl") if row[name]]
+        for label, row in rows.items()
+    }
+    assert on["all four"] == ["cr", "cps", "efs", "ue", "pgl"] and on["no term"] == []
+    assert (on["CCE"], on["without CCE"]) == (["cps", "efs"], ["cr", "ue", "pgl"])
+
+
 def test_every_ablation_is_tested() -> None:
     assert set(ablation_names()) == {
         "modules", "distance", "contrast", "percentile", "tau", "temperature", "beta",
@@ -79,7 +91,8 @@ def test_settings_of_a_cell() -> None:
     supervised, variant = (settings_of(grid, cell) for cell in cells_of(grid)[:2])
     assert supervised.method.options == {}, "the preset's options are dual's"
     preset = load_config(preset="la-8-lite").method.options
-    assert variant.method.options == {**preset, "cr": False} and "cr" not in preset
+    assert preset and "cr" not in preset
+    assert variant.method.options == {**preset, "cr": False}
     assert (variant.net.width, variant.split.labeled, variant.split.val, variant.train.seed) == (2, 4, 10, 0)
 
 
