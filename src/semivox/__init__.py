@@ -18,10 +18,12 @@ from semivox.version import __version__
 
 _PUBLIC = {
     "benchmark": "semivox.verbs.benchmark",
+    "check": "semivox.verbs.inspect",
     "compare": "semivox.verbs.compare",
     "demo": "semivox.verbs.demo",
     "evaluate": "semivox.verbs.evaluate",
     "import_dataset": "semivox.data.importers",
+    "info": "semivox.verbs.inspect",
     "load_config": "semivox.config",
     "load_grid": "semivox.verbs.grid",
     "make_phantoms": "semivox.data.phantom",

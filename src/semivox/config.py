@@ -71,6 +71,14 @@ class PlanConfig(_Settings):
         default=None,
         description="crop to the bounding box of voxels above the background (found without labels)",
     )
+    trust_image_geometry: bool | None = Field(
+        default=None,
+        description="true: where a label's or another channel's affine disagrees with that of the first image"
+        " file, use the latter's, if the shapes agree",
+    )
+    memory_gb: float | None = Field(
+        default=None, gt=0, description="memory of the training device that the patch has to fit into"
+    )
 
 
 def _text(value: Any) -> Any:
@@ -92,10 +100,14 @@ class TrainConfig(_Settings):
     batch_unlabeled: int | None = Field(
         default=None, ge=0, description="unlabeled patches a step; null: the method's"
     )
-    augment: Literal["crop", "rotflip", "intensity"] = Field(
+    augment: Literal["crop", "rotflip", "intensity", "strong"] = Field(
         default="crop",
         description="crop: random crops only; rotflip: and quarter turns and flips in the plane;"
-        " intensity: and mild changes of contrast, brightness, noise and sharpness",
+        " intensity: and mild changes of contrast, brightness, noise and sharpness;"
+        " strong: flips, affine and elastic deformation, wider changes of intensity, low resolution",
+    )
+    flip_left_right: bool | None = Field(
+        default=None, description="mirror patches left-right; null: unless a class is of one side by its name"
     )
     foreground_crops: float = Field(
         default=0.0, ge=0, le=1, description="share of labeled crops centred on a foreground voxel"

@@ -76,11 +76,12 @@ def read_json(path: Path) -> Any:
     """Read JSON; a missing or broken file is a `UserError`."""
     try:
         return json.loads(_read(path))
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
+        where = f"line {error.lineno}: {error.msg}" if isinstance(error, json.JSONDecodeError) else str(error)
         raise UserError(
             "The file is not valid JSON",
             path=path,
-            found=f"line {error.lineno}: {error.msg}",
+            found=where,
             expected="JSON",
             do="correct that line",
         ) from error

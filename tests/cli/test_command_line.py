@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner, Result
 
+from semivox.cli.app import app
 from semivox.cli.options import seconds, settings_from
 from semivox.errors import UserError
 
 COMMANDS = (
     "import",
     "fetch",
+    "info",
+    "check",
     "plan",
     "prepare",
     "train",
@@ -83,6 +89,28 @@ def test_from_import_to_scores(phantoms: Path, tmp_path: Path) -> None:
 def _passes(done: subprocess.CompletedProcess[str]) -> subprocess.CompletedProcess[str]:
     assert done.returncode == 0, done.stderr
     return done
+
+
+def test_info_and_check_speak_json_and_exit_codes(phantoms: Path, tmp_path: Path) -> None:
+    def run(*arguments: object) -> Result:
+        return CliRunner().invoke(app, [*map(str, arguments), "--workers", "0"])
+
+    folder = Path(shutil.copytree(phantoms, tmp_path / "data"))
+    found = json.loads(run("info", folder, "--json", "--labeled", 2).stdout)
+    assert len(found["cases"]) == 6 and len(found["summary"]["labeled_cases"]) == 2
+    shown = run("info", folder, "--figure", tmp_path / "a.png")
+    assert shown.exit_code == 0 and (tmp_path / "a.png").is_file()
+    assert "class volumes in mL, 6 labeled cases" in shown.stdout
+    sound = run("check", folder)
+    assert sound.exit_code == 0
+    assert "8 cases, 0 errors" in sound.stdout and "next: semivox prepare" in sound.stdout
+    broken = next((folder / "imagesTr").iterdir())
+    broken.write_bytes(broken.read_bytes()[:-9])
+    as_json = run("check", folder, "--json")
+    assert as_json.exit_code == 1 and json.loads(as_json.stdout)["errors"] == 1
+    bad = semivox("check", folder, "--workers", 0)
+    assert bad.returncode == 1
+    assert broken.name in bad.stdout and "ends too early" in bad.stdout and "1 error" in bad.stdout
 
 
 @pytest.mark.parametrize(("text", "expected"), [("90s", 90), ("30m", 1800), ("1.5h", 5400), ("20", 1200)])

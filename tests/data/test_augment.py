@@ -10,7 +10,7 @@ import pytest
 import torch
 from monai.data import get_track_meta
 
-from semivox.data.augment import make_augment
+from semivox.data.augment import lateral_classes, make_augment, make_strong_view
 
 
 def patch(shape: tuple[int, int, int], channels: int = 1) -> tuple[np.ndarray, np.ndarray]:
@@ -75,7 +75,7 @@ def test_rotflip_of_an_oblong_is_uniform_over_its_four_symmetries() -> None:
     assert sum((count - 200) ** 2 / 200 for count in seen.values()) < 16.3
 
 
-@pytest.mark.parametrize("preset", ["rotflip", "intensity"])
+@pytest.mark.parametrize("preset", ["rotflip", "intensity", "strong"])
 def test_same_random_numbers_same_result_also_after_pickling(preset: str) -> None:
     image, label = patch((6, 6, 4))
     augment = make_augment(preset)  # type: ignore[arg-type]
@@ -137,13 +137,15 @@ def test_intensity_of_a_constant_patch_is_finite() -> None:
 
 
 def test_intensity_does_not_depend_on_the_number_of_threads() -> None:
-    image = np.random.default_rng(0).standard_normal((1, 64, 64, 48)).astype(np.float32)
+    """Large enough that PyTorch divides the work where it is allowed to."""
+    image = np.random.default_rng(0).standard_normal((1, 112, 112, 80)).astype(np.float32)
     augment = make_augment("intensity")
-    for seed in range(6):
+    for seed in (0, 3, 5, 9):
         results = []
-        for threads in (1, 2):
+        for threads in (1, 3):
             torch.set_num_threads(threads)
             results.append(augment(image, None, np.random.default_rng(seed))[0])
+            assert torch.get_num_threads() == threads
         assert np.array_equal(*results)
 
 
@@ -151,3 +153,71 @@ def test_monai_keeps_its_global_setting() -> None:
     before = get_track_meta()
     make_augment("intensity")(np.zeros((1, 4, 4, 4), np.float32), None, np.random.default_rng(0))
     assert get_track_meta() == before
+
+
+@pytest.mark.parametrize("shape", [(4, 4, 3), (4, 6, 3)])
+def test_without_left_right_flips_x_stays_and_y_is_mirrored_in_half_of_the_patches(
+    shape: tuple[int, int, int],
+) -> None:
+    image, label = patch(shape)
+    augment, rng, mirrored = make_augment("rotflip", flip_left_right=False), np.random.default_rng(0), 0
+    for _ in range(400):
+        out, out_label = augment(image, label, rng)
+        assert np.array_equal(out_label, out[0] % 7 == 0)
+        assert np.array_equal(out, image) or np.array_equal(out, image[:, :, ::-1])
+        mirrored += not np.array_equal(out, image)
+    assert 150 < mirrored < 250
+
+
+@pytest.mark.parametrize("flip", [True, False])
+def test_strong_mirrors_both_axes_only_where_allowed(monkeypatch: pytest.MonkeyPatch, flip: bool) -> None:
+    monkeypatch.setattr("semivox.data.augment._DEFORMED", 0.0)
+    image, label = patch((6, 6, 4))
+    augment, seen = make_augment("strong", flip_left_right=flip), Counter[bytes]()
+    for seed in range(100):
+        _, out = augment(image, label, np.random.default_rng(seed))
+        assert out is not None
+        seen[out.tobytes()] += 1
+    expected = [label, label[:, ::-1], *((label[::-1], label[::-1, ::-1]) if flip else ())]
+    assert set(seen) == {np.ascontiguousarray(array).tobytes() for array in expected}
+    assert min(seen.values()) > 0.6 * 100 / len(expected)
+
+
+def test_strong_deforms_half_of_the_patches_and_stays_finite() -> None:
+    x, y, z = np.meshgrid(*map(np.arange, (24, 24, 16)), indexing="ij")
+    label = ((x - 12) ** 2 + (y - 9) ** 2 + (z - 8) ** 2 < 40).astype(np.uint8)
+    image = (3 * label + np.random.default_rng(0).normal(size=label.shape))[None].astype(np.float32)
+    augment, deformed = make_augment("strong", spacing_mm=(1, 1, 3)), 0
+    for seed in range(60):
+        out, out_label = augment(image, label, np.random.default_rng(seed))
+        assert out.shape == image.shape and out.dtype == np.float32 and np.isfinite(out).all()
+        assert out_label is not None and set(np.unique(out_label)) == {0, 1}
+        assert out[0][out_label == 1].mean() > out[0][out_label == 0].mean() + 0.5
+        deformed += not any(np.array_equal(out_label, label[::i, ::j]) for i in (1, -1) for j in (1, -1))
+    assert 20 <= deformed <= 40
+
+
+def test_strong_view_changes_intensities_more_than_the_mild_preset_and_no_geometry() -> None:
+    rng = np.random.default_rng(0)
+    image = np.kron(rng.standard_normal((1, 3, 3, 3)), np.ones((1, 8, 8, 8))).astype(np.float32)
+    view, mild = make_strong_view(), make_augment("intensity")
+    distances: dict[str, list[float]] = {"strong": [], "mild": []}
+    for seed in range(40):
+        strong = view(image, np.random.default_rng(seed))
+        assert strong.shape == image.shape and np.isfinite(strong).all()
+        assert np.corrcoef(strong.ravel(), image.ravel())[0, 1] > 0.75
+        changed, _ = mild(image, None, np.random.default_rng(seed))
+        pose, _ = make_augment("rotflip")(image, None, np.random.default_rng(seed))
+        distances["strong"].append(float(np.abs(strong - image).mean()))
+        distances["mild"].append(float(np.abs(changed - pose).mean()))
+    assert np.mean(distances["strong"]) > 1.4 * np.mean(distances["mild"])
+
+
+@pytest.mark.parametrize(
+    ("name", "lateral"),
+    [("left kidney", True), ("KidneyRight", True), ("Left_Atrium", True), ("hippocampus_L", True),
+     ("lung-r", True), ("R hemisphere", True), ("lh_cortex", True), ("caudate.RT", True), ("liver", False),
+     ("spinal", False), ("Anterior", False), ("lrp", False), ("tumor", False), ("L1", False)],
+)  # fmt: skip
+def test_classes_of_one_side_are_known_by_their_names(name: str, lateral: bool) -> None:
+    assert lateral_classes(["background", name]) == ((name,) if lateral else ())

@@ -68,7 +68,13 @@ def label_of(image: np.ndarray) -> np.ndarray:
 
 SHAPES = {"a": (9, 8, 7), "b": (8, 8, 6), "c": (10, 9, 6), "d": (8, 10, 8), "e": (9, 9, 9)}
 SPLIT = SimpleNamespace(labeled=("a", "b", "c"), unlabeled=("d", "e"))
-PLAN = SimpleNamespace(patch=(6, 6, 4))
+
+
+def plan_of(patch: tuple[int, int, int], class_names: tuple[str, ...] = ("background", "a")) -> Any:
+    return SimpleNamespace(patch=patch, spacing_mm=(1.0, 1.0, 1.0), class_names=class_names)
+
+
+PLAN = plan_of((6, 6, 4))
 
 
 def loaders(
@@ -80,7 +86,9 @@ def loaders(
     **options: Any,
 ) -> dict[str, Any]:
     settings = {
-        key: options.pop(key) for key in ("seed", "workers", "augment", "foreground_crops") if key in options
+        key: options.pop(key)
+        for key in ("seed", "workers", "augment", "foreground_crops", "flip_left_right")
+        if key in options
     }
     config = TrainConfig(**{"workers": 0, "augment": "rotflip", **settings})
     return build_loaders(
@@ -154,7 +162,7 @@ def test_patches_do_not_share_memory_with_the_store() -> None:
     assert all(np.array_equal(store.images[name], image) for name, image in before.items())
 
 
-@pytest.mark.parametrize("augment", ["rotflip", "intensity"])
+@pytest.mark.parametrize("augment", ["rotflip", "intensity", "strong"])
 def test_worker_processes_change_nothing(augment: str) -> None:
     single = drawn(augment=augment, workers=0, foreground_crops=0.5)
     several = drawn(augment=augment, workers=2, foreground_crops=0.5)
@@ -215,7 +223,7 @@ def test_every_round_has_every_case_once_in_a_new_order() -> None:
 def test_crops_are_uniform_over_all_positions_with_the_last() -> None:
     store = MemoryStore({"a": (9, 4, 5)})
     split = SimpleNamespace(labeled=("a",), unlabeled=())
-    plan = SimpleNamespace(patch=(4, 4, 4))
+    plan = plan_of((4, 4, 4))
     seen: Counter[int] = Counter()
     for batch in drawn(store=store, split=split, plan=plan, augment="crop", batch=(4, 0), iterations=300)[
         "labeled"
@@ -232,7 +240,7 @@ def test_foreground_crops_are_centred_on_a_foreground_voxel_as_far_as_the_volume
 
     store = OneVoxel({"a": (12, 12, 12)})
     split = SimpleNamespace(labeled=("a",), unlabeled=())
-    plan = SimpleNamespace(patch=(4, 4, 4))
+    plan = plan_of((4, 4, 4))
     expected = store.images["a"][:, 4:8, 0:4, 8:12]
     options: dict[str, Any] = {
         "store": store,
@@ -262,7 +270,7 @@ def test_foreground_crops_of_a_case_without_foreground_are_random() -> None:
 def test_small_volumes_get_a_border_of_zeros_on_both_sides() -> None:
     store = MemoryStore({"a": (3, 9, 4)})
     split = SimpleNamespace(labeled=("a",), unlabeled=("a",))
-    plan = SimpleNamespace(patch=(6, 6, 6))
+    plan = plan_of((6, 6, 6))
     made = drawn(store=store, split=split, plan=plan, augment="crop", foreground_crops=0.5, iterations=20)
     seen = set()
     for batch in made["labeled"]:
@@ -308,3 +316,30 @@ def test_case_order_does_not_depend_on_the_batch() -> None:
     large = drawn(seed=3, batch=(4, 0), iterations=3)["labeled"]
     assert [name for batch in small for name in batch["case"]] == order
     assert [name for batch in large for name in batch["case"]] == order
+
+
+def test_classes_of_one_side_switch_left_right_flips_off_unless_settings_say_otherwise() -> None:
+    """Values rise along x, also in a patch that was mirrored along y; a flip or turn would show."""
+    paired = plan_of((6, 6, 4), ("background", "left kidney", "right kidney"))
+
+    def rises(**options: Any) -> bool:
+        batches = drawn(plan=paired, iterations=12, **options)["labeled"]
+        return all((batch["image"].diff(dim=2) > 0).all() for batch in batches)
+
+    assert rises()
+    assert not rises(flip_left_right=True)
+    assert not all((batch["image"].diff(dim=2) > 0).all() for batch in drawn(iterations=12)["labeled"])
+
+
+def test_strong_view_belongs_to_the_unlabeled_stream_and_leaves_the_first_view_alone() -> None:
+    plain, both = drawn(), drawn(strong_view=True)
+    assert same(plain["labeled"], both["labeled"])
+    different = 0
+    for one, other in zip(plain["unlabeled"], both["unlabeled"], strict=True):
+        assert torch.equal(one["image"], other["image"]) and "image_strong" not in one
+        strong = other["image_strong"]
+        assert strong.shape == one["image"].shape and strong.dtype == torch.float32
+        different += not torch.equal(strong, one["image"])
+    assert different == len(plain["unlabeled"])
+    assert same(both["unlabeled"], drawn(strong_view=True)["unlabeled"])
+    assert same(both["unlabeled"][2:], drawn(strong_view=True, start=2)["unlabeled"])

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -183,7 +184,9 @@ def test_ct_is_recognised_as_a_word(tmp_path: Path, name: str, how: str) -> None
     raw.add("a", noise(), noise(1), label=blob())
     plan = make_plan(raw.open(), Split(labeled=("a",)), AUTO)
     assert plan.normalisation == (how, "zscore")
-    assert (name in plan.reasons["normalisation"]) == (how == "ct")
+    names = "MR" if how == "ct" else f"{name}, MR"
+    assert f"{name}: CT by its name" in plan.reasons["normalisation"] or how == "zscore"
+    assert f"{names}: no common unit" in plan.reasons["normalisation"]
 
 
 def test_ct_without_labeled_foreground_falls_back_on_whole_scans(tmp_path: Path) -> None:
@@ -209,7 +212,61 @@ def test_patch_follows_the_median_scan_at_the_planned_spacing() -> None:
     scans = [case(shape=(200, 200, n), spacing=(1, 1, 2)) for n in (40, 50, 90)]
     assert plan_of(*scans).patch == patch_for((200, 200, 50))
     assert plan_of(*scans, config={"spacing_mm": (2, 2, 2)}).patch == (96, 96, 48)
-    assert plan_of(*scans, max_patch_voxels=48**3).patch == (80, 80, 16)
+    assert patch_for((200, 200, 50)) == (160, 160, 32)
+    assert "covers 41% of that scan." in plan_of(*scans).reasons["patch"]  # 819,200 of 2,000,000 voxels
+
+
+def test_memory_bounds_the_patch_and_the_reason_says_how() -> None:
+    """At 10 kB a voxel and 1 GB for the rest."""
+    scan = case(shape=(200, 200, 50))
+    small = plan_of(scan, config={"memory_gb": 2.2})
+    assert small.patch == patch_for((200, 200, 50), 120_000) == (80, 80, 16)
+    assert small.memory_gb == 2.2
+    assert "2.2 GB" in small.reasons["patch"] and "120000 voxels" in small.reasons["patch"]
+    large = plan_of(case(shape=(400, 400, 400)), config={"memory_gb": 40})
+    assert MAX_PATCH_VOXELS < np.prod(large.patch) <= 3_900_000
+    assert plan_of(scan, config={"memory_gb": 0.5}).patch == (16, 16, 16)
+
+
+def test_tiny_and_huge_scans() -> None:
+    tiny = plan_of(case(shape=(9, 20, 5)))
+    assert tiny.patch == (16, 16, 16)
+    assert "Shorter axes are padded" in tiny.reasons["patch"]
+    huge = plan_of(case(shape=(1200, 1200, 2000), spacing=(0.2, 0.2, 0.2)))
+    assert np.prod(huge.patch) <= MAX_PATCH_VOXELS
+    assert "covers 0% of that scan. A coarser spacing_mm" in huge.reasons["patch"]
+    slices = plan_of(case(shape=(320, 320, 12), spacing=(0.5, 0.5, 6.5)))
+    assert slices.patch[2] == 16 and slices.patch[0] == slices.patch[1] >= 192
+    assert slices.spacing_mm == (0.5, 0.5, 6.5)
+
+
+def scaled(low: float, high: float, background: float) -> Plan:
+    levels = {"p005": low, "p050": low, "p500": (low + high) / 2, "p950": high, "p995": high}
+    return plan_of(replace(case(background=background), channels=(Intensity(levels, 1.0, 1.0),)))
+
+
+def test_channels_without_a_telling_name_are_judged_by_their_values() -> None:
+    assert scaled(-1000, 800, 0.3).normalisation == ("ct",)
+    assert "like Hounsfield units (-1000 to 800)" in scaled(-1000, 800, 0.3).reasons["normalisation"]
+    assert scaled(-1000, 60_000, 0.0).normalisation == ("zscore",)
+    assert scaled(-500, 800, 0.3).normalisation == ("zscore",)
+    skull_stripped = scaled(0, 800, 0.6)
+    assert skull_stripped.normalisation == ("zscore_nonzero",)
+    assert "0 in 60% of a typical scan" in skull_stripped.reasons["normalisation"]
+    assert scaled(0, 800, 0.2).normalisation == ("zscore",)
+    assert scaled(3, 800, 0.6).normalisation == ("zscore",)
+
+
+def test_workers_change_nothing(tmp_path: Path) -> None:
+    raw = Raw(tmp_path, channels=("MR", "T2"))
+    for index, name in enumerate("abcd"):
+        raw.add(name, noise(index), noise(index + 10), label=blob() if index < 3 else None)
+    split, seen = Split(labeled=("c", "a"), unlabeled=("d", "b")), []
+    alone = fingerprint(raw.open(), split)
+    parallel = fingerprint(raw.open(), split, lambda done, total, name: seen.append((done, total)), workers=2)
+    assert alone == parallel
+    assert [measured.name for measured in alone.cases] == ["c", "a", "d", "b"]
+    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
 @pytest.mark.parametrize(

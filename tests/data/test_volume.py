@@ -14,7 +14,6 @@ from semivox.data.volume import (
     read_header,
     read_image,
     read_label,
-    same_affine,
     write_label,
     write_map,
 )
@@ -306,19 +305,6 @@ def test_label_must_lie_on_its_image(tmp_path: Path) -> None:
     assert "[0 -1.2 0.1 10; 0.7 0 0 -20.5; 0.05 0 2.5 300.25]" in str(error.value)
 
 
-def test_affines_agree_up_to_header_rounding() -> None:
-    rounded = OBLIQUE.copy()
-    rounded[:3, :3] *= 1 + 5e-4
-    rounded[:3, 3] += 0.004
-    assert same_affine(rounded, OBLIQUE)
-    shifted = OBLIQUE.copy()
-    shifted[:3, 3] += 0.1 * OBLIQUE[:3, 0]
-    stretched = OBLIQUE.copy()
-    stretched[:3, 2] *= 1.01
-    flipped = OBLIQUE @ np.diag([-1, 1, 1, 1])
-    assert not any(same_affine(affine, OBLIQUE) for affine in (shifted, stretched, flipped))
-
-
 @pytest.mark.parametrize(
     ("values", "dtype"),
     [
@@ -367,7 +353,6 @@ def test_source_header_is_kept_without_its_data_description(tmp_path: Path) -> N
     assert int(written.header["sform_code"]) == 4
     assert float(written.header["cal_max"]) == 0
     assert len(written.header.extensions) == 0
-    assert len(header.extensions) == 1
     np.testing.assert_array_equal(np.asarray(written.dataobj), labels())
 
 

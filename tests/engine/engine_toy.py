@@ -102,8 +102,11 @@ def make_toy(seed: int = 0, **options: Any) -> Toy:
 class Patches(Dataset[dict[str, Any]]):
     """Whole batches as a function of (seed, stream, iteration)."""
 
-    def __init__(self, seed: int, labeled: bool, start: int, stop: int, slow_s: float) -> None:
+    def __init__(
+        self, seed: int, labeled: bool, start: int, stop: int, slow_s: float, strong: bool = False
+    ) -> None:
         self.seed, self.labeled, self.start, self.stop, self.slow_s = seed, labeled, start, stop, slow_s
+        self.strong = strong
 
     def __len__(self) -> int:
         return self.stop - self.start
@@ -115,16 +118,24 @@ class Patches(Dataset[dict[str, Any]]):
         batch: dict[str, Any] = {"image": image, "case": ["a", "b"]}
         if self.labeled:
             batch["label"] = (image[:, 0] > 0.5).long()
+        elif self.strong:
+            batch["image_strong"] = image + 1
         return batch
 
 
 def loaders_for(
-    config: TrainConfig, *, streams: tuple[str, ...] = ("labeled", "unlabeled"), slow_s: float = 0.0
+    config: TrainConfig,
+    *,
+    streams: tuple[str, ...] = ("labeled", "unlabeled"),
+    slow_s: float = 0.0,
+    strong: bool = False,
 ) -> Callable[[int, int, int], dict[str, DataLoader[Any]]]:
     """The engine's `make_loaders` for the toy data."""
 
     def make(start: int, rank: int, world: int) -> dict[str, DataLoader[Any]]:
-        sets = {s: Patches(config.seed, s == "labeled", start, config.iterations, slow_s) for s in streams}
+        sets = {
+            s: Patches(config.seed, s == "labeled", start, config.iterations, slow_s, strong) for s in streams
+        }
         return {name: DataLoader(patches, batch_size=None) for name, patches in sets.items()}
 
     return make

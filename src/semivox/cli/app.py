@@ -45,7 +45,7 @@ def options(
     _debug = debug
 
 
-for _module in ("importing", "data", "training", "results", "benchmark", "methods"):
+for _module in ("importing", "data", "inspection", "training", "results", "benchmark", "methods"):
     import_module(f"semivox.cli.{_module}").register(app)
 
 

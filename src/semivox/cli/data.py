@@ -26,6 +26,7 @@ def plan(
     split_seed: o.SplitSeed = None,
     split_file: o.SplitFile = None,
     fold: o.Fold = None,
+    trust_image_geometry: o.TrustGeometry = False,
     fresh: o.Fresh = False,
 ) -> None:
     """Choose spacing, normalisation and patch from the scans and the labeled cases (plans.json, editable)."""
@@ -38,6 +39,7 @@ def plan(
         split_seed=split_seed,
         split_file=split_file,
         fold=fold,
+        plan={"trust_image_geometry": trust_image_geometry or None},
     )
     o.require_folder(data)
     from semivox.verbs.prepare import plan as make  # noqa: PLC0415
@@ -66,6 +68,7 @@ def prepare(
     split_seed: o.SplitSeed = None,
     split_file: o.SplitFile = None,
     fold: o.Fold = None,
+    trust_image_geometry: o.TrustGeometry = False,
     workers: o.Workers = 2,
     overlays: Annotated[bool, typer.Option(help="write one picture a case")] = True,
     fresh: o.Fresh = False,
@@ -80,6 +83,7 @@ def prepare(
         split_seed=split_seed,
         split_file=split_file,
         fold=fold,
+        plan={"trust_image_geometry": trust_image_geometry or None},
     )
     o.require_folder(data)
     from semivox.verbs.prepare import prepare as run  # noqa: PLC0415

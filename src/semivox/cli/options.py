@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 Data = Annotated[
     Path, typer.Option("--data", "-d", help="folder of scans (nnU-Net raw or MSD layout) or a workspace")
 ]
+DataArgument = Annotated[
+    Path, typer.Argument(metavar="DATA", help="folder of scans (nnU-Net raw or MSD layout) or a workspace")
+]
+Json = Annotated[bool, typer.Option("--json", help="print JSON instead of tables")]
 Work = Annotated[
     Path | None,
     typer.Option("--work", help="workspace for plan and prepared scans [default: semivox-work/NAME]"),
@@ -38,6 +42,13 @@ SplitFile = Annotated[
 Fold = Annotated[int | None, typer.Option("--fold", "-f", help="which fold of the split file")]
 Workers = Annotated[int, typer.Option("--workers", help="processes; 0 works in this process")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="start over: delete what an earlier call wrote")]
+TrustGeometry = Annotated[
+    bool,
+    typer.Option(
+        "--trust-image-geometry",
+        help="where affines disagree, use the image's (of the first channel) if the shapes agree",
+    ),
+]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or gpu")]
 
 

@@ -50,6 +50,7 @@ def predict(
             " unlabeled cases",
         ),
     ] = False,
+    trust_image_geometry: o.TrustGeometry = False,
     device: o.Device = "auto",
 ) -> None:
     """Segment scans; results lie on the scanner's grid, with the original label values."""
@@ -79,6 +80,7 @@ def predict(
         save_probabilities=save_probabilities,
         save_members=save_members,
         overwrite=overwrite,
+        trust_image_geometry=trust_image_geometry,
         progress=show_progress,
     )
     typer.echo(f"{len(written)} segmentations in {out}")
@@ -108,6 +110,7 @@ def evaluate(
         ),
     ] = "semivox",
     nsd_tolerance_mm: Annotated[float, typer.Option("--nsd-tolerance-mm")] = 1.0,
+    trust_image_geometry: o.TrustGeometry = False,
     workers: o.Workers = 2,
 ) -> None:
     """Score predictions: metrics.csv, summary.json and a table with 95 % intervals over cases."""
@@ -125,6 +128,7 @@ def evaluate(
         largest_component=largest_component,
         profile=profile,
         nsd_tolerance_mm=nsd_tolerance_mm,
+        trust_image_geometry=trust_image_geometry,
         workers=workers,
         progress=show_progress,
     )

@@ -37,6 +37,7 @@ def train(
     split_seed: o.SplitSeed = None,
     split_file: o.SplitFile = None,
     fold: o.Fold = None,
+    trust_image_geometry: o.TrustGeometry = False,
     work: o.Work = None,
     device: Annotated[str | None, typer.Option("--device", help="auto, cpu or gpu")] = None,
     precision: Annotated[str | None, typer.Option("--precision", help="auto, 32, bf16 or 16")] = None,
@@ -60,6 +61,7 @@ def train(
         split_seed=split_seed,
         split_file=split_file,
         fold=fold,
+        plan={"trust_image_geometry": trust_image_geometry or None},
         method={"name": method},
         train={
             "budget_s": o.seconds(budget),

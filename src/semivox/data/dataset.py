@@ -10,12 +10,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from semivox.data.layouts import (
     Case,
     Pool,
+    Report,
     detect,
+    is_file,
     missing_image,
     msd_cases,
     nnunet_cases,
@@ -23,6 +25,7 @@ from semivox.data.layouts import (
     read_classes,
     read_ignore,
     some,
+    stop,
 )
 from semivox.errors import UserError
 from semivox.files import read_json, write_json
@@ -79,13 +82,14 @@ class Dataset:
         return tuple(case for case in self.cases if case.pool == name)
 
 
-def open_dataset(folder: Path) -> Dataset:
+def open_dataset(folder: Path, report: Report = stop) -> Dataset:
     """Read the description of a data set; no image or label file is opened.
 
     Args:
         folder: with a `dataset.json` of semivox's own form; or of nnU-Net raw form (`channel_names`,
             `labels`, `imagesTr/CASE_0000.nii.gz`, `labelsTr`, `imagesTs`, `labelsTs`, `imagesUn`); or of MSD
             form (`modality`, `labels`, `training`, `test`).
+        report: told of what is wrong with single cases; if it returns, those are left out.
 
     Raises:
         UserError: no such folder or layout; a missing image; a name used twice; a class or channel
@@ -99,13 +103,14 @@ def open_dataset(folder: Path) -> Dataset:
     if kind is None:
         raise _unknown_layout(root, content)
     if kind == "semivox":
-        return _checked(_read_index(meta, path), path)
+        return _checked(_read_index(meta, path), path, report)
     channels = read_channels(meta, path)
     class_names, class_values = read_classes(meta, path)
-    cases = tuple((msd_cases if kind == "msd" else nnunet_cases)(meta, root, channels))
+    cases = tuple((msd_cases if kind == "msd" else nnunet_cases)(meta, root, channels, report))
     name = str(meta.get("name") or root.name)
     ignore, order = read_ignore(meta, path), _read_order(meta, path)
-    return _checked(Dataset(name, root, channels, class_names, class_values, cases, ignore, order), path)
+    dataset = Dataset(name, root, channels, class_names, class_values, cases, ignore, order)
+    return _checked(dataset, path, report)
 
 
 def write_index(dataset: Dataset, folder: Path) -> None:
@@ -162,7 +167,7 @@ class _IndexCase(BaseModel):
     model_config = ConfigDict(extra="forbid")
     name: str
     pool: Pool
-    images: tuple[str, ...]
+    images: tuple[str, ...] = Field(min_length=1)
     label: str | None = None
 
 
@@ -170,12 +175,19 @@ class _Index(BaseModel):
     model_config = ConfigDict(extra="forbid")
     name: str
     root: str
-    channels: tuple[str, ...]
-    class_names: tuple[str, ...]
+    channels: tuple[str, ...] = Field(min_length=1)
+    class_names: tuple[str, ...] = Field(min_length=2)
     class_values: tuple[int, ...]
     ignore_value: int | None = None
     order: tuple[str, ...] = ()
     cases: tuple[_IndexCase, ...]
+
+    @model_validator(mode="after")
+    def _check_classes(self) -> _Index:
+        values = self.class_values
+        if len(values) != len(self.class_names) or len(set(values)) != len(values) or values[0] != 0:
+            raise ValueError("class_values: one for each of class_names, all different, 0 first")
+        return self
 
 
 def _read_index(meta: dict[str, Any], path: Path) -> Dataset:
@@ -196,7 +208,7 @@ def _read_index(meta: dict[str, Any], path: Path) -> Dataset:
     for case in index.cases:
         label = base / case.label if case.label else None
         images = tuple(base / image for image in case.images)
-        cases.append(Case(case.name, images, label if label and label.is_file() else None, case.pool))
+        cases.append(Case(case.name, images, label if label and is_file(label) else None, case.pool))
     return Dataset(
         cases=tuple(cases),
         root=base / index.root,
@@ -220,33 +232,40 @@ def _read_order(meta: dict[str, Any], path: Path) -> tuple[str, ...]:
     return tuple(order)
 
 
-def _checked(dataset: Dataset, path: Path) -> Dataset:
-    """Sort the cases; refuse an empty training pool, names used twice and missing images."""
+def _checked(dataset: Dataset, path: Path, report: Report) -> Dataset:
+    """Sort the cases; report an empty training pool, names used twice and missing images."""
     if not any(case.pool == "train" for case in dataset.cases):
         folder = dataset.root / "imagesTr"
         names = sorted(item.name for item in folder.iterdir()) if folder.is_dir() else []
-        raise UserError(
-            "The data set has no training images",
-            path=folder,
-            found=some(names) if names else "no files",
-            expected="imagesTr/CASE_0000.nii.gz, or a list of training images in dataset.json",
-            do="put the images there, and check the file_ending in dataset.json",
+        report(
+            UserError(
+                "The data set has no training images",
+                path=folder,
+                found=some(names) if names else "no files",
+                expected="imagesTr/CASE_0000.nii.gz, or a list of training images in dataset.json",
+                do="put the images there, and check the file_ending in dataset.json",
+            )
         )
     twice = sorted(name for name, n in Counter(case.name for case in dataset.cases).items() if n > 1)
     if twice:
-        raise UserError(
-            "Two cases have the same name",
-            path=path,
-            found=some(twice),
-            expected="a name for each case, unique over training, test and extra images",
-            do="rename the files of one of them",
+        report(
+            UserError(
+                "Two cases have the same name",
+                path=path,
+                found=some(twice),
+                expected="a name for each case, unique over training, test and extra images",
+                do="rename the files of one of them",
+            )
         )
+    whole: dict[str, Case] = {}
     for case in dataset.cases:
-        for index, image in enumerate(case.images):
-            if not image.is_file():
-                channel = dataset.channels[index] if len(case.images) == len(dataset.channels) else None
-                raise missing_image(case.name, image, channel)
-    ordered = tuple(sorted(dataset.cases, key=lambda case: (case.pool, case.name)))
+        missing = [index for index, image in enumerate(case.images) if not is_file(image)]
+        for index in missing:
+            channel = dataset.channels[index] if len(case.images) == len(dataset.channels) else None
+            report(missing_image(case.name, case.images[index], channel))
+        if not missing:
+            whole.setdefault(case.name, case)
+    ordered = tuple(sorted(whole.values(), key=lambda case: (case.pool, case.name)))
     return replace(dataset, cases=ordered)
 
 

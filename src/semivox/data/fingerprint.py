@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
+from semivox.data.parallel import run_jobs
 from semivox.data.volume import IGNORE, Volume, read_image, read_label
 from semivox.errors import UserError
 
@@ -108,7 +110,14 @@ class Fingerprint:
         return tuple(result)
 
 
-def fingerprint(dataset: Dataset, split: Split, progress: Progress | None = None) -> Fingerprint:
+def fingerprint(
+    dataset: Dataset,
+    split: Split,
+    progress: Progress | None = None,
+    *,
+    workers: int = 0,
+    trust_image_geometry: bool = False,
+) -> Fingerprint:
     """Measure the images of all training, unlabeled and validation cases, and the labels of labeled ones.
 
     The label files of unlabeled, validation and test cases are never opened. Percentiles of scans above
@@ -118,21 +127,39 @@ def fingerprint(dataset: Dataset, split: Split, progress: Progress | None = None
         dataset: the cases.
         split: which of them are measured, and which labels may be opened.
         progress: called after each case with the number done, the number of all, and the case's name.
+        workers: processes; 0 works in this one. The result does not depend on it.
+        trust_image_geometry: see `read_image`.
 
     Raises:
         UserError: a file is damaged or holds unusable values; a labeled case has no label file.
     """
-    names = (*split.labeled, *split.unlabeled, *split.val)
-    cases, pool = [], []
-    for index, name in enumerate(names):
-        case, values = _measure(dataset, dataset.case(name), with_label=name in split.labeled)
-        cases.append(case)
-        if values is not None:
-            pool.append(values)
+    labeled = set(split.labeled)
+    jobs = [
+        _Job(
+            index,
+            dataset.channels,
+            dataset.class_names,
+            dataset.class_values,
+            dataset.ignore_value,
+            case if case.name in labeled else replace(case, label=None),
+            trust_image_geometry,
+        )
+        for index, case in enumerate(map(dataset.case, (*split.labeled, *split.unlabeled, *split.val)))
+    ]
+    for job in jobs:
+        if job.case.name in labeled and job.case.label is None:
+            raise _without_label(job.case)
+    found: dict[int, tuple[CaseFingerprint, Array | None]] = {}
+    for job, result in run_jobs(
+        _measure, jobs, min(workers, len(jobs)), name=lambda job: job.case.name, doing="measuring"
+    ):
+        found[job.index] = result
         if progress is not None:
-            progress(index + 1, len(names), name)
-    pooled = [_intensity(values) for values in np.concatenate(pool, axis=1)] if pool else None
-    return Fingerprint(tuple(cases), None if pooled is None else tuple(pooled))
+            progress(len(found), len(jobs), job.case.name)
+    cases = tuple(found[job.index][0] for job in jobs)
+    pool = [values for job in jobs if (values := found[job.index][1]) is not None]
+    pooled = tuple(_intensity(values) for values in np.concatenate(pool, axis=1)) if pool else None
+    return Fingerprint(cases, pooled)
 
 
 def canonical_axes(affine: Array) -> tuple[Triple, tuple[bool, bool, bool]]:
@@ -189,15 +216,28 @@ def moments(values: Array) -> tuple[float, float]:
     return mean, float(np.sqrt(squares / flat.size))
 
 
-def _measure(dataset: Dataset, case: Case, *, with_label: bool) -> tuple[CaseFingerprint, Array | None]:
+@dataclass(frozen=True)
+class _Job:
+    """What a worker gets; a case whose label may not be opened comes without its path."""
+
+    index: int
+    channels: tuple[str, ...]
+    class_names: tuple[str, ...]
+    class_values: tuple[int, ...]
+    ignore_value: int | None
+    case: Case
+    trust: bool
+
+
+def _measure(job: _Job) -> tuple[CaseFingerprint, Array | None]:
     """Give the case's figures and a (C, N) sample of its labeled foreground."""
-    image = read_image(case.images, channels=dataset.channels)
+    image = read_image(job.case.images, channels=job.channels, trust_image_geometry=job.trust)
     axes, _ = canonical_axes(image.affine)
     start, stop, background = foreground_box(image.array)
     box = tuple(last - first for first, last in zip(start, stop, strict=True))
-    volumes, values = _measure_label(dataset, case, image) if with_label else (None, None)
+    volumes, values = (None, None) if job.case.label is None else _measure_label(job, job.case.label, image)
     found = CaseFingerprint(
-        name=case.name,
+        name=job.case.name,
         shape=_pick(image.array.shape[1:], axes),
         spacing_mm=_pick(image.spacing_mm, axes),
         background=background,
@@ -209,20 +249,23 @@ def _measure(dataset: Dataset, case: Case, *, with_label: bool) -> tuple[CaseFin
     return found, None if values is None else _sample(values, _FOREGROUND_SAMPLE)
 
 
-def _measure_label(dataset: Dataset, case: Case, image: Volume) -> tuple[dict[str, float], Array | None]:
-    if case.label is None:
-        raise UserError(
-            f"The labeled case {case.name} has no label file",
-            found="no label file",
-            expected="one for every case that the split calls labeled",
-            do="add the file, or correct the split",
-        )
-    label = read_label(case.label, dataset.class_values, like=image, ignore=dataset.ignore_value).array
+def _measure_label(job: _Job, path: Path, image: Volume) -> tuple[dict[str, float], Array | None]:
+    read = read_label(path, job.class_values, image, job.ignore_value, trust_image_geometry=job.trust)
+    label = read.array
     voxel_ml = abs(float(np.linalg.det(image.affine[:3, :3]))) / 1000
-    names = enumerate(dataset.class_names[1:], start=1)
+    names = enumerate(job.class_names[1:], start=1)
     volumes = {name: int(np.count_nonzero(label == index)) * voxel_ml for index, name in names}
     inside = (label > 0) & (label != IGNORE)
     return volumes, image.array[:, inside] if inside.any() else None
+
+
+def _without_label(case: Case) -> UserError:
+    return UserError(
+        f"The labeled case {case.name} has no label file",
+        found="no label file",
+        expected="one for every case that the split calls labeled",
+        do="add the file, or correct the split",
+    )
 
 
 def _intensity(values: Array) -> Intensity:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from semivox.data.geometry import affine_text, is_degenerate
 from semivox.errors import UserError
 
 Array = npt.NDArray[Any]
@@ -61,14 +62,8 @@ def ras_affine(axes: Array, origin: Array) -> Array:
 
 def check_affine(affine: Array, path: Path) -> None:
     """Refuse an affine that places no grid: zero or infinite voxel size, dependent axes."""
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
+    if is_degenerate(affine):
         raise bad_file(path, "The affine is degenerate", affine_text(affine), "three independent axes in mm")
-
-
-def affine_text(affine: Array) -> str:
-    """Give the three rows of an affine on one line."""
-    rows = [" ".join(f"{value:.6g}" for value in row) for row in affine[:3].tolist()]
-    return "[" + "; ".join(rows) + "]"
 
 
 def bad_file(

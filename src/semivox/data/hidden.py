@@ -99,4 +99,6 @@ def _label_on_grid(dataset: Dataset, plan: Plan, store: Store, name: str) -> NDA
     assert path is not None
     grid = Grid.from_dict(store.meta(name)["grid"])
     scan = Volume(np.broadcast_to(np.float32(0), grid.source_shape), grid.source_affine)  # only its geometry
-    return label_to_plan_grid(read_label(path, plan.class_values, like=scan).array, grid)
+    trust = plan.trust_image_geometry
+    label = read_label(path, plan.class_values, scan, trust_image_geometry=trust)
+    return label_to_plan_grid(label.array, grid)

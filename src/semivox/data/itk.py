@@ -8,8 +8,12 @@ import numpy as np
 import SimpleITK as sitk
 
 from semivox.data.formats import Array, bad_file, check_affine, ras_affine, unreadable
+from semivox.data.memory import check_memory
 
 sitk.ProcessObject.SetGlobalWarningDisplay(False)  # warnings of the reader would stand between the messages
+
+
+_SAMPLE_BYTES = 4  # of most types; what ITK itself needs
 
 
 def read_itk(path: Path) -> tuple[Array, Array]:
@@ -32,6 +36,7 @@ def read_itk(path: Path) -> tuple[Array, Array]:
                 "3 axes of at least one voxel",
             )
         check_affine(_affine(reader), path)
+        check_memory(reader.GetSize(), _SAMPLE_BYTES * reader.GetNumberOfComponents(), path)
         image = reader.Execute()
     except (RuntimeError, OSError) as error:
         raise unreadable(path, error, "an image", "a whole .nrrd, .nhdr, .mha or .mhd file") from error

@@ -6,7 +6,7 @@ Nothing here opens an image or a label file; folders are listed, `dataset.json` 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +17,7 @@ from semivox.errors import UserError
 Pool = Literal["train", "test", "extra"]
 Kind = Literal["semivox", "nnunet", "msd"]
 Meta = Mapping[str, Any]
+Report = Callable[[UserError], None]
 
 ENDING = ".nii.gz"
 FOLDERS: tuple[tuple[Pool, str, str], ...] = (
@@ -41,6 +42,11 @@ class Case:
     images: tuple[Path, ...]
     label: Path | None
     pool: Pool
+
+
+def stop(error: UserError) -> None:
+    """Take a problem as the end: the usual way to report one."""
+    raise error
 
 
 def detect(meta: Meta) -> Kind | None:
@@ -108,26 +114,34 @@ def read_ignore(meta: Meta, path: Path) -> int | None:
 
 
 def nnunet_cases(
-    meta: Meta, root: Path, channels: Sequence[str], *, any_format: bool = False
+    meta: Meta, root: Path, channels: Sequence[str], report: Report = stop, *, any_format: bool = False
 ) -> Iterator[Case]:
-    """Find the cases of nnU-Net raw form: `imagesTr/CASE_0000.nii.gz`, `labelsTr/CASE.nii.gz` and so on."""
+    """Find the cases of nnU-Net raw form: `imagesTr/CASE_0000.nii.gz`, `labelsTr/CASE.nii.gz` and so on.
+
+    What `report` is told of and survives is left out.
+    """
     ending = read_ending(meta, root / "dataset.json", any_format=any_format)
     for pool, images, labels in FOLDERS:
-        cases = list(_channel_files(root / images, ending, channels))
+        cases = list(_channel_files(root / images, ending, channels, report))
         label_files = _files(root / labels, ending) if labels else {}
         if orphans := sorted(label_files.keys() - {name for name, _ in cases}):
-            raise UserError(
-                "Label files without an image",
-                path=root / labels,
-                found=some([name + ending for name in orphans]),
-                expected=f"for every label CASE{ending} an image {images}/CASE_0000{ending}",
-                do="rename or remove them (label files have no channel number)",
+            report(
+                UserError(
+                    "Label files without an image",
+                    path=root / labels,
+                    found=some([name + ending for name in orphans]),
+                    expected=f"for every label CASE{ending} an image {images}/CASE_0000{ending}",
+                    do="rename or remove them (label files have no channel number)",
+                )
             )
         yield from (Case(name, files, label_files.get(name), pool) for name, files in cases)
 
 
-def msd_cases(meta: Meta, root: Path, channels: Sequence[str]) -> Iterator[Case]:
-    """Find the cases of the MSD layout: the lists `training` and `test`, else the folders; and `imagesUn`."""
+def msd_cases(meta: Meta, root: Path, channels: Sequence[str], report: Report = stop) -> Iterator[Case]:
+    """Find the cases of the MSD layout: the lists `training` and `test`, else the folders; and `imagesUn`.
+
+    What `report` is told of and survives is left out.
+    """
     ending = read_ending(meta, root / "dataset.json")
     keys: dict[Pool, tuple[str, ...]] = {"train": ("training",), "test": ("test", "testing"), "extra": ()}
     for pool, images, labels in FOLDERS:
@@ -138,9 +152,15 @@ def msd_cases(meta: Meta, root: Path, channels: Sequence[str]) -> Iterator[Case]
                 for name in _files(root / images, ending)
             ]
         if not isinstance(entries, list):
-            raise _bad_entry(root, entries)
+            report(_bad_entry(root, entries))
+            continue
         for entry in entries:
-            yield _msd_case(entry, root, channels, pool, labels)
+            try:
+                case = _msd_case(entry, root, channels, pool, labels)
+            except UserError as error:
+                report(error)
+                continue
+            yield case
 
 
 def read_ending(meta: Meta, path: Path, *, any_format: bool = False) -> str:
@@ -169,36 +189,30 @@ def _msd_case(entry: Any, root: Path, channels: Sequence[str], pool: Pool, label
     name = files[0].name.removesuffix(ending)
     if len(files) > 1:
         name = name.removesuffix("_0000")
-    elif not files[0].is_file() and files[0].with_name(f"{name}_0000{ending}").is_file():
+    elif not is_file(files[0]) and is_file(files[0].with_name(f"{name}_0000{ending}")):
         files = tuple(files[0].with_name(f"{name}_{index:04d}{ending}") for index in range(len(channels)))
     if label is None and pool == "test":
         label = f"{labels}/{name}{ending}"
     label_file = root / label if label is not None and pool != "extra" else None
-    return Case(name, files, label_file if label_file is not None and label_file.is_file() else None, pool)
+    return Case(name, files, label_file if label_file is not None and is_file(label_file) else None, pool)
 
 
 def _channel_files(
-    folder: Path, ending: str, channels: Sequence[str]
+    folder: Path, ending: str, channels: Sequence[str], report: Report
 ) -> Iterator[tuple[str, tuple[Path, ...]]]:
     found: dict[str, dict[int, Path]] = {}
     for stem, path in _files(folder, ending).items():
         match = re.fullmatch(r"(.+)_(\d{4})", stem)
         if match is None or int(match[2]) >= len(channels):
-            raise UserError(
-                "An image has no valid channel number at the end of its name",
-                path=path,
-                found=path.name,
-                expected=f"CASE_0000{ending}"
-                + (f" to CASE_{len(channels) - 1:04d}{ending}" if len(channels) > 1 else "")
-                + f" (the channels are {', '.join(channels)})",
-                do="rename the file, or declare the channel in dataset.json",
-            )
+            report(_bad_number(path, ending, channels))
+            continue
         found.setdefault(match[1], {})[int(match[2])] = path
     for name, files in found.items():
         for index, channel in enumerate(channels):
             if index not in files:
-                raise missing_image(name, folder / f"{name}_{index:04d}{ending}", channel)
-        yield name, tuple(files[index] for index in range(len(channels)))
+                report(missing_image(name, folder / f"{name}_{index:04d}{ending}", channel))
+        if len(files) == len(channels):
+            yield name, tuple(files[index] for index in range(len(channels)))
 
 
 def missing_image(case: str, path: Path, channel: str | None) -> UserError:
@@ -224,6 +238,14 @@ def _files(folder: Path, ending: str) -> dict[str, Path]:
     }
 
 
+def is_file(path: Path) -> bool:
+    """Whether there is a file; a name that no file can have is none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def some(names: Sequence[str], limit: int = 5) -> str:
     """Join the first names, and tell how many more there are."""
     return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
@@ -237,6 +259,18 @@ def _is_integer(value: object) -> bool:
 
 def _is_ignore(name: object, value: object) -> bool:
     return "ignore" in (str(name).lower(), str(value).lower())
+
+
+def _bad_number(path: Path, ending: str, channels: Sequence[str]) -> UserError:
+    return UserError(
+        "An image has no valid channel number at the end of its name",
+        path=path,
+        found=path.name,
+        expected=f"CASE_0000{ending}"
+        + (f" to CASE_{len(channels) - 1:04d}{ending}" if len(channels) > 1 else "")
+        + f" (the channels are {', '.join(channels)})",
+        do="rename the file, or declare the channel in dataset.json",
+    )
 
 
 def _bad_labels(path: Path, what: str, found: object) -> UserError:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from semivox.config import TrainConfig
-from semivox.data.augment import Augment, make_augment
+from semivox.data.augment import Augment, StrongView, lateral_classes, make_augment, make_strong_view
 from semivox.errors import UserError
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _LABELED, _UNLABELED = 0, 1
 _SHUFFLE = 2**31  # stands where an iteration would: keeps the shuffles' randomness apart from the patches'
+
+_VIEW = 1  # sets the second view's random numbers apart from the first one's
 
 Read = Callable[[str], Any]
 Sample = dict[str, Any]
@@ -42,12 +44,14 @@ def build_loaders(
     start: int = 0,
     rank: int = 0,
     world: int = 1,
+    strong_view: bool = False,
 ) -> dict[str, DataLoader[Sample]]:
     """Make the loaders "labeled" and "unlabeled"; a stream with batch 0 or without cases is absent.
 
     A batch is {"image": (B, C, X, Y, Z) float32, "label": (B, X, Y, Z) int64, "case": names}; the unlabeled
-    stream has no "label" and no access to the store's labels. Each stream goes through its cases in an
-    order shuffled anew every time round.
+    stream has no "label" and no access to the store's labels, but with `strong_view` an "image_strong": the
+    same patches in the same position, with the intensities of the preset "strong" on top. Each stream goes
+    through its cases in an order shuffled anew every time round.
 
     The loaders already divide the work between ranks: a trainer must not replace their samplers.
 
@@ -62,6 +66,7 @@ def build_loaders(
         start: step to begin with; a loader has `iterations - start` batches.
         rank: of this process.
         world: number of processes.
+        strong_view: give the unlabeled stream its second view; the first one does not change by that.
 
     Raises:
         UserError: cases of the split are not in the store.
@@ -70,7 +75,8 @@ def build_loaders(
         "labeled": (_LABELED, split.labeled, batch_labeled),
         "unlabeled": (_UNLABELED, split.unlabeled, batch_unlabeled),
     }
-    augment = make_augment(config.augment)
+    flip = not lateral_classes(plan.class_names) if config.flip_left_right is None else config.flip_left_right
+    augment = make_augment(config.augment, flip_left_right=flip, spacing_mm=plan.spacing_mm)
     loaders = {}
     for name, (stream, cases, batch) in streams.items():
         if batch == 0 or not cases:
@@ -86,6 +92,7 @@ def build_loaders(
             read_foreground=store.foreground_voxels if labeled else None,
             foreground_share=config.foreground_crops if labeled else 0.0,
             key=(config.seed % 2**64, stream),
+            strong_view=make_strong_view() if strong_view and not labeled else None,
         )
         schedule = Schedule(patches, batch=batch, iterations=iterations, start=start, rank=rank, world=world)
         loaders[name] = DataLoader(
@@ -114,6 +121,7 @@ class Patches:
         read_foreground: gives foreground voxels (N, 3).
         foreground_share: share of patches centred on one of them.
         key: numbers that all randomness starts from.
+        strong_view: makes a second view of each patch, from random numbers of its own.
     """
 
     def __init__(
@@ -127,10 +135,11 @@ class Patches:
         read_foreground: Read | None = None,
         foreground_share: float = 0.0,
         key: tuple[int, ...] = (0,),
+        strong_view: StrongView | None = None,
     ) -> None:
         self.cases, self.patch, self.augment, self.key = tuple(cases), patch, augment, key
         self.read_image, self.read_label, self.read_foreground = read_image, read_label, read_foreground
-        self.foreground_share = foreground_share
+        self.foreground_share, self.strong_view = foreground_share, strong_view
 
     def case(self, position: int) -> str:
         """Name of the case at a position of the endless sequence of shuffled rounds."""
@@ -151,6 +160,9 @@ class Patches:
         sample: Sample = {"image": torch.from_numpy(image), "case": name}
         if label is not None:
             sample["label"] = torch.from_numpy(label).long()
+        if self.strong_view is not None:
+            own = np.random.default_rng([*self.key, iteration, slot, _VIEW])
+            sample["image_strong"] = torch.from_numpy(self.strong_view(image, own))
         return sample
 
     def _start(self, name: str, shape: Sequence[int], rng: np.random.Generator) -> tuple[int, ...]:

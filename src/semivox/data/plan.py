@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from semivox.config import PlanConfig, config_error
-from semivox.data.fingerprint import Fingerprint, Progress, Triple, fingerprint
+from semivox.data.fingerprint import Fingerprint, Intensity, Progress, Triple, fingerprint
 from semivox.errors import UserError
 from semivox.files import read_json, write_json
 
@@ -27,10 +27,15 @@ Crop = Literal["none", "foreground"]
 Spacing = tuple[float, float, float]
 
 MAX_PATCH_VOXELS = 112 * 112 * 80
+# Of training with `dual` (two networks of width 16), 2 + 2 patches a step, 32 bit: measured on a CPU as the
+# peak memory of patches from 32^3 to 64 x 64 x 48.
+_BYTES_PER_VOXEL, _FIXED_BYTES = 10_000, 1_000_000_000
 _SIDE = 16  # the networks halve a patch four times
 _CT = re.compile(r"(?<![a-z])ct(?![a-z])", re.IGNORECASE)
+_HOUNSFIELD_AIR, _HOUNSFIELD_TISSUE = -900.0, (100.0, 5000.0)
 _BACKGROUND_SHARE = 0.25
 _ANISOTROPIC = 3.0
+_SMALL_SHARE = 0.05  # of a scan: less surrounding than that hardly tells where in the body a patch is
 _FIGURES = ("mean", "std", "p005", "p995")
 _OVERRIDE = "Given in the settings."
 
@@ -52,6 +57,10 @@ class Plan(BaseModel):
     patch: Triple = Field(description="training patch in voxels; sides divisible by 16")
     normalisation: tuple[Normalisation, ...] = Field(description="one a channel")
     crop: Crop = Field(description="box around the voxels above the background, found without labels")
+    trust_image_geometry: bool = Field(
+        default=False, description="the first image file's affine counts where others of its case disagree"
+    )
+    memory_gb: float | None = Field(default=None, description="training memory that the patch was chosen for")
     intensity: tuple[dict[str, float], ...] = Field(
         description="for each channel mean, std, p005 and p995 over the labeled foreground; used by ct"
     )
@@ -101,7 +110,6 @@ def make_plan(
     config: PlanConfig,
     *,
     measured: Fingerprint | None = None,
-    max_patch_voxels: int = MAX_PATCH_VOXELS,
     progress: Progress | None = None,
 ) -> Plan:
     """Choose voxel size, crop, normalisation and patch from the scans; what `config` sets is taken as it is.
@@ -111,20 +119,22 @@ def make_plan(
         split: labels of its labeled cases alone are opened.
         config: overrides.
         measured: a fingerprint made before; None: made here.
-        max_patch_voxels: upper limit of the patch that is chosen here; it bounds the training memory.
         progress: of the fingerprint.
 
     Raises:
         UserError: unusable files; a patch side that is not divisible by 16.
     """
-    measured = measured or fingerprint(dataset, split, progress)
+    trust = bool(config.trust_image_geometry)
+    measured = measured or fingerprint(dataset, split, progress, trust_image_geometry=trust)
     reasons: dict[str, str] = {}
     spacing, reasons["spacing_mm"] = _spacing(measured, config)
     crop, reasons["crop"] = _crop(measured, config)
-    normalisation, reasons["normalisation"] = _normalisation(dataset.channels, config)
+    normalisation, reasons["normalisation"] = _normalisation(dataset.channels, measured, config)
     if measured.foreground is None and "ct" in normalisation:
         reasons["intensity"] = "Over whole scans, because the labels hold no foreground."
-    patch, reasons["patch"] = _patch(measured, config, spacing, crop, max_patch_voxels)
+    patch, reasons["patch"] = _patch(measured, config, spacing, crop)
+    if trust:
+        reasons["trust_image_geometry"] = _OVERRIDE
     intensity = [channel.as_dict() for channel in measured.foreground or measured.typical_intensity()]
     return _checked(
         {
@@ -137,6 +147,8 @@ def make_plan(
             "patch": patch,
             "normalisation": normalisation,
             "crop": crop,
+            "trust_image_geometry": trust,
+            "memory_gb": config.memory_gb,
             "intensity": [{key: channel[key] for key in _FIGURES} for channel in intensity],
             "fingerprint": measured.summary(),
             "reasons": reasons,
@@ -197,31 +209,61 @@ def _crop(measured: Fingerprint, config: PlanConfig) -> tuple[Crop, str]:
     return crop, f"In a typical scan {share:.0%} of the voxels hold exactly its minimum; {limit}."
 
 
-def _normalisation(channels: Sequence[str], config: PlanConfig) -> tuple[tuple[Normalisation, ...], str]:
+def _normalisation(
+    channels: Sequence[str], measured: Fingerprint, config: PlanConfig
+) -> tuple[tuple[Normalisation, ...], str]:
     if config.normalisation is not None:
         return (config.normalisation,) * len(channels), _OVERRIDE
-    chosen: tuple[Normalisation, ...] = tuple("ct" if _CT.search(name) else "zscore" for name in channels)
-    ct = [name for name, how in zip(channels, chosen, strict=True) if how == "ct"]
-    if not ct:
-        return chosen, "No channel is named CT, so each scan gets mean 0 and standard deviation 1."
-    others = "" if len(ct) == len(channels) else ", each scan's own mean and deviation for the others"
-    return chosen, f"One scale and range for all scans where a channel is named CT ({', '.join(ct)}){others}."
+    share = float(np.median([case.background for case in measured.cases]))
+    chosen = [
+        _normalise_channel(*pair, share) for pair in zip(channels, measured.typical_intensity(), strict=True)
+    ]
+    names: dict[str, list[str]] = {}
+    for channel, (_, reason) in zip(channels, chosen, strict=True):
+        names.setdefault(reason, []).append(channel)
+    text = " ".join(f"{', '.join(group)}: {reason}" for reason, group in names.items())
+    return tuple(how for how, _ in chosen), text
 
 
-def _patch(
-    measured: Fingerprint, config: PlanConfig, spacing: Spacing, crop: Crop, max_voxels: int
-) -> tuple[Triple, str]:
+def _normalise_channel(name: str, intensity: Intensity, background: float) -> tuple[Normalisation, str]:
+    low, high = intensity.percentiles["p005"], intensity.percentiles["p995"]
+    window = "one window for all scans, the 0.5th to 99.5th percentile of the labeled foreground."
+    if _CT.search(name):
+        return "ct", f"CT by its name, so {window}"
+    if low <= _HOUNSFIELD_AIR and _HOUNSFIELD_TISSUE[0] <= high <= _HOUNSFIELD_TISSUE[1]:
+        return "ct", f"values like Hounsfield units ({low:.0f} to {high:.0f}), so {window}"
+    if background >= _BACKGROUND_SHARE and low == 0:
+        how = "so mean 0 and standard deviation 1 over the other voxels of each scan."
+        return "zscore_nonzero", f"0 in {background:.0%} of a typical scan, {how}"
+    return "zscore", "no common unit, so mean 0 and standard deviation 1 for each scan."
+
+
+def _patch(measured: Fingerprint, config: PlanConfig, spacing: Spacing, crop: Crop) -> tuple[Triple, str]:
     if config.patch is not None:
         return config.patch, _OVERRIDE
+    limit, room = MAX_PATCH_VOXELS, ""
+    if config.memory_gb is not None:
+        limit = int(max(0.0, 1e9 * config.memory_gb - _FIXED_BYTES) / _BYTES_PER_VOXEL)
+        room = (
+            f" {config.memory_gb:g} GB are room for so many, at {_BYTES_PER_VOXEL / 1000:.0f} kB a voxel (two"
+            " networks of width 16, 4 patches a step, 32 bit)."
+        )
     shapes = [
         np.multiply(case.foreground_shape if crop == "foreground" else case.shape, case.spacing_mm) / spacing
         for case in measured.cases
     ]
     median = np.maximum(1, np.round(np.median(shapes, axis=0)))
+    patch = patch_for(median.tolist(), limit)
     size = " x ".join(f"{side:.0f}" for side in median)
-    return patch_for(median.tolist(), max_voxels), (
+    share = float(np.prod(np.minimum(1, patch / median)))
+    seen = f" It covers {share:.0%} of that scan."
+    if share < _SMALL_SHARE:
+        seen += " A coarser spacing_mm would show more of it at once."
+    if any(side > axis for side, axis in zip(patch, median, strict=True)):
+        seen += " Shorter axes are padded."
+    return patch, (
         f"In the proportions of the median scan ({size} voxels at this voxel size),"
-        f" at most {max_voxels} voxels, sides divisible by {_SIDE}."
+        f" at most {limit} voxels, sides divisible by {_SIDE}.{room}{seen}"
     )
 
 

@@ -3,16 +3,9 @@
 from __future__ import annotations
 
 import logging
-import os
-import signal
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import islice
 from math import prod
-from multiprocessing import get_all_start_methods, get_context
-from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +14,8 @@ import numpy.typing as npt
 
 from semivox.data.fingerprint import Progress
 from semivox.data.grid import label_to_plan_grid, to_plan_grid
+from semivox.data.memory import machine_memory
+from semivox.data.parallel import run_jobs
 from semivox.data.plan import Plan
 from semivox.data.store import Store
 from semivox.data.volume import IGNORE, read_image, read_label
@@ -94,10 +89,11 @@ def prepare(
         if not store.has_image(case.name) or (label is not None and not store.has_label(case.name)):
             jobs.append(_Job(case.name, tuple(case.images), label, plan, folder, on_case))
     written = set()
-    for name in _run(jobs, _affordable(min(workers, len(jobs)), plan)):
-        written.add(name)
+    workers = _affordable(min(workers, len(jobs)), plan)
+    for job, _ in run_jobs(_prepare_case, jobs, workers, name=lambda job: job.name, doing="preparing"):
+        written.add(job.name)
         if progress is not None:
-            progress(len(names) - len(jobs) + len(written), len(names), name)
+            progress(len(names) - len(jobs) + len(written), len(names), job.name)
     return [job.name for job in jobs if job.name in written]
 
 
@@ -142,12 +138,13 @@ def _label_file(case: Case) -> Path:
 
 def _prepare_case(job: _Job) -> None:
     store = Store(job.folder)
-    image = read_image(job.images, channels=job.plan.channels)
+    trust = job.plan.trust_image_geometry
+    image = read_image(job.images, channels=job.plan.channels, trust_image_geometry=trust)
     array, grid = to_plan_grid(image, job.plan)
     label = None
     if job.label is not None:
         plan = job.plan
-        raw = read_label(job.label, plan.class_values, like=image, ignore=plan.ignore_value)
+        raw = read_label(job.label, plan.class_values, image, plan.ignore_value, trust_image_geometry=trust)
         label = label_to_plan_grid(raw.array, grid)
     del image
     if job.on_case is not None:
@@ -158,56 +155,12 @@ def _prepare_case(job: _Job) -> None:
         store.write_image(job.name, array, {"grid": grid.as_dict()})
 
 
-def _run(jobs: Sequence[_Job], workers: int) -> Iterator[str]:
-    """Do the jobs and give each one's name when it is done; only as many are handed out as can run."""
-    if workers == 0:
-        for job in jobs:
-            _prepare_case(job)
-            yield job.name
-        return
-    waiting, running = iter(jobs), dict[Future[None], str]()
-    with ProcessPoolExecutor(workers, _context(), initializer=_start_worker) as pool:
-        try:
-            for job in islice(waiting, workers):
-                running[pool.submit(_prepare_case, job)] = job.name
-            while running:
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    future.result()
-                    yield running.pop(future)
-                    for job in islice(waiting, 1):
-                        running[pool.submit(_prepare_case, job)] = job.name
-        except BrokenProcessPool as error:
-            raise UserError(
-                "A worker process died",
-                found=f"no answer while preparing {', '.join(running.values())}",
-                expected="a worker that ends with its case; most often memory ran out",
-                do="run again with --workers 0: it goes on where it stopped, one case at a time",
-            ) from error
-
-
-def _context() -> BaseContext:
-    """Give processes that inherit no threads; where possible, one of them imports torch for all."""
-    if "forkserver" not in get_all_start_methods():
-        return get_context("spawn")
-    context = get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    return context
-
-
-def _start_worker() -> None:
-    """Let the parent alone answer Ctrl-C, and let each worker use one core."""
-    import torch  # noqa: PLC0415
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(1)
-
-
 def _affordable(workers: int, plan: Plan) -> int:
     """Reduce the number of workers to what memory allows for the largest scan that was measured."""
     need = _PROCESS_BYTES + _case_bytes(plan)
-    if workers < 2 or not hasattr(os, "sysconf"):
+    memory = machine_memory()
+    if workers < 2 or memory is None:
         return workers
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     possible = max(1, int(_MEMORY_SHARE * memory / need))
     if possible < workers:
         log.warning("%d workers instead of %d: one may need %.1f GB", possible, workers, need / 1e9)

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from semivox.data.formats import Array, affine_text, bad_file
-from semivox.data.volume import Volume, same_affine
+from semivox.data.formats import Array, bad_file
+from semivox.data.geometry import affine_text, same_affine
+from semivox.data.volume import Volume
 
 _TOLERANCE = 0.05  # voxels that the centers of the two grids may be apart
 
@@ -27,7 +28,7 @@ def onto_grid(label: Volume, like: Volume, path: Path) -> Array:
         UserError: other voxels than those of `like`, or labeled ones outside of it.
     """
     shape = like.array.shape[-3:]
-    if label.array.shape == shape and same_affine(label.affine, like.affine):
+    if label.array.shape == shape and same_affine(label.affine, like.affine, shape):
         return label.array
     step = np.linalg.solve(like.affine, label.affine)  # label index to index of `like`
     axes = np.rint(step[:3, :3]).astype(int)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,9 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 
-from semivox.data.formats import Array, affine_text, bad_file, check_affine, other_reader, unreadable
+from semivox.data.formats import Array, bad_file, check_affine, other_reader, unreadable
+from semivox.data.geometry import check_grid
+from semivox.data.nifti import open_header, open_nifti
 from semivox.errors import UserError
 from semivox.files import replacing
 
@@ -45,12 +46,18 @@ class Volume:
         return x, y, z
 
 
-def read_image(paths: Sequence[Path], channels: int | Sequence[str] | None = None) -> Volume:
+def read_image(
+    paths: Sequence[Path],
+    channels: int | Sequence[str] | None = None,
+    *,
+    trust_image_geometry: bool = False,
+) -> Volume:
     """Read one scan: one 3D file a channel, or one file, 3D or 4D with the channels on its last axis.
 
     Args:
         paths: the files, in the order of the channels.
         channels: how many channels there have to be, or their names; None: any number.
+        trust_image_geometry: take the first file's affine for all channels of its shape.
 
     Raises:
         UserError: a file is missing, damaged, not NIfTI, empty or not 3D; NaN or infinite values;
@@ -68,14 +75,20 @@ def read_image(paths: Sequence[Path], channels: int | Sequence[str] | None = Non
     _check_finite(array[: len(parts)], paths[0])
     for index, path in enumerate(paths[1:], start=1):
         part, part_affine = read_voxels(path, as_float=True)
-        _check_grid(path, (part.shape, part_affine), (first.shape, affine), f"channel {paths[0].name}")
+        other = f"channel {paths[0].name}"
+        check_grid(path, part.shape, part_affine, first.shape, affine, other, trust=trust_image_geometry)
         _check_finite(part, path)
         _fill(array[index], part)
     return Volume(array, affine)
 
 
 def read_label(
-    path: Path, values: Sequence[int], like: Volume | None = None, ignore: int | None = None
+    path: Path,
+    values: Sequence[int],
+    like: Volume | None = None,
+    ignore: int | None = None,
+    *,
+    trust_image_geometry: bool = False,
 ) -> Volume:
     """Read a label map and turn its values into class indices.
 
@@ -84,6 +97,7 @@ def read_label(
         values: the value on disk of each class index; at most 255 of them, 254 with `ignore`.
         like: the scan it belongs to; shape and affine have to agree.
         ignore: the value on disk of voxels that are not annotated; it becomes `IGNORE`.
+        trust_image_geometry: take the affine of `like`, whatever the label's own says.
 
     Raises:
         UserError: a file that is missing, damaged, of another format, empty or not 3D; another grid than
@@ -92,7 +106,9 @@ def read_label(
     found = read_values(path)
     raw, affine = found.array, found.affine
     if like is not None:
-        _check_grid(path, (raw.shape, affine), (like.array.shape[-3:], like.affine), "its image")
+        shape = like.array.shape[-3:]
+        check_grid(path, raw.shape, affine, shape, like.affine, "its image", trust=trust_image_geometry)
+        affine = like.affine
     label = np.empty(raw.shape, np.uint8)
     if tuple(values) == tuple(range(len(values))) and 0 <= int(raw.min()) <= int(raw.max()) < len(values):
         _fill(label, raw)
@@ -116,9 +132,14 @@ def read_values(path: Path) -> Volume:
 
 
 def read_header(path: Path) -> nib.Nifti1Header:
-    """Read only the header of a NIfTI file; a file that is missing, damaged or not NIfTI is a `UserError`."""
+    """Read the header of a NIfTI file, without extensions.
+
+    Raises:
+        UserError: a file that is missing, damaged or not NIfTI.
+    """
     try:
-        return _check_nifti(nib.load(path), path).header
+        header = open_header(path)
+        return _check_nifti(nib.load(path), path).header if header is None else header
     except _UNREADABLE as error:
         raise unreadable(path, error, "NIfTI", "a whole .nii or .nii.gz file") from error
 
@@ -146,19 +167,13 @@ def write_map(path: Path, array: Array, affine: Array) -> None:
     _save(path, array if array.dtype.kind in "iu" else np.asarray(array, np.float32), affine, None)
 
 
-def same_affine(affine: Array, reference: Array) -> bool:
-    """Whether two affines place a grid alike: axes within 0.1 % of a voxel step, origin within 0.01 voxel."""
-    difference = np.abs(np.linalg.solve(reference, affine) - np.eye(4))
-    return bool((difference[:3, :3] <= 1e-3).all() and (difference[:3, 3] <= 1e-2).all())
-
-
 def read_voxels(path: Path, *, as_float: bool) -> tuple[Array, Array]:
     """Give the voxels, (X, Y, Z) or (X, Y, Z, C) with C > 1, and the affine, of a file of any format."""
     if not path.name.endswith((".nii", ".nii.gz")) and (reader := other_reader(path)) is not None:
         voxels, affine = reader(path)
         return (voxels.astype(np.float32, copy=False) if as_float else voxels), affine
     try:
-        image = _check_nifti(_open(path), path)
+        image = _check_nifti(open_nifti(path), path)
         shape = tuple(image.shape)
         if 0 in shape:
             raise bad_file(path, "The file holds no voxels", f"shape {shape}", "no axis of length 0")
@@ -179,15 +194,6 @@ def read_voxels(path: Path, *, as_float: bool) -> tuple[Array, Array]:
             return np.asarray(data).reshape(shape, order="F"), affine
     except _UNREADABLE as error:
         raise unreadable(path, error, "NIfTI", "a whole .nii or .nii.gz file") from error
-
-
-def _open(path: Path) -> Any:
-    """Open a file; a compressed one is unpacked whole, which alone verifies its checksum."""
-    if path.suffix != ".gz":
-        return nib.load(path)
-    data = gzip.decompress(path.read_bytes())
-    second = nib.Nifti2Header.may_contain_header(data[:540])
-    return (nib.Nifti2Image if second else nib.Nifti1Image).from_bytes(data)
 
 
 def _save(path: Path, array: Array, affine: Array, header: nib.Nifti1Header | None) -> None:
@@ -276,16 +282,3 @@ def _check_nifti(image: Any, path: Path) -> Any:
     if not isinstance(image, nib.Nifti1Pair):
         raise bad_file(path, "The file is not NIfTI", type(image).__name__, "a .nii or .nii.gz file")
     return image
-
-
-def _check_grid(
-    path: Path, found: tuple[tuple[int, ...], Array], wanted: tuple[tuple[int, ...], Array], other: str
-) -> None:
-    """Compare two (shape, affine) pairs."""
-    if found[0] != wanted[0]:
-        do = "check that the two files belong together; if so, resample this one onto the other's grid"
-        raise bad_file(path, f"The shape differs from that of {other}", found[0], wanted[0], do)
-    if not same_affine(found[1], wanted[1]):
-        do = "resample it onto the other's grid; if only its header is wrong, copy the other's affine into it"
-        what = f"The affine differs from that of {other}"
-        raise bad_file(path, what, affine_text(found[1]), affine_text(wanted[1]), do)

@@ -197,4 +197,7 @@ def streams(batch: Mapping[str, Any]) -> tuple[Batch, Batch]:
     label = batch["labeled"]["label"] if "labeled" in batch else None
     if label is None:
         label = some.new_zeros((0, *some.shape[2:]), dtype=torch.int64)
-    return Batch(images["labeled"], label), Batch(images["unlabeled"], None)
+    strong = batch["unlabeled"].get("image_strong") if "unlabeled" in batch else images["unlabeled"]
+    if strong is not None:
+        strong = strong.contiguous(memory_format=torch.channels_last_3d)
+    return Batch(images["labeled"], label), Batch(images["unlabeled"], None, strong)

@@ -92,6 +92,7 @@ def predict_files(
     save_probabilities: bool = False,
     save_members: bool = False,
     overwrite: bool = False,
+    trust_image_geometry: bool = False,
     progress: Progress | None = None,
 ) -> list[Path]:
     """Segment a scan or a folder of scans; one scan is in memory at a time.
@@ -110,6 +111,7 @@ def predict_files(
         save_probabilities: also write `CASE.npz` with `probabilities`, (K, X, Y, Z) float16.
         save_members: also write `MEMBER/CASE.nii.gz` for each network.
         overwrite: replace results of another model, other settings or another scan.
+        trust_image_geometry: take the first channel's affine for all; also if the model was trained so.
         progress: called with (scans done, scans in all, name, seconds) after each scan.
 
     Returns:
@@ -128,13 +130,14 @@ def predict_files(
         members=save_members,
     )
     todo = outputs.open(scans, overwrite=overwrite)
+    trust = trust_image_geometry or model.plan.trust_image_geometry
     failed: dict[str, UserError] = {}
     for done, scan in enumerate(todo, start=len(scans) - len(todo) + 1):
         started = time.monotonic()
         try:
             prediction = predict_case(
                 model,
-                read_scan(scan),
+                read_scan(scan, trust_image_geometry=trust),
                 config,
                 precision=precision,
                 probabilities=save_probabilities,

@@ -76,8 +76,8 @@ def find_scans(source: Path, channels: int) -> list[Scan]:
     return [Scan(_stem(source).removesuffix("_0000"), (source,))]
 
 
-def read_scan(scan: Scan) -> Volume:
-    """Read all channels of a scan.
+def read_scan(scan: Scan, *, trust_image_geometry: bool = False) -> Volume:
+    """Read all channels of a scan; on request with the first one's affine, whatever the others say.
 
     Raises:
         UserError: a channel file that is missing or cannot be read.
@@ -92,7 +92,7 @@ def read_scan(scan: Scan) -> Volume:
             expected=", ".join(expected),
             do="add the missing file",
         )
-    return read_image(scan.files)
+    return read_image(scan.files, trust_image_geometry=trust_image_geometry)
 
 
 def _group(files: Iterable[Path], folder: Path) -> list[Scan]:

@@ -24,6 +24,7 @@ class Batch(NamedTuple):
 
     image: Tensor  # (B, C, X, Y, Z) float
     label: Tensor | None  # (B, X, Y, Z) int64 class indices; None: unlabeled
+    strong: Tensor | None = None  # as image, the same patches changed more; for methods with `strong_view`
 
     @property
     def target(self) -> Tensor:
@@ -86,6 +87,7 @@ class Method(nn.Module):
         model_config = ConfigDict(frozen=True, extra="forbid")
 
     batch: ClassVar[tuple[int, int]] = (2, 2)  # labeled, unlabeled patches a step
+    strong_view: ClassVar[bool] = False  # whether `Batch.strong` of unlabeled patches is wanted
     config: Config
 
     def __init__(self, config: Config) -> None:

@@ -64,7 +64,7 @@ def save_overlay(
     """
     channel, spacing = to_ras(image[0], axes), ras_spacing(spacing_mm, axes)
     classes = None if label is None else to_ras(label, axes)
-    center = _center(classes, channel.shape)
+    center = center_of(classes, channel.shape)
     size = [n * step for n, step in zip(channel.shape, spacing, strict=True)]
     widths, heights = ([size[axis] for axis in picked] for picked in ((0, 0, 1), (1, 2, 2)))
     scale = min(9.6 / sum(widths), 4.6 / max(heights))  # inches a mm
@@ -231,7 +231,7 @@ def save_png(figure: Figure, path: Path) -> None:
         figure.savefig(temporary, format="png", facecolor=figure.get_facecolor())
 
 
-def _center(label: Volume | None, shape: Sequence[int]) -> tuple[int, ...]:
+def center_of(label: Volume | None, shape: Sequence[int]) -> tuple[int, ...]:
     """Find the foreground voxel nearest to the center of mass: slices through it meet the label."""
     if label is None or not label.any():
         return tuple(n // 2 for n in shape)

@@ -15,8 +15,8 @@ from typing import Any, get_args
 
 import pandas as pd
 
-from semivox.data.formats import affine_text
-from semivox.data.volume import IGNORE, Volume, read_label, same_affine
+from semivox.data.geometry import affine_text, same_affine
+from semivox.data.volume import IGNORE, Volume, read_label
 from semivox.errors import UserError
 from semivox.files import replacing, write_json
 from semivox.scoring.metrics import Profile, case_metrics
@@ -40,6 +40,7 @@ class _Task:
     class_values: tuple[int, ...]
     ignore_value: int | None
     options: dict[str, Any]
+    trust: bool
 
 
 def evaluate_folder(
@@ -55,6 +56,7 @@ def evaluate_folder(
     progress: Callable[[int, int, str], None] | None = None,
     nsd_tolerance_mm: float = 1.0,
     ignore_value: int | None = None,
+    trust_image_geometry: bool = False,
 ) -> pd.DataFrame:
     """Score `CASE.nii.gz` (or `CASE.nii`) in `predictions` against the reference of each case.
 
@@ -72,6 +74,8 @@ def evaluate_folder(
         progress: called with (cases done, cases, name) after each case.
         nsd_tolerance_mm: tolerance of the normalised surface distance.
         ignore_value: value on disk of reference voxels that are not annotated; there nothing is scored.
+        trust_image_geometry: compare voxel by voxel whatever the affines say, with the prediction's voxel
+            size, which is that of its image.
 
     Returns:
         One row a case and foreground class: case, class (name), value (on disk), status, the scores, volumes,
@@ -93,6 +97,7 @@ def evaluate_folder(
             tuple(class_values),
             ignore_value,
             options,
+            trust_image_geometry,
         )
         for case, path in references.items()
     ]
@@ -185,18 +190,16 @@ def _run(tasks: Sequence[_Task], workers: int) -> Iterator[tuple[str, list[Row]]
 def _score(task: _Task) -> list[Row]:
     reference = read_label(task.reference, task.class_values, ignore=task.ignore_value)
     unknown = reference.array == IGNORE if task.ignore_value is not None else None
-    prediction = None
+    prediction, spacing_mm = None, reference.spacing_mm
     if task.prediction is not None:
         found = read_label(task.prediction, task.class_values)
         _check_grid(found, reference, task)
-        prediction = found.array
+        prediction, spacing_mm = found.array, found.spacing_mm if task.trust else spacing_mm
     if unknown is not None:
         for label in (prediction, reference.array):
             if label is not None:
                 label[unknown] = 0
-    rows = case_metrics(
-        prediction, reference.array, len(task.class_names), reference.spacing_mm, **task.options
-    )
+    rows = case_metrics(prediction, reference.array, len(task.class_names), spacing_mm, **task.options)
     names = zip(task.class_names[1:], task.class_values[1:], strict=True)
     return [
         {"case": task.case, "class": name, "value": value, **{key: row[key] for key in row if key != "class"}}
@@ -207,7 +210,7 @@ def _score(task: _Task) -> list[Row]:
 def _check_grid(found: Volume, reference: Volume, task: _Task) -> None:
     if found.array.shape != reference.array.shape:
         what, other, own = "shape", str(found.array.shape), str(reference.array.shape)
-    elif not same_affine(found.affine, reference.affine):
+    elif not task.trust and not same_affine(found.affine, reference.affine, found.array.shape):
         what, other, own = "affine", affine_text(found.affine), affine_text(reference.affine)
     else:
         return
@@ -216,7 +219,8 @@ def _check_grid(found: Volume, reference: Volume, task: _Task) -> None:
         path=task.prediction,
         found=other,
         expected=f"{own} as in {task.reference}",
-        do="predict from the scan that the reference was drawn on, or resample the prediction onto its grid",
+        do="predict from the scan that the reference was drawn on, or resample the prediction onto its grid;"
+        " if only the reference's header is wrong, use --trust-image-geometry",
     )
 
 

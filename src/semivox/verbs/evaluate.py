@@ -29,6 +29,7 @@ def evaluate(
     largest_component: bool = True,
     profile: Literal["semivox", "published"] = "semivox",
     nsd_tolerance_mm: float = 1.0,
+    trust_image_geometry: bool = False,
     workers: int = 2,
     progress: ProgressFactory = no_progress,
 ) -> pd.DataFrame:
@@ -44,6 +45,7 @@ def evaluate(
         largest_component: also score the largest connected component of each class.
         profile: `published` scores as older papers do (voxel units, failures count as zero distance).
         nsd_tolerance_mm: tolerance of the normalised surface distance.
+        trust_image_geometry: compare voxel by voxel although the affines differ.
         workers: processes; 0 works in this process.
 
     Returns:
@@ -80,6 +82,7 @@ def evaluate(
             profile=profile,
             nsd_tolerance_mm=nsd_tolerance_mm,
             ignore_value=ignore,
+            trust_image_geometry=trust_image_geometry,
             workers=workers,
             progress=report,
         )

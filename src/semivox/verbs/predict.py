@@ -9,7 +9,9 @@ import numpy as np
 from pydantic import ValidationError
 
 from semivox.config import PredictConfig, config_error
+from semivox.data.geometry import affine_text, is_degenerate
 from semivox.data.volume import Volume, read_image
+from semivox.errors import UserError
 from semivox.hardware import has_bf16
 from semivox.inference.model import LoadedModel, load_model
 from semivox.inference.predictor import Precision, Prediction, predict_case, predict_files
@@ -28,6 +30,7 @@ def predict(
     save_probabilities: bool = False,
     save_members: bool = False,
     overwrite: bool = False,
+    trust_image_geometry: bool = False,
     device: str = "auto",
     progress: ProgressFactory = no_progress,
 ) -> list[Path]:
@@ -41,6 +44,7 @@ def predict(
         save_probabilities: also write probabilities (classes first, float16).
         save_members: also write the segmentation of each network in a folder of its own.
         overwrite: replace predictions that another model made.
+        trust_image_geometry: accept channels whose affines disagree; the first one's counts.
         device: auto, cpu or cuda.
     """
     loaded = _loaded(model, device)
@@ -54,6 +58,7 @@ def predict(
             save_probabilities=save_probabilities,
             save_members=save_members,
             overwrite=overwrite,
+            trust_image_geometry=trust_image_geometry,
             progress=report,
         )
     write_manifest(Path(out), "predict", model=loaded.digest, source=str(source), cases=len(written))
@@ -91,14 +96,33 @@ def predict_image(
 
 
 def as_volume(image: ImageLike) -> Volume:
-    """A `Volume` `(C, X, Y, Z)` from whatever describes an image."""
+    """A `Volume` `(C, X, Y, Z)` from whatever describes an image.
+
+    Raises:
+        UserError: no scan, or an affine that spans no space.
+    """
     if isinstance(image, (str, Path)):
         return read_image([Path(image)])
     if isinstance(image, tuple):
         array, affine = np.asarray(image[0], dtype=np.float32), np.asarray(image[1], dtype=np.float64)
-        return Volume(array if array.ndim == 4 else array[None], affine)
-    array = np.asarray(image.get_fdata(dtype=np.float32))
-    return Volume(np.moveaxis(array, -1, 0) if array.ndim == 4 else array[None], np.asarray(image.affine))
+    else:
+        array, affine = np.asarray(image.get_fdata(dtype=np.float32)), np.asarray(image.affine, np.float64)
+        array = np.moveaxis(array, -1, 0) if array.ndim == 4 else array
+    if array.ndim not in (3, 4) or array.size == 0:
+        raise UserError(
+            "The array is not a scan",
+            found=f"shape {array.shape}",
+            expected="(X, Y, Z), or with channels (C, X, Y, Z), a nibabel image (X, Y, Z, C); none of them 0",
+            do="give one scan, without axes for time or vectors",
+        )
+    if affine.shape != (4, 4) or is_degenerate(affine):
+        raise UserError(
+            "The affine is degenerate",
+            found=affine_text(affine) if affine.shape == (4, 4) else f"shape {affine.shape}",
+            expected="(4, 4) with three independent axes in mm",
+            do="give the affine of the scan, e.g. nibabel's image.affine",
+        )
+    return Volume(array if array.ndim == 4 else array[None], affine)
 
 
 def stored_settings(model: LoadedModel) -> PredictConfig:

@@ -63,11 +63,12 @@ def pseudo_label(
             precision=best_precision(loaded),
             progress=report,
         )
+    trust = loaded.plan.trust_image_geometry
     for case in pseudo:
-        _write_case(case, folder / "predictions" / f"{case.name}.nii.gz", dataset, folder)
+        _write_case(case, folder / "predictions" / f"{case.name}.nii.gz", dataset, folder, trust)
     for case in real:
         assert case.label is not None
-        _write_case(case, case.label, dataset, folder)
+        _write_case(case, case.label, dataset, folder, trust)
     labels = {name: index for index, name in enumerate(dataset.class_names)}
     if dataset.ignore_value is not None:
         labels["ignore"] = len(labels)
@@ -129,18 +130,19 @@ def _split(model: Path, dataset: Dataset) -> Split:
     return split
 
 
-def _write_case(case: Case, label_file: Path, dataset: Dataset, out: Path) -> None:
+def _write_case(case: Case, label_file: Path, dataset: Dataset, out: Path, trust: bool) -> None:
     """Write image and label of a case; files that are named and stored as needed are copied as they are."""
     images = [out / "imagesTr" / f"{case.name}_{index:04d}.nii.gz" for index in range(len(dataset.channels))]
-    image = read_image(case.images, dataset.channels)
-    label = read_label(label_file, dataset.class_values, like=image, ignore=dataset.ignore_value).array
+    image = read_image(case.images, dataset.channels, trust_image_geometry=trust)
+    ignore = dataset.ignore_value
+    label = read_label(label_file, dataset.class_values, image, ignore, trust_image_geometry=trust).array
     values = list(range(dataset.num_classes))
     if dataset.ignore_value is not None:
         label = np.where(label == IGNORE, np.uint8(dataset.num_classes), label)
         values.append(dataset.num_classes)
     write_label(out / "labelsTr" / f"{case.name}.nii.gz", label, values, image.affine)
     for index, path in enumerate(images):
-        if len(case.images) == len(images) and case.images[index].name.endswith(".nii.gz"):
+        if not trust and len(case.images) == len(images) and case.images[index].name.endswith(".nii.gz"):
             with replacing(path) as temporary:
                 shutil.copyfile(case.images[index], temporary)
         else:

@@ -235,6 +235,7 @@ class _Training:
                 start=start,
                 rank=rank,
                 world=world,
+                strong_view=method.strong_view,
             )
 
         return make

@@ -62,7 +62,8 @@ class Workspace:
         """
         if not self.plan_file.exists():
             with progress("fingerprint") as report:
-                measured = fingerprint(self.dataset, split, progress=report)
+                trust = bool(config.plan.trust_image_geometry)
+                measured = fingerprint(self.dataset, split, report, trust_image_geometry=trust)
             plan = make_plan(self.dataset, split, config.plan, measured=measured)
             save_plan(plan, self.plan_file)
             return plan
@@ -96,6 +97,14 @@ class Workspace:
                 expected="a plan made from labeled cases of this split only",
                 do="choose another --work folder for this split",
             )
+
+
+def stored_split(data: Path, dataset: Dataset, config: SplitConfig) -> Split:
+    """The split asked for; with default settings a workspace's own. Nothing is written."""
+    workspace = Workspace(data, dataset)
+    if config == SplitConfig() and is_workspace(data) and workspace.splits_file.exists():
+        return load_split(workspace.splits_file, dataset, 0)
+    return make_split(dataset, config)
 
 
 def open_workspace(data: Path, *, work: Path | None = None, preset: str | None = None) -> Workspace:

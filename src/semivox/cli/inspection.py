@@ -1,0 +1,101 @@
+"""`info` and `check`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from semivox.cli import options as o
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's commands."""
+    app.command()(info)
+    app.command()(check)
+
+
+def info(
+    data: o.DataArgument,
+    labeled: o.Labeled = None,
+    val: o.Val = None,
+    split_seed: o.SplitSeed = None,
+    split_file: o.SplitFile = None,
+    fold: o.Fold = None,
+    trust_image_geometry: o.TrustGeometry = False,
+    figure: Annotated[
+        Path | None, typer.Option("--figure", help="PNG for the distributions and some scans")
+    ] = None,
+    json: o.Json = False,
+    workers: o.Workers = 2,
+) -> None:
+    """Show what a data set looks like: shapes, voxel sizes, intensities, and class volumes of labeled cases.
+
+    Of cases that the split calls unlabeled no label is opened, of test cases nothing.
+    """
+    resolved = o.settings_from(
+        None,
+        None,
+        None,
+        labeled=labeled,
+        val=val,
+        split_seed=split_seed,
+        split_file=split_file,
+        fold=fold,
+        plan={"trust_image_geometry": trust_image_geometry or None},
+    )
+    o.require_folder(data)
+    from semivox.cli.show_data import print_json, show_information  # noqa: PLC0415
+    from semivox.verbs.inspect import info as run  # noqa: PLC0415
+    from semivox.verbs.progress import show_progress  # noqa: PLC0415
+
+    found = run(data, config=resolved, figure=figure, workers=workers, progress=show_progress)
+    if json:
+        print_json(found.as_dict())
+        return
+    show_information(found)
+    if figure is not None:
+        typer.echo(f"picture: {figure}")
+    o.next_command(f"semivox check {data}")
+
+
+def check(
+    data: o.DataArgument,
+    labeled: o.Labeled = None,
+    val: o.Val = None,
+    split_seed: o.SplitSeed = None,
+    split_file: o.SplitFile = None,
+    fold: o.Fold = None,
+    trust_image_geometry: o.TrustGeometry = False,
+    json: o.Json = False,
+    workers: o.Workers = 2,
+) -> None:
+    """Read every file once and report all problems, each with its file and what to do.
+
+    Exit code 0: no errors (there may be warnings); 1: errors; 2: the data set cannot be read at all.
+    """
+    resolved = o.settings_from(
+        None,
+        None,
+        None,
+        labeled=labeled,
+        val=val,
+        split_seed=split_seed,
+        split_file=split_file,
+        fold=fold,
+        plan={"trust_image_geometry": trust_image_geometry or None},
+    )
+    o.require_folder(data)
+    from semivox.cli.show_data import print_json, show_problems  # noqa: PLC0415
+    from semivox.verbs.inspect import check as run  # noqa: PLC0415
+    from semivox.verbs.progress import show_progress  # noqa: PLC0415
+
+    result = run(data, config=resolved, workers=workers, progress=show_progress)
+    if json:
+        print_json(result.as_dict())
+    else:
+        show_problems(result)
+        if not result.errors:
+            o.next_command(f"semivox prepare -d {data}")
+    raise typer.Exit(int(result.errors > 0))
