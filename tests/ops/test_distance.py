@@ -82,17 +82,54 @@ def test_signed_distance_against_the_definition(classes: int, seed: int) -> None
     single = np.zeros((1, 8, 7, 9))
     single[0, 2, 3, 4] = classes - 1
     label = np.concatenate([label, single]).astype(np.int64)
-    found, present = signed_distance(torch.from_numpy(label), classes)
+    found, present, known = signed_distance(torch.from_numpy(label), classes)
     assert found.shape == (6, classes - 1, 8, 7, 9) and found.dtype == torch.float32
     for b, c in np.ndindex(6, classes - 1):
         inside = label[b] == c + 1
         np.testing.assert_allclose(found[b, c].numpy(), naive_map(inside), atol=1e-6)
         assert present[b, c].item() == inside.any()
-    assert found[5, classes - 2, 2, 3, 4] == 0
+    assert found[5, classes - 2, 2, 3, 4] == 0 and known is None
+    everywhere = signed_distance(torch.from_numpy(label), classes, torch.ones(label.shape, dtype=torch.bool))
+    assert torch.equal(everywhere.map, found) and torch.equal(everywhere.present, present)
+    assert everywhere.known is not None and bool(everywhere.known.all())
+
+
+def test_distances_are_known_where_no_unknown_voxel_is_nearer() -> None:
+    """Random blobs, some voxels unknown: a known distance is the same whatever the unknown voxels are."""
+    random = np.random.default_rng(0)
+    smooth = ndimage.gaussian_filter(random.random((9, 8, 7)), 1.5)
+    label = (smooth > np.quantile(smooth, 0.6)).astype(np.int64)
+    counted = random.random(label.shape) < 0.97
+    hidden = np.stack([np.where(counted, label, value) for value in (0, 1, label)])
+    found = signed_distance(torch.from_numpy(hidden), 2, torch.from_numpy(np.stack([counted] * 3)))
+    assert found.known is not None
+    known = found.known[0, 0].numpy()
+    assert 0.2 < known.mean() < 0.95 and not known[~counted].any()
+    naive = []
+    for value in hidden:
+        d_in, d_out = (ndimage.distance_transform_edt(inside) for inside in (value == 1, value == 0))
+        d_in[d_in == 1] = 0
+        naive.append(d_out - d_in)
+    assert np.array_equal(naive[0][known], naive[1][known])
+    scaled = np.where(known, naive[0], 0)
+    scaled = np.where(scaled > 0, scaled / scaled.max(), scaled / -scaled.min())
+    for one in found.map:
+        np.testing.assert_allclose(one[0].numpy()[known], scaled[known], atol=1e-6)
+    unsure = (naive[0] != naive[1]) & counted  # what the test is about: some counted voxels are unsure
+    assert unsure.any() and not known[unsure].any()
+
+
+def test_distance_error_over_known_voxels() -> None:
+    a, b = torch.randn(2, 2, 2, 4, 3, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    counted = torch.tensor([[True, False], [True, True]])
+    known = torch.rand(a.shape, generator=torch.Generator().manual_seed(1)) < 0.5
+    squares = [(a[v] - b[v]).item() ** 2 for v in np.ndindex(a.shape) if counted[v[:2]] and known[v]]
+    assert distance_error(a, b, counted, known).item() == pytest.approx(sum(squares) / len(squares))
+    assert distance_error(a, b, counted, torch.zeros_like(known)).item() == 0
 
 
 def test_no_patches() -> None:
-    found, present = signed_distance(torch.zeros(0, 4, 4, 4, dtype=torch.int64), 3)
+    found, present, _ = signed_distance(torch.zeros(0, 4, 4, 4, dtype=torch.int64), 3)
     assert found.shape == (0, 2, 4, 4, 4) and present.shape == (0, 2)
 
 
@@ -126,7 +163,7 @@ def test_slope_of_the_level_set_mask() -> None:
 
 def test_perfect_maps_disagree_on_the_inner_boundary_alone() -> None:
     label = cube(3, 7)
-    distance, _ = signed_distance(label, 2)
+    distance = signed_distance(label, 2).map
     probs = torch.stack([1 - label, label], dim=1).double()
     found = level_set_consistency(probs, distance.double(), 1500.0).item()
     assert found == pytest.approx(0.25 * 26 / 343, abs=1e-9) and found == pytest.approx(0.018950, abs=1e-6)

@@ -32,7 +32,7 @@ class HiddenPatches:
     Attributes:
         cases: the case of each patch.
         image: (N, C, X, Y, Z) float32.
-        label: (N, X, Y, Z) int64 class indices.
+        label: (N, X, Y, Z) int64 class indices, `IGNORE` where there is none.
     """
 
     cases: tuple[str, ...]
@@ -99,6 +99,7 @@ def _label_on_grid(dataset: Dataset, plan: Plan, store: Store, name: str) -> NDA
     assert path is not None
     grid = Grid.from_dict(store.meta(name)["grid"])
     scan = Volume(np.broadcast_to(np.float32(0), grid.source_shape), grid.source_affine)  # only its geometry
-    trust = plan.trust_image_geometry
-    label = read_label(path, plan.class_values, scan, trust_image_geometry=trust)
+    label = read_label(
+        path, plan.class_values, scan, plan.ignore_value, trust_image_geometry=plan.trust_image_geometry
+    )
     return label_to_plan_grid(label.array, grid)

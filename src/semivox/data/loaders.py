@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from semivox.config import TrainConfig
 from semivox.data.augment import Augment, StrongView, lateral_classes, make_augment, make_strong_view
+from semivox.data.volume import IGNORE
 from semivox.errors import UserError
 
 if TYPE_CHECKING:
@@ -50,8 +51,9 @@ def build_loaders(
 
     A batch is {"image": (B, C, X, Y, Z) float32, "label": (B, X, Y, Z) int64, "case": names}; the unlabeled
     stream has no "label" and no access to the store's labels, but with `strong_view` an "image_strong": the
-    same patches in the same position, with the intensities of the preset "strong" on top. Each stream goes
-    through its cases in an order shuffled anew every time round.
+    same patches in the same position, with the intensities of the preset "strong" on top. With a plan that
+    has voxels to ignore the labeled stream has "counted" (B, X, Y, Z) bool, False at them; their "label" is
+    background. Each stream goes through its cases in an order shuffled anew every time round.
 
     The loaders already divide the work between ranks: a trainer must not replace their samplers.
 
@@ -91,6 +93,7 @@ def build_loaders(
             read_label=store.label if labeled else None,
             read_foreground=store.foreground_voxels if labeled else None,
             foreground_share=config.foreground_crops if labeled else 0.0,
+            partial=plan.ignore_value is not None,
             key=(config.seed % 2**64, stream),
             strong_view=make_strong_view() if strong_view and not labeled else None,
         )
@@ -120,6 +123,7 @@ class Patches:
         read_label: likewise, (X, Y, Z) class indices; None: patches without labels.
         read_foreground: gives foreground voxels (N, 3).
         foreground_share: share of patches centred on one of them.
+        partial: whether labels have voxels to ignore, `IGNORE`; then a labeled patch tells which ones count.
         key: numbers that all randomness starts from.
         strong_view: makes a second view of each patch, from random numbers of its own.
     """
@@ -134,12 +138,13 @@ class Patches:
         read_label: Read | None = None,
         read_foreground: Read | None = None,
         foreground_share: float = 0.0,
+        partial: bool = False,
         key: tuple[int, ...] = (0,),
         strong_view: StrongView | None = None,
     ) -> None:
         self.cases, self.patch, self.augment, self.key = tuple(cases), patch, augment, key
         self.read_image, self.read_label, self.read_foreground = read_image, read_label, read_foreground
-        self.foreground_share, self.strong_view = foreground_share, strong_view
+        self.foreground_share, self.partial, self.strong_view = foreground_share, partial, strong_view
 
     def case(self, position: int) -> str:
         """Name of the case at a position of the endless sequence of shuffled rounds."""
@@ -158,6 +163,9 @@ class Patches:
             label = cut(self.read_label(name), start, self.patch).astype(np.uint8, copy=False)
         image, label = self.augment(image, label, rng)
         sample: Sample = {"image": torch.from_numpy(image), "case": name}
+        if label is not None and self.partial:
+            counted = label != IGNORE
+            sample["counted"], label = torch.from_numpy(counted), label * counted
         if label is not None:
             sample["label"] = torch.from_numpy(label).long()
         if self.strong_view is not None:

@@ -194,10 +194,11 @@ def streams(batch: Mapping[str, Any]) -> tuple[Batch, Batch]:
         name: channels_last(batch[name]["image"]) if name in batch else some.new_zeros((0, *some.shape[1:]))
         for name in ("labeled", "unlabeled")
     }
-    label = batch["labeled"]["label"] if "labeled" in batch else None
+    label, counted = (batch.get("labeled", {}).get(key) for key in ("label", "counted"))
     if label is None:
         label = some.new_zeros((0, *some.shape[2:]), dtype=torch.int64)
     strong = batch["unlabeled"].get("image_strong") if "unlabeled" in batch else images["unlabeled"]
     if strong is not None:
         strong = strong.contiguous(memory_format=torch.channels_last_3d)
-    return Batch(images["labeled"], label), Batch(images["unlabeled"], None, strong)
+    labeled = Batch(images["labeled"], label, counted=counted)
+    return labeled, Batch(images["unlabeled"], None, strong)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -61,6 +61,7 @@ class ACMT(TeacherMethod):
         noise_std: float = Field(0.1, ge=0, description="noise on the teacher's input, standard deviation")
         noise_limit: float = Field(0.2, ge=0, description="largest magnitude of this noise")
 
+    partial_labels: ClassVar[bool] = True
     config: Config
 
     def losses(self, labeled: Batch, unlabeled: Batch, step: Step) -> dict[str, Tensor]:
@@ -73,7 +74,9 @@ class ACMT(TeacherMethod):
         with full_precision(images):
             student = Prediction.of(logits)
             own, student = student[:count], student[count:]
-            sup = 0.5 * cross_entropy_dice(own.log_probs, own.probs, labeled.target, background=True)
+            sup = 0.5 * cross_entropy_dice(
+                own.log_probs, own.probs, labeled.target, labeled.counted, background=True
+            )
         if not len(unlabeled.image):
             return {"sup": sup, "consistency": torch.zeros_like(sup)}
         return {"sup": sup, "consistency": weight * self._consistency(student, unlabeled.image, step)}

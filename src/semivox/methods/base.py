@@ -25,6 +25,7 @@ class Batch(NamedTuple):
     image: Tensor  # (B, C, X, Y, Z) float
     label: Tensor | None  # (B, X, Y, Z) int64 class indices; None: unlabeled
     strong: Tensor | None = None  # as image, the same patches changed more; for methods with `strong_view`
+    counted: Tensor | None = None  # (B, X, Y, Z) bool, where the label is one; None: everywhere
 
     @property
     def target(self) -> Tensor:
@@ -88,6 +89,7 @@ class Method(nn.Module):
 
     batch: ClassVar[tuple[int, int]] = (2, 2)  # labeled, unlabeled patches a step
     strong_view: ClassVar[bool] = False  # whether `Batch.strong` of unlabeled patches is wanted
+    partial_labels: ClassVar[bool] = False  # whether no loss uses a label where `Batch.counted` is False
     config: Config
 
     def __init__(self, config: Config) -> None:
@@ -153,10 +155,13 @@ def with_mixtures(labeled: Batch, cuboid: float, step: Step) -> Batch:
         cuboid: side of the cuboid / side of the patch.
         step: its generator places the cuboid.
     """
-    image, label = labeled.image, labeled.target
-    mask = cuboid_mask(image.shape[2:], cuboid, step.generator)
-    mixed, mixed_label = (paste(values, values.roll(1, dims=0), mask) for values in (image, label))
-    return Batch(torch.cat([image, mixed]), torch.cat([label, mixed_label]))
+    mask = cuboid_mask(labeled.image.shape[2:], cuboid, step.generator)
+
+    def extended(values: Tensor) -> Tensor:
+        return torch.cat([values, paste(values, values.roll(1, dims=0), mask)])
+
+    counted = None if labeled.counted is None else extended(labeled.counted)
+    return Batch(extended(labeled.image), extended(labeled.target), counted=counted)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from semivox.ops.components import Neighbours, largest_components
 from semivox.ops.ema import copy_state, update_ema
 from semivox.ops.mixing import cuboid_mask, halves, paste, region_loss
 from semivox.ops.prediction import Prediction, most_probable
+from semivox.ops.reduction import both
 
 
 class BCP(TeacherMethod):
@@ -53,6 +54,7 @@ class BCP(TeacherMethod):
             description="of the teacher: train: dropout, batch statistics; eval: the student's running ones",
         )
 
+    partial_labels: ClassVar[bool] = True
     config: Config
 
     def losses(self, labeled: Batch, unlabeled: Batch, step: Step) -> dict[str, Tensor]:
@@ -66,14 +68,16 @@ class BCP(TeacherMethod):
         y_a, y_b = halves(labeled.target, count)
         if self._pretrains(step) or not len(unlabeled.image):
             mixture = self._student(paste(l_a, l_b, mask))
+            counted = None if labeled.counted is None else paste(*halves(labeled.counted, count), mask)
             with full_precision(mask):
-                return {"sup": region_loss(mixture, paste(y_a, y_b, mask)), "mix": nothing}
+                return {"sup": region_loss(mixture, paste(y_a, y_b, mask), counted), "mix": nothing}
 
         u_a, u_b = halves(unlabeled.image, count)
         pseudo_a, pseudo_b = self._pseudo_label(u_a), self._pseudo_label(u_b)
         mix_1, mix_2 = self._student(paste(l_a, u_a, mask)), self._student(paste(u_b, l_b, mask))
+        c_a, c_b = (None, None) if labeled.counted is None else halves(labeled.counted, count)
         with full_precision(mask):
-            sup = region_loss(mix_1, y_a, mask) + region_loss(mix_2, y_b, ~mask)
+            sup = region_loss(mix_1, y_a, both(mask, c_a)) + region_loss(mix_2, y_b, both(~mask, c_b))
             mix = region_loss(mix_1, pseudo_a, ~mask) + region_loss(mix_2, pseudo_b, mask)
         step.note("pseudo_foreground", (torch.cat([pseudo_a, pseudo_b]) > 0).float().mean())
         return {"sup": sup, "mix": self.config.alpha * mix}

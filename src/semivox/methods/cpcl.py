@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -58,6 +58,7 @@ class CPCL(TeacherMethod):
         noise_std: float = Field(0.1, ge=0, description="stability: noise on the teacher's input")
         noise_limit: float = Field(0.2, ge=0, description="stability: largest magnitude of this noise")
 
+    partial_labels: ClassVar[bool] = True
     config: Config
 
     def losses(self, labeled: Batch, unlabeled: Batch, step: Step) -> dict[str, Tensor]:
@@ -70,13 +71,15 @@ class CPCL(TeacherMethod):
         logits = self.net.head(maps[0])
         with full_precision(images):
             own = Prediction.of(logits[:count])
-            sup = 0.5 * cross_entropy_dice(own.log_probs, own.probs, labeled.target, background=True)
+            sup = 0.5 * cross_entropy_dice(
+                own.log_probs, own.probs, labeled.target, labeled.counted, background=True
+            )
         terms = {"sup": sup}
         if cfg.stability if cfg.stability is not None else cfg.variant == "released":
             terms["stability"] = weight * self._stability(logits, images, step)
         l2u = u2l = torch.zeros_like(sup)
         if count and len(unlabeled.image):
-            l2u, u2l = self._cycle(own, maps[LEVEL][:count], labeled.target, unlabeled.image)
+            l2u, u2l = self._cycle(own, maps[LEVEL][:count], labeled, unlabeled.image)
         return terms | {"l2u": weight * l2u, "u2l": weight * cfg.backward_factor * u2l}
 
     def _stability(self, logits: Tensor, images: Tensor, step: Step) -> Tensor:
@@ -89,7 +92,7 @@ class CPCL(TeacherMethod):
             return mean(mean_squared_error(widen(logits), widen(target)))
 
     def _cycle(
-        self, own: Prediction, features: Tensor, label: Tensor, image: Tensor
+        self, own: Prediction, features: Tensor, labeled: Batch, image: Tensor
     ) -> tuple[Tensor, Tensor]:
         """L_L2U and L_U2L, from the student's labeled side and the teacher's view of `image`."""
         cfg = self.config
@@ -97,7 +100,8 @@ class CPCL(TeacherMethod):
             maps = self.teacher.pyramid(image)
             logits = self.teacher.head(maps[0])
         with full_precision(image):
-            teacher, label = Prediction.of(logits), label.flatten(1)
+            teacher, label = Prediction.of(logits), labeled.target.flatten(1)
+            counted = None if labeled.counted is None else labeled.counted.flatten(1)
             probs, probs_u = own.probs.flatten(2), teacher.probs.flatten(2)
             if cfg.variant == "released":
                 probs, features = probs.detach(), features.detach()
@@ -105,6 +109,8 @@ class CPCL(TeacherMethod):
                 enlarge(widen(values), 2**LEVEL).flatten(2) for values in (features, maps[LEVEL])
             )
             members, members_u = (onehot(x, own.num_classes) for x in (label, teacher.label.flatten(1)))
+            if counted is not None:
+                members = members & counted.unsqueeze(1)
             prototypes = partners(weighted_prototypes(features, members * probs), len(image))
             prototypes_u = partners(weighted_prototypes(features_u, members_u * probs_u), len(label))
 
@@ -112,4 +118,4 @@ class CPCL(TeacherMethod):
             backward = torch.log_softmax(cfg.scale * cosines(features, prototypes_u), dim=1)
             if cfg.variant == "released":
                 backward = torch.log_softmax(backward.exp(), dim=1)
-            return mean(mean_squared_error(forward, probs_u)), cross_entropy(backward, label)
+            return mean(mean_squared_error(forward, probs_u)), cross_entropy(backward, label, counted)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -33,6 +35,7 @@ class DTC(SignedDistanceMethod):
         )
         steepness: float = Field(1500.0, gt=0, description="k: steepness of the sigmoid of the distance map")
 
+    partial_labels: ClassVar[bool] = True
     config: Config
 
     def losses(self, labeled: Batch, unlabeled: Batch, step: Step) -> dict[str, Tensor]:
@@ -43,6 +46,6 @@ class DTC(SignedDistanceMethod):
         images = torch.cat([labeled.image, unlabeled.image])
         prediction, distance = self.outputs(images)
         with full_precision(images):
-            terms = self.supervised(prediction[:count], distance[:count], labeled.target)
+            terms = self.supervised(prediction[:count], distance[:count], labeled)
             terms["consistency"] = weight * level_set_consistency(prediction.probs, distance, cfg.steepness)
         return terms

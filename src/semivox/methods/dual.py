@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -29,7 +29,7 @@ from semivox.ops.mixing import cuboid_mask, exchange_masks
 from semivox.ops.prediction import Prediction, widen
 from semivox.ops.prototypes import prototype_terms
 from semivox.ops.pseudo import Teaching, confident_foreground, foreground_label, joint_label
-from semivox.ops.reduction import masked_mean, mean
+from semivox.ops.reduction import both, masked_mean, mean
 from semivox.ops.schedule import sigmoid_rampup
 from semivox.ops.supervised import cross_entropy_dice, dice_loss, nll
 
@@ -97,6 +97,7 @@ class Dual(PairMethod):
         )
         mix_cuboid: float = Field(2 / 3, gt=0, lt=1, description="side of that cuboid / side of the patch")
 
+    partial_labels: ClassVar[bool] = True
     config: Config
 
     def losses(self, labeled: Batch, unlabeled: Batch, step: Step) -> dict[str, Tensor]:
@@ -116,9 +117,11 @@ class Dual(PairMethod):
             a, b = Prediction.of(logits_a), Prediction.of(logits_b)
             terms: dict[str, Tensor] = {}
             for name, own in (("a", a[:count]), ("b", b[:count])):  # Eq. 2
-                terms[f"sup_{name}"] = cross_entropy_dice(own.log_probs, own.probs, labeled.target)
+                terms[f"sup_{name}"] = cross_entropy_dice(
+                    own.log_probs, own.probs, labeled.target, labeled.counted
+                )
             if cfg.cr:  # Eq. 2, 4-6
-                terms["cr"] = cfg.beta * self._cr(a[:count], b[:count], labeled.target, step)
+                terms["cr"] = cfg.beta * self._cr(a[:count], b[:count], labeled, step)
             if cfg.ue:  # Eq. 13-15, on the whole batch
                 terms["ue"] = weight * self._ue(a, b, count, taught)
 
@@ -166,12 +169,13 @@ class Dual(PairMethod):
         known = exchange_masks(count, mask)
         mixed = torch.where(known.unsqueeze(1), labeled.image[partner], unlabeled.image)
         truth = labeled.target[partner]
+        counted = None if labeled.counted is None else labeled.counted[partner]
         taught = []
         for net in (self.net_a, self.net_b):
             with torch.no_grad(), without_dropout(net):
                 logits = net(unlabeled.image)
             with full_precision(mixed):
-                taught.append(Teaching.of(Prediction.of(logits), self.config.alpha, truth, known))
+                taught.append(Teaching.of(Prediction.of(logits), self.config.alpha, truth, known, counted))
         return torch.cat([labeled.image, mixed]), (taught[0], taught[1])
 
     def pseudo_labels(self, image: Tensor) -> dict[str, PseudoLabel]:
@@ -198,11 +202,12 @@ class Dual(PairMethod):
             "reliable": PseudoLabel(a.label, valid=(a.label == b.label) & from_a.low & from_b.low),
         }
 
-    def _cr(self, a: Prediction, b: Prediction, label: Tensor, step: Step) -> Tensor:
+    def _cr(self, a: Prediction, b: Prediction, labeled: Batch, step: Step) -> Tensor:
         """Eq. 4-6: mean distance over M, the voxels where A and B confidently disagree."""
         cfg = self.config
         sure_a, sure_b = confident_foreground(a, cfg.tau), confident_foreground(b, cfg.tau)
         mask = sure_a != sure_b if cfg.cr_mask == "xor" else (sure_a > 0) | (sure_b > 0)
+        mask, label = both(mask, labeled.counted), labeled.target
         match cfg.cr_target, cfg.cr_distance:
             case "mutual", "mse":
                 distance = squared_error(a.probs, b.probs)
@@ -219,16 +224,17 @@ class Dual(PairMethod):
         self, a: Prediction, b: Prediction, count: int, taught: tuple[Teaching, Teaching] | None
     ) -> Tensor:
         """Eq. 13-15: each learns the other's distribution, less where they differ."""
-        teacher_a, teacher_b = a, b
+        teacher_a, teacher_b, mask = a, b, None
         if taught is not None:
             teacher_a, teacher_b = (
                 a[:count].joined(taught[0].prediction),
                 b[:count].joined(taught[1].prediction),
             )
-        temperature = self.config.temperature
-        return rectified_cross_entropy(a, teacher_b, temperature) + rectified_cross_entropy(
-            b, teacher_a, temperature
-        )
+            if taught[0].taught is not None:
+                mask = torch.cat([torch.ones_like(a.label[:count], dtype=torch.bool), taught[0].taught])
+        pairs, temperature = ((a, teacher_b), (b, teacher_a)), self.config.temperature
+        loss_a, loss_b = (rectified_cross_entropy(*pair, temperature, mask) for pair in pairs)
+        return loss_a + loss_b
 
     def _cps(
         self, a: Prediction, b: Prediction, from_a: Teaching, from_b: Teaching, reliable: Tensor
@@ -237,9 +243,8 @@ class Dual(PairMethod):
         cfg = self.config
         label_a = foreground_label(from_a.prediction.probs, cfg.tau_p)
         label_b = foreground_label(from_b.prediction.probs, cfg.tau_p)
-        return self._pseudo_loss(a, label_b, reliable if cfg.exclude_uncertain else None) + self._pseudo_loss(
-            b, label_a, reliable if cfg.exclude_uncertain else None
-        )
+        valid = reliable if cfg.exclude_uncertain else from_a.taught
+        return self._pseudo_loss(a, label_b, valid) + self._pseudo_loss(b, label_a, valid)
 
     def _efs(self, a: Prediction, b: Prediction, from_a: Teaching, from_b: Teaching, step: Step) -> Tensor:
         """Eq. 9-12: both learn one label wherever either is certain."""
@@ -259,8 +264,7 @@ class Dual(PairMethod):
 
     def _pseudo_loss(self, student: Prediction, label: Tensor, valid: Tensor | None) -> Tensor:
         """Cross-entropy (and Dice, if asked for) against a pseudo-label, on the valid voxels."""
-        losses = nll(student.log_probs, label)
-        loss = mean(losses) if valid is None else masked_mean(losses, valid)
+        loss = masked_mean(nll(student.log_probs, label), valid)
         if self.config.pseudo_dice and len(label):
             loss = loss + dice_loss(student.probs, label, mask=valid)
         return loss
@@ -274,6 +278,7 @@ class Dual(PairMethod):
                 own.prediction.label.flatten(1),
                 reliable.flatten(1),
                 num_classes=own.prediction.num_classes,
+                counted=None if own.taught is None else own.taught.flatten(1),
                 fraction=self.config.pull_fraction,
                 generator=step.generator,
             )

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from semivox.methods.base import Method, PseudoLabel, SingleMethod, full_precision
+from semivox.methods.base import Batch, Method, PseudoLabel, SingleMethod, full_precision
 from semivox.nets import NetFactory
 from semivox.nets.blocks import UpKind
 from semivox.nets.multi_decoder import MultiDecoder
@@ -43,10 +43,11 @@ class MultiDecoderMethod(Method):
         """How each decoder up-samples, the first one's first."""
         return ("transposed", *self.others)
 
-    def supervised(self, predictions: list[Prediction], label: Tensor) -> dict[str, Tensor]:
+    def supervised(self, predictions: list[Prediction], labeled: Batch) -> dict[str, Tensor]:
         """Foreground Dice loss, with plain denominator, of each decoder's predictions of labeled patches."""
         return {
-            f"sup_{kind}": self.config.sup_weight * dice_loss(own.probs, label, squared=False, smooth=1e-8)
+            f"sup_{kind}": self.config.sup_weight
+            * dice_loss(own.probs, labeled.target, mask=labeled.counted, squared=False, smooth=1e-8)
             for kind, own in zip(self.kinds, predictions, strict=True)
         }
 
@@ -102,13 +103,14 @@ class SignedDistanceMethod(SingleMethod):
             with_background = functional.pad(logits, (0, 0, 0, 0, 0, 0, 1, 0))
             return Prediction.of(with_background), torch.tanh(distance)
 
-    def supervised(self, prediction: Prediction, distance: Tensor, label: Tensor) -> dict[str, Tensor]:
+    def supervised(self, prediction: Prediction, distance: Tensor, labeled: Batch) -> dict[str, Tensor]:
         """Foreground Dice loss, and squared error of the distance maps, on labeled patches."""
-        truth, present = signed_distance(label, prediction.num_classes)
-        counted = present if self.config.absent == "skip" else torch.ones_like(present)
+        truth = signed_distance(labeled.target, prediction.num_classes, labeled.counted)
+        counted = truth.present if self.config.absent == "skip" else torch.ones_like(truth.present)
+        error = distance_error(distance, truth.map, counted, truth.known)
         return {
-            "sup_dice": dice_loss(prediction.probs, label),
-            "sup_sdf": self.config.sdf_weight * distance_error(distance, truth, counted),
+            "sup_dice": dice_loss(prediction.probs, labeled.target, mask=labeled.counted),
+            "sup_sdf": self.config.sdf_weight * error,
         }
 
     def predict(self, image: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -13,7 +13,7 @@ from semivox.ops.consistency import squared_error_to_label
 from semivox.ops.prediction import Prediction, widen
 from semivox.ops.prototypes import prototype_terms
 from semivox.ops.pseudo import confident_foreground, joint_label
-from semivox.ops.reduction import masked_mean, mean
+from semivox.ops.reduction import both, masked_mean, mean
 from semivox.ops.schedule import sigmoid_rampup
 from semivox.ops.supervised import cross_entropy, dice_loss, nll
 from semivox.ops.uncertainty import percentile
@@ -59,6 +59,7 @@ class LUSEG(PairMethod):
         pseudo_weight: float = Field(1.0, ge=0, description="L_u: weight at the end of its ramp over the run")
         lambda_max: float = Field(0.1, ge=0, description="L_con: weight at the end of its ramp over the run")
 
+    partial_labels: ClassVar[bool] = True
     config: Config
 
     def losses(self, labeled: Batch, unlabeled: Batch, step: Step) -> dict[str, Tensor]:
@@ -71,14 +72,15 @@ class LUSEG(PairMethod):
         logits_a, logits_b = self.net_a.head(features_a), self.net_b.head(features_b)
         with full_precision(images):
             both_a, both_b = Prediction.of(logits_a), Prediction.of(logits_b)
-            a, b, label = both_a[:count], both_b[:count], labeled.target
-            dice_a, dice_b = dice_loss(a.probs, label), dice_loss(b.probs, label)
+            a, b, label, counted = both_a[:count], both_b[:count], labeled.target, labeled.counted
+            dice_a, dice_b = (dice_loss(own.probs, label, mask=counted) for own in (a, b))
             error = squared_error_to_label(a.probs, label) + squared_error_to_label(b.probs, label)
             differ = confident_foreground(a, cfg.tau) != confident_foreground(b, cfg.tau)
+            differ = both(differ, counted)
             step.note("cdr_share", mean(differ))
             terms = {
-                "sup_a": cross_entropy(a.log_probs, label) + dice_a,
-                "sup_b": cross_entropy(b.log_probs, label) + dice_b,
+                "sup_a": cross_entropy(a.log_probs, label, counted) + dice_a,
+                "sup_b": cross_entropy(b.log_probs, label, counted) + dice_b,
                 "cdr": cfg.disagreement_weight * masked_mean(error, differ),
             }
 

@@ -36,6 +36,7 @@ class MCNet(MultiDecoderMethod):
         detach_targets: bool = Field(False, description="no gradient through the sharpened probabilities")
 
     others: ClassVar[tuple[UpKind, ...]] = ("trilinear",)
+    partial_labels: ClassVar[bool] = True
     config: Config
 
     def losses(self, labeled: Batch, unlabeled: Batch, step: Step) -> dict[str, Tensor]:
@@ -47,7 +48,7 @@ class MCNet(MultiDecoderMethod):
         outputs = self.net(images)
         with full_precision(images):
             predictions = [Prediction.of(output.logits) for output in outputs]
-            terms = self.supervised([own[:count] for own in predictions], labeled.target)
+            terms = self.supervised([own[:count] for own in predictions], labeled)
             terms["consistency"] = weight * mutual_consistency(
                 predictions, cfg.temperature, detach_targets=cfg.detach_targets
             )

@@ -36,6 +36,7 @@ class MLRPL(MultiDecoderMethod):
         mutual_on_labeled: bool = Field(True, description="pseudo-labels also teach on labeled patches")
 
     others: ClassVar[tuple[UpKind, ...]] = ("nearest",)
+    partial_labels: ClassVar[bool] = True
     config: Config
 
     def losses(self, labeled: Batch, unlabeled: Batch, step: Step) -> dict[str, Tensor]:
@@ -47,7 +48,7 @@ class MLRPL(MultiDecoderMethod):
         outputs = self.net(images)
         with full_precision(images):
             predictions = [Prediction.of(output.logits) for output in outputs]
-            terms = self.supervised([own[:count] for own in predictions], labeled.target)
+            terms = self.supervised([own[:count] for own in predictions], labeled)
             taught = slice(0 if cfg.mutual_on_labeled else count, None)
             one, two = (own[taught] for own in predictions)
             features_one, features_two = (widen(output.features[taught]) for output in outputs)

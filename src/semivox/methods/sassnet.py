@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -46,6 +46,7 @@ class SASSNet(SignedDistanceMethod):
         critic_lr: float = Field(1e-4, gt=0, description="learning rate of the discriminator (Adam)")
         critic_betas: tuple[float, float] = Field((0.9, 0.99), description="Adam's decay of the two averages")
 
+    partial_labels: ClassVar[bool] = True
     config: Config
 
     def build(self, net: NetFactory) -> None:
@@ -65,7 +66,7 @@ class SASSNet(SignedDistanceMethod):
         with fixed(self.discriminator):
             verdict = self.discriminator(distance[count:], unlabeled.image)
         with full_precision(images):
-            terms = self.supervised(prediction[:count], distance[:count], labeled.target)
+            terms = self.supervised(prediction[:count], distance[:count], labeled)
             wanted = torch.full((len(verdict),), LABELED, device=verdict.device)
             terms["adversarial"] = weight * _cross_entropy(verdict, wanted)
         return terms

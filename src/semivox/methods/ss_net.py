@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -58,6 +58,7 @@ class SSNet(SingleMethod):
         power_steps: int = Field(1, ge=0, description="adversarial: refinements of the random direction")
         ramp_fraction: float = Field(0.4, gt=0, le=1, description="share of the run that the ramp w takes")
 
+    partial_labels: ClassVar[bool] = True
     config: Config
 
     def build(self, net: NetFactory) -> None:
@@ -85,12 +86,13 @@ class SSNet(SingleMethod):
         with full_precision(images):
             prediction = Prediction.of(logits)
             own, other, label = prediction[:count], prediction[count:], labeled.target
-            entropy = cross_entropy(own.log_probs, label)
+            entropy = cross_entropy(own.log_probs, label, labeled.counted)
             step.note("cross_entropy", entropy)
-            sup = dice_loss(own.probs, label, squared=False, smooth=1e-8) + cfg.ce_weight * entropy
+            sup = dice_loss(own.probs, label, mask=labeled.counted, squared=False, smooth=1e-8)
+            sup = sup + cfg.ce_weight * entropy
             contrast = sup.new_zeros(())
             if count:
-                drawn = self._draw(label, step)
+                drawn = self._draw(label, step, labeled.counted)
                 rows = take_rows(widen(features[:count]), drawn)
                 self._remember(rows, drawn, own.label)
                 contrast = contrast + self._contrast(rows, drawn.chosen)
@@ -103,8 +105,9 @@ class SSNet(SingleMethod):
         terms["vat"] = cfg.vat_weight * weight * self._vat(images, step)
         return terms
 
-    def _draw(self, label: Tensor, step: Step) -> Rows:
-        return draw_rows(label, self.net.num_classes, self.config.rows * len(label), step.generator)
+    def _draw(self, label: Tensor, step: Step, counted: Tensor | None = None) -> Rows:
+        rows = self.config.rows * len(label)
+        return draw_rows(label, self.net.num_classes, rows, step.generator, counted)
 
     @torch.no_grad()
     def _remember(self, rows: Tensor, drawn: Rows, predicted: Tensor) -> None:

@@ -37,7 +37,7 @@ def supervised_loss(net: Segmenter, labeled: Batch) -> Tensor:
     logits = net(labeled.image)
     with full_precision(labeled.image):
         prediction = Prediction.of(logits)
-        return cross_entropy_dice(prediction.log_probs, prediction.probs, labeled.target)
+        return cross_entropy_dice(prediction.log_probs, prediction.probs, labeled.target, labeled.counted)
 
 
 class Supervised(SingleMethod):
@@ -50,6 +50,7 @@ class Supervised(SingleMethod):
         pass
 
     batch: ClassVar[tuple[int, int]] = (4, 0)
+    partial_labels: ClassVar[bool] = True
     config: Config
 
     def losses(self, labeled: Batch, unlabeled: Batch, step: Step) -> dict[str, Tensor]:
@@ -75,6 +76,7 @@ class SupervisedPair(PairMethod):
         pass
 
     batch: ClassVar[tuple[int, int]] = (2, 0)
+    partial_labels: ClassVar[bool] = True
     config: Config
 
     def losses(self, labeled: Batch, unlabeled: Batch, step: Step) -> dict[str, Tensor]:

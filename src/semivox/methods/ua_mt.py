@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -48,6 +48,7 @@ class UAMT(TeacherMethod):
         distance: Literal["mse", "kl"] = Field("mse", description="squared error, or KL(teacher || student)")
         consistency_on_labeled: bool = Field(False, description="consistency on labeled patches as well")
 
+    partial_labels: ClassVar[bool] = True
     config: Config
 
     def losses(self, labeled: Batch, unlabeled: Batch, step: Step) -> dict[str, Tensor]:
@@ -60,7 +61,7 @@ class UAMT(TeacherMethod):
         with full_precision(images):
             student = Prediction.of(logits)
             own = student[:count]
-            sup = 0.5 * cross_entropy_dice(own.log_probs, own.probs, labeled.target)
+            sup = 0.5 * cross_entropy_dice(own.log_probs, own.probs, labeled.target, labeled.counted)
         if not cfg.consistency_on_labeled:
             student, images = student[count:], unlabeled.image
         consistency = self._consistency(student, images, step) if len(images) else torch.zeros_like(sup)

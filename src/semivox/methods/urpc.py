@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -47,6 +47,7 @@ class URPC(SingleMethod):
             "from_average", description="D = KL(average || scale), as released, or KL(scale || average)"
         )
 
+    partial_labels: ClassVar[bool] = True
     config: Config
 
     def build(self, net: NetFactory) -> None:
@@ -68,7 +69,9 @@ class URPC(SingleMethod):
             scales = [torch.log_softmax(widen(values), dim=1) for values in logits]
             own, others = [s[:count] for s in scales], [s[count:] for s in scales]
             average = mean_log_probs(others)
-            sup = [cross_entropy_dice(s, s.exp(), labeled.target, background=True) for s in own]
+            sup = [
+                cross_entropy_dice(s, s.exp(), labeled.target, labeled.counted, background=True) for s in own
+            ]
             pyramid = [rectified_consistency(s, average, self.config.kl) for s in others]
             return {
                 "sup": 0.5 * torch.stack(sup).mean(),

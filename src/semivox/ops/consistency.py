@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from semivox.ops.prediction import Prediction
-from semivox.ops.reduction import mean
+from semivox.ops.reduction import masked_mean, mean
 from semivox.ops.supervised import nll, onehot
 
 
@@ -38,7 +38,9 @@ def symmetric_kl(log_p: Tensor, log_q: Tensor) -> Tensor:
     return 0.5 * ((log_p.exp() - log_q.exp()) * (log_p - log_q)).sum(dim=1)
 
 
-def rectified_cross_entropy(student: Prediction, teacher: Prediction, temperature: float) -> Tensor:
+def rectified_cross_entropy(
+    student: Prediction, teacher: Prediction, temperature: float, mask: Tensor | None = None
+) -> Tensor:
     """Teach the student the teacher's label, less where the two differ, and shrink that difference.
 
     With q = softmax(log p_teacher / T) and D = KL(q || p_student) per voxel:
@@ -49,12 +51,14 @@ def rectified_cross_entropy(student: Prediction, teacher: Prediction, temperatur
         student: the network that learns.
         teacher: the other one.
         temperature: T; below 1 sharpens the teacher.
+        mask: boolean (B, X, Y, Z), the voxels that are taught; None: all.
 
     Source: the rectifying weight of Zheng and Yang, IJCV 2021.
     """
     log_q = torch.log_softmax(teacher.log_probs.detach() / temperature, dim=1)
     divergence = kl_divergence(log_q, student.log_probs)
-    return mean(torch.exp(-divergence) * nll(student.log_probs, teacher.label)) + mean(divergence)
+    taught = torch.exp(-divergence) * nll(student.log_probs, teacher.label)
+    return masked_mean(taught, mask) + masked_mean(divergence, mask)
 
 
 def sharpen(log_probs: Tensor, temperature: float) -> Tensor:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
-from semivox.ops.reduction import mean
+from semivox.ops.reduction import masked_mean, mean
 from semivox.ops.supervised import onehot
 
 _FAR = 2.0**22  # above any squared distance in a patch, and exact in float32 with one added
@@ -36,8 +38,16 @@ def squared_distance(mask: Tensor) -> Tensor:
     return squares
 
 
+class SignedDistance(NamedTuple):
+    """What `signed_distance` returns."""
+
+    map: Tensor  # (B, K - 1, X, Y, Z) float32, -1..1
+    present: Tensor  # (B, K - 1) boolean, whether the patch has the class
+    known: Tensor | None  # (B, K - 1, X, Y, Z) boolean, where the map is sure; None: everywhere
+
+
 @torch.no_grad()
-def signed_distance(label: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
+def signed_distance(label: Tensor, num_classes: int, counted: Tensor | None = None) -> SignedDistance:
     """Normalised signed distance map of each foreground class in each patch.
 
     With d_in the distance of a voxel of the class to the nearest other voxel, and d_out that of another voxel
@@ -45,33 +55,47 @@ def signed_distance(label: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
     boundary, the voxels of the class with another voxel among their six neighbours. Where the class fills
     the patch the map is -1, where it is absent 0.
 
+    With voxels whose class is not known, distances are those to the nearest voxel that is. Such a distance is
+    sure where no unknown voxel is nearer; only these voxels, which exclude the unknown ones, scale the map.
+
     Args:
         label: class indices (B, X, Y, Z).
         num_classes: K, background included.
-
-    Returns:
-        The maps (B, K - 1, X, Y, Z) float32, -1..1, and whether the class is present (B, K - 1) boolean.
+        counted: boolean (B, X, Y, Z), the voxels whose class is known; None: all.
 
     Source: Li et al., "Shape-aware semi-supervised 3D semantic segmentation", MICCAI 2020.
     """
     inside = onehot(label, num_classes)[:, 1:]
     if not inside.numel():
-        return torch.zeros_like(inside, dtype=torch.float32), inside.new_zeros(inside.shape[:2])
-    d_in, d_out = squared_distance(inside).sqrt(), squared_distance(~inside).sqrt()
+        return SignedDistance(inside.float(), inside.new_zeros(inside.shape[:2]), None)
+    maybe, known = inside, None  # in the class for all that is known
+    if counted is not None:
+        sure = counted.unsqueeze(1)
+        inside, maybe = inside & sure, inside | ~sure
+    d_in, d_out = squared_distance(maybe), squared_distance(~inside)
+    if counted is not None:
+        known = sure & (d_in + d_out <= squared_distance(sure))  # one of the two is 0 at a known voxel
+        d_in, d_out = d_in * known, d_out * known
+    d_in, d_out = d_in.sqrt(), d_out.sqrt()
     outer = d_out / d_out.amax(dim=(2, 3, 4), keepdim=True).clamp_min(1.0)
     inner = torch.where(d_in == 1.0, 0.0, d_in / d_in.amax(dim=(2, 3, 4), keepdim=True).clamp_min(1.0))
     present = inside.flatten(2).any(dim=2)
-    return (outer - inner) * present[..., None, None, None], present
+    return SignedDistance((outer - inner) * present[..., None, None, None], present, known)
 
 
-def distance_error(predicted: Tensor, distance: Tensor, counted: Tensor) -> Tensor:
+def distance_error(
+    predicted: Tensor, distance: Tensor, counted: Tensor, known: Tensor | None = None
+) -> Tensor:
     """Mean squared error of distance maps, over the voxels of the maps that count; 0 if none does.
 
     Args:
         predicted: (B, F, X, Y, Z).
         distance: (B, F, X, Y, Z).
         counted: (B, F) boolean.
+        known: (B, F, X, Y, Z) boolean, the voxels that count; None: all.
     """
+    if known is not None:
+        return masked_mean((predicted - distance).square(), known & counted[..., None, None, None])
     each = (predicted - distance).square().flatten(2)
     return (each.sum(dim=2) * counted).sum() / (counted.sum() * each.shape[2]).clamp_min(1)
 

@@ -19,7 +19,9 @@ class Rows(NamedTuple):
 
 
 @torch.no_grad()
-def draw_rows(label: Tensor, num_classes: int, rows: int, generator: torch.Generator) -> Rows:
+def draw_rows(
+    label: Tensor, num_classes: int, rows: int, generator: torch.Generator, counted: Tensor | None = None
+) -> Rows:
     """Draw up to `rows` voxels of each class at random, without repetition among the chosen ones.
 
     A class with fewer voxels has them all, repeated to fill its row: batch normalisation over the rows then
@@ -30,9 +32,12 @@ def draw_rows(label: Tensor, num_classes: int, rows: int, generator: torch.Gener
         num_classes: K.
         rows: R is this, but at most N.
         generator: on the label's device.
+        counted: boolean, of the label's shape, the voxels that have a class; None: all.
     """
     flat = label.flatten()
     members = onehot(flat.unsqueeze(0), num_classes).squeeze(0)
+    if counted is not None:
+        members = members & counted.flatten()
     lots = torch.rand(flat.shape, generator=generator, device=flat.device)
     voxel = (lots + ~members).topk(min(rows, flat.numel()), dim=1, largest=False).indices  # own class first
     place = torch.arange(voxel.shape[1], device=flat.device)

@@ -78,8 +78,8 @@ def region_loss(prediction: Prediction, label: Tensor, mask: Tensor | None = Non
     Args:
         prediction: of B samples.
         label: class indices (B, X, Y, Z).
-        mask: (X, Y, Z) boolean; None: all voxels.
+        mask: (X, Y, Z) or (B, X, Y, Z) boolean; None: all voxels.
     """
     losses = nll(prediction.log_probs, label)
-    entropy = mean(losses) if mask is None else masked_mean(losses, mask.expand_as(losses))
+    entropy = masked_mean(losses, None if mask is None else mask.expand_as(losses))
     return 0.5 * (entropy + linear_dice_of_samples(prediction.probs, label, mask))

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from semivox.ops.reduction import masked_mean
+from semivox.ops.reduction import both, masked_mean
 from semivox.ops.supervised import onehot
 
 _TINY = 1e-12
@@ -122,6 +122,7 @@ def prototype_terms(
     fraction: float,
     generator: torch.Generator,
     query_label: Tensor | None = None,
+    counted: Tensor | None = None,
 ) -> PrototypeTerms:
     """Make prototypes of the reliable voxels and measure how far some of the others are from theirs.
 
@@ -135,6 +136,7 @@ def prototype_terms(
         fraction: of the voxels that are not reliable, see `draw`.
         generator: on the same device.
         query_label: class of the other voxels, where that is not `label`, (B, N) int64.
+        counted: (B, N) boolean, voxels that may be drawn; None: all that are not reliable.
     """
     sure, others = reliable.unsqueeze(1), label if query_label is None else query_label
     members = onehot(label, num_classes) & sure
@@ -142,7 +144,8 @@ def prototype_terms(
     scale = inverse_norm(features)
     prototypes = class_prototypes(features, scale, members)
     distances = distances_to_own(features, scale, prototypes.detach(), others)
-    chosen = draw(onehot(others, num_classes) & ~sure, fraction, generator)
+    candidates = both(~reliable, counted).unsqueeze(1) & onehot(others, num_classes)
+    chosen = draw(candidates, fraction, generator)
     return PrototypeTerms(
         pull(distances, chosen, sizes > 0), mean_pair_distance(prototypes, sizes > 0), sizes
     )

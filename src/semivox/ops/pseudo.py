@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from semivox.ops.prediction import Prediction, certain_logits, most_probable
+from semivox.ops.reduction import both
 from semivox.ops.uncertainty import percentile
 
 
@@ -20,17 +21,24 @@ class Teaching:
         prediction: of the patches that are taught.
         entropy: of it, (B, X, Y, Z), nats.
         threshold: percentile of the entropy over all unlabeled voxels, a scalar.
-        low: entropy <= threshold, boolean (B, X, Y, Z).
+        low: entropy <= threshold where anything is taught, boolean (B, X, Y, Z).
+        taught: where anything is taught, boolean (B, X, Y, Z); None: everywhere.
     """
 
     prediction: Prediction
     entropy: Tensor
     threshold: Tensor
     low: Tensor
+    taught: Tensor | None = None
 
     @classmethod
     def of(
-        cls, prediction: Prediction, alpha: float, truth: Tensor | None = None, known: Tensor | None = None
+        cls,
+        prediction: Prediction,
+        alpha: float,
+        truth: Tensor | None = None,
+        known: Tensor | None = None,
+        counted: Tensor | None = None,
     ) -> Self:
         """Measure the entropy, and then put the truth where it is known.
 
@@ -39,6 +47,8 @@ class Teaching:
             alpha: percentile, 0..100.
             truth: class indices (B, X, Y, Z), if there are any to put in.
             known: where, boolean (B, X, Y, Z).
+            counted: where there is truth, boolean (B, X, Y, Z), None: everywhere; a voxel that is known
+                without that teaches nothing.
         """
         prediction = prediction.detach()
         entropy = prediction.entropy()
@@ -47,7 +57,8 @@ class Teaching:
             certain = certain_logits(truth, prediction.num_classes)
             prediction = Prediction.of(torch.where(known.unsqueeze(1), certain, prediction.log_probs))
             entropy = torch.where(known, 0.0, entropy)
-        return cls(prediction, entropy, threshold, entropy <= threshold)
+        taught = None if known is None or counted is None else ~known | counted
+        return cls(prediction, entropy, threshold, both(entropy <= threshold, taught), taught)
 
 
 @torch.no_grad()

@@ -10,6 +10,13 @@ def mean(values: Tensor) -> Tensor:
     return values.sum() / max(values.numel(), 1)
 
 
-def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean of `values` where the boolean `mask` (same shape) holds; 0 where it holds nowhere."""
+def both(mask: Tensor, other: Tensor | None) -> Tensor:
+    """Where both boolean masks hold; None holds everywhere."""
+    return mask if other is None else mask & other
+
+
+def masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:
+    """Mean of `values` where the boolean `mask` (same shape) holds, 0 if nowhere; None: of all."""
+    if mask is None:
+        return mean(values)
     return (values * mask).sum() / mask.sum().clamp_min(1)

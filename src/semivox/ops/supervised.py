@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from semivox.ops.reduction import mean
+from semivox.ops.reduction import masked_mean
 
 
 def nll(log_probs: Tensor, label: Tensor) -> Tensor:
@@ -27,9 +27,9 @@ def onehot(label: Tensor, num_classes: int) -> Tensor:
     return label.unsqueeze(1) == classes.view(1, -1, *(1,) * (label.ndim - 1))
 
 
-def cross_entropy(log_probs: Tensor, label: Tensor) -> Tensor:
-    """Mean of `nll` over batch and voxels; 0 for an empty batch."""
-    return mean(nll(log_probs, label))
+def cross_entropy(log_probs: Tensor, label: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Mean of `nll` over batch and voxels, of the mask if there is one; 0 over nothing."""
+    return masked_mean(nll(log_probs, label), mask)
 
 
 def dice_loss(
@@ -65,7 +65,8 @@ def dice_loss(
 
 
 def cross_entropy_dice(
-    log_probs: Tensor, probs: Tensor, label: Tensor, *, background: bool = False
+    log_probs: Tensor, probs: Tensor, label: Tensor, mask: Tensor | None = None, *, background: bool = False
 ) -> Tensor:
-    """Cross-entropy + Dice, the supervised term of most methods; `background`: see `dice_loss`."""
-    return cross_entropy(log_probs, label) + dice_loss(probs, label, background=background)
+    """Cross-entropy + Dice, the supervised term of most methods; `mask`, `background`: see `dice_loss`."""
+    dice = dice_loss(probs, label, mask=mask, background=background)
+    return cross_entropy(log_probs, label, mask) + dice

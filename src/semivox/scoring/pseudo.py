@@ -10,6 +10,7 @@ from torch import Tensor
 
 from semivox.methods.base import PseudoLabel
 from semivox.ops.quality import calibration_error, confusion, reliability_bins
+from semivox.ops.reduction import both
 
 BINS = 15
 
@@ -49,20 +50,22 @@ class PseudoQuality:
 
         Args:
             labels: by name, as from `Method.pseudo_labels`.
-            truth: class indices (B, X, Y, Z).
+            truth: class indices (B, X, Y, Z); a voxel with any other number is left out.
         """
         count = len(self._classes)
+        known = truth < count
+        truth = truth * known
         for name, found in labels.items():
-            _add(self._labels, name, confusion(truth, found.label, count, found.valid))
+            _add(self._labels, name, confusion(truth, found.label, count, both(known, found.valid)))
             if found.valid is not None:
-                _add(self._all, name, confusion(truth, found.label, count))
+                _add(self._all, name, confusion(truth, found.label, count, known))
             if found.probs is not None:
-                foreground = (truth > 0) | (found.label > 0)
-                _add(self._bins, (name, "all"), reliability_bins(found.probs, truth, BINS))
+                foreground = known & ((truth > 0) | (found.label > 0))
+                _add(self._bins, (name, "all"), reliability_bins(found.probs, truth, BINS, known))
                 _add(self._bins, (name, "foreground"), reliability_bins(found.probs, truth, BINS, foreground))
         members = [(name, found.label) for name, found in labels.items() if found.probs is not None]
         for (name_a, label_a), (name_b, label_b) in combinations(members, 2):
-            _add(self._pairs, f"{name_a}-{name_b}", confusion(label_a, label_b, count))
+            _add(self._pairs, f"{name_a}-{name_b}", confusion(label_a, label_b, count, known))
 
     def findings(self) -> Iterator[Finding]:
         """Everything that was counted, as `Finding`s.

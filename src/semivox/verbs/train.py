@@ -20,7 +20,7 @@ from semivox.engine.checkpoints import best_path, load_weights
 from semivox.engine.trainer import FitResult, fit
 from semivox.errors import UserError
 from semivox.inference.model import save_model
-from semivox.methods import create
+from semivox.methods import create, method_class
 from semivox.methods.base import Method
 from semivox.nets import NetFactory
 from semivox.run import Run, write_manifest
@@ -79,7 +79,7 @@ def train(
     config = config or load_config(preset=preset, method={"name": method}, split={"labeled": labeled})
     workers = 2 if config.train.workers else 0  # no process at all where none is wanted
     workspace, split, plan = prepare(data, config=config, work=work, workers=workers, progress=progress)
-    _check_trainable(plan)
+    _check_trainable(plan, config.method.name)
     if diagnose:
         require_hidden_labels(workspace.dataset, split)
     run = Run(Path(out) if out else default_folder(workspace, config, split))
@@ -124,13 +124,13 @@ def _no_diagnosis(run: Run) -> UserError:
     )
 
 
-def _check_trainable(plan: Plan) -> None:
-    if plan.ignore_value is not None:
+def _check_trainable(plan: Plan, method: str) -> None:
+    if plan.ignore_value is not None and not method_class(method).partial_labels:
         raise UserError(
-            "Training with voxels that are not annotated is not supported yet",
+            f"The method {method} does not say that it leaves out voxels that are not annotated",
             found=f"a data set with the label value {plan.ignore_value} to ignore",
-            expected="labels in which every voxel has a class",
-            do="make the cases that are not fully annotated unlabeled, and remove ignore from dataset.json",
+            expected="a method with partial_labels = True, as all that come with semivox",
+            do="choose another method; or use Batch.counted in its losses, then set partial_labels",
         )
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from semivox.config import PredictConfig
 from semivox.data.plan import Plan
 from semivox.data.store import Store
+from semivox.data.volume import IGNORE
 from semivox.inference.windows import sliding_window, tiling
 from semivox.methods.base import Method
 
@@ -49,7 +50,8 @@ def make_validator(
 
 
 def _dice(prediction: NDArray[np.int64], reference: NDArray[np.uint8], classes: int) -> NDArray[np.float64]:
-    """Dice of each foreground class; NaN where a class is absent from both."""
+    """Dice of each foreground class where the reference is known; NaN where a class is absent from both."""
+    prediction = np.where(reference == IGNORE, 0, prediction)
     scores = np.full(classes, np.nan)
     for index in range(1, classes + 1):
         found, true = prediction == index, reference == index
