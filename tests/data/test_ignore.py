@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 
 import semivox
-from semivox.config import PlanConfig, SplitConfig, load_config
+from semivox.config import Config, PlanConfig, SplitConfig, load_config
 from semivox.data.dataset import open_dataset, write_index
 from semivox.data.fingerprint import fingerprint
 from semivox.data.plan import make_plan
@@ -18,7 +21,10 @@ from semivox.data.prepare import prepare
 from semivox.data.splits import make_split
 from semivox.data.store import Store
 from semivox.data.volume import IGNORE
+from semivox.engine.module import TrainingModule
 from semivox.errors import UserError
+from semivox.methods.supervised import Supervised
+from semivox.verbs.validation import _dice
 
 SHAPE = (20, 18, 16)
 
@@ -72,12 +78,56 @@ def test_from_the_file_to_the_store(raw: Path, tmp_path: Path) -> None:
     assert drawn == {"a": {0, 1}, "b": {0, 1}}
 
 
-def test_training_says_that_it_cannot(raw: Path, tmp_path: Path) -> None:
-    config = load_config(
-        method={"name": "supervised"}, net={"width": 2}, plan={"patch": (16, 16, 16)}, train={"workers": 0}
+def settings(method: str, **split: object) -> Config:
+    train = {"workers": 0, "iterations": 2, "precision": "32", "device": "cpu"}
+    plan = {"patch": (32, 16, 16)}
+    return load_config(method={"name": method}, net={"width": 2}, plan=plan, train=train, split=split)
+
+
+def test_training_does_not_depend_on_them(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The weights are the same whatever stands in the store's label where nothing is annotated."""
+    config = settings("supervised")
+    first = semivox.train(raw, config=config, out=tmp_path / "run", work=tmp_path / "work")
+    seen = []
+
+    def hide(module: TrainingModule, batch: dict[str, Any], batch_idx: int) -> Any:
+        labeled = batch["labeled"]
+        seen.append(float(labeled["counted"].float().mean()))
+        labeled["label"] = torch.where(labeled["counted"], labeled["label"], 1)
+        return step(module, batch, batch_idx)
+
+    step = TrainingModule.training_step
+    monkeypatch.setattr(TrainingModule, "training_step", hide)
+    second = semivox.train(raw, config=config, out=tmp_path / "again", work=tmp_path / "work")
+    assert (first / "model.safetensors").read_bytes() == (second / "model.safetensors").read_bytes()
+    assert seen and all(0.5 < share < 1 for share in seen)
+
+
+def test_validation_and_diagnosis_leave_them_out(raw: Path, tmp_path: Path) -> None:
+    """Cases that have them are validated on ("a") and diagnosed with ("c")."""
+    fold = {"labeled": ["b"], "unlabeled": ["c"], "val": ["a"], "test": []}
+    for file in ("imagesTr/{}_0000.nii.gz", "labelsTr/{}.nii.gz"):
+        (raw / file.format("c")).write_bytes((raw / file.format("a")).read_bytes())
+    (tmp_path / "splits.json").write_text(
+        json.dumps({"format": "semivox-splits", "version": 1, "folds": [fold]})
     )
-    with pytest.raises(UserError, match="not annotated is not supported yet"):
-        semivox.train(raw, config=config, out=tmp_path / "run", work=tmp_path / "work")
+    config = settings("dual", file=str(tmp_path / "splits.json"))
+    run = semivox.train(raw, config=config, out=tmp_path / "run", work=tmp_path / "work", diagnose=True)
+    table = pd.read_csv(run / "diagnosis" / "diagnosis.csv")
+    assert {"dice", "ece", "purity"} <= set(table["measure"]) and np.isfinite(table["value"]).all()
+
+
+def test_validation_scores_where_there_is_a_label() -> None:
+    reference = np.array([0, 1, 1, IGNORE, IGNORE], np.uint8)
+    assert _dice(np.array([0, 1, 0, 1, 0]), reference, 1).tolist() == [2 / 3]
+
+
+def test_a_method_that_does_not_know_of_them_is_refused(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Supervised, "partial_labels", False)
+    with pytest.raises(UserError, match="does not say that it leaves out"):
+        semivox.train(raw, config=settings("supervised"), out=tmp_path / "run", work=tmp_path / "work")
 
 
 def test_scores_leave_them_out(raw: Path, tmp_path: Path) -> None:

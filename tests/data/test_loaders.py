@@ -12,6 +12,7 @@ import torch
 
 from semivox.config import TrainConfig
 from semivox.data.loaders import Patches, build_loaders, cut, random_start, start_around
+from semivox.data.volume import IGNORE
 from semivox.errors import UserError
 
 
@@ -71,7 +72,9 @@ SPLIT = SimpleNamespace(labeled=("a", "b", "c"), unlabeled=("d", "e"))
 
 
 def plan_of(patch: tuple[int, int, int], class_names: tuple[str, ...] = ("background", "a")) -> Any:
-    return SimpleNamespace(patch=patch, spacing_mm=(1.0, 1.0, 1.0), class_names=class_names)
+    return SimpleNamespace(
+        patch=patch, spacing_mm=(1.0, 1.0, 1.0), class_names=class_names, ignore_value=None
+    )
 
 
 PLAN = plan_of((6, 6, 4))
@@ -133,6 +136,29 @@ def test_label_belongs_to_the_image(augment: str) -> None:
         assert np.array_equal(batch["label"].numpy(), label_of(batch["image"][:, 0].numpy()))
         positions |= {int(value) for value in batch["image"].amin(dim=(1, 2, 3, 4))}
     assert len(positions) > 15
+
+
+@pytest.mark.parametrize("augment", ["crop", "rotflip", "intensity"])
+def test_voxels_to_ignore_do_not_count(augment: str) -> None:
+    """They are multiples of 7 here; the border around a volume smaller than its patch counts."""
+
+    def partial(image: np.ndarray) -> np.ndarray:
+        return np.where((image % 7 == 0) & (image > 0), IGNORE, label_of(image)).astype(np.uint8)
+
+    plan = plan_of((12, 6, 4))
+    plan.ignore_value = 9
+    whole = drawn(augment=augment, plan=plan)
+    store = MemoryStore(SHAPES, unlabeled=("d", "e"))
+    store.label = lambda name: Part(partial(store.images[name][0]), store.read, name)  # type: ignore[method-assign]
+    found = drawn(augment=augment, plan=plan, store=store)
+    assert same(whole["unlabeled"], found["unlabeled"]) and "counted" not in found["unlabeled"][0]
+    for before, batch in zip(whole["labeled"], found["labeled"], strict=True):
+        assert torch.equal(before["image"], batch["image"]) and bool(before["counted"].all())
+        assert batch["counted"].dtype == torch.bool and 0.7 < batch["counted"].float().mean() < 1
+        assert torch.equal(batch["label"], before["label"] * batch["counted"])
+        if augment != "intensity":
+            image = batch["image"][:, 0]
+            assert torch.equal(batch["counted"], (image % 7 != 0) | (image == 0))
 
 
 def test_labels_of_unlabeled_cases_are_never_opened() -> None:

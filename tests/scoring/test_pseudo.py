@@ -69,3 +69,16 @@ def test_a_mask_has_size_purity_and_coverage() -> None:
     assert found["coverage", "reliable", "tumour"] == pytest.approx(1 / 3)
     assert found["dice", "reliable", "liver"] == pytest.approx(2 * 1 / 4)  # inside the mask
     assert not any(measure in ("ece", "agreement") for measure, _, _ in found)
+
+
+def test_voxels_without_truth_are_left_out() -> None:
+    """The numbers are those without these voxels, also of a label with a mask."""
+    cut, whole = PseudoQuality(CLASSES), PseudoQuality(CLASSES)
+    valid = torch.tensor([True, True, False, True, False, True]).reshape(1, 6, 1, 1)
+    masked = PseudoLabel(row(0, 1, 2, 2, 1, 0), valid)
+    whole.add(
+        {"a": sure(0, 1, 1, 2, 2, 0), "b": sure(0, 1, 0, 2, 1, 2), "m": masked}, row(0, 1, 2, 2, 255, 255)
+    )
+    masked = PseudoLabel(masked.label[:, :4], valid[:, :4])
+    cut.add({"a": sure(0, 1, 1, 2), "b": sure(0, 1, 0, 2), "m": masked}, row(0, 1, 2, 2))
+    assert table(whole) == table(cut)
