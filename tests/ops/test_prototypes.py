@@ -228,3 +228,15 @@ def test_other_label_for_the_voxels_that_are_pulled(seed: int) -> None:
     expected = naive(features.numpy(), mixed.numpy(), reliable.numpy(), ~reliable.numpy(), 3)
     assert (found.pull.item(), found.apart.item()) == pytest.approx(expected, abs=1e-6)
     assert found.pull.item() != pytest.approx(terms_of(features, label, reliable, 3).pull.item(), abs=1e-3)
+
+
+def test_voxels_that_do_not_count_are_not_pulled() -> None:
+    features, label, reliable = scene(3, 0)
+    counted = torch.rand(label.shape, generator=torch.Generator().manual_seed(1)) < 0.5
+    generator = torch.Generator().manual_seed(5)
+    found = prototype_terms(
+        features, label, reliable, num_classes=3, fraction=1.0, generator=generator, counted=counted
+    )
+    chosen = (~reliable & counted).numpy()
+    expected = naive(features.numpy(), label.numpy(), reliable.numpy(), chosen, 3)
+    assert (found.pull.item(), found.apart.item()) == pytest.approx(expected, abs=1e-6)
