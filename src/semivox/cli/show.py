@@ -43,9 +43,11 @@ def interval_text(value: Mapping[Any, Any], *, sign: str = "") -> str:
 
 
 def verdict(difference: dict[str, float]) -> str:
-    """What a paired difference with its interval says about the unlabeled scans."""
+    """What a paired difference with its interval says about semi-supervised training as a whole."""
     if difference["low"] > 0:
-        return "The unlabeled scans bring a clear gain here"
+        return "Training with the unlabeled scans brings a clear gain over labels only here"
     if difference["high"] < 0:
         return "The unlabeled scans do harm here: labels only is clearly better"
-    return "Whether the unlabeled scans bring a gain is not clear here: the interval includes 0"
+    return (
+        "Whether training with the unlabeled scans brings a gain is not clear here: the interval includes 0"
+    )
