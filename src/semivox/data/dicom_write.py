@@ -25,6 +25,19 @@ from semivox.version import __version__
 Origin = Literal["AUTOMATIC", "SEMIAUTOMATIC", "MANUAL"]
 REMARK = "semivox segmentation; not a medical device"  # in the series' description, at most 64 letters
 
+# Type 2 of the modules Patient and General Study (PS3.3): may be empty; anonymization often drops them
+_MAY_BE_EMPTY = (
+    "PatientID",
+    "PatientName",
+    "PatientBirthDate",
+    "PatientSex",
+    "AccessionNumber",
+    "StudyID",
+    "StudyDate",
+    "StudyTime",
+    "ReferringPhysicianName",
+)
+
 
 @dataclass(frozen=True)
 class Maker:
@@ -139,6 +152,9 @@ def _sources(hd: Any, series: Series) -> tuple[list[Any], Any, Volume]:
                 "the UID of the patient's coordinate system, which a DICOM-SEG has to repeat",
                 "export the series again; the NIfTI file of the segmentation can be used as it is",
             )
+        for name in _MAY_BE_EMPTY:
+            if name not in item:
+                setattr(item, name, None)
     return sources, volume, Volume(np.broadcast_to(np.uint8(0), shape), affine)
 
 
