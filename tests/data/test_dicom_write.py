@@ -56,7 +56,8 @@ def world_of(seg: pydicom.Dataset) -> dict[int, set[tuple[float, ...]]]:
     points: dict[int, set[tuple[float, ...]]] = {}
     frames = seg.pixel_array.reshape(-1, seg.Rows, seg.Columns)
     for frame, group in zip(frames, seg.PerFrameFunctionalGroupsSequence, strict=True):
-        number = int(group.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
+        owner = group if "SegmentIdentificationSequence" in group else shared
+        number = int(owner.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
         corner = np.array(group.PlanePositionSequence[0].ImagePositionPatient, float)
         for y, x in np.argwhere(frame):
             point = corner + axes[:3] * columns * x + axes[3:] * rows * y
@@ -163,6 +164,21 @@ def test_by_hand_there_is_no_algorithm(tmp_path: Path) -> None:
     assert "SegmentAlgorithmName" not in segment
 
 
+@pytest.mark.parametrize("charset", ["ISO_IR 100", ""])
+def test_names_in_any_letters(tmp_path: Path, charset: str) -> None:
+    name = "Müller^Jörg" if charset else "Miller^J"
+    series = make_series(tmp_path / "ct")
+    for item in series.slices:
+        image = pydicom.dcmread(item.path)
+        image.SpecificCharacterSet, image.PatientName = charset, name
+        image.save_as(item.path)
+    label_of(series, tmp_path / "a.nii.gz")
+    write(tmp_path / "a.dcm", tmp_path / "a.nii.gz", series, {"játra": 300, "žíla": 7})
+    seg = pydicom.dcmread(tmp_path / "a.dcm")
+    assert seg.PatientName == name
+    assert [item.SegmentLabel for item in seg.SegmentSequence] == ["žíla", "játra"]
+
+
 def test_a_label_with_flipped_axes_is_laid_onto_the_series(tmp_path: Path) -> None:
     series, nifti, out = make_series(tmp_path / "ct"), tmp_path / "a.nii.gz", tmp_path / "a.dcm"
     label = label_of(series, nifti)
@@ -178,6 +194,10 @@ def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
     other = make_series(tmp_path / "other", spacing=(0.5, 0.75, 3.0))
     with pytest.raises(UserError, match="voxels are not those of its image"):
         write(out, nifti, other)
+    part = nib.load(nifti).slicer[:, :, :5]  # labels inside, on a part of the voxels: of another series?
+    nib.save(part, tmp_path / "part.nii.gz")
+    with pytest.raises(UserError, match="another shape than the DICOM series"):
+        write(out, tmp_path / "part.nii.gz", series)
     with pytest.raises(UserError, match=r"no class(.|\n)*300 \(9 voxels\)"):
         write(out, nifti, series, {"vein": 7})
     write_series(tmp_path / "old", np.zeros((7, 5, 6)))

@@ -85,7 +85,11 @@ def write_segmentation(
     """
     hd = highdicom(path)
     sources, volume, like = _sources(hd, series)
-    label = onto_grid(read_values(label_file), like, label_file)
+    found = read_values(label_file)
+    if sorted(found.array.shape) != sorted(like.array.shape):
+        what, do = "The label map has another shape than the DICOM series", "name the series it was drawn on"
+        raise bad_file(label_file, what, found.array.shape, f"{like.array.shape}, of {series}", do)
+    label = onto_grid(found, like, label_file)
     known = sorted(values.items(), key=lambda item: item[1])
     numbers = _segment_numbers(label, known, label_file)
     uids = _uids(numbers, [str(item.SOPInstanceUID) for item in sources], values, codes, maker)
@@ -114,6 +118,7 @@ def write_segmentation(
                 series_description=REMARK,
                 content_label="SEGMENTATION",
                 content_description="For research; check before use",
+                specific_character_set="ISO_IR 192",  # UTF-8: classes may have any name
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise bad_file(
