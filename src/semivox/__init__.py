@@ -22,6 +22,7 @@ _PUBLIC = {
     "compare": "semivox.verbs.compare",
     "demo": "semivox.verbs.demo",
     "evaluate": "semivox.verbs.evaluate",
+    "export_dicom_seg": "semivox.verbs.export",
     "import_dataset": "semivox.data.importers",
     "info": "semivox.verbs.inspect",
     "load_config": "semivox.config",

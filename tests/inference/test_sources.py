@@ -66,9 +66,9 @@ def test_empty_folder_names_the_inner_one_with_scans(tmp_path):
         find_scans(tmp_path, 1)
 
 
-@pytest.mark.parametrize("name", ["nothing.nii.gz", "scan.mha"])
+@pytest.mark.parametrize("name", ["nothing.nii.gz", "scan.png"])
 def test_not_a_scan(tmp_path, name):
-    touch(tmp_path, "scan.mha")
+    touch(tmp_path, "scan.png")
     with pytest.raises(UserError, match="no scan here"):
         find_scans(tmp_path / name, 1)
 

@@ -45,7 +45,16 @@ def options(
     _debug = debug
 
 
-for _module in ("importing", "data", "inspection", "training", "results", "benchmark", "methods"):
+for _module in (
+    "importing",
+    "data",
+    "inspection",
+    "training",
+    "results",
+    "exporting",
+    "benchmark",
+    "methods",
+):
     import_module(f"semivox.cli.{_module}").register(app)
 
 

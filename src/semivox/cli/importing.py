@@ -151,7 +151,7 @@ def import_(
             "images": tuple(images or ()),
             "labels": tuple(labels or ()),
             "channels": tuple(channels or ()),
-            "classes": _classes(classes or ()),
+            "classes": o.class_values(classes or ()),
             "series": series,
             "root": root,
             "train_list": train_list,
@@ -208,25 +208,6 @@ def _check_recipe(name: str, raw: Path | None) -> None:
             expected="a folder",
             do=f"semivox import {name} RAW -o OUT",
         )
-
-
-def _classes(texts: list[str] | tuple[str, ...]) -> dict[str, int]:
-    result: dict[str, int] = {}
-    for text in texts:
-        name, equals, value = text.rpartition("=")
-        try:
-            number = int(value)
-        except ValueError:
-            number = 0
-        if not equals or not name.strip() or number == 0 or name.strip() in result:
-            raise UserError(
-                "A class is malformed",
-                found=f"--class {text}",
-                expected="--class NAME=VALUE, an integer other than 0, each name once",
-                do="e.g. --class liver=1",
-            )
-        result[name.strip()] = number
-    return result
 
 
 def _record(out: Path) -> dict[str, Any]:

@@ -49,6 +49,10 @@ TrustGeometry = Annotated[
         help="where affines disagree, use the image's (of the first channel) if the shapes agree",
     ),
 ]
+SegmentCodes = Annotated[
+    Path | None,
+    typer.Option("--segment-codes", help="YAML or JSON for DICOM-SEG: class name to value, scheme, meaning"),
+]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or gpu")]
 
 
@@ -99,6 +103,26 @@ def seconds(text: str | None) -> float | None:
             "Unknown time", found=text, expected="a time such as 90s, 30m or 2h", do="e.g. --budget 30m"
         )
     return float(match[1]) * {"s": 1, "m": 60, "h": 3600, "": 60}[match[2]]
+
+
+def class_values(texts: list[str] | tuple[str, ...]) -> dict[str, int]:
+    """Read `NAME=VALUE` of each class."""
+    result: dict[str, int] = {}
+    for text in texts:
+        name, equals, value = text.rpartition("=")
+        try:
+            number = int(value)
+        except ValueError:
+            number = 0
+        if not equals or not name.strip() or number == 0 or name.strip() in result:
+            raise UserError(
+                "A class is malformed",
+                found=f"--class {text}",
+                expected="--class NAME=VALUE, an integer other than 0, each name once",
+                do="e.g. --class liver=1",
+            )
+        result[name.strip()] = number
+    return result
 
 
 def next_command(text: str) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from semivox.cli import options as o
+from semivox.errors import UserError
 
 
 def register(app: typer.Typer) -> None:
@@ -18,7 +19,12 @@ def register(app: typer.Typer) -> None:
 
 def predict(
     model: Annotated[Path, typer.Option("--model", "-m", help="run folder")],
-    source: Annotated[Path, typer.Option("--input", "-i", help="a scan or a folder of scans")],
+    source: Annotated[
+        Path,
+        typer.Option(
+            "--input", "-i", help="a scan or a folder of scans: NIfTI, NRRD, MetaImage or DICOM series"
+        ),
+    ],
     out: Annotated[Path, typer.Option("--output", "-o", help="folder for the segmentations")],
     window: Annotated[
         Literal["patch", "whole"] | None,
@@ -42,6 +48,14 @@ def predict(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="replace another model's predictions")
     ] = False,
+    series: Annotated[
+        str | None,
+        typer.Option("--series", help="DICOM series of each folder: its number, description or uid"),
+    ] = None,
+    dicom_seg: Annotated[
+        bool, typer.Option("--dicom-seg", help="also write CASE.seg.dcm; --input has to be DICOM")
+    ] = False,
+    codes: o.SegmentCodes = None,
     as_dataset: Annotated[
         bool,
         typer.Option(
@@ -54,6 +68,15 @@ def predict(
     device: o.Device = "auto",
 ) -> None:
     """Segment scans; results lie on the scanner's grid, with the original label values."""
+    if as_dataset and (dicom_seg or series):
+        raise UserError(
+            "A data set is written as NIfTI",
+            found="--as-dataset together with --dicom-seg or --series",
+            expected="one or the other",
+            do="call semivox predict twice",
+        )
+    if codes and not dicom_seg:
+        raise UserError("--segment-codes are for DICOM-SEG", do="add --dicom-seg")
     from semivox.inference.model import load_model  # noqa: PLC0415
     from semivox.verbs.predict import changed_settings  # noqa: PLC0415
     from semivox.verbs.predict import predict as run  # noqa: PLC0415
@@ -81,9 +104,12 @@ def predict(
         save_members=save_members,
         overwrite=overwrite,
         trust_image_geometry=trust_image_geometry,
+        series=series,
+        dicom_seg=dicom_seg,
+        segment_codes=codes,
         progress=show_progress,
     )
-    typer.echo(f"{len(written)} segmentations in {out}")
+    typer.echo(f"{len(written)} segmentations in {out}" + (", also as .seg.dcm" if dicom_seg else ""))
     o.next_command(f"semivox evaluate -i {out} -d DATA   (if reference labels exist)")
 
 

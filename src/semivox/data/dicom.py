@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -34,21 +35,10 @@ def read_dicom(path: Path) -> tuple[Array, Array]:
                 path=path,
                 found=list_series(series) if series else "none",
                 expected="the slices of one series",
-                do="name the folder of one series, or choose one with semivox import --series",
+                do="name the folder of one series, or choose one with --series",
             )
         return read_series(series[0])
-    if not path.is_file():
-        raise unreadable(path, FileNotFoundError(path), "a DICOM", "")
-    found = Slice.read(path)
-    if found.frames == 1:
-        raise bad_file(
-            path,
-            "The file is a single DICOM slice",
-            f"series {found.number} {found.description}".rstrip(),
-            "a volume: the folder of a series, or a multi-frame file",
-            f"name the folder: {path.parent}",
-        )
-    return _read_multiframe(path)
+    return read_series(series_of(path))
 
 
 def read_series(series: Series) -> tuple[Array, Array]:
@@ -67,11 +57,41 @@ def read_series(series: Series) -> tuple[Array, Array]:
             found = f"{len(series.slices)} multi-frame files"
             raise bad_file(first.path, "The series has several multi-frame files", found, "one", "keep one")
         return _read_multiframe(first.path)
+    slices, affine = place_slices(series)
+    return np.stack([_pixels(item.path) for item in slices], axis=-1), affine
+
+
+def place_slices(series: Series) -> tuple[list[Slice], Array]:
+    """Give single-frame slices in the order of the array's Z axis, and the affine; no pixels are read.
+
+    Raises:
+        UserError: as of `read_series`.
+    """
     _check_alike(series.slices)
     slices, axes = _ordered(series.slices)
     affine = ras_affine(axes, slices[0].position)
     check_affine(affine, slices[0].path)
-    return np.stack([_pixels(item.path) for item in slices], axis=-1), affine
+    return slices, affine
+
+
+def series_of(path: Path) -> Series:
+    """Give a multi-frame file as a series.
+
+    Raises:
+        UserError: a damaged file, or one slice of a series.
+    """
+    if not path.is_file():
+        raise unreadable(path, FileNotFoundError(path), "DICOM", "")
+    found = Slice.read(path)
+    if found.frames == 1:
+        raise bad_file(
+            path,
+            "The file is a single DICOM slice",
+            f"series {found.number} {found.description}".rstrip(),
+            "a volume: the folder of a series, or a multi-frame file",
+            f"name the folder: {path.parent}",
+        )
+    return Series((found,))
 
 
 def _check_alike(slices: Sequence[Slice]) -> None:
@@ -163,6 +183,16 @@ def _pixels(path: Path) -> Array:
 
 
 def _read_multiframe(path: Path) -> tuple[Array, Array]:
+    volume = multiframe_volume(path)
+    return np.asarray(volume.array).T, ras_affine(volume.affine[:3, :3][:, ::-1], volume.affine[:3, 3])
+
+
+def multiframe_volume(path: Path) -> Any:
+    """Read a multi-frame file as a highdicom volume; its axes are those of the array in reverse order.
+
+    Raises:
+        UserError: no regular stack of frames of one value a voxel; highdicom is not installed.
+    """
     from semivox.data.dicom_seg import highdicom  # noqa: PLC0415
 
     try:
@@ -174,7 +204,7 @@ def _read_multiframe(path: Path) -> tuple[Array, Array]:
         raise bad_file(path, "The DICOM file is a color picture", f"shape {shape}", "one value a voxel")
     if np.linalg.det(volume.affine[:3, :3][:, ::-1]) < 0:  # highdicom stacks frames downwards
         volume = volume.flip_spatial(0)
-    return np.asarray(volume.array).T, ras_affine(volume.affine[:3, :3][:, ::-1], volume.affine[:3, 3])
+    return volume
 
 
 def _close(found: Array, wanted: Array) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,17 @@ def read_itk(path: Path) -> tuple[Array, Array]:
     if voxels.dtype.kind not in "iuf":
         raise bad_file(path, "The voxels are not plain numbers", voxels.dtype, "integers or floats")
     return np.array(voxels, order="F"), _affine(image)
+
+
+def data_file(path: Path) -> Path | None:
+    """Give the file that a header (.mhd, .nhdr) names for its voxels; None: they lie in `path` itself."""
+    if path.suffix.lower() not in (".mhd", ".nhdr"):
+        return None
+    with path.open("rb") as stream:
+        header = stream.read(1 << 16)
+    name = re.search(rb"(?im)^(?:ElementDataFile\s*=|data ?file:)[ \t]*(\S.*?)\s*$", header)
+    found = path.parent / name[1].decode(errors="replace") if name else path
+    return found if found.is_file() and found != path else None
 
 
 def _affine(image: sitk.Image | sitk.ImageFileReader) -> Array:

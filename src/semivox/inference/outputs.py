@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from semivox.data.formats import NIFTI_ENDINGS, stem
+from semivox.data.itk import data_file
 from semivox.data.volume import read_header, write_label
 from semivox.errors import UserError
 from semivox.files import read_json, replacing, write_json
@@ -43,6 +45,7 @@ class OutputFolder:
     ) -> None:
         self.folder = folder
         self.plan = model.plan
+        self.method = model.meta["method"]["name"]
         self.maker = {"model": model.digest, "settings": dict(settings)}
         self.probabilities = probabilities
         self.members = members
@@ -67,13 +70,17 @@ class OutputFolder:
     def write(
         self,
         scan: Scan,
+        affine: NDArray[np.float64],
         label: NDArray[np.uint8],
         probs: NDArray[np.float32] | None,
         members: Mapping[str, NDArray[np.uint8]],
     ) -> None:
-        """Write the files of one scan; the label file comes last: where it is, all of them are."""
-        header = read_header(scan.files[0])
-        affine = np.asarray(header.get_best_affine(), dtype=np.float64)
+        """Write the files of one scan; the label file comes last: where it is, all of them are.
+
+        `affine` is the scan's; the rest of the header is kept where the scan is NIfTI.
+        """
+        nifti = scan.files[0].name.endswith(NIFTI_ENDINGS)
+        header = read_header(scan.files[0]) if nifti else None
         values = self.plan.class_values
         self._clear(scan)
         files = [f"{name}/{scan.name}.nii.gz" for name in members]
@@ -134,6 +141,7 @@ class OutputFolder:
         description = {
             "semivox": __version__,
             "dataset": self.plan.dataset,
+            "method": self.method,
             "channels": list(self.plan.channels),
             "labels": dict(zip(self.plan.class_names, self.plan.class_values, strict=True)),
             "model": self.maker["model"],
@@ -151,6 +159,7 @@ class OutputFolder:
     def _clear(self, scan: Scan) -> None:
         """Remove the label file, and what else another model or other settings left of this scan."""
         self.label_file(scan).unlink(missing_ok=True)
+        seg_beside(self.label_file(scan)).unlink(missing_ok=True)
         entry = self._listed().get(scan.name)
         if entry is not None and not self._maker_and_scan(scan).items() <= entry.items():
             for file in entry["files"]:
@@ -170,6 +179,11 @@ class OutputFolder:
         write_json(self.folder / MANIFEST, {"semivox": __version__, "cases": cases})
 
 
+def seg_beside(label_file: Path) -> Path:
+    """Where a segmentation goes as DICOM-SEG."""
+    return label_file.with_name(f"{stem(label_file)}.seg.dcm")
+
+
 def _folders(file: Path) -> tuple[Path, Path]:
     """Where the file is, and where it points to if it is a link."""
     return file.parent.resolve(), file.resolve().parent
@@ -178,7 +192,7 @@ def _folders(file: Path) -> tuple[Path, Path]:
 def _sha256(scan: Scan) -> str:
     """Digest of all files of a scan."""
     digest = hashlib.sha256()
-    for file in scan.files:
+    for file in (*scan.files, *filter(None, map(data_file, scan.files))):
         with file.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()

@@ -19,7 +19,7 @@ from semivox.data.volume import Volume
 from semivox.errors import UserError
 from semivox.inference.model import LoadedModel
 from semivox.inference.outputs import OutputFolder
-from semivox.inference.sources import Source, list_scans, read_scan
+from semivox.inference.sources import Scan, Source, list_scans, read_scan
 from semivox.inference.windows import sliding_window, tiling, window_stride
 
 Precision = Literal["32", "bf16"]
@@ -93,6 +93,7 @@ def predict_files(
     save_members: bool = False,
     overwrite: bool = False,
     trust_image_geometry: bool = False,
+    finish: Callable[[Scan, Path], Any] | None = None,
     progress: Progress | None = None,
 ) -> list[Path]:
     """Segment a scan or a folder of scans; one scan is in memory at a time.
@@ -103,8 +104,8 @@ def predict_files(
 
     Args:
         model: from `load_model`.
-        source: a NIfTI file, or a folder with `CASE.nii.gz`, or `CASE_0000.nii.gz`, ... for the channels; or
-            the channel files of each scan, by name.
+        source: a file, or a folder with `CASE.nii.gz`, or `CASE_0000.nii.gz`, ... for the channels; a folder
+            of DICOM; or the channel files of each scan, by name; see `list_scans`.
         out: folder for the results, not the one of the scans.
         config: sliding-window settings.
         precision: arithmetic of the networks; `bf16` only where the hardware has it.
@@ -112,6 +113,7 @@ def predict_files(
         save_members: also write `MEMBER/CASE.nii.gz` for each network.
         overwrite: replace results of another model, other settings or another scan.
         trust_image_geometry: take the first channel's affine for all; also if the model was trained so.
+        finish: called with each scan and its label file, those skipped included.
         progress: called with (scans done, scans in all, name, seconds) after each scan.
 
     Returns:
@@ -132,12 +134,24 @@ def predict_files(
     todo = outputs.open(scans, overwrite=overwrite)
     trust = trust_image_geometry or model.plan.trust_image_geometry
     failed: dict[str, UserError] = {}
+
+    def finished(scan: Scan) -> None:
+        try:
+            if finish is not None:
+                finish(scan, outputs.label_file(scan))
+        except UserError as error:
+            failed[scan.name] = error
+
+    for scan in scans:
+        if scan not in todo:
+            finished(scan)
     for done, scan in enumerate(todo, start=len(scans) - len(todo) + 1):
         started = time.monotonic()
         try:
+            image = read_scan(scan, trust_image_geometry=trust)
             prediction = predict_case(
                 model,
-                read_scan(scan, trust_image_geometry=trust),
+                image,
                 config,
                 precision=precision,
                 probabilities=save_probabilities,
@@ -146,7 +160,8 @@ def predict_files(
         except UserError as error:
             failed[scan.name] = error
         else:
-            outputs.write(scan, prediction.label, prediction.probs, prediction.members)
+            outputs.write(scan, image.affine, prediction.label, prediction.probs, prediction.members)
+            finished(scan)
         if progress is not None:
             progress(done, len(scans), scan.name, time.monotonic() - started)
     if failed:

@@ -8,38 +8,55 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from semivox.data.dicom import series_of
+from semivox.data.dicom_series import Series, choose_series, find_series
+from semivox.data.formats import DICOM_ENDINGS, ITK_ENDINGS, NIFTI_ENDINGS, stem
+from semivox.data.sources.dicom import case_folders, holds_dicom, load_volume
 from semivox.data.volume import Volume, read_image
 from semivox.errors import UserError
 
-ENDINGS = (".nii.gz", ".nii")
-Source = Path | Mapping[str, Sequence[Path]] | Sequence[Sequence[Path]]
+ENDINGS = (*NIFTI_ENDINGS, *ITK_ENDINGS)
 _CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
 
 
 @dataclass(frozen=True)
 class Scan:
-    """A scan to segment: its name and its files, one a channel (or a single file with all channels)."""
+    """A scan to segment.
+
+    Attributes:
+        name: of the results.
+        files: one a channel, or a single file with all channels; or the slices of `series`.
+        series: the DICOM series that the scan is; None for other formats.
+    """
 
     name: str
     files: tuple[Path, ...]
+    series: Series | None = None
 
 
-def list_scans(source: Source, channels: int) -> list[Scan]:
+Source = Path | Mapping[str, Sequence[Path]] | Sequence[Sequence[Path]] | Sequence[Scan]
+
+
+def list_scans(source: Source, channels: int, series: str | None = None) -> list[Scan]:
     """List the scans of a file or folder, or of explicit files.
 
     Args:
         source: a path, see `find_scans`; or the channel files of each scan by name; or without names, in
-            which case the first file gives the name.
+            which case the first file gives the name; or scans, which are returned as they are.
         channels: how many the model has.
+        series: number, description or UID of the DICOM series to take from each folder.
 
     Raises:
         UserError: nothing to segment, or two scans of the same name.
     """
     if isinstance(source, Path):
-        return find_scans(source, channels)
+        return find_scans(source, channels, series)
     if isinstance(source, Mapping):
         return [Scan(name, tuple(files)) for name, files in source.items()]
-    scans = [Scan(_stem(files[0]).removesuffix("_0000"), tuple(files)) for files in source]
+    scans = [
+        item if isinstance(item, Scan) else Scan(stem(item[0]).removesuffix("_0000"), tuple(item))
+        for item in source
+    ]
     if twice := [name for name, count in Counter(scan.name for scan in scans).items() if count > 1]:
         raise UserError(
             "Several scans have the same name",
@@ -50,39 +67,50 @@ def list_scans(source: Source, channels: int) -> list[Scan]:
     return scans
 
 
-def find_scans(source: Path, channels: int) -> list[Scan]:
+def find_scans(source: Path, channels: int, series: str | None = None) -> list[Scan]:
     """List the scans of a file or folder, sorted by name.
 
-    `CASE_0000.nii.gz`, `CASE_0001.nii.gz`, ... are the channels of CASE. Numbered files without a number 0000
-    are scans of their own. A single file stands for all channels of its case when the model has several.
+    `CASE_0000.nii.gz`, `CASE_0001.nii.gz`, ... are the channels of CASE (NRRD and MetaImage likewise).
+    Numbered files without a number 0000 are scans of their own. A single file stands for all channels of its
+    case when the model has several. A folder of DICOM is a scan, named as the folder; if all its DICOM lies
+    in subfolders, each of these is a scan.
 
     Raises:
-        UserError: no such file, no scans in the folder, or two files of the same name.
+        UserError: no such file, no scans in the folder, or two files of the same name; several DICOM series
+            of which `series` does not choose one.
     """
     if source.is_dir():
-        return _group(_nifti_files(source), source)
-    if not source.is_file() or not source.name.endswith(ENDINGS):
+        files = _image_files(source)
+        if series is not None or (not files and holds_dicom(source)):
+            return _dicom_scans(source, series)
+        _check_one_kind(source, files)
+        return _group(files, source)
+    if source.is_file() and source.name.lower().endswith(DICOM_ENDINGS):
+        return [Scan(stem(source), (source,), series_of(source))]
+    if not source.is_file() or not _is_image(source):
         raise UserError(
             "There is no scan here",
             path=source,
             found="another kind of file" if source.is_file() else "no such file or folder",
-            expected="a NIfTI file (.nii.gz, .nii) or a folder of them",
+            expected=f"a file ({', '.join(ENDINGS)}), a folder of them, or a folder with DICOM series",
             do="check the path",
         )
-    siblings = _group(_nifti_files(source.parent), source.parent) if channels > 1 else []
+    siblings = _group(_image_files(source.parent), source.parent) if channels > 1 else []
     for scan in siblings:
         if source in scan.files:
             return [scan]
-    return [Scan(_stem(source).removesuffix("_0000"), (source,))]
+    return [Scan(stem(source).removesuffix("_0000"), (source,))]
 
 
 def read_scan(scan: Scan, *, trust_image_geometry: bool = False) -> Volume:
     """Read all channels of a scan; on request with the first one's affine, whatever the others say.
 
     Raises:
-        UserError: a channel file that is missing or cannot be read.
+        UserError: a channel file that is missing or cannot be read; a DICOM series that is no volume.
     """
-    names = [_stem(file) for file in scan.files]
+    if scan.series is not None:
+        return load_volume(scan.series)
+    names = [stem(file) for file in scan.files]
     expected = [f"{scan.name}_{index:04}" for index in range(len(names))]
     if len(names) > 1 and names[0] == expected[0] and names != expected:
         raise UserError(
@@ -98,13 +126,13 @@ def read_scan(scan: Scan, *, trust_image_geometry: bool = False) -> Volume:
 def _group(files: Iterable[Path], folder: Path) -> list[Scan]:
     groups: dict[str, list[Path]] = defaultdict(list)
     files = sorted(files)
-    first_channels = {_stem(file).removesuffix("_0000") for file in files if _stem(file).endswith("_0000")}
+    first_channels = {stem(file).removesuffix("_0000") for file in files if stem(file).endswith("_0000")}
     for file in files:
-        match = _CHANNEL.fullmatch(_stem(file))
+        match = _CHANNEL.fullmatch(stem(file))
         in_group = match is not None and match["case"] in first_channels
-        groups[match["case"] if match and in_group else _stem(file)].append(file)
+        groups[match["case"] if match and in_group else stem(file)].append(file)
     for name, members in groups.items():
-        stems = [_stem(file) for file in members]
+        stems = [stem(file) for file in members]
         if len(set(stems)) < len(stems) or (name in stems and len(stems) > 1):
             raise UserError(
                 "Several files have the name of one scan",
@@ -114,25 +142,55 @@ def _group(files: Iterable[Path], folder: Path) -> list[Scan]:
                 do="remove or rename those that do not belong there",
             )
     if not groups:
-        inner = sorted(item.name for item in folder.iterdir() if item.is_dir() and _nifti_files(item))
+        inner = sorted(item.name for item in folder.iterdir() if item.is_dir() and _image_files(item))
         raise UserError(
             "There are no scans in this folder",
             path=folder,
-            found="no .nii.gz or .nii file" + (f"; but some in {', '.join(inner[:5])}" if inner else ""),
-            expected="CASE.nii.gz, or CASE_0000.nii.gz for each channel",
+            found="no file in NIfTI, NRRD, MetaImage or DICOM"
+            + (f"; but some in {', '.join(inner[:5])}" if inner else ""),
+            expected="CASE.nii.gz, or CASE_0000.nii.gz for each channel; or DICOM series",
             do=f"name the folder {folder / inner[0]}" if inner else "check the path",
         )
     return [Scan(name, tuple(members)) for name, members in sorted(groups.items())]
 
 
-def _nifti_files(folder: Path) -> list[Path]:
-    """NIfTI files, without hidden ones such as the `._CASE.nii.gz` that some systems add to archives."""
+def _dicom_scans(source: Path, wanted: str | None) -> list[Scan]:
+    """Take one series of each folder; folders with nothing but DICOM-SEG objects are passed over."""
+    folders = case_folders(source)
+    scans = []
+    for folder in folders:
+        found = find_series(folder)
+        if not found and len(folders) > 1 and find_series(folder, segmentations=True):
+            continue
+        series = choose_series(found, wanted, folder)
+        scans.append(Scan(folder.resolve().name, tuple(item.path for item in series.slices), series))
+    if not scans:
+        choose_series([], wanted, source)
+    return scans
+
+
+def _check_one_kind(folder: Path, files: Sequence[Path]) -> None:
+    """Refuse a folder in which DICOM slices lie beside scans of other formats."""
+    slices = [item.name for item in sorted(folder.iterdir()) if item.name.lower().endswith(DICOM_ENDINGS)]
+    if files and slices:
+        raise UserError(
+            "The folder holds scans of two kinds",
+            path=folder,
+            found=f"DICOM ({slices[0]}, ...) and {sorted(files)[0].name}",
+            expected="one kind",
+            do="name the one file to segment; or choose the DICOM series: --series NUMBER",
+        )
+
+
+def _image_files(folder: Path) -> list[Path]:
+    """Scans, without hidden files such as the `._CASE.nii.gz` that some systems add to archives."""
     return [
         item
         for item in folder.iterdir()
-        if item.name.endswith(ENDINGS) and not item.name.startswith(".") and item.is_file()
+        if _is_image(item) and not item.name.startswith(".") and item.is_file()
     ]
 
 
-def _stem(file: Path) -> str:
-    return file.name.removesuffix(".gz").removesuffix(".nii")
+def _is_image(path: Path) -> bool:
+    """Whether the name is that of a scan; the case of the letters counts for NIfTI."""
+    return path.name.endswith(NIFTI_ENDINGS) or path.name.lower().endswith(ITK_ENDINGS)

@@ -15,7 +15,9 @@ from semivox.errors import UserError
 from semivox.hardware import has_bf16
 from semivox.inference.model import LoadedModel, load_model
 from semivox.inference.predictor import Precision, Prediction, predict_case, predict_files
+from semivox.inference.sources import list_scans
 from semivox.run import write_manifest
+from semivox.verbs.export import dicom_seg_writer
 from semivox.verbs.progress import ProgressFactory, no_progress
 
 ImageLike = Any  # a path, a nibabel image, or (array, affine)
@@ -31,6 +33,9 @@ def predict(
     save_members: bool = False,
     overwrite: bool = False,
     trust_image_geometry: bool = False,
+    series: str | None = None,
+    dicom_seg: bool = False,
+    segment_codes: Path | str | None = None,
     device: str = "auto",
     progress: ProgressFactory = no_progress,
 ) -> list[Path]:
@@ -38,20 +43,28 @@ def predict(
 
     Args:
         model: a run folder (any folder with `model.safetensors` and `model.yaml`), or a model already loaded.
-        source: one scan, or a folder (`CASE.nii.gz`, or `CASE_0000.nii.gz` for each channel).
+        source: one scan, or a folder (`CASE.nii.gz`, or `CASE_0000.nii.gz` for each channel), of NIfTI, NRRD
+            or MetaImage; or a DICOM series, or a folder of such folders.
         out: folder for `CASE.nii.gz` and, on request, `CASE.npz` with the probabilities.
         config: sliding-window settings; default: those the model was trained with.
         save_probabilities: also write probabilities (classes first, float16).
         save_members: also write the segmentation of each network in a folder of its own.
         overwrite: replace predictions that another model made.
         trust_image_geometry: accept channels whose affines disagree; the first one's counts.
+        series: DICOM series to take from each folder: its number, description or UID.
+        dicom_seg: also write `CASE.seg.dcm`, which refers to the DICOM series; needs the extra `dicom`.
+        segment_codes: YAML or JSON file with the codes of the classes in it, see `segment_codes`.
         device: auto, cpu or cuda.
     """
     loaded = _loaded(model, device)
+    scans = list_scans(Path(source), len(loaded.plan.channels), series)
+    finish = None
+    if dicom_seg:
+        finish = dicom_seg_writer(loaded, scans, None if segment_codes is None else Path(segment_codes))
     with progress("predict") as report:
         written = predict_files(
             loaded,
-            Path(source),
+            scans,
             Path(out),
             config or stored_settings(loaded),
             precision=best_precision(loaded),
@@ -59,6 +72,7 @@ def predict(
             save_members=save_members,
             overwrite=overwrite,
             trust_image_geometry=trust_image_geometry,
+            finish=finish,
             progress=report,
         )
     write_manifest(Path(out), "predict", model=loaded.digest, source=str(source), cases=len(written))

@@ -1,0 +1,114 @@
+"""What segments are, in the codes of SNOMED CT: a small table, and files that add to it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
+
+from semivox.errors import UserError
+from semivox.files import read_yaml
+
+_Value = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=16)]
+_Meaning = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=64)]
+
+
+class Code(BaseModel):
+    """A code of a terminology.
+
+    Attributes:
+        value: e.g. "15776009"; at most 16 letters, as DICOM demands.
+        scheme: of the terminology, e.g. SCT for SNOMED CT or FMA.
+        meaning: in words, e.g. Pancreas.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
+
+    value: _Value
+    scheme: _Value = "SCT"
+    meaning: _Meaning
+
+
+class SegmentCode(Code):
+    """What a segment is: its type, and the category of that (by default an anatomical structure)."""
+
+    category: Code = Code(value="91723000", meaning="Anatomical Structure")
+
+
+_TISSUE = Code(value="85756007", meaning="Tissue")
+_ABNORMAL = Code(value="49755003", meaning="Morphologically Abnormal Structure")
+_NEOPLASM = SegmentCode(value="108369006", meaning="Neoplasm", category=_ABNORMAL)
+UNKNOWN = SegmentCode(value=_TISSUE.value, meaning=_TISSUE.meaning, category=_TISSUE)
+KNOWN = {
+    "atrium": SegmentCode(value="59652004", meaning="Atrium"),
+    "left atrium": SegmentCode(value="82471001", meaning="Left atrium"),
+    "right atrium": SegmentCode(value="73829009", meaning="Right atrium"),
+    "heart": SegmentCode(value="80891009", meaning="Heart"),
+    "hippocampus": SegmentCode(value="5366008", meaning="Hippocampus"),
+    "brain": SegmentCode(value="12738006", meaning="Brain"),
+    "pancreas": SegmentCode(value="15776009", meaning="Pancreas"),
+    "liver": SegmentCode(value="10200004", meaning="Liver"),
+    "spleen": SegmentCode(value="78961009", meaning="Spleen"),
+    "kidney": SegmentCode(value="64033007", meaning="Kidney"),
+    "prostate": SegmentCode(value="41216001", meaning="Prostate"),
+    "tumor": _NEOPLASM,
+    "tumour": _NEOPLASM,
+    "neoplasm": _NEOPLASM,
+}
+
+
+def segment_codes(names: Sequence[str], file: Path | None = None) -> dict[str, SegmentCode]:
+    """Give the code of each class.
+
+    Args:
+        names: of the classes, without the background.
+        file: YAML or JSON, class name to `value`, `scheme`, `meaning` and, if it is no anatomical structure,
+            `category`. Classes that it leaves out are looked up in `KNOWN`; all others are `UNKNOWN`.
+
+    Raises:
+        UserError: an entry that is no code, or of a class that there is not.
+    """
+    given = _read(file, names) if file is not None else {}
+    return {name: given.get(name) or KNOWN.get(_plain(name), UNKNOWN) for name in names}
+
+
+def _plain(name: str) -> str:
+    return " ".join(name.lower().replace("_", " ").replace("-", " ").split())
+
+
+def _read(file: Path, names: Sequence[str]) -> dict[str, SegmentCode]:
+    content = read_yaml(file)  # JSON is YAML, too
+    if not isinstance(content, Mapping):
+        raise _bad(file, type(content).__name__)
+    if strange := [str(name) for name in content if name not in names]:
+        raise UserError(
+            "There are codes for classes that the segmentation does not have",
+            path=file,
+            found=", ".join(strange),
+            expected=f"some of {', '.join(names)}",
+            do="correct the names",
+        )
+    codes = {}
+    for name, entry in content.items():
+        try:
+            codes[str(name)] = SegmentCode.model_validate(entry)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join([str(name), *map(str, first["loc"])])
+            raise _bad(
+                file, f"{where}: {first['msg']} ({json.dumps(first['input'], default=str)})"
+            ) from error
+    return codes
+
+
+def _bad(file: Path, found: str) -> UserError:
+    return UserError(
+        "The codes of the segments cannot be understood",
+        path=file,
+        found=found,
+        expected="an entry a class, with value, scheme and meaning",
+        do="e.g. pancreas: {value: '15776009', scheme: SCT, meaning: Pancreas}",
+    )
