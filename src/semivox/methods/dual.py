@@ -107,9 +107,10 @@ class Dual(PairMethod):
         if step.fraction < cfg.warmup_fraction:
             labeled, unlabeled = self._labels_only(labeled, unlabeled, step)
         count = len(labeled.image)
-        images, taught = torch.cat([labeled.image, unlabeled.image]), None
         if cfg.mix == "paste" and count and len(unlabeled.image):
             images, taught = self._mixtures(labeled, unlabeled, step)
+        else:
+            images, taught = torch.cat([labeled.image, unlabeled.image]), None
         features_a, features_b = self.net_a.features(images), self.net_b.features(images)
         logits_a, logits_b = self.net_a.head(features_a), self.net_b.head(features_b)
 
@@ -170,26 +171,27 @@ class Dual(PairMethod):
         mixed = torch.where(known.unsqueeze(1), labeled.image[partner], unlabeled.image)
         truth = labeled.target[partner]
         counted = None if labeled.counted is None else labeled.counted[partner]
-        taught = []
+        taught = self._teachings(unlabeled.image, truth, known, counted)
+        return torch.cat([labeled.image, mixed]), taught
+
+    @torch.no_grad()
+    def _teachings(self, image: Tensor, *pasted: Tensor | None) -> tuple[Teaching, Teaching]:
+        """What A and B say of whole patches, with `mix` without dropout, and the truth that was pasted."""
+        found = []
         for net in (self.net_a, self.net_b):
-            with torch.no_grad(), without_dropout(net):
-                logits = net(unlabeled.image)
-            with full_precision(mixed):
-                taught.append(Teaching.of(Prediction.of(logits), self.config.alpha, truth, known, counted))
-        return torch.cat([labeled.image, mixed]), (taught[0], taught[1])
+            with without_dropout(net) if self.config.mix == "paste" else nullcontext():
+                logits = net(image)
+            with full_precision(image):
+                found.append(Teaching.of(Prediction.of(logits), self.config.alpha, *pasted))
+        return found[0], found[1]
 
     def pseudo_labels(self, image: Tensor) -> dict[str, PseudoLabel]:
         """Labels of "a" and "b"; those that CPS and EFS teach; where EFS teaches; the reliable set.
 
         All are shown, also those of terms that are switched off.
         """
-        cfg, taught = self.config, []
-        for net in (self.net_a, self.net_b):
-            with without_dropout(net) if cfg.mix == "paste" else nullcontext():
-                logits = net.head(net.features(image))
-            with full_precision(image):
-                taught.append(Teaching.of(Prediction.of(logits), cfg.alpha))
-        from_a, from_b = taught
+        cfg = self.config
+        from_a, from_b = self._teachings(image)
         a, b = from_a.prediction, from_b.prediction
         joint = joint_label(a.label, b.label, from_a.entropy, from_b.entropy, cfg.efs_target)
         return {

@@ -8,6 +8,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from semivox.ops.supervised import onehot
+
 _CERTAIN = 30.0
 
 
@@ -32,8 +34,7 @@ def most_probable(probs: Tensor) -> tuple[Tensor, Tensor]:
 
 def certain_logits(label: Tensor, num_classes: int) -> Tensor:
     """Logits (B, K, ...) float32 of a known label (B, ...): its probability is 1 to float precision."""
-    classes = torch.arange(num_classes, device=label.device).view(1, -1, *(1,) * (label.ndim - 1))
-    return _CERTAIN * (label.unsqueeze(1) == classes)
+    return _CERTAIN * onehot(label, num_classes)
 
 
 @dataclass(frozen=True)
