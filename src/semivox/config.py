@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeInt, ValidationError
 
 from semivox.errors import UserError
 from semivox.files import read_yaml
@@ -28,6 +28,9 @@ class MethodConfig(_Settings):
 
     name: str = Field(default="dual", description="registered name, see `semivox methods`")
     options: dict[str, Any] = Field(default_factory=dict, description="the method's own options")
+    batch: tuple[NonNegativeInt, NonNegativeInt] | None = Field(
+        default=None, description="labeled and unlabeled patches a step; null: the method's own"
+    )
 
 
 class NetConfig(_Settings):
@@ -95,10 +98,10 @@ class TrainConfig(_Settings):
     )
     seed: int = 0
     batch_labeled: int | None = Field(
-        default=None, ge=0, description="labeled patches a step; null: the method's own"
+        default=None, ge=0, description="labeled patches a step; null: as in `method.batch`"
     )
     batch_unlabeled: int | None = Field(
-        default=None, ge=0, description="unlabeled patches a step; null: the method's"
+        default=None, ge=0, description="unlabeled patches a step; null: as in `method.batch`"
     )
     augment: Literal["crop", "rotflip", "intensity", "strong"] = Field(
         default="crop",

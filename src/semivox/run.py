@@ -17,14 +17,8 @@ from semivox.files import read_json, read_yaml, write_json, write_yaml
 from semivox.version import __version__
 
 _RECORDED = ("torch", "lightning", "monai", "numpy", "scipy", "nibabel", "blosc2")
-_WRITTEN_BY_TRAINING = (
-    "config.yaml",
-    "env.json",
-    "splits.json",
-    "plans.json",
-    "model.safetensors",
-    "model.yaml",
-)
+_MODEL = ("model.safetensors", "model.yaml")
+_WRITTEN_BY_TRAINING = ("config.yaml", "env.json", "splits.json", "plans.json", *_MODEL)
 
 
 @dataclass(frozen=True)
@@ -48,12 +42,16 @@ class Run:
     @property
     def is_trained(self) -> bool:
         """Whether the weights for inference have been written, which happens last."""
-        return (self.folder / "model.safetensors").exists() and (self.folder / "model.yaml").exists()
+        return all((self.folder / name).exists() for name in _MODEL)
 
-    def resume_config(self, asked: Config) -> Config:
+    def resume_config(self, asked: Config, *, extend: bool = False) -> Config:
         """Settings to go on with: the stored ones if this run has begun, else the ones asked for.
 
         `train.iterations` found by a time budget is stored, so a resumed run keeps its schedule.
+
+        Args:
+            asked: the settings of this call.
+            extend: more iterations than stored are taken, see `extend`.
 
         Raises:
             UserError: when the run was begun with other settings.
@@ -64,6 +62,9 @@ class Run:
         differing = _differences(stored.model_dump(), asked.model_dump())
         if stored.train.budget_s is not None and stored.train.budget_s == asked.train.budget_s:
             differing.pop("train.iterations", None)
+        if extend and differing.keys() == {"train.iterations"}:
+            if asked.train.iterations > stored.train.iterations:
+                return asked
         if differing:
             raise UserError(
                 "This run was begun with other settings",
@@ -72,9 +73,22 @@ class Run:
                     f"{key}: {old!r} stored, {new!r} asked" for key, (old, new) in differing.items()
                 ),
                 expected="the same settings, to resume",
-                do="choose another -o folder, or add --fresh to start over (this deletes the old run)",
+                do="choose another -o folder, add --fresh to start over (this deletes the old run),"
+                " or --extend if more iterations are all you want",
             )
         return stored
+
+    def extend(self, iterations: int) -> None:
+        """Reopen a run that was begun with fewer iterations: it goes on from its last checkpoint.
+
+        The schedules of learning rate and ramps become those of `iterations`, so the result is not that of one
+        run of that length; `run_report.json` records it.
+        """
+        stored = parse_config(read_yaml(self.config_file)).train.iterations
+        if iterations > stored:
+            write_manifest(self.folder, "extend", iterations_before=stored, iterations=iterations)
+            for name in _MODEL:
+                (self.folder / name).unlink(missing_ok=True)
 
     def start(self, config: Config) -> None:
         """Write the resolved settings and the environment."""

@@ -139,7 +139,7 @@ def test_a_forecast_trains_nothing(phantoms: Path, work: Path, tmp_path: Path) -
 def test_a_probe_that_fails_is_a_failed_cell(
     phantoms: Path, work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("semivox.verbs.estimate.step_seconds", lambda *_: 1 / 0)
+    monkeypatch.setattr("semivox.verbs.training.Training.step_seconds", lambda *_: 1 / 0)
     (cell, *_) = forecast(phantoms, small(), out=tmp_path, work=work)
     assert cell.state == "fails: ZeroDivisionError: division by zero"
     done = benchmark(phantoms, small(), out=tmp_path, work=work, max_hours=1, isolate=False)

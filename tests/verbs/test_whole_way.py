@@ -18,6 +18,7 @@ from semivox.errors import UserError
 from semivox.inference.model import load_model
 from semivox.verbs.predict import changed_settings
 from semivox.verbs.train import overridden
+from semivox.verbs.training import batch_sizes
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +99,32 @@ def test_other_settings_in_the_same_folder_are_refused(finished: Path, phantoms:
         semivox.train(phantoms, config=config, out=finished, work=finished.parent / "work")
 
 
+def test_a_run_is_extended_on_the_longer_schedule(finished: Path, phantoms: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+    config = overridden(load_config(file=run / "config.yaml"), {"train": {"iterations": 6}})
+    again = {"config": config, "out": run, "work": finished.parent / "work"}
+    with pytest.raises(UserError, match=r"train\.iterations"):
+        semivox.train(phantoms, **again)
+    semivox.train(phantoms, **again, extend=True)
+    report = json.loads((run / "run_report.json").read_text())
+    assert (report["extend"]["iterations_before"], report["train"]["iterations"]) == (4, 6)
+    assert pd.read_csv(run / "logs" / "metrics.csv")["iteration"].is_monotonic_increasing
+    assert yaml.safe_load((run / "config.yaml").read_text())["train"]["iterations"] == 6
+    assert (run / "model.safetensors").read_bytes() != (finished / "model.safetensors").read_bytes()
+    shorter = {**again, "config": overridden(config, {"train": {"iterations": 5}})}
+    with pytest.raises(UserError, match=r"train\.iterations"):
+        semivox.train(phantoms, **shorter, extend=True)
+
+
+def test_patches_a_step_of_one_method(quick: Config) -> None:
+    asked = overridden(quick, {"method": {"batch": (1, 3)}})
+    assert batch_sizes(asked) == (1, 3)
+    assert batch_sizes(overridden(asked, {"train": {"batch_unlabeled": 0}})) == (1, 0)
+    assert batch_sizes(quick) == (2, 2)
+    other = load_config(preset="la-8-lite", method={"name": "supervised"})
+    assert (load_config(preset="la-8-lite").method.batch, other.method.batch) == ((1, 2), None)
+
+
 def test_the_labels_of_unlabeled_cases_are_never_opened(
     phantoms: Path, quick: Config, tmp_path: Path
 ) -> None:
@@ -136,7 +163,7 @@ def test_selection_by_validation_uses_the_best_checkpoint(
 def test_a_budget_is_found_once_and_kept(
     phantoms: Path, quick: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("semivox.verbs.train.probe", lambda *_: 0.15)  # seconds a step
+    monkeypatch.setattr("semivox.verbs.training.probe", lambda *_: 0.15)  # seconds a step
     budget = {"budget_s": 12.0, "validate_every": None, "checkpoint_every": None}
     config = overridden(
         quick, {"train": budget, "split": {"val": 0}, "method": {"name": "supervised_matched"}}

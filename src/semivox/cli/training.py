@@ -49,6 +49,12 @@ def train(
             help="compare pseudo-labels with labels hidden from training, in RUN/diagnosis/",
         ),
     ] = False,
+    extend: Annotated[
+        bool,
+        typer.Option(
+            "--extend", help="with more iterations: go on with a run begun with fewer, on the longer schedule"
+        ),
+    ] = False,
     fresh: o.Fresh = False,
 ) -> None:
     """Train a model from few labels and many scans. The same command again resumes an interrupted run."""
@@ -82,6 +88,7 @@ def train(
         out=out,
         work=work,
         fresh=fresh,
+        extend=extend,
         diagnose=diagnose,
         bar=True,
         progress=show_progress,

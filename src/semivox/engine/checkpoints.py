@@ -100,8 +100,14 @@ def load(path: Path) -> Checkpoint:
 
 
 def require_same_run(path: Path, checkpoint: Checkpoint, run: Mapping[str, Any]) -> None:
-    """Raise a `UserError` naming the settings in which `checkpoint` differs from `run`."""
-    changed = [name for name, value in run.items() if checkpoint.run.get(name) != value]
+    """Raise a `UserError` naming the settings in which `checkpoint` differs from `run`.
+
+    More iterations than the checkpoint's are no difference: a run may be extended.
+    """
+    stored = checkpoint.run
+    changed = [name for name, value in run.items() if stored.get(name) != value]
+    if "iterations" in changed and stored.get("iterations", 0) < run["iterations"]:
+        changed.remove("iterations")
     if changed:
         raise UserError(
             "The run folder holds a run with other settings",

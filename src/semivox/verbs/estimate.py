@@ -9,10 +9,9 @@ from statistics import mean
 
 from semivox.files import read_json, write_json
 from semivox.inference.windows import tiling, window_starts, window_stride
-from semivox.methods import method_class
 from semivox.verbs.cells import Job
 from semivox.verbs.compare import read_cell
-from semivox.verbs.train import VALIDATIONS, step_seconds
+from semivox.verbs.training import VALIDATIONS, Training, batch_sizes
 
 FORWARD_SHARE = 1 / 3  # of a training step: one pass forward, two backward
 
@@ -46,15 +45,7 @@ class Estimator:
     def _from_probe(self, job: Job) -> float:
         train = job.config.train
         step = self.step(job)
-        patches = [
-            own if asked is None else asked
-            for own, asked in zip(
-                method_class(job.config.method.name).batch,
-                (train.batch_labeled, train.batch_unlabeled),
-                strict=True,
-            )
-        ]
-        case = FORWARD_SHARE * step / max(sum(patches), 1) * windows(job)
+        case = FORWARD_SHARE * step / max(sum(batch_sizes(job.config)), 1) * windows(job)
         if train.budget_s is not None:
             return train.budget_s + case * len(job.cases)
         validations = VALIDATIONS
@@ -65,7 +56,7 @@ class Estimator:
     def step(self, job: Job) -> float:
         """Seconds of one training step."""
         if job.kind not in self._steps:
-            self._steps[job.kind] = step_seconds(job.workspace, job.split, job.plan, job.config)
+            self._steps[job.kind] = Training(job.workspace, job.split, job.plan, job.config).step_seconds()
             write_json(self._file, self._steps)
         return self._steps[job.kind]
 

@@ -1,0 +1,195 @@
+"""One training run: networks, loaders, validator and iterations from the resolved settings."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from semivox.config import Config
+from semivox.data.loaders import build_loaders
+from semivox.data.plan import Plan, save_plan
+from semivox.data.splits import Split, save_splits
+from semivox.engine.budget import iterations_for, probe
+from semivox.engine.checkpoints import best_path, load_weights
+from semivox.engine.trainer import FitResult, fit
+from semivox.errors import UserError
+from semivox.inference.model import save_model
+from semivox.methods import create, method_class
+from semivox.methods.base import Method
+from semivox.nets import NetFactory
+from semivox.run import Run
+from semivox.verbs.diagnosis import make_diagnosis
+from semivox.verbs.validation import make_validator
+from semivox.verbs.workspace import Workspace
+
+if TYPE_CHECKING:
+    from torch.utils.data import DataLoader
+
+    from semivox.engine.diagnosis import Diagnosis
+
+VALIDATIONS = 10  # a run, when `validate_every` is not set
+STARTUP_S = 2.0  # first batches, last checkpoint
+
+
+def batch_sizes(config: Config) -> tuple[int, int]:
+    """Labeled and unlabeled patches a step: `train.batch_*`, else `method.batch`, else the method's own."""
+    own = config.method.batch or method_class(config.method.name).batch
+    asked = (config.train.batch_labeled, config.train.batch_unlabeled)
+    labeled, unlabeled = (size if given is None else given for given, size in zip(asked, own, strict=True))
+    return labeled, unlabeled
+
+
+@dataclass(frozen=True)
+class Training:
+    """One run: everything that `fit` needs, built from the resolved settings."""
+
+    workspace: Workspace
+    split: Split
+    plan: Plan
+    config: Config
+
+    def run(self, run: Run, *, bar: bool, diagnose: bool) -> dict[str, Any]:
+        started = time.monotonic()
+        method = self._method()
+        config = self._with_iterations(method, run)
+        run.start(config)
+        save_splits(run.folder / "splits.json", [self.split])
+        save_plan(self.plan, run.folder / "plans.json")
+        result = fit(
+            method,
+            self._loaders(method, config.train.iterations),
+            config.train,
+            run.folder,
+            validate=self._validator(),
+            fresh=False,
+            progress=bar,
+            diagnosis=self._diagnosis(method, run) if diagnose else None,
+        )
+        chosen = self._select(method, result, run)
+        save_model(
+            method,
+            run.folder,
+            method_name=config.method.name,
+            options=config.method.options,
+            net=self._net(),
+            plan=self.plan,
+            extra={"checkpoint": chosen, "predict": config.predict.model_dump(mode="json")},
+        )
+        return {
+            "iterations": result.iterations,
+            "seconds_training": round(result.seconds, 1),
+            "seconds_total": round(time.monotonic() - started, 1),
+            "checkpoint": chosen,
+            "best": result.best,
+            "labeled": list(self.split.labeled),
+            "split": self.split.how,
+            "parameters": sum(parameter.numel() for parameter in method.parameters()),
+        }
+
+    def step_seconds(self) -> float:
+        """Measure the time of one step (see `engine.budget.probe`); nothing is written."""
+        method = self._method()
+        try:
+            return probe(method, self._loaders(method, self.config.train.iterations), self.config.train)
+        finally:
+            torch.cuda.empty_cache()  # the run itself may happen in another process
+
+    def _net(self) -> dict[str, Any]:
+        return {
+            "in_channels": len(self.plan.channels),
+            "num_classes": len(self.plan.class_names),
+            **self.config.net.model_dump(),
+        }
+
+    def _method(self) -> Method:
+        torch.manual_seed(self.config.train.seed)
+        method = create(self.config.method.name, self.config.method.options, NetFactory(**self._net()))
+        if method.uses_unlabeled and not self.split.unlabeled:
+            raise UserError(
+                f"The method {self.config.method.name} learns from unlabeled scans, but there are none",
+                found=f"{len(self.split.labeled)} labeled, 0 unlabeled cases",
+                expected="at least one scan without a label, or fewer labels asked for",
+                do="use --method supervised, or --labeled N with N smaller than the number of labels",
+            )
+        return method
+
+    def _diagnosis(self, method: Method, run: Run) -> Diagnosis:
+        return make_diagnosis(
+            self.workspace,
+            self.split,
+            self.plan,
+            run.diagnosis_file,
+            batch=sum(batch_sizes(self.config)),
+            title=f"{self.config.method.name} on {self.workspace.dataset.name}",
+        )
+
+    def _loaders(
+        self, method: Method, iterations: int
+    ) -> Callable[[int, int, int], dict[str, DataLoader[Any]]]:
+        labeled, unlabeled = batch_sizes(self.config)
+
+        def make(start: int, rank: int, world: int) -> dict[str, DataLoader[Any]]:
+            return build_loaders(
+                self.workspace.store,
+                self.split,
+                self.plan,
+                self.config.train,
+                batch_labeled=labeled,
+                batch_unlabeled=unlabeled,
+                iterations=iterations,
+                start=start,
+                rank=rank,
+                world=world,
+                strong_view=method.strong_view,
+            )
+
+        return make
+
+    def _validator(self) -> Callable[[Method, torch.device], dict[str, float]] | None:
+        if not self.split.val:
+            return None
+        return make_validator(self.workspace.store, self.split.val, self.plan, self.config.predict)
+
+    def _with_iterations(self, method: Method, run: Run) -> Config:
+        """The settings with `iterations` found from the time budget, unless the run has them already."""
+        settings = self.config.train
+        if settings.budget_s is None or run.config_file.exists():
+            return self.config
+        started = time.monotonic()
+        step_s = probe(method, self._loaders(method, settings.iterations), settings)
+        validation_s = self._time_validation(method)
+        if settings.validate_every is not None:  # as many validations as the steps will ask for
+            step_s, validation_s = step_s + validation_s / settings.validate_every, 0.0
+        iterations = iterations_for(
+            settings.budget_s,
+            step_s,
+            validation_s=validation_s,
+            validations=VALIDATIONS,
+            overhead_s=time.monotonic() - started + STARTUP_S,
+        )
+        return self.config.model_copy(
+            update={"train": settings.model_copy(update={"iterations": iterations})}
+        )
+
+    def _time_validation(self, method: Method) -> float:
+        validate = self._validator()
+        if validate is None:
+            return 0.0
+        started = time.monotonic()
+        was_training = method.training
+        method.eval()
+        with torch.no_grad():
+            validate(method, torch.device("cpu"))
+        method.train(was_training)
+        return time.monotonic() - started
+
+    def _select(self, method: Method, result: FitResult, run: Run) -> str:
+        """Load the checkpoint that is the result; returns a description of the choice."""
+        if self.config.train.selection == "val" and result.best is not None:
+            load_weights(best_path(run.folder), method)
+            return f"best on validation cases (iteration {result.best['iteration']})"
+        return "last"
