@@ -62,9 +62,9 @@ class Run:
         differing = _differences(stored.model_dump(), asked.model_dump())
         if stored.train.budget_s is not None and stored.train.budget_s == asked.train.budget_s:
             differing.pop("train.iterations", None)
-        if extend and differing.keys() == {"train.iterations"}:
-            if asked.train.iterations > stored.train.iterations:
-                return asked
+        longer = asked.train.iterations > stored.train.iterations
+        if extend and longer and differing.keys() == {"train.iterations"}:
+            return asked
         if differing:
             raise UserError(
                 "This run was begun with other settings",
@@ -81,8 +81,8 @@ class Run:
     def extend(self, iterations: int) -> None:
         """Reopen a run that was begun with fewer iterations: it goes on from its last checkpoint.
 
-        The schedules of learning rate and ramps become those of `iterations`, so the result is not that of one
-        run of that length; `run_report.json` records it.
+        The schedules of learning rate and ramps become those of `iterations`, so the result is not that of
+        one run of that length; `run_report.json` records it.
         """
         stored = parse_config(read_yaml(self.config_file)).train.iterations
         if iterations > stored:

@@ -43,7 +43,8 @@ class Recorded(torch.nn.Module):
 
 def make(**options: object) -> tuple[Dual, Batch, Batch]:
     dual = Dual(Dual.Config.model_validate(options))
-    dual.net_a, dual.net_b = Recorded(1), Recorded(2)  # type: ignore[assignment]
+    networks = {name: Recorded(seed) for seed, name in enumerate(dual.config.nets, start=1)}
+    dual.build(networks.__getitem__)  # type: ignore[arg-type]
     generator = torch.Generator().manual_seed(0)
     image = torch.randn(4, 1, *SHAPE, generator=generator)
     label = torch.randint(0, CLASSES, (2, *SHAPE), generator=generator)
@@ -144,7 +145,8 @@ def naive(probs: np.ndarray, label: np.ndarray, valid: np.ndarray, dice: bool) -
 
 def test_teaching_carries_no_gradient(step: Callable[..., Step]) -> None:
     dual, labeled, unlabeled = make(mix="paste")
-    _, taught = dual._mixtures(labeled, unlabeled, step(5, 10))
+    _, taught = dual.inputs(labeled, unlabeled, step(5, 10), 70.0)
+    assert taught is not None
     for teaching in taught:
         values = (*vars(teaching.prediction).values(), teaching.entropy, teaching.threshold)
         assert not any(value.requires_grad for value in values)
@@ -152,6 +154,37 @@ def test_teaching_carries_no_gradient(step: Callable[..., Step]) -> None:
     for name in ("cps", "efs", "ue"):
         found = torch.autograd.grad(losses[name], list(dual.parameters()), retain_graph=True)
         assert all(gradient.abs().sum() > 0 for gradient in found)
+
+
+@pytest.mark.parametrize("mix", ["none", "paste"])
+def test_averages_teach_if_asked_for(step: Callable[..., Step], mix: str) -> None:
+    """Averages that say another class everywhere are what CPS teaches, with and without mixtures."""
+    dual, labeled, unlabeled = make(mix=mix, teacher_decay=0.5, tau_p=0.1)
+    own = [p.detach().clone() for p in dual.parameters() if p.requires_grad]
+    assert all(torch.equal(a, b) for a, b in zip(dual.teachers.parameters(), own, strict=True))
+    for teacher in dual.teachers:
+        teacher.bias.data[1] = 99.0
+    losses = dual.losses(labeled, unlabeled, step(5, 10))
+    _, taught = dual.inputs(labeled, unlabeled, step(5, 10), 70.0)
+    assert taught is not None
+    share = [(one.prediction.label == 1).double().mean().item() for one in taught]
+    assert all(value == 1 if mix == "none" else 0.6 < value < 0.9 for value in share)
+    for name in ("cps", "efs", "ue"):
+        trained = [p for p in dual.parameters() if p.requires_grad]
+        found = torch.autograd.grad(losses[name], trained, retain_graph=True)
+        assert all(gradient.abs().sum() > 0 for gradient in found)
+    assert dual.pseudo_labels(unlabeled.image)["a"].label.eq(1).all()
+
+
+def test_averages_move_by_their_decay(step: Callable[..., Step]) -> None:
+    dual, _, _ = make(teacher_decay=0.75)
+    before = dual.teachers[0].weight.clone()
+    dual.net_a.weight.data += 1.0
+    dual.after_step(step(0, 10))  # the first step: a copy
+    assert torch.allclose(dual.teachers[0].weight, before + 1)
+    dual.net_a.weight.data += 1.0
+    dual.after_step(step(9, 10))
+    assert torch.allclose(dual.teachers[0].weight, before + 1.25)
 
 
 @pytest.mark.parametrize(("labeled", "unlabeled"), [(2, 2), (1, 3), (2, 0), (0, 2)])

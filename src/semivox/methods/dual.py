@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from semivox.methods.base import (
-    Batch,
-    PairMethod,
-    PseudoLabel,
-    Step,
-    full_precision,
-    with_mixtures,
-    without_dropout,
-)
+from semivox.methods.base import Batch, PseudoLabel, Step, full_precision
+from semivox.methods.teaching_pair import TeachingPair
 from semivox.ops.consistency import (
     rectified_cross_entropy,
     squared_error,
     squared_error_to_label,
     symmetric_kl,
 )
-from semivox.ops.mixing import cuboid_mask, exchange_masks
 from semivox.ops.prediction import Prediction, widen
 from semivox.ops.prototypes import prototype_terms
 from semivox.ops.pseudo import Teaching, confident_foreground, foreground_label, joint_label
@@ -36,7 +27,7 @@ from semivox.ops.supervised import cross_entropy_dice, dice_loss, nll
 PROTOTYPE_SIGN = {"repel": -1.0, "attract": 1.0, "none": 0.0}
 
 
-class Dual(PairMethod):
+class Dual(TeachingPair):
     """Two different networks learn from labels, from each other's pseudo-labels and from class prototypes.
 
     A and B see the same 2 labeled + 2 unlabeled patches. There is no teacher and no sampling; at inference
@@ -47,7 +38,7 @@ class Dual(PairMethod):
     leaves a choice, an option names the readings. Features are taken before the head's dropout.
     """
 
-    class Config(PairMethod.Config):
+    class Config(TeachingPair.Config):
         cr: bool = Field(True, description="term on labeled voxels where the networks confidently disagree")
         cps: bool = Field(True, description="cross pseudo supervision: each learns the other's labels")
         efs: bool = Field(True, description="entropy-filtered supervision by a label common to both")
@@ -90,12 +81,6 @@ class Dual(PairMethod):
             1.0, gt=0, le=1, description="share of the run that the ramp takes, after the warm-up"
         )
         pseudo_dice: bool = Field(False, description="CPS, EFS: Dice beside the cross-entropy")
-        mix: Literal["none", "paste"] = Field(
-            "none",
-            description="paste: exchange a cuboid between unlabeled and labeled patches; pseudo-labels are"
-            " those of the patches before, and the truth where it is known",
-        )
-        mix_cuboid: float = Field(2 / 3, gt=0, lt=1, description="side of that cuboid / side of the patch")
 
     partial_labels: ClassVar[bool] = True
     config: Config
@@ -105,12 +90,9 @@ class Dual(PairMethod):
         cfg = self.config
         weight, weight_pgl = self._weights(step)
         if step.fraction < cfg.warmup_fraction:
-            labeled, unlabeled = self._labels_only(labeled, unlabeled, step)
+            labeled, unlabeled = self.labels_only(labeled, unlabeled, step)
         count = len(labeled.image)
-        if cfg.mix == "paste" and count and len(unlabeled.image):
-            images, taught = self._mixtures(labeled, unlabeled, step)
-        else:
-            images, taught = torch.cat([labeled.image, unlabeled.image]), None
+        images, taught = self.inputs(labeled, unlabeled, step, cfg.alpha)
         features_a, features_b = self.net_a.features(images), self.net_b.features(images)
         logits_a, logits_b = self.net_a.head(features_a), self.net_b.head(features_b)
 
@@ -153,45 +135,13 @@ class Dual(PairMethod):
         step.note("weight_pgl", weight_pgl)
         return weight, weight_pgl
 
-    def _labels_only(self, labeled: Batch, unlabeled: Batch, step: Step) -> tuple[Batch, Batch]:
-        """Take no unlabeled patches; with `mix`, mixtures of labeled ones stand beside those themselves."""
-        nothing = Batch(unlabeled.image[:0], None)
-        if self.config.mix == "none" or not len(labeled.image):
-            return labeled, nothing
-        return with_mixtures(labeled, self.config.mix_cuboid, step), nothing
-
-    def _mixtures(
-        self, labeled: Batch, unlabeled: Batch, step: Step
-    ) -> tuple[Tensor, tuple[Teaching, Teaching]]:
-        """Images of the step, the unlabeled ones mixed with labeled ones, and what A and B teach there."""
-        count = len(unlabeled.image)
-        partner = torch.arange(count, device=unlabeled.image.device) % len(labeled.image)
-        mask = cuboid_mask(unlabeled.image.shape[2:], self.config.mix_cuboid, step.generator)
-        known = exchange_masks(count, mask)
-        mixed = torch.where(known.unsqueeze(1), labeled.image[partner], unlabeled.image)
-        truth = labeled.target[partner]
-        counted = None if labeled.counted is None else labeled.counted[partner]
-        taught = self._teachings(unlabeled.image, truth, known, counted)
-        return torch.cat([labeled.image, mixed]), taught
-
-    @torch.no_grad()
-    def _teachings(self, image: Tensor, *pasted: Tensor | None) -> tuple[Teaching, Teaching]:
-        """What A and B say of whole patches, with `mix` without dropout, and the truth that was pasted."""
-        found = []
-        for net in (self.net_a, self.net_b):
-            with without_dropout(net) if self.config.mix == "paste" else nullcontext():
-                logits = net(image)
-            with full_precision(image):
-                found.append(Teaching.of(Prediction.of(logits), self.config.alpha, *pasted))
-        return found[0], found[1]
-
     def pseudo_labels(self, image: Tensor) -> dict[str, PseudoLabel]:
         """Labels of "a" and "b"; those that CPS and EFS teach; where EFS teaches; the reliable set.
 
         All are shown, also those of terms that are switched off.
         """
         cfg = self.config
-        from_a, from_b = self._teachings(image)
+        from_a, from_b = self.teachings(image, cfg.alpha)
         a, b = from_a.prediction, from_b.prediction
         joint = joint_label(a.label, b.label, from_a.entropy, from_b.entropy, cfg.efs_target)
         return {
