@@ -94,6 +94,21 @@ def test_settings_of_a_cell() -> None:
     assert preset and "cr" not in preset
     assert variant.method.options == {**preset, "cr": False}
     assert (variant.net.width, variant.split.labeled, variant.split.val, variant.train.seed) == (2, 4, 10, 0)
+    assert (supervised.method.batch, variant.method.batch) == (
+        None,
+        load_config(preset="la-8-lite").method.batch,
+    )
+
+
+def test_a_row_may_have_settings_of_its_own() -> None:
+    row = {"label": "longer", "method": "supervised", "settings": {"train": {"iterations": 70}}}
+    changes = {**SMALL, "methods": ["supervised", row], "settings": {"train": {"iterations": 7, "lr": 0.5}}}
+    grid = load_grid(changes=changes)
+    plain, longer = (settings_of(grid, cell).train for cell in cells_of(grid)[:2])
+    assert (plain.iterations, longer.iterations, plain.lr, longer.lr) == (7, 70, 0.5, 0.5)
+    wrong = load_grid(changes={**changes, "methods": [{**row, "settings": {"trian": {"lr": 1}}}]})
+    with pytest.raises(UserError, match="trian"):
+        settings_of(wrong, cells_of(wrong)[0])
 
 
 def test_folders_are_readable_and_of_one_level() -> None:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from semivox.config import Config, config_error, load_config, parse_config
+from semivox.config import Config, MethodConfig, config_error, load_config, parse_config
 from semivox.errors import UserError
 from semivox.files import read_yaml
 
@@ -34,6 +34,9 @@ class Variant(_Part):
     method: str = Field(description="registered name")
     label: str = Field(description="name of the row")
     options: dict[str, Any] = Field(default_factory=dict, description="over those of the preset")
+    settings: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="sections of the settings for this row, over the grid's"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -173,11 +176,14 @@ def cells_of(grid: Grid) -> list[Place]:
 
 
 def settings_of(grid: Grid, place: Place) -> Config:
-    """The complete settings of one cell; options of the preset's method hold for its variants."""
+    """The complete settings of one cell; what a preset says of its method holds for that method's variants."""
+    row = place.variant
     base = load_config(preset=place.preset, settings=grid.assignments, **grid.settings)
-    kept = base.method.options if base.method.name == place.variant.method else {}
+    method = base.method if base.method.name == row.method else MethodConfig(name=row.method)
     values = base.model_dump()
-    values["method"] = {"name": place.variant.method, "options": {**kept, **place.variant.options}}
+    values["method"] = method.model_dump() | {"options": {**method.options, **row.options}}
+    for section, fields in row.settings.items():
+        values.setdefault(section, {}).update(fields)
     values["train"]["seed"] = place.seed
     if place.labels is not None:
         values["split"]["labeled"] = place.labels
