@@ -176,7 +176,7 @@ def cells_of(grid: Grid) -> list[Place]:
 
 
 def settings_of(grid: Grid, place: Place) -> Config:
-    """The complete settings of one cell; what a preset says of its method holds for that method's variants."""
+    """The complete settings of one cell; what a preset says of a method holds for that method's rows."""
     row = place.variant
     base = load_config(preset=place.preset, settings=grid.assignments, **grid.settings)
     method = base.method if base.method.name == row.method else MethodConfig(name=row.method)
