@@ -1,4 +1,4 @@
-"""`fetch` from a mirror; the download itself is MONAI's."""
+"""`fetch` from a mirror, and from a server of this machine."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import hashlib
 import io
 import json
 import tarfile
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import nibabel as nib
 import numpy as np
@@ -46,9 +49,9 @@ def archive(folder: Path, names: dict[str, bytes] | None = None) -> Path:
 def known(monkeypatch: pytest.MonkeyPatch):
     """Make an archive's checksum the published one."""
 
-    def trust(path: Path) -> None:
+    def trust(path: Path, url: str = "https://example.org/x.tar") -> None:
         md5 = hashlib.md5(path.read_bytes()).hexdigest()
-        monkeypatch.setattr(fetch, "tasks", lambda: {**tasks(), TASK: ("https://example.org/x.tar", md5)})
+        monkeypatch.setattr(fetch, "tasks", lambda: {**tasks(), TASK: (url, md5)})
 
     return trust
 
@@ -115,6 +118,40 @@ def test_a_truncated_archive(tmp_path: Path, known) -> None:
     with pytest.raises(UserError, match="cannot be unpacked") as error:
         fetch_task(TASK, tmp_path / "out", mirror=tmp_path / "mirror")
     assert error.value.path == path
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def served(tmp_path: Path):
+    """Address of a server for the files of `tmp_path/served`."""
+    (tmp_path / "served").mkdir()
+    handler = partial(Quiet, directory=str(tmp_path / "served"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+def test_a_real_download(tmp_path: Path, known, served: str) -> None:
+    known(archive(tmp_path / "served"), f"{served}/{TASK}.tar")
+    folder = fetch_task("hippocampus", tmp_path / "out")
+    assert [case.name for case in open_dataset(folder).cases] == ["a"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [TASK], "the archive is deleted"
+
+
+def test_a_download_that_is_cut_or_absent(tmp_path: Path, known, served: str) -> None:
+    whole = archive(tmp_path / "whole")
+    known(whole, f"{served}/{TASK}.tar")
+    with pytest.raises(UserError, match="download failed"):  # 404
+        fetch_task(TASK, tmp_path / "out")
+    (tmp_path / "served" / f"{TASK}.tar").write_bytes(whole.read_bytes()[:-512])
+    with pytest.raises(UserError, match="download failed"):  # another checksum
+        fetch_task(TASK, tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_no_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
