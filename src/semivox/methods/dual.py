@@ -71,11 +71,14 @@ class Dual(TeachingPair):
         pull_fraction: float = Field(0.01, gt=0, le=1, description="PGL: share of uncertain voxels drawn")
         lambda_max: float = Field(0.1, ge=0, description="PGL: weight at the end of its ramp over the run")
         unsup_ramp: Literal["none", "sigmoid"] = Field(
-            "none", description="weight of CPS, EFS and UE: 1 from the start, or ramped up"
+            "none", description="weight of CR, CPS, EFS and UE: full from the start, or ramped up"
         )
         unsup_weight: float = Field(1.0, ge=0, description="final weight of CPS, EFS and UE; the paper has 1")
         warmup_fraction: float = Field(
-            0.0, ge=0, lt=1, description="share of the run that learns from the labels only, at its beginning"
+            0.0,
+            ge=0,
+            lt=1,
+            description="share of the run, at its beginning, in which each network learns from labels only",
         )
         ramp_fraction: float = Field(
             1.0, gt=0, le=1, description="share of the run that the ramp takes, after the warm-up"
@@ -88,7 +91,7 @@ class Dual(TeachingPair):
     def losses(self, labeled: Batch, unlabeled: Batch, step: Step) -> dict[str, Tensor]:
         """Eq. 1: L = L_sup + lambda(t) L_PGL + w(t) (L_CCE + L_UE), with L_CCE = L_CPS + L_EFS."""
         cfg = self.config
-        weight, weight_pgl = self._weights(step)
+        ramp, weight, weight_pgl = self._weights(step)
         if step.fraction < cfg.warmup_fraction:
             labeled, unlabeled = self.labels_only(labeled, unlabeled, step)
         count = len(labeled.image)
@@ -104,7 +107,7 @@ class Dual(TeachingPair):
                     own.log_probs, own.probs, labeled.target, labeled.counted
                 )
             if cfg.cr:  # Eq. 2, 4-6
-                terms["cr"] = cfg.beta * self._cr(a[:count], b[:count], labeled, step)
+                terms["cr"] = ramp * cfg.beta * self._cr(a[:count], b[:count], labeled, step)
             if cfg.ue:  # Eq. 13-15, on the whole batch
                 terms["ue"] = weight * self._ue(a, b, count, taught)
 
@@ -124,16 +127,21 @@ class Dual(TeachingPair):
                 )
         return terms
 
-    def _weights(self, step: Step) -> tuple[float, float]:
-        """w(t) and lambda(t)."""
+    def _weights(self, step: Step) -> tuple[float, float, float]:
+        """The ramp, which CR takes too, w(t) and lambda(t).
+
+        In the warm-up each network learns from the labels alone: CR would pull the one that has found the
+        foreground first back to the other.
+        """
         cfg = self.config
         after = step.fraction - cfg.warmup_fraction
         ramp = 1.0 if cfg.unsup_ramp == "none" else sigmoid_rampup(after / cfg.ramp_fraction)
+        ramp = ramp if after >= 0 else 0.0
         weight = cfg.unsup_weight * ramp
         weight_pgl = cfg.lambda_max * sigmoid_rampup(step.fraction)
         step.note("weight_unsup", weight)
         step.note("weight_pgl", weight_pgl)
-        return weight, weight_pgl
+        return ramp, weight, weight_pgl
 
     def pseudo_labels(self, image: Tensor) -> dict[str, PseudoLabel]:
         """Labels of "a" and "b"; those that CPS and EFS teach; where EFS teaches; the reliable set.
