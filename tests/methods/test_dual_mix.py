@@ -63,7 +63,7 @@ def naive_probs(images: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.
 def test_warm_up_sees_labels_only(step: Callable[..., Step]) -> None:
     dual, labeled, unlabeled = make(warmup_fraction=0.5)
     losses = dual.losses(labeled, unlabeled, step(4, 10))
-    assert all(losses[name].item() == 0 for name in ("cps", "efs", "pgl"))
+    assert all(losses[name].item() == 0 for name in ("cr", "ue", "cps", "efs", "pgl"))
     assert torch.equal(dual.net_a.seen[0], labeled.image) and len(dual.net_a.seen) == 1  # type: ignore[union-attr,arg-type]
     after = dual.losses(labeled, unlabeled, step(5, 10))
     assert all(after[name].item() != 0 for name in ("cps", "efs"))

@@ -94,10 +94,10 @@ def naive_dual(dual: Any, truth: np.ndarray, count: int, done: float) -> dict[st
         if (g_a != g_b) if cfg.cr_mask == "xor" else (g_a > 0 or g_b > 0):
             mutual = cfg.cr_target == "mutual"
             distances.append(difference(a.p(v), b.p(v)) if mutual else to_truth(a, v) + to_truth(b, v))
-    terms["cr"] = cfg.beta * sum(distances) / (len(distances) + 1e-16)
+    ramp = 1.0 if cfg.unsup_ramp == "none" else math.exp(-5 * (1 - min(done / cfg.ramp_fraction, 1)) ** 2)
+    terms["cr"] = ramp * cfg.beta * sum(distances) / (len(distances) + 1e-16)
 
-    w = 1.0 if cfg.unsup_ramp == "none" else math.exp(-5 * (1 - min(done / cfg.ramp_fraction, 1)) ** 2)
-    w *= cfg.unsup_weight
+    w = ramp * cfg.unsup_weight
     t = [float(np.percentile([net.entropy(v) for v in unlabeled], cfg.alpha)) for net in nets]
     eps = 1e-12  # a threshold that is itself a voxel's entropy must not depend on rounding
     low = [{v: net.entropy(v) <= t[k] + eps for v in unlabeled} for k, net in enumerate(nets)]

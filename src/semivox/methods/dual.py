@@ -17,8 +17,8 @@ from semivox.ops.consistency import (
     squared_error_to_label,
     symmetric_kl,
 )
-from semivox.ops.prediction import Prediction, widen
-from semivox.ops.prototypes import prototype_terms
+from semivox.ops.prediction import Prediction
+from semivox.ops.prototypes import prototype_terms, voxel_rows
 from semivox.ops.pseudo import Teaching, confident_foreground, foreground_label, joint_label
 from semivox.ops.reduction import both, masked_mean, mean
 from semivox.ops.schedule import sigmoid_rampup
@@ -111,7 +111,7 @@ class Dual(TeachingPair):
             if cfg.ue:  # Eq. 13-15, on the whole batch
                 terms["ue"] = weight * self._ue(a, b, count, taught)
 
-            a, b, features_a, features_b = a[count:], b[count:], features_a[count:], features_b[count:]
+            a, b = a[count:], b[count:]
             from_a, from_b = taught or (Teaching.of(a, cfg.alpha), Teaching.of(b, cfg.alpha))
             step.note("threshold_a", from_a.threshold)
             step.note("threshold_b", from_b.threshold)
@@ -123,7 +123,9 @@ class Dual(TeachingPair):
                 terms["efs"] = weight * self._efs(a, b, from_a, from_b, step)
             if cfg.pgl:
                 terms["pgl"] = weight_pgl * self._pgl(
-                    ((from_a, features_a), (from_b, features_b)), reliable, step
+                    ((from_a, voxel_rows(features_a, count)), (from_b, voxel_rows(features_b, count))),
+                    reliable,
+                    step,
                 )
         return terms
 
@@ -234,11 +236,11 @@ class Dual(TeachingPair):
         total = torch.zeros((), device=reliable.device)
         for name, (own, features) in zip("ab", networks, strict=True):
             terms = prototype_terms(
-                widen(features).flatten(2),
-                own.prediction.label.flatten(1),
-                reliable.flatten(1),
+                features,
+                own.prediction.label,
+                reliable,
                 num_classes=own.prediction.num_classes,
-                counted=None if own.taught is None else own.taught.flatten(1),
+                counted=own.taught,
                 fraction=self.config.pull_fraction,
                 generator=step.generator,
             )

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from semivox.methods.base import Batch, PairMethod, PseudoLabel, Step, full_precision
 from semivox.ops.consistency import squared_error_to_label
-from semivox.ops.prediction import Prediction, widen
-from semivox.ops.prototypes import prototype_terms
+from semivox.ops.prediction import Prediction
+from semivox.ops.prototypes import prototype_terms, voxel_rows
 from semivox.ops.pseudo import confident_foreground, joint_label
 from semivox.ops.reduction import both, masked_mean, mean
 from semivox.ops.schedule import sigmoid_rampup
@@ -90,7 +90,8 @@ class LUSEG(PairMethod):
             step.note("a_wins", a_wins)
             step.note("reliable_share", mean(reliable))
             loser = torch.where(a_wins, b.label, a.label)
-            features = torch.where(a_wins, features_b[count:], features_a[count:])
+            rows_a, rows_b = voxel_rows(features_a, count), voxel_rows(features_b, count)
+            features = torch.where(a_wins, rows_b, rows_a)
             pseudo = self._pseudo(a, target, reliable) + self._pseudo(b, target, reliable)
             contrast = self._contrast(features, loser, target, reliable, a.num_classes, step)
         terms["pseudo"] = cfg.pseudo_weight * (1.0 if released else ramp) * pseudo
@@ -130,10 +131,10 @@ class LUSEG(PairMethod):
     ) -> Tensor:
         """Unreliable features of each predicted class to its prototype; prototypes apart."""
         terms = prototype_terms(
-            widen(features).flatten(2),
-            target.flatten(1),
-            reliable.flatten(1),
-            query_label=predicted.flatten(1),
+            features,
+            target,
+            reliable,
+            query_label=predicted,
             num_classes=classes,
             fraction=self.config.pull_fraction,
             generator=step.generator,

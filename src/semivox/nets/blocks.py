@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import gcd, prod
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
+from torch.nn.functional import conv_transpose3d, interpolate
 
 from semivox.errors import UserError
 from semivox.ops.prediction import widen
@@ -52,6 +52,39 @@ class Conv3x3x3(nn.Conv3d):
         return super().forward(input)
 
 
+class _BiasGradient(torch.autograd.Function):
+    """Give `bias` the gradient it has where it was added to `values`, which pass unchanged."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, bias: Tensor) -> Tensor:
+        ctx.mark_dirty(values)
+        ctx.dtype = bias.dtype
+        return values
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        return gradient, gradient.sum(dim=(0, 2, 3, 4)).to(ctx.dtype)
+
+
+class ConvTranspose2x2x2(nn.ConvTranspose3d):
+    """Transposed convolution 2x2x2 with stride 2: doubles the grid.
+
+    On a CPU PyTorch's gradient of the bias costs as much as all the rest of the layer forward and backward,
+    and several times that at full resolution; here it is a sum.
+    """
+
+    def __init__(self, inputs: int, channels: int) -> None:
+        super().__init__(inputs, channels, kernel_size=2, stride=2)
+
+    def forward(self, input: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
+        """(B, inputs, X, Y, Z) -> (B, channels, 2 X, 2 Y, 2 Z)."""
+        if input.device.type != "cpu" or self.bias is None or not torch.is_grad_enabled():
+            return super().forward(input)
+        values = conv_transpose3d(input, self.weight, self.bias.detach(), stride=2)
+        result: Tensor = _BiasGradient.apply(values, self.bias)  # type: ignore[no-untyped-call]
+        return result
+
+
 class Stage(nn.Sequential):
     """`repeats` times conv 3x3x3, norm, ReLU: (B, inputs, X, Y, Z) -> (B, channels, X, Y, Z)."""
 
@@ -92,7 +125,7 @@ class Up(nn.Sequential):
         enlarge: list[nn.Module]
         match kind:
             case "transposed":
-                enlarge = [nn.ConvTranspose3d(channels, half, kernel_size=2, stride=2)]
+                enlarge = [ConvTranspose2x2x2(channels, half)]
             case "trilinear":
                 enlarge = [
                     nn.Upsample(scale_factor=2, mode="trilinear", align_corners=True),

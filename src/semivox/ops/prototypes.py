@@ -1,56 +1,90 @@
 """Class prototypes in feature space: unit vectors, compared by Euclidean distance.
 
-Features are (B, D, N), N the voxels of a sample, as the network gives them. They are never normalised as a
-whole: `inverse_norm` (B, N) is multiplied into weights or inner products, which saves a copy of all channels.
+Features are rows, (M, D) for M voxels, in the precision of the network: see `voxel_rows`. They are never
+normalised as a whole, and only those that are drawn are compared with a prototype.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from math import ceil, log1p, sqrt
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
+from semivox.ops.prediction import widen
 from semivox.ops.reduction import both, masked_mean
-from semivox.ops.supervised import onehot
 
 _TINY = 1e-12
 
 
-def inverse_norm(features: Tensor) -> Tensor:
-    """1 / ||f|| of each voxel, (B, N); 0 for a vector without direction (||f||^2 <= 1e-12)."""
-    squares = features.square().sum(dim=1)
+def voxel_rows(features: Tensor, start: int = 0) -> Tensor:
+    """(B, D, X, Y, Z) -> (B, N, D) of the samples from `start` on.
+
+    A view of channels-last memory, and its gradient arrives in that layout.
+    """
+    return features.movedim(1, -1).flatten(1, -2)[start:]
+
+
+def inverse_norm(features: Tensor, dim: int = 1) -> Tensor:
+    """1 / ||f|| over `dim`; 0 for a vector without direction (||f||^2 <= 1e-12)."""
+    squares = features.square().sum(dim=dim)
     return torch.where(squares > _TINY, squares.clamp_min(_TINY).rsqrt(), 0.0)
 
 
-def class_prototypes(features: Tensor, scale: Tensor, members: Tensor) -> Tensor:
+class _UnitSums(torch.autograd.Function):
+    """sum_v w_c(v) f(v) / ||f(v)||: (M, D) rows and boolean (K, M) members -> (K, D), at least float32.
+
+    With u = f / ||f|| the gradient of a member of class c is (g_c - u (u.g_c)) / ||f||. Written out, it takes
+    a third of the passes over the rows, and keeps nothing of their size.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, members: Tensor) -> Tensor:
+        wide = widen(rows)
+        norm = torch.linalg.vector_norm(wide, dim=1)
+        scale = torch.where(norm.square() > _TINY, norm.reciprocal(), 0.0)
+        ctx.save_for_backward(rows, members, scale)
+        return torch.matmul(members * scale, wide)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        rows, members, scale = ctx.saved_tensors
+        wide, weights = widen(rows), members * scale
+        along = (torch.matmul(gradient, wide.T) * weights).sum(dim=0) * scale.square()
+        across = torch.matmul(weights.T.contiguous(), gradient).addcmul_(wide, along.unsqueeze(1), value=-1)
+        return across.to(rows.dtype), None
+
+
+def class_prototypes(rows: Tensor, members: Tensor) -> Tensor:
     """Normalised mean of the unit features of each class, with gradient.
 
     Args:
-        features: (B, D, N).
-        scale: `inverse_norm` of them, (B, N).
-        members: (B, K, N) boolean, which voxels stand for which class.
+        rows: (M, D).
+        members: (K, M) boolean, which voxels stand for which class.
 
     Returns:
-        (K, D) unit vectors; zeros for a class without members.
+        (K, D) unit vectors, at least float32; zeros for a class without members.
     """
-    weights = members * scale.unsqueeze(1)
-    sums = torch.matmul(weights, features.transpose(1, 2)).sum(dim=0)
-    return sums * inverse_norm(sums.T.unsqueeze(0)).squeeze(0).unsqueeze(1)
+    sums: Tensor = _UnitSums.apply(rows, members)  # type: ignore[no-untyped-call]
+    return sums * inverse_norm(sums).unsqueeze(1)
 
 
-def distances_to_own(features: Tensor, scale: Tensor, prototypes: Tensor, label: Tensor) -> Tensor:
-    """||f / ||f|| - mu_c|| of each voxel to the prototype of its class c, (B, N), 0..2.
+def distances_to_own(rows: Tensor, prototypes: Tensor, label: Tensor) -> Tensor:
+    """||f / ||f|| - mu_c|| of each voxel to the prototype of its class c, (M,), 0..2.
 
     From the inner product: ||f - mu||^2 = 2 - 2 f.mu for unit vectors. At distance 0 the gradient is 0.
 
     Args:
-        features: (B, D, N).
-        scale: `inverse_norm` of them, (B, N).
+        rows: (M, D).
         prototypes: (K, D) unit vectors.
-        label: (B, N) int64.
+        label: (M,) int64.
     """
-    cosines = torch.matmul(prototypes, features).gather(1, label.unsqueeze(1)).squeeze(1) * scale
+    wide = widen(rows)
+    scale = inverse_norm(wide)
+    cosines = (wide * prototypes.index_select(0, label)).sum(dim=1) * scale
     lengths = (scale.detach() > 0).to(cosines.dtype) + 1.0
     return safe_sqrt(lengths - 2.0 * cosines)
 
@@ -59,12 +93,12 @@ def pull(distances: Tensor, chosen: Tensor, present: Tensor) -> Tensor:
     """Sum over classes of the mean distance of the chosen voxels; classes without prototype or voxels add 0.
 
     Args:
-        distances: (B, N), see `distances_to_own`.
-        chosen: (B, K, N) boolean, see `draw`.
+        distances: (M,), see `distances_to_own`.
+        chosen: (K, M) boolean, see `draw`.
         present: (K,) boolean, which classes have a prototype.
     """
-    sums = (distances.unsqueeze(1) * chosen).sum(dim=(0, 2))
-    return (sums / chosen.sum(dim=(0, 2)).clamp_min(1) * present).sum()
+    sums = (distances * chosen).sum(dim=1)
+    return (sums / chosen.sum(dim=1).clamp_min(1) * present).sum()
 
 
 def mean_pair_distance(prototypes: Tensor, present: Tensor) -> Tensor:
@@ -85,24 +119,45 @@ def safe_sqrt(values: Tensor) -> Tensor:
     return torch.where(positive, torch.where(positive, values, 1.0).sqrt(), 0.0)
 
 
+class Drawn(NamedTuple):
+    """Some of M voxels, in a list whose length does not depend on the values."""
+
+    places: Tensor  # (m,) int64, positions in 0..M-1
+    chosen: Tensor  # (K, m) boolean, whether the entry is a voxel drawn for the class
+
+
 @torch.no_grad()
-def draw(candidates: Tensor, fraction: float, generator: torch.Generator) -> Tensor:
+def draw(candidates: Tensor, fraction: float, generator: torch.Generator) -> Drawn:
     """Draw each candidate with probability `fraction`; at least one of each class that has candidates.
 
-    Args:
-        candidates: (B, K, N) boolean.
-        fraction: 0..1.
-        generator: on the same device.
+    Whole voxels are drawn, by the gaps between them, which are geometric; then the candidates among them are
+    chosen. The list is 8 standard deviations longer than expected.
 
-    Returns:
-        (B, K, N) boolean, part of `candidates`.
+    Args:
+        candidates: (K, M) boolean.
+        fraction: above 0, at most 1.
+        generator: on the same device.
     """
-    if not candidates.numel():
-        return candidates
-    batch, _, voxels = candidates.shape
-    lots = torch.rand(batch, 1, voxels, generator=generator, device=candidates.device)
-    lowest = torch.where(candidates, lots, 2.0).amin(dim=(0, 2), keepdim=True)
-    return candidates & ((lots < fraction) | (lots == lowest))
+    classes, voxels = candidates.shape
+    device = candidates.device
+    if not voxels:
+        return Drawn(torch.zeros(0, dtype=torch.int64, device=device), candidates)
+    if fraction == 1:
+        return Drawn(torch.arange(voxels, device=device), candidates)
+    expected = fraction * voxels
+    count = min(voxels, ceil(expected + 8 * sqrt(expected)) + 8)
+    waits = torch.empty(count, device=device).exponential_(generator=generator)
+    places = (waits / -log1p(-fraction)).long().add_(1).cumsum(dim=0) - 1
+    inside = places < voxels
+    places = places.clamp_max(voxels - 1)
+    chosen = candidates.index_select(1, places) & inside
+
+    ranks = candidates.cumsum(dim=1, dtype=torch.int32)
+    lots = torch.rand(classes, 1, generator=generator, device=device)
+    wanted = (lots * ranks[:, -1:]).to(torch.int32).clamp_max(ranks[:, -1:] - 1) + 1
+    single = torch.searchsorted(ranks, wanted).clamp_max(voxels - 1)  # (K, 1): a candidate of each class
+    needed = (ranks[:, -1] > 0) & ~chosen.any(dim=1)
+    return Drawn(torch.cat([places, single.squeeze(1)]), torch.cat([chosen, needed.diag()], dim=1))
 
 
 class PrototypeTerms(NamedTuple):
@@ -129,23 +184,26 @@ def prototype_terms(
     A class without reliable voxels has no prototype and adds nothing to either term.
 
     Args:
-        features: (B, D, N).
-        label: class of each voxel, (B, N) int64.
-        reliable: (B, N) boolean.
+        features: (B, N, D), see `voxel_rows`.
+        label: class of each voxel, (B, ...) int64, N values a sample.
+        reliable: boolean, as `label`.
         num_classes: K, background included.
         fraction: of the voxels that are not reliable, see `draw`.
         generator: on the same device.
-        query_label: class of the other voxels, where that is not `label`, (B, N) int64.
-        counted: (B, N) boolean, voxels that may be drawn; None: all that are not reliable.
+        query_label: class of the other voxels, where that is not `label`, as `label`.
+        counted: boolean, as `label`: voxels that may be drawn; None: all that are not reliable.
     """
-    sure, others = reliable.unsqueeze(1), label if query_label is None else query_label
-    members = onehot(label, num_classes) & sure
-    sizes = members.sum(dim=(0, 2))
-    scale = inverse_norm(features)
-    prototypes = class_prototypes(features, scale, members)
-    distances = distances_to_own(features, scale, prototypes.detach(), others)
-    candidates = both(~reliable, counted).unsqueeze(1) & onehot(others, num_classes)
-    chosen = draw(candidates, fraction, generator)
+    rows, label, reliable = features.flatten(0, 1), label.flatten(), reliable.flatten()
+    others = label if query_label is None else query_label.flatten()
+    classes = torch.arange(num_classes, device=label.device).unsqueeze(1)
+    members = (label == classes) & reliable
+    sizes = members.sum(dim=1)
+    prototypes = class_prototypes(rows, members)
+    free = both(~reliable, None if counted is None else counted.flatten())
+    drawn = draw((others == classes) & free, fraction, generator)
+    distances = distances_to_own(
+        rows.index_select(0, drawn.places), prototypes.detach(), others.index_select(0, drawn.places)
+    )
     return PrototypeTerms(
-        pull(distances, chosen, sizes > 0), mean_pair_distance(prototypes, sizes > 0), sizes
+        pull(distances, drawn.chosen, sizes > 0), mean_pair_distance(prototypes, sizes > 0), sizes
     )

@@ -1,0 +1,1 @@
+"""Frozen naive implementations that ours is compared with; tests prove that they compute the same."""
