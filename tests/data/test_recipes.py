@@ -12,7 +12,7 @@ import pytest
 import SimpleITK as sitk
 
 from semivox.config import SplitConfig, load_config, preset_names
-from semivox.data.dataset import Dataset
+from semivox.data.dataset import Dataset, open_dataset, write_index
 from semivox.data.recipes import run_recipe
 from semivox.data.recipes.brats2019 import clip_level
 from semivox.data.recipes.orient import orient_label
@@ -288,6 +288,9 @@ def test_brats_four_sequences_and_parts(tmp_path: Path) -> None:
     dataset = run_recipe("brats2019", raw, out, modalities="all", target="regions")
     assert dataset.channels == ("FLAIR", "T1", "T1ce", "T2")
     assert dataset.class_values == (0, 1, 2, 4)
+    assert dataset.regions == {"whole_tumor": (1, 2, 4), "tumor_core": (1, 4)}
+    write_index(dataset, tmp_path / "index")
+    assert open_dataset(tmp_path / "index").regions == dataset.regions
     name = GLIOMA.train[0]
     image, label = stored(dataset, name)
     for channel, sequence in zip(image.array, ("flair", "t1", "t1ce", "t2"), strict=True):

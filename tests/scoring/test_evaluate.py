@@ -12,9 +12,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from semivox.data.regions import parse_regions, read_regions
 from semivox.errors import UserError
 from semivox.scoring.evaluate import evaluate_folder, read_metrics
 from semivox.scoring.metrics import case_metrics
+from semivox.scoring.statistics import summarise
 
 NAMES, VALUES = ("background", "NA", "tumour"), (0, 1, 4)
 AFFINE = np.diag([0.5, 0.5, 2.0, 1.0])
@@ -64,6 +66,50 @@ def test_table_has_a_row_a_case_and_class(folders: tuple[Path, dict[str, Path]],
     )
     for name in ("dice", "hd95_mm", "asd_vox", "nsd", "dice_lcc", "volume_pred_ml_lcc"):
         assert table.loc[0, name] == pytest.approx(expected[0][name]), name
+
+
+def test_regions_are_scored_beside_the_classes(folders: tuple[Path, dict[str, Path]], tmp_path: Path) -> None:
+    plain = evaluate_folder(*folders, NAMES, VALUES, tmp_path / "plain", workers=0)
+    regions = {"all": (1, 4)}
+    table = evaluate_folder(*folders, NAMES, VALUES, tmp_path, workers=0, regions=regions)
+    assert table["class"].tolist() == ["NA", "tumour", "all"] * 4
+    pd.testing.assert_frame_equal(
+        table[table["class"] != "all"].reset_index(drop=True), plain, check_dtype=False
+    )
+    unions = table[table["class"] == "all"].set_index("case")
+    assert unions["status"].to_dict() == {"007": "ok", "b": "ok", "c": "missing", "d": "ok"}
+    for case in ("007", "b", "d"):
+        found, true = (
+            np.asarray(nib.load(path).dataobj) > 0
+            for path in (folders[0] / f"{case}.nii.gz", folders[1][case])
+        )
+        assert unions.loc[case, "dice"] == pytest.approx(
+            2 * (found & true).sum() / (found.sum() + true.sum())
+        )
+    summaries = [json.loads((path / "summary.json").read_text()) for path in (tmp_path / "plain", tmp_path)]
+    assert summaries[0]["foreground_mean"] == summaries[1]["foreground_mean"]
+    assert summaries[1]["mean"]["(1, 4)"]["Dice"] == pytest.approx(unions["dice"].mean())
+    for one, other in zip(summaries[0]["mean"].items(), summaries[1]["mean"].items(), strict=False):
+        assert one[0] == other[0]
+    again = read_metrics(tmp_path / "metrics.csv")
+    rows = [summarise(one).query("`class` == 'mean'").reset_index(drop=True) for one in (plain, again)]
+    pd.testing.assert_frame_equal(*rows)
+
+
+@pytest.mark.parametrize(
+    "regions", [{"NA": [1]}, {"all": [1, 3]}, {"all": []}, {"all": [0, 1]}, {"all": 4}, [1]]
+)
+def test_regions_that_cannot_be(regions: object) -> None:
+    with pytest.raises(UserError, match="region cannot be used") as error:
+        read_regions(regions, NAMES, VALUES, Path("dataset.json"))
+    assert "1, 4" in str(error.value.expected)
+
+
+def test_regions_of_the_command_line() -> None:
+    assert parse_regions(["all=1,4", "core = 4"]) == {"all": [1, 4], "core": [4]}
+    assert parse_regions([]) is None
+    with pytest.raises(UserError, match="malformed"):
+        parse_regions(["all=one"])
 
 
 def test_workers_and_files_change_nothing(folders: tuple[Path, dict[str, Path]], tmp_path: Path) -> None:

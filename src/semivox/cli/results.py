@@ -137,10 +137,18 @@ def evaluate(
     ] = "semivox",
     nsd_tolerance_mm: Annotated[float, typer.Option("--nsd-tolerance-mm")] = 1.0,
     trust_image_geometry: o.TrustGeometry = False,
+    region: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--region",
+            help="NAME=1,2,4: score this union of label values too (repeatable); default: the data set's",
+        ),
+    ] = None,
     workers: o.Workers = 2,
 ) -> None:
     """Score predictions: metrics.csv, summary.json and a table with 95 % intervals over cases."""
     from semivox.cli.show import show_scores  # noqa: PLC0415
+    from semivox.data.regions import parse_regions  # noqa: PLC0415
     from semivox.verbs.evaluate import evaluate as run  # noqa: PLC0415
     from semivox.verbs.progress import show_progress  # noqa: PLC0415
 
@@ -155,6 +163,7 @@ def evaluate(
         profile=profile,
         nsd_tolerance_mm=nsd_tolerance_mm,
         trust_image_geometry=trust_image_geometry,
+        regions=parse_regions(region or ()),
         workers=workers,
         progress=show_progress,
     )

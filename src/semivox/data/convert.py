@@ -67,6 +67,7 @@ class Found:
         notes: to tell the user.
         facts: for `import.json`.
         ignore: the label value of voxels that are not annotated, where the source tells it.
+        regions: for `dataset.json`.
     """
 
     cases: tuple[CaseSource, ...]
@@ -77,6 +78,7 @@ class Found:
     notes: tuple[str, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
     ignore: int | None = None
+    regions: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 def convert(
@@ -142,6 +144,8 @@ def convert(
     }
     if found.order:
         meta["order"] = [name for name in found.order if name in set(train)]
+    if found.regions:
+        meta["regions"] = {key: list(members) for key, members in found.regions.items()}
     write_json(out / RECORD, {**record, **({"cases": facts} if facts else {})})
     write_json(out / "dataset.json", meta)
     return open_dataset(out)

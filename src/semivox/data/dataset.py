@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +27,7 @@ from semivox.data.layouts import (
     some,
     stop,
 )
+from semivox.data.regions import Regions, read_regions
 from semivox.errors import UserError
 from semivox.files import read_json, write_json
 
@@ -46,6 +47,7 @@ class Dataset:
         cases: sorted by pool and name.
         ignore_value: the value on disk of voxels that are not annotated; None where there are none.
         order: training cases in the order that splits follow, first those listed; empty: sorted by name.
+        regions: values on disk of unions of classes that are scored beside these.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Dataset:
     cases: tuple[Case, ...]
     ignore_value: int | None = None
     order: tuple[str, ...] = ()
+    regions: Regions = field(default_factory=dict)
 
     @property
     def num_classes(self) -> int:
@@ -109,7 +112,8 @@ def open_dataset(folder: Path, report: Report = stop) -> Dataset:
     cases = tuple((msd_cases if kind == "msd" else nnunet_cases)(meta, root, channels, report))
     name = str(meta.get("name") or root.name)
     ignore, order = read_ignore(meta, path), _read_order(meta, path)
-    dataset = Dataset(name, root, channels, class_names, class_values, cases, ignore, order)
+    regions = read_regions(meta.get("regions"), class_names, class_values, path)
+    dataset = Dataset(name, root, channels, class_names, class_values, cases, ignore, order, regions)
     return _checked(dataset, path, report)
 
 
@@ -144,6 +148,7 @@ def write_index(dataset: Dataset, folder: Path) -> None:
         class_values=dataset.class_values,
         ignore_value=dataset.ignore_value,
         order=dataset.order,
+        regions=dict(dataset.regions),
         cases=tuple(
             _IndexCase(
                 name=case.name,
@@ -180,6 +185,7 @@ class _Index(BaseModel):
     class_values: tuple[int, ...]
     ignore_value: int | None = None
     order: tuple[str, ...] = ()
+    regions: dict[str, tuple[int, ...]] = {}
     cases: tuple[_IndexCase, ...]
 
     @model_validator(mode="after")
@@ -216,7 +222,7 @@ def _read_index(meta: dict[str, Any], path: Path) -> Dataset:
     )
 
 
-_PLAIN = {"name", "channels", "class_names", "class_values", "ignore_value", "order"}
+_PLAIN = {"name", "channels", "class_names", "class_values", "ignore_value", "order", "regions"}
 
 
 def _read_order(meta: dict[str, Any], path: Path) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from semivox.scoring.metrics import FAILURES, LCC
-from semivox.scoring.statistics import bootstrap_means, holm, paired_difference, wilcoxon_p
+from semivox.scoring.statistics import bootstrap_means, class_rows, holm, paired_difference, wilcoxon_p
 
 METRICS = ("dice", "jaccard", "hd95_mm", "asd_mm", "hd95_vox", "asd_vox", "nsd")
 _PENALISED = ("hd95_mm_penalised", "asd_mm_penalised")
@@ -42,12 +42,13 @@ class Scored:
     def by_case(self) -> pd.DataFrame:
         """One row a case: the mean over its classes of every metric, raw and `*_lcc`."""
         wanted = [name + suffix for name in (*METRICS, *_PENALISED) for suffix in ("", LCC)]
-        return self.table.groupby("case")[[name for name in wanted if name in self.table]].mean()
+        rows = class_rows(self.table)
+        return rows.groupby("case")[[name for name in wanted if name in rows]].mean()
 
     @property
     def failures(self) -> int:
         """Cases and classes that were missed, invented or without prediction."""
-        return int(self.table["status"].isin(FAILURES).sum())
+        return int(class_rows(self.table)["status"].isin(FAILURES).sum())
 
 
 def run_table(runs: Sequence[Scored]) -> pd.DataFrame:

@@ -13,14 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 import pandas as pd
 
 from semivox.data.geometry import affine_text, same_affine
+from semivox.data.regions import Regions
 from semivox.data.volume import IGNORE, Volume, read_label
 from semivox.errors import UserError
 from semivox.files import replacing, write_json
 from semivox.scoring.metrics import Profile, case_metrics
-from semivox.scoring.statistics import metric_names, summarise
+from semivox.scoring.statistics import class_rows, metric_names, summarise
 
 Row = dict[str, Any]
 
@@ -41,6 +43,7 @@ class _Task:
     ignore_value: int | None
     options: dict[str, Any]
     trust: bool
+    regions: tuple[tuple[str, tuple[int, ...]], ...]
 
 
 def evaluate_folder(
@@ -57,6 +60,7 @@ def evaluate_folder(
     nsd_tolerance_mm: float = 1.0,
     ignore_value: int | None = None,
     trust_image_geometry: bool = False,
+    regions: Regions | None = None,
 ) -> pd.DataFrame:
     """Score `CASE.nii.gz` (or `CASE.nii`) in `predictions` against the reference of each case.
 
@@ -76,10 +80,11 @@ def evaluate_folder(
         ignore_value: value on disk of reference voxels that are not annotated; there nothing is scored.
         trust_image_geometry: compare voxel by voxel whatever the affines say, with the prediction's voxel
             size, which is that of its image.
+        regions: values on disk of unions of classes, scored as further rows; means leave them out.
 
     Returns:
-        One row a case and foreground class: case, class (name), value (on disk), status, the scores, volumes,
-        voxel counts.
+        One row a case and foreground class or region: case, class (name), value (on disk; of a region
+        "(1, 2)", as nnU-Net writes it), status, the scores, volumes, voxel counts.
 
     Raises:
         UserError: no reference, no prediction at all, an unknown profile, a prediction whose shape, affine or
@@ -98,6 +103,7 @@ def evaluate_folder(
             ignore_value,
             options,
             trust_image_geometry,
+            tuple((regions or {}).items()),
         )
         for case, path in references.items()
     ]
@@ -200,7 +206,13 @@ def _score(task: _Task) -> list[Row]:
             if label is not None:
                 label[unknown] = 0
     rows = case_metrics(prediction, reference.array, len(task.class_names), spacing_mm, **task.options)
-    names = zip(task.class_names[1:], task.class_values[1:], strict=True)
+    names: list[tuple[str, int | str]] = list(zip(task.class_names[1:], task.class_values[1:], strict=True))
+    for name, values in task.regions:
+        members = [task.class_values.index(value) for value in values]
+        union = None if prediction is None else np.isin(prediction, members).astype(np.uint8)
+        whole = np.isin(reference.array, members).astype(np.uint8)
+        rows += case_metrics(union, whole, 2, spacing_mm, **task.options)
+        names.append((name, str(values)))
     return [
         {"case": task.case, "class": name, "value": value, **{key: row[key] for key in row if key != "class"}}
         for row, (name, value) in zip(rows, names, strict=True)
@@ -227,7 +239,7 @@ def _check_grid(found: Volume, reference: Volume, task: _Task) -> None:
 def _summary(table: pd.DataFrame, tasks: Sequence[_Task]) -> dict[str, Any]:
     """nnU-Net's three entries, with our scores beside its own, and `semivox`: intervals, n, failures.
 
-    The foreground mean averages each case over its classes first, then over the cases.
+    The foreground mean averages each case over its classes, without regions, first, then over the cases.
     """
     scores = table[list(_NNUNET.values())].set_axis(list(_NNUNET), axis="columns")
     scores["n_pred"], scores["n_ref"] = scores["TP"] + scores["FP"], scores["TP"] + scores["FN"]
@@ -235,7 +247,11 @@ def _summary(table: pd.DataFrame, tasks: Sequence[_Task]) -> dict[str, Any]:
     values = table["value"].astype(str)
     rows_of = table.groupby("case", sort=False).groups
     return {
-        "foreground_mean": scores.groupby(table["case"], sort=False).mean().mean().to_dict(),
+        "foreground_mean": scores.loc[class_rows(table).index]
+        .groupby(table["case"], sort=False)
+        .mean()
+        .mean()
+        .to_dict(),
         "mean": {value: rows.mean().to_dict() for value, rows in scores.groupby(values, sort=False)},
         "metric_per_case": [
             {

@@ -99,7 +99,8 @@ def metric_names(table: pd.DataFrame) -> list[str]:
 def summarise(table: pd.DataFrame, confidence: float = 0.95, n: int = 10_000, seed: int = 0) -> pd.DataFrame:
     """Mean, interval, number of values and of failures, for each class and metric of a table of cases.
 
-    The last rows, of class `mean`, average each case over its foreground classes first, then over the cases.
+    The last rows, of class `mean`, average each case over its foreground classes, not over regions, first,
+    then over the cases.
 
     Args:
         table: one row a case and class, as `evaluate_folder` returns it.
@@ -115,7 +116,8 @@ def summarise(table: pd.DataFrame, confidence: float = 0.95, n: int = 10_000, se
     blocks = [
         (str(name), rows[metrics], _failures(rows)) for name, rows in table.groupby("class", sort=False)
     ]
-    blocks.append((MEAN_ROW, table.groupby("case", sort=False)[metrics].mean(), _failures(table)))
+    classes = class_rows(table)
+    blocks.append((MEAN_ROW, classes.groupby("case", sort=False)[metrics].mean(), _failures(classes)))
     rows = []
     for name, block, failures in blocks:
         intervals = _column_intervals(block.to_numpy(dtype=np.float64), confidence, n, seed)
@@ -124,6 +126,13 @@ def summarise(table: pd.DataFrame, confidence: float = 0.95, n: int = 10_000, se
             for metric, interval in zip(metrics, intervals, strict=True)
         ]
     return pd.DataFrame(rows, columns=["class", "metric", *Interval._fields, "failures"])
+
+
+def class_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of classes in a table of cases, without those of regions, whose `value` is like "(1, 2)"."""
+    if "value" not in table:
+        return table
+    return table[~table["value"].astype(str).str.startswith("(")]
 
 
 def _failures(rows: pd.DataFrame) -> int:

@@ -18,7 +18,7 @@ from semivox.inference.predictor import predict_files
 from semivox.reporting.paired import save_paired_scores
 from semivox.run import environment, write_manifest
 from semivox.scoring.evaluate import evaluate_folder, read_metrics
-from semivox.scoring.statistics import bootstrap_mean, paired_difference
+from semivox.scoring.statistics import bootstrap_mean, class_rows, paired_difference
 from semivox.verbs.predict import best_precision, stored_settings
 from semivox.verbs.prepare import prepare
 from semivox.verbs.progress import ProgressFactory, no_progress
@@ -174,7 +174,7 @@ def scores_by_case(cells: Sequence[Cell], metric: str = "dice") -> dict[str, dic
     scores = {}
     for method in dict.fromkeys(cell.method for cell in cells):
         table = pd.concat([cell.table() for cell in cells if cell.method == method])
-        means = table.groupby("case")[metric].mean().dropna()
+        means = class_rows(table).groupby("case")[metric].mean().dropna()
         scores[method] = {str(case): float(value) for case, value in means.items()}
     return scores
 
@@ -220,6 +220,7 @@ def _score(
             model.plan.class_names,
             model.plan.class_values,
             folder,
+            ignore_value=model.plan.ignore_value,
             workers=workers,
             progress=report,
         )

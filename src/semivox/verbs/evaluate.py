@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from semivox.data.dataset import Dataset, open_dataset
+from semivox.data.regions import read_regions
 from semivox.data.splits import load_split
 from semivox.errors import UserError
 from semivox.files import read_json
@@ -30,6 +31,7 @@ def evaluate(
     profile: Literal["semivox", "published"] = "semivox",
     nsd_tolerance_mm: float = 1.0,
     trust_image_geometry: bool = False,
+    regions: Mapping[str, Sequence[int]] | None = None,
     workers: int = 2,
     progress: ProgressFactory = no_progress,
 ) -> pd.DataFrame:
@@ -46,6 +48,7 @@ def evaluate(
         profile: `published` scores as older papers do (voxel units, failures count as zero distance).
         nsd_tolerance_mm: tolerance of the normalised surface distance.
         trust_image_geometry: compare voxel by voxel although the affines differ.
+        regions: values on disk of unions of classes that are scored too; default: those of `data`.
         workers: processes; 0 works in this process.
 
     Returns:
@@ -58,6 +61,7 @@ def evaluate(
         labels = _labels_of(dataset, cases, split_file or Path(data) / "splits.json")
         names, values = dataset.class_names, dataset.class_values
         ignore = dataset.ignore_value
+        regions = dataset.regions if regions is None else regions
     elif references is not None:
         labels = {
             file.name.removesuffix(".nii.gz"): file for file in sorted(Path(references).glob("*.nii.gz"))
@@ -83,6 +87,7 @@ def evaluate(
             nsd_tolerance_mm=nsd_tolerance_mm,
             ignore_value=ignore,
             trust_image_geometry=trust_image_geometry,
+            regions=read_regions(regions, names, values),
             workers=workers,
             progress=report,
         )

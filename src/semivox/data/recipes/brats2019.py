@@ -29,6 +29,7 @@ from semivox.data.volume import Volume, read_image, read_values
 from semivox.errors import UserError
 
 _PARTS = {"necrotic_core": 1, "edema": 2, "enhancing": 4}
+_REGIONS = {"whole_tumor": (1, 2, 4), "tumor_core": (1, 4)}  # and the enhancing tumor, which is a class
 _MODALITIES = {"flair": "FLAIR", "t1": "T1", "t1ce": "T1ce", "t2": "T2"}
 _CLIP = 0.999  # share of the voxels of the brain's box
 _BINS = 256
@@ -77,6 +78,7 @@ def find(raw: Path, options: RecipeOptions) -> Found:
         cases,
         channels=tuple(_MODALITIES[name] for name in names),
         classes=_PARTS if options.target == "regions" else {"whole_tumor": 1},
+        regions=_REGIONS if options.target == "regions" else None,
         protocol=protocol,
         prepare=" --preset brats-25" + ("" if from_h5 or options.crop == "published" else _WHOLE),
         unknown=[f"{name} (without {name}_flair.nii.gz)" for name in lacking],

@@ -109,6 +109,7 @@ def make_found(
     prepare: str,
     unknown: Sequence[str] = (),
     notes: Sequence[str] = (),
+    regions: Mapping[str, tuple[int, ...]] | None = None,
 ) -> Found:
     """Sort the cases of a download into those of the split, missing, superfluous and unknown ones.
 
@@ -122,6 +123,7 @@ def make_found(
         prepare: options of `semivox prepare` that go with it.
         unknown: files or folders that look like cases but are not recognised.
         notes: more to tell.
+        regions: unions of classes that are scored too.
 
     Raises:
         UserError: none of the split's cases was found.
@@ -167,6 +169,7 @@ def make_found(
             "unlabeled": unlabeled,
             "unknown": list(unknown),
         },
+        regions=regions or {},
     )
 
 
