@@ -8,10 +8,10 @@ import h5py
 import nibabel as nib
 import numpy as np
 import pytest
-from benchmarks.peers.data import read_case, read_patch, write_case
-from benchmarks.peers.metrics import full_scores, published_scores
 from scipy import ndimage
 
+from peers.data import read_case, read_patch, write_case
+from peers.metrics import full_scores, published_scores
 from semivox.data.loaders import cut, random_start
 from semivox.data.store import Store
 from semivox.scoring.metrics import case_metrics
