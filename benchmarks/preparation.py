@@ -1,9 +1,9 @@
-"""How busy `semivox prepare` keeps two cores: processor time of all its processes, sampled, and what ran alone.
+"""How busy `semivox prepare` keeps two cores, from the processor time of all its processes.
 
-    python benchmarks/preparation.py DATA --cases 8
+    python benchmarks/preparation.py DATA --cases 20
 
-Linux only. On a machine with other work the wall time says little; what counts then is the share of the
-processor time that the two workers did, and how evenly.
+Linux only. On a machine with other work the wall time says little. What counts is how much of the processor
+time the workers spent (they share the cases evenly) and how much the others, while the workers wait.
 """
 
 from __future__ import annotations
@@ -26,9 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--cases", type=int, default=8)
-    parser.add_argument(
-        "--spacing", type=float, default=1.0, help="mm; other than the scans': they are resampled"
-    )
+    parser.add_argument("--spacing", type=float, default=1.0, help="mm; other than the scans'")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         work = workspace(arguments.data, Path(name), arguments.cases)
@@ -39,18 +37,16 @@ def main() -> None:
             str(work / "few.json"),
         ]
         command = [sys.executable, "-m", "semivox", "prepare", "-d", str(work), "--workers", "2", *settings]
-        wall, used = watch(command)
-    total = sum(used.values())
-    workers = sorted(used.values())[-2:]
-    print(
-        f"{arguments.cases} cases: wall {wall:.1f} s, CPU {total:.1f} s = {total / wall / 2:.0%} of two cores"
-    )
-    print(
-        f"the two workers: {workers[0]:.1f} and {workers[1]:.1f} s = {sum(workers) / total:.0%} of the CPU time"
-    )
-    alone = total - 2 * workers[0]
-    print(f"alone (start, end, the longer worker's surplus): {alone:.1f} s")
-    print(f"with both cores free: {total / (2 * (alone + workers[0])):.0%} busy")
+        wall, together, alone = watch(command)
+    cases, free = arguments.cases, alone + together / 2
+    print(f"{cases} cases: wall {wall:.1f} s; CPU {together:.1f} s in workers, {alone:.1f} s in others")
+    print(f"with two free cores: {free:.1f} s, {busy(together, alone):.0%} busy;", end=" ")
+    print(f"at 80 cases {busy(together * 80 / cases, alone):.0%}")
+
+
+def busy(together: float, alone: float) -> float:
+    """Used share of two cores, if one process works alone first and then two share the rest."""
+    return (together + alone) / (2 * (alone + together / 2))
 
 
 def workspace(data: Path, work: Path, cases: int) -> Path:
@@ -62,20 +58,25 @@ def workspace(data: Path, work: Path, cases: int) -> Path:
     return work
 
 
-def watch(command: list[str]) -> tuple[float, dict[int, float]]:
-    """Run a command; wall time, and processor seconds of each process that descends from it."""
-    started, used = time.perf_counter(), dict[int, float]()
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
-        family = {process.pid}
+def watch(command: list[str]) -> tuple[float, float, float]:
+    """Run a command; wall time, and processor seconds of its worker processes and of the others.
+
+    Workers are the descendants without children: the command starts a server, and that the workers.
+    """
+    started, used, parents = time.perf_counter(), dict[int, float](), set[int]()
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        parents.add(process.pid)
         while process.poll() is None:
             for pid, (parent, seconds) in processes().items():
-                if pid in family or parent in family:
-                    family.add(pid)
+                if pid == process.pid or parent in used:
                     used[pid] = seconds
+                if parent in used:
+                    parents.add(parent)
             time.sleep(0.05)
     if process.returncode:
         raise SystemExit(process.returncode)
-    return time.perf_counter() - started, used
+    alone = sum(seconds for pid, seconds in used.items() if pid in parents)
+    return time.perf_counter() - started, sum(used.values()) - alone, alone
 
 
 def processes() -> dict[int, tuple[int, float]]:
