@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from pathlib import Path
 
 import torch
@@ -43,6 +44,20 @@ def resolve_device(setting: str) -> torch.device:
     if kind == "cpu":
         return torch.device("cpu")
     return torch.device("cuda" if kind == "gpu" else kind, int(index or 0))
+
+
+def device_name(device: torch.device, cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """What the maker calls the GPU or the processor, else the kind of device."""
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    if device.type == "cpu":
+        try:
+            lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError:
+            lines = []
+        named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+        return named[0] if named else platform.processor() or platform.machine() or "cpu"
+    return device.type
 
 
 def has_bf16(device: torch.device) -> bool:

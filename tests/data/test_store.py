@@ -69,6 +69,26 @@ def test_any_shape_and_any_part(store: Store, shape: tuple[int, ...]) -> None:
     assert np.array_equal(source[0, :, 0], wanted[0, :, 0])
 
 
+def test_every_finite_half_comes_back_exactly_as_numpy_converts_it(store: Store) -> None:
+    """Subnormal ones, both zeros and the largest included; and a single voxel."""
+    halves = np.arange(2**16, dtype=np.uint16).view(np.float16)
+    halves = halves[np.abs(halves) <= 64]
+    store.write_image("a", halves.astype(np.float32)[None, None, None], {})
+    found = store.image("a")[0, 0, 0]
+    assert found.dtype == np.float32 and len(found) > 40_000
+    assert np.array_equal(found.view(np.int32), halves.astype(np.float32).view(np.int32))
+    assert store.image("a")[0, 0, 0, 5] == halves[5]
+
+
+def test_what_is_read_may_be_changed(store: Store) -> None:
+    store.write_image("a", scan(), {})
+    store.write_label("a", label())
+    for source in (store.image("a"), store.label("a")):
+        before = source[:]
+        source[:][...] = 3
+        assert np.array_equal(source[:], before)
+
+
 NAMES = [
     "left knee 3",
     "Ünïcödé 心臓",

@@ -2,32 +2,45 @@
 
 from __future__ import annotations
 
-import statistics
 import time
+from pathlib import Path
 
 import pytest
 import torch
 from engine_toy import loaders_for, make_toy, settings
 
-from semivox.engine.budget import iterations_for, probe
+from semivox.engine.budget import Costs, iterations_for, probe
 from semivox.engine.callbacks import due, interval
 from semivox.errors import UserError
+from semivox.methods.base import Method
 
 
 def test_iterations_fill_the_budget() -> None:
-    assert iterations_for(100, 0.1) == 1000
-    assert iterations_for(100, 0.3) == 333
-    assert iterations_for(100, 0.1, validation_s=2, validations=10, overhead_s=5) == 750
-    assert iterations_for(5, 0.1) == 50
+    hundred = settings(budget_s=100.0, validate_every=None, checkpoint_every=None)
+    assert iterations_for(hundred, Costs(0.1)) == 1000
+    assert iterations_for(hundred, Costs(0.3)) == 333
+    assert iterations_for(hundred, Costs(0.1, validation_s=2.0), validations=10, overhead_s=5) == 750
+    assert iterations_for(hundred, Costs(0.1, checkpoint_s=0.5), saves=20) == 900
+    # With validations the best weights are saved, too, after every second of them.
+    assert iterations_for(hundred, Costs(0.1, 2.0, 0.5), validations=10, saves=20) == 675
+    assert iterations_for(settings(budget_s=5.0), Costs(0.1)) == 50
+
+
+def test_events_at_fixed_intervals_are_part_of_a_step() -> None:
+    often = settings(budget_s=100.0, validate_every=20, checkpoint_every=50)
+    # 0.1 s a step, 2 s / 20 for validation, 0.5 s / 50 for checkpoints and 0.25 s / 20 for the best weights.
+    assert iterations_for(often, Costs(0.1, 2.0, 0.5)) == int(100 / (0.1 + 0.1 + 0.01 + 0.0125))
 
 
 def test_a_budget_too_small_names_the_smallest() -> None:
+    costs = Costs(0.5, validation_s=1.0)
+    small = {"validate_every": None, "checkpoint_every": None}
     with pytest.raises(UserError) as error:
-        iterations_for(30, 0.5, validation_s=1.0, validations=10, overhead_s=5.5)
+        iterations_for(settings(budget_s=30.0, **small), costs, overhead_s=5.5)
     assert "41 s" in str(error.value.expected)  # 25 + 10 + 5.5
-    assert iterations_for(41, 0.5, validation_s=1.0, validations=10, overhead_s=5.5) >= 50
+    assert iterations_for(settings(budget_s=41.0, **small), costs, overhead_s=5.5) >= 50
     with pytest.raises(UserError):
-        iterations_for(40, 0.5, validation_s=1.0, validations=10, overhead_s=5.5)
+        iterations_for(settings(budget_s=40.0, **small), costs, overhead_s=5.5)
 
 
 @pytest.mark.parametrize("total", [1, 7, 55, 59, 100, 6001])
@@ -40,23 +53,40 @@ def test_probe_measures_a_step_and_changes_nothing() -> None:
     toy, config = make_toy(), settings(iterations=40, budget_s=100.0)
     toy.eval()
     before = {name: value.clone() for name, value in toy.state_dict().items()}
-    seen: list[int] = []
-    toy.hook = lambda labeled, unlabeled, step: seen.append(step.iteration)
     state = torch.get_rng_state()
-    step_s = probe(toy, loaders_for(config, slow_s=0.02), config, steps=5)
-    assert 0.04 < step_s < 0.4  # two streams of 0.02 s each
-    assert seen == [20, 21, 22, 23, 24, 25, 26]
+    costs = probe(toy, loaders_for(config, slow_s=0.02), config, steps=5)
+    assert 0.04 < costs.step_s < 0.4  # two streams of 0.02 s each
+    assert costs[1:] == (0, 0)
     assert torch.equal(state, torch.get_rng_state())
     assert all(torch.equal(before[name], value) for name, value in toy.state_dict().items())
     assert not toy.training
 
 
-def test_probe_takes_the_median_after_the_warm_up() -> None:
+@pytest.mark.parametrize("steps", [5, 10])
+def test_probe_looks_at_the_whole_run(steps: int) -> None:
+    """Its steps are spread: of every equal part of the run there is one, also among the first few."""
+    toy, config, seen = make_toy(), settings(iterations=1000), []
+    toy.hook = lambda labeled, unlabeled, step: seen.append(step.iteration)
+    probe(toy, loaders_for(config), config, steps=steps)
+    assert seen[:3] == [500, 500, 500] and len(seen) == 2 + steps
+    assert {place // 200 for place in seen[2:]} == set(range(5))
+
+
+def test_terms_that_are_on_for_a_part_of_the_run_count_in_proportion() -> None:
+    toy, config = make_toy(), settings(iterations=1000)
+    toy.hook = lambda labeled, unlabeled, step: time.sleep(0.03 if step.iteration < 400 else 0.06)
+    step_s = probe(toy, loaders_for(config), config, steps=10).step_s
+    assert 0.048 < step_s < 0.09
+    toy.hook = lambda labeled, unlabeled, step: time.sleep(0.03 if step.iteration < 600 else 0.06)
+    assert probe(toy, loaders_for(config), config, steps=10).step_s < step_s
+
+
+def test_a_hiccup_counts_little_and_the_warm_up_nothing() -> None:
     toy, config = make_toy(), settings(iterations=40)
-    waits = iter([0.5, 0.3, 0.02, 0.02, 0.4, 0.02, 0.02])
+    waits = iter([0.9, 0.9, 0.05, 0.05, 2.0, 0.05, 0.05])
     toy.hook = lambda labeled, unlabeled, step: time.sleep(next(waits))
-    step_s = probe(toy, loaders_for(config), config, steps=5)
-    assert 0.02 < step_s < 0.2 < statistics.mean([0.02, 0.02, 0.4, 0.02, 0.02]) * 3
+    step_s = probe(toy, loaders_for(config), config, steps=5).step_s
+    assert 0.05 < step_s < 0.3  # the mean with the hiccup would be 0.44
 
 
 def test_slow_probe_stops_early() -> None:
@@ -66,6 +96,24 @@ def test_slow_probe_stops_early() -> None:
     assert len(count) == 4
 
 
+def test_validation_is_timed_as_training_does_it(tmp_path: Path) -> None:
+    """In evaluation mode, without gradients, under autocast; and a checkpoint is written and deleted."""
+    toy, config = make_toy(), settings(iterations=40, precision="bf16")
+    seen = []
+
+    def validate(method: Method, device: torch.device) -> dict[str, float]:
+        values = method.predict(torch.zeros(1, 1, 6, 6, 6, device=device))
+        seen.append((method.training, values.requires_grad, torch.is_autocast_enabled("cpu")))
+        time.sleep(0.3)
+        return {"dice": 0.5}
+
+    costs = probe(toy, loaders_for(config), config, steps=2, validate=validate, folder=tmp_path / "run")
+    assert seen == [(False, False, True)]
+    assert costs.validation_s > 0.3 > costs.step_s
+    assert costs.checkpoint_s > 0
+    assert not list((tmp_path / "run").rglob("*.ckpt"))
+
+
 def test_probe_of_a_run_of_one_step() -> None:
     config = settings(iterations=1)
-    assert probe(make_toy(), loaders_for(config), config) > 0
+    assert probe(make_toy(), loaders_for(config), config).step_s > 0

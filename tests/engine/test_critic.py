@@ -108,5 +108,5 @@ def test_bf16_and_probe(tmp_path: Path) -> None:
     assert all(parameter.dtype == torch.float32 for parameter in toy.parameters())
     before = {name: value.clone() for name, value in toy.state_dict().items()}
     config = settings(iterations=20)
-    assert probe(toy, loaders_for(config), config) > 0
+    assert probe(toy, loaders_for(config), config).step_s > 0
     assert all(torch.equal(before[name], value) for name, value in toy.state_dict().items())

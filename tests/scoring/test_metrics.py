@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -128,6 +129,25 @@ def test_published_profile_measures_in_voxels_only() -> None:
     assert {name: row[name] for name in PUBLISHED_SCORES} == {name: ours[name] for name in PUBLISHED_SCORES}
     assert row["zeroed"] is False
     assert not [name for name in row if "_mm" in name]
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), SPACING])
+def test_memory_is_at_most_twelve_bytes_a_voxel_of_the_box(spacing: tuple[float, ...]) -> None:
+    """Two balls that fill their box, in an array eight times as large."""
+    grid = np.indices((160, 160, 160)) - 80
+    balls = [
+        (np.square(grid - np.reshape(shift, (3, 1, 1, 1))).sum(0) < 38**2) for shift in ((0, 0, 0), (2, 1, 0))
+    ]
+    del grid
+    prediction, reference = (ball.astype(np.uint8) for ball in balls)
+    case_metrics(prediction[60:80], reference[60:80], 2, spacing)  # whatever is imported or kept once
+    tracemalloc.start()
+    (row,) = case_metrics(prediction, reference, 2, spacing)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert row["status"] == "ok"
+    masks = 2 * prediction.size  # of one class, on the whole arrays
+    assert peak - masks < 12 * 77 * 76 * 75
 
 
 def test_different_shapes_are_refused() -> None:

@@ -14,6 +14,7 @@ import yaml
 
 import semivox
 from semivox.config import Config, load_config
+from semivox.engine.budget import Costs
 from semivox.errors import UserError
 from semivox.inference.model import load_model
 from semivox.verbs.predict import changed_settings
@@ -163,7 +164,7 @@ def test_selection_by_validation_uses_the_best_checkpoint(
 def test_a_budget_is_found_once_and_kept(
     phantoms: Path, quick: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("semivox.verbs.training.probe", lambda *_: 0.15)  # seconds a step
+    monkeypatch.setattr("semivox.verbs.training.probe", lambda *_, **__: Costs(step_s=0.15))
     budget = {"budget_s": 12.0, "validate_every": None, "checkpoint_every": None}
     config = overridden(
         quick, {"train": budget, "split": {"val": 0}, "method": {"name": "supervised_matched"}}

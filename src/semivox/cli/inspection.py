@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from semivox.cli import options as o
+from semivox.errors import UserError
 
 
 def register(app: typer.Typer) -> None:
@@ -17,7 +18,9 @@ def register(app: typer.Typer) -> None:
 
 
 def info(
-    data: o.DataArgument,
+    data: Annotated[
+        Path | None, typer.Argument(metavar="DATA", help="folder of scans or a workspace [default: none]")
+    ] = None,
     labeled: o.Labeled = None,
     val: o.Val = None,
     split_seed: o.SplitSeed = None,
@@ -27,13 +30,28 @@ def info(
     figure: Annotated[
         Path | None, typer.Option("--figure", help="PNG for the distributions and some scans")
     ] = None,
+    machine: Annotated[
+        bool, typer.Option("--machine", help="instead: how quick this machine is, in two minutes")
+    ] = False,
+    device: o.Device = "auto",
     json: o.Json = False,
     workers: o.Workers = 2,
 ) -> None:
     """Show what a data set looks like: shapes, voxel sizes, intensities, and class volumes of labeled cases.
 
     Of cases that the split calls unlabeled no label is opened, of test cases nothing.
+    With `--machine`: times of the networks and of reading patches, and the hours each preset would train.
     """
+    if machine:
+        _machine(data, device, json)
+        return
+    if data is None:
+        raise UserError(
+            "There is nothing to show",
+            found="neither DATA nor --machine",
+            expected="a folder of scans, or --machine",
+            do="semivox info DATA, or semivox info --machine",
+        )
     resolved = o.settings_from(
         None,
         None,
@@ -99,3 +117,23 @@ def check(
         if not result.errors:
             o.next_command(f"semivox prepare -d {data}")
     raise typer.Exit(int(result.errors > 0))
+
+
+def _machine(data: Path | None, device: str, json: bool) -> None:
+    if data is not None:
+        raise UserError(
+            "--machine measures this machine, not a data set",
+            found=f"--machine and {data}",
+            expected="one of them",
+            do="semivox info --machine",
+        )
+    from semivox.cli.show_data import print_json  # noqa: PLC0415
+    from semivox.cli.show_machine import show_machine  # noqa: PLC0415
+    from semivox.verbs.machine import machine as run  # noqa: PLC0415
+    from semivox.verbs.progress import show_progress  # noqa: PLC0415
+
+    found = run(device=device, progress=show_progress)
+    if json:
+        print_json(found.as_dict())
+    else:
+        show_machine(found)

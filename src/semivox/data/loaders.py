@@ -227,7 +227,9 @@ def cut(source: Any, start: Sequence[int], patch: Sequence[int]) -> NDArray[Any]
         inside.append(slice(low, high))
         border.append((low - first, first + size - high))
     leading = len(source.shape) - 3
-    part = np.array(source[(slice(None),) * leading + tuple(inside)])
+    part: NDArray[Any] = source[(slice(None),) * leading + tuple(inside)]
+    if not part.flags.owndata:  # an array gives a view; the store gives a new array
+        part = part.copy()
     if not any(before or after for before, after in border):
         return part
     return np.pad(part, [(0, 0)] * leading + border)

@@ -48,6 +48,7 @@ def fit(
     fresh: bool,
     progress: bool = True,
     diagnosis: Diagnosis | None = None,
+    spent_s: float = 0.0,
 ) -> FitResult:
     """Train `method` in place for `config.iterations` steps; on return it holds the last weights, on the CPU.
 
@@ -64,6 +65,7 @@ def fit(
         fresh: forget a run in this folder.
         progress: show a bar, or a line every tenth of the run away from a terminal.
         diagnosis: what to measure of the run beside; it changes nothing in the result.
+        spent_s: what the budget's probe took, for the message at the end.
 
     Raises:
         UserError: unusable device or precision, damaged or foreign checkpoint, loss that is not finite,
@@ -97,7 +99,7 @@ def fit(
                 trainer.precision_plugin.load_state_dict(state.scaler)
             trainer.fit(module)
         if config.budget_s is not None:
-            spent, budget = recorder.seconds, config.budget_s
+            spent, budget = spent_s + recorder.seconds, config.budget_s
             display.say(
                 f"took {spent:.0f} s of a budget of {budget:.0f} s ({100 * (spent / budget - 1):+.1f} %)"
             )

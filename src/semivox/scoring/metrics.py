@@ -11,7 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semivox.errors import UserError
-from semivox.scoring.surface import Mask, SurfaceDistances, largest_component, surface_distances, union_box
+from semivox.scoring.surface import (
+    Mask,
+    SurfaceDistances,
+    SurfacePair,
+    largest_component,
+    surface_distances,
+    union_box,
+)
 
 Profile = Literal["semivox", "published"]
 
@@ -154,11 +161,12 @@ def _overlap(found: Mask, true: Mask) -> dict[str, float]:
 
 
 def _distance_scores(found: Mask, true: Mask, rules: _Rules) -> dict[str, float]:
-    mm = surface_distances(found, true, rules.spacing_mm)
+    surfaces = SurfacePair(found, true)
+    mm = surfaces.distances(rules.spacing_mm)
     if len(set(rules.spacing_mm)) == 1:
         voxels = SurfaceDistances(*(distances / rules.spacing_mm[0] for distances in mm))
     else:
-        voxels = surface_distances(found, true, (1.0,) * true.ndim)
+        voxels = surfaces.distances((1.0,) * true.ndim)
     # Spacings come from float32 headers: a distance of exactly the tolerance counts as within it.
     within = np.concatenate(mm) <= rules.tolerance_mm * (1 + 1e-6)
     return _averages(mm, "mm") | {"nsd": float(within.mean())} | _averages(voxels, "vox")

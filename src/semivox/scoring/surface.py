@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
@@ -12,8 +13,9 @@ from scipy.spatial import cKDTree
 
 Mask = NDArray[np.bool_]  # (X, Y, Z)
 Distances = NDArray[np.float64]  # (number of surface voxels,)
+Voxels = NDArray[np.int64]  # (number of surface voxels,), indices into the flat box
 
-_DENSE = 30  # a surface of more than one voxel in so many is left to the distance transform
+_DENSE = 12  # a surface of more than one voxel in so many is left to the distance transform
 
 
 class SurfaceDistances(NamedTuple):
@@ -60,29 +62,57 @@ def largest_component(mask: Mask) -> Mask:
     return np.asarray(components == 1 + np.argmax(sizes[1:]))
 
 
+class SurfacePair:
+    """The surfaces of two masks: found once, measured with any voxel size.
+
+    Args:
+        prediction: (X, Y, Z), not empty.
+        reference: likewise.
+    """
+
+    def __init__(self, prediction: Mask, reference: Mask) -> None:
+        box = union_box(prediction, reference)
+        if box is None:
+            raise ValueError("a distance between surfaces needs two masks that are not empty")
+        first, second = surface(prediction[box]), surface(reference[box])
+        self._shape = first.shape
+        self._first, self._second = np.flatnonzero(first), np.flatnonzero(second)
+        self._first_alone, self._second_alone = ~second.ravel()[self._first], ~first.ravel()[self._second]
+
+    def distances(self, spacing: Sequence[float]) -> SurfaceDistances:
+        """Distances in the unit of `spacing`, surface voxels in C order."""
+        return SurfaceDistances(
+            self._directed(self._first, self._first_alone, self._second, spacing),
+            self._directed(self._second, self._second_alone, self._first, spacing),
+        )
+
+    def _directed(self, start: Voxels, alone: Mask, target: Voxels, spacing: Sequence[float]) -> Distances:
+        """Distance of each voxel of `start` to the nearest of `target`; 0 where not `alone`."""
+        distances = np.zeros(len(start))
+        nearest = _by_tree if len(start) * _DENSE < prod(self._shape) else _by_transform
+        distances[alone] = nearest(start[alone], target, self._shape, np.asarray(spacing, np.float64))
+        return distances
+
+
 def surface_distances(prediction: Mask, reference: Mask, spacing: Sequence[float]) -> SurfaceDistances:
     """Distances between the surfaces of two non-empty masks (X, Y, Z), in the unit of `spacing`."""
-    box = union_box(prediction, reference)
-    if box is None:
-        raise ValueError("surface_distances needs two masks that are not empty")
-    first, second = surface(prediction[box]), surface(reference[box])
-    return SurfaceDistances(_distances(first, second, spacing), _distances(second, first, spacing))
+    return SurfacePair(prediction, reference).distances(spacing)
 
 
-def _distances(start: Mask, target: Mask, spacing: Sequence[float]) -> Distances:
-    """Distance of each voxel of `start` to the nearest one of `target`, in C order of `start`.
+def _by_tree(start: Voxels, target: Voxels, shape: tuple[int, ...], spacing: Distances) -> Distances:
+    """Nearest neighbours: quicker, and in less memory, for the usual surface, a few percent of its box."""
+    here, there = (np.stack(np.unravel_index(voxels, shape), axis=1) * spacing for voxels in (start, target))
+    return np.asarray(cKDTree(there, leafsize=32, balanced_tree=False).query(here)[0])
 
-    Both ways are exact. A tree is quicker for the usual surface, a few percent of its box; the time of the
-    distance transform does not grow with the surface, e.g. for a prediction that is noise.
-    """
-    points = np.argwhere(start)
-    if len(points) * _DENSE < start.size:
-        steps = np.asarray(spacing, dtype=np.float64)
-        return np.asarray(cKDTree(np.argwhere(target) * steps).query(points * steps)[0])
+
+def _by_transform(start: Voxels, target: Voxels, shape: tuple[int, ...], spacing: Distances) -> Distances:
+    """Distance transform: its time does not grow with the surface, e.g. for a prediction that is noise."""
+    background = np.ones(shape, bool)
+    background.flat[target] = False
     nearest = ndimage.distance_transform_edt(
-        ~target, sampling=spacing, return_distances=False, return_indices=True
+        background, sampling=spacing, return_distances=False, return_indices=True
     )
-    squared = np.zeros(len(points))
-    for axis, coordinate in enumerate(points.T):
-        squared += (spacing[axis] * (nearest[axis][start] - coordinate)) ** 2
+    squared = np.zeros(len(start))
+    for axis, here in enumerate(np.unravel_index(start, shape)):
+        squared += (spacing[axis] * (nearest[axis].ravel()[start] - here)) ** 2
     return np.sqrt(squared)

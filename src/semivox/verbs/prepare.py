@@ -23,6 +23,7 @@ def plan(
     config: Config | None = None,
     work: Path | None = None,
     fresh: bool = False,
+    workers: int = 0,
     progress: ProgressFactory = no_progress,
 ) -> tuple[Workspace, Split, Plan]:
     """Make (or read) the split and the plan of a data set.
@@ -32,13 +33,14 @@ def plan(
         config: settings; `config.split` and `config.plan` matter here.
         work: the workspace folder for raw data.
         fresh: forget an earlier plan, split and prepared scans.
+        workers: processes that measure the scans; 0 works in this process.
     """
     config = config or Config()
     workspace = open_workspace(Path(data), work=work, preset=config.preset)
     if fresh:
         clear_workspace(workspace)
     split = workspace.split(config.split)
-    made = workspace.plan(split, config, progress)
+    made = workspace.plan(split, config, progress, workers)
     write_manifest(workspace.folder, "plan", plan=made.model_dump(mode="json", exclude={"fingerprint"}))
     return workspace, split, made
 
@@ -63,7 +65,9 @@ def prepare(
         workers: processes; 0 works in this process.
         overlays: write the pictures.
     """
-    workspace, split, made = plan(data, config=config, work=work, fresh=fresh, progress=progress)
+    workspace, split, made = plan(
+        data, config=config, work=work, fresh=fresh, workers=workers, progress=progress
+    )
     on_case = partial(_overlay, workspace.overlays, made.spacing_mm, made.class_names) if overlays else None
     with progress("prepare") as report:
         done = prepare_cases(

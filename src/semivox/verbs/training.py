@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from semivox.engine.diagnosis import Diagnosis
 
 VALIDATIONS = 10  # a run, when `validate_every` is not set
-STARTUP_S = 2.0  # first batches, last checkpoint
+STARTUP_S = 2.0  # first batches, weights for inference
+PROBE_STEPS, PROBE_SHARE = 40, 0.04  # of the budget's time at most
 
 
 def batch_sizes(config: Config) -> tuple[int, int]:
@@ -68,6 +69,7 @@ class Training:
             fresh=False,
             progress=bar,
             diagnosis=self._diagnosis(method, run) if diagnose else None,
+            spent_s=time.monotonic() - started,
         )
         chosen = self._select(method, result, run)
         save_model(
@@ -90,11 +92,12 @@ class Training:
             "parameters": sum(parameter.numel() for parameter in method.parameters()),
         }
 
-    def step_seconds(self) -> float:
+    def step_seconds(self, *, steps: int = 8, limit_s: float = 30.0) -> float:
         """Measure the time of one step (see `engine.budget.probe`); nothing is written."""
         method = self._method()
         try:
-            return probe(method, self._loaders(method, self.config.train.iterations), self.config.train)
+            loaders = self._loaders(method, self.config.train.iterations)
+            return probe(method, loaders, self.config.train, steps=steps, limit_s=limit_s).step_s
         finally:
             torch.cuda.empty_cache()  # the run itself may happen in another process
 
@@ -160,32 +163,20 @@ class Training:
         if settings.budget_s is None or run.config_file.exists():
             return self.config
         started = time.monotonic()
-        step_s = probe(method, self._loaders(method, settings.iterations), settings)
-        validation_s = self._time_validation(method)
-        if settings.validate_every is not None:  # as many validations as the steps will ask for
-            step_s, validation_s = step_s + validation_s / settings.validate_every, 0.0
-        iterations = iterations_for(
-            settings.budget_s,
-            step_s,
-            validation_s=validation_s,
-            validations=VALIDATIONS,
-            overhead_s=time.monotonic() - started + STARTUP_S,
+        costs = probe(
+            method,
+            self._loaders(method, settings.iterations),
+            settings,
+            steps=PROBE_STEPS,
+            limit_s=PROBE_SHARE * settings.budget_s,
+            validate=self._validator(),
+            folder=run.folder,
         )
+        overhead_s = time.monotonic() - started + STARTUP_S
+        iterations = iterations_for(settings, costs, validations=VALIDATIONS, overhead_s=overhead_s)
         return self.config.model_copy(
             update={"train": settings.model_copy(update={"iterations": iterations})}
         )
-
-    def _time_validation(self, method: Method) -> float:
-        validate = self._validator()
-        if validate is None:
-            return 0.0
-        started = time.monotonic()
-        was_training = method.training
-        method.eval()
-        with torch.no_grad():
-            validate(method, torch.device("cpu"))
-        method.train(was_training)
-        return time.monotonic() - started
 
     def _select(self, method: Method, result: FitResult, run: Run) -> str:
         """Load the checkpoint that is the result; returns a description of the choice."""

@@ -53,7 +53,9 @@ class Workspace:
             save_splits(self.splits_file, [split])
         return split
 
-    def plan(self, split: Split, config: Config, progress: ProgressFactory = no_progress) -> Plan:
+    def plan(
+        self, split: Split, config: Config, progress: ProgressFactory = no_progress, workers: int = 0
+    ) -> Plan:
         """The plan in `plans.json`, or a new one made from the scans and the labeled cases of `split`.
 
         Raises:
@@ -63,7 +65,9 @@ class Workspace:
         if not self.plan_file.exists():
             with progress("fingerprint") as report:
                 trust = bool(config.plan.trust_image_geometry)
-                measured = fingerprint(self.dataset, split, report, trust_image_geometry=trust)
+                measured = fingerprint(
+                    self.dataset, split, report, workers=workers, trust_image_geometry=trust
+                )
             plan = make_plan(self.dataset, split, config.plan, measured=measured)
             save_plan(plan, self.plan_file)
             return plan

@@ -1,0 +1,143 @@
+"""Reading training patches: the store beside the published way, other layouts, and patches a second.
+
+    python benchmarks/data.py CASE.h5                  # a published file, e.g. of the left atrium
+    python benchmarks/data.py CASE.h5 --layouts        # codecs, filters and blocks that were not chosen, too
+
+All in one thread, from the page cache; processor times. Prints Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import blosc2
+import numpy as np
+import torch
+
+from peers.data import read_case, read_patch
+from semivox.data import store as layout
+from semivox.data.augment import make_augment
+from semivox.data.loaders import Patches, cut, random_start
+from semivox.data.store import Store
+from timing import Seconds, paired, timed
+
+PATCH = (112, 112, 80)
+_C, _F = blosc2.Codec, blosc2.Filter
+LAYOUTS = [  # chunk, block, codec, level, filter
+    ((64, 64, 48), (16, 16, 48), _C.ZSTD, 1, _F.SHUFFLE),
+    ((64, 64, 48), (16, 16, 48), _C.ZSTD, 1, _F.NOFILTER),
+    ((64, 64, 48), (16, 16, 48), _C.LZ4, 1, _F.SHUFFLE),
+    ((64, 64, 48), (16, 16, 48), _C.LZ4, 1, _F.NOFILTER),
+    ((64, 64, 48), (16, 16, 48), _C.LZ4HC, 1, _F.NOFILTER),
+    ((64, 64, 48), (16, 16, 48), _C.LZ4HC, 5, _F.SHUFFLE),
+    ((64, 64, 48), (16, 16, 48), _C.LZ4HC, 5, _F.BITSHUFFLE),
+    ((64, 64, 48), (16, 16, 48), _C.LZ4HC, 5, _F.NOFILTER),
+    ((64, 64, 48), (16, 16, 48), _C.LZ4HC, 9, _F.NOFILTER),
+    ((64, 64, 48), (16, 16, 16), _C.LZ4HC, 5, _F.NOFILTER),
+    ((64, 64, 48), (32, 32, 48), _C.LZ4HC, 5, _F.NOFILTER),
+    ((64, 64, 96), (16, 16, 96), _C.LZ4HC, 5, _F.NOFILTER),
+    ((32, 32, 48), (16, 16, 48), _C.LZ4HC, 5, _F.NOFILTER),
+    ((256, 256, 96), (16, 16, 96), _C.LZ4HC, 5, _F.NOFILTER),
+]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("case", type=Path, help="h5 file with image and label")
+    parser.add_argument("--layouts", action="store_true")
+    parser.add_argument("--repeats", type=int, default=21)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    image, label = read_case(arguments.case)
+    print("| chunk | block | codec | ratio | peer CPU | ours CPU | CPU ratio | write |")
+    print("|---|---|---|---|---|---|---|---|")
+    for one in LAYOUTS if arguments.layouts else [current()]:
+        print(row(arguments.case, image, label, one, arguments.repeats), flush=True)
+    if not arguments.layouts:
+        samples(image, label, arguments.repeats)
+
+
+def current() -> tuple[Any, ...]:
+    """The layout that the store uses."""
+    how = layout._COMPRESSION
+    return layout._CHUNK, layout._BLOCK, how["codec"], how["clevel"], how["filters"][0]
+
+
+def row(case: Path, image: np.ndarray, label: np.ndarray, how: tuple[Any, ...], repeats: int) -> str:
+    chunk, block, codec, level, filter_ = how
+    layout._CHUNK, layout._BLOCK = chunk, block
+    layout._COMPRESSION.update(codec=codec, clevel=level, filters=[filter_])
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(Path(folder))
+        spent = timed(lambda: write(store, image, label)).cpu
+        bytes_ = sum(path.stat().st_size for path in Path(folder).iterdir())
+        theirs, ours = count(), count()
+        pair = paired(
+            lambda: read_patch(case, PATCH, np.random.default_rng(next(theirs))),
+            lambda: read(store, np.random.default_rng(next(ours))),
+            repeats,
+        )
+    sides = [" x ".join(map(str, part)) for part in (chunk, block)]
+    return (
+        f"| {sides[0]} | {sides[1]} | {codec.name} {level} {filter_.name} |"
+        f" {(image.nbytes + label.nbytes) / bytes_:.2f} | {milli(pair.a)} | {milli(pair.b)} |"
+        f" {pair.ratio.cpu:.1f} | {1e3 * spent:.0f} ms |"
+    )
+
+
+def milli(seconds: Seconds) -> str:
+    return f"{1e3 * seconds.cpu:.2f} ms"
+
+
+def write(store: Store, image: np.ndarray, label: np.ndarray) -> None:
+    store.write_image("case", image[None], {})
+    store.write_label("case", label)
+
+
+def read(store: Store, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """A random patch and its label, both files opened for it, as a loader does."""
+    image = store.image("case")
+    start = random_start(image.shape[-3:], PATCH, rng)
+    return cut(image, start, PATCH), cut(store.label("case"), start, PATCH)
+
+
+def samples(image: np.ndarray, label: np.ndarray, repeats: int) -> None:
+    """Patches a second of one worker process, augmentation included."""
+    print("\n| patch | augmentation | CPU a patch | patches a second and worker |\n|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(Path(folder))
+        write(store, image, label)
+        for patch in (PATCH, (64, 64, 48)):
+            for preset in ("crop", "rotflip", "intensity", "strong"):
+                cpu = np.mean([run.cpu for run in runs(sampler(store, patch, preset), 2 * repeats)])
+                sides = " x ".join(map(str, patch))
+                print(f"| {sides} | {preset} | {1e3 * cpu:.1f} ms | {1 / cpu:.0f} |", flush=True)
+
+
+def sampler(store: Store, patch: tuple[int, int, int], preset: Any) -> Callable[[], object]:
+    """Draw labeled patches, half of them centred on the foreground."""
+    patches = Patches(
+        ["case"],
+        store.image,
+        patch,
+        make_augment(preset),
+        read_label=store.label,
+        read_foreground=store.foreground_voxels,
+        foreground_share=0.5,
+    )
+    numbers = count()
+    return lambda: patches.sample(0, next(numbers), 0)
+
+
+def runs(draw: Callable[[], object], repeats: int) -> list[Seconds]:
+    draw()
+    return [timed(draw) for _ in range(repeats)]
+
+
+if __name__ == "__main__":
+    main()

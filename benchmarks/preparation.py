@@ -1,0 +1,95 @@
+"""How busy `semivox prepare` keeps two cores, from the processor time of all its processes.
+
+    python benchmarks/preparation.py DATA --cases 20
+
+Linux only. On a machine with other work the wall time says little. What counts is how much of the processor
+time the workers spent (they share the cases evenly) and how much the others, while the workers wait.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from semivox.data.dataset import open_dataset, write_index
+from semivox.files import write_json
+
+_TICK = os.sysconf("SC_CLK_TCK")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--cases", type=int, default=8)
+    parser.add_argument("--spacing", type=float, default=1.0, help="mm; other than the scans'")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        work = workspace(arguments.data, Path(name), arguments.cases)
+        settings = [
+            "--set",
+            f"plan.spacing_mm={[arguments.spacing] * 3}",
+            "--split-file",
+            str(work / "few.json"),
+        ]
+        command = [sys.executable, "-m", "semivox", "prepare", "-d", str(work), "--workers", "2", *settings]
+        wall, together, alone = watch(command)
+    cases, free = arguments.cases, alone + together / 2
+    print(f"{cases} cases: wall {wall:.1f} s; CPU {together:.1f} s in workers, {alone:.1f} s in others")
+    print(f"with two free cores: {free:.1f} s, {busy(together, alone):.0%} busy;", end=" ")
+    print(f"at 80 cases {busy(together * 80 / cases, alone):.0%}")
+
+
+def busy(together: float, alone: float) -> float:
+    """Used share of two cores, if one process works alone first and then two share the rest."""
+    return (together + alone) / (2 * (alone + together / 2))
+
+
+def workspace(data: Path, work: Path, cases: int) -> Path:
+    """Make a workspace whose split has only so many cases."""
+    dataset = open_dataset(data)
+    write_index(dataset, work)
+    names = [case.name for case in dataset.pool("train") if case.label is not None][:cases]
+    write_json(work / "few.json", [{"train": names, "val": []}])
+    return work
+
+
+def watch(command: list[str]) -> tuple[float, float, float]:
+    """Run a command; wall time, and processor seconds of its worker processes and of the others.
+
+    Workers are the descendants without children: the command starts a server, and that the workers.
+    """
+    started, used, parents = time.perf_counter(), dict[int, float](), set[int]()
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        parents.add(process.pid)
+        while process.poll() is None:
+            for pid, (parent, seconds) in processes().items():
+                if pid == process.pid or parent in used:
+                    used[pid] = seconds
+                if parent in used:
+                    parents.add(parent)
+            time.sleep(0.05)
+    if process.returncode:
+        raise SystemExit(process.returncode)
+    alone = sum(seconds for pid, seconds in used.items() if pid in parents)
+    return time.perf_counter() - started, sum(used.values()) - alone, alone
+
+
+def processes() -> dict[int, tuple[int, float]]:
+    """Parent and processor seconds of every process."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        found[int(path.parent.name)] = int(fields[1]), (int(fields[11]) + int(fields[12])) / _TICK
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""How time and memory grow: a step of `dual` with patch, batch and width, a prediction with its volume.
+
+    python benchmarks/scaling.py --repeats 3
+
+Each row is a process of its own, so that its peak memory is its own. The step is forward, losses, backward
+and optimiser of `dual` in training's precision and layout; the prediction is one pass of both networks over
+the whole volume. The exponent is the slope of a straight line through the logarithms, by least squares. One
+thread of a CPU. Prints Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import subprocess
+import sys
+from math import prod
+from statistics import linear_regression
+from typing import Any
+
+SIDES = ((32, 32, 32), (48, 48, 32), (48, 48, 48), (64, 64, 48))
+TABLES: dict[str, list[dict[str, Any]]] = {
+    "step, patch volume": [{"patch": patch, "batch": 1, "width": 8} for patch in SIDES],
+    "step, batch (each stream)": [{"patch": SIDES[0], "batch": batch, "width": 8} for batch in (1, 2, 4)],
+    "step, width": [{"patch": SIDES[0], "batch": 1, "width": width} for width in (4, 8, 16)],
+    "prediction, volume": [{"volume": side, "width": 8} for side in (*SIDES, (96, 96, 64))],
+}
+GROWS = ("voxels", "batch", "width", "voxels")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one is not None:
+        print(json.dumps(measure(json.loads(arguments.one), arguments.repeats)))
+        return
+    options = [sys.executable, __file__, "--repeats", str(arguments.repeats), "--one"]
+    for (title, rows), grows in zip(TABLES.items(), GROWS, strict=True):
+        print(f"\n{title}\n\n| volume | batch | width | CPU | wall | memory above the start |")
+        print("|---|---|---|---|---|---|")
+        found = []
+        for row in rows:
+            out = subprocess.check_output([*options, json.dumps(row)], text=True)
+            found.append(json.loads(out.splitlines()[-1]))
+            print(line(row, found[-1]), flush=True)
+        sizes = [prod(sides(row)) if grows == "voxels" else row[grows] for row in rows]
+        print(f"\nexponents: CPU time {exponent(sizes, found, 'cpu'):.2f},", end=" ")
+        print(f"memory {exponent(sizes, found, 'bytes'):.2f}", flush=True)
+
+
+def sides(row: dict[str, Any]) -> list[int]:
+    return list(row["patch"] if "patch" in row else row["volume"])
+
+
+def line(row: dict[str, Any], found: dict[str, float]) -> str:
+    volume = " x ".join(map(str, sides(row)))
+    batch = f"{row['batch']} + {row['batch']}" if "batch" in row else "1"
+    times = f"{found['cpu']:.3f} s | {found['wall']:.3f} s"
+    return f"| {volume} | {batch} | {row['width']} | {times} | {found['bytes'] / 1e6:.0f} MB |"
+
+
+def exponent(sizes: list[int], found: list[dict[str, float]], key: str) -> float:
+    logs = [math.log(size) for size in sizes], [math.log(row[key]) for row in found]
+    return linear_regression(*logs).slope
+
+
+def measure(row: dict[str, Any], repeats: int) -> dict[str, float]:
+    """Median processor and wall time after one run to warm up, and the growth of the peak memory."""
+    import torch  # noqa: PLC0415
+
+    from semivox.methods import create  # noqa: PLC0415
+    from semivox.methods.base import Batch, Step  # noqa: PLC0415
+    from semivox.nets import NetFactory  # noqa: PLC0415
+    from timing import medians, timed  # noqa: PLC0415
+
+    torch.set_num_threads(1)
+    method = create("dual", {}, NetFactory(1, 2, width=row["width"], norm="group"))
+    method = method.to(memory_format=torch.channels_last_3d)
+    optimizer = torch.optim.SGD(method.parameters(), lr=0.01, momentum=0.9)
+
+    def image(count: int) -> torch.Tensor:
+        shape = (count, 1, *sides(row))
+        return torch.randn(shape).clone(memory_format=torch.channels_last_3d)
+
+    def step() -> None:
+        batch = row["batch"]
+        label = (image(batch)[:, 0] > 1).long()
+        now = Step(iteration=500, total=1000, generator=torch.Generator().manual_seed(0))
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            losses = method.losses(Batch(image(batch), label), Batch(image(batch), None), now)
+        optimizer.zero_grad()
+        sum(losses.values(), torch.zeros(())).backward()
+        optimizer.step()
+
+    def predict() -> None:
+        with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+            method.eval().predict(image(1))
+
+    before = peak_bytes()
+    run = step if "batch" in row else predict
+    run()
+    spent = medians([timed(run) for _ in range(repeats)])
+    return {"cpu": spent.cpu, "wall": spent.wall, "bytes": peak_bytes() - before}
+
+
+def peak_bytes() -> int:
+    from pathlib import Path  # noqa: PLC0415
+
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(text.split()[1]) for text in lines if text.startswith("VmHWM"))
+
+
+if __name__ == "__main__":
+    main()
