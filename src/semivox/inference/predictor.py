@@ -181,22 +181,23 @@ def _on_plan_grid(
     names: list[str] = []
 
     def forward(windows: Tensor) -> Tensor:
-        with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
-            if not members:
-                return model.method.predict(windows)
-            by_name = model.method.predict_members(windows)
+        if not members:
+            return model.method.predict(windows)
+        by_name = model.method.predict_members(windows)
         names[:] = by_name
         return torch.cat([probs.float() for probs in by_name.values()], dim=1)
 
-    probs = sliding_window(
-        torch.from_numpy(array),
-        forward,
-        **tiling(array.shape[1:], model.plan.patch, config),
-        weighting=config.weighting,
-        batch=config.batch,
-        device=model.device,
-        accumulate_on=_accumulator_device(model, array),
-    )
+    # one context for all windows: within it, weights are converted once
+    with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
+        probs = sliding_window(
+            torch.from_numpy(array),
+            forward,
+            **tiling(array.shape[1:], model.plan.patch, config),
+            weighting=config.weighting,
+            batch=config.batch,
+            device=model.device,
+            accumulate_on=_accumulator_device(model, array),
+        )
     if not torch.isfinite(probs.sum()):
         raise _not_finite(array, precision)
     if not members:

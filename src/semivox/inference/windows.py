@@ -142,10 +142,13 @@ def sliding_window(
             continue
         if values.shape[2:] != patch:
             raise ValueError(f"forward returned {tuple(values.shape[2:])} for windows of {patch}")
+        values = values.to(keep, torch.float32)
+        if len(corners) == 1:
+            return _cut(values[0], front, size)
         if total is None:
             total = torch.zeros(values.shape[1], *image.shape[1:], device=keep)
         for corner, value in zip(chunk, values, strict=True):
-            _cut(total, corner, patch).add_(value.to(keep, torch.float32) * weight)
+            _cut(total, corner, patch).addcmul_(value, weight)
         done += len(chunk)
 
     assert total is not None
