@@ -140,10 +140,11 @@ class TrainConfig(_Settings):
 class PredictConfig(_Settings):
     """Sliding-window inference."""
 
-    window: Literal["patch", "whole"] = Field(
-        default="patch",
-        description="patch: windows of the training patch's size; whole: one pass over the padded scan,"
-        " much less arithmetic but more memory",
+    window: Literal["auto", "patch", "whole"] = Field(
+        default="auto",
+        description="patch: windows of the training patch's size; whole: one pass over the padded scan, much"
+        " less arithmetic but more memory; auto: whole where every side of the patch has 80 voxels or more,"
+        " no stride is set and memory allows it, else patch",
     )
     stride: Triple | None = Field(
         default=None, description="in voxels of the plan's grid, instead of `overlap`"

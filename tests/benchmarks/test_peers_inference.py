@@ -8,7 +8,8 @@ import torch
 
 from peers.inference import PublishedWindows, whole_pass
 from semivox.config import PredictConfig
-from semivox.inference.windows import sliding_window, tiling
+from semivox.inference.cover import tiling
+from semivox.inference.windows import sliding_window
 from semivox.methods import create
 from semivox.nets import NetFactory
 
