@@ -10,12 +10,13 @@ from torch import Tensor, nn
 
 from semivox.config import PredictConfig
 from semivox.errors import UserError
-from semivox.inference.cover import WHOLE_FROM, covered, tiling
+from semivox.inference.cover import covered, tiling
 from semivox.inference.memory import free_memory, room
 from semivox.methods import create
 from semivox.nets import NetFactory
 
-LARGE = (WHOLE_FROM, WHOLE_FROM + 16, WHOLE_FROM)
+PATCH = (32, 48, 16)
+WHOLE = PredictConfig(window="whole")
 CPU = torch.device("cpu")
 
 
@@ -29,9 +30,8 @@ def test_whole():
     assert asked == {"patch": (48, 64, 16), "stride": None, "overlap": 0.0}
 
 
-@pytest.mark.parametrize("kind", ["patch", "auto"])
-def test_patches_take_stride_and_overlap_as_they_are(kind):
-    config = PredictConfig(window=kind, stride=(18, 18, 4), overlap=0.25)
+def test_patches_take_stride_and_overlap_as_they_are():
+    config = PredictConfig(stride=(18, 18, 4), overlap=0.25)
     assert tiling((200, 150, 88), (112, 112, 80), config) == {
         "patch": (112, 112, 80),
         "stride": (18, 18, 4),
@@ -39,19 +39,11 @@ def test_patches_take_stride_and_overlap_as_they_are(kind):
     }
 
 
-def test_auto_takes_one_window_for_large_patches_only():
-    shape = (203, 142, 88)
-    assert window(shape, (112, 112, 80), PredictConfig()) == (208, 144, 96)
-    assert window(shape, (112, 112, 64), PredictConfig()) == (112, 112, 64)
-    assert window(shape, (64, 64, 48), PredictConfig()) == (64, 64, 48)
-    assert window((100, 60, 70), (112, 112, 80), PredictConfig()) == (112, 112, 80)
-
-
-def test_auto_respects_the_room():
-    shape, patch = (203, 142, 88), (112, 112, 80)
-    assert window(shape, patch, PredictConfig(), room=208 * 144 * 96) == (208, 144, 96)
-    assert window(shape, patch, PredictConfig(), room=208 * 144 * 96 - 1) == patch
-    assert window(shape, patch, PredictConfig(window="whole"), room=0) == (208, 144, 96)
+def test_patches_are_taken_where_a_whole_pass_has_no_room():
+    shape, patch, config = (203, 142, 88), (112, 112, 80), PredictConfig(window="whole")
+    assert window(shape, patch, config, room=208 * 144 * 96) == (208, 144, 96)
+    assert window(shape, patch, config, room=208 * 144 * 96 - 1) == patch
+    assert window((100, 90, 70), patch, config, room=0) == (112, 96, 80), "not larger than a patch"
 
 
 class UpTo:
@@ -69,31 +61,31 @@ class UpTo:
 
 @pytest.fixture
 def image() -> Tensor:
-    return torch.randn(1, LARGE[0] + 7, LARGE[1], LARGE[2] - 9, generator=torch.Generator().manual_seed(0))
+    return torch.randn(1, PATCH[0] + 7, PATCH[1], PATCH[2] - 9, generator=torch.Generator().manual_seed(0))
 
 
 def test_one_pass_gives_the_same_as_patches(image):
     whole, patches = UpTo(10**9), UpTo(10**9)
-    a = covered(image, whole, patch=LARGE, config=PredictConfig())
-    b = covered(image, patches, patch=LARGE, config=PredictConfig(window="patch"))
-    assert whole.seen == [(LARGE[0] + 16, *LARGE[1:])]
-    assert set(patches.seen) == {LARGE}
+    a = covered(image, whole, patch=PATCH, config=WHOLE)
+    b = covered(image, patches, patch=PATCH, config=PredictConfig())
+    assert whole.seen == [(PATCH[0] + 16, *PATCH[1:])]
+    assert set(patches.seen) == {PATCH}
     torch.testing.assert_close(a, image)
     torch.testing.assert_close(b, image)
 
 
 def test_patches_follow_when_memory_runs_out_in_a_whole_pass(image):
-    forward = UpTo(LARGE[0] * LARGE[1] * LARGE[2])
-    result = covered(image, forward, patch=LARGE, config=PredictConfig())
-    assert forward.seen[0] == (LARGE[0] + 16, *LARGE[1:])
-    assert set(forward.seen[1:]) == {LARGE}
+    forward = UpTo(PATCH[0] * PATCH[1] * PATCH[2])
+    result = covered(image, forward, patch=PATCH, config=WHOLE)
+    assert forward.seen[0] == (PATCH[0] + 16, *PATCH[1:])
+    assert set(forward.seen[1:]) == {PATCH}
     torch.testing.assert_close(result, image)
 
 
-@pytest.mark.parametrize(("kind", "voxels"), [("whole", 10**5), ("patch", 10), ("auto", 10)])
+@pytest.mark.parametrize(("kind", "voxels"), [("whole", 10), ("patch", 10)])
 def test_no_way_around_a_lack_of_memory(image, kind, voxels):
     with pytest.raises(UserError, match="too little memory"):
-        covered(image, UpTo(voxels), patch=LARGE, config=PredictConfig(window=kind))
+        covered(image, UpTo(voxels), patch=PATCH, config=PredictConfig(window=kind))
 
 
 def test_room_grows_with_memory_and_shrinks_with_width(monkeypatch):

@@ -27,11 +27,8 @@ def predict(
     ],
     out: Annotated[Path, typer.Option("--output", "-o", help="folder for the segmentations")],
     window: Annotated[
-        Literal["auto", "patch", "whole"] | None,
-        typer.Option(
-            "--window",
-            help="patch: of the training size; whole: one pass over the scan; auto: by the patch",
-        ),
+        Literal["patch", "whole"] | None,
+        typer.Option("--window", help="patches of the training size, or one pass over the whole scan"),
     ] = None,
     stride: Annotated[
         tuple[int, int, int] | None,

@@ -14,8 +14,6 @@ from semivox.inference.memory import MemoryShortageError
 from semivox.inference.windows import Triple, sliding_window
 from semivox.nets.blocks import DIVISOR
 
-WHOLE_FROM = 5 * DIVISOR  # voxels of every side of the patch; docs/performance/inference.md has the evidence
-
 
 class Tiling(TypedDict):
     """How `sliding_window` covers a scan: its arguments of the same names."""
@@ -28,23 +26,18 @@ class Tiling(TypedDict):
 def tiling(shape: Sequence[int], patch: Triple, config: PredictConfig, room: float = inf) -> Tiling:
     """Turn settings into window size and stride for a scan of `shape`.
 
-    A whole pass takes one window: the scan with its sides rounded up to what the networks need. `auto` takes
-    it where no side of the patch is below `WHOLE_FROM`, no stride is asked for and it has at most `room`
-    voxels; its window is at least a patch large.
+    A whole pass takes one window: the scan with its sides rounded up to what the networks need. Where that
+    has more than `room` voxels, windows of the patch's size are taken instead.
 
     Args:
         shape: of the scan, in voxels.
         patch: of the training.
         config: sliding-window settings.
-        room: voxels of the largest window that `auto` may choose.
+        room: voxels of the largest window that fits into memory, see `memory.room`.
     """
     x, y, z = (-(-side // DIVISOR) * DIVISOR for side in shape)
-    if config.window == "whole":
+    if config.window == "whole" and x * y * z <= max(room, prod(patch)):
         return {"patch": (x, y, z), "stride": None, "overlap": 0.0}
-    if config.window == "auto" and config.stride is None and min(patch) >= WHOLE_FROM:
-        whole = max(x, patch[0]), max(y, patch[1]), max(z, patch[2])
-        if prod(whole) <= room:
-            return {"patch": whole, "stride": None, "overlap": 0.0}
     return {"patch": patch, "stride": config.stride, "overlap": config.overlap}
 
 
@@ -60,7 +53,7 @@ def covered(
 ) -> Tensor:
     """Run `sliding_window` over an image (C, X, Y, Z) as the settings say.
 
-    Where `auto` chose a whole pass and memory runs out all the same, windows of the patch's size follow.
+    Where memory runs out in a whole pass all the same, windows of the patch's size follow.
     """
     shape = image.shape[1:]
 
@@ -79,7 +72,7 @@ def covered(
     try:
         return run(asked)
     except MemoryShortageError:
-        fallback = tiling(shape, patch, config, room=0)
-        if asked == fallback or config.window == "whole":
+        fallback = tiling(shape, patch, config.model_copy(update={"window": "patch"}))
+        if asked == fallback:
             raise
     return run(fallback)
