@@ -26,8 +26,9 @@ def lean(method: nn.Module, device: torch.device) -> None:
 def _fold(layers: nn.Sequential) -> None:
     for index in range(len(layers) - 1):
         conv, norm = layers[index], layers[index + 1]
-        fixed = isinstance(norm, nn.BatchNorm3d) and norm.track_running_stats
-        if isinstance(conv, nn.Conv3d | nn.ConvTranspose3d) and fixed:
+        if not (isinstance(norm, nn.BatchNorm3d) and norm.track_running_stats):
+            continue
+        if isinstance(conv, nn.Conv3d | nn.ConvTranspose3d):
             transposed = isinstance(conv, nn.ConvTranspose3d)
             layers[index] = fuse_conv_bn_eval(conv, norm, transpose=transposed)
             layers[index + 1] = nn.Identity()
