@@ -142,8 +142,8 @@ class PredictConfig(_Settings):
 
     window: Literal["patch", "whole"] = Field(
         default="patch",
-        description="patch: windows of the training patch's size; whole: one pass over the padded scan,"
-        " much less arithmetic but more memory",
+        description="patch: windows of the training patch's size; whole: one pass over the padded scan where"
+        " memory allows it, with much less arithmetic but, as far as measured, a lower Dice",
     )
     stride: Triple | None = Field(
         default=None, description="in voxels of the plan's grid, instead of `overlap`"

@@ -11,7 +11,7 @@ import torch
 from semivox.config import PredictConfig
 from semivox.data.volume import Volume
 from semivox.errors import UserError
-from semivox.inference import predictor
+from semivox.inference import cover
 from semivox.inference.predictor import predict_case
 
 CONFIG = PredictConfig()
@@ -170,7 +170,7 @@ def test_settings_reach_the_windows(model, monkeypatch, blocks):
         seen.update(settings)
         return forward(image[None])[0]
 
-    monkeypatch.setattr(predictor, "sliding_window", spy)
+    monkeypatch.setattr(cover, "sliding_window", spy)
     config = PredictConfig(stride=(3, 4, 5), overlap=0.25, weighting="uniform", batch=7)
     predict_case(model, oriented(blocks(), (0, 1, 2), (1, 1, 1)), config)
     expected = {

@@ -8,9 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from semivox.config import PredictConfig
 from semivox.errors import UserError
-from semivox.inference.windows import sliding_window, tiling, window_profile, window_starts, window_stride
+from semivox.inference.windows import sliding_window, window_profile, window_starts, window_stride
 
 
 def naive(image: Tensor, forward, patch, stride, weighting) -> Tensor:
@@ -166,6 +165,28 @@ def test_smaller_batches_when_memory_runs_out(image):
     assert max(forward.batches[3:]) == 2
 
 
+def test_smaller_batches_when_the_memory_of_a_cpu_runs_out(image):
+    """PyTorch raises a plain RuntimeError there."""
+    room = LittleMemory(room=1)
+
+    def forward(windows: Tensor) -> Tensor:
+        try:
+            return room(windows)
+        except torch.OutOfMemoryError:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to ...") from None
+
+    torch.testing.assert_close(sliding_window(image, forward, patch=(6, 4, 4), batch=2), image)
+    assert room.batches[:2] == [2, 1]
+
+
+def test_other_failures_are_not_taken_for_a_lack_of_memory(image):
+    def forward(windows: Tensor) -> Tensor:
+        raise RuntimeError("shapes do not match")
+
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        sliding_window(image, forward, patch=(6, 4, 4))
+
+
 def test_no_memory_for_a_single_window(image):
     with pytest.raises(UserError, match="too little memory"):
         sliding_window(image, LittleMemory(room=0), patch=(6, 4, 4), batch=3)
@@ -188,28 +209,3 @@ def test_low_precision_outputs_are_summed_in_float32():
         image, lambda windows: windows.bfloat16(), patch=(8, 8, 8), stride=(1, 8, 8), weighting="uniform"
     )
     torch.testing.assert_close(result, image.bfloat16().float(), rtol=1e-6, atol=0)
-
-
-def test_a_whole_pass_is_one_window():
-    config = PredictConfig(window="whole", stride=(4, 4, 4))
-    asked = tiling((35, 50, 16), (32, 48, 32), config)
-    assert asked == {"patch": (48, 64, 16), "stride": None, "overlap": 0.0}
-    seen = []
-
-    def forward(windows):
-        seen.append(tuple(windows.shape))
-        return windows
-
-    image = torch.randn(1, 35, 50, 16)
-    found = sliding_window(image, forward, **asked, device=torch.device("cpu"))
-    assert seen == [(1, 1, 48, 64, 16)]
-    torch.testing.assert_close(found, image)
-
-
-def test_patches_take_stride_and_overlap_as_they_are():
-    config = PredictConfig(stride=(18, 18, 4), overlap=0.25)
-    assert tiling((200, 150, 88), (112, 112, 80), config) == {
-        "patch": (112, 112, 80),
-        "stride": (18, 18, 4),
-        "overlap": 0.25,
-    }

@@ -20,6 +20,7 @@ from semivox.data.plan import Plan
 from semivox.errors import UserError
 from semivox.files import read_yaml, replacing, write_yaml
 from semivox.hardware import resolve_device
+from semivox.inference.lean import lean
 from semivox.methods import create
 from semivox.methods.base import Method
 from semivox.nets import NetFactory
@@ -47,7 +48,7 @@ class LoadedModel:
     """A method ready for inference.
 
     Attributes:
-        method: in eval mode, on `device`.
+        method: in eval mode, on `device`, prepared for predictions only, see `lean`.
         plan: how scans are resampled and normalised, with the classes and channels.
         meta: `model.yaml` as a dictionary.
         device: where the method is.
@@ -129,9 +130,7 @@ def load_model(folder: Path, device: str = "auto") -> LoadedModel:
     tensors = _read_weights(folder / WEIGHTS, description.weights_sha256)
     method = create(description.method.name, description.method.options, _net_factory(description, folder))
     _restore(method, tensors, folder / WEIGHTS)
-    method.eval().to(target)
-    if target.type == "cuda":
-        _channels_last(method)
+    lean(method.eval(), target)
     return LoadedModel(method, description.plan, meta, target, _digest(description))
 
 
@@ -192,13 +191,6 @@ def _restore(method: Method, tensors: Mapping[str, Tensor], path: Path) -> None:
                 do=f"undo changes in {DESCRIPTION}, or use the version of semivox named in it",
             )
     method.load_state_dict(dict(tensors))
-
-
-def _channels_last(method: Method) -> None:
-    """Lay out convolution weights as tensor cores want them; on a CPU that layout is slower."""
-    for parameter in method.parameters():
-        if parameter.dim() == 5:
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
 
 
 def _digest(description: _Description) -> str:

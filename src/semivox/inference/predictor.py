@@ -17,10 +17,12 @@ from semivox.config import PredictConfig
 from semivox.data.grid import Grid, label_to_source, probs_to_source, to_plan_grid
 from semivox.data.volume import Volume
 from semivox.errors import UserError
+from semivox.inference.cover import covered
+from semivox.inference.memory import room
 from semivox.inference.model import LoadedModel
 from semivox.inference.outputs import OutputFolder
 from semivox.inference.sources import Scan, Source, list_scans, read_scan
-from semivox.inference.windows import sliding_window, tiling, window_stride
+from semivox.inference.windows import window_stride
 
 Precision = Literal["32", "bf16"]
 Progress = Callable[[int, int, str, float], Any]
@@ -181,22 +183,23 @@ def _on_plan_grid(
     names: list[str] = []
 
     def forward(windows: Tensor) -> Tensor:
-        with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
-            if not members:
-                return model.method.predict(windows)
-            by_name = model.method.predict_members(windows)
+        if not members:
+            return model.method.predict(windows)
+        by_name = model.method.predict_members(windows)
         names[:] = by_name
         return torch.cat([probs.float() for probs in by_name.values()], dim=1)
 
-    probs = sliding_window(
-        torch.from_numpy(array),
-        forward,
-        **tiling(array.shape[1:], model.plan.patch, config),
-        weighting=config.weighting,
-        batch=config.batch,
-        device=model.device,
-        accumulate_on=_accumulator_device(model, array),
-    )
+    # one context for all windows: within it, weights are converted once
+    with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
+        probs = covered(
+            torch.from_numpy(array),
+            forward,
+            patch=model.plan.patch,
+            config=config,
+            room=room(model.method, model.device),
+            device=model.device,
+            accumulate_on=_accumulator_device(model, array),
+        )
     if not torch.isfinite(probs.sum()):
         raise _not_finite(array, precision)
     if not members:

@@ -5,26 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import product
 from math import ceil
-from typing import Literal, TypedDict
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from semivox.config import PredictConfig
 from semivox.errors import UserError
-from semivox.nets.blocks import DIVISOR
+from semivox.inference.memory import MemoryShortageError, is_shortage
 
 Triple = tuple[int, int, int]
 Weighting = Literal["uniform", "gaussian"]
-
-
-class Tiling(TypedDict):
-    """How `sliding_window` covers a scan: its arguments of the same names."""
-
-    patch: Triple
-    stride: Triple | None
-    overlap: float
 
 
 def window_stride(patch: Triple, stride: Triple | None = None, overlap: float = 0.5) -> Triple:
@@ -49,17 +40,6 @@ def window_stride(patch: Triple, stride: Triple | None = None, overlap: float = 
             do="choose a smaller predict.stride, or leave it out and set predict.overlap",
         )
     return stride
-
-
-def tiling(shape: Sequence[int], patch: Triple, config: PredictConfig) -> Tiling:
-    """Turn settings into window size and stride for a scan of `shape`.
-
-    A whole pass takes one window: the scan with its sides rounded up to what the networks need.
-    """
-    if config.window == "patch":
-        return {"patch": patch, "stride": config.stride, "overlap": config.overlap}
-    x, y, z = (-(-side // DIVISOR) * DIVISOR for side in shape)
-    return {"patch": (x, y, z), "stride": None, "overlap": 0.0}
 
 
 def window_starts(size: int, patch: int, stride: int) -> list[int]:
@@ -120,7 +100,8 @@ def sliding_window(
         (K, X, Y, Z) float32 on `accumulate_on`.
 
     Raises:
-        UserError: a stride that leaves gaps, or too little memory for a single window.
+        UserError: a stride that leaves gaps.
+        MemoryShortageError: too little memory for a single window.
     """
     stride = window_stride(patch, stride, overlap)
     device = image.device if device is None else torch.device(device)
@@ -142,10 +123,13 @@ def sliding_window(
             continue
         if values.shape[2:] != patch:
             raise ValueError(f"forward returned {tuple(values.shape[2:])} for windows of {patch}")
+        values = values.to(keep, torch.float32)
+        if len(corners) == 1:
+            return _cut(values[0], front, size)
         if total is None:
             total = torch.zeros(values.shape[1], *image.shape[1:], device=keep)
         for corner, value in zip(chunk, values, strict=True):
-            _cut(total, corner, patch).add_(value.to(keep, torch.float32) * weight)
+            _cut(total, corner, patch).addcmul_(value, weight)
         done += len(chunk)
 
     assert total is not None
@@ -187,17 +171,19 @@ def _try_forward(
     """
     try:
         return forward(torch.stack(list(windows)).to(device))
-    except torch.OutOfMemoryError:
-        return None
+    except RuntimeError as error:
+        if is_shortage(error):
+            return None
+        raise
 
 
 def _smaller(batch: int, patch: Triple, device: torch.device) -> int:
     if batch == 1:
-        raise UserError(
+        raise MemoryShortageError(
             "There is too little memory for one window",
             found=f"out of memory on {device} with a single window of {patch} voxels",
             expected="room for the network's activations in one window",
-            do="close other programs that use this device, or predict with --device cpu",
+            do="close other programs that use this device, or predict with --window patch or --device cpu",
         )
     if device.type == "cuda":
         torch.cuda.empty_cache()

@@ -8,7 +8,8 @@ from pathlib import Path
 from statistics import mean
 
 from semivox.files import read_json, write_json
-from semivox.inference.windows import tiling, window_starts, window_stride
+from semivox.inference.cover import tiling
+from semivox.inference.windows import window_starts, window_stride
 from semivox.verbs.cells import Job
 from semivox.verbs.compare import read_cell
 from semivox.verbs.training import VALIDATIONS, Training, batch_sizes

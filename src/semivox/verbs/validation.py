@@ -12,7 +12,8 @@ from semivox.config import PredictConfig
 from semivox.data.plan import Plan
 from semivox.data.store import Store
 from semivox.data.volume import IGNORE
-from semivox.inference.windows import sliding_window, tiling
+from semivox.inference.cover import covered
+from semivox.inference.memory import room
 from semivox.methods.base import Method
 
 
@@ -30,14 +31,8 @@ def make_validator(
         scores = np.full((len(cases), len(classes)), np.nan)
         for row, name in enumerate(cases):
             image = torch.from_numpy(np.asarray(store.image(name)[:], dtype=np.float32)).to(device)
-            probs = sliding_window(
-                image,
-                method.predict,
-                **tiling(image.shape[1:], plan.patch, config),
-                weighting=config.weighting,
-                batch=config.batch,
-                device=device,
-            )
+            limit = room(method, device)
+            probs = covered(image, method.predict, patch=plan.patch, config=config, room=limit)
             scores[row] = _dice(probs.argmax(0).cpu().numpy(), np.asarray(store.label(name)[:]), len(classes))
         per_case = [np.nanmean(row) for row in scores if not np.isnan(row).all()]
         result = {"dice": float(np.mean(per_case)) if per_case else float("nan")}

@@ -1,0 +1,71 @@
+"""The naive peers of inference give the same probabilities as ours, configured alike."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from peers.inference import PublishedWindows, whole_pass
+from semivox.config import PredictConfig
+from semivox.inference.cover import tiling
+from semivox.inference.windows import sliding_window
+from semivox.methods import create
+from semivox.nets import NetFactory
+
+PATCH = (32, 32, 16)
+
+
+@pytest.fixture(scope="module")
+def pair():
+    """The pair with running statistics that differ from those of a fresh network."""
+    torch.manual_seed(0)
+    method = create("supervised_pair", {}, NetFactory(1, 3, width=2))
+    method.train()
+    with torch.no_grad():
+        for _ in range(3):
+            method.predict(torch.randn(2, 1, *PATCH))
+    return method.eval()
+
+
+@pytest.fixture(scope="module")
+def image() -> np.ndarray:
+    """Longer than the patch, as long, and shorter."""
+    return np.random.default_rng(0).normal(size=(1, 43, 32, 13)).astype(np.float32)
+
+
+def ours(method, image, config) -> np.ndarray:
+    cover = tiling(image.shape[1:], PATCH, config)
+    return sliding_window(
+        torch.from_numpy(image), method.predict, **cover, weighting=config.weighting, batch=config.batch
+    ).numpy()
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_published_procedure(pair, image, batch):
+    peer = PublishedWindows(image, [pair.net_a, pair.net_b], 3, PATCH, (9, 9, 2))
+    label, probs = peer.run()
+    assert len(peer.corners()) == 3
+    found = ours(pair, image, PredictConfig(stride=(9, 9, 2), weighting="uniform", batch=batch))
+    assert probs.shape == found.shape == (3, 43, 32, 13)
+    np.testing.assert_allclose(found, probs, atol=1e-4)
+    assert probs.std(axis=(1, 2, 3)).min() > 1e-3, "constant maps would prove nothing"
+    assert (found.argmax(0) == label).mean() > 0.999
+
+
+def test_windows_of_a_left_atrium_scan():
+    """63 for each network on a scan of 203x142x88: 7 x 3 x 3."""
+    peer = PublishedWindows(np.zeros((1, 203, 142, 88), np.float32), [], 2, (112, 112, 80), (18, 18, 4))
+    assert len(peer.corners()) == 63
+    assert peer.corners()[-1] == (91, 30, 8)
+
+
+def test_windows_of_a_brats_scan():
+    peer = PublishedWindows(np.zeros((1, 240, 240, 155), np.float32), [], 2, (96, 96, 96), (64, 64, 64))
+    assert len(peer.corners()) == 4 * 4 * 2
+
+
+def test_whole_pass(pair, image):
+    _, probs = whole_pass(image, [pair.net_a, pair.net_b], bf16=False, channels_last=False)
+    np.testing.assert_allclose(ours(pair, image, PredictConfig(window="whole")), probs, atol=1e-4)
+    assert probs.std(axis=(1, 2, 3)).min() > 1e-3
