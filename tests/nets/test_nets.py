@@ -10,7 +10,7 @@ from torch import nn
 
 from semivox.errors import UserError
 from semivox.nets import NETS, NetFactory, build_net
-from semivox.nets.blocks import Conv3x3x3
+from semivox.nets.convolution import Conv3x3x3
 from semivox.nets.count import count_macs, count_parameters
 
 SIZES = {  # parameters with batch normalisation, with instance normalisation, MAC for 112x112x80 and 96^3

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import gcd, prod
-from typing import Any, Literal
+from typing import Literal
 
-import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv_transpose3d, interpolate
+from torch.nn.functional import interpolate
 
 from semivox.errors import UserError
-from semivox.ops.prediction import widen
+from semivox.nets.convolution import Conv3x3x3, ConvTranspose2x2x2
 
 LEVELS = 5
 DIVISOR = 2 ** (LEVELS - 1)
@@ -31,58 +30,6 @@ def norm_layer(norm: str, channels: int) -> nn.Module:
         case "none":
             return nn.Identity()
     raise UserError(f"Unknown normalisation layer: {norm}", found=norm, expected="one of " + ", ".join(NORMS))
-
-
-class Conv3x3x3(nn.Conv3d):
-    """3x3x3 convolution, padding 1.
-
-    On a CPU, where the input's first side is 2 voxels, it computes in float32: oneDNN's bfloat16 gradient
-    of the weights is wrong there, up to infinity and NaN (seen with PyTorch 2.13.0 and AVX512-BF16;
-    `tests/nets/test_nets.py` compares the two).
-    """
-
-    def __init__(self, inputs: int, channels: int, *, stride: int = 1, bias: bool = True) -> None:
-        super().__init__(inputs, channels, kernel_size=3, stride=stride, padding=1, bias=bias)
-
-    def forward(self, input: Tensor) -> Tensor:
-        """(B, inputs, X, Y, Z) -> (B, channels, X / stride, ...)."""
-        if input.device.type == "cpu" and input.shape[2] == 2:
-            with torch.autocast("cpu", enabled=False):
-                return super().forward(widen(input)).to(input.dtype)
-        return super().forward(input)
-
-
-class _BiasGradient(torch.autograd.Function):
-    """Give `bias` the gradient it has where it was added to `values`, which pass unchanged."""
-
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, bias: Tensor) -> Tensor:
-        ctx.mark_dirty(values)
-        ctx.dtype = bias.dtype
-        return values
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        return gradient, gradient.sum(dim=(0, 2, 3, 4)).to(ctx.dtype)
-
-
-class ConvTranspose2x2x2(nn.ConvTranspose3d):
-    """Transposed convolution 2x2x2 with stride 2: doubles the grid.
-
-    On a CPU PyTorch's gradient of the bias costs as much as all the rest of the layer forward and backward,
-    and several times that at full resolution; here it is a sum.
-    """
-
-    def __init__(self, inputs: int, channels: int) -> None:
-        super().__init__(inputs, channels, kernel_size=2, stride=2)
-
-    def forward(self, input: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
-        """(B, inputs, X, Y, Z) -> (B, channels, 2 X, 2 Y, 2 Z)."""
-        if input.device.type != "cpu" or self.bias is None or not torch.is_grad_enabled():
-            return super().forward(input)
-        values = conv_transpose3d(input, self.weight, self.bias.detach(), stride=2)
-        result: Tensor = _BiasGradient.apply(values, self.bias)  # type: ignore[no-untyped-call]
-        return result
 
 
 class Stage(nn.Sequential):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from semivox.nets.blocks import Conv3x3x3, Encoder, Segmenter, norm_layer
+from semivox.nets.blocks import Encoder, Segmenter, norm_layer
+from semivox.nets.convolution import Conv3x3x3, Conv7x7x7
 
 
 class BasicBlock(nn.Module):
@@ -53,7 +54,7 @@ class ResNet34(Segmenter):
 
     def __init__(self, *, in_channels: int, num_classes: int, width: int, norm: str, dropout: float) -> None:
         stem = nn.Sequential(
-            nn.Conv3d(in_channels, width, kernel_size=7, padding=3, bias=False),
+            Conv7x7x7(in_channels, width),
             norm_layer(norm, width),
             nn.ReLU(inplace=True),
         )

@@ -1,0 +1,235 @@
+"""Time of a training step: `dual` beside its naive peer, or every method beside the passes it makes.
+
+    python benchmarks/step.py                                    # 4 x 64x64x48, width 16, one thread
+    python benchmarks/step.py --patch 112x112x80 --threads 2 --out step.csv
+    python benchmarks/step.py --methods all --out methods.csv    # a process a method
+
+`overhead` is what a step costs beyond its networks: losses forward and backward, optimiser. Appends to the
+CSV file and prints rows of a Markdown table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import platform
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from passes import Recorder, peak_mb, timed_distances
+from peers.dual_step import DualStep
+from peers.plain_nets import copy_weights
+from semivox.config import TrainConfig
+from semivox.engine.critic import CriticOptimizer
+from semivox.engine.module import make_sgd, streams
+from semivox.hardware import has_bf16
+from semivox.methods import METHODS, create, method_class
+from semivox.methods.base import Batch, Step
+from semivox.nets import NetFactory
+from timing import Seconds, medians, paired, timed
+
+FRACTION = 0.7  # of the run: no ramp is near 0, no warm-up is left
+PRECISION = {"32": torch.float32, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a step works on."""
+
+    patch: tuple[int, int, int]
+    batch: int
+    width: int
+    threads: int
+    precision: str
+
+    @property
+    def name(self) -> str:
+        """E.g. 4x64x64x48."""
+        return "x".join(map(str, (self.batch, *self.patch)))
+
+
+class Ours:
+    """A registered method and its optimisers, stepped as the engine steps them."""
+
+    def __init__(self, name: str, setting: Setting) -> None:
+        torch.manual_seed(0)
+        self.setting, self.iteration = setting, 0
+        self.method = create(name, {}, NetFactory(1, 2, width=setting.width)).train()
+        for parameter in self.method.parameters():
+            if parameter.dim() == 5:
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
+        self.critic = CriticOptimizer(self.method, {})
+        trained = [p for p in self.method.parameters() if p.requires_grad and not self.critic.owns(p)]
+        self.optimizer = make_sgd(trained, TrainConfig(), None, fused=False)
+        share = setting.batch // 4
+        labeled, unlabeled = (share * count for count in method_class(name).batch)
+        self.labeled, self.unlabeled = batches(labeled, unlabeled, setting.patch)
+
+    def step(self) -> None:
+        """Losses, backward pass, optimisers, teacher; without Lightning and without reading data."""
+        self.iteration += 1
+        step = Step(700, round(700 / FRACTION), torch.Generator().manual_seed(self.iteration))
+        self.optimizer.zero_grad()
+        with self.autocast():
+            losses = self.method.losses(self.labeled, self.unlabeled, step)
+        torch.stack([loss.float() for loss in losses.values()]).sum().backward()
+        self.optimizer.step()
+        self.critic.step(self.labeled, self.unlabeled, step, self)  # type: ignore[arg-type]
+        with torch.no_grad():
+            self.method.after_step(step)
+
+    precision = "benchmark"  # with `forward_context` what the critic asks of a precision plugin
+
+    def forward_context(self) -> torch.autocast:
+        """The precision of the networks."""
+        return self.autocast()
+
+    def autocast(self) -> torch.autocast:
+        """The precision of the networks."""
+        half = self.setting.precision == "bf16"
+        return torch.autocast("cpu", dtype=torch.bfloat16, enabled=half)
+
+
+def batches(labeled: int, unlabeled: int, patch: tuple[int, int, int]) -> tuple[Batch, Batch]:
+    """Noise with a bright box, as the engine hands it over."""
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randn(labeled + unlabeled, 1, *patch, generator=generator)
+    label = torch.zeros(labeled, *patch, dtype=torch.int64)
+    box = tuple(slice(side // 4, side // 2) for side in patch)
+    label[:, *box] = 1
+    image[:, :, *box] += 2
+    entries = {"labeled": {"image": image[:labeled], "label": label}}
+    if unlabeled:
+        entries["unlabeled"] = {"image": image[labeled:]}
+        entries["unlabeled"]["image_strong"] = image[labeled:].clone()
+    return streams(entries)
+
+
+def compare(setting: Setting, repeats: int) -> dict[str, Any]:
+    """Peer and ours, alternating; and what part of ours is networks."""
+    ours = Ours("dual", setting)
+    peer = DualStep(in_channels=1, classes=2, width=setting.width, dropout=0.5)
+    copy_weights(ours.method.net_a, peer.net_a)
+    copy_weights(ours.method.net_b, peer.net_b)
+    labeled, unlabeled = ours.labeled.image.contiguous(), ours.unlabeled.image.contiguous()
+    label = ours.labeled.target
+    found = paired(lambda: peer.step(labeled, label, unlabeled, FRACTION), ours.step, repeats)
+    whole, passes, _ = measure(ours, repeats)
+    return {
+        "peer_wall": found.a.wall,
+        "peer_cpu": found.a.cpu,
+        "ours_wall": found.b.wall,
+        "ours_cpu": found.b.cpu,
+        "ratio_wall": found.ratio.wall,
+        "ratio_cpu": found.ratio.cpu,
+        "overhead": (whole.cpu - passes.cpu) / whole.cpu,
+    }
+
+
+def measure(ours: Ours, repeats: int) -> tuple[Seconds, Seconds, Recorder]:
+    """Medians of a step and of its passes alone, alternating."""
+    with Recorder(ours.method) as recorder:
+        ours.step()
+    steps, passes = [], []
+    for _ in range(repeats):
+        steps.append(timed(ours.step))
+        passes.append(recorder.replay(ours.autocast))
+    return medians(steps), medians(passes), recorder
+
+
+def one_method(name: str, setting: Setting, repeats: int) -> dict[str, Any]:
+    """A step of one method, what its networks alone take, and its peak memory above the start."""
+    torch.ones(1).sum()
+    start = peak_mb()
+    ours = Ours(name, setting)
+    with timed_distances() as distances:
+        ours.step()
+        memory = peak_mb() - start
+        distances.clear()
+        ours.step()
+        apart = sum(distances)
+    whole, passes, recorder = measure(ours, repeats)
+    return {
+        "method": name,
+        "step_wall": whole.wall,
+        "step_cpu": whole.cpu,
+        "passes_cpu": passes.cpu,
+        "distance_cpu": apart,
+        "above_passes": (whole.cpu - apart) / passes.cpu - 1,
+        "gmac_trained": recorder.macs[True] / 1e9,
+        "gmac_forward": recorder.macs[False] / 1e9,
+        "memory_mb": memory,
+    }
+
+
+def main() -> None:
+    arguments = parse()
+    if arguments.methods and not arguments.child:
+        names = list(METHODS) if arguments.methods == ["all"] else arguments.methods
+        for name in names:
+            options = [option for option in sys.argv[1:] if option not in (*arguments.methods, "--methods")]
+            subprocess.run([sys.executable, __file__, *options, "--methods", name, "--child"], check=True)
+        return
+    setting = Setting(
+        arguments.patch, arguments.batch, arguments.width, arguments.threads, arguments.precision
+    )
+    torch.set_num_threads(setting.threads)
+    if arguments.methods:
+        row = one_method(arguments.methods[0], setting, arguments.repeats)
+    else:
+        row = compare(setting, arguments.repeats)
+    about = {
+        "size": setting.name,
+        "width": setting.width,
+        "threads": setting.threads,
+        "precision": setting.precision,
+        "repeats": arguments.repeats,
+        "load": round(os.getloadavg()[0], 1),
+        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, torch {torch.__version__}",
+    }
+    row = {**about, **row}
+    if arguments.out:
+        new = not arguments.out.exists()
+        with arguments.out.open("a", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, row)
+            if new:
+                writer.writeheader()
+            writer.writerow(row)
+    shown = {key: value for key, value in row.items() if key not in ("machine", "repeats")}
+    if not arguments.methods or arguments.header:
+        print("| " + " | ".join(shown) + " |\n" + "|---" * len(shown) + "|")
+    print("| " + " | ".join(f"{v:.3g}" if isinstance(v, float) else str(v) for v in shown.values()) + " |")
+
+
+def sides(text: str) -> tuple[int, int, int]:
+    """E.g. 64x64x48."""
+    x, y, z = (int(side) for side in text.split("x"))
+    return x, y, z
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--patch", type=sides, default=(64, 64, 48))
+    parser.add_argument("--batch", type=int, default=4, help="patches a step of 2 + 2, a multiple of 4")
+    parser.add_argument("--width", type=int, default=16)
+    parser.add_argument("--threads", type=int, default=1)
+    default = "bf16" if has_bf16(torch.device("cpu")) else "32"
+    parser.add_argument("--precision", choices=PRECISION, default=default)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--methods", nargs="+", help="all, or names: beside their passes instead of a peer")
+    parser.add_argument("--header", action="store_true", help="print the head of the table for each method")
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--out", type=Path, help="CSV file to append to")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""The convolutions with a way of their own on a CPU against PyTorch's: outputs and all gradients."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from semivox.nets.convolution import Conv7x7x7, ConvTranspose2x2x2
+
+CASES = [
+    (Conv7x7x7, 1, 2),
+    (Conv7x7x7, 1, 8),
+    (Conv7x7x7, 1, 16),
+    (Conv7x7x7, 1, 20),
+    (Conv7x7x7, 3, 4),
+    (ConvTranspose2x2x2, 8, 4),
+]
+
+
+def plain(layer: Any) -> nn.Module:
+    """PyTorch's own layer with the same weights."""
+    kind = nn.ConvTranspose3d if isinstance(layer, nn.ConvTranspose3d) else nn.Conv3d
+    same = kind(
+        layer.in_channels,
+        layer.out_channels,
+        layer.kernel_size,
+        layer.stride,
+        padding=layer.padding,
+        bias=layer.bias is not None,
+    )
+    same.load_state_dict(layer.state_dict())
+    return same
+
+
+def results(layer: nn.Module, image: Tensor, seed: int = 0) -> list[Tensor]:
+    """Output, gradient of the image, gradients of the parameters."""
+    image = image.detach().requires_grad_()
+    output = layer(image)
+    weights = torch.randn(output.shape, generator=torch.Generator().manual_seed(seed)).to(output.dtype)
+    return [output, *torch.autograd.grad((output * weights).sum(), [image, *layer.parameters()])]
+
+
+@pytest.mark.parametrize(("kind", "inputs", "channels"), CASES)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
+@pytest.mark.parametrize("depth", [16, 5])
+def test_float64(kind: Any, inputs: int, channels: int, layout: torch.memory_format, depth: int) -> None:
+    torch.manual_seed(0)
+    layer = kind(inputs, channels).double()
+    image = torch.randn(2, inputs, 6, 9, depth, dtype=torch.float64).contiguous(memory_format=layout)
+    for own, other in zip(results(layer, image), results(plain(layer).double(), image), strict=True):
+        torch.testing.assert_close(own, other)
+
+
+@pytest.mark.parametrize(("kind", "inputs", "channels"), CASES)
+def test_bfloat16(kind: Any, inputs: int, channels: int) -> None:
+    """Under autocast, as far from float32 as PyTorch's own layer is; parameters have float32 gradients."""
+    torch.manual_seed(0)
+    layer = kind(inputs, channels)
+    image = torch.randn(2, inputs, 8, 12, 16).contiguous(memory_format=torch.channels_last_3d)
+    exact = results(plain(layer), image)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        own, other = results(layer, image), results(plain(layer), image)
+    assert own[0].dtype == torch.bfloat16
+    for mine, theirs, right in zip(own, other, exact, strict=True):
+        assert mine.dtype == theirs.dtype
+        error, usual = (mine - right).norm(), (theirs - right).norm()
+        assert error < 2 * usual < 0.02 * right.norm()
+
+
+@pytest.mark.parametrize(("kind", "inputs", "channels"), CASES)
+def test_answers_in_channels_last(kind: Any, inputs: int, channels: int) -> None:
+    """The next layer would convert the map otherwise."""
+    layer = kind(inputs, channels).to(memory_format=torch.channels_last_3d)
+    image = torch.randn(2, inputs, 8, 8, 16).clone(memory_format=torch.channels_last_3d)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert layer(image).is_contiguous(memory_format=torch.channels_last_3d)
+
+
+def test_the_output_may_be_changed_in_place() -> None:
+    """Without normalisation the activation works in place on the layer's output."""
+    layer = ConvTranspose2x2x2(4, 2)
+    image = torch.randn(1, 4, 3, 3, 3)
+    torch.relu_(layer(image)).sum().backward()
+    expected = (plain(layer)(image) > 0).sum(dim=(0, 2, 3, 4)).float()
+    assert layer.bias is not None and torch.equal(layer.bias.grad, expected)
