@@ -133,13 +133,27 @@ def test_a_damaged_checkpoint_says_what_to_do(tmp_path: Path, damage: str) -> No
     fit(make_toy(), loaders_for(config), config, tmp_path, validate=None, fresh=True, progress=False)
 
 
+def test_more_iterations_extend_a_run(tmp_path: Path) -> None:
+    """It goes on at the step where it ended, with the learning rate of the longer schedule."""
+    config = settings(iterations=4, log_every=1, schedule="poly")
+    fit(make_toy(), loaders_for(config), config, tmp_path, validate=None, fresh=False, progress=False)
+    longer = settings(iterations=8, log_every=1, schedule="poly")
+    result = fit(
+        make_toy(), loaders_for(longer), longer, tmp_path, validate=None, fresh=False, progress=False
+    )
+    assert result.iterations == 8
+    rates = pd.read_csv(tmp_path / "logs" / "metrics.csv").set_index("iteration")["lr"]
+    assert rates.index.tolist() == list(range(1, 9))
+    assert rates[4] < rates[5] == pytest.approx(longer.lr * (1 - 4 / 8) ** 0.9, rel=1e-4)
+
+
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
     config = settings(iterations=4)
     fit(make_toy(), loaders_for(config), config, tmp_path, validate=None, fresh=False, progress=False)
-    longer = settings(iterations=8, log_every=1)
+    shorter = settings(iterations=3, log_every=1)
     with pytest.raises(UserError, match="iterations=4") as error:
-        fit(make_toy(), loaders_for(longer), longer, tmp_path, validate=None, fresh=False, progress=False)
-    assert error.value.expected == "iterations=8"
+        fit(make_toy(), loaders_for(shorter), shorter, tmp_path, validate=None, fresh=False, progress=False)
+    assert error.value.expected == "iterations=3"
     wide = make_toy(width=8)
     with pytest.raises(UserError, match="other settings"):
         fit(wide, loaders_for(config), config, tmp_path, validate=None, fresh=False, progress=False)
