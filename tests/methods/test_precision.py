@@ -87,12 +87,13 @@ def test_bfloat16_autocast_within_two_percent(
 def test_bfloat16_gradients_are_finite_and_point_the_same_way(
     trained: tuple[Dual, list[tuple[Batch, Batch]]], step: Callable[..., Step]
 ) -> None:
+    """Over three batches, as above."""
     method, batches = trained
     flat = []
     for half in (False, True):
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
-            losses = method.losses(*batches[0], step(5, 10))
-        found = torch.autograd.grad(torch.stack(list(losses.values())).sum(), list(method.parameters()))
+            losses = [loss for batch in batches for loss in method.losses(*batch, step(5, 10)).values()]
+        found = torch.autograd.grad(torch.stack(losses).sum(), list(method.parameters()))
         flat.append(torch.cat([gradient.flatten().float() for gradient in found]))
     assert bool(torch.isfinite(flat[1]).all())
     assert torch.cosine_similarity(flat[0], flat[1], dim=0) > 0.98
