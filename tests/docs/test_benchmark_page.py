@@ -17,7 +17,7 @@ def test_the_grid_is_one(tmp_path: Path) -> None:
     (text,) = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
     (tmp_path / "grid.yaml").write_text(text, encoding="utf-8")
     grid = load_grid(file=tmp_path / "grid.yaml")
-    assert len(cells_of(grid)) == 3 * 2 * 3
+    assert len(cells_of(grid)) == 4 * 2 * 3
     assert grid.compare is not None and grid.compare.preset == "hippocampus-lite"
 
 
