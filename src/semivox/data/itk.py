@@ -15,6 +15,8 @@ sitk.ProcessObject.SetGlobalWarningDisplay(False)  # warnings of the reader woul
 
 
 _SAMPLE_BYTES = 4  # of most types; what ITK itself needs
+_HEADER_BYTES = 1 << 16
+_MOST_CHANNELS = 10_000
 
 
 def read_itk(path: Path) -> tuple[Array, Array]:
@@ -28,6 +30,7 @@ def read_itk(path: Path) -> tuple[Array, Array]:
     try:
         if not path.is_file():
             raise FileNotFoundError(path)
+        _check_metaimage(path)
         reader.ReadImageInformation()
         if reader.GetDimension() not in (3, 4) or 0 in reader.GetSize():
             raise bad_file(
@@ -37,7 +40,7 @@ def read_itk(path: Path) -> tuple[Array, Array]:
                 "3 axes of at least one voxel",
             )
         check_affine(_affine(reader), path)
-        check_memory(reader.GetSize(), _SAMPLE_BYTES * reader.GetNumberOfComponents(), path)
+        check_memory((*reader.GetSize(), reader.GetNumberOfComponents()), _SAMPLE_BYTES, path)
         image = reader.Execute()
     except (RuntimeError, OSError) as error:
         raise unreadable(path, error, "an image", "a whole .nrrd, .nhdr, .mha or .mhd file") from error
@@ -61,11 +64,36 @@ def data_file(path: Path) -> Path | None:
     """Give the file that a header (.mhd, .nhdr) names for its voxels; None: they lie in `path` itself."""
     if path.suffix.lower() not in (".mhd", ".nhdr"):
         return None
-    with path.open("rb") as stream:
-        header = stream.read(1 << 16)
-    name = re.search(rb"(?im)^(?:ElementDataFile\s*=|data ?file:)[ \t]*(\S.*?)\s*$", header)
+    name = re.search(rb"(?im)^(?:ElementDataFile\s*=|data ?file:)[ \t]*(\S.*?)\s*$", _header(path))
     found = path.parent / name[1].decode(errors="replace") if name else path
     return found if found.is_file() and found != path else None
+
+
+def _header(path: Path) -> bytes:
+    with path.open("rb") as stream:
+        return stream.read(_HEADER_BYTES)
+
+
+def _check_metaimage(path: Path) -> None:
+    """Refuse the headers that end the whole process, or keep it busy for minutes, inside ITK.
+
+    These are a number of axes that its arrays cannot hold, a pattern of file names with a step of 0, and a
+    number of channels that no scan has.
+    """
+    if path.suffix.lower() not in (".mha", ".mhd"):
+        return
+    header = _header(path).split(b"\nElementDataFile", 1)
+    for axes in re.findall(rb"(?im)^[ \t]*NDims\s*=[ \t]*([-+]?\d+|)", header[0]):
+        if axes not in (b"3", b"4"):
+            raise bad_file(path, "The file is not a 3D image", f"NDims = {axes.decode()}", "NDims = 3 or 4")
+    for channels in re.findall(rb"(?im)^[ \t]*ElementNumberOfChannels\s*=[ \t]*([-+]?\d+|)", header[0]):
+        if not 0 < int(channels or 0) <= _MOST_CHANNELS:
+            found = f"ElementNumberOfChannels = {channels.decode()}"
+            raise bad_file(path, "This number of channels makes no sense", found, f"1 to {_MOST_CHANNELS}")
+    files = re.match(rb"\s*=[ \t]*(.*)", header[-1])
+    if files and b"%" in files[1]:
+        found = files[1].decode(errors="replace")
+        raise bad_file(path, "The voxels are spread over a file a slice", found, "voxels in one file")
 
 
 def _affine(image: sitk.Image | sitk.ImageFileReader) -> Array:
