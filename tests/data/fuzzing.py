@@ -25,6 +25,14 @@ def cases(count: int) -> Any:
     )
 
 
+def damaged(content: bytes, patches: list[tuple[int, bytes]], cut: int | None) -> bytes:
+    """Overwrite bytes at the given offsets, then keep the first `cut`."""
+    data = bytearray(content)
+    for offset, value in patches:
+        data[offset : offset + len(value)] = value
+    return bytes(data[:cut])
+
+
 def outcome(read: Callable[[], Any]) -> Any:
     """What was read, or None after a message that names what was found and what to do."""
     try:

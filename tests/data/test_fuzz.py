@@ -13,7 +13,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
-from fuzzing import cases, check_readers
+from fuzzing import cases, check_readers, damaged
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -80,10 +80,7 @@ def test_damaged_nifti_files(
     compressed: bool,
     cut_again: Any,
 ) -> None:
-    data = bytearray(BASES[base])
-    for offset, value in patches:
-        data[offset : offset + len(value)] = value
-    content = bytes(data[:cut])
+    content = damaged(BASES[base], patches, cut)
     if compressed:
         content = gzip.compress(content, 1)[:cut_again]
     path = folder / ("scan.nii.gz" if compressed else "scan.nii")

@@ -40,7 +40,7 @@ def read_itk(path: Path) -> tuple[Array, Array]:
                 "3 axes of at least one voxel",
             )
         check_affine(_affine(reader), path)
-        check_memory((*reader.GetSize(), reader.GetNumberOfComponents()), _SAMPLE_BYTES, path)
+        check_memory(reader.GetSize(), _SAMPLE_BYTES * reader.GetNumberOfComponents(), path)
         image = reader.Execute()
     except (RuntimeError, OSError) as error:
         raise unreadable(path, error, "an image", "a whole .nrrd, .nhdr, .mha or .mhd file") from error
@@ -77,8 +77,8 @@ def _header(path: Path) -> bytes:
 def _check_metaimage(path: Path) -> None:
     """Refuse the headers that end the whole process, or keep it busy for minutes, inside ITK.
 
-    These are a number of axes that its arrays cannot hold, a pattern of file names with a step of 0, and a
-    number of channels that no scan has.
+    These are a number of axes that its arrays cannot hold, a pattern of file names from whose numbers it
+    takes a step of 0, and a number of channels that no scan has.
     """
     if path.suffix.lower() not in (".mha", ".mhd"):
         return
@@ -90,10 +90,12 @@ def _check_metaimage(path: Path) -> None:
         if not 0 < int(channels or 0) <= _MOST_CHANNELS:
             found = f"ElementNumberOfChannels = {channels.decode()}"
             raise bad_file(path, "This number of channels makes no sense", found, f"1 to {_MOST_CHANNELS}")
-    files = re.match(rb"\s*=[ \t]*(.*)", header[-1])
-    if files and b"%" in files[1]:
-        found = files[1].decode(errors="replace")
-        raise bad_file(path, "The voxels are spread over a file a slice", found, "voxels in one file")
+    files = re.match(rb"\s*=[ \t]*(\S*%.*)", header[-1])
+    numbers = files[1].split()[1:] if files else []
+    if files and not (len(numbers) < 2 or (len(numbers) == 3 and re.match(rb"[-+]?0*[1-9]", numbers[2]))):
+        found = files[1].decode(errors="replace").strip()
+        expected = "a pattern, the first and the last number, and a step other than 0"
+        raise bad_file(path, "The voxels lie in a file a slice, and the names are not clear", found, expected)
 
 
 def _affine(image: sitk.Image | sitk.ImageFileReader) -> Array:
