@@ -45,7 +45,7 @@ def test_what_is_measured_and_what_is_concluded(quick: None, tmp_path: Path, mon
     ratio = dear.step_s / dear.patches / (demo.step_s / demo.patches)
     assert 12 * 3.5 < ratio < 12 * 4.5
     assert [net.net for net in found.nets] == ["vnet", "resnet34", "unet3d"]
-    assert all(net.step_s > 0 and net.window_s > 0 for net in found.nets)
+    assert all(net.step_s > net.window_s > 0 for net in found.nets)
     assert [(item.patch, item.augment) for item in found.store] == [
         ((32, 32, 16), "intensity"),
         ((64, 64, 48), "intensity"),
@@ -60,12 +60,12 @@ def test_with_time_all_are_measured(quick: None, monkeypatch: pytest.MonkeyPatch
 
     def step_seconds(self: Training, **limits: Any) -> float:
         assert self.config.train.workers == 0 and self.plan.patch == self.config.plan.patch
-        assert limits["limit_s"] > 1e8
+        assert 0 < limits["limit_s"] < 60
         probed.append(self.config.preset or "")
         return next(times)
 
     monkeypatch.setattr(Training, "step_seconds", step_seconds)
-    found = machine(presets=["hippocampus-lite", "demo"], limit_s=1e9, **TINY)
+    found = machine(presets=["hippocampus-lite", "demo"], limit_s=100.0, **TINY)
     assert probed == ["demo", "hippocampus-lite"]
     assert [one.step_s for one in found.presets] == [3.0, 0.5]
     assert all(one.measured for one in found.presets)
