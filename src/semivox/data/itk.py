@@ -10,13 +10,13 @@ import SimpleITK as sitk
 
 from semivox.data.formats import Array, bad_file, check_affine, ras_affine, unreadable
 from semivox.data.memory import check_memory
+from semivox.data.metaimage import check_metaimage
 
 sitk.ProcessObject.SetGlobalWarningDisplay(False)  # warnings of the reader would stand between the messages
 
 
 _SAMPLE_BYTES = 4  # of most types; what ITK itself needs
 _HEADER_BYTES = 1 << 16
-_MOST_CHANNELS = 10_000
 
 
 def read_itk(path: Path) -> tuple[Array, Array]:
@@ -30,7 +30,8 @@ def read_itk(path: Path) -> tuple[Array, Array]:
     try:
         if not path.is_file():
             raise FileNotFoundError(path)
-        _check_metaimage(path)
+        if path.suffix.lower() in (".mha", ".mhd"):
+            check_metaimage(path)
         reader.ReadImageInformation()
         if reader.GetDimension() not in (3, 4) or 0 in reader.GetSize():
             raise bad_file(
@@ -64,38 +65,11 @@ def data_file(path: Path) -> Path | None:
     """Give the file that a header (.mhd, .nhdr) names for its voxels; None: they lie in `path` itself."""
     if path.suffix.lower() not in (".mhd", ".nhdr"):
         return None
-    name = re.search(rb"(?im)^(?:ElementDataFile\s*=|data ?file:)[ \t]*(\S.*?)\s*$", _header(path))
+    with path.open("rb") as stream:
+        header = stream.read(_HEADER_BYTES)
+    name = re.search(rb"(?im)^(?:ElementDataFile\s*=|data ?file:)[ \t]*(\S.*?)\s*$", header)
     found = path.parent / name[1].decode(errors="replace") if name else path
     return found if found.is_file() and found != path else None
-
-
-def _header(path: Path) -> bytes:
-    with path.open("rb") as stream:
-        return stream.read(_HEADER_BYTES)
-
-
-def _check_metaimage(path: Path) -> None:
-    """Refuse the headers that end the whole process, or keep it busy for minutes, inside ITK.
-
-    These are a number of axes that its arrays cannot hold, a pattern of file names from whose numbers it
-    takes a step of 0, and a number of channels that no scan has.
-    """
-    if path.suffix.lower() not in (".mha", ".mhd"):
-        return
-    header = _header(path).split(b"\nElementDataFile", 1)
-    for axes in re.findall(rb"(?im)^[ \t]*NDims\s*=[ \t]*([-+]?\d+|)", header[0]):
-        if axes not in (b"3", b"4"):
-            raise bad_file(path, "The file is not a 3D image", f"NDims = {axes.decode()}", "NDims = 3 or 4")
-    for channels in re.findall(rb"(?im)^[ \t]*ElementNumberOfChannels\s*=[ \t]*([-+]?\d+|)", header[0]):
-        if not 0 < int(channels or 0) <= _MOST_CHANNELS:
-            found = f"ElementNumberOfChannels = {channels.decode()}"
-            raise bad_file(path, "This number of channels makes no sense", found, f"1 to {_MOST_CHANNELS}")
-    files = re.match(rb"\s*=[ \t]*(\S*%.*)", header[-1])
-    numbers = files[1].split()[1:] if files else []
-    if files and not (len(numbers) < 2 or (len(numbers) == 3 and re.match(rb"[-+]?0*[1-9]", numbers[2]))):
-        found = files[1].decode(errors="replace").strip()
-        expected = "a pattern, the first and the last number, and a step other than 0"
-        raise bad_file(path, "The voxels lie in a file a slice, and the names are not clear", found, expected)
 
 
 def _affine(image: sitk.Image | sitk.ImageFileReader) -> Array:
