@@ -24,10 +24,7 @@ def dicom_seg(
     segmentation: Annotated[Path, typer.Argument(help="a label map: NIfTI, NRRD or MetaImage")],
     dicom: Annotated[Path, typer.Option("--dicom", "-d", help="folder of the series, or a multi-frame file")],
     out: Annotated[Path, typer.Option("--output", "-o", help="name of the result, ending in .dcm")],
-    series: Annotated[
-        str | None,
-        typer.Option("--series", help="which one, if there are several: number, description or uid"),
-    ] = None,
+    series: o.Series = None,
     classes: Annotated[
         list[str] | None,
         typer.Option(

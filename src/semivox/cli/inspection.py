@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from semivox.cli import options as o
 from semivox.errors import UserError
+
+if TYPE_CHECKING:
+    from semivox.config import Config
 
 
 def register(app: typer.Typer) -> None:
@@ -52,17 +55,7 @@ def info(
             expected="a folder of scans, or --machine",
             do="semivox info DATA, or semivox info --machine",
         )
-    resolved = o.settings_from(
-        None,
-        None,
-        None,
-        labeled=labeled,
-        val=val,
-        split_seed=split_seed,
-        split_file=split_file,
-        fold=fold,
-        plan={"trust_image_geometry": trust_image_geometry or None},
-    )
+    resolved = _settings(labeled, val, split_seed, split_file, fold, trust=trust_image_geometry)
     o.require_folder(data)
     from semivox.cli.show_data import print_json, show_information  # noqa: PLC0415
     from semivox.verbs.inspect import info as run  # noqa: PLC0415
@@ -93,17 +86,7 @@ def check(
 
     Exit code 0: no errors (there may be warnings); 1: errors; 2: the data set cannot be read at all.
     """
-    resolved = o.settings_from(
-        None,
-        None,
-        None,
-        labeled=labeled,
-        val=val,
-        split_seed=split_seed,
-        split_file=split_file,
-        fold=fold,
-        plan={"trust_image_geometry": trust_image_geometry or None},
-    )
+    resolved = _settings(labeled, val, split_seed, split_file, fold, trust=trust_image_geometry)
     o.require_folder(data)
     from semivox.cli.show_data import print_json, show_problems  # noqa: PLC0415
     from semivox.verbs.inspect import check as run  # noqa: PLC0415
@@ -117,6 +100,29 @@ def check(
         if not result.errors:
             o.next_command(f"semivox prepare -d {data}")
     raise typer.Exit(int(result.errors > 0))
+
+
+def _settings(
+    labeled: float | None,
+    val: int | None,
+    split_seed: int | None,
+    split_file: Path | None,
+    fold: int | None,
+    *,
+    trust: bool,
+) -> Config:
+    """The settings that matter without training: the split and what to trust."""
+    return o.settings_from(
+        None,
+        None,
+        None,
+        labeled=labeled,
+        val=val,
+        split_seed=split_seed,
+        split_file=split_file,
+        fold=fold,
+        plan={"trust_image_geometry": trust or None},
+    )
 
 
 def _machine(data: Path | None, device: str, json: bool) -> None:

@@ -53,6 +53,10 @@ SegmentCodes = Annotated[
     Path | None,
     typer.Option("--segment-codes", help="YAML or JSON for DICOM-SEG: class name to value, scheme, meaning"),
 ]
+Series = Annotated[
+    str | None,
+    typer.Option("--series", help="DICOM series to take of a folder: its number, description or uid"),
+]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or gpu")]
 
 

@@ -48,10 +48,7 @@ def predict(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="replace another model's predictions")
     ] = False,
-    series: Annotated[
-        str | None,
-        typer.Option("--series", help="DICOM series of each folder: its number, description or uid"),
-    ] = None,
+    series: o.Series = None,
     dicom_seg: Annotated[
         bool, typer.Option("--dicom-seg", help="also write CASE.seg.dcm; --input has to be DICOM")
     ] = False,

@@ -58,6 +58,17 @@ def make_split(dataset: Dataset, config: SplitConfig) -> Split:
     return _assign(dataset, order, val, config.labeled, how)
 
 
+def split_by_files(dataset: Dataset) -> Split:
+    """Call every training case with a label file labeled and the others unlabeled; none is for validation."""
+    train = [*dataset.pool("train"), *dataset.pool("extra")]
+    return Split(
+        labeled=tuple(case.name for case in train if case.label is not None),
+        unlabeled=tuple(case.name for case in train if case.label is None),
+        test=tuple(case.name for case in dataset.pool("test")),
+        how="by label files",
+    )
+
+
 def k_folds(
     dataset: Dataset, folds: int, labeled: float | None = None, seed: int | None = None
 ) -> list[Split]:

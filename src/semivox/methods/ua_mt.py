@@ -78,7 +78,7 @@ class UAMT(TeacherMethod):
             average = sampled_probabilities(self.teacher, images, step.generator, passes=cfg.passes, **noise)
         with full_precision(images):
             certain = normalised_entropy(average) < threshold
-            teacher = torch.log_softmax(widen(logits), dim=1)
+            teacher = log_softmax(logits)
             if cfg.distance == "mse":
                 difference = mean_squared_error(student.probs, teacher.exp())
             else:

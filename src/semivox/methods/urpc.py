@@ -11,7 +11,7 @@ from torch import Tensor
 from semivox.methods.base import Batch, SingleMethod, Step, full_precision
 from semivox.nets import NetFactory
 from semivox.nets.pyramid import PyramidHeads
-from semivox.ops.prediction import widen
+from semivox.ops.prediction import log_softmax
 from semivox.ops.pyramid import mean_log_probs, rectified_consistency
 from semivox.ops.schedule import sigmoid_rampup
 from semivox.ops.supervised import cross_entropy_dice
@@ -66,7 +66,7 @@ class URPC(SingleMethod):
         finest, *coarser = self.net.pyramid(images)
         logits = [self.net.head(finest), *self.heads(coarser)]
         with full_precision(images):
-            scales = [torch.log_softmax(widen(values), dim=1) for values in logits]
+            scales = [log_softmax(values) for values in logits]
             own, others = [s[:count] for s in scales], [s[count:] for s in scales]
             average = mean_log_probs(others)
             sup = [

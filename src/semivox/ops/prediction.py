@@ -18,6 +18,14 @@ def widen(values: Tensor) -> Tensor:
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
+def log_softmax(logits: Tensor) -> Tensor:
+    """Log-softmax over the classes, (B, K, ...) of any floating type, at least float32, contiguous.
+
+    A softmax over the last, shortest axis of channels-last memory takes several times as long.
+    """
+    return torch.log_softmax(widen(logits).contiguous(), dim=1)
+
+
 @torch.no_grad()
 def most_probable(probs: Tensor) -> tuple[Tensor, Tensor]:
     """Largest value over the classes and its index, the first one of a tie: both (B, ...) from (B, K, ...).
@@ -56,7 +64,7 @@ class Prediction:
     @classmethod
     def of(cls, logits: Tensor) -> Self:
         """Convert logits (B, K, X, Y, Z) of any floating type."""
-        log_probs = torch.log_softmax(widen(logits).contiguous(), dim=1)
+        log_probs = log_softmax(logits)
         probs = log_probs.exp()
         return cls(log_probs, probs, *most_probable(probs))
 

@@ -15,7 +15,7 @@ from semivox.data.check import Problem
 from semivox.data.check_set import check_dataset
 from semivox.data.dataset import Dataset, open_dataset
 from semivox.data.fingerprint import Fingerprint, fingerprint
-from semivox.data.splits import Split
+from semivox.data.splits import Split, split_by_files
 from semivox.data.volume import IGNORE, read_image, read_label
 from semivox.errors import UserError
 from semivox.reporting.dataset_figure import Sample, save_dataset_figure
@@ -149,12 +149,7 @@ def _split(data: Path, dataset: Dataset, config: Config, note: Callable[[UserErr
         return stored_split(data, dataset, config.split)
     except UserError as error:
         note(error)
-    train = [*dataset.pool("train"), *dataset.pool("extra")]
-    return Split(
-        labeled=tuple(case.name for case in train if case.label is not None),
-        unlabeled=tuple(case.name for case in train if case.label is None),
-        test=tuple(case.name for case in dataset.pool("test")),
-    )
+    return split_by_files(dataset)
 
 
 def _spread(count: int, wanted: int) -> list[int]:

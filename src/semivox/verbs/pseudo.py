@@ -9,7 +9,7 @@ import numpy as np
 
 from semivox.config import PredictConfig
 from semivox.data.dataset import Case, Dataset, open_dataset
-from semivox.data.splits import Split, load_split
+from semivox.data.splits import Split, load_split, split_by_files
 from semivox.data.volume import IGNORE, read_image, read_label, write_label, write_map
 from semivox.errors import UserError
 from semivox.files import replacing, write_json
@@ -111,14 +111,7 @@ def _check(model: LoadedModel, dataset: Dataset, out: Path) -> None:
 
 def _split(model: Path, dataset: Dataset) -> Split:
     path = model / "splits.json"
-    if path.is_file():
-        split = load_split(path, dataset, 0)
-    else:
-        train = [*dataset.pool("train"), *dataset.pool("extra")]
-        split = Split(
-            labeled=tuple(case.name for case in train if case.label is not None),
-            unlabeled=tuple(case.name for case in train if case.label is None),
-        )
+    split = load_split(path, dataset, 0) if path.is_file() else split_by_files(dataset)
     if not split.unlabeled:
         raise UserError(
             "There is no unlabeled case to predict",
