@@ -97,3 +97,16 @@ def test_in_a_terminal_a_bar() -> None:
     shown = text.getvalue()
     assert "100/100" in shown and "loss 0.1235" in shown and "0:00 left" in shown
     assert "a line [with brackets]" in shown
+
+
+def test_the_time_left_follows_the_recent_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A quick warm-up of 100 steps, 10 ms each, and then 1 s a step."""
+    now, text = [0.0], io.StringIO()
+    monkeypatch.setattr("semivox.engine.progress.time.perf_counter", lambda: now[0])
+    with Display(1000, 0, console=Console(file=text, width=120)) as display:
+        for done in range(10, 501, 10):
+            now[0] += 0.1 if done <= 100 else 10.0
+            display.losses(done, {"loss": 1.0})
+    lines = text.getvalue().splitlines()
+    assert lines[0].endswith("100.00 it/s  0:09 left")
+    assert lines[-1].startswith("iteration 500/1000") and lines[-1].endswith("1.00 it/s  8:20 left")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
@@ -11,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 _REFRESH_S = 0.25
+_RECENT = 20  # readings of the losses over which the speed is measured: a warm-up is quicker than the rest
 
 
 class Display:
@@ -28,9 +30,10 @@ class Display:
     ) -> None:
         self._total, self._start, self._enabled = total, start, enabled
         self._console = console or Console(stderr=True, highlight=False, soft_wrap=True)
-        self._began = self._shown = time.perf_counter()
+        self._shown = time.perf_counter()
         self._losses, self._tenth = "", start * 10 // total
         self._bar: Progress | None = None
+        self._marks: deque[tuple[int, float]] = deque(maxlen=_RECENT)
 
     def __enter__(self) -> Self:
         if self._enabled and self._console.is_terminal:
@@ -44,7 +47,7 @@ class Display:
             )
             self._bar.add_task("training", total=self._total, completed=self._start, text="")
             self._bar.start()
-        self._began = time.perf_counter()
+        self._marks.append((self._start, time.perf_counter()))
         return self
 
     def __exit__(
@@ -65,6 +68,7 @@ class Display:
         if self._bar is None and tenth > self._tenth:
             self._tenth = tenth
             self.say(f"iteration {done}/{self._total}  {self._text(done)}")
+        self._marks.append((done, time.perf_counter()))
 
     def advance(self, done: int) -> None:
         """Move the bar, at most four times a second."""
@@ -74,7 +78,8 @@ class Display:
             self._bar.update(self._bar.task_ids[0], completed=done, text=self._text(done), refresh=True)
 
     def _text(self, done: int) -> str:
-        speed = (done - self._start) / max(time.perf_counter() - self._began, 1e-9)
+        since, began = self._marks[0]
+        speed = (done - since) / max(time.perf_counter() - began, 1e-9)
         left = round((self._total - done) / speed) if speed else 0
         hours, minutes, seconds = left // 3600, left // 60 % 60, left % 60
         clock = f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
