@@ -11,7 +11,7 @@ from torch import Tensor
 from semivox.methods.base import Batch, Step, TeacherMethod, full_precision
 from semivox.ops.consistency import kl_divergence, mean_squared_error
 from semivox.ops.perturb import add_noise, sampled_probabilities
-from semivox.ops.prediction import Prediction, widen
+from semivox.ops.prediction import Prediction, log_softmax
 from semivox.ops.reduction import masked_mean, mean
 from semivox.ops.schedule import sigmoid_rampup
 from semivox.ops.supervised import cross_entropy_dice
