@@ -19,10 +19,7 @@ def widen(values: Tensor) -> Tensor:
 
 
 def log_softmax(logits: Tensor) -> Tensor:
-    """Log-softmax over the classes, (B, K, ...) of any floating type, at least float32, contiguous.
-
-    A softmax over the last, shortest axis of channels-last memory takes several times as long.
-    """
+    """Log-softmax over the classes of (B, K, ...) of any floating type: at least float32, contiguous."""
     return torch.log_softmax(widen(logits).contiguous(), dim=1)
 
 
