@@ -36,10 +36,15 @@ def medians(runs: list[Seconds]) -> Seconds:
 
 
 def paired(a: Callable[[], object], b: Callable[[], object], repeats: int, *, warmup: int = 1) -> Pair:
+    """Run two things of this process by turns; see `alternating`."""
+    return alternating(lambda: timed(a), lambda: timed(b), repeats, warmup=warmup)
+
+
+def alternating(a: Callable[[], Seconds], b: Callable[[], Seconds], repeats: int, *, warmup: int = 1) -> Pair:
     """Run a, b, b, a, a, b, ...: other load on the machine, and its drift, then weigh on both alike.
 
     Args:
-        a: e.g. the peer.
+        a: runs e.g. the peer and tells the time.
         b: e.g. ours; `ratio` says how many times faster it is.
         repeats: measured runs of each.
         warmup: runs of each before.
@@ -50,7 +55,7 @@ def paired(a: Callable[[], object], b: Callable[[], object], repeats: int, *, wa
     runs: dict[bool, list[Seconds]] = {True: [], False: []}
     for index in range(repeats):
         for first in (True, False) if index % 2 == 0 else (False, True):
-            runs[first].append(timed(a if first else b))
+            runs[first].append(a() if first else b())
     ratios = [
         Seconds(x.wall / y.wall, x.cpu / max(y.cpu, 1e-9))
         for x, y in zip(runs[True], runs[False], strict=True)

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from semivox.errors import UserError
+from semivox.heap import idle
 from semivox.nets.blocks import Segmenter
 
 MAPS = 8  # of full resolution and `width` channels at a forward pass's peak; measured: 5.8 (32), 6.8 (bf16)
@@ -42,7 +43,8 @@ def free_memory(
     lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines() if ":" in line)
     available = int(lines["MemAvailable"].split()[0]) * 1024
     limit, used = (_number(cgroup / name) for name in ("memory.max", "memory.current"))
-    return available if limit is None or used is None else min(available, limit - used)
+    left = available if limit is None or used is None else min(available, limit - used)
+    return left + idle()
 
 
 def is_shortage(error: RuntimeError) -> bool:

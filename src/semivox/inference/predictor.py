@@ -17,6 +17,7 @@ from semivox.config import PredictConfig
 from semivox.data.grid import Grid, label_to_source, probs_to_source, to_plan_grid
 from semivox.data.volume import Volume
 from semivox.errors import UserError
+from semivox.heap import kept
 from semivox.inference.cover import covered
 from semivox.inference.memory import room
 from semivox.inference.model import LoadedModel
@@ -84,6 +85,7 @@ def predict_case(
     )
 
 
+@kept()
 def predict_files(
     model: LoadedModel,
     source: Source,

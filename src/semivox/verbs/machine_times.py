@@ -21,6 +21,7 @@ from semivox.data.plan import Plan
 from semivox.data.splits import Split
 from semivox.data.store import Store
 from semivox.hardware import has_bf16
+from semivox.heap import kept
 from semivox.methods import create
 from semivox.methods.cost import method_cost
 from semivox.nets import NetFactory, build_net
@@ -73,6 +74,7 @@ def write_scans(folder: Path) -> Store:
     return store
 
 
+@kept()
 def preset_time(
     folder: Path, config: Config, device: torch.device, known: Sequence[Times], left_s: float
 ) -> Times:
@@ -111,6 +113,7 @@ def _training(folder: Path, config: Config) -> Training:
     return Training(Workspace(folder, dataset), split, plan, config)
 
 
+@kept()
 def net_times(name: str, patch: Triple, device: torch.device) -> tuple[float, float]:
     """Seconds of a forward and backward pass of `NET_BATCH` patches, and of a forward pass of one."""
     net = _laid_out(build_net(name, in_channels=1, num_classes=2), device)

@@ -17,6 +17,7 @@ from semivox.engine.budget import iterations_for, probe
 from semivox.engine.checkpoints import best_path, load_weights
 from semivox.engine.trainer import FitResult, fit
 from semivox.errors import UserError
+from semivox.heap import kept
 from semivox.inference.model import save_model
 from semivox.methods import create, method_class
 from semivox.methods.base import Method
@@ -53,6 +54,7 @@ class Training:
     plan: Plan
     config: Config
 
+    @kept()
     def run(self, run: Run, *, bar: bool, diagnose: bool) -> dict[str, Any]:
         started = time.monotonic()
         method = self._method()
@@ -92,6 +94,7 @@ class Training:
             "parameters": sum(parameter.numel() for parameter in method.parameters()),
         }
 
+    @kept()
     def step_seconds(self, *, steps: int = 8, limit_s: float = 30.0) -> float:
         """Measure the time of one step (see `engine.budget.probe`); nothing is written."""
         method = self._method()

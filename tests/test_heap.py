@@ -1,0 +1,72 @@
+"""Freed memory stays with the process while asked for, and no longer; results do not change."""
+
+from __future__ import annotations
+
+import resource
+from pathlib import Path
+
+import pytest
+import torch
+
+from semivox import heap
+from semivox.methods import create
+from semivox.nets import NetFactory
+
+BLOCK = 2**24  # float32 numbers: 64 MiB
+
+needs_glibc = pytest.mark.skipif(heap._glibc() is None, reason="only with the C library of Linux")
+
+
+def faults_of_reuse() -> int:
+    """Pages that the system hands out for a block when blocks of its size have come and gone."""
+    for _ in range(8):  # alignment leaves small rests between them at first
+        torch.ones(BLOCK)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(BLOCK)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+def resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+@needs_glibc
+def test_a_freed_block_is_used_again_without_the_system():
+    fewest = BLOCK * 4 // resource.getpagesize() // 512  # where the system joins 512 pages to a huge one
+    with heap.kept():
+        assert faults_of_reuse() < fewest / 2
+    assert faults_of_reuse() > fewest / 2
+
+
+@needs_glibc
+def test_it_is_given_back_at_the_end_of_the_outermost_block():
+    before = resident()
+    with heap.kept():
+        with heap.kept():
+            torch.ones(BLOCK)
+        assert resident() - before > BLOCK * 3
+        assert heap.idle() >= BLOCK * 4
+    assert resident() - before < BLOCK
+    assert heap.idle() == 0
+
+
+def test_nothing_happens_where_there_is_no_glibc(monkeypatch):
+    monkeypatch.setattr("sys.platform", "darwin")
+    with heap.kept():
+        assert heap.idle() == 0
+        assert heap._depth == 0
+
+
+def test_it_ends_with_an_error():
+    with pytest.raises(ValueError, match="stop"), heap.kept():
+        raise ValueError("stop")
+    assert heap._depth == 0
+
+
+def test_results_are_the_same():
+    net = create("supervised_pair", {}, NetFactory(1, 2, width=4)).eval()
+    image = torch.randn(1, 1, 32, 32, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        plain = net.predict(image)
+        with heap.kept():
+            assert torch.equal(net.predict(image), plain)
