@@ -29,7 +29,10 @@ def naive(method: Any, label: np.ndarray, count: int, w: float) -> dict[str, flo
             truth = label == c
             overlap, size = (own[:count, c] * truth).sum(), own[:count, c].sum() + truth.sum()
             dice.append(1 - (2 * overlap + 1e-8) / (size + 1e-8))
-        terms[f"sup_{kind}"] = method.config.sup_weight * np.mean(dice)
+        rows = np.moveaxis(own[:count], 1, -1).reshape(-1, own.shape[1])
+        entropy = -np.log(rows[np.arange(len(rows)), label[:count].ravel()]).mean()
+        loss = np.mean(dice) + method.config.ce_weight * entropy
+        terms[f"sup_{kind}"] = method.config.sup_weight * loss
     power = 1 / method.config.temperature
     q = [each**power / (each**power).sum(axis=1, keepdims=True) for each in p]
     terms["consistency"] = w * sum(((p[i] - q[j]) ** 2).mean() for i, j in permutations(range(len(p)), 2))
@@ -38,7 +41,9 @@ def naive(method: Any, label: np.ndarray, count: int, w: float) -> dict[str, flo
 
 @pytest.mark.parametrize("kind", [MCNet, MCNetPlus])
 @pytest.mark.parametrize("classes", [2, 3])
-@pytest.mark.parametrize("options", [{}, {"temperature": 0.5, "sup_weight": 0.2, "weight": 0.3}])
+@pytest.mark.parametrize(
+    "options", [{}, {"temperature": 0.5, "sup_weight": 0.2, "weight": 0.3}, {"ce_weight": 1.5}]
+)
 def test_terms(
     fixed_decoders: Factory, step: Factory, kind: type[MCNet], classes: int, options: dict[str, float]
 ) -> None:

@@ -34,6 +34,7 @@ VARIANTS: list[tuple[str, dict[str, Any], int]] = [
     ("dual", {"mix": "paste", "warmup_fraction": 0.8}, 5),
     ("dual", {"mix": "paste", "pseudo_dice": True, "efs_normalise": "mean"}, 5),
     ("luseg", {"variant": "released"}, 5),
+    ("mc_net", {"ce_weight": 1.0}, 5),
     ("ss_net", {"ce_weight": 1.0, "variant": "released"}, 5),
     ("supervised", {"mix": "paste"}, 5),
     ("ua_mt", {"consistency_on_labeled": True}, 5),

@@ -15,7 +15,7 @@ from semivox.nets.blocks import UpKind
 from semivox.nets.multi_decoder import MultiDecoder
 from semivox.ops.distance import distance_error, signed_distance
 from semivox.ops.prediction import Prediction, most_probable, widen
-from semivox.ops.supervised import dice_loss
+from semivox.ops.supervised import cross_entropy, dice_loss
 
 
 class MultiDecoderMethod(Method):
@@ -23,6 +23,9 @@ class MultiDecoderMethod(Method):
 
     class Config(SingleMethod.Config):
         sup_weight: float = Field(0.5, ge=0, description="weight of each decoder's Dice loss")
+        ce_weight: float = Field(
+            0.0, ge=0, description="weight of cross-entropy beside each Dice loss; the papers have Dice alone"
+        )
         weight: float = Field(1.0, ge=0, description="weight of the other term after its ramp")
         ramp_fraction: float = Field(
             0.4, gt=0, le=1, description="share of the run that this ramp takes; published: 6000 of 15000"
@@ -44,12 +47,18 @@ class MultiDecoderMethod(Method):
         return ("transposed", *self.others)
 
     def supervised(self, predictions: list[Prediction], labeled: Batch) -> dict[str, Tensor]:
-        """Foreground Dice loss, with plain denominator, of each decoder's predictions of labeled patches."""
-        return {
-            f"sup_{kind}": self.config.sup_weight
-            * dice_loss(own.probs, labeled.target, mask=labeled.counted, squared=False, smooth=1e-8)
-            for kind, own in zip(self.kinds, predictions, strict=True)
-        }
+        """Foreground Dice loss, with plain denominator, of each decoder's predictions of labeled patches.
+
+        Dice alone hardly teaches a class that is nowhere predicted; `ce_weight` adds cross-entropy.
+        """
+        cfg, label, counted = self.config, labeled.target, labeled.counted
+        terms = {}
+        for kind, own in zip(self.kinds, predictions, strict=True):
+            loss = dice_loss(own.probs, label, mask=counted, squared=False, smooth=1e-8)
+            if cfg.ce_weight:
+                loss = loss + cfg.ce_weight * cross_entropy(own.log_probs, label, counted)
+            terms[f"sup_{kind}"] = cfg.sup_weight * loss
+        return terms
 
     def predict_members(self, image: Tensor) -> dict[str, Tensor]:
         """Softmax of the first decoder, by the network's name, or of each, by its kind of up-sampling."""
