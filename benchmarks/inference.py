@@ -30,6 +30,7 @@ from semivox.config import PredictConfig
 from semivox.data.plan import Plan
 from semivox.data.volume import Volume, read_image
 from semivox.hardware import has_bf16
+from semivox.heap import kept
 from semivox.inference.lean import lean
 from semivox.inference.model import LoadedModel
 from semivox.inference.predictor import predict_case
@@ -95,7 +96,8 @@ class Bench:
 
     def _ours(self, array: NDArray[np.float32], **settings: object) -> object:
         volume = Volume(array, np.eye(4))
-        return predict_case(self.model, volume, PredictConfig(**settings), precision=self.precision).label
+        with kept():  # as `predict` does, though for all scans together
+            return predict_case(self.model, volume, PredictConfig(**settings), precision=self.precision).label
 
     def _monai(self) -> object:
         from monai.inferers import SlidingWindowInferer  # noqa: PLC0415
