@@ -10,11 +10,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-
+from semivox.data.dataset_index import index_of, read_index
 from semivox.data.layouts import (
     Case,
-    Pool,
     Report,
     detect,
     is_file,
@@ -106,7 +104,7 @@ def open_dataset(folder: Path, report: Report = stop) -> Dataset:
     if kind is None:
         raise _unknown_layout(root, content)
     if kind == "semivox":
-        return _checked(_read_index(meta, path), path, report)
+        return _checked(Dataset(**read_index(meta, path)), path, report)
     channels = read_channels(meta, path)
     class_names, class_values = read_classes(meta, path)
     cases = tuple((msd_cases if kind == "msd" else nnunet_cases)(meta, root, channels, report))
@@ -137,92 +135,13 @@ def write_index(dataset: Dataset, folder: Path) -> None:
             do="choose another output folder",
         )
 
-    def text(path: Path) -> str:
-        return (path.relative_to(base) if path.is_relative_to(base) else path).as_posix()
-
-    index = _Index(
-        name=dataset.name,
-        root=text(dataset.root),
-        channels=dataset.channels,
-        class_names=dataset.class_names,
-        class_values=dataset.class_values,
-        ignore_value=dataset.ignore_value,
-        order=dataset.order,
-        regions=dict(dataset.regions),
-        cases=tuple(
-            _IndexCase(
-                name=case.name,
-                pool=case.pool,
-                images=tuple(map(text, case.images)),
-                label=text(case.label) if case.label else None,
-            )
-            for case in dataset.cases
-        ),
-    )
-    write_json(path, {"format": "semivox", "version": 1, **index.model_dump()})
+    write_json(path, {"format": "semivox", "version": 1, **index_of(dataset, base)})
 
 
 def nearest_hint(name: str, known: Sequence[str]) -> str:
     """Word a hint at the most similar of the known names."""
     matches = get_close_matches(name, known, n=1, cutoff=0.5)
     return f"did you mean {matches[0]}?" if matches else f"choose one of {some(known)}"
-
-
-class _IndexCase(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-    name: str
-    pool: Pool
-    images: tuple[str, ...] = Field(min_length=1)
-    label: str | None = None
-
-
-class _Index(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-    name: str
-    root: str
-    channels: tuple[str, ...] = Field(min_length=1)
-    class_names: tuple[str, ...] = Field(min_length=2)
-    class_values: tuple[int, ...]
-    ignore_value: int | None = None
-    order: tuple[str, ...] = ()
-    regions: dict[str, tuple[int, ...]] = {}
-    cases: tuple[_IndexCase, ...]
-
-    @model_validator(mode="after")
-    def _check_classes(self) -> _Index:
-        values = self.class_values
-        if len(values) != len(self.class_names) or len(set(values)) != len(values) or values[0] != 0:
-            raise ValueError("class_values: one for each of class_names, all different, 0 first")
-        return self
-
-
-def _read_index(meta: dict[str, Any], path: Path) -> Dataset:
-    try:
-        if meta.get("version") != 1:
-            raise ValueError(f"version {meta.get('version')}")
-        index = _Index.model_validate({k: v for k, v in meta.items() if k not in ("format", "version")})
-    except (ValidationError, ValueError) as error:
-        raise UserError(
-            "The data set's index is damaged or of another version",
-            path=path,
-            found=" ".join(str(error).split())[:300],
-            expected="a version 1 index, as semivox import writes it",
-            do="run semivox import again",
-        ) from error
-    base = path.parent
-    cases = []
-    for case in index.cases:
-        label = base / case.label if case.label else None
-        images = tuple(base / image for image in case.images)
-        cases.append(Case(case.name, images, label if label and is_file(label) else None, case.pool))
-    return Dataset(
-        cases=tuple(cases),
-        root=base / index.root,
-        **index.model_dump(include=_PLAIN),
-    )
-
-
-_PLAIN = {"name", "channels", "class_names", "class_values", "ignore_value", "order", "regions"}
 
 
 def _read_order(meta: dict[str, Any], path: Path) -> tuple[str, ...]:
