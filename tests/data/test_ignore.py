@@ -18,7 +18,7 @@ from semivox.data.dataset import open_dataset, write_index
 from semivox.data.fingerprint import fingerprint
 from semivox.data.plan import make_plan
 from semivox.data.prepare import prepare
-from semivox.data.splits import make_split
+from semivox.data.splitting import make_split
 from semivox.data.store import Store
 from semivox.data.volume import IGNORE
 from semivox.engine.module import TrainingModule

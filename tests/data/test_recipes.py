@@ -17,7 +17,7 @@ from semivox.data.recipes import run_recipe
 from semivox.data.recipes.brats2019 import clip_level
 from semivox.data.recipes.orient import orient_label
 from semivox.data.recipes.published import choose_split, margins, published_splits
-from semivox.data.splits import make_split
+from semivox.data.splitting import make_split
 from semivox.data.volume import Volume, read_image
 from semivox.errors import UserError
 

@@ -13,7 +13,7 @@ import SimpleITK as sitk
 from semivox.config import SplitConfig
 from semivox.data.dataset import Dataset, open_dataset
 from semivox.data.importers import import_dataset
-from semivox.data.splits import make_split
+from semivox.data.splitting import make_split
 from semivox.data.volume import IGNORE, read_image, read_label
 from semivox.errors import UserError
 

@@ -10,7 +10,8 @@ import pytest
 
 from semivox.config import SplitConfig
 from semivox.data.dataset import Case, Dataset, open_dataset
-from semivox.data.splits import Split, k_folds, load_split, make_split, save_splits
+from semivox.data.splits import Split, load_split, save_splits
+from semivox.data.splitting import k_folds, make_split
 from semivox.errors import UserError
 
 

@@ -13,7 +13,8 @@ import torch
 from semivox.config import PlanConfig, SplitConfig
 from semivox.data.dataset import open_dataset
 from semivox.data.plan import make_plan
-from semivox.data.splits import make_split, save_splits
+from semivox.data.splits import save_splits
+from semivox.data.splitting import make_split
 from semivox.data.volume import read_image, read_label
 from semivox.errors import UserError
 from semivox.inference.model import save_model

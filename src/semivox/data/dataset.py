@@ -78,6 +78,10 @@ class Dataset:
             )
         return self._by_name[name]
 
+    def with_label(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Those of the named cases that have a label file, in their order."""
+        return tuple(name for name in names if self.case(name).label is not None)
+
     def pool(self, name: str) -> tuple[Case, ...]:
         """Give the cases of the pool "train", "test" or "extra", sorted by name."""
         return tuple(case for case in self.cases if case.pool == name)

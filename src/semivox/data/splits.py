@@ -1,4 +1,4 @@
-"""Which cases are labeled, unlabeled, for validation and for testing; and the files that fix it."""
+"""The roles of the cases, and the files that fix them: semivox's own form, and nnU-Net's folds."""
 
 from __future__ import annotations
 
@@ -7,10 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from semivox.config import SplitConfig
 from semivox.data.dataset import Dataset
 from semivox.data.layouts import some
 from semivox.errors import UserError
@@ -35,70 +33,6 @@ class Split(BaseModel):
     val: tuple[str, ...] = ()
     test: tuple[str, ...] = ()
     how: str = ""
-
-
-def make_split(dataset: Dataset, config: SplitConfig) -> Split:
-    """Split the training pool in the order of the data set (else of the names), or shuffled by `config.seed`.
-
-    Validation takes the last `config.val` cases that have a label file, labeled the first `config.labeled` of
-    the others that have one; everything else, and the extra pool, is unlabeled. A fraction refers to all
-    training cases that are not for validation (half a case rounds up, at least 1).
-
-    Raises:
-        UserError: more cases asked for than have a label file; or what `load_split` says, with `config.file`.
-    """
-    if config.file is not None:
-        return load_split(Path(config.file), dataset, config.fold)
-    order = _ordered(dataset, config.seed)
-    with_label = _with_label(dataset, order)
-    if config.val >= len(with_label):
-        raise _too_few(dataset, len(with_label), 1, config.val)
-    val = with_label[len(with_label) - config.val :]
-    how = f"{_order_text(dataset, config.seed)}; val: the last {config.val} with a label file"
-    return _assign(dataset, order, val, config.labeled, how)
-
-
-def split_by_files(dataset: Dataset) -> Split:
-    """Call every training case with a label file labeled and the others unlabeled; none is for validation."""
-    train = [*dataset.pool("train"), *dataset.pool("extra")]
-    return Split(
-        labeled=tuple(case.name for case in train if case.label is not None),
-        unlabeled=tuple(case.name for case in train if case.label is None),
-        test=tuple(case.name for case in dataset.pool("test")),
-        how="by label files",
-    )
-
-
-def k_folds(
-    dataset: Dataset, folds: int, labeled: float | None = None, seed: int | None = None
-) -> list[Split]:
-    """Make cross-validation splits: each training case with a label file is for validation exactly once.
-
-    Fold k validates on every `folds`-th case from the k-th on; the rest is divided as in `make_split`.
-
-    Raises:
-        UserError: fewer than 2 folds, or more folds than cases with a label file; and as `make_split`.
-    """
-    order = _ordered(dataset, seed)
-    with_label = _with_label(dataset, order)
-    if not 2 <= folds <= len(with_label):
-        raise UserError(
-            "The number of folds does not fit",
-            found=f"{folds} folds, {len(with_label)} cases with a label file",
-            expected="2 folds or more, and at most one for each case with a label file",
-            do="choose another number of folds",
-        )
-    order_text = _order_text(dataset, seed)
-    return [
-        _assign(
-            dataset,
-            order,
-            with_label[fold::folds],
-            labeled,
-            f"{order_text}; val: fold {fold} of {folds}, every {folds}th case with a label file",
-        )
-        for fold in range(folds)
-    ]
 
 
 def save_splits(path: Path, splits: Sequence[Split]) -> None:
@@ -157,7 +91,7 @@ def _from_nnunet(entry: dict[str, Any], dataset: Dataset, path: Path, fold: int)
     lists = _NnunetFold.model_validate(entry)
     train = lists.train or ()
     _known(train, dataset, path)
-    labeled = lists.labeled if lists.labeled is not None else _with_label(dataset, train)
+    labeled = lists.labeled if lists.labeled is not None else dataset.with_label(train)
     used = {*labeled, *lists.val, *(lists.test or ())}
     unlabeled = lists.unlabeled
     if unlabeled is None:
@@ -172,71 +106,6 @@ def _from_nnunet(entry: dict[str, Any], dataset: Dataset, path: Path, fold: int)
         test = tuple(case.name for case in dataset.pool("test") if case.name not in used)
     return Split(
         labeled=labeled, unlabeled=unlabeled, val=lists.val, test=test, how=f"fold {fold} of {path.name}"
-    )
-
-
-def _ordered(dataset: Dataset, seed: int | None) -> tuple[str, ...]:
-    """Give the names of the training pool: in the data set's order, or shuffled from the sorted ones."""
-    names = sorted(case.name for case in dataset.pool("train"))
-    if seed is None:
-        first = [name for name in dataset.order if name in set(names)]
-        return (*first, *(name for name in names if name not in set(first)))
-    return tuple(names[i] for i in np.random.RandomState(seed).permutation(len(names)))
-
-
-def _order_text(dataset: Dataset, seed: int | None) -> str:
-    if seed is not None:
-        return f"shuffled with seed {seed}"
-    return "in the data set's order" if dataset.order else "sorted by name"
-
-
-def _with_label(dataset: Dataset, names: Sequence[str]) -> tuple[str, ...]:
-    return tuple(name for name in names if dataset.case(name).label is not None)
-
-
-def _assign(
-    dataset: Dataset, order: Sequence[str], val: Sequence[str], labeled: float | None, how: str
-) -> Split:
-    """Divide what is not for validation into labeled and unlabeled."""
-    rest = [name for name in order if name not in set(val)]
-    candidates = _with_label(dataset, rest)
-    count = _count(labeled, len(rest), len(candidates))
-    if count > len(candidates):
-        raise _too_few(dataset, len(val) + len(candidates), count, len(val))
-    chosen = candidates[:count]
-    extra = [case.name for case in dataset.pool("extra")]
-    return Split(
-        labeled=chosen,
-        unlabeled=(*(name for name in rest if name not in set(chosen)), *extra),
-        val=tuple(val),
-        test=tuple(case.name for case in dataset.pool("test")),
-        how=f"{how}; labeled: the first {count} of the others with a label file",
-    )
-
-
-def _count(labeled: float | None, cases: int, available: int) -> int:
-    """Turn a number, a fraction of `cases` or None (all) into a number of labeled cases."""
-    if labeled is None:
-        return available
-    if isinstance(labeled, int) and labeled >= 1:
-        return labeled
-    if isinstance(labeled, float) and 0 < labeled < 1:
-        return max(1, int(labeled * cases + 0.5))
-    raise UserError(
-        "The number of labeled cases is out of range",
-        found=labeled,
-        expected="a whole number from 1 on, or a fraction between 0 and 1",
-        do="for all cases with a label file leave it out",
-    )
-
-
-def _too_few(dataset: Dataset, available: int, labeled: int, val: int) -> UserError:
-    return UserError(
-        "There are not enough training cases with a label file" if available else "No case has a label file",
-        path=dataset.root,
-        found=f"{available} of {len(dataset.pool('train'))} training cases have a label file",
-        expected=f"at least {labeled + val}: {labeled} labeled + {val} for validation",
-        do="ask for fewer labeled or validation cases, or add label files to labelsTr",
     )
 
 

@@ -15,7 +15,8 @@ from semivox.data.check import Problem
 from semivox.data.check_set import check_dataset
 from semivox.data.dataset import Dataset, open_dataset
 from semivox.data.fingerprint import Fingerprint, fingerprint
-from semivox.data.splits import Split, split_by_files
+from semivox.data.splits import Split
+from semivox.data.splitting import split_by_files
 from semivox.data.volume import IGNORE, read_image, read_label
 from semivox.errors import UserError
 from semivox.reporting.dataset_figure import Sample, save_dataset_figure

@@ -9,7 +9,8 @@ import numpy as np
 
 from semivox.config import PredictConfig
 from semivox.data.dataset import Case, Dataset, open_dataset
-from semivox.data.splits import Split, load_split, split_by_files
+from semivox.data.splits import Split, load_split
+from semivox.data.splitting import split_by_files
 from semivox.data.volume import IGNORE, read_image, read_label, write_label, write_map
 from semivox.errors import UserError
 from semivox.files import replacing, write_json

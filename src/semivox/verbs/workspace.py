@@ -10,7 +10,8 @@ from semivox.config import Config, SplitConfig
 from semivox.data.dataset import Dataset, open_dataset, write_index
 from semivox.data.fingerprint import fingerprint
 from semivox.data.plan import Plan, load_plan, make_plan, save_plan
-from semivox.data.splits import Split, load_split, make_split, save_splits
+from semivox.data.splits import Split, load_split, save_splits
+from semivox.data.splitting import make_split
 from semivox.data.store import Store
 from semivox.errors import UserError
 from semivox.verbs.progress import ProgressFactory, no_progress
