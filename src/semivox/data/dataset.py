@@ -11,17 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from semivox.data.dataset_index import index_of, read_index
+from semivox.data.declared import detect, read_channels, read_classes, read_ignore, read_order
 from semivox.data.layouts import (
     Case,
     Report,
-    detect,
     is_file,
     missing_image,
     msd_cases,
     nnunet_cases,
-    read_channels,
-    read_classes,
-    read_ignore,
     some,
     stop,
 )
@@ -113,7 +110,7 @@ def open_dataset(folder: Path, report: Report = stop) -> Dataset:
     class_names, class_values = read_classes(meta, path)
     cases = tuple((msd_cases if kind == "msd" else nnunet_cases)(meta, root, channels, report))
     name = str(meta.get("name") or root.name)
-    ignore, order = read_ignore(meta, path), _read_order(meta, path)
+    ignore, order = read_ignore(meta, path), read_order(meta, path)
     regions = read_regions(meta.get("regions"), class_names, class_values, path)
     dataset = Dataset(name, root, channels, class_names, class_values, cases, ignore, order, regions)
     return _checked(dataset, path, report)
@@ -146,19 +143,6 @@ def nearest_hint(name: str, known: Sequence[str]) -> str:
     """Word a hint at the most similar of the known names."""
     matches = get_close_matches(name, known, n=1, cutoff=0.5)
     return f"did you mean {matches[0]}?" if matches else f"choose one of {some(known)}"
-
-
-def _read_order(meta: dict[str, Any], path: Path) -> tuple[str, ...]:
-    order = meta.get("order", [])
-    if not isinstance(order, list) or not all(isinstance(name, str) for name in order):
-        raise UserError(
-            "The order of the cases is malformed",
-            path=path,
-            found=f"order: {order!r}"[:200],
-            expected="a list of names of training cases",
-            do="correct it, or leave it out",
-        )
-    return tuple(order)
 
 
 def _checked(dataset: Dataset, path: Path, report: Report) -> Dataset:

@@ -8,8 +8,8 @@ from typing import Any, Literal, get_args
 
 from semivox.data.convert import Found, Progress, convert
 from semivox.data.dataset import Dataset, open_dataset, write_index
+from semivox.data.declared import detect
 from semivox.data.formats import ENDINGS, ITK_ENDINGS
-from semivox.data.layouts import detect
 from semivox.data.sources.dicom import find_dicom, holds_dicom
 from semivox.data.sources.h5 import find_h5, h5_files
 from semivox.data.sources.nnunet import find_nnunet

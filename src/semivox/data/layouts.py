@@ -11,15 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from semivox.data.formats import ITK_ENDINGS, NIFTI_ENDINGS
+from semivox.data.declared import Meta, read_ending
 from semivox.errors import UserError
 
 Pool = Literal["train", "test", "extra"]
-Kind = Literal["semivox", "nnunet", "msd"]
-Meta = Mapping[str, Any]
 Report = Callable[[UserError], None]
 
-ENDING = ".nii.gz"
 FOLDERS: tuple[tuple[Pool, str, str], ...] = (
     ("train", "imagesTr", "labelsTr"),
     ("test", "imagesTs", "labelsTs"),
@@ -47,70 +44,6 @@ class Case:
 def stop(error: UserError) -> None:
     """Take a problem as the end: the usual way to report one."""
     raise error
-
-
-def detect(meta: Meta) -> Kind | None:
-    """Tell the layout by the keys of `dataset.json`."""
-    if meta.get("format") == "semivox":
-        return "semivox"
-    if "training" in meta or "modality" in meta:
-        return "msd"
-    return "nnunet" if "channel_names" in meta else None
-
-
-def read_channels(meta: Meta, path: Path) -> tuple[str, ...]:
-    """Give the channel names of `channel_names` (nnU-Net) or `modality` (MSD), in order."""
-    names = meta.get("channel_names", meta.get("modality"))
-    if isinstance(names, Mapping) and names and sorted(names) == sorted(map(str, range(len(names)))):
-        return tuple(str(names[str(index)]) for index in range(len(names)))
-    if isinstance(names, list) and names:
-        return tuple(map(str, names))
-    raise UserError(
-        "The channels are not declared",
-        path=path,
-        found=f"channel_names: {names!r}",
-        expected='every channel\'s name, e.g. "channel_names": {"0": "T1", "1": "T2"}',
-        do="correct dataset.json",
-    )
-
-
-def read_classes(meta: Meta, path: Path) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """Give names and on-disk values of the classes, background first, the others by rising value."""
-    labels = meta.get("labels")
-    if not isinstance(labels, Mapping) or not labels:
-        raise _bad_labels(path, "The classes are not declared", labels)
-    labels = {name: value for name, value in labels.items() if not _is_ignore(name, value)}
-    if any(isinstance(value, list) for value in labels.values()):
-        raise _bad_labels(path, "Overlapping regions as classes are not supported yet", labels)
-    flipped = all(map(_is_integer, labels)) and not all(map(_is_integer, labels.values()))
-    pairs = [(value, name) if flipped else (name, value) for name, value in labels.items()]
-    if not all(_is_integer(value) and abs(int(value)) < 1 << 30 for _, value in pairs):
-        raise _bad_labels(path, "A class value is not an integer", labels)
-    classes = sorted((int(value), str(name)) for name, value in pairs)
-    values = [value for value, _ in classes]
-    if 0 not in values:
-        raise _bad_labels(path, "No class has the value 0", labels)
-    if len(set(values)) < len(values):
-        raise _bad_labels(path, "Two classes have the same value", labels)
-    if not 2 <= len(values) <= 255:
-        raise _bad_labels(
-            path, "There must be 1 to 254 classes beside the background", f"{len(values)} in all"
-        )
-    classes.sort(key=lambda item: (item[0] != 0, item[0]))
-    return tuple(name for _, name in classes), tuple(value for value, _ in classes)
-
-
-def read_ignore(meta: Meta, path: Path) -> int | None:
-    """Give the value on disk of voxels that are not annotated: that of the class named `ignore`, if any."""
-    labels = meta.get("labels")
-    found = [pair for pair in labels.items() if _is_ignore(*pair)] if isinstance(labels, Mapping) else []
-    values = [name if str(value).lower() == "ignore" else value for name, value in found]
-    if not values:
-        return None
-    others = [part for pair in (labels or {}).items() if pair not in found for part in map(str, pair)]
-    if len(values) > 1 or not _is_integer(values[0]) or str(values[0]) in others:
-        raise _bad_labels(path, "The value to ignore is not one integer of its own", labels)
-    return int(values[0])
 
 
 def nnunet_cases(
@@ -161,19 +94,6 @@ def msd_cases(meta: Meta, root: Path, channels: Sequence[str], report: Report = 
                 report(error)
                 continue
             yield case
-
-
-def read_ending(meta: Meta, path: Path, *, any_format: bool = False) -> str:
-    """Give the file ending of the images."""
-    ending = meta.get("file_ending", ENDING)
-    if ending not in NIFTI_ENDINGS and not (any_format and ending in ITK_ENDINGS):
-        do = (
-            "semivox import converts NRRD and MetaImage files"
-            if ending in ITK_ENDINGS
-            else "convert to NIfTI"
-        )
-        raise UserError("The format is not supported yet", path=path, found=ending, expected=".nii.gz", do=do)
-    return str(ending)
 
 
 def _msd_case(entry: Any, root: Path, channels: Sequence[str], pool: Pool, labels: str) -> Case:
@@ -251,16 +171,6 @@ def some(names: Sequence[str], limit: int = 5) -> str:
     return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
-def _is_integer(value: object) -> bool:
-    return (isinstance(value, int) and not isinstance(value, bool)) or (
-        isinstance(value, str) and re.fullmatch(r"-?\d+", value) is not None
-    )
-
-
-def _is_ignore(name: object, value: object) -> bool:
-    return "ignore" in (str(name).lower(), str(value).lower())
-
-
 def _bad_number(path: Path, ending: str, channels: Sequence[str]) -> UserError:
     return UserError(
         "An image has no valid channel number at the end of its name",
@@ -270,16 +180,6 @@ def _bad_number(path: Path, ending: str, channels: Sequence[str]) -> UserError:
         + (f" to CASE_{len(channels) - 1:04d}{ending}" if len(channels) > 1 else "")
         + f" (the channels are {', '.join(channels)})",
         do="rename the file, or declare the channel in dataset.json",
-    )
-
-
-def _bad_labels(path: Path, what: str, found: object) -> UserError:
-    return UserError(
-        what,
-        path=path,
-        found=f"labels: {found}",
-        expected='names with different integers, e.g. "labels": {"background": 0, "liver": 1}',
-        do="correct dataset.json",
     )
 
 

@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from semivox.data.convert import Found
-from semivox.data.layouts import nnunet_cases, read_channels, read_classes, read_ignore
+from semivox.data.declared import read_channels, read_classes, read_ignore
+from semivox.data.layouts import nnunet_cases
 from semivox.data.sources.labels import LabelFile
 from semivox.data.sources.options import ImportOptions
 from semivox.data.sources.pairs import Entry, found_of
