@@ -144,6 +144,19 @@ def test_label_declarations(
     assert dataset.class_names == (class_names or ("background", "core", "edema", "enhancing"))
 
 
+def test_regions_of_nnunet_become_classes_and_regions(tmp_path: Path) -> None:
+    """BraTS as nnU-Net declares it: nested regions, the innermost of one value."""
+    labels = {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "enhancing": [3], "ignore": 4}
+    meta = {**NNUNET, "labels": labels, "regions_class_order": [1, 2, 3]}
+    dataset = open_dataset(make(tmp_path, meta, ["imagesTr/a_0000.nii.gz"]))
+    assert dataset.class_names == ("background", "label_1", "label_2", "enhancing")
+    assert dataset.class_values == (0, 1, 2, 3)
+    assert dataset.ignore_value == 4
+    assert dataset.regions == {"whole": (1, 2, 3), "core": (2, 3)}
+    own = open_dataset(make(tmp_path, {**meta, "regions": {"rim": [1, 3]}}, []))
+    assert own.regions == {"rim": (1, 3)}
+
+
 @pytest.mark.parametrize(
     ("labels", "problem"),
     [
@@ -153,7 +166,12 @@ def test_label_declarations(
         ({"background": 0, "liver": 1, "ignore": 1}, "ignore is not one integer of its own"),
         ({"background": 0, "liver": 1, "ignore": "rest"}, "ignore is not one integer of its own"),
         ({"background": 0, "liver": 1, "ignore": 2, "Ignore": 3}, "ignore is not one integer of its own"),
-        ({"background": 0, "whole": [1, 2], "core": 2}, "regions as classes are not supported"),
+        ({"background": 0, "whole": [1, 2], "core": "x"}, "region is not a list of integers"),
+        ({"background": 0, "whole": [1, 2.0], "core": 2}, "region is not a list of integers"),
+        ({"background": 0, "whole": [], "core": 2}, "region is not a list of integers"),
+        ({"background": 0, "label_1": [1, 2], "core": 2}, "region has the name of a class"),
+        ({"background": 0, "whole": [1, 2], "core": [2], "rim": 2}, "same value"),
+        ({"whole": [1, 2], "core": 2}, "value 0"),
         ({"background": 0, "liver": 1.5}, "not an integer"),
         ({"background": 0, "liver": True}, "not an integer"),
         ({"background": 0, "liver": "one"}, "not an integer"),

@@ -248,7 +248,7 @@ def test_nnunet_raw_in_nrrd_is_converted(tmp_path: Path) -> None:
         (raw / folder).mkdir(parents=True)
     meta = {
         "channel_names": {"0": "CT"},
-        "labels": {"background": 0, "organ": 2, "ignore": 3},
+        "labels": {"background": 0, "organ": 2, "all": [1, 2], "ignore": 3},
         "file_ending": ".nrrd",
     }
     (raw / "dataset.json").write_text(json.dumps(meta))
@@ -262,7 +262,9 @@ def test_nnunet_raw_in_nrrd_is_converted(tmp_path: Path) -> None:
         open_dataset(raw)
     assert "semivox import" in str(error.value.do)
     dataset = import_dataset(raw, tmp_path / "out")
-    assert (dataset.channels, dataset.class_values, dataset.ignore_value) == (("CT",), (0, 2), 3)
+    assert (dataset.channels, dataset.class_values, dataset.ignore_value) == (("CT",), (0, 1, 2), 3)
+    assert dataset.class_names == ("background", "label_1", "organ")
+    assert dataset.regions == {"all": (1, 2)}
     assert [(case.name, case.pool) for case in dataset.cases] == [("t", "test"), ("a", "train")]
     np.testing.assert_array_equal(stored(dataset, "a"), label(0, 2, 3))
     np.testing.assert_allclose(read_image(dataset.case("a").images).affine, np.diag([-0.5, -0.5, 2, 1]))

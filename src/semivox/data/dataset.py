@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from semivox.data.dataset_index import index_of, read_index
-from semivox.data.declared import detect, read_channels, read_classes, read_ignore, read_order
+from semivox.data.declared import (
+    detect,
+    read_channels,
+    read_classes,
+    read_ignore,
+    read_order,
+    read_region_labels,
+)
 from semivox.data.layouts import (
     Case,
     Report,
@@ -111,7 +118,8 @@ def open_dataset(folder: Path, report: Report = stop) -> Dataset:
     cases = tuple((msd_cases if kind == "msd" else nnunet_cases)(meta, root, channels, report))
     name = str(meta.get("name") or root.name)
     ignore, order = read_ignore(meta, path), read_order(meta, path)
-    regions = read_regions(meta.get("regions"), class_names, class_values, path)
+    declared = meta.get("regions", read_region_labels(meta) or None)
+    regions = read_regions(declared, class_names, class_values, path)
     dataset = Dataset(name, root, channels, class_names, class_values, cases, ignore, order, regions)
     return _checked(dataset, path, report)
 

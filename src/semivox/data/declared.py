@@ -42,13 +42,17 @@ def read_channels(meta: Meta, path: Path) -> tuple[str, ...]:
 
 
 def read_classes(meta: Meta, path: Path) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """Give names and on-disk values of the classes, background first, the others by rising value."""
+    """Give names and on-disk values of the classes, background first, the others by rising value.
+
+    Where nnU-Net's regions are declared (lists of values, which may overlap), each value is a class: it has
+    the name of the region that is this value alone, else `label_VALUE`. See `read_region_labels`.
+    """
     labels = meta.get("labels")
     if not isinstance(labels, Mapping) or not labels:
         raise _bad_labels(path, "The classes are not declared", labels)
     labels = {name: value for name, value in labels.items() if not _is_ignore(name, value)}
     if any(isinstance(value, list) for value in labels.values()):
-        raise _bad_labels(path, "Overlapping regions as classes are not supported yet", labels)
+        labels = _parts(labels, path)
     flipped = all(map(_is_integer, labels)) and not all(map(_is_integer, labels.values()))
     pairs = [(value, name) if flipped else (name, value) for name, value in labels.items()]
     if not all(_is_integer(value) and abs(int(value)) < 1 << 30 for _, value in pairs):
@@ -65,6 +69,13 @@ def read_classes(meta: Meta, path: Path) -> tuple[tuple[str, ...], tuple[int, ..
         )
     classes.sort(key=lambda item: (item[0] != 0, item[0]))
     return tuple(name for _, name in classes), tuple(value for value, _ in classes)
+
+
+def read_region_labels(meta: Meta) -> dict[str, list[int]]:
+    """Give the regions of several values that nnU-Net's `labels` declare, for `read_regions`."""
+    labels = meta.get("labels")
+    items = labels.items() if isinstance(labels, Mapping) else ()
+    return {str(name): value for name, value in items if isinstance(value, list) and len(value) > 1}
 
 
 def read_ignore(meta: Meta, path: Path) -> int | None:
@@ -105,6 +116,20 @@ def read_order(meta: Meta, path: Path) -> tuple[str, ...]:
             do="correct it, or leave it out",
         )
     return tuple(order)
+
+
+def _parts(labels: Mapping[str, Any], path: Path) -> dict[str, int]:
+    """Classes of single values from regions that may overlap."""
+    sets = [(str(name), value if isinstance(value, list) else [value]) for name, value in labels.items()]
+    if not all(values and all(isinstance(value, int) for value in values) for _, values in sets):
+        raise _bad_labels(path, "A region is not a list of integers", labels)
+    alone = [(name, values[0]) for name, values in sets if len(values) == 1]
+    unnamed = {value for _, values in sets for value in values} - {value for _, value in alone}
+    parts = alone + [(f"label_{value}", value) for value in sorted(unnamed)]
+    names = [name for name, _ in parts] + [name for name, values in sets if len(values) > 1]
+    if len(set(names)) < len(names):
+        raise _bad_labels(path, "A region has the name of a class", labels)
+    return dict(parts)
 
 
 def _is_integer(value: object) -> bool:

@@ -6,8 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from semivox.data.convert import Found
-from semivox.data.declared import read_channels, read_classes, read_ignore
+from semivox.data.declared import read_channels, read_classes, read_ignore, read_region_labels
 from semivox.data.layouts import nnunet_cases
+from semivox.data.regions import read_regions
 from semivox.data.sources.labels import LabelFile
 from semivox.data.sources.options import ImportOptions
 from semivox.data.sources.pairs import Entry, found_of
@@ -26,4 +27,5 @@ def find_nnunet(source: Path, _: ImportOptions) -> Found:
     ]
     declared = ImportOptions(classes=dict(zip(names[1:], values[1:], strict=True)))
     found = found_of(entries, channels, declared, str(meta.get("description", "")))
-    return replace(found, ignore=read_ignore(meta, path))
+    regions = read_regions(read_region_labels(meta) or None, names, values, path)
+    return replace(found, ignore=read_ignore(meta, path), regions=regions)
