@@ -33,6 +33,7 @@ from semivox.heap import kept
 from semivox.methods import METHODS, create, method_class
 from semivox.methods.base import Batch, Step
 from semivox.nets import NetFactory
+from semivox.nets.normalisation import NORMS
 from timing import Seconds, alternating, medians, timed
 
 FRACTION = 0.7  # of the run: no ramp is near 0, no warm-up is left
@@ -48,6 +49,7 @@ class Setting:
     width: int
     threads: int
     precision: str
+    norm: str = "batch"
 
     @property
     def name(self) -> str:
@@ -61,7 +63,7 @@ class Ours:
     def __init__(self, name: str, setting: Setting) -> None:
         torch.manual_seed(0)
         self.setting, self.iteration = setting, 0
-        self.method = create(name, {}, NetFactory(1, 2, width=setting.width)).train()
+        self.method = create(name, {}, NetFactory(1, 2, width=setting.width, norm=setting.norm)).train()
         for parameter in self.method.parameters():
             if parameter.dim() == 5:
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
@@ -206,7 +208,12 @@ def main() -> None:
             subprocess.run([sys.executable, __file__, *options, "--methods", name, "--child"], check=True)
         return
     setting = Setting(
-        arguments.patch, arguments.batch, arguments.width, arguments.threads, arguments.precision
+        arguments.patch,
+        arguments.batch,
+        arguments.width,
+        arguments.threads,
+        arguments.precision,
+        arguments.norm,
     )
     torch.set_num_threads(setting.threads)
     if arguments.methods:
@@ -216,6 +223,7 @@ def main() -> None:
     about = {
         "size": setting.name,
         "width": setting.width,
+        "norm": setting.norm,
         "threads": setting.threads,
         "precision": setting.precision,
         "repeats": arguments.repeats,
@@ -249,6 +257,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--patch", type=sides, default=(64, 64, 48))
     parser.add_argument("--batch", type=int, default=4, help="patches a step of 2 + 2, a multiple of 4")
     parser.add_argument("--width", type=int, default=16)
+    parser.add_argument("--norm", choices=NORMS, default="batch", help="of the networks, with --methods")
     parser.add_argument("--threads", type=int, default=1)
     default = "bf16" if has_bf16(torch.device("cpu")) else "32"
     parser.add_argument("--precision", choices=PRECISION, default=default)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import gcd, prod
+from math import prod
 from typing import Literal
 
 from torch import Tensor, nn
@@ -11,25 +11,11 @@ from torch.nn.functional import interpolate
 
 from semivox.errors import UserError
 from semivox.nets.convolution import Conv3x3x3, ConvTranspose2x2x2
+from semivox.nets.normalisation import norm_layer
 
 LEVELS = 5
 DIVISOR = 2 ** (LEVELS - 1)
-NORMS = ("batch", "instance", "group", "none")
 UpKind = Literal["transposed", "trilinear", "nearest"]
-
-
-def norm_layer(norm: str, channels: int) -> nn.Module:
-    """Build batch, instance (no learned scale), group (at most 16 groups) or no normalisation."""
-    match norm:
-        case "batch":
-            return nn.BatchNorm3d(channels)
-        case "instance":
-            return nn.InstanceNorm3d(channels)
-        case "group":
-            return nn.GroupNorm(gcd(16, channels), channels)
-        case "none":
-            return nn.Identity()
-    raise UserError(f"Unknown normalisation layer: {norm}", found=norm, expected="one of " + ", ".join(NORMS))
 
 
 class Stage(nn.Sequential):

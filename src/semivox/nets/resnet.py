@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from semivox.nets.blocks import Encoder, Segmenter, norm_layer
+from semivox.nets.blocks import Encoder, Segmenter
 from semivox.nets.convolution import Conv3x3x3, Conv7x7x7
+from semivox.nets.normalisation import norm_layer
 
 
 class BasicBlock(nn.Module):
