@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from semivox.ops.prototypes import inverse_norm
+from semivox.ops.norms import inverse_norm
 
 
 def weighted_prototypes(features: Tensor, weights: Tensor) -> Tensor:

@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from semivox.ops.norms import TINY, inverse_norm
 from semivox.ops.prediction import widen
 from semivox.ops.reduction import both, masked_mean
-
-_TINY = 1e-12
 
 
 def voxel_rows(features: Tensor, start: int = 0) -> Tensor:
@@ -25,12 +24,6 @@ def voxel_rows(features: Tensor, start: int = 0) -> Tensor:
     A view of channels-last memory, and its gradient arrives in that layout.
     """
     return features.movedim(1, -1).flatten(1, -2)[start:]
-
-
-def inverse_norm(features: Tensor, dim: int = 1) -> Tensor:
-    """1 / ||f|| over `dim`; 0 for a vector without direction (||f||^2 <= 1e-12)."""
-    squares = features.square().sum(dim=dim)
-    return torch.where(squares > _TINY, squares.clamp_min(_TINY).rsqrt(), 0.0)
 
 
 class _UnitSums(torch.autograd.Function):
@@ -43,8 +36,7 @@ class _UnitSums(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, members: Tensor) -> Tensor:
         wide = widen(rows)
-        norm = torch.linalg.vector_norm(wide, dim=1)
-        scale = torch.where(norm.square() > _TINY, norm.reciprocal(), 0.0)
+        scale = inverse_norm(wide)
         ctx.save_for_backward(rows, members, scale)
         return torch.matmul(members * scale, wide)
 
@@ -115,7 +107,7 @@ def mean_pair_distance(prototypes: Tensor, present: Tensor) -> Tensor:
 
 def safe_sqrt(values: Tensor) -> Tensor:
     """Square root with gradient 0 instead of infinity at (and below) 0."""
-    positive = values > _TINY
+    positive = values > TINY
     return torch.where(positive, torch.where(positive, values, 1.0).sqrt(), 0.0)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from semivox.ops.norms import inverse_norm
 from semivox.ops.prediction import Prediction
-from semivox.ops.prototypes import inverse_norm
 from semivox.ops.reduction import masked_mean
 from semivox.ops.supervised import nll, onehot
 
