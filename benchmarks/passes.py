@@ -19,11 +19,14 @@ from torch import Tensor, nn
 from semivox.ops import distance
 from timing import Seconds, timed
 
+PASSES = ("pyramid",)  # what a method asks of a network besides calling it
+
 
 class Call(NamedTuple):
     """One call of a part of a network."""
 
     part: nn.Module
+    function: Callable[..., Any]  # the part itself, or one of its `PASSES`
     inputs: tuple[Any, ...]  # detached; those that carried a gradient do so again
     graph: bool  # whether it was recorded for a backward pass
     frozen: bool  # whether the parameters took no gradient
@@ -42,22 +45,42 @@ class Recorder:
     def __init__(self, method: nn.Module) -> None:
         self.method, self.calls, self.macs = method, list[Call](), {True: 0, False: 0}
         self._depth, self._hooks = 0, list[Any]()
+        self._wrapped = list[tuple[nn.Module, str]]()
 
     def __enter__(self) -> Self:
         for part in self.method.modules():
             if part is not self.method and any(True for _ in part.parameters()):
-                self._hooks.append(part.register_forward_pre_hook(self._enter))
+                self._hooks.append(
+                    part.register_forward_pre_hook(lambda part, inputs: self._enter(part, part, inputs))
+                )
                 self._hooks.append(part.register_forward_hook(self._leave))
+                for name in PASSES:
+                    if hasattr(part, name):
+                        self._wrap(part, name)
         return self
 
     def __exit__(self, *_: object) -> None:
         for hook in self._hooks:
             hook.remove()
+        for part, name in self._wrapped:
+            delattr(part, name)
 
-    def _enter(self, part: nn.Module, inputs: tuple[Any, ...]) -> None:
+    def _wrap(self, part: nn.Module, name: str) -> None:
+        original = getattr(part, name)
+
+        def watched(*inputs: Any) -> Any:
+            self._enter(part, original, inputs)
+            output = original(*inputs)
+            self._depth -= 1
+            return output
+
+        setattr(part, name, watched)
+        self._wrapped.append((part, name))
+
+    def _enter(self, part: nn.Module, function: Callable[..., Any], inputs: tuple[Any, ...]) -> None:
         if self._depth == 0:
             frozen = not any(parameter.requires_grad for parameter in part.parameters())
-            self.calls.append(Call(part, again(inputs), torch.is_grad_enabled(), frozen))
+            self.calls.append(Call(part, function, again(inputs), torch.is_grad_enabled(), frozen))
         self._depth += 1
 
     def _leave(self, part: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
@@ -85,7 +108,7 @@ class Recorder:
 def run(call: Call, autocast: Callable[[], AbstractContextManager[Any]]) -> None:
     """Call a part; the gradient that comes back has the output's layout."""
     with torch.set_grad_enabled(call.graph), autocast():
-        output = call.part(*call.inputs)
+        output = call.function(*call.inputs)
     outputs = [value for value in flat(output) if value.requires_grad]
     if outputs:
         torch.autograd.backward(outputs, [torch.full_like(value, 1e-3) for value in outputs])

@@ -6,8 +6,11 @@ of features of any length, one for each sample and class.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from semivox.ops.norms import inverse_norm
 
@@ -39,7 +42,35 @@ def cosines(features: Tensor, prototypes: Tensor) -> Tensor:
         (B, K, N), -1..1.
     """
     directions = prototypes * inverse_norm(prototypes.transpose(1, 2)).unsqueeze(2)
-    return torch.matmul(directions, features) * inverse_norm(features).unsqueeze(1)
+    scores: Tensor = _Cosines.apply(features, directions)  # type: ignore[no-untyped-call]
+    return scores
+
+
+class _Cosines(torch.autograd.Function):
+    """c_k = d_k.f / ||f|| for unit vectors d_k.
+
+    The gradient of a feature is (sum_k g_k d_k - f sum_k g_k c_k / ||f||) / ||f||: two passes over the
+    features, and it has their usual layout, channels last.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, directions: Tensor) -> Tensor:
+        inverse = inverse_norm(features)
+        scores = torch.matmul(directions, features) * inverse.unsqueeze(1)
+        ctx.save_for_backward(features, directions, inverse, scores)
+        return scores
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor]:
+        features, directions, inverse, scores = ctx.saved_tensors
+        rows, scaled = features.transpose(1, 2), gradient * inverse.unsqueeze(1)
+        for_directions = torch.matmul(scaled, rows)
+        if not ctx.needs_input_grad[0]:
+            return None, for_directions
+        along = ((gradient * scores).sum(dim=1) * inverse.square()).unsqueeze(2)
+        across = torch.matmul(scaled.transpose(1, 2).contiguous(), directions)
+        return across.addcmul_(rows, along, value=-1).transpose(1, 2), for_directions
 
 
 def partners(tensor: Tensor, count: int) -> Tensor:
