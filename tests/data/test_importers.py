@@ -10,8 +10,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from semivox.data import convert
 from semivox.data.dataset import open_dataset
+from semivox.data.found import Loaded
 from semivox.data.importers import import_dataset
 from semivox.data.sources import h5 as h5_source
 from semivox.data.volume import read_image, read_label
@@ -125,7 +125,7 @@ def test_h5_import_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     read: list[str] = []
     original = h5_source.load_h5
 
-    def spy(path: Path, affine: np.ndarray) -> convert.Loaded:
+    def spy(path: Path, affine: np.ndarray) -> Loaded:
         read.append(path.parent.name)
         if len(read) == 3:
             raise KeyboardInterrupt

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from semivox.config import PlanConfig
 from semivox.data.dataset import Dataset, open_dataset
-from semivox.data.fingerprint import CaseFingerprint, Fingerprint, Intensity, fingerprint
+from semivox.data.fingerprint import CaseFingerprint, Fingerprint, fingerprint
+from semivox.data.intensity import Intensity
 from semivox.data.plan import MAX_PATCH_VOXELS, Plan, load_plan, make_plan, patch_for, save_plan
 from semivox.data.splits import Split
 from semivox.errors import UserError

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from semivox.data.check_set import Group, grouped
-from semivox.data.fingerprint import Intensity
+from semivox.data.intensity import Intensity
 
 if TYPE_CHECKING:
     from semivox.verbs.inspect import CheckResult, Information

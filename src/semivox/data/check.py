@@ -11,7 +11,7 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
-from semivox.data.fingerprint import canonical_axes
+from semivox.data.extent import canonical_axes
 from semivox.data.geometry import affine_text, check_grid, difference_text, is_degenerate, same_affine
 from semivox.data.layouts import Case
 from semivox.data.volume import IGNORE, Volume, read_header, read_image, read_label

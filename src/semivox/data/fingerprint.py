@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
+from semivox.data.extent import Triple, canonical_axes, foreground_box
+from semivox.data.intensity import PERCENTILES, Intensity, sample
 from semivox.data.parallel import run_jobs
 from semivox.data.volume import IGNORE, Volume, read_image, read_label
 from semivox.errors import UserError
@@ -20,31 +21,9 @@ if TYPE_CHECKING:
     from semivox.data.splits import Split
 
 Array = npt.NDArray[Any]
-Triple = tuple[int, int, int]
 Progress = Callable[[int, int, str], None]
 
-PERCENTILES = {"p005": 0.5, "p050": 5.0, "p500": 50.0, "p950": 95.0, "p995": 99.5}
-_SAMPLE = 500_000  # voxels that percentiles of a large scan are taken from
 _FOREGROUND_SAMPLE = 20_000  # voxels that one labeled case adds to the pooled foreground
-_CHUNK = 1 << 20
-
-
-@dataclass(frozen=True)
-class Intensity:
-    """Distribution of one channel's values.
-
-    Attributes:
-        percentiles: value at each of `PERCENTILES`.
-        mean: of the values.
-        std: population standard deviation.
-    """
-
-    percentiles: dict[str, float]
-    mean: float
-    std: float
-
-    def as_dict(self) -> dict[str, float]:
-        return {"mean": self.mean, "std": self.std, **self.percentiles}
 
 
 @dataclass(frozen=True)
@@ -158,62 +137,8 @@ def fingerprint(
             progress(len(found), len(jobs), job.case.name)
     cases = tuple(found[job.index][0] for job in jobs)
     pool = [values for job in jobs if (values := found[job.index][1]) is not None]
-    pooled = tuple(_intensity(values) for values in np.concatenate(pool, axis=1)) if pool else None
+    pooled = tuple(Intensity.of(values) for values in np.concatenate(pool, axis=1)) if pool else None
     return Fingerprint(cases, pooled)
-
-
-def canonical_axes(affine: Array) -> tuple[Triple, tuple[bool, bool, bool]]:
-    """Find the permutation and flips that bring a grid closest to RAS; nothing is ever rotated.
-
-    Args:
-        affine: (4, 4), voxel to world mm (RAS+).
-
-    Returns:
-        The source axis that becomes each canonical axis, and whether it runs the other way.
-    """
-    orientation = nib.orientations.io_orientation(affine)
-    source = [int(np.flatnonzero(orientation[:, 0] == axis)[0]) for axis in range(3)]
-    flips = [bool(orientation[axis, 1] < 0) for axis in source]
-    return (source[0], source[1], source[2]), (flips[0], flips[1], flips[2])
-
-
-def foreground_box(image: Array) -> tuple[Triple, Triple, float]:
-    """Find the box around all voxels above the background, by intensity alone.
-
-    Background is what holds the channel's minimum, in every channel.
-
-    Args:
-        image: (C, X, Y, Z).
-
-    Returns:
-        First voxel and end (exclusive) of the box, and the background's share of the scan, 0..1. A constant
-        image is all background; its box is the whole image.
-    """
-    mask = np.zeros(image.shape[1:], bool)
-    for channel in image:
-        mask |= channel > channel.min()
-    box = []
-    for axis in range(3):
-        inside = np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
-        box.append((int(inside[0]), int(inside[-1]) + 1) if inside.size else (0, mask.shape[axis]))
-    start, stop = zip(*box, strict=True)
-    return start, stop, 1.0 - np.count_nonzero(mask) / mask.size
-
-
-def moments(values: Array) -> tuple[float, float]:
-    """Give mean and population standard deviation, summed in float64 without a copy of the whole array.
-
-    Zero for both when there are no values.
-    """
-    flat = values.reshape(-1)
-    if flat.size == 0:
-        return 0.0, 0.0
-    mean = float(flat.mean(dtype=np.float64))
-    squares = 0.0
-    for first in range(0, flat.size, _CHUNK):
-        part = flat[first : first + _CHUNK].astype(np.float64) - mean
-        squares += float(part @ part)
-    return mean, float(np.sqrt(squares / flat.size))
 
 
 @dataclass(frozen=True)
@@ -242,11 +167,11 @@ def _measure(job: _Job) -> tuple[CaseFingerprint, Array | None]:
         spacing_mm=_pick(image.spacing_mm, axes),
         background=background,
         foreground_shape=_pick(box, axes),
-        channels=tuple(_intensity(channel) for channel in image.array),
+        channels=tuple(Intensity.of(channel) for channel in image.array),
         class_volumes_ml=volumes,
-        foreground=None if values is None else tuple(_intensity(channel) for channel in values),
+        foreground=None if values is None else tuple(Intensity.of(channel) for channel in values),
     )
-    return found, None if values is None else _sample(values, _FOREGROUND_SAMPLE)
+    return found, None if values is None else sample(values, _FOREGROUND_SAMPLE)
 
 
 def _measure_label(job: _Job, path: Path, image: Volume) -> tuple[dict[str, float], Array | None]:
@@ -266,18 +191,6 @@ def _without_label(case: Case) -> UserError:
         expected="one for every case that the split calls labeled",
         do="add the file, or correct the split",
     )
-
-
-def _intensity(values: Array) -> Intensity:
-    flat = values.reshape(1, -1)
-    levels = np.percentile(_sample(flat, _SAMPLE), list(PERCENTILES.values())).tolist()
-    return Intensity(dict(zip(PERCENTILES, levels, strict=True)), *moments(flat))
-
-
-def _sample(values: Array, limit: int) -> Array:
-    """Take at most `limit` columns of (C, N), always the same ones."""
-    count = values.shape[1]
-    return values if count <= limit else values[:, np.random.default_rng(0).integers(count, size=limit)]
 
 
 def _pick(values: Sequence[Any], axes: Triple) -> tuple[Any, Any, Any]:

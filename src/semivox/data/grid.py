@@ -18,7 +18,8 @@ import torch
 from scipy.ndimage import gaussian_filter1d
 from torch.nn.functional import interpolate
 
-from semivox.data.fingerprint import Triple, canonical_axes, foreground_box, moments
+from semivox.data.extent import Triple, canonical_axes, foreground_box
+from semivox.data.intensity import moments
 from semivox.data.volume import Volume
 from semivox.errors import UserError
 

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from semivox.data.convert import Found, Progress, convert
+from semivox.data.convert import Progress, convert
 from semivox.data.dataset import Dataset, open_dataset, write_index
 from semivox.data.declared import detect
 from semivox.data.formats import ENDINGS, ITK_ENDINGS
+from semivox.data.found import Found
 from semivox.data.sources.dicom import find_dicom, holds_dicom
 from semivox.data.sources.h5 import find_h5, h5_files
 from semivox.data.sources.nnunet import find_nnunet

@@ -14,7 +14,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from semivox.config import PlanConfig, config_error
-from semivox.data.fingerprint import Fingerprint, Intensity, Progress, Triple, fingerprint
+from semivox.data.extent import Triple
+from semivox.data.fingerprint import Fingerprint, Progress, fingerprint
+from semivox.data.intensity import Intensity
 from semivox.errors import UserError
 from semivox.files import read_json, write_json
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from semivox.data.convert import Found, Loaded
 from semivox.data.formats import Array
+from semivox.data.found import Found, Loaded
 from semivox.data.recipes.published import (
     Case,
     RecipeOptions,

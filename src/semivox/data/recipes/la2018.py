@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from semivox.data.convert import Found, Loaded
+from semivox.data.found import Found, Loaded
 from semivox.data.recipes.published import (
     Case,
     RecipeOptions,

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from semivox.data.convert import Found, Loaded
 from semivox.data.dicom_series import choose_series, find_series
+from semivox.data.found import Found, Loaded
 from semivox.data.recipes.orient import orient_label
 from semivox.data.recipes.published import (
     Case,

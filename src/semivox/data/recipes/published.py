@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from semivox.data.convert import CaseSource, Found, Loaded
 from semivox.data.formats import Array
+from semivox.data.found import CaseSource, Found, Loaded
 from semivox.data.layouts import Pool, some
 from semivox.data.volume import Volume, list_values
 from semivox.errors import UserError

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import SimpleITK as sitk
 
-from semivox.data.convert import Loaded
 from semivox.data.formats import Array
+from semivox.data.found import Loaded
 from semivox.data.volume import Volume
 
 _TO_LPS = np.diag([-1.0, -1.0, 1.0])

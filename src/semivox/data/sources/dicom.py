@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from semivox.data.convert import CaseSource, Found, Loaded
 from semivox.data.dicom import read_series
 from semivox.data.dicom_series import Series, choose_series, find_series, list_series
 from semivox.data.formats import bad_file
+from semivox.data.found import CaseSource, Found, Loaded
 from semivox.data.sources.labels import LabelFile, assemble, class_table
 from semivox.data.sources.options import ImportOptions, read_lists
 from semivox.data.volume import Volume

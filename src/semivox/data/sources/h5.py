@@ -8,8 +8,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from semivox.data.convert import CaseSource, Found, Loaded
 from semivox.data.formats import Array
+from semivox.data.found import CaseSource, Found, Loaded
 from semivox.data.layouts import some
 from semivox.data.sources.options import ImportOptions, read_lists
 from semivox.data.volume import Volume, list_values

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from semivox.data.convert import Found
 from semivox.data.declared import read_channels, read_classes, read_ignore, read_region_labels
+from semivox.data.found import Found
 from semivox.data.layouts import nnunet_cases
 from semivox.data.regions import read_regions
 from semivox.data.sources.labels import LabelFile

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from semivox.data.convert import CaseSource, Found, Loaded
 from semivox.data.formats import ENDINGS, stem
+from semivox.data.found import CaseSource, Found, Loaded
 from semivox.data.layouts import Pool, missing_image, some
 from semivox.data.sources.labels import LabelFile, assemble, class_table
 from semivox.data.sources.options import ImportOptions, read_lists

@@ -6,8 +6,8 @@ import csv
 import re
 from pathlib import Path
 
-from semivox.data.convert import Found
 from semivox.data.formats import stem
+from semivox.data.found import Found
 from semivox.data.layouts import Pool, missing_image
 from semivox.data.sources.labels import LabelFile
 from semivox.data.sources.options import ImportOptions, read_lists
