@@ -88,6 +88,13 @@ def test_warm_up_with_mixtures_takes_pasted_labeled_patches(step: Callable[..., 
     assert all(bool(((seen[i] == first) | (seen[i] == second)).all()) for i in (2, 3))
 
 
+def test_a_single_labeled_patch_has_none_to_mix_with(step: Callable[..., Step]) -> None:
+    dual, labeled, unlabeled = make(warmup_fraction=0.5, mix="paste")
+    single = Batch(labeled.image[:1], labeled.target[:1])
+    dual.losses(single, unlabeled, step(0, 10))
+    assert torch.equal(dual.net_a.seen[0], single.image)  # type: ignore[index]
+
+
 @pytest.mark.parametrize("pseudo_dice", [False, True])
 def test_terms_on_mixtures_equal_a_naive_computation(step: Callable[..., Step], pseudo_dice: bool) -> None:
     """The truth stands where a labeled patch was pasted, the network's word on the whole patch elsewhere."""

@@ -150,11 +150,15 @@ def full_precision(image: Tensor) -> AbstractContextManager[None]:
 def with_mixtures(labeled: Batch, cuboid: float, step: Step) -> Batch:
     """Append mixtures of the labeled patches: each with a cuboid from the one before, label included.
 
+    A single patch has none to mix with, and stays alone.
+
     Args:
-        labeled: at least one patch.
+        labeled: any number of patches.
         cuboid: side of the cuboid / side of the patch.
         step: its generator places the cuboid.
     """
+    if len(labeled.image) < 2:
+        return labeled
     mask = cuboid_mask(labeled.image.shape[2:], cuboid, step.generator)
 
     def extended(values: Tensor) -> Tensor:

@@ -25,9 +25,7 @@ class Mixing(BaseModel):
 
 def prepared(labeled: Batch, config: Mixing, step: Step) -> Batch:
     """The labeled patches of a step, with mixtures of them if the options ask for it."""
-    if config.mix == "none" or not len(labeled.image):
-        return labeled
-    return with_mixtures(labeled, config.mix_cuboid, step)
+    return labeled if config.mix == "none" else with_mixtures(labeled, config.mix_cuboid, step)
 
 
 def supervised_loss(net: Segmenter, labeled: Batch) -> Tensor:

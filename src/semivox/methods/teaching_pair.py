@@ -74,7 +74,7 @@ class TeachingPair(PairMethod):
     def labels_only(self, labeled: Batch, unlabeled: Batch, step: Step) -> tuple[Batch, Batch]:
         """Take no unlabeled patches; with `mix`, mixtures of labeled ones stand beside those themselves."""
         nothing = Batch(unlabeled.image[:0], None)
-        if self.config.mix == "none" or not len(labeled.image):
+        if self.config.mix == "none":
             return labeled, nothing
         return with_mixtures(labeled, self.config.mix_cuboid, step), nothing
 
