@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import resource
-from pathlib import Path
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -12,38 +12,60 @@ from semivox import heap
 from semivox.methods import create
 from semivox.nets import NetFactory
 
-BLOCK = 2**24  # float32 numbers: 64 MiB
+BLOCK = 2**26  # bytes
 
 needs_glibc = pytest.mark.skipif(heap._glibc() is None, reason="only with the C library of Linux")
 
 
-def resident() -> int:
+IN_A_FRESH_PROCESS = f"""
+import resource
+from pathlib import Path
+import numpy as np
+from semivox import heap
+
+def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+def block():
+    return np.ones({BLOCK}, np.uint8)
+"""
+
+
+def measured(code: str) -> list[int]:
+    """What `code` prints in a process where nothing else has used the heap."""
+    done = subprocess.run(
+        [sys.executable, "-c", IN_A_FRESH_PROCESS + code], check=True, capture_output=True, text=True
+    )
+    return [int(word) for word in done.stdout.split()]
 
 
 @needs_glibc
-def test_a_freed_block_waits_for_the_next_of_its_size():
-    with heap.kept():
-        for _ in range(8):  # alignment leaves small rests between them at first
-            torch.ones(BLOCK)
-        waiting = resident()
-        block = torch.ones(BLOCK)
-        assert resident() - waiting < BLOCK
-        del block
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_freed_block_waits_for_the_next_of_its_size(kept):
+    (grown,) = measured(f"""
+from contextlib import nullcontext
+with heap.kept() if {kept} else nullcontext():
+    for _ in range(8):  # alignment leaves small rests between them at first
+        block()
+    waiting = resident()
+    again = block()
+    print(resident() - waiting)
+""")
+    assert grown < BLOCK / 4 if kept else grown > BLOCK * 3 / 4
 
 
 @needs_glibc
 def test_it_is_given_back_at_the_end_of_the_outermost_block():
+    held, idle, rest, nothing = measured("""
+before = resident()
+with heap.kept():
     with heap.kept():
-        pass  # gives back what other tests have left
-    before = resident()
-    with heap.kept():
-        with heap.kept():
-            torch.ones(BLOCK)
-        assert resident() - before > BLOCK * 3
-        assert heap.idle() >= BLOCK * 4
-    assert resident() - before < BLOCK
-    assert heap.idle() == 0
+        block()
+    print(resident() - before, heap.idle())
+print(resident() - before, heap.idle())
+""")
+    assert held > BLOCK * 3 / 4 and idle >= BLOCK
+    assert rest < BLOCK / 4 and nothing == 0
 
 
 def test_nothing_happens_where_there_is_no_glibc(monkeypatch):
