@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
+from semivox.data.dicom_lengths import check_lengths
 from semivox.data.formats import DICOM_ENDINGS, Array, unreadable
 from semivox.errors import UserError
 
@@ -58,6 +59,10 @@ class Slice:
     @staticmethod
     def read(path: Path) -> Slice:
         """Read the header; a damaged file is a `UserError`."""
+        try:
+            check_lengths(path)
+        except OSError as error:
+            raise unreadable(path, error, "DICOM", "a whole DICOM file") from error
         reader = sitk.ImageFileReader()
         reader.SetImageIO("GDCMImageIO")
         reader.SetFileName(str(path))
