@@ -29,7 +29,7 @@ from peers.inference import PublishedWindows, Triple, whole_pass
 from semivox.config import PredictConfig
 from semivox.data.plan import Plan
 from semivox.data.volume import Volume, read_image
-from semivox.hardware import has_bf16
+from semivox.hardware import prefers_bf16
 from semivox.heap import kept
 from semivox.inference.lean import lean
 from semivox.inference.model import LoadedModel
@@ -72,7 +72,7 @@ class Bench:
         ours = deepcopy(self.naive)
         lean(ours, CPU)
         self.model = LoadedModel(ours, self._plan(channels), {}, CPU, "")
-        self.precision = "bf16" if has_bf16(CPU) else "32"
+        self.precision = "bf16" if prefers_bf16(CPU) else "32"
 
     def ways(self) -> dict[str, Callable[[], object]]:
         """Each way, by name; those in `partial` run a share of their windows."""

@@ -28,7 +28,7 @@ from peers.dual_step import DualStep
 from semivox.config import TrainConfig
 from semivox.engine.critic import CriticOptimizer
 from semivox.engine.module import make_sgd, streams
-from semivox.hardware import has_bf16
+from semivox.hardware import prefers_bf16
 from semivox.heap import kept
 from semivox.methods import METHODS, create, method_class
 from semivox.methods.base import Batch, Step
@@ -259,7 +259,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--width", type=int, default=16)
     parser.add_argument("--norm", choices=NORMS, default="batch", help="of the networks, with --methods")
     parser.add_argument("--threads", type=int, default=1)
-    default = "bf16" if has_bf16(torch.device("cpu")) else "32"
+    default = "bf16" if prefers_bf16(torch.device("cpu")) else "32"
     parser.add_argument("--precision", choices=PRECISION, default=default)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--methods", nargs="+", help="all, or names: beside their passes instead of a peer")

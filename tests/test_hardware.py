@@ -44,6 +44,30 @@ def test_cpu_flags(
     assert hardware._cpu_has_bf16(tmp_path / "absent") is (expected and not cpuinfo)
 
 
+@pytest.mark.parametrize(
+    ("instructions", "gain", "expected"), [(True, 1.9, True), (True, 0.6, False), (False, 1.9, False)]
+)
+def test_a_cpu_uses_bfloat16_only_where_a_trial_says_so(
+    instructions: bool, gain: float, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hardware, "_cpu_has_bf16", lambda: instructions)
+    monkeypatch.setattr(hardware, "_cpu_gain", lambda: gain)
+    assert hardware.prefers_bf16(CPU) is expected
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_the_instructions_of_a_gpu_decide(there: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: there)
+    assert hardware.has_bf16(CUDA) is hardware.prefers_bf16(CUDA) is there
+
+
+def test_the_trial_gives_a_ratio_and_draws_no_random_numbers() -> None:
+    before = torch.get_rng_state()
+    with torch.no_grad():
+        assert 0.01 < hardware._cpu_gain(repeats=1) < 100
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)

@@ -122,7 +122,7 @@ class TrainConfig(_Settings):
         default="step", description="step: x0.1 at each 2500/6000 of the run; poly: (1 - t/t_max)^0.9"
     )
     precision: Annotated[Literal["auto", "32", "bf16", "16"], BeforeValidator(_text)] = Field(
-        default="auto", description="auto: bf16 where the hardware has it, else 32"
+        default="auto", description="auto: bf16 where the hardware is quicker with it, else 32"
     )
     device: str = Field(default="auto", description="auto, cpu, gpu")
     workers: int = Field(default=1, ge=0, description="loader processes a stream; 0: in the training process")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from semivox.nets.convolution import Conv7x7x7, ConvTranspose2x2x2
+from semivox.nets.convolution import Conv3x3x3, Conv7x7x7, ConvTranspose2x2x2
 
 CASES = [
     (Conv7x7x7, 1, 2),
@@ -17,6 +17,7 @@ CASES = [
     (Conv7x7x7, 1, 20),
     (Conv7x7x7, 3, 4),
     (ConvTranspose2x2x2, 8, 4),
+    (Conv3x3x3, 16, 8),
 ]
 
 
@@ -77,6 +78,24 @@ def test_answers_in_channels_last(kind: Any, inputs: int, channels: int) -> None
     image = torch.randn(2, inputs, 8, 8, 16).clone(memory_format=torch.channels_last_3d)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert layer(image).is_contiguous(memory_format=torch.channels_last_3d)
+
+
+@pytest.mark.skipif("AVX" not in torch.backends.cpu.get_cpu_capability(), reason="a way for x86 only")
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_single_small_map_avoids_the_slow_kernel(stride: int, bias: bool) -> None:
+    """Which PyTorch takes for it, forward and backward."""
+    layer = Conv3x3x3(16, 8, stride=stride, bias=bias).to(memory_format=torch.channels_last_3d)
+    image = torch.randn(1, 16, 6, 8, 7).contiguous(memory_format=torch.channels_last_3d)
+    found, names = [], []
+    for one in (layer, plain(layer)):
+        with torch.profiler.profile() as profile:
+            found.append(results(one, image))
+        names.append({event.key for event in profile.key_averages() if "slow_conv3d" in event.key})
+    assert names[0] == set() != names[1]
+    for own, other in zip(*found, strict=True):
+        torch.testing.assert_close(own, other, rtol=1e-4, atol=1e-4)
+    assert found[0][0].is_contiguous(memory_format=torch.channels_last_3d)
 
 
 def test_the_output_may_be_changed_in_place() -> None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
@@ -18,6 +18,7 @@ from semivox.engine.checkpoints import Checkpoint
 from semivox.engine.failures import not_finite
 from semivox.engine.logs import RunLog, Value
 from semivox.engine.module import TrainingModule
+from semivox.engine.precision import LightningPrecision
 from semivox.engine.progress import Display
 from semivox.engine.watch import Reading
 from semivox.methods.base import Method, fixed
@@ -143,6 +144,7 @@ class Recorder(pl.Callback):
             momentum=module.momentum(),
             critic=module.critic.state(),
             scaler=dict(trainer.precision_plugin.state_dict()),
+            precision=cast("LightningPrecision", trainer.precision_plugin.precision),
             seconds=self.seconds,
             run=self._run,
         )

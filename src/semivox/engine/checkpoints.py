@@ -13,6 +13,7 @@ from torch import Tensor
 
 from semivox.config import TrainConfig
 from semivox.engine.failures import weights_not_finite
+from semivox.engine.precision import LightningPrecision
 from semivox.errors import UserError
 from semivox.files import replacing
 from semivox.methods.base import Method
@@ -35,6 +36,7 @@ class Checkpoint:
         momentum: momentum buffers, in the order of the parameters that are trained.
         critic: state of the critic's optimiser; empty except for adversarial methods.
         scaler: state of the gradient scaler; empty except in 16 bit training.
+        precision: from `resolve_precision`; None in best.ckpt.
         seconds: wall-clock time spent so far.
         run: the settings that decide the result; a run goes on only if they are the same.
         scores: validation results of these weights; only in the best checkpoint.
@@ -45,6 +47,7 @@ class Checkpoint:
     momentum: list[Tensor] = field(default_factory=list)
     critic: dict[str, Any] = field(default_factory=dict)
     scaler: dict[str, Any] = field(default_factory=dict)
+    precision: LightningPrecision | None = None
     seconds: float = 0.0
     run: dict[str, Any] = field(default_factory=dict)
     scores: dict[str, float] = field(default_factory=dict)

@@ -7,19 +7,19 @@ from typing import Literal
 import torch
 
 from semivox.errors import UserError
-from semivox.hardware import has_bf16
+from semivox.hardware import has_bf16, prefers_bf16
 
 LightningPrecision = Literal["32-true", "bf16-mixed", "16-mixed"]
 
 
 def resolve_precision(setting: str, device: torch.device) -> LightningPrecision:
-    """Turn `TrainConfig.precision` into Lightning's name for it; `auto` is bf16 where the hardware has it.
+    """Turn `TrainConfig.precision` into Lightning's name for it; `auto` is bf16 where that is quicker.
 
     Raises:
         UserError: 16 bit floating point anywhere but on a CUDA GPU.
     """
     if setting == "auto":
-        return "bf16-mixed" if has_bf16(device) else "32-true"
+        return "bf16-mixed" if prefers_bf16(device) else "32-true"
     if setting == "16":
         if device.type != "cuda":
             raise UserError(
@@ -30,3 +30,15 @@ def resolve_precision(setting: str, device: torch.device) -> LightningPrecision:
             )
         return "16-mixed"
     return "bf16-mixed" if setting == "bf16" else "32-true"
+
+
+def continued_precision(
+    precision: LightningPrecision, before: LightningPrecision | None, device: torch.device
+) -> LightningPrecision:
+    """What a run with `auto` goes on with: on a CPU, what it has used so far, if the CPU has it.
+
+    The trial of the speed behind `auto` might come out otherwise this time.
+    """
+    if device.type != "cpu" or before is None or (before == "bf16-mixed" and not has_bf16(device)):
+        return precision
+    return before

@@ -17,7 +17,7 @@ from semivox.engine.failures import readable
 from semivox.engine.host import make_trainer, quiet
 from semivox.engine.logs import RunLog
 from semivox.engine.module import MakeLoaders, TrainingModule
-from semivox.engine.precision import resolve_precision
+from semivox.engine.precision import continued_precision, resolve_precision
 from semivox.engine.progress import Display
 from semivox.hardware import resolve_device
 from semivox.methods.base import Method
@@ -77,6 +77,8 @@ def fit(
     state, best = _previous(folder, method, run, fresh=fresh)
     if state.iteration >= config.iterations:
         return FitResult(state.iteration, state.seconds, best)
+    if config.precision == "auto":
+        precision = continued_precision(precision, state.precision, device)
     method.train()
     start = state.iteration
     log = RunLog(folder / "logs", start)

@@ -19,7 +19,8 @@ class Conv3x3x3(nn.Conv3d):
 
     On a CPU, where the input's first side is 2 voxels, it computes in float32: oneDNN's bfloat16 gradient
     of the weights is wrong there, up to infinity and NaN (seen with PyTorch 2.13.0 and AVX512-BF16;
-    `tests/nets/test_nets.py` compares the two).
+    `tests/nets/test_nets.py` compares the two). A single small map in float32 goes to oneDNN, too: PyTorch
+    alone takes a kernel of its own for it, which is several times slower.
     """
 
     def __init__(self, inputs: int, channels: int, *, stride: int = 1, bias: bool = True) -> None:
@@ -29,8 +30,23 @@ class Conv3x3x3(nn.Conv3d):
         """(B, inputs, X, Y, Z) -> (B, channels, X / stride, ...)."""
         if input.device.type == "cpu" and input.shape[2] == 2:
             with torch.autocast("cpu", enabled=False):
-                return super().forward(widen(input)).to(input.dtype)
-        return super().forward(input)
+                return self._quick(widen(input)).to(input.dtype)
+        return self._quick(input)
+
+    def _quick(self, input: Tensor) -> Tensor:
+        if len(input) > 1 or not _wants_onednn(input):
+            return super().forward(input)
+        return torch.mkldnn_convolution(
+            input, self.weight, self.bias, (1, 1, 1), self.stride, self.dilation, self.groups
+        )
+
+
+def _wants_onednn(input: Tensor) -> bool:
+    plain = input.device.type == "cpu" and input.dtype == torch.float32
+    if not plain or torch.is_autocast_enabled("cpu"):
+        return False
+    available: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return available and "AVX" in torch.backends.cpu.get_cpu_capability()
 
 
 class Conv7x7x7(nn.Conv3d):

@@ -13,7 +13,7 @@ import torch
 
 from semivox.config import Config, load_config, preset_names
 from semivox.data.memory import machine_memory
-from semivox.hardware import device_name, has_bf16, resolve_device
+from semivox.hardware import device_name, prefers_bf16, resolve_device
 from semivox.nets import NETS
 from semivox.verbs.machine_times import (
     Times,
@@ -131,7 +131,7 @@ def machine(
     memory = machine_memory()
     return Machine(
         device=device_name(where),
-        precision="bf16" if has_bf16(where) else "32",
+        precision="bf16" if prefers_bf16(where) else "32",
         threads=torch.get_num_threads(),
         memory_gb=None if memory is None else round(memory / 1e9, 1),
         torch=torch.__version__,

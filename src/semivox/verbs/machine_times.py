@@ -20,7 +20,7 @@ from semivox.data.phantom import phantom
 from semivox.data.plan import Plan
 from semivox.data.splits import Split
 from semivox.data.store import Store
-from semivox.hardware import has_bf16
+from semivox.hardware import prefers_bf16
 from semivox.heap import kept
 from semivox.methods import create
 from semivox.methods.cost import method_cost
@@ -136,7 +136,7 @@ def _laid_out(module: M, device: torch.device) -> M:
 def _seconds(run: Callable[[], object], device: torch.device, repeats: int = 3) -> float:
     """Median time in the precision of training, after one call to warm up; fewer where they take long."""
     times = []
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=has_bf16(device)):
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=prefers_bf16(device)):
         for _ in range(repeats + 1):
             started = time.perf_counter()
             run()

@@ -12,7 +12,7 @@ from semivox.config import PredictConfig, config_error
 from semivox.data.geometry import affine_text, is_degenerate
 from semivox.data.volume import Volume, read_image
 from semivox.errors import UserError
-from semivox.hardware import has_bf16
+from semivox.hardware import prefers_bf16
 from semivox.inference.model import LoadedModel, load_model
 from semivox.inference.predictor import Precision, Prediction, predict_case, predict_files
 from semivox.inference.sources import list_scans
@@ -145,8 +145,8 @@ def stored_settings(model: LoadedModel) -> PredictConfig:
 
 
 def best_precision(model: LoadedModel) -> Precision:
-    """bf16 where the model's device has instructions for it, else 32 bit."""
-    return "bf16" if has_bf16(model.device) else "32"
+    """bf16 where the model's device is quicker with it, else 32 bit."""
+    return "bf16" if prefers_bf16(model.device) else "32"
 
 
 def changed_settings(model: LoadedModel, **changes: Any) -> PredictConfig:
