@@ -39,8 +39,8 @@ def main() -> None:
         return
     options = [sys.executable, __file__, "--repeats", str(arguments.repeats), "--one"]
     for (title, rows), grows in zip(TABLES.items(), GROWS, strict=True):
-        print(f"\n{title}\n\n| volume | batch | width | CPU | wall | memory above the start |")
-        print("|---|---|---|---|---|---|")
+        print(f"\n{title}\n\n| volume | batch | width | precision | CPU | wall | memory above the start |")
+        print("|---|---|---|---|---|---|---|")
         found = []
         for row in rows:
             out = subprocess.check_output([*options, json.dumps(row)], text=True)
@@ -58,8 +58,9 @@ def sides(row: dict[str, Any]) -> list[int]:
 def line(row: dict[str, Any], found: dict[str, float]) -> str:
     volume = " x ".join(map(str, sides(row)))
     batch = f"{row['batch']} + {row['batch']}" if "batch" in row else "1"
+    precision = "bf16" if found["half"] else "32"
     times = f"{found['cpu']:.3f} s | {found['wall']:.3f} s"
-    return f"| {volume} | {batch} | {row['width']} | {times} | {found['bytes'] / 1e6:.0f} MB |"
+    return f"| {volume} | {batch} | {row['width']} | {precision} | {times} | {found['bytes'] / 1e6:.0f} MB |"
 
 
 def exponent(sizes: list[int], found: list[dict[str, float]], key: str) -> float:
@@ -71,12 +72,14 @@ def measure(row: dict[str, Any], repeats: int) -> dict[str, float]:
     """Median processor and wall time after one run to warm up, and the growth of the peak memory."""
     import torch  # noqa: PLC0415
 
+    from semivox.hardware import prefers_bf16  # noqa: PLC0415
     from semivox.methods import create  # noqa: PLC0415
     from semivox.methods.base import Batch, Step  # noqa: PLC0415
     from semivox.nets import NetFactory  # noqa: PLC0415
     from timing import medians, timed  # noqa: PLC0415
 
     torch.set_num_threads(1)
+    half = prefers_bf16(torch.device("cpu"))
     method = create("dual", {}, NetFactory(1, 2, width=row["width"], norm="group"))
     method = method.to(memory_format=torch.channels_last_3d)
     optimizer = torch.optim.SGD(method.parameters(), lr=0.01, momentum=0.9)
@@ -89,21 +92,21 @@ def measure(row: dict[str, Any], repeats: int) -> dict[str, float]:
         batch = row["batch"]
         label = (image(batch)[:, 0] > 1).long()
         now = Step(iteration=500, total=1000, generator=torch.Generator().manual_seed(0))
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
             losses = method.losses(Batch(image(batch), label), Batch(image(batch), None), now)
         optimizer.zero_grad()
         sum(losses.values(), torch.zeros(())).backward()
         optimizer.step()
 
     def predict() -> None:
-        with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
             method.eval().predict(image(1))
 
     before = peak_bytes()
     run = step if "batch" in row else predict
     run()
     spent = medians([timed(run) for _ in range(repeats)])
-    return {"cpu": spent.cpu, "wall": spent.wall, "bytes": peak_bytes() - before}
+    return {"cpu": spent.cpu, "wall": spent.wall, "bytes": peak_bytes() - before, "half": half}
 
 
 def peak_bytes() -> int:
