@@ -3,8 +3,9 @@
     python benchmarks/inference.py --scan SCAN.nii.gz      # left atrium, patch 112x112x80, stride 18x18x4
     python benchmarks/inference.py --brats FLAIR T1 T1CE T2   # patch 96, stride 64; no files: noise
 
-Of a real BraTS scan ours segments the box around the brain, as its plan says; the other ways take all of it.
-nnU-Net's predictor is one of the ways after `pip install nnunetv2`; it runs the same pair of networks.
+Of a real BraTS scan ours segments the box around the brain, as its plan says, and so does nnU-Net, whose
+preparation cuts it out; the other ways take all of it. nnU-Net's predictor is one of the ways after
+`pip install -c constraints.txt nnunetv2`; it runs the same pair of networks.
 
 The networks have random weights: arithmetic takes as long. All ways run in turn, forwards, then backwards,
 and so on, with medians over the rounds. The published procedure is timed on a few windows (`--windows`, along

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from peers.inference import PublishedWindows, Triple, whole_pass
 from semivox.config import PredictConfig
+from semivox.data.extent import foreground_box
 from semivox.data.plan import Plan
 from semivox.data.volume import Volume
 from semivox.hardware import prefers_bf16
@@ -43,7 +44,7 @@ class Bench:
         patch, stride: of the published procedure.
         width: of the networks.
         windows: how many of the published windows are run.
-        crop: of the plan that ours follows; the other ways take the whole scan.
+        crop: of the plan that ours follows, and of nnU-Net's preparation; the other ways take the whole scan.
     """
 
     def __init__(
@@ -116,8 +117,16 @@ class Bench:
         predictor.network = Predicting(self.naive)
         predictor.configuration_manager = SimpleNamespace(patch_size=self.patch)
         predictor.label_manager = SimpleNamespace(num_segmentation_heads=2)
-        logits = predictor.predict_sliding_window_return_logits(torch.from_numpy(self.image))
+        image = torch.from_numpy(self._cropped())
+        logits = predictor.predict_sliding_window_return_logits(image)
         return logits.argmax(0).numpy()
+
+    def _cropped(self) -> NDArray[np.float32]:
+        if self.crop == "none":
+            return self.image
+        first, last, _ = foreground_box(self.image)
+        box = tuple(slice(*ends) for ends in zip(first, last, strict=True))
+        return np.ascontiguousarray(self.image[:, *box])
 
     def _plan(self, channels: int) -> Plan:
         return Plan(

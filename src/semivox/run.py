@@ -19,6 +19,7 @@ from semivox.version import __version__
 _RECORDED = ("torch", "lightning", "monai", "numpy", "scipy", "nibabel", "blosc2")
 _MODEL = ("model.safetensors", "model.yaml")
 _WRITTEN_BY_TRAINING = ("config.yaml", "env.json", "splits.json", "plans.json", *_MODEL)
+_EXTENDED = {"train.iterations", "train.budget_s"}  # what a longer run may change
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Run:
 
         Args:
             asked: the settings of this call.
-            extend: more iterations than stored are taken, see `extend`.
+            extend: more iterations than stored are taken, see `extend`; they end a time budget.
 
         Raises:
             UserError: when the run was begun with other settings.
@@ -63,7 +64,7 @@ class Run:
         if stored.train.budget_s is not None and stored.train.budget_s == asked.train.budget_s:
             differing.pop("train.iterations", None)
         longer = asked.train.iterations > stored.train.iterations
-        if extend and longer and differing.keys() == {"train.iterations"}:
+        if extend and longer and asked.train.budget_s is None and differing.keys() <= _EXTENDED:
             return asked
         if differing:
             raise UserError(
