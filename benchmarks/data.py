@@ -23,6 +23,7 @@ from peers.data import read_case, read_patch
 from semivox.data import store as layout
 from semivox.data.augment import make_augment
 from semivox.data.loaders import Patches, cut, random_start
+from semivox.data.patch_sizes import PatchSizes
 from semivox.data.store import Store
 from timing import Seconds, paired, timed
 
@@ -124,7 +125,7 @@ def sampler(store: Store, patch: tuple[int, int, int], preset: Any) -> Callable[
     patches = Patches(
         ["case"],
         store.image,
-        patch,
+        PatchSizes(patch),
         make_augment(preset),
         read_label=store.label,
         read_foreground=store.foreground_voxels,

@@ -67,6 +67,9 @@ class PlanConfig(_Settings):
         default=None, description="voxel size to resample to"
     )
     patch: Triple | None = Field(default=None, description="training patch in voxels; sides divisible by 16")
+    final_patch: Triple | None = Field(
+        default=None, description="patch of a run's last part, see train.final_share; sides likewise"
+    )
     normalisation: Literal["none", "zscore", "zscore_nonzero", "ct"] | None = Field(
         default=None, description="intensity normalisation"
     )
@@ -108,6 +111,13 @@ class TrainConfig(_Settings):
         description="crop: random crops only; rotflip: and quarter turns and flips in the plane;"
         " intensity: and mild changes of contrast, brightness, noise and sharpness;"
         " strong: flips, affine and elastic deformation, wider changes of intensity, low resolution",
+    )
+    final_share: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="share of the run, at its end, on patches of plan.final_patch: whole scans, where there"
+        " is room; `predict` then takes windows of that size. Needs their memory",
     )
     flip_left_right: bool | None = Field(
         default=None, description="mirror patches left-right; null: unless a class is of one side by its name"

@@ -12,6 +12,7 @@ import torch
 
 from semivox.config import TrainConfig
 from semivox.data.loaders import Patches, build_loaders, cut, random_start, start_around
+from semivox.data.patch_sizes import PatchSizes
 from semivox.data.volume import IGNORE
 from semivox.errors import UserError
 
@@ -73,7 +74,11 @@ SPLIT = SimpleNamespace(labeled=("a", "b", "c"), unlabeled=("d", "e"))
 
 def plan_of(patch: tuple[int, int, int], class_names: tuple[str, ...] = ("background", "a")) -> Any:
     return SimpleNamespace(
-        patch=patch, spacing_mm=(1.0, 1.0, 1.0), class_names=class_names, ignore_value=None
+        patch=patch,
+        final_patch=(10, 10, 9),
+        spacing_mm=(1.0, 1.0, 1.0),
+        class_names=class_names,
+        ignore_value=None,
     )
 
 
@@ -90,7 +95,7 @@ def loaders(
 ) -> dict[str, Any]:
     settings = {
         key: options.pop(key)
-        for key in ("seed", "workers", "augment", "foreground_crops", "flip_left_right")
+        for key in ("seed", "workers", "final_share", "augment", "foreground_crops", "flip_left_right")
         if key in options
     }
     config = TrainConfig(**{"workers": 0, "augment": "rotflip", **settings})
@@ -127,6 +132,20 @@ def test_batches_have_the_promised_form() -> None:
     assert labeled["label"].shape == (2, 6, 6, 4) and labeled["label"].dtype == torch.int64
     assert unlabeled["image"].shape == (3, 1, 6, 6, 4)
     assert set(labeled["case"]) <= set(SPLIT.labeled) and set(unlabeled["case"]) <= set(SPLIT.unlabeled)
+
+
+def test_the_last_share_of_a_run_sees_whole_scans() -> None:
+    """Batches before the change are those of a run without one; a resumed run goes on with the same ones."""
+    mixed = drawn(final_share=1 / 3, augment="crop")
+    for name, plain in drawn(augment="crop").items():
+        assert same(mixed[name][:4], plain[:4])
+        assert [tuple(batch["image"].shape[2:]) for batch in mixed[name][4:]] == [(10, 10, 9)] * 2
+        assert same(drawn(final_share=1 / 3, augment="crop", start=3)[name], mixed[name][3:])
+    for batch in mixed["labeled"][4:]:
+        for image, label, name in zip(batch["image"][:, 0], batch["label"], batch["case"], strict=True):
+            whole = MemoryStore(SHAPES).images[name][0]
+            assert sorted(image[image > 0].tolist()) == sorted(whole[whole > 0].tolist())
+            assert torch.equal(label, torch.from_numpy(label_of(image.numpy())).long())
 
 
 @pytest.mark.parametrize("augment", ["crop", "rotflip"])
@@ -336,7 +355,7 @@ def test_starts_by_hand() -> None:
 
 
 def test_case_order_does_not_depend_on_the_batch() -> None:
-    patches = Patches("abc", lambda name: None, (1, 1, 1), lambda *a: a[:2], key=(3, 0))
+    patches = Patches("abc", lambda name: None, PatchSizes((1, 1, 1)), lambda *a: a[:2], key=(3, 0))
     order = [patches.case(position) for position in range(12)]
     small = drawn(seed=3, batch=(1, 0), iterations=12)["labeled"]
     large = drawn(seed=3, batch=(4, 0), iterations=3)["labeled"]

@@ -17,10 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from semivox.config import PlanConfig
+from semivox.data.choices import MAX_PATCH_VOXELS, patch_for
 from semivox.data.dataset import Dataset, open_dataset
 from semivox.data.fingerprint import CaseFingerprint, Fingerprint, fingerprint
 from semivox.data.intensity import Intensity
-from semivox.data.plan import MAX_PATCH_VOXELS, Plan, load_plan, make_plan, patch_for, save_plan
+from semivox.data.plan import Plan, load_plan, make_plan, save_plan
 from semivox.data.splits import Split
 from semivox.errors import UserError
 
@@ -227,6 +228,31 @@ def test_memory_bounds_the_patch_and_the_reason_says_how() -> None:
     large = plan_of(case(shape=(400, 400, 400)), config={"memory_gb": 40})
     assert MAX_PATCH_VOXELS < np.prod(large.patch) <= 3_900_000
     assert plan_of(scan, config={"memory_gb": 0.5}).patch == (16, 16, 16)
+
+
+def test_the_final_patch_holds_nearly_all_scans_whole() -> None:
+    """Sides are those of the 95th percentile, rounded up: one outlier of 41 does not count."""
+    scans = [case(shape=(100 + n, 80, 40)) for n in range(40)] + [case(shape=(400, 400, 400))]
+    plan = plan_of(*scans, config={"patch": (64, 64, 48)})
+    assert plan.final_patch == (144, 80, 48)
+    assert "95 %" in plan.reasons["final_patch"]
+    assert plan_of(case(shape=(96, 80, 48)), config={"patch": (64, 64, 48)}).final_patch == (96, 80, 48)
+    given = plan_of(case(), config={"final_patch": (32, 32, 32)})
+    assert given.final_patch == (32, 32, 32) and "settings" in given.reasons["final_patch"]
+    with pytest.raises(UserError, match="final_patch"):
+        plan_of(case(), config={"final_patch": (32, 32, 30)})
+
+
+def test_the_final_patch_keeps_within_memory() -> None:
+    """Four times the training patch, or what the device's memory holds."""
+    large = case(shape=(400, 400, 200))
+    free = plan_of(large, config={"patch": (64, 64, 32)})
+    assert free.final_patch is not None and 2 * 64 * 64 * 32 < np.prod(free.final_patch) <= 4 * 64 * 64 * 32
+    assert "cannot hold whole" in free.reasons["final_patch"]
+    bound = plan_of(large, config={"memory_gb": 2.2})
+    assert bound.final_patch == bound.patch and "no room for more" in bound.reasons["final_patch"]
+    small = plan_of(case(shape=(40, 40, 40)), config={"memory_gb": 2.2})
+    assert small.final_patch == (48, 48, 48)
 
 
 def test_tiny_and_huge_scans() -> None:

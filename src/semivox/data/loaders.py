@@ -16,10 +16,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from semivox.config import TrainConfig
 from semivox.data.augment import Augment, StrongView, lateral_classes, make_augment, make_strong_view
+from semivox.data.patch_sizes import PatchSizes, patch_sizes
 from semivox.data.volume import IGNORE
 from semivox.errors import UserError
 
 if TYPE_CHECKING:
+    from semivox.data.extent import Triple
     from semivox.data.plan import Plan
     from semivox.data.splits import Split
     from semivox.data.store import Store
@@ -60,8 +62,9 @@ def build_loaders(
     Args:
         store: of the prepared cases.
         split: whose labeled and unlabeled cases to use.
-        plan: for the patch size.
-        config: for seed, augmentation, workers and the share of crops centred on the foreground.
+        plan: for the sizes of patches.
+        config: for seed, augmentation, workers, the share of crops centred on the foreground and that of
+            final patches.
         batch_labeled: patches a step on each rank.
         batch_unlabeled: patches a step on each rank.
         iterations: steps of the whole run.
@@ -88,7 +91,7 @@ def build_loaders(
         patches = Patches(
             cases,
             store.image,
-            plan.patch,
+            patch_sizes(plan, config, iterations),
             augment,
             read_label=store.label if labeled else None,
             read_foreground=store.foreground_voxels if labeled else None,
@@ -118,7 +121,7 @@ class Patches:
     Args:
         cases: names.
         read_image: gives something of shape (C, X, Y, Z) that can be sliced.
-        patch: (X, Y, Z) voxels.
+        sizes: (X, Y, Z) voxels of a patch, by iteration.
         augment: see `make_augment`.
         read_label: likewise, (X, Y, Z) class indices; None: patches without labels.
         read_foreground: gives foreground voxels (N, 3).
@@ -132,7 +135,7 @@ class Patches:
         self,
         cases: Sequence[str],
         read_image: Read,
-        patch: tuple[int, int, int],
+        sizes: PatchSizes,
         augment: Augment,
         *,
         read_label: Read | None = None,
@@ -142,7 +145,7 @@ class Patches:
         key: tuple[int, ...] = (0,),
         strong_view: StrongView | None = None,
     ) -> None:
-        self.cases, self.patch, self.augment, self.key = tuple(cases), patch, augment, key
+        self.cases, self.sizes, self.augment, self.key = tuple(cases), sizes, augment, key
         self.read_image, self.read_label, self.read_foreground = read_image, read_label, read_foreground
         self.foreground_share, self.partial, self.strong_view = foreground_share, partial, strong_view
 
@@ -155,12 +158,12 @@ class Patches:
     def sample(self, position: int, iteration: int, slot: int) -> Sample:
         name = self.case(position)
         rng = np.random.default_rng([*self.key, iteration, slot])
-        source = self.read_image(name)
-        start = self._start(name, source.shape[-3:], rng)
-        image = cut(source, start, self.patch).astype(np.float32, copy=False)
+        source, patch = self.read_image(name), self.sizes.at(iteration)
+        start = self._start(name, source.shape[-3:], patch, rng)
+        image = cut(source, start, patch).astype(np.float32, copy=False)
         label = None
         if self.read_label is not None:
-            label = cut(self.read_label(name), start, self.patch).astype(np.uint8, copy=False)
+            label = cut(self.read_label(name), start, patch).astype(np.uint8, copy=False)
         image, label = self.augment(image, label, rng)
         sample: Sample = {"image": torch.from_numpy(image), "case": name}
         if label is not None and self.partial:
@@ -173,14 +176,16 @@ class Patches:
             sample["image_strong"] = torch.from_numpy(self.strong_view(image, own))
         return sample
 
-    def _start(self, name: str, shape: Sequence[int], rng: np.random.Generator) -> tuple[int, ...]:
-        start = random_start(shape, self.patch, rng)
+    def _start(
+        self, name: str, shape: Sequence[int], patch: Triple, rng: np.random.Generator
+    ) -> tuple[int, ...]:
+        start = random_start(shape, patch, rng)
         if self.read_foreground is None or rng.random() >= self.foreground_share:
             return start
         voxels = self.read_foreground(name)
         if len(voxels) == 0:
             return start
-        return start_around(voxels[int(rng.integers(len(voxels)))], shape, self.patch)
+        return start_around(voxels[int(rng.integers(len(voxels)))], shape, patch)
 
 
 class Schedule(Dataset[Sample]):

@@ -15,6 +15,7 @@ import torch
 from semivox.config import TrainConfig
 from semivox.engine import checkpoints
 from semivox.engine.callbacks import Validate, evaluating
+from semivox.engine.failures import explained
 from semivox.engine.host import make_trainer, quiet
 from semivox.engine.module import MakeLoaders, TrainingModule
 from semivox.engine.precision import resolve_precision
@@ -69,7 +70,7 @@ def probe(
     meter = _Meter(device, limit_s, validate, folder)
     module = _Spread(copy.deepcopy(method).train(), make_loaders, config, steps)
     generators = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(generators), quiet():
+    with torch.random.fork_rng(generators), quiet(), explained():
         make_trainer(device, precision, [meter], batches=_WARM_UP + steps).fit(module)
     return meter.costs()
 
@@ -111,7 +112,8 @@ class _Meter(pl.Callback):
         if self._validate is not None:
             started = self._now()
             with evaluating(pl_module.method), trainer.precision_plugin.forward_context():
-                self._validate(pl_module.method, pl_module.device)
+                done = pl_module.config.iterations
+                self._validate(pl_module.method, pl_module.device, done)
             self._validation_s = self._now() - started
         if self._folder is not None:
             started, path = self._now(), checkpoints.last_path(self._folder).with_name("probe.ckpt")

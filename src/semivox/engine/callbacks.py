@@ -23,7 +23,7 @@ from semivox.engine.progress import Display
 from semivox.engine.watch import Reading
 from semivox.methods.base import Method, fixed
 
-Validate = Callable[[Method, torch.device], dict[str, float]]
+Validate = Callable[[Method, torch.device, int], dict[str, float]]  # after so many iterations
 
 
 def interval(setting: int | None, total: int, times: int) -> int:
@@ -127,7 +127,7 @@ class Recorder(pl.Callback):
         """Score the weights, keep them if their Dice is the highest so far, return the columns."""
         assert self._validate is not None
         with evaluating(module.method), trainer.precision_plugin.forward_context():
-            found = self._validate(module.method, module.device)
+            found = self._validate(module.method, module.device, done)
         scores = {name: float(value) for name, value in found.items()}
         dice = scores.get("dice", float("nan"))
         if not math.isnan(dice) and (self.best is None or dice > self.best["dice"]):

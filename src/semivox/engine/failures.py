@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 
 from semivox.errors import UserError
 
 _MARK = "semivox.errors.UserError: "
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Turn failures inside the block that `readable` knows into a `UserError`."""
+    try:
+        yield
+    except Exception as error:
+        known = readable(error)
+        if known is None:
+            raise
+        raise known from error
 
 
 def readable(error: BaseException) -> UserError | None:
@@ -26,8 +39,8 @@ def readable(error: BaseException) -> UserError | None:
             "The device ran out of memory",
             found=text.splitlines()[0],
             expected="room for the networks and one batch",
-            do="a smaller patch (plan.patch), fewer patches a step (train.batch_labeled,"
-            " train.batch_unlabeled) or --set train.precision=bf16",
+            do="a smaller patch (plan.patch; plan.final_patch where train.final_share is set), fewer patches"
+            " a step (train.batch_labeled, train.batch_unlabeled) or --set train.precision=bf16",
         )
     if isinstance(error, RuntimeError) and re.search(r"DataLoader worker .*(killed|exited)", text):
         return UserError(

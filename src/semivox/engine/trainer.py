@@ -13,7 +13,7 @@ from semivox.engine import checkpoints
 from semivox.engine.callbacks import Recorder, Validate
 from semivox.engine.checkpoints import Checkpoint
 from semivox.engine.diagnosis import Diagnoser, Diagnosis
-from semivox.engine.failures import readable
+from semivox.engine.failures import explained
 from semivox.engine.host import make_trainer, quiet
 from semivox.engine.logs import RunLog
 from semivox.engine.module import MakeLoaders, TrainingModule
@@ -130,16 +130,12 @@ def _previous(
 def _explained(recorder: Recorder, log: RunLog, display: Display) -> Iterator[None]:
     """Close the log; turn known failures into a `UserError`, and Lightning's exit on Ctrl-C back."""
     try:
-        yield
+        with explained():
+            yield
     except SystemExit as error:
         display.say("stopped; the same command goes on from the last checkpoint")
         if recorder.interrupted:
             raise KeyboardInterrupt from error
         raise
-    except Exception as error:
-        known = readable(error)
-        if known is None:
-            raise
-        raise known from error
     finally:
         log.close()

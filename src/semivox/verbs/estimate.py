@@ -7,6 +7,7 @@ from math import prod
 from pathlib import Path
 from statistics import mean
 
+from semivox.data.patch_sizes import patch_sizes
 from semivox.files import read_json, write_json
 from semivox.inference.cover import tiling
 from semivox.inference.windows import window_starts, window_stride
@@ -62,14 +63,17 @@ class Estimator:
         return self._steps[job.kind]
 
 
-def windows(job: Job) -> int:
-    """Sliding windows of a scan of median size."""
+def windows(job: Job) -> float:
+    """Sliding windows of a scan of median size; larger ones than the plan's patch count as several."""
+    train = job.config.train
+    window = patch_sizes(job.plan, train, train.iterations).at(train.iterations - 1)
     size, spacing = job.plan.fingerprint["shape"]["median"], job.plan.fingerprint["spacing_mm"]["median"]
     shape = [
         max(round(side * before / after), patch)
-        for side, before, after, patch in zip(size, spacing, job.plan.spacing_mm, job.plan.patch, strict=True)
+        for side, before, after, patch in zip(size, spacing, job.plan.spacing_mm, window, strict=True)
     ]
-    cover = tiling(shape, job.plan.patch, job.config.predict)
+    cover = tiling(shape, window, job.config.predict)
     strides = window_stride(cover["patch"], cover["stride"], cover["overlap"])
     axes = zip(shape, cover["patch"], strides, strict=True)
-    return prod(len(window_starts(max(side, patch), patch, stride)) for side, patch, stride in axes)
+    count = prod(len(window_starts(max(side, patch), patch, stride)) for side, patch, stride in axes)
+    return count * prod(cover["patch"]) / prod(job.plan.patch)

@@ -146,7 +146,8 @@ def machine(
 def _kind(config: Config) -> tuple[Any, ...]:
     """What the time of a step depends on; presets that differ in the weights of terms are alike."""
     net = tuple(sorted(config.net.model_dump().items()))
-    return config.method.name, net, config.plan.patch, batch_sizes(config), config.train.augment
+    final = (config.plan.final_patch, config.train.final_share) if config.train.final_share else ()
+    return config.method.name, net, config.plan.patch, *final, batch_sizes(config), config.train.augment
 
 
 def _forecast(config: Config, found: Times | None) -> Forecast:

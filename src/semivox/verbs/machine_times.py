@@ -16,6 +16,7 @@ from semivox.config import Config
 from semivox.data.augment import make_augment
 from semivox.data.dataset import Dataset
 from semivox.data.loaders import Patches
+from semivox.data.patch_sizes import PatchSizes
 from semivox.data.phantom import phantom
 from semivox.data.plan import Plan
 from semivox.data.splits import Split
@@ -55,10 +56,25 @@ def _factory(config: Config) -> NetFactory:
 
 
 def step_cost(config: Config) -> float:
-    """Multiply-accumulates to predict the patches of a step: a step takes about as many times longer."""
+    """Multiply-accumulates to predict the patches of a mean step: it takes about as many times longer."""
+    share, sizes = config.train.final_share, _sizes(config)
+    first, final = (_window_cost(config, size) for size in (sizes.first, _window(config)))
+    return ((1 - share) * first + share * final) * sum(batch_sizes(config))
+
+
+def _sizes(config: Config) -> PatchSizes:
     assert config.plan.patch is not None
-    window = method_cost(config.method.name, config.method.options, _factory(config), config.plan.patch).macs
-    return float(window * sum(batch_sizes(config)))
+    return PatchSizes(config.plan.patch, config.plan.final_patch if config.train.final_share else None)
+
+
+def _window(config: Config) -> Triple:
+    """The windows of a prediction are as large as the last patches of the training."""
+    sizes = _sizes(config)
+    return sizes.final or sizes.first
+
+
+def _window_cost(config: Config, size: Triple) -> float:
+    return float(method_cost(config.method.name, config.method.options, _factory(config), size).macs)
 
 
 def write_scans(folder: Path) -> Store:
@@ -79,15 +95,14 @@ def preset_time(
     folder: Path, config: Config, device: torch.device, known: Sequence[Times], left_s: float
 ) -> Times:
     """Measure a preset, or conclude from the last, cheaper one of `known` where too little time is left."""
-    steps, window = step_cost(config), step_cost(config) / sum(batch_sizes(config))
+    steps, window = step_cost(config), _window_cost(config, _window(config))
     if known:
         rate, window_rate = known[-1].step_s / known[-1].cost, known[-1].window_s / known[-1].window_cost
         if (_STEPS + 2) * rate * steps > left_s:
             return Times(rate * steps, window_rate * window, steps, window, measured=False)
     step_s = _training(folder, config).step_seconds(steps=_STEPS, limit_s=max(left_s / 2, 0.0))
     method = _laid_out(create(config.method.name, config.method.options, _factory(config)), device)
-    assert config.plan.patch is not None
-    image = torch.randn(1, 1, *config.plan.patch, device=device)
+    image = torch.randn(1, 1, *_window(config), device=device)
     with torch.no_grad():
         window_s = _seconds(lambda: method.eval().predict(image), device)
     return Times(step_s, window_s, steps, window, measured=True)
@@ -95,7 +110,7 @@ def preset_time(
 
 def _training(folder: Path, config: Config) -> Training:
     """A run on the made-up scans that is never begun."""
-    assert config.plan.patch is not None
+    sizes = _sizes(config)
     names = ("background", "foreground")
     dataset = Dataset("phantoms", folder, ("MR",), names, (0, 1), cases=())
     plan = Plan(
@@ -104,7 +119,8 @@ def _training(folder: Path, config: Config) -> Training:
         class_names=names,
         class_values=(0, 1),
         spacing_mm=(1.0, 1.0, 1.0),
-        patch=config.plan.patch,
+        patch=sizes.first,
+        final_patch=sizes.final,
         normalisation=("none",),
         crop="none",
         intensity=(dict.fromkeys(("mean", "std", "p005", "p995"), 0.0),),
@@ -153,7 +169,7 @@ def patches_per_second(store: Store, patch: Triple, augment: Any) -> float:
     patches = Patches(
         _CASES[:1],
         store.image,
-        patch,
+        PatchSizes(patch),
         make_augment(augment),
         read_label=store.label,
         read_foreground=store.foreground_voxels,

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from semivox.config import Config
+from semivox.config import Config, TrainConfig
 from semivox.data.loaders import build_loaders
+from semivox.data.patch_sizes import patch_sizes
 from semivox.data.plan import Plan, save_plan
 from semivox.data.splits import Split, save_splits
-from semivox.engine.budget import iterations_for, probe
+from semivox.engine.budget import Costs, iterations_for, probe
 from semivox.engine.checkpoints import best_path, load_weights
 from semivox.engine.trainer import FitResult, fit
 from semivox.errors import UserError
@@ -64,23 +65,24 @@ class Training:
         save_plan(self.plan, run.folder / "plans.json")
         result = fit(
             method,
-            self._loaders(method, config.train.iterations),
+            self._loaders(method, config.train),
             config.train,
             run.folder,
-            validate=self._validator(),
+            validate=self._validator(config.train),
             fresh=False,
             progress=bar,
             diagnosis=self._diagnosis(method, run) if diagnose else None,
             spent_s=time.monotonic() - started,
         )
-        chosen = self._select(method, result, run)
+        iteration, chosen = self._select(method, result, run)
+        sizes = patch_sizes(self.plan, config.train, config.train.iterations)
         save_model(
             method,
             run.folder,
             method_name=config.method.name,
             options=config.method.options,
             net=self._net(),
-            plan=self.plan,
+            plan=self.plan.model_copy(update={"patch": sizes.at(iteration - 1)}),  # windows are as large
             extra={"checkpoint": chosen, "predict": config.predict.model_dump(mode="json")},
         )
         return {
@@ -99,8 +101,7 @@ class Training:
         """Measure the time of one step (see `engine.budget.probe`); nothing is written."""
         method = self._method()
         try:
-            loaders = self._loaders(method, self.config.train.iterations)
-            return probe(method, loaders, self.config.train, steps=steps, limit_s=limit_s).step_s
+            return self._costs(method, steps=steps, limit_s=limit_s).step_s
         finally:
             torch.cuda.empty_cache()  # the run itself may happen in another process
 
@@ -134,7 +135,7 @@ class Training:
         )
 
     def _loaders(
-        self, method: Method, iterations: int
+        self, method: Method, settings: TrainConfig
     ) -> Callable[[int, int, int], dict[str, DataLoader[Any]]]:
         labeled, unlabeled = batch_sizes(self.config)
 
@@ -143,10 +144,10 @@ class Training:
                 self.workspace.store,
                 self.split,
                 self.plan,
-                self.config.train,
+                settings,
                 batch_labeled=labeled,
                 batch_unlabeled=unlabeled,
-                iterations=iterations,
+                iterations=settings.iterations,
                 start=start,
                 rank=rank,
                 world=world,
@@ -155,24 +156,29 @@ class Training:
 
         return make
 
-    def _validator(self) -> Callable[[Method, torch.device], dict[str, float]] | None:
+    def _validator(
+        self, settings: TrainConfig
+    ) -> Callable[[Method, torch.device, int], dict[str, float]] | None:
         if not self.split.val:
             return None
-        return make_validator(self.workspace.store, self.split.val, self.plan, self.config.predict)
+        sizes = patch_sizes(self.plan, settings, settings.iterations)
+        return make_validator(self.workspace.store, self.split.val, self.plan, sizes, self.config.predict)
 
     def _with_iterations(self, method: Method, run: Run) -> Config:
         """The settings with `iterations` found from the time budget, unless the run has them already."""
         settings = self.config.train
-        if settings.budget_s is None or run.config_file.exists():
+        if run.config_file.exists():
+            return self.config
+        if settings.budget_s is None:
+            if settings.final_share:  # a lack of memory shows now, not after most of the run
+                self._part(method, 1.0, steps=2, limit_s=0.0)
             return self.config
         started = time.monotonic()
-        costs = probe(
+        costs = self._costs(
             method,
-            self._loaders(method, settings.iterations),
-            settings,
             steps=PROBE_STEPS,
             limit_s=PROBE_SHARE * settings.budget_s,
-            validate=self._validator(),
+            validate=self._validator(settings),
             folder=run.folder,
         )
         overhead_s = time.monotonic() - started + STARTUP_S
@@ -181,9 +187,24 @@ class Training:
             update={"train": settings.model_copy(update={"iterations": iterations})}
         )
 
-    def _select(self, method: Method, result: FitResult, run: Run) -> str:
-        """Load the checkpoint that is the result; returns a description of the choice."""
+    def _costs(self, method: Method, *, steps: int, limit_s: float, **beside: Any) -> Costs:
+        """Probe the run; where the size of its patches changes, both parts, with the mean of their steps."""
+        share = self.config.train.final_share
+        if share in (0.0, 1.0):
+            return self._part(method, share, steps=steps, limit_s=limit_s, **beside)
+        halves = {"steps": (steps + 1) // 2, "limit_s": limit_s / 2}
+        first, final = self._part(method, 0.0, **halves, **beside), self._part(method, 1.0, **halves)
+        return first._replace(step_s=(1 - share) * first.step_s + share * final.step_s)
+
+    def _part(self, method: Method, final_share: float, **settings: Any) -> Costs:
+        """Probe steps on the final patches (1) or on those before (0)."""
+        train = self.config.train.model_copy(update={"final_share": final_share})
+        return probe(method, self._loaders(method, train), train, **settings)
+
+    def _select(self, method: Method, result: FitResult, run: Run) -> tuple[int, str]:
+        """Load the checkpoint that is the result; returns its iteration and a description of the choice."""
         if self.config.train.selection == "val" and result.best is not None:
             load_weights(best_path(run.folder), method)
-            return f"best on validation cases (iteration {result.best['iteration']})"
-        return "last"
+            iteration = int(result.best["iteration"])
+            return iteration, f"best on validation cases (iteration {iteration})"
+        return result.iterations, "last"

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from semivox.config import PredictConfig
+from semivox.data.patch_sizes import PatchSizes
 from semivox.data.plan import Plan
 from semivox.data.store import Store
 from semivox.data.volume import IGNORE
@@ -18,21 +19,23 @@ from semivox.methods.base import Method
 
 
 def make_validator(
-    store: Store, cases: Sequence[str], plan: Plan, config: PredictConfig
-) -> Callable[[Method, torch.device], dict[str, float]]:
+    store: Store, cases: Sequence[str], plan: Plan, sizes: PatchSizes, config: PredictConfig
+) -> Callable[[Method, torch.device, int], dict[str, float]]:
     """Build a function that segments the validation cases by sliding window and scores them.
+
+    Windows have the size of the patches in the last of the iterations done, its third argument.
 
     It returns `dice` (mean over cases of the mean over the foreground classes present in reference or
     prediction) and `dice_CLASS`. These figures are on the plan's grid; `evaluate` uses the scanner's grid.
     """
     classes = plan.class_names[1:]
 
-    def validate(method: Method, device: torch.device) -> dict[str, float]:
+    def validate(method: Method, device: torch.device, done: int) -> dict[str, float]:
         scores = np.full((len(cases), len(classes)), np.nan)
         for row, name in enumerate(cases):
             image = torch.from_numpy(np.asarray(store.image(name)[:], dtype=np.float32)).to(device)
             limit = room(method, device)
-            probs = covered(image, method.predict, patch=plan.patch, config=config, room=limit)
+            probs = covered(image, method.predict, patch=sizes.at(done - 1), config=config, room=limit)
             scores[row] = _dice(probs.argmax(0).cpu().numpy(), np.asarray(store.label(name)[:]), len(classes))
         per_case = [np.nanmean(row) for row in scores if not np.isnan(row).all()]
         result = {"dice": float(np.mean(per_case)) if per_case else float("nan")}
