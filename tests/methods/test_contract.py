@@ -99,6 +99,18 @@ def test_the_first_steps_lower_the_supervised_loss(name: str, step: Factory) -> 
 
 
 @pytest.mark.parametrize("name", METHODS)
+def test_patches_may_grow_during_a_run(name: str, step: Factory) -> None:
+    """As with `train.final_share`: nothing that a method keeps depends on the size of the patches."""
+    method = build(name)
+    for iteration, sides in enumerate((SHAPE, (48, 32, 16))):
+        image = torch.randn(4, 1, *sides, generator=torch.Generator().manual_seed(0))
+        label = (image[:2, 0] > 1).long()
+        losses = method.losses(Batch(image[:2], label), Batch(image[2:], None), at := step(iteration + 5))
+        assert all(bool(torch.isfinite(loss)) for loss in losses.values())
+        method.after_step(at)
+
+
+@pytest.mark.parametrize("name", METHODS)
 def test_pseudo_labels_are_classes_on_the_grid_of_the_image(name: str) -> None:
     method = build(name, NetFactory(in_channels=2, num_classes=3, width=2))
     image = torch.randn(2, 2, 16, 16, 32)
