@@ -141,7 +141,7 @@ def loaders_for(
     return make
 
 
-def score(method: Method, device: torch.device) -> dict[str, float]:
+def score(method: Method, device: torch.device, done: int) -> dict[str, float]:
     """A validation that depends on the weights and draws random numbers, as a careless one would."""
     assert not method.training and not torch.is_grad_enabled()
     torch.rand(3)

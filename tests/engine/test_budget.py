@@ -109,7 +109,7 @@ def test_validation_is_timed_as_training_does_it(tmp_path: Path) -> None:
     toy, config = make_toy(), settings(iterations=40, precision="bf16")
     seen = []
 
-    def validate(method: Method, device: torch.device) -> dict[str, float]:
+    def validate(method: Method, device: torch.device, done: int) -> dict[str, float]:
         values = method.predict(torch.zeros(1, 1, 6, 6, 6, device=device))
         seen.append((method.training, values.requires_grad, torch.is_autocast_enabled("cpu")))
         time.sleep(0.3)

@@ -173,7 +173,7 @@ def test_steps_draw_different_noise(tmp_path: Path) -> None:
 def test_best_checkpoint_has_the_highest_dice(tmp_path: Path) -> None:
     dices, weights = iter([0.3, float("nan"), 0.8, 0.5]), []
 
-    def validate(method: Any, device: torch.device) -> dict[str, float]:
+    def validate(method: Any, device: torch.device, done: int) -> dict[str, float]:
         weights.append(flat(method))
         return {"dice": next(dices), "hd95_mm": 2.0}
 
