@@ -37,7 +37,7 @@ def patch_sizes(plan: Plan, config: TrainConfig, iterations: int) -> PatchSizes:
             "The plan has no patch for the last part of the run",
             found=f"train.final_share {config.final_share:g}, but no final_patch in plans.json",
             expected="a plan with final_patch",
-            do="write one into plans.json, e.g. the size of a large scan, its sides multiples of 16;"
-            " or make the plan anew: semivox prepare --fresh",
+            do="delete plans.json and run semivox prepare again, which keeps the prepared scans; or write one"
+            " into plans.json, e.g. the size of a large scan, its sides multiples of 16",
         )
     return PatchSizes(plan.patch, plan.final_patch, iterations - round(config.final_share * iterations))
