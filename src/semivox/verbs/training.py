@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from semivox.config import Config, TrainConfig
+from semivox.data.extent import Triple
 from semivox.data.loaders import build_loaders
 from semivox.data.patch_sizes import patch_sizes
 from semivox.data.plan import Plan, save_plan
@@ -82,7 +83,7 @@ class Training:
             method_name=config.method.name,
             options=config.method.options,
             net=self._net(),
-            plan=self.plan.model_copy(update={"patch": sizes.at(iteration - 1)}),  # windows are as large
+            plan=self._plan_of_weights(sizes.at(iteration - 1)),
             extra={"checkpoint": chosen, "predict": config.predict.model_dump(mode="json")},
         )
         return {
@@ -104,6 +105,13 @@ class Training:
             return self._costs(method, steps=steps, limit_s=limit_s).step_s
         finally:
             torch.cuda.empty_cache()  # the run itself may happen in another process
+
+    def _plan_of_weights(self, patch: Triple) -> Plan:
+        """The plan with the patch that the weights saw last: windows of predictions are as large."""
+        if patch == self.plan.patch:
+            return self.plan
+        reasons = self.plan.reasons | {"patch": "The final patch, which these weights were last trained on."}
+        return self.plan.model_copy(update={"patch": patch, "reasons": reasons})
 
     def _net(self) -> dict[str, Any]:
         return {
