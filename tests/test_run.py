@@ -21,8 +21,9 @@ def asked(**train: object) -> Config:
     return load_config(train=train)
 
 
-def test_a_run_with_a_budget_is_extended_by_iterations(budgeted: Run) -> None:
-    longer = asked(iterations=90)
+@pytest.mark.parametrize("final", [{}, {"final_share": 0.3}])
+def test_a_run_with_a_budget_is_extended_by_iterations(budgeted: Run, final: dict[str, float]) -> None:
+    longer = asked(iterations=90, **final)
     assert budgeted.resume_config(longer, extend=True) == longer
 
 
@@ -36,6 +37,7 @@ def test_the_same_budget_resumes(budgeted: Run) -> None:
         ({"iterations": 90}, False),
         ({"iterations": 50}, True),
         ({"iterations": 90, "lr": 0.5}, True),
+        ({"iterations": 90, "final_share": 0.3}, False),
         ({"iterations": 90, "budget_s": 20.0}, True),
     ],
 )

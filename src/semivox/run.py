@@ -19,7 +19,7 @@ from semivox.version import __version__
 _RECORDED = ("torch", "lightning", "monai", "numpy", "scipy", "nibabel", "blosc2")
 _MODEL = ("model.safetensors", "model.yaml")
 _WRITTEN_BY_TRAINING = ("config.yaml", "env.json", "splits.json", "plans.json", *_MODEL)
-_EXTENDED = {"train.iterations", "train.budget_s"}  # what a longer run may change
+_EXTENDED = {"train.iterations", "train.budget_s", "train.final_share"}  # what a longer run may change
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,8 @@ class Run:
 
         Args:
             asked: the settings of this call.
-            extend: more iterations than stored are taken, see `extend`; they end a time budget.
+            extend: more iterations than stored are taken, see `extend`, and another `train.final_share` with
+                them; they end a time budget.
 
         Raises:
             UserError: when the run was begun with other settings.
@@ -74,8 +75,8 @@ class Run:
                     f"{key}: {old!r} stored, {new!r} asked" for key, (old, new) in differing.items()
                 ),
                 expected="the same settings, to resume",
-                do="choose another -o folder, add --fresh to start over (this deletes the old run),"
-                " or --extend if more iterations are all you want",
+                do="choose another -o folder, or --fresh to start over (this deletes the old run);"
+                " --extend goes on with more iterations, and only train.final_share may change with them",
             )
         return stored
 

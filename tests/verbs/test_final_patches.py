@@ -13,6 +13,7 @@ import yaml
 import semivox
 import semivox.verbs.validation as validation
 from semivox.config import Config, TrainConfig
+from semivox.data.extent import Triple
 from semivox.engine.budget import Costs
 from semivox.errors import UserError
 from semivox.inference.model import load_model
@@ -58,6 +59,23 @@ def test_the_best_weights_keep_the_patches_that_they_have_seen(
     run = train(overridden(config, {"train": {"selection": "val"}}))
     assert pd.read_csv(run / "logs" / "metrics.csv")["val_dice"].tolist() == [0.1, 0.9, 0.5, 0.6]
     assert load_model(run).plan.patch == PATCH
+
+
+@pytest.mark.parametrize(("best", "patch"), [(2, PATCH), (5, FINAL)])
+def test_a_finished_run_gets_a_final_part(
+    phantoms: Path, tmp_path: Path, config: Config, monkeypatch: pytest.MonkeyPatch, best: int, patch: Triple
+) -> None:
+    """Weights from before the extension have seen no final patch, wherever the longer schedule has them."""
+    scores = iter([0.9 if iteration == best else 0.1 for iteration in range(1, 7)])
+    monkeypatch.setattr("semivox.verbs.training.make_validator", lambda *_: lambda *_: {"dice": next(scores)})
+    for iterations, share, extend in ((4, 0.0, False), (6, 0.9, True)):
+        train = {"iterations": iterations, "final_share": share, "selection": "val"}
+        longer = overridden(config, {"train": train})
+        run = semivox.train(
+            phantoms, config=longer, out=tmp_path / "run", work=tmp_path / "work", extend=extend
+        )
+    assert load_model(run).plan.patch == patch
+    assert f"(iteration {best})" in yaml.safe_load((run / "model.yaml").read_text())["checkpoint"]
 
 
 def test_a_budget_counts_both_parts(

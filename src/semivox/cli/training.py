@@ -52,7 +52,9 @@ def train(
     extend: Annotated[
         bool,
         typer.Option(
-            "--extend", help="with more iterations: go on with a run begun with fewer, on the longer schedule"
+            "--extend",
+            help="with more iterations, and perhaps another train.final_share: go on with a run begun with"
+            " fewer, on the longer schedule",
         ),
     ] = False,
     fresh: o.Fresh = False,

@@ -22,8 +22,10 @@ _FORMAT = 1
 _FRESH = "start over with --fresh, or choose another run folder"
 _DECISIVE = (
     "iterations", "seed", "batch_labeled", "batch_unlabeled", "augment", "foreground_crops", "lr", "momentum",
-    "weight_decay", "schedule",
+    "weight_decay", "schedule", "final_share",
 )  # fmt: skip
+_EXTENDED = {"iterations", "final_share"}  # what may differ in a longer run
+_ABSENT = {"final_share": 0.0}  # what a checkpoint means that was written before there was such a setting
 
 
 @dataclass
@@ -105,17 +107,18 @@ def load(path: Path) -> Checkpoint:
 def require_same_run(path: Path, checkpoint: Checkpoint, run: Mapping[str, Any]) -> None:
     """Raise a `UserError` naming the settings in which `checkpoint` differs from `run`.
 
-    More iterations than the checkpoint's are no difference: a run may be extended.
+    More iterations than the checkpoint's are no difference, and then another `final_share` is none: a run may
+    be extended.
     """
-    stored = checkpoint.run
+    stored = _ABSENT | checkpoint.run
+    longer = stored.get("iterations", 0) < run["iterations"]
     changed = [name for name, value in run.items() if stored.get(name) != value]
-    if "iterations" in changed and stored.get("iterations", 0) < run["iterations"]:
-        changed.remove("iterations")
+    changed = [name for name in changed if not (longer and name in _EXTENDED)]
     if changed:
         raise UserError(
             "The run folder holds a run with other settings",
             path=path,
-            found=", ".join(f"{name}={checkpoint.run.get(name)}" for name in changed),
+            found=", ".join(f"{name}={stored.get(name)}" for name in changed),
             expected=", ".join(f"{name}={run[name]}" for name in changed),
             do=_FRESH,
         )

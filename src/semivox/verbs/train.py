@@ -49,7 +49,7 @@ def train(
         work: the workspace folder for raw data.
         fresh: delete an earlier run in that folder first.
         extend: let a run that was begun with fewer `train.iterations` go on from its last checkpoint, with
-            the learning rate that the longer schedule has there.
+            the learning rate that the longer schedule has there; `train.final_share` may change with it.
         diagnose: compare pseudo-labels with labels that training does not see, and write
             `diagnosis/diagnosis.csv` and `.png` in the run folder; the trained weights stay the same.
         bar: show the training progress bar.

@@ -75,15 +75,14 @@ class Training:
             diagnosis=self._diagnosis(method, run) if diagnose else None,
             spent_s=time.monotonic() - started,
         )
-        iteration, chosen = self._select(method, result, run)
-        sizes = patch_sizes(self.plan, config.train, config.train.iterations)
+        patch, chosen = self._select(method, result, config.train, run)
         save_model(
             method,
             run.folder,
             method_name=config.method.name,
             options=config.method.options,
             net=self._net(),
-            plan=self._plan_of_weights(sizes.at(iteration - 1)),
+            plan=self._plan_of_weights(patch),
             extra={"checkpoint": chosen, "predict": config.predict.model_dump(mode="json")},
         )
         return {
@@ -209,10 +208,22 @@ class Training:
         train = self.config.train.model_copy(update={"final_share": final_share})
         return probe(method, self._loaders(method, train), train, **settings)
 
-    def _select(self, method: Method, result: FitResult, run: Run) -> tuple[int, str]:
-        """Load the checkpoint that is the result; returns its iteration and a description of the choice."""
-        if self.config.train.selection == "val" and result.best is not None:
-            load_weights(best_path(run.folder), method)
-            iteration = int(result.best["iteration"])
-            return iteration, f"best on validation cases (iteration {iteration})"
-        return result.iterations, "last"
+    def _select(
+        self, method: Method, result: FitResult, settings: TrainConfig, run: Run
+    ) -> tuple[Triple, str]:
+        """Load the checkpoint that is the result; returns the patch it was last trained on, and why this one.
+
+        The best weights may be older than an extension of the run, which has another schedule.
+        """
+        if settings.selection == "val" and result.best is not None:
+            best = load_weights(best_path(run.folder), method)
+            settings = settings.model_copy(
+                update={name: best.run.get(name, 0) for name in ("iterations", "final_share")}
+            )
+            return self._patch(
+                settings, best.iteration
+            ), f"best on validation cases (iteration {best.iteration})"
+        return self._patch(settings, result.iterations), "last"
+
+    def _patch(self, settings: TrainConfig, iteration: int) -> Triple:
+        return patch_sizes(self.plan, settings, settings.iterations).at(iteration - 1)
