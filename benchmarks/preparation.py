@@ -20,6 +20,7 @@ from semivox.data.dataset import open_dataset, write_index
 from semivox.files import write_json
 
 _TICK = os.sysconf("SC_CLK_TCK")
+_LOOK_S = 0.25  # looking takes time from the workers
 
 
 def main() -> None:
@@ -40,6 +41,7 @@ def main() -> None:
         wall, together, alone = watch(command)
     cases, free = arguments.cases, alone + together / 2
     print(f"{cases} cases: wall {wall:.1f} s; CPU {together:.1f} s in workers, {alone:.1f} s in others")
+    print(f"of two cores {(together + alone) / 2 / wall:.0%} used")
     print(f"with two free cores: {free:.1f} s, {busy(together, alone):.0%} busy;", end=" ")
     print(f"at 80 cases {busy(together * 80 / cases, alone):.0%}")
 
@@ -72,7 +74,7 @@ def watch(command: list[str]) -> tuple[float, float, float]:
                     used[pid] = seconds
                 if parent in used:
                     parents.add(parent)
-            time.sleep(0.05)
+            time.sleep(_LOOK_S)
     if process.returncode:
         raise SystemExit(process.returncode)
     alone = sum(seconds for pid, seconds in used.items() if pid in parents)

@@ -383,8 +383,8 @@ def test_a_missing_entry_and_a_foreign_file_are_explained(tmp_path: Path) -> Non
         assert len(str(error.value)) < 500
 
 
-def test_planning_does_not_import_torch() -> None:
-    code = "import sys, semivox.data.plan; sys.exit('torch' in sys.modules)"
+def test_planning_and_preparing_start_without_torch_and_matplotlib() -> None:
+    code = "import sys, semivox.verbs.prepare; sys.exit(bool({'torch', 'matplotlib'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -35,7 +35,9 @@ import os
 import numpy as np
 
 def save(folder, name, image, label):
-    np.savez(os.path.join(folder, name), image=image, label=-1 if label is None else label)
+    import torch
+    label, threads = -1 if label is None else label, torch.get_num_threads()
+    np.savez(os.path.join(folder, name), image=image, label=label, threads=threads)
 
 def die(folder, name, image, label):
     if name == "b":
@@ -227,6 +229,7 @@ def test_workers_make_the_same_store(raw: Path, tmp_path: Path, monkeypatch: pyt
         with np.load(tmp_path / f"{name}.npz") as picture:
             assert np.allclose(picture["image"], shared.image(name)[:], atol=2e-3)
             assert (picture["label"].ndim == 3) == (name in "abe")
+            assert picture["threads"] == 1
 
 
 def test_an_error_of_a_worker_arrives_whole(raw: Path, tmp_path: Path) -> None:

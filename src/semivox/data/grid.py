@@ -4,6 +4,8 @@ The plan's grid has the scan's axes permuted and flipped to be closest to RAS (n
 oblique scan stays oblique), is cropped if the plan says so, and has the plan's voxel size. Resampling goes
 from edge to edge: the outer faces of the first and last voxels stay where they are, so that the actual
 voxel size differs from the planned one by the rounding of the shape.
+
+Importing this module does not import torch: only the workers that resample need it.
 """
 
 from __future__ import annotations
@@ -14,9 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from scipy.ndimage import gaussian_filter1d
-from torch.nn.functional import interpolate
 
 from semivox.data.extent import Triple, canonical_axes, foreground_box
 from semivox.data.intensity import moments
@@ -24,6 +24,8 @@ from semivox.data.volume import Volume
 from semivox.errors import UserError
 
 if TYPE_CHECKING:
+    import torch
+
     from semivox.data.plan import Plan
 
 Array = npt.NDArray[Any]
@@ -209,11 +211,15 @@ def resample(values: Array, shape: Triple) -> Array:
     """
     if values.shape == tuple(shape):
         return values
+    import torch  # noqa: PLC0415
+
     for axis, (old, new) in enumerate(zip(values.shape, shape, strict=True)):
         if old > new:
             values = gaussian_filter1d(values, (old / new - 1) / 2, axis=axis, mode="nearest")
     tensor = torch.from_numpy(np.ascontiguousarray(values))[None, None]
-    resized = interpolate(tensor, size=tuple(shape), mode="trilinear", align_corners=False)
+    resized = torch.nn.functional.interpolate(
+        tensor, size=tuple(shape), mode="trilinear", align_corners=False
+    )
     return np.asarray(resized[0, 0].numpy())
 
 
@@ -253,6 +259,6 @@ def _winners(maps: Iterable[tuple[int, Array]], margin: float = 0.0) -> Array:
 
 
 def _plain(values: Array | torch.Tensor) -> Array:
-    if isinstance(values, torch.Tensor):
-        values = values.detach().to("cpu", torch.float32).numpy()
+    if not isinstance(values, np.ndarray):
+        values = values.detach().float().cpu().numpy()
     return np.asarray(values, np.float32)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import signal
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -77,6 +77,5 @@ def _context(module: str) -> BaseContext:
 def _start_worker(module: str) -> None:
     """Let the parent alone answer Ctrl-C, and let each worker use one core."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is imported, which most functions do later or never
     import_module(module)
-    if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(1)

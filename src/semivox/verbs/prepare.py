@@ -11,7 +11,6 @@ from semivox.config import Config
 from semivox.data.plan import Plan
 from semivox.data.prepare import prepare as prepare_cases
 from semivox.data.splits import Split
-from semivox.reporting.overlay import save_overlay
 from semivox.run import write_manifest
 from semivox.verbs.progress import ProgressFactory, no_progress
 from semivox.verbs.workspace import Workspace, clear_workspace, open_workspace
@@ -91,6 +90,9 @@ def _overlay(
     image: np.ndarray,
     label: np.ndarray | None,
 ) -> None:
+    """Write the picture of one case, in the worker: the command itself starts without matplotlib."""
+    from semivox.reporting.overlay import save_overlay  # noqa: PLC0415
+
     save_overlay(
         folder / f"{name.replace('/', '_')}.png", image, label, spacing_mm, name=name, class_names=class_names
     )
