@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from inference_ways import PUBLISHED, WHOLE_16, Bench
+from inference_ways import PUBLISHED, WHOLE_LAST, Bench
 from semivox.data.volume import read_image
 from timing import Seconds, medians, timed
 
@@ -65,7 +65,7 @@ def table(found: dict[str, list[Seconds]], memory: dict[str, float]) -> str:
     for name, runs in found.items():
         middle = medians(runs)
         factors = []
-        for peer, inverse in ((PUBLISHED, True), (WHOLE_16, False)):
+        for peer, inverse in ((PUBLISHED, True), (WHOLE_LAST, False)):
             if peer not in found:
                 factors.append("")
                 continue

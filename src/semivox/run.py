@@ -52,7 +52,7 @@ class Run:
 
         Args:
             asked: the settings of this call.
-            extend: more iterations than stored are taken, see `extend`, and another `train.final_share` with
+            extend: more iterations than stored are taken, see `start`, and another `train.final_share` with
                 them; they end a time budget.
 
         Raises:
@@ -60,7 +60,7 @@ class Run:
         """
         if not self.config_file.exists():
             return asked
-        stored = parse_config(read_yaml(self.config_file))
+        stored = self._stored()
         differing = _differences(stored.model_dump(), asked.model_dump())
         if stored.train.budget_s is not None and stored.train.budget_s == asked.train.budget_s:
             differing.pop("train.iterations", None)
@@ -80,22 +80,27 @@ class Run:
             )
         return stored
 
-    def extend(self, iterations: int) -> None:
-        """Reopen a run that was begun with fewer iterations: it goes on from its last checkpoint.
-
-        The schedules of learning rate and ramps become those of `iterations`, so the result is not that of
-        one run of that length; `run_report.json` records it.
-        """
-        stored = parse_config(read_yaml(self.config_file)).train.iterations
-        if iterations > stored:
-            write_manifest(self.folder, "extend", iterations_before=stored, iterations=iterations)
-            for name in _MODEL:
-                (self.folder / name).unlink(missing_ok=True)
+    def is_extended_by(self, config: Config) -> bool:
+        """Whether these settings have more iterations than the run was begun with, see `resume_config`."""
+        return self.config_file.exists() and config.train.iterations > self._stored().train.iterations
 
     def start(self, config: Config) -> None:
-        """Write the resolved settings and the environment."""
+        """Write the resolved settings and the environment; a run that is extended is no longer trained.
+
+        An extended run goes on from its last checkpoint. The schedules of learning rate and ramps become
+        those of the new number of iterations, so the result is not that of one run of that length;
+        `run_report.json` records it.
+        """
+        if self.is_extended_by(config):
+            before, after = self._stored().train.iterations, config.train.iterations
+            write_manifest(self.folder, "extend", iterations_before=before, iterations=after)
+            for name in _MODEL:
+                (self.folder / name).unlink(missing_ok=True)
         write_yaml(self.config_file, config.model_dump(mode="json"))
         write_json(self.folder / "env.json", environment())
+
+    def _stored(self) -> Config:
+        return parse_config(read_yaml(self.config_file))
 
     def clear(self) -> None:
         """Delete what a training run wrote here; other files are left alone."""

@@ -108,3 +108,22 @@ def test_final_patches_without_room_are_refused_before_the_run(
     with pytest.raises(UserError, match="memory"):
         train(config)
     assert not (tmp_path / "run" / "config.yaml").exists()
+
+
+def test_a_finished_run_stays_as_it_is_where_a_final_part_has_no_room(
+    train: Callable[[Config], Path],
+    phantoms: Path,
+    tmp_path: Path,
+    config: Config,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def probe(*_: object, **__: object) -> Costs:
+        raise UserError("The device ran out of memory")
+
+    run = train(overridden(config, {"train": {"final_share": 0.0}}))
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    longer = overridden(config, {"train": {"iterations": 6}})
+    monkeypatch.setattr("semivox.verbs.training.probe", probe)
+    with pytest.raises(UserError, match="memory"):
+        semivox.train(phantoms, config=longer, out=run, work=tmp_path / "work", extend=True)
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before

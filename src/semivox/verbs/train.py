@@ -73,9 +73,7 @@ def train(
     config = run.resume_config(config, extend=extend)
     if diagnose and run.is_trained and not run.diagnosis_file.exists():
         raise _no_diagnosis(run)
-    if extend and run.config_file.exists():
-        run.extend(config.train.iterations)
-    if run.is_trained:
+    if run.is_trained and not run.is_extended_by(config):
         return run.folder
     trained = Training(workspace, split, plan, config).run(run, bar=bar, diagnose=diagnose)
     if run.diagnosis_file.exists():

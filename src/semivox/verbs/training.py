@@ -174,7 +174,7 @@ class Training:
     def _with_iterations(self, method: Method, run: Run) -> Config:
         """The settings with `iterations` found from the time budget, unless the run has them already."""
         settings = self.config.train
-        if run.config_file.exists():
+        if run.config_file.exists() and not run.is_extended_by(self.config):
             return self.config
         if settings.budget_s is None:
             if settings.final_share:  # a lack of memory shows now, not after most of the run
