@@ -163,7 +163,7 @@ def compare(setting: Setting, repeats: int) -> dict[str, Any]:
 
 
 def measure(ours: Ours, repeats: int) -> tuple[Seconds, Seconds, Recorder]:
-    """Medians of a step and of its passes alone, alternating, without the first round, in which the heap grows."""
+    """Medians of a step and of its passes alone, alternating, without a first round: the heap grows."""
     with Recorder(ours.method) as recorder:
         ours.step()
     steps, passes = [], []
