@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from semivox.hardware import has_bf16
 from semivox.nets.convolution import Conv3x3x3, Conv7x7x7, ConvTranspose2x2x2
 
 CASES = [
@@ -57,7 +58,10 @@ def test_float64(kind: Any, inputs: int, channels: int, layout: torch.memory_for
 
 @pytest.mark.parametrize(("kind", "inputs", "channels"), CASES)
 def test_bfloat16(kind: Any, inputs: int, channels: int) -> None:
-    """Under autocast, as far from float32 as PyTorch's own layer is; parameters have float32 gradients."""
+    """Under autocast, as far from float32 as PyTorch's own layer is; parameters have float32 gradients.
+
+    PyTorch's is off by less than 1 % with bfloat16 instructions and by 2 % without.
+    """
     torch.manual_seed(0)
     layer = kind(inputs, channels)
     image = torch.randn(2, inputs, 8, 12, 16).contiguous(memory_format=torch.channels_last_3d)
@@ -68,15 +72,18 @@ def test_bfloat16(kind: Any, inputs: int, channels: int) -> None:
     for mine, theirs, right in zip(own, other, exact, strict=True):
         assert mine.dtype == theirs.dtype
         error, usual = (mine - right).norm(), (theirs - right).norm()
-        assert error < 2 * usual < 0.02 * right.norm()
+        assert error < 2 * usual < 0.05 * right.norm()
 
 
 @pytest.mark.parametrize(("kind", "inputs", "channels"), CASES)
-def test_answers_in_channels_last(kind: Any, inputs: int, channels: int) -> None:
+@pytest.mark.parametrize("half", [False, True])
+def test_answers_in_channels_last(kind: Any, inputs: int, channels: int, half: bool) -> None:
     """The next layer would convert the map otherwise."""
+    if half and not has_bf16(torch.device("cpu")):
+        pytest.skip("without bfloat16 instructions PyTorch's own kernels answer in the other layout")
     layer = kind(inputs, channels).to(memory_format=torch.channels_last_3d)
     image = torch.randn(2, inputs, 8, 8, 16).clone(memory_format=torch.channels_last_3d)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
         assert layer(image).is_contiguous(memory_format=torch.channels_last_3d)
 
 
