@@ -28,6 +28,17 @@ def test_auto_is_bf16_where_that_is_quicker(quicker: bool, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("there", [True, False])
+@pytest.mark.parametrize("asked", ["auto", "32", "bf16"])
+def test_bf16_without_instructions_is_warned_of(
+    asked: str, there: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(precision, "has_bf16", lambda device: there)
+    monkeypatch.setattr(precision, "prefers_bf16", lambda device: there)
+    resolve_precision(asked, CPU)
+    assert ("no bfloat16 instructions" in caplog.text) == (asked == "bf16" and not there)
+
+
+@pytest.mark.parametrize("there", [True, False])
 def test_what_a_run_goes_on_with(there: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precision, "has_bf16", lambda device: there)
     assert continued_precision("32-true", None, CPU) == "32-true"

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Literal
 
 import torch
 
 from semivox.errors import UserError
-from semivox.hardware import has_bf16, prefers_bf16
+from semivox.hardware import device_name, has_bf16, prefers_bf16
 
 LightningPrecision = Literal["32-true", "bf16-mixed", "16-mixed"]
+
+log = logging.getLogger(__name__)
 
 
 def resolve_precision(setting: str, device: torch.device) -> LightningPrecision:
     """Turn `TrainConfig.precision` into Lightning's name for it; `auto` is bf16 where that is quicker.
+
+    A warning says where bf16 is asked of a device without instructions for it.
 
     Raises:
         UserError: 16 bit floating point anywhere but on a CUDA GPU.
@@ -29,6 +34,11 @@ def resolve_precision(setting: str, device: torch.device) -> LightningPrecision:
                 do="--set train.precision=auto",
             )
         return "16-mixed"
+    if setting == "bf16" and not has_bf16(device):
+        log.warning(
+            "%s has no bfloat16 instructions: steps may take 20 times as long as with train.precision=auto",
+            device_name(device),
+        )
     return "bf16-mixed" if setting == "bf16" else "32-true"
 
 
