@@ -30,7 +30,7 @@ from semivox.nets import NetFactory
 
 CPU = torch.device("cpu")
 PUBLISHED = "published procedure, fp32"
-HALF = has_bf16(CPU)  # without the instructions bf16 is a hundred times slower, and nobody would choose it
+HALF = has_bf16(CPU)  # without the instructions bf16 is many times slower, and nobody would choose it
 LAST = "bf16" if HALF else "fp32"
 WHOLE_32, WHOLE_LAST = "one whole pass, fp32", f"one whole pass, {LAST}, channels last"
 MONAI = f"MONAI SlidingWindowInferer, same windows, {LAST}"

@@ -99,15 +99,15 @@ class Run:
         write_yaml(self.config_file, config.model_dump(mode="json"))
         write_json(self.folder / "env.json", environment())
 
-    def _stored(self) -> Config:
-        return parse_config(read_yaml(self.config_file))
-
     def clear(self) -> None:
         """Delete what a training run wrote here; other files are left alone."""
         for name in ("checkpoints", "logs", "diagnosis"):
             shutil.rmtree(self.folder / name, ignore_errors=True)
         for name in _WRITTEN_BY_TRAINING:
             (self.folder / name).unlink(missing_ok=True)
+
+    def _stored(self) -> Config:
+        return parse_config(read_yaml(self.config_file))
 
 
 def environment() -> dict[str, Any]:

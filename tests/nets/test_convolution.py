@@ -62,6 +62,7 @@ def test_bfloat16(kind: Any, inputs: int, channels: int) -> None:
 
     PyTorch's is off by less than 1 % with bfloat16 instructions and by 2 % without.
     """
+    few = 0.02 if has_bf16(torch.device("cpu")) else 0.05
     torch.manual_seed(0)
     layer = kind(inputs, channels)
     image = torch.randn(2, inputs, 8, 12, 16).contiguous(memory_format=torch.channels_last_3d)
@@ -72,7 +73,7 @@ def test_bfloat16(kind: Any, inputs: int, channels: int) -> None:
     for mine, theirs, right in zip(own, other, exact, strict=True):
         assert mine.dtype == theirs.dtype
         error, usual = (mine - right).norm(), (theirs - right).norm()
-        assert error < 2 * usual < 0.05 * right.norm()
+        assert error < 2 * usual < few * right.norm()
 
 
 @pytest.mark.parametrize(("kind", "inputs", "channels"), CASES)

@@ -260,5 +260,5 @@ def _winners(maps: Iterable[tuple[int, Array]], margin: float = 0.0) -> Array:
 
 def _plain(values: Array | torch.Tensor) -> Array:
     if not isinstance(values, np.ndarray):
-        values = values.detach().float().cpu().numpy()
+        values = values.detach().cpu().float().numpy()
     return np.asarray(values, np.float32)
