@@ -20,11 +20,11 @@ import numpy as np
 import torch
 
 from peers.data import read_case, read_patch
-from semivox.data import store as layout
-from semivox.data.augment import make_augment
-from semivox.data.loaders import Patches, cut, random_start
-from semivox.data.patch_sizes import PatchSizes
-from semivox.data.store import Store
+from semivox.patches.augment import make_augment
+from semivox.patches.loaders import Patches, cut, random_start
+from semivox.patches.patch_sizes import PatchSizes
+from semivox.preprocessing import store as layout
+from semivox.preprocessing.store import Store
 from timing import Seconds, paired, timed
 
 PATCH = (112, 112, 80)

@@ -28,7 +28,7 @@ import torch
 from numpy.typing import NDArray
 
 from inference_ways import PUBLISHED, WHOLE_LAST, Bench
-from semivox.data.volume import read_image
+from semivox.io.volume import read_image
 from timing import Seconds, medians, timed
 
 

@@ -16,17 +16,17 @@ from numpy.typing import NDArray
 
 from peers.inference import PublishedWindows, Triple, whole_pass
 from semivox.config import PredictConfig
-from semivox.data.extent import foreground_box
-from semivox.data.plan import Plan
-from semivox.data.volume import Volume
 from semivox.hardware import has_bf16, prefers_bf16
-from semivox.heap import kept
 from semivox.inference.lean import lean
 from semivox.inference.model import LoadedModel
 from semivox.inference.predictor import predict_case
+from semivox.io.extent import foreground_box
+from semivox.io.volume import Volume
 from semivox.methods import create
 from semivox.methods.base import Method
 from semivox.nets import NetFactory
+from semivox.nets.heap import kept
+from semivox.preprocessing.plan import Plan
 
 CPU = torch.device("cpu")
 PUBLISHED = "published procedure, fp32"
@@ -101,7 +101,7 @@ class Bench:
             return predict_case(self.model, volume, PredictConfig(**settings), precision=self.precision).label
 
     def _monai(self) -> object:
-        from monai.inferers import SlidingWindowInferer  # noqa: PLC0415
+        from monai.inferers import SlidingWindowInferer
 
         overlap = [1 - (step + 0.5) / side for step, side in zip(self.stride, self.patch, strict=True)]
         # MONAI rounds the step down
@@ -112,7 +112,7 @@ class Bench:
 
     def _nnunet(self) -> NDArray[np.int64]:
         """Its windows, Gaussian weights and float32 on a CPU; it averages what `predict` gives."""
-        from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor  # noqa: PLC0415
+        from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
         with redirect_stdout(StringIO()):
             predictor = nnUNetPredictor(use_mirroring=False, device=CPU, allow_tqdm=False)

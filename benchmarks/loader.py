@@ -30,7 +30,7 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from data import sampler, write
 from peers.data import read_case
-from semivox.data.store import Store
+from semivox.preprocessing.store import Store
 from timing import timed
 
 Patch = tuple[int, int, int]

@@ -23,8 +23,8 @@ import numpy as np
 from scipy import ndimage
 
 from peers.metrics import full_scores, published_scores
-from semivox.scoring.metrics import case_metrics
-from semivox.scoring.surface import union_box
+from semivox.evaluation.metrics import case_metrics
+from semivox.evaluation.surface import union_box
 from timing import paired
 
 Array = np.ndarray[Any, Any]
@@ -33,7 +33,7 @@ FRESH = """
 import re, sys
 from pathlib import Path
 import numpy as np
-from semivox.scoring.metrics import case_metrics
+from semivox.evaluation.metrics import case_metrics
 small = np.zeros((9, 9, 9), np.uint8)
 small[3:6, 3:6, 3:6] = 1
 case_metrics(small, small, 2, (1, 1, 1))

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
-from semivox.ops import distance
+from semivox.losses import distance
 from timing import Seconds, timed
 
 PASSES = ("pyramid",)  # what a method asks of a network besides calling it

@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from semivox.data.dataset import open_dataset, write_index
+from semivox.datasets.dataset import open_dataset, write_index
 from semivox.files import write_json
 
 _TICK = os.sysconf("SC_CLK_TCK")

@@ -70,13 +70,13 @@ def exponent(sizes: list[int], found: list[dict[str, float]], key: str) -> float
 
 def measure(row: dict[str, Any], repeats: int) -> dict[str, float]:
     """Median processor and wall time after one run to warm up, and the growth of the peak memory."""
-    import torch  # noqa: PLC0415
+    import torch
 
-    from semivox.hardware import prefers_bf16  # noqa: PLC0415
-    from semivox.methods import create  # noqa: PLC0415
-    from semivox.methods.base import Batch, Step  # noqa: PLC0415
-    from semivox.nets import NetFactory  # noqa: PLC0415
-    from timing import medians, timed  # noqa: PLC0415
+    from semivox.hardware import prefers_bf16
+    from semivox.methods import create
+    from semivox.methods.base import Batch, Step
+    from semivox.nets import NetFactory
+    from timing import medians, timed
 
     torch.set_num_threads(1)
     half = prefers_bf16(torch.device("cpu"))
@@ -110,7 +110,7 @@ def measure(row: dict[str, Any], repeats: int) -> dict[str, float]:
 
 
 def peak_bytes() -> int:
-    from pathlib import Path  # noqa: PLC0415
+    from pathlib import Path
 
     lines = Path("/proc/self/status").read_text().splitlines()
     return 1024 * next(int(text.split()[1]) for text in lines if text.startswith("VmHWM"))

@@ -3,7 +3,7 @@
     python benchmarks/start_up.py
 
 Answers: processor and wall-clock time of fresh processes, medians. First step: after the imports of
-`semivox.verbs.train`, on six prepared phantoms, a patch of 64 x 64 x 48, the preset `la-8-lite`.
+`semivox.training.train`, on six prepared phantoms, a patch of 64 x 64 x 48, the preset `la-8-lite`.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ import sys, time
 from pathlib import Path
 begun = time.process_time(), time.perf_counter()
 from semivox.config import load_config
-from semivox.engine.module import TrainingModule
-from semivox.verbs.prepare import prepare
-from semivox.verbs.train import train
+from semivox.training.module import TrainingModule
+from semivox.preprocessing.ready import prepare
+from semivox.training.train import train
 imported = time.process_time(), time.perf_counter()
 config = load_config(
     preset="la-8-lite", split={"labeled": 3, "val": 0}, train={"iterations": 3, "workers": 0},
@@ -50,7 +50,7 @@ def main() -> None:
     for command in (["--help"], ["methods"], ["methods", "dual"], ["train", "--help"], ["--version"]):
         spent = medians([answer(["-m", "semivox", *command]) for _ in range(REPEATS)])
         print(f"| semivox {' '.join(command)} | {spent.cpu:.2f} s | {spent.wall:.2f} s |", flush=True)
-    from semivox.data.phantom_set import make_phantoms  # noqa: PLC0415
+    from semivox.datasets.phantom_set import make_phantoms
 
     with tempfile.TemporaryDirectory() as folder:
         make_phantoms(Path(folder) / "raw", train=6, test=1)

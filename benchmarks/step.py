@@ -26,14 +26,14 @@ from elsewhere import Elsewhere
 from passes import Recorder, peak_mb, timed_distances
 from peers.dual_step import DualStep
 from semivox.config import TrainConfig
-from semivox.engine.critic import CriticOptimizer
-from semivox.engine.module import make_sgd, streams
 from semivox.hardware import prefers_bf16
-from semivox.heap import kept
 from semivox.methods import METHODS, create, method_class
 from semivox.methods.base import Batch, Step
 from semivox.nets import NetFactory
+from semivox.nets.heap import kept
 from semivox.nets.normalisation import NORMS
+from semivox.training.critic import CriticOptimizer
+from semivox.training.module import make_sgd, streams
 from timing import Seconds, alternating, medians, timed
 
 FRACTION = 0.7  # of the run: no ramp is near 0, no warm-up is left

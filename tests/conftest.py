@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
-from semivox.data.phantom_set import make_phantoms
+from semivox.config import Config, load_config
+from semivox.datasets.phantom_set import make_phantoms
+
+sys.path.insert(0, str(Path(__file__).parent / "io"))  # makes `dicom_writer` and `fuzzing` importable
 
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -32,4 +36,16 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six training and two test phantoms of two classes."""
     return make_phantoms(
         tmp_path_factory.mktemp("phantoms"), train=6, test=2, classes=2, shape=(40, 40, 32), seed=5
+    )
+
+
+@pytest.fixture
+def quick() -> Config:
+    """Two labeled cases, one for validation, a very narrow pair, a few steps."""
+    return load_config(
+        method={"name": "dual"},
+        net={"width": 2},
+        split={"labeled": 2, "val": 1},
+        plan={"spacing_mm": (2.5, 2.5, 2.5), "patch": (16, 16, 16)},
+        train={"iterations": 4, "workers": 0, "schedule": "poly", "validate_every": 2, "checkpoint_every": 2},
     )

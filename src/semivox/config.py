@@ -231,7 +231,7 @@ def config_error(error: ValidationError, model: type[BaseModel]) -> UserError:
 
 
 def _nearest(name: str, known: Sequence[str]) -> str | None:
-    from difflib import get_close_matches  # noqa: PLC0415
+    from difflib import get_close_matches
 
     matches = get_close_matches(name, known, n=1, cutoff=0.5)
     return matches[0] if matches else None

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
+
+_SHOWN = 20  # known names listed in a message
 
 
 class UserError(Exception):
     """A problem that the user can fix; the command line prints it without a traceback and exits with 2.
+
+    All arguments but the first may be left out; write them by position where that keeps the call short.
 
     Args:
         what: the problem in one short sentence, without a final full stop.
@@ -14,38 +20,69 @@ class UserError(Exception):
         expected: what would have been right.
         do: what to do about it, if possible the very command to type.
         path: the file or folder concerned, if there is one.
+
+    Example:
+        >>> print(UserError("There is no fold 7", "5 folds", "0 to 4", path="splits.json"))
+        There is no fold 7
+          file:     splits.json
+          found:    5 folds
+          expected: 0 to 4
     """
 
     def __init__(
         self,
         what: str,
-        *,
         found: object = None,
         expected: object = None,
         do: str | None = None,
         path: Path | str | None = None,
     ) -> None:
         self.what, self.found, self.expected, self.do, self.path = what, found, expected, do, path
-        super().__init__(self._text())
+        lines = (("file", path), ("found", found), ("expected", expected), ("do", do))
+        text = [f"  {name + ':':<10}{value}" for name, value in lines if value is not None]
+        super().__init__("\n".join([what, *text]))
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Survive the way from a worker process (keyword-only arguments do not by themselves)."""
-        return _rebuild, (self.what, self.found, self.expected, self.do, self.path)
-
-    def _text(self) -> str:
-        lines = [self.what]
-        for name, value in (
-            ("file", self.path),
-            ("found", self.found),
-            ("expected", self.expected),
-            ("do", self.do),
-        ):
-            if value is not None:
-                lines.append(f"  {name + ':':<10}{value}")
-        return "\n".join(lines)
+        """Pickle all five parts, so that the error survives the way from a worker process."""
+        return type(self), (self.what, self.found, self.expected, self.do, self.path)
 
 
-def _rebuild(
-    what: str, found: object, expected: object, do: str | None, path: Path | str | None
-) -> UserError:
-    return UserError(what, found=found, expected=expected, do=do, path=path)
+def unknown(kind: str, name: object, known: Iterable[object], path: Path | str | None = None) -> UserError:
+    """Return the error for a name that does not exist; it suggests the most similar known one.
+
+    Args:
+        kind: what is named, e.g. "method".
+        name: the name that was asked for.
+        known: the names that exist.
+        path: the file that holds the name, if there is one.
+
+    Example:
+        >>> print(unknown("method", "duall", ["dual", "bcp"]))
+        Unknown method: duall
+          found:    duall
+          expected: one of dual, bcp
+          do:       did you mean dual?
+    """
+    names = [str(one) for one in known]
+    closest = nearest(name, names)
+    do = "choose one of these" if closest is None else f"did you mean {closest}?"
+    return UserError(f"Unknown {kind}: {name}", str(name), f"one of {shortened(names)}", do, path)
+
+
+def nearest(name: object, known: Iterable[str]) -> str | None:
+    """Return the known name that is most similar to `name`; None if none is."""
+    by_lower = {one.lower(): one for one in known}
+    matches = get_close_matches(str(name).lower(), by_lower, n=1, cutoff=0.5)
+    return by_lower[matches[0]] if matches else None
+
+
+def shortened(names: Iterable[object], most: int = _SHOWN) -> str:
+    """Join names with commas; of more than `most`, show the first ones and the number of the others.
+
+    Example:
+        >>> shortened("abcde", most=3)
+        'a, b, c and 2 more'
+    """
+    shown = [str(name) for name in names]
+    rest = len(shown) - most
+    return ", ".join(shown[:most]) + (f" and {rest} more" if rest > 0 else "")

@@ -12,7 +12,7 @@ import SimpleITK as sitk
 from typer.testing import CliRunner
 
 from semivox.cli.app import app
-from semivox.data.dataset import open_dataset
+from semivox.datasets.dataset import open_dataset
 from semivox.errors import UserError
 
 CASE = "06SR5RBREL16DQ6M8LWS"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import typer
 
+from semivox.benchmark.grid import ablation_names, cells_of, load_grid
 from semivox.cli.app import app
-from semivox.verbs.grid import ablation_names, cells_of, load_grid
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "how-to" / "benchmark.md").read_text(encoding="utf-8")
 

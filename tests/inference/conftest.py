@@ -13,11 +13,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from semivox.data.plan import Plan
 from semivox.inference.model import LoadedModel, load_model, save_model
 from semivox.methods import METHODS, create
 from semivox.methods.base import Method
 from semivox.nets import NetFactory
+from semivox.preprocessing.plan import Plan
 
 VALUES = (0, 7, 300)
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from semivox.config import PredictConfig
-from semivox.data.volume import Volume
 from semivox.errors import UserError
 from semivox.inference import cover
 from semivox.inference.predictor import predict_case
+from semivox.io.volume import Volume
 
 CONFIG = PredictConfig()
 SPACING = (1.0, 2.0, 3.0)

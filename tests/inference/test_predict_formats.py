@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from semivox.data.volume import read_image
 from semivox.errors import UserError
+from semivox.export.dicom_seg import export_dicom_seg
+from semivox.inference.predict import predict
 from semivox.inference.sources import find_scans
-from semivox.verbs.export import export_dicom_seg
-from semivox.verbs.predict import predict
+from semivox.io.volume import read_image
 
 VALUES = np.asarray((0, 7, 300))
 MM = (1.0, 1.0, 1.0)  # voxel size of model and scans: nothing is interpolated
@@ -26,7 +26,7 @@ DIRECTION = (0.0, -1.0, 0.0, 0.6, 0.0, -0.8, 0.8, 0.0, 0.6)
 @pytest.fixture(scope="module")
 def write_series() -> Callable[..., list[Path]]:
     pytest.importorskip("pydicom", reason="needs the extra dicom")
-    path = Path(__file__).parents[1] / "data" / "dicom_writer.py"
+    path = Path(__file__).parents[1] / "io" / "dicom_writer.py"
     spec = importlib.util.spec_from_file_location("dicom_writer_here", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -132,7 +132,7 @@ def test_one_slice_is_no_scan(patients) -> None:
 
 def test_dicom_seg_beside_the_prediction(make_model, patients, tmp_path) -> None:
     pytest.importorskip("highdicom", reason="needs the extra dicom")
-    from semivox.data.dicom_seg import read_segments
+    from semivox.io.dicom_seg import read_segments
 
     model, out = make_model(spacing_mm=MM), tmp_path / "out"
     predict(model, patients / "p2", out, series="5")  # asked for later: nothing is predicted anew

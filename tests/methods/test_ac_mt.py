@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from semivox.losses.schedule import lr_factor
 from semivox.methods import create
 from semivox.methods.base import Batch
 from semivox.nets import NetFactory
-from semivox.ops.schedule import lr_factor
 
 Factory = Callable[..., Any]
 

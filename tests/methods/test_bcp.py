@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from semivox.losses.components import largest_components
+from semivox.losses.mixing import cuboid_mask
 from semivox.methods import create
 from semivox.methods.base import Batch
 from semivox.methods.bcp import BCP
 from semivox.nets import NetFactory
-from semivox.ops.components import largest_components
-from semivox.ops.mixing import cuboid_mask
 
 Factory = Callable[..., Any]
 SHAPE = (6, 5, 4)

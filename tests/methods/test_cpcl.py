@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
+from semivox.losses.matching import cosines
+from semivox.losses.supervised import cross_entropy
 from semivox.methods import create
 from semivox.methods.base import Batch
 from semivox.nets import NetFactory
-from semivox.ops.matching import cosines
-from semivox.ops.supervised import cross_entropy
 
 Factory = Callable[..., Any]
 

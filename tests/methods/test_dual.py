@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from semivox.losses.prediction import Prediction
+from semivox.losses.pseudo import joint_label
+from semivox.losses.supervised import nll
 from semivox.methods import create
 from semivox.methods.base import Batch
 from semivox.methods.dual import Dual
 from semivox.nets import NetFactory
-from semivox.ops.prediction import Prediction
-from semivox.ops.pseudo import joint_label
-from semivox.ops.supervised import nll
 
 Factory = Callable[..., Any]
 

@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from semivox.losses.prediction import Prediction
+from semivox.losses.pseudo import foreground_label, joint_label
+from semivox.losses.supervised import onehot
+from semivox.losses.uncertainty import percentile
 from semivox.methods import create
 from semivox.methods.base import Batch
 from semivox.nets import NetFactory
-from semivox.ops.prediction import Prediction
-from semivox.ops.pseudo import foreground_label, joint_label
-from semivox.ops.supervised import onehot
-from semivox.ops.uncertainty import percentile
 
 Factory = Callable[..., Any]
 TERMS = ("sup_a", "sup_b", "cr", "cps", "efs", "ue", "pgl")

@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from semivox.losses.consistency import sharpen
 from semivox.methods import create
 from semivox.methods.base import Batch
 from semivox.methods.mcf import MCF
 from semivox.nets import NetFactory
 from semivox.nets.count import count_parameters
-from semivox.ops.consistency import sharpen
 
 Factory = Callable[..., Any]
 

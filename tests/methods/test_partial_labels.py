@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from semivox.losses.mixing import cuboid_mask, exchange_masks
 from semivox.methods import METHODS, create, method_class
 from semivox.methods.base import Batch, Method
 from semivox.nets import NetFactory
-from semivox.ops.mixing import cuboid_mask, exchange_masks
 
 Factory = Callable[..., Any]
 NET = NetFactory(in_channels=1, num_classes=3, width=2, dropout=0.0)

@@ -12,12 +12,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from semivox.losses.supervised import dice_loss
 from semivox.methods import create
 from semivox.methods.base import Batch
 from semivox.methods.ss_net import SSNet
 from semivox.nets import NetFactory
 from semivox.nets.count import count_parameters
-from semivox.ops.supervised import dice_loss
 
 Factory = Callable[..., Any]
 SHAPE = (5, 4, 3)

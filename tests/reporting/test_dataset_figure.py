@@ -9,8 +9,8 @@ import pytest
 from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 
-from semivox.data.fingerprint import CaseFingerprint, Fingerprint
-from semivox.data.intensity import Intensity
+from semivox.preprocessing.fingerprint import CaseFingerprint, Fingerprint
+from semivox.preprocessing.intensity import Intensity
 from semivox.reporting import dataset_figure
 from semivox.reporting.dataset_figure import Sample, save_dataset_figure
 

@@ -73,8 +73,8 @@ def main() -> None:
 
 
 def _show(error: UserError) -> None:
-    from rich.console import Console  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
+    from rich.console import Console
+    from rich.text import Text
 
     first, _, rest = str(error).partition("\n")
     console = Console(stderr=True)

@@ -10,7 +10,7 @@ import typer
 from semivox.cli import options as o
 
 if TYPE_CHECKING:
-    from semivox.verbs.benchmark import Forecast, Outcome
+    from semivox.benchmark.run import Forecast, Outcome
 
 
 def register(app: typer.Typer) -> None:
@@ -59,8 +59,8 @@ def benchmark(
 ) -> None:
     """Compare methods over label counts, seeds and presets. The same command again goes on."""
     o.require_folder(data)
-    from semivox.verbs.grid import load_grid  # noqa: PLC0415
-    from semivox.verbs.progress import show_progress  # noqa: PLC0415
+    from semivox.benchmark.grid import load_grid
+    from semivox.progress import show_progress
 
     changes: dict[str, Any] = {
         "methods": method or None,
@@ -71,7 +71,7 @@ def benchmark(
         "cases": cases,
     }
     resolved = load_grid(file=grid, ablation=ablation, changes=changes)
-    from semivox.verbs import benchmark as verb  # noqa: PLC0415
+    from semivox.benchmark import run as verb
 
     if dry_run:
         _show_forecast(verb.forecast(data, resolved, out=out, work=work, progress=show_progress), max_hours)
@@ -95,11 +95,11 @@ def benchmark(
 
 
 def _show_forecast(cells: list[Forecast], max_hours: float | None) -> None:
-    from rich.console import Console  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
 
-    from semivox.reporting.benchmark import duration  # noqa: PLC0415
+    from semivox.reporting.benchmark import duration
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("cell", "state"):
@@ -117,11 +117,11 @@ def _show_forecast(cells: list[Forecast], max_hours: float | None) -> None:
 
 
 def _show_outcome(outcome: Outcome, out: Path) -> None:
-    from rich.console import Console  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
 
-    from semivox.cli.show import interval_text  # noqa: PLC0415
+    from semivox.cli.show import interval_text
 
     if outcome.tables is not None:
         table = Table(box=None, pad_edge=False, header_style="bold")

@@ -42,8 +42,8 @@ def plan(
         plan={"trust_image_geometry": trust_image_geometry or None},
     )
     o.require_folder(data)
-    from semivox.verbs.prepare import plan as make  # noqa: PLC0415
-    from semivox.verbs.progress import show_progress  # noqa: PLC0415
+    from semivox.preprocessing.ready import plan as make
+    from semivox.progress import show_progress
 
     workspace, split, made = make(data, config=resolved, work=work, fresh=fresh, progress=show_progress)
     typer.echo(
@@ -86,8 +86,8 @@ def prepare(
         plan={"trust_image_geometry": trust_image_geometry or None},
     )
     o.require_folder(data)
-    from semivox.verbs.prepare import prepare as run  # noqa: PLC0415
-    from semivox.verbs.progress import show_progress  # noqa: PLC0415
+    from semivox.preprocessing.ready import prepare as run
+    from semivox.progress import show_progress
 
     workspace, split, _ = run(
         data,

@@ -40,8 +40,8 @@ def dicom_seg(
     ] = None,
 ) -> None:
     """Write a label map as DICOM-SEG, with references to the series it was drawn on."""
-    from semivox.data.dicom_write import Origin  # noqa: PLC0415
-    from semivox.verbs.export import export_dicom_seg  # noqa: PLC0415
+    from semivox.export.dicom_seg import export_dicom_seg
+    from semivox.io.dicom_write import Origin
 
     origin = made_by.upper() if made_by else None
     assert origin is None or origin in get_args(Origin)

@@ -124,13 +124,13 @@ def import_(
     NIfTI layouts (nnU-Net raw, MSD) are indexed where they are; everything else is converted: pairs of images
     and labels by pattern, tables, h5, DICOM, NRRD, MetaImage. A case without a label file is unlabeled.
     """
-    from semivox.run import write_manifest  # noqa: PLC0415
-    from semivox.verbs.progress import show_progress  # noqa: PLC0415
+    from semivox.progress import show_progress
+    from semivox.run import write_manifest
 
     if raw is not None or source in RECIPES:
         _check_recipe(source, raw)
         assert raw is not None
-        from semivox.data.recipes import run_recipe  # noqa: PLC0415
+        from semivox.datasets.importers.recipes import run_recipe
 
         with show_progress("import") as report:
             dataset = run_recipe(
@@ -145,7 +145,7 @@ def import_(
                 progress=report,
             )
     else:
-        from semivox.data.importers import import_dataset  # noqa: PLC0415
+        from semivox.datasets.importers.bring_in import import_dataset
 
         chosen: dict[str, Any] = {
             "images": tuple(images or ()),
@@ -185,7 +185,7 @@ def fetch(
 
     Only this command uses the network, and with --from it does not.
     """
-    from semivox.data.fetch import fetch_task  # noqa: PLC0415
+    from semivox.datasets.importers.fetch import fetch_task
 
     folder = fetch_task(name, out, mirror=mirror)
     typer.echo(f"{folder.name} is in {folder}")
@@ -211,8 +211,8 @@ def _check_recipe(name: str, raw: Path | None) -> None:
 
 
 def _record(out: Path) -> dict[str, Any]:
-    from semivox.data.convert import RECORD  # noqa: PLC0415
-    from semivox.files import read_json  # noqa: PLC0415
+    from semivox.datasets.importers.convert import RECORD
+    from semivox.files import read_json
 
     path = out / RECORD
     return dict(read_json(path)) if path.is_file() else {}

@@ -57,9 +57,9 @@ def info(
         )
     resolved = _settings(labeled, val, split_seed, split_file, fold, trust=trust_image_geometry)
     o.require_folder(data)
-    from semivox.cli.show_data import print_json, show_information  # noqa: PLC0415
-    from semivox.verbs.inspect import info as run  # noqa: PLC0415
-    from semivox.verbs.progress import show_progress  # noqa: PLC0415
+    from semivox.cli.show_data import print_json, show_information
+    from semivox.progress import show_progress
+    from semivox.reporting.inspect import info as run
 
     found = run(data, config=resolved, figure=figure, workers=workers, progress=show_progress)
     if json:
@@ -88,9 +88,9 @@ def check(
     """
     resolved = _settings(labeled, val, split_seed, split_file, fold, trust=trust_image_geometry)
     o.require_folder(data)
-    from semivox.cli.show_data import print_json, show_problems  # noqa: PLC0415
-    from semivox.verbs.inspect import check as run  # noqa: PLC0415
-    from semivox.verbs.progress import show_progress  # noqa: PLC0415
+    from semivox.cli.show_data import print_json, show_problems
+    from semivox.progress import show_progress
+    from semivox.reporting.inspect import check as run
 
     result = run(data, config=resolved, workers=workers, progress=show_progress)
     if json:
@@ -133,10 +133,10 @@ def _machine(data: Path | None, device: str, json: bool) -> None:
             expected="one of them",
             do="semivox info --machine",
         )
-    from semivox.cli.show_data import print_json  # noqa: PLC0415
-    from semivox.cli.show_machine import show_machine  # noqa: PLC0415
-    from semivox.verbs.machine import machine as run  # noqa: PLC0415
-    from semivox.verbs.progress import show_progress  # noqa: PLC0415
+    from semivox.cli.show_data import print_json
+    from semivox.cli.show_machine import show_machine
+    from semivox.progress import show_progress
+    from semivox.training.machine import machine as run
 
     found = run(device=device, progress=show_progress)
     if json:

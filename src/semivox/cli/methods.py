@@ -20,12 +20,12 @@ def methods(
     as_json: Annotated[bool, typer.Option("--json", help="everything, for programs")] = False,
 ) -> None:
     """List the training methods; with a name, its idea, its options and their defaults."""
-    from semivox.verbs import methods as verb  # noqa: PLC0415
+    from semivox.methods import catalogue as verb
 
     if cite is not None:
         typer.echo(verb.cite(cite))
     elif as_json:
-        import json  # noqa: PLC0415
+        import json
 
         found = verb.list_methods() if name is None else {name: verb.describe_method(name)}
         typer.echo(json.dumps(found, indent=1, ensure_ascii=False))
@@ -36,9 +36,9 @@ def methods(
 
 
 def _show_all(index: dict[str, dict[str, Any]]) -> None:
-    from rich.console import Console  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("method", no_wrap=True)
@@ -50,11 +50,11 @@ def _show_all(index: dict[str, dict[str, Any]]) -> None:
 
 
 def _show_one(name: str, entry: dict[str, Any]) -> None:
-    from rich.console import Console  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
 
-    from semivox.verbs.methods import patches, shown  # noqa: PLC0415
+    from semivox.methods.catalogue import patches, shown
 
     console = Console()
     console.print(Text(name, style="bold"))

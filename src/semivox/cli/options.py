@@ -73,7 +73,7 @@ def settings_from(
     **sections: dict[str, Any],
 ) -> Config:
     """Resolve the shared options into a `Config`."""
-    from semivox.config import load_config  # noqa: PLC0415
+    from semivox.config import load_config
 
     split = {
         "labeled": int(labeled) if labeled is not None and labeled >= 1 else labeled,
@@ -131,6 +131,6 @@ def class_values(texts: list[str] | tuple[str, ...]) -> dict[str, int]:
 
 def next_command(text: str) -> None:
     """Show what to type next."""
-    from rich.console import Console  # noqa: PLC0415
+    from rich.console import Console
 
     Console(file=sys.stdout).print(f"next: {text}", soft_wrap=True, highlight=False, markup=False)

@@ -74,17 +74,17 @@ def predict(
         )
     if codes and not dicom_seg:
         raise UserError("--segment-codes are for DICOM-SEG", do="add --dicom-seg")
-    from semivox.inference.model import load_model  # noqa: PLC0415
-    from semivox.verbs.predict import changed_settings  # noqa: PLC0415
-    from semivox.verbs.predict import predict as run  # noqa: PLC0415
-    from semivox.verbs.progress import show_progress  # noqa: PLC0415
+    from semivox.inference.model import load_model
+    from semivox.inference.predict import changed_settings
+    from semivox.inference.predict import predict as run
+    from semivox.progress import show_progress
 
     loaded = load_model(model, device=device)
     settings = changed_settings(
         loaded, window=window, stride=stride, overlap=overlap, weighting=weighting, batch=batch
     )
     if as_dataset:
-        from semivox.verbs.pseudo import pseudo_label  # noqa: PLC0415
+        from semivox.inference.pseudo_label import pseudo_label
 
         made = pseudo_label(model, source, out, config=settings, device=device, progress=show_progress)
         typer.echo(
@@ -144,10 +144,10 @@ def evaluate(
     workers: o.Workers = 2,
 ) -> None:
     """Score predictions: metrics.csv, summary.json and a table with 95 % intervals over cases."""
-    from semivox.cli.show import show_scores  # noqa: PLC0415
-    from semivox.data.regions import parse_regions  # noqa: PLC0415
-    from semivox.verbs.evaluate import evaluate as run  # noqa: PLC0415
-    from semivox.verbs.progress import show_progress  # noqa: PLC0415
+    from semivox.cli.show import show_scores
+    from semivox.datasets.regions import parse_regions
+    from semivox.evaluation.folder import evaluate as run
+    from semivox.progress import show_progress
 
     table = run(
         predictions,

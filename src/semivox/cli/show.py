@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from semivox.evaluation.statistics import summarise
 from semivox.reporting.table import summary_table
-from semivox.scoring.statistics import summarise
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,11 +12,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from semivox.data.check_set import Group, grouped
-from semivox.data.intensity import Intensity
+from semivox.datasets.check_set import Group, grouped
+from semivox.preprocessing.intensity import Intensity
 
 if TYPE_CHECKING:
-    from semivox.verbs.inspect import CheckResult, Information
+    from semivox.reporting.inspect import CheckResult, Information
 
 _SHOWN = 5  # problems of a kind
 _LEVELS = {"0.5 %": "p005", "median": "p500", "99.5 %": "p995"}

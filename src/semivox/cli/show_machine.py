@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from semivox.verbs.machine import Forecast, Machine
+    from semivox.training.machine import Forecast, Machine
 
 _NOTES = (
     "~: not measured, for lack of time, but concluded from a cheaper preset. Hours are those of the training"

@@ -81,8 +81,8 @@ def train(
         },
     )
     o.require_folder(data)
-    from semivox.verbs.progress import show_progress  # noqa: PLC0415
-    from semivox.verbs.train import train as run  # noqa: PLC0415
+    from semivox.progress import show_progress
+    from semivox.training.train import train as run
 
     folder = run(
         data,
@@ -109,9 +109,9 @@ def demo(
     fresh: o.Fresh = False,
 ) -> None:
     """Train on phantoms, 4 of 40 labeled, with and without the unlabeled ones; compare on 20 others."""
-    from semivox.cli.show import show_comparison, verdict  # noqa: PLC0415
-    from semivox.verbs.demo import demo as run  # noqa: PLC0415
-    from semivox.verbs.progress import show_progress  # noqa: PLC0415
+    from semivox.benchmark.demo import demo as run
+    from semivox.cli.show import show_comparison, verdict
+    from semivox.progress import show_progress
 
     result = run(out, seed=seed, fresh=fresh, bar=True, progress=show_progress)
     show_comparison(result.summary, "20 phantoms that no training saw; 4 labels of 40")

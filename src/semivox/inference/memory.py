@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from semivox.errors import UserError
-from semivox.heap import idle
 from semivox.nets.blocks import Segmenter
+from semivox.nets.heap import idle
 
 MAPS = 8  # of full resolution and `width` channels at a forward pass's peak; measured: 5.8 (32), 6.8 (bf16)
 _CPU_MESSAGE = "can't allocate memory"  # of PyTorch's allocator, which raises a plain RuntimeError

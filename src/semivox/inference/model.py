@@ -16,7 +16,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from semivox.config import MethodConfig, config_error
-from semivox.data.plan import Plan
 from semivox.errors import UserError
 from semivox.files import read_yaml, replacing, write_yaml
 from semivox.hardware import resolve_device
@@ -24,6 +23,7 @@ from semivox.inference.lean import lean
 from semivox.methods import create
 from semivox.methods.base import Method
 from semivox.nets import NetFactory
+from semivox.preprocessing.plan import Plan
 from semivox.version import __version__
 
 WEIGHTS = "model.safetensors"

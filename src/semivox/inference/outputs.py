@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from semivox.data.formats import NIFTI_ENDINGS, stem
-from semivox.data.itk import data_file
-from semivox.data.volume import read_header, write_label
 from semivox.errors import UserError
 from semivox.files import read_json, replacing, write_json
 from semivox.inference.model import LoadedModel
 from semivox.inference.sources import Scan
+from semivox.io.formats import NIFTI_ENDINGS, stem
+from semivox.io.itk import data_file
+from semivox.io.volume import read_header, write_label
 from semivox.version import __version__
 
 DESCRIPTION = "semivox.json"

@@ -14,16 +14,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from semivox.config import PredictConfig
-from semivox.data.grid import Grid, label_to_source, probs_to_source, to_plan_grid
-from semivox.data.volume import Volume
 from semivox.errors import UserError
-from semivox.heap import kept
 from semivox.inference.cover import covered
 from semivox.inference.memory import room
 from semivox.inference.model import LoadedModel
 from semivox.inference.outputs import OutputFolder
 from semivox.inference.sources import Scan, Source, list_scans, read_scan
 from semivox.inference.windows import window_stride
+from semivox.io.volume import Volume
+from semivox.nets.heap import kept
+from semivox.preprocessing.resample import Grid, label_to_source, probs_to_source, to_plan_grid
 
 Precision = Literal["32", "bf16"]
 Progress = Callable[[int, int, str, float], Any]

@@ -8,12 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from semivox.data.dicom import series_of
-from semivox.data.dicom_series import Series, choose_series, find_series
-from semivox.data.formats import DICOM_ENDINGS, ITK_ENDINGS, NIFTI_ENDINGS, stem
-from semivox.data.sources.dicom import case_folders, holds_dicom, load_volume
-from semivox.data.volume import Volume, read_image
+from semivox.datasets.importers.dicom import case_folders, holds_dicom, load_volume
 from semivox.errors import UserError
+from semivox.io.dicom import series_of
+from semivox.io.dicom_series import Series, choose_series, find_series
+from semivox.io.formats import DICOM_ENDINGS, ITK_ENDINGS, NIFTI_ENDINGS, stem
+from semivox.io.volume import Volume, read_image
 
 ENDINGS = (*NIFTI_ENDINGS, *ITK_ENDINGS)
 _CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")

@@ -59,9 +59,9 @@ def create(name: str, options: Mapping[str, Any], net: NetFactory) -> Method:
     Raises:
         UserError: unknown name, unknown option (the nearest one is named) or bad value.
     """
-    from pydantic import ValidationError  # noqa: PLC0415
+    from pydantic import ValidationError
 
-    from semivox.config import config_error  # noqa: PLC0415
+    from semivox.config import config_error
 
     kind = method_class(name)
     try:

@@ -8,14 +8,14 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from semivox.losses.consistency import mean_squared_error
+from semivox.losses.perturb import add_noise, sampled_probabilities
+from semivox.losses.prediction import Prediction, widen
+from semivox.losses.reduction import masked_mean, mean
+from semivox.losses.schedule import sigmoid_rampup
+from semivox.losses.supervised import cross_entropy_dice
+from semivox.losses.uncertainty import normalised_entropy
 from semivox.methods.base import Batch, Step, TeacherMethod, full_precision
-from semivox.ops.consistency import mean_squared_error
-from semivox.ops.perturb import add_noise, sampled_probabilities
-from semivox.ops.prediction import Prediction, widen
-from semivox.ops.reduction import masked_mean, mean
-from semivox.ops.schedule import sigmoid_rampup
-from semivox.ops.supervised import cross_entropy_dice
-from semivox.ops.uncertainty import normalised_entropy
 
 RAMP_FRACTION, RAMP_STEPS = 6000 / 8000, 40  # published: a step each 150 of 8000 iterations
 THRESHOLD_CHANGE = {  # of the threshold over the run, by variant and selector

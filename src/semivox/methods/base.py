@@ -12,11 +12,11 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from semivox.losses.ema import update_ema
+from semivox.losses.mixing import cuboid_mask, paste
+from semivox.losses.prediction import most_probable
 from semivox.nets import NetFactory
 from semivox.nets.blocks import Segmenter
-from semivox.ops.ema import update_ema
-from semivox.ops.mixing import cuboid_mask, paste
-from semivox.ops.prediction import most_probable
 
 
 class Batch(NamedTuple):

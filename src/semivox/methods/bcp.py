@@ -8,12 +8,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from semivox.losses.components import Neighbours, largest_components
+from semivox.losses.ema import copy_state, update_ema
+from semivox.losses.mixing import cuboid_mask, halves, paste, region_loss
+from semivox.losses.prediction import Prediction, most_probable
+from semivox.losses.reduction import both
 from semivox.methods.base import Batch, PseudoLabel, Step, TeacherMethod, full_precision
-from semivox.ops.components import Neighbours, largest_components
-from semivox.ops.ema import copy_state, update_ema
-from semivox.ops.mixing import cuboid_mask, halves, paste, region_loss
-from semivox.ops.prediction import Prediction, most_probable
-from semivox.ops.reduction import both
 
 
 class BCP(TeacherMethod):

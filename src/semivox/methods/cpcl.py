@@ -8,15 +8,15 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from semivox.losses.consistency import mean_squared_error
+from semivox.losses.matching import cosines, partners, weighted_prototypes
+from semivox.losses.perturb import add_noise
+from semivox.losses.prediction import Prediction, widen
+from semivox.losses.reduction import mean
+from semivox.losses.schedule import sigmoid_rampup
+from semivox.losses.supervised import cross_entropy, cross_entropy_dice, onehot
 from semivox.methods.base import Batch, Step, TeacherMethod, full_precision
 from semivox.nets.blocks import enlarge
-from semivox.ops.consistency import mean_squared_error
-from semivox.ops.matching import cosines, partners, weighted_prototypes
-from semivox.ops.perturb import add_noise
-from semivox.ops.prediction import Prediction, widen
-from semivox.ops.reduction import mean
-from semivox.ops.schedule import sigmoid_rampup
-from semivox.ops.supervised import cross_entropy, cross_entropy_dice, onehot
 
 RAMP_FRACTION, RAMP_STEPS = 6000 / 10000, 40  # published: a step each 150 of 10000 iterations
 LEVEL = 1  # the decoder level whose features are compared, at half resolution

@@ -8,10 +8,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from semivox.losses.distance import level_set_consistency
+from semivox.losses.schedule import sigmoid_rampup
 from semivox.methods.base import Batch, Step, full_precision
 from semivox.methods.heads import SignedDistanceMethod
-from semivox.ops.distance import level_set_consistency
-from semivox.ops.schedule import sigmoid_rampup
 
 
 class DTC(SignedDistanceMethod):

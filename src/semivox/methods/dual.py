@@ -9,20 +9,20 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from semivox.methods.base import Batch, PseudoLabel, Step, full_precision
-from semivox.methods.teaching_pair import TeachingPair
-from semivox.ops.consistency import (
+from semivox.losses.consistency import (
     rectified_cross_entropy,
     squared_error,
     squared_error_to_label,
     symmetric_kl,
 )
-from semivox.ops.prediction import Prediction
-from semivox.ops.prototypes import prototype_terms, voxel_rows
-from semivox.ops.pseudo import Teaching, confident_foreground, foreground_label, joint_label
-from semivox.ops.reduction import both, masked_mean, mean
-from semivox.ops.schedule import sigmoid_rampup
-from semivox.ops.supervised import cross_entropy_dice, dice_loss, nll
+from semivox.losses.prediction import Prediction
+from semivox.losses.prototypes import prototype_terms, voxel_rows
+from semivox.losses.pseudo import Teaching, confident_foreground, foreground_label, joint_label
+from semivox.losses.reduction import both, masked_mean, mean
+from semivox.losses.schedule import sigmoid_rampup
+from semivox.losses.supervised import cross_entropy_dice, dice_loss, nll
+from semivox.methods.base import Batch, PseudoLabel, Step, full_precision
+from semivox.methods.teaching_pair import TeachingPair
 
 PROTOTYPE_SIGN = {"repel": -1.0, "attract": 1.0, "none": 0.0}
 

@@ -9,13 +9,13 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
+from semivox.losses.distance import distance_error, signed_distance
+from semivox.losses.prediction import Prediction, most_probable, widen
+from semivox.losses.supervised import cross_entropy, dice_loss
 from semivox.methods.base import Batch, Method, PseudoLabel, SingleMethod, full_precision
 from semivox.nets import NetFactory
 from semivox.nets.blocks import UpKind
 from semivox.nets.multi_decoder import MultiDecoder
-from semivox.ops.distance import distance_error, signed_distance
-from semivox.ops.prediction import Prediction, most_probable, widen
-from semivox.ops.supervised import cross_entropy, dice_loss
 
 
 class MultiDecoderMethod(Method):

@@ -8,15 +8,15 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from semivox.losses.consistency import squared_error_to_label
+from semivox.losses.prediction import Prediction
+from semivox.losses.prototypes import prototype_terms, voxel_rows
+from semivox.losses.pseudo import confident_foreground, joint_label
+from semivox.losses.reduction import both, masked_mean, mean
+from semivox.losses.schedule import sigmoid_rampup
+from semivox.losses.supervised import cross_entropy, dice_loss, nll
+from semivox.losses.uncertainty import percentile
 from semivox.methods.base import Batch, PairMethod, PseudoLabel, Step, full_precision
-from semivox.ops.consistency import squared_error_to_label
-from semivox.ops.prediction import Prediction
-from semivox.ops.prototypes import prototype_terms, voxel_rows
-from semivox.ops.pseudo import confident_foreground, joint_label
-from semivox.ops.reduction import both, masked_mean, mean
-from semivox.ops.schedule import sigmoid_rampup
-from semivox.ops.supervised import cross_entropy, dice_loss, nll
-from semivox.ops.uncertainty import percentile
 
 
 class LUSEG(PairMethod):

@@ -8,12 +8,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from semivox.losses.consistency import mutual_consistency
+from semivox.losses.prediction import Prediction
+from semivox.losses.schedule import sigmoid_rampup
 from semivox.methods.base import Batch, Step, full_precision
 from semivox.methods.heads import MultiDecoderMethod
 from semivox.nets.blocks import UpKind
-from semivox.ops.consistency import mutual_consistency
-from semivox.ops.prediction import Prediction
-from semivox.ops.schedule import sigmoid_rampup
 
 
 class MCNet(MultiDecoderMethod):

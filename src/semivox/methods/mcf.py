@@ -8,12 +8,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from semivox.losses.consistency import sharpen, squared_error_to_label
+from semivox.losses.prediction import Prediction
+from semivox.losses.reduction import both, masked_mean, mean
+from semivox.losses.schedule import sigmoid_rampup
+from semivox.losses.supervised import cross_entropy, dice_loss
 from semivox.methods.base import Batch, PairMethod, Step, full_precision
-from semivox.ops.consistency import sharpen, squared_error_to_label
-from semivox.ops.prediction import Prediction
-from semivox.ops.reduction import both, masked_mean, mean
-from semivox.ops.schedule import sigmoid_rampup
-from semivox.ops.supervised import cross_entropy, dice_loss
 
 
 class MCF(PairMethod):

@@ -8,12 +8,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from semivox.losses.prediction import Prediction, widen
+from semivox.losses.reliability import reliable_cross_entropy
+from semivox.losses.schedule import sigmoid_rampup
 from semivox.methods.base import Batch, PseudoLabel, Step, full_precision
 from semivox.methods.heads import MultiDecoderMethod
 from semivox.nets.blocks import UpKind
-from semivox.ops.prediction import Prediction, widen
-from semivox.ops.reliability import reliable_cross_entropy
-from semivox.ops.schedule import sigmoid_rampup
 
 
 class MLRPL(MultiDecoderMethod):

@@ -8,13 +8,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from semivox.losses.prediction import widen
+from semivox.losses.schedule import sigmoid_rampup
+from semivox.losses.supervised import cross_entropy
 from semivox.methods.base import Batch, Step, fixed, full_precision
 from semivox.methods.heads import SignedDistanceMethod
 from semivox.nets import NetFactory
 from semivox.nets.discriminator import Discriminator
-from semivox.ops.prediction import widen
-from semivox.ops.schedule import sigmoid_rampup
-from semivox.ops.supervised import cross_entropy
 
 LABELED = 1  # the discriminator's second class
 

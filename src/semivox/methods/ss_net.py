@@ -9,13 +9,13 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from semivox.losses.adversarial import virtual_adversarial_loss
+from semivox.losses.memory import Rows, best_rows, draw_rows, take_rows, weighted_cosine_distance
+from semivox.losses.prediction import Prediction, widen
+from semivox.losses.schedule import sigmoid_rampup
+from semivox.losses.supervised import cross_entropy, dice_loss
 from semivox.methods.base import Batch, SingleMethod, Step, fixed, full_precision
 from semivox.nets import NetFactory
-from semivox.ops.adversarial import virtual_adversarial_loss
-from semivox.ops.memory import Rows, best_rows, draw_rows, take_rows, weighted_cosine_distance
-from semivox.ops.prediction import Prediction, widen
-from semivox.ops.schedule import sigmoid_rampup
-from semivox.ops.supervised import cross_entropy, dice_loss
 
 
 class SSNet(SingleMethod):

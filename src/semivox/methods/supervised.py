@@ -7,10 +7,10 @@ from typing import ClassVar, Literal
 from pydantic import BaseModel, Field
 from torch import Tensor
 
+from semivox.losses.prediction import Prediction
+from semivox.losses.supervised import cross_entropy_dice
 from semivox.methods.base import Batch, PairMethod, SingleMethod, Step, full_precision, with_mixtures
 from semivox.nets.blocks import Segmenter
-from semivox.ops.prediction import Prediction
-from semivox.ops.supervised import cross_entropy_dice
 
 
 class Mixing(BaseModel):

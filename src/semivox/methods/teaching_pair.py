@@ -10,12 +10,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from semivox.losses.ema import update_ema
+from semivox.losses.mixing import cuboid_mask, exchange_masks
+from semivox.losses.prediction import Prediction
+from semivox.losses.pseudo import Teaching
 from semivox.methods.base import Batch, PairMethod, Step, full_precision, with_mixtures, without_dropout
 from semivox.nets import NetFactory
-from semivox.ops.ema import update_ema
-from semivox.ops.mixing import cuboid_mask, exchange_masks
-from semivox.ops.prediction import Prediction
-from semivox.ops.pseudo import Teaching
 
 
 class TeachingPair(PairMethod):

@@ -8,13 +8,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from semivox.losses.prediction import log_softmax
+from semivox.losses.pyramid import mean_log_probs, rectified_consistency
+from semivox.losses.schedule import sigmoid_rampup
+from semivox.losses.supervised import cross_entropy_dice
 from semivox.methods.base import Batch, SingleMethod, Step, full_precision
 from semivox.nets import NetFactory
 from semivox.nets.pyramid import PyramidHeads
-from semivox.ops.prediction import log_softmax
-from semivox.ops.pyramid import mean_log_probs, rectified_consistency
-from semivox.ops.schedule import sigmoid_rampup
-from semivox.ops.supervised import cross_entropy_dice
 
 RAMP_STEPS = 400  # published: a step each 150 of 60000 iterations
 

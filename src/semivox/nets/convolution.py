@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv3d, conv_transpose3d, pad
 
-from semivox.ops.prediction import widen
+from semivox.losses.prediction import widen
 
 _LANES = 16  # channels that oneDNN's kernels compute at once
 

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from semivox.data.fingerprint import Fingerprint
+from semivox.preprocessing.fingerprint import Fingerprint
 from semivox.reporting.overlay import (
     AXIAL,
     BACKGROUND,

@@ -1,0 +1,1 @@
+"""Compare methods: grids of runs, tables, and the published figures."""

@@ -1,0 +1,1 @@
+"""Which cases there are: data sets, layouts, splits, checks, phantoms, importers."""

@@ -1,0 +1,230 @@
+"""All cases of a data set read in full: what is wrong with each, and what shows when they are compared."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from semivox.datasets.check import CaseReport, CheckJob, Problem, check_case
+from semivox.datasets.layouts import FOLDERS, some
+from semivox.io.parallel import run_jobs
+from semivox.progress import Progress
+
+if TYPE_CHECKING:
+    from semivox.datasets.dataset import Dataset
+    from semivox.datasets.splits import Split
+
+_FEWEST = 5  # cases that say what is usual
+_DEVIATIONS = 8.0  # robust standard deviations
+_FACTOR = 8.0  # of the usual width of intensities
+_SPACING_FACTOR = 3.0
+_HELD_OUT = ("val", "test")
+
+
+def check_dataset(
+    dataset: Dataset,
+    split: Split,
+    *,
+    workers: int = 2,
+    trust_image_geometry: bool = False,
+    progress: Progress | None = None,
+) -> list[Problem]:
+    """Read all scans and all labels that the split does not hide, and report every problem.
+
+    Args:
+        dataset: the cases.
+        split: label files of its unlabeled cases are not opened.
+        workers: processes; 0 works in this one.
+        trust_image_geometry: see `read_image`.
+        progress: called after each case with the number done, the number of all, and the case's name.
+
+    Returns:
+        Errors first, each group in the order of the cases.
+    """
+    hidden = set(split.unlabeled)
+    jobs = [
+        CheckJob(
+            replace(case, label=None) if case.name in hidden else case,
+            dataset.channels,
+            dataset.class_values,
+            dataset.ignore_value,
+            trust_image_geometry,
+        )
+        for case in dataset.cases
+    ]
+    found: dict[str, CaseReport] = {}
+    for job, result in run_jobs(
+        check_case, jobs, min(workers, len(jobs)), name=lambda job: job.case.name, doing="checking"
+    ):
+        found[job.case.name] = result
+        if progress is not None:
+            progress(len(found), len(jobs), job.case.name)
+    reports = [found[job.case.name] for job in jobs]
+    problems = [problem for report in reports for problem in report.problems]
+    problems += _duplicates(reports, roles(dataset, split))
+    problems += [*_unusual_intensities(reports, dataset.channels), *_unusual_spacings(reports)]
+    problems += [*_absent_classes(reports, dataset), *_unused_files(dataset)]
+    return sorted(problems, key=lambda problem: problem.severity != "error")
+
+
+def roles(dataset: Dataset, split: Split) -> dict[str, str]:
+    """Tell the role of each case: labeled, unlabeled, val, test or unused."""
+    result = dict.fromkeys((case.name for case in dataset.cases), "unused")
+    for role in ("labeled", "unlabeled", "val", "test"):
+        result.update(dict.fromkeys(getattr(split, role), role))
+    return result
+
+
+def _duplicates(reports: Sequence[CaseReport], role: Mapping[str, str]) -> Iterator[Problem]:
+    images: dict[str, list[tuple[str, Path]]] = defaultdict(list)
+    labels: dict[str, list[tuple[str, Path]]] = defaultdict(list)
+    for report in reports:
+        name, files = report.case.name, report.case.images
+        for index, digest in report.digests.items():
+            images[digest].append((name, files[min(index, len(files) - 1)]))
+        if report.label_digest is not None and report.case.label is not None:
+            labels[report.label_digest].append((name, report.case.label))
+    for places in filter(lambda places: len(places) > 1, images.values()):
+        names = list(dict.fromkeys(name for name, _ in places))
+        seen = [role[name] for name in names]
+        held_out = sorted({item for item in seen if item in _HELD_OUT})
+        what, do = "The same image occurs more than once", "keep one of the files"
+        if len(names) == 1:
+            what, do = "Two channels of a case hold the same image", "replace one of the files"
+        elif held_out and len(set(seen)) > 1:
+            what = f"A scan of the {' and '.join(held_out)} cases is also used otherwise"
+            do = "remove it from one of the sides: its score would mean nothing"
+        severe = len(names) == 1 or (bool(held_out) and len(set(seen)) > 1)
+        yield Problem(
+            "error" if severe else "warning",
+            what,
+            names[0],
+            str(places[0][1]),
+            some([f"{name} ({role[name]}, {path.name})" for name, path in places], 8),
+            "every scan once; compared by content, whatever axes, type and compression",
+            do,
+        )
+    for places in filter(lambda places: len(places) > 1, labels.values()):
+        yield Problem(
+            "warning",
+            "The same label occurs more than once",
+            places[0][0],
+            str(places[0][1]),
+            some([f"{name} ({path.name})" for name, path in places], 8),
+            "a label of its own for every scan",
+            "look at these cases; one of the labels may belong to another scan",
+        )
+
+
+def _unusual_intensities(reports: Sequence[CaseReport], channels: Sequence[str]) -> Iterator[Problem]:
+    """Compare width and position of each scan's values with the median over the cases."""
+    for index, channel in enumerate(channels):
+        known = [report for report in reports if index in report.levels]
+        widths = [report.levels[index].high - report.levels[index].low for report in known]
+        known = [report for report, width in zip(known, widths, strict=True) if width > 0]
+        widths = [width for width in widths if width > 0]
+        if len(known) < _FEWEST:
+            continue
+        usual = float(np.median(widths))
+        far = _outliers([float(np.log(width)) for width in widths], float(np.log(_FACTOR)))
+        off = _outliers([report.levels[index].middle for report in known], usual / 2)
+        for report, is_far, is_off in zip(known, far, off, strict=True):
+            if not (is_far or is_off):
+                continue
+            level, files = report.levels[index], report.case.images
+            yield Problem(
+                "warning",
+                "The intensities differ from those of the other scans",
+                report.case.name,
+                str(files[min(index, len(files) - 1)]),
+                f"{channel}: {level.low:g} to {level.high:g}, median {level.middle:g}",
+                f"a range about {usual:g} wide, as usual here"
+                f" (median {float(np.median([item.levels[index].middle for item in known])):g})",
+                "look at the scan: another modality, unit or scaling? harmless if every scan is normalised"
+                " by its own mean (zscore), not with ct or none",
+            )
+
+
+def _outliers(values: Sequence[float], least: float) -> list[bool]:
+    """Find values further than `_DEVIATIONS` robust standard deviations and `least` from the median."""
+    distance = np.abs(np.asarray(values) - np.median(values))
+    limit = max(_DEVIATIONS * 1.4826 * float(np.median(distance)), least)
+    return [bool(item) for item in distance > limit]
+
+
+def _unusual_spacings(reports: Sequence[CaseReport]) -> Iterator[Problem]:
+    known = [(report, report.spacing_mm) for report in reports if report.spacing_mm is not None]
+    if len(known) < _FEWEST:
+        return
+    usual = np.median([spacing for _, spacing in known], axis=0)
+    for report, spacing in known:
+        ratio = np.maximum(spacing / usual, usual / spacing)
+        if ratio.max() > _SPACING_FACTOR:
+            yield Problem(
+                "warning",
+                "The voxel size differs much from that of the other scans",
+                report.case.name,
+                str(report.case.images[0]),
+                " x ".join(f"{side:g}" for side in spacing) + " mm",
+                " x ".join(f"{side:g}" for side in usual) + f" mm, within a factor of {_SPACING_FACTOR:g}",
+                "check the header; if it is right, much detail is lost or invented when resampling",
+            )
+
+
+def _absent_classes(reports: Iterable[CaseReport], dataset: Dataset) -> Iterator[Problem]:
+    counts = [report.class_voxels for report in reports if report.class_voxels is not None]
+    if not counts:
+        return
+    for name, total in zip(dataset.class_names, np.sum(counts, axis=0).tolist(), strict=True):
+        if total == 0:
+            yield Problem(
+                "warning",
+                "A class is in none of the labels",
+                path=str(dataset.root),
+                found=f"no voxel of {name} in {len(counts)} labels",
+                expected="some voxels of every declared class",
+                do="correct the labels in dataset.json",
+            )
+
+
+def _unused_files(dataset: Dataset) -> Iterator[Problem]:
+    files = [path for case in dataset.cases for path in (*case.images, case.label) if path is not None]
+    used = {path.resolve() for path in files}
+    for folder in dict.fromkeys(name for _, *names in FOLDERS for name in names if name):
+        if not (dataset.root / folder).is_dir():
+            continue
+        there = [path for path in (dataset.root / folder).iterdir() if not path.name.startswith(".")]
+        unused = sorted(path.name for path in there if path.resolve() not in used)
+        if unused:
+            yield Problem(
+                "warning",
+                "Files that the data set does not use",
+                path=str(dataset.root / folder),
+                found=some(unused, 8),
+                expected="files of cases, with the declared ending",
+                do="remove them, or add them to dataset.json; see also the problems above",
+            )
+
+
+@dataclass(frozen=True)
+class Group:
+    """Problems of one kind."""
+
+    problems: tuple[Problem, ...]
+
+    @property
+    def first(self) -> Problem:
+        return self.problems[0]
+
+
+def grouped(problems: Sequence[Problem]) -> list[Group]:
+    """Put problems of one kind together, in the order of their first ones."""
+    kinds: dict[tuple[str, str], list[Problem]] = defaultdict(list)
+    for problem in problems:
+        kinds[problem.severity, problem.what].append(problem)
+    return [Group(tuple(items)) for items in kinds.values()]

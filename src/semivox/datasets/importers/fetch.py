@@ -1,0 +1,153 @@
+"""Data sets of the Medical Segmentation Decathlon: downloaded or taken from a mirror, verified, unpacked.
+
+Addresses and checksums are those that MONAI ships; nothing is fetched unless `fetch_task` is called.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tarfile
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from semivox.datasets.layouts import some
+from semivox.errors import UserError
+
+
+def tasks() -> dict[str, tuple[str, str]]:
+    """Give address and MD5 checksum of each task's archive, as MONAI has them."""
+    from monai.apps.datasets import DecathlonDataset
+
+    return {name: (url, DecathlonDataset.md5[name]) for name, url in DecathlonDataset.resource.items()}
+
+
+def find_task(name: str, known: dict[str, Any]) -> str:
+    """Give the full name for `Task04_Hippocampus`, `hippocampus`, `task04` or `4`.
+
+    Raises:
+        UserError: none fits, or several do.
+    """
+    wanted = name.strip().lower()
+    number = re.fullmatch(r"(?:task)?0*(\d+)", wanted)
+    fitting = [
+        task
+        for task in known
+        if wanted in (task.lower(), task.lower().partition("_")[2])
+        or (number and task.lower().startswith(f"task{int(number[1]):02d}_"))
+    ]
+    if len(fitting) != 1:
+        raise UserError(
+            "Unknown data set",
+            found=name,
+            expected=", ".join(known),
+            do="name one of these, e.g. semivox fetch hippocampus DATA",
+        )
+    return fitting[0]
+
+
+def fetch_task(name: str, out: Path, *, mirror: Path | None = None) -> Path:
+    """Unpack a task's archive into `out`/TaskNN_Name, a folder in MSD layout; one that is there stays.
+
+    Args:
+        name: see `find_task`.
+        out: the folder for data sets.
+        mirror: a folder that holds the archive, `TaskNN_Name.tar`; None: it is downloaded and then deleted.
+
+    Raises:
+        UserError: an unknown name; no archive in the mirror; another checksum; no connection; too little
+            space on the disk; a damaged archive.
+    """
+    known = tasks()
+    task = find_task(name, known)
+    url, md5 = known[task]
+    folder = out / task
+    if (folder / "dataset.json").is_file():
+        return folder
+    out.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".partial-", dir=out) as temporary:
+        archive = _archive(task, mirror) if mirror is not None else _download(url, md5, Path(temporary))
+        if mirror is not None:
+            _verify(archive, md5)
+        _unpack(archive, Path(temporary) / "unpacked", task).rename(folder)
+    return folder
+
+
+def _archive(task: str, mirror: Path) -> Path:
+    found = next((path for path in sorted(mirror.rglob(f"{task}.tar")) if path.is_file()), None)
+    if found is None:
+        names = sorted(path.name for path in mirror.iterdir()) if mirror.is_dir() else []
+        raise UserError(
+            "The archive is not in the mirror",
+            path=mirror,
+            found=some(names) or "no such folder, or an empty one",
+            expected=f"{task}.tar",
+            do="check the folder given with --from",
+        )
+    return found
+
+
+def _verify(archive: Path, md5: str) -> None:
+    from monai.apps.utils import check_hash
+
+    if not check_hash(archive, md5, "md5"):
+        raise UserError(
+            "The archive is damaged or another version",
+            path=archive,
+            found="another MD5 checksum",
+            expected=md5,
+            do="copy or download it again",
+        )
+
+
+def _download(url: str, md5: str, folder: Path) -> Path:
+    from monai.apps.utils import download_url
+
+    archive = folder / url.rpartition("/")[2]
+    try:
+        download_url(url, archive, hash_val=md5, hash_type="md5")
+        if not archive.is_file():
+            raise OSError("no file arrived")
+    except (OSError, RuntimeError, ValueError) as error:  # MONAI's HashCheckError is a ValueError
+        raise UserError(
+            "The download failed",
+            found=f"{' '.join(str(error).split())[:300]} ({url})",
+            expected="a connection, and an archive with MONAI's checksum",
+            do="try again, or get the archive elsewhere and use --from FOLDER",
+        ) from error
+    return archive
+
+
+def _unpack(archive: Path, folder: Path, task: str) -> Path:
+    """Unpack to `folder`, and give the folder of the task in it."""
+    folder.mkdir()
+    size, free = archive.stat().st_size, shutil.disk_usage(folder).free
+    if free < size * 1.1:
+        raise UserError(
+            "The disk has too little space",
+            path=folder.parent,
+            found=f"{free / 1e9:.1f} GB",
+            expected=f"{size / 1e9:.1f} GB",
+            do="free some space or choose another folder",
+        )
+    try:
+        with tarfile.open(archive) as stream:
+            stream.extractall(folder, filter="data")
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise UserError(
+            "The archive cannot be unpacked",
+            path=archive,
+            found=str(error),
+            expected="a whole tar file with plain files inside",
+            do="copy or download it again",
+        ) from error
+    if not (folder / task / "dataset.json").is_file():
+        raise UserError(
+            "The archive does not hold the data set",
+            path=archive,
+            found=some(sorted(path.name for path in folder.iterdir())),
+            expected=f"{task}/dataset.json",
+            do="download it again",
+        )
+    return folder / task

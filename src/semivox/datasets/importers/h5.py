@@ -1,0 +1,106 @@
+"""h5 files with the keys `image` and `label`, as published semi-supervised code uses them."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from semivox.datasets.importers.found import CaseSource, Found, Loaded
+from semivox.datasets.importers.options import ImportOptions, read_lists
+from semivox.datasets.layouts import some
+from semivox.errors import UserError
+from semivox.io.formats import Array
+from semivox.io.volume import Volume, list_values
+
+LA_NAME = "mri_norm2.h5"
+
+
+def find_h5(source: Path, options: ImportOptions) -> Found:
+    """Find `CASE/mri_norm2.h5` and `CASE.h5`; their voxel size is said to be `options.spacing_mm`."""
+    files = h5_files(source)
+    if not files:
+        raise UserError(
+            "The folder holds no h5 files",
+            path=source,
+            found=some(sorted(path.name for path in source.iterdir())) or "nothing",
+            expected=f"CASE.h5 or CASE/{LA_NAME}",
+            do="check the path",
+        )
+    lists = read_lists(source, options, set(files))
+    affine = np.diag([*options.spacing_mm, 1.0])
+    spacing = " x ".join(f"{value:g}" for value in options.spacing_mm)
+    cases = tuple(
+        CaseSource(name, lists.pool(name), True, partial(load_h5, path, affine), path)
+        for name, path in files.items()
+    )
+    return Found(
+        cases,
+        options.channels or ("MR",),
+        options.classes or None,
+        f"Imported from h5 files, which store no voxel size: {spacing} mm is assumed",
+        order=lists.order,
+    )
+
+
+def h5_files(source: Path) -> dict[str, Path]:
+    """Find h5 files by case name, sorted: CASE.h5 and CASE/mri_norm2.h5."""
+    single = {path.stem: path for path in source.glob("[!.]*.h5")}
+    folders = {path.parent.name: path for path in source.glob(f"[!.]*/{LA_NAME}")}
+    if both := sorted(single.keys() & folders.keys()):
+        raise UserError(
+            "Two h5 files have the same case name", path=source, found=some(both), do="remove one of them"
+        )
+    return dict(sorted({**single, **folders}.items()))
+
+
+def load_h5(path: Path, affine: Array, *, binary: bool = False) -> Loaded:
+    """Read `image` (X, Y, Z), or (C, X, Y, Z), and `label` (X, Y, Z).
+
+    Args:
+        path: the file.
+        affine: (4, 4), voxel to world mm.
+        binary: every label value above 0 becomes 1.
+
+    Raises:
+        UserError: a damaged file, missing keys, shapes that do not fit, values that are not finite, label
+            values that are no integers.
+    """
+    try:
+        with h5py.File(path) as file:
+            keys = list(file)
+            if not {"image", "label"} <= set(keys):
+                raise UserError(
+                    "The h5 file lacks a key",
+                    path=path,
+                    found="keys " + (", ".join(keys) or "none"),
+                    expected="keys image, label",
+                    do="rename the keys in the file, or convert it to NIfTI",
+                )
+            image, label = np.asarray(file["image"][()], np.float32), np.asarray(file["label"][()])
+    except (OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise UserError(
+            "The file cannot be read as h5",
+            path=path,
+            found=" ".join(str(error).split())[:300],
+            expected="a whole h5 file with arrays image and label",
+            do="copy or download it again",
+        ) from error
+    problem = None
+    if image.ndim not in (3, 4) or image.shape[-3:] != label.shape or image.size == 0:
+        problem = f"shapes {image.shape} and {label.shape}", "two 3D arrays of the same shape"
+    elif not np.isfinite(image).all():
+        count = int((~np.isfinite(image)).sum())
+        problem = f"{count} NaN or infinite values in the image", "finite numbers"
+    elif label.dtype.kind not in "iub" and (wrong := label != np.rint(label)).any():
+        problem = "label values " + list_values(label[wrong]), "integers"
+    if problem is not None:
+        found, expected = problem
+        do = "correct the file, or convert it to NIfTI"
+        raise UserError(
+            "The arrays of the h5 file cannot be used", path=path, found=found, expected=expected, do=do
+        )
+    values = (label > 0).astype(np.uint8) if binary else label.astype(np.int32)
+    return Loaded(Volume(image if image.ndim == 4 else image[None], affine), values)

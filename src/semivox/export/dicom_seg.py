@@ -1,0 +1,105 @@
+"""`export`: segmentations in the form that other systems want."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from semivox.errors import UserError
+from semivox.files import read_json
+from semivox.inference.model import LoadedModel
+from semivox.inference.outputs import DESCRIPTION, seg_beside
+from semivox.inference.sources import Scan
+from semivox.io.dicom import series_of
+from semivox.io.dicom_codes import segment_codes
+from semivox.io.dicom_seg import highdicom
+from semivox.io.dicom_series import Series, choose_series, find_series
+from semivox.io.dicom_write import Maker, Origin, write_segmentation
+
+
+def export_dicom_seg(
+    segmentation: Path | str,
+    dicom: Path | str,
+    out: Path | str,
+    *,
+    series: str | None = None,
+    classes: Mapping[str, int] | None = None,
+    codes: Path | str | None = None,
+    origin: Origin | None = None,
+) -> Path:
+    """Write a label map as a DICOM-SEG object that refers to the series it was drawn on.
+
+    Args:
+        segmentation: a label map (NIfTI, NRRD, MetaImage) on the voxels of the series.
+        dicom: the folder of the series, or a multi-frame file.
+        out: a name ending in `.dcm`.
+        series: number, description or UID, if the folder holds several.
+        classes: value of each class; None: those in `semivox.json` beside the segmentation.
+        codes: YAML or JSON file with the codes of the classes, see `segment_codes`.
+        origin: who made it; None: AUTOMATIC if `semivox.json` lies beside it.
+
+    Raises:
+        UserError: highdicom is not installed; unknown classes; another grid; what reading the series says.
+    """
+    file, folder, target = Path(segmentation), Path(dicom), Path(out)
+    highdicom(target)
+    if target.suffix.lower() != ".dcm":
+        raise UserError(
+            "The output is not named as DICOM",
+            path=target,
+            expected="a name ending in .dcm",
+            do=f"-o {target}.dcm",
+        )
+    about = file.parent / DESCRIPTION
+    known = read_json(about) if about.is_file() else {}
+    values = dict(classes or known.get("labels", {}))
+    values = {name: value for name, value in values.items() if value != 0}
+    if not values or (origin is None and not known):
+        raise UserError(
+            f"It is not known what the segmentation holds{'' if not values else ', and who made it'}",
+            path=file,
+            found=f"no {DESCRIPTION} beside it",
+            expected="names of its values, and who made it",
+            do="add --class NAME=VALUE for each class, and --made-by automatic, semiautomatic or manual",
+        )
+    maker = Maker(origin or "AUTOMATIC", str(known.get("method", "")), str(known.get("model", "")))
+    meanings = segment_codes(list(values), Path(codes) if codes is not None else None)
+    write_segmentation(target, file, _series(folder, series), values, meanings, maker)
+    return target
+
+
+def dicom_seg_writer(
+    model: LoadedModel, scans: Sequence[Scan], codes: Path | None
+) -> Callable[[Scan, Path], None]:
+    """Give the function that writes `CASE.seg.dcm` beside a prediction.
+
+    Raises:
+        UserError: a scan that is not DICOM; highdicom is not installed; codes that cannot be understood.
+    """
+    if others := [scan for scan in scans if scan.series is None]:
+        raise UserError(
+            "A DICOM-SEG needs a DICOM series to refer to",
+            path=others[0].files[0],
+            found=f"a scan of another format (first of {len(others)})",
+            expected="a folder of DICOM, e.g. the one that this file was made from",
+            do="name that folder with --input; or segment this file without --dicom-seg, then"
+            " semivox export dicom-seg",
+        )
+    highdicom(scans[0].files[0])
+    plan = model.plan
+    pairs = zip(plan.class_names, plan.class_values, strict=True)
+    values = {name: value for name, value in pairs if value != 0}
+    meanings = segment_codes(list(values), codes)
+    maker = Maker("AUTOMATIC", str(model.meta["method"]["name"]), model.digest)
+
+    def write(scan: Scan, label_file: Path) -> None:
+        assert scan.series is not None
+        write_segmentation(seg_beside(label_file), label_file, scan.series, values, meanings, maker)
+
+    return write
+
+
+def _series(folder: Path, wanted: str | None) -> Series:
+    if not folder.is_dir():
+        return series_of(folder)
+    return choose_series(find_series(folder), wanted, folder)

@@ -1,0 +1,168 @@
+"""`predict`: segmentations on the scanner's own grid."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from semivox.config import PredictConfig, config_error
+from semivox.errors import UserError
+from semivox.export.dicom_seg import dicom_seg_writer
+from semivox.hardware import prefers_bf16
+from semivox.inference.model import LoadedModel, load_model
+from semivox.inference.predictor import Precision, Prediction, predict_case, predict_files
+from semivox.inference.sources import list_scans
+from semivox.io.geometry import affine_text, is_degenerate
+from semivox.io.volume import Volume, read_image
+from semivox.progress import ProgressFactory, no_progress
+from semivox.run import write_manifest
+
+ImageLike = Any  # a path, a nibabel image, or (array, affine)
+
+
+def predict(
+    model: Path | str | LoadedModel,
+    source: Path | str,
+    out: Path | str,
+    *,
+    config: PredictConfig | None = None,
+    save_probabilities: bool = False,
+    save_members: bool = False,
+    overwrite: bool = False,
+    trust_image_geometry: bool = False,
+    series: str | None = None,
+    dicom_seg: bool = False,
+    segment_codes: Path | str | None = None,
+    device: str = "auto",
+    progress: ProgressFactory = no_progress,
+) -> list[Path]:
+    """Segment a file or a folder of scans, each on its own grid, with the data set's label values.
+
+    Args:
+        model: a run folder (any folder with `model.safetensors` and `model.yaml`), or a model already loaded.
+        source: one scan, or a folder (`CASE.nii.gz`, or `CASE_0000.nii.gz` for each channel), of NIfTI, NRRD
+            or MetaImage; or a DICOM series, or a folder of such folders.
+        out: folder for `CASE.nii.gz` and, on request, `CASE.npz` with the probabilities.
+        config: sliding-window settings; default: those the model was trained with.
+        save_probabilities: also write probabilities (classes first, float16).
+        save_members: also write the segmentation of each network in a folder of its own.
+        overwrite: replace predictions that another model made.
+        trust_image_geometry: accept channels whose affines disagree; the first one's counts.
+        series: DICOM series to take from each folder: its number, description or UID.
+        dicom_seg: also write `CASE.seg.dcm`, which refers to the DICOM series; needs the extra `dicom`.
+        segment_codes: YAML or JSON file with the codes of the classes in it, see `segment_codes`.
+        device: auto, cpu or cuda.
+    """
+    loaded = _loaded(model, device)
+    scans = list_scans(Path(source), len(loaded.plan.channels), series)
+    finish = None
+    if dicom_seg:
+        finish = dicom_seg_writer(loaded, scans, None if segment_codes is None else Path(segment_codes))
+    with progress("predict") as report:
+        written = predict_files(
+            loaded,
+            scans,
+            Path(out),
+            config or stored_settings(loaded),
+            precision=best_precision(loaded),
+            save_probabilities=save_probabilities,
+            save_members=save_members,
+            overwrite=overwrite,
+            trust_image_geometry=trust_image_geometry,
+            finish=finish,
+            progress=report,
+        )
+    write_manifest(Path(out), "predict", model=loaded.digest, source=str(source), cases=len(written))
+    return written
+
+
+def predict_image(
+    model: Path | str | LoadedModel,
+    image: ImageLike,
+    *,
+    config: PredictConfig | None = None,
+    probabilities: bool = False,
+    members: bool = False,
+    device: str = "auto",
+) -> Prediction:
+    """Segment one scan in memory.
+
+    Args:
+        model: a run folder or a model already loaded.
+        image: a path, a nibabel image, or an array `(X, Y, Z)` or `(C, X, Y, Z)` with its affine.
+        config, probabilities, members, device: as for `predict`.
+
+    Returns:
+        Class indices `(X, Y, Z)` on the image's own grid, with probabilities and members on request.
+    """
+    loaded = _loaded(model, device)
+    return predict_case(
+        loaded,
+        as_volume(image),
+        config or stored_settings(loaded),
+        precision=best_precision(loaded),
+        probabilities=probabilities,
+        members=members,
+    )
+
+
+def as_volume(image: ImageLike) -> Volume:
+    """A `Volume` `(C, X, Y, Z)` from whatever describes an image.
+
+    Raises:
+        UserError: no scan, or an affine that spans no space.
+    """
+    if isinstance(image, (str, Path)):
+        return read_image([Path(image)])
+    if isinstance(image, tuple):
+        array, affine = np.asarray(image[0], dtype=np.float32), np.asarray(image[1], dtype=np.float64)
+    else:
+        array, affine = np.asarray(image.get_fdata(dtype=np.float32)), np.asarray(image.affine, np.float64)
+        array = np.moveaxis(array, -1, 0) if array.ndim == 4 else array
+    if array.ndim not in (3, 4) or array.size == 0:
+        raise UserError(
+            "The array is not a scan",
+            found=f"shape {array.shape}",
+            expected="(X, Y, Z), or with channels (C, X, Y, Z), a nibabel image (X, Y, Z, C); none of them 0",
+            do="give one scan, without axes for time or vectors",
+        )
+    if affine.shape != (4, 4) or is_degenerate(affine):
+        raise UserError(
+            "The affine is degenerate",
+            found=affine_text(affine) if affine.shape == (4, 4) else f"shape {affine.shape}",
+            expected="(4, 4) with three independent axes in mm",
+            do="give the affine of the scan, e.g. nibabel's image.affine",
+        )
+    return Volume(array if array.ndim == 4 else array[None], affine)
+
+
+def stored_settings(model: LoadedModel) -> PredictConfig:
+    """The sliding-window settings that a model was saved with."""
+    return PredictConfig.model_validate(model.meta.get("predict", {}))
+
+
+def best_precision(model: LoadedModel) -> Precision:
+    """bf16 where the model's device is quicker with it, else 32 bit."""
+    return "bf16" if prefers_bf16(model.device) else "32"
+
+
+def changed_settings(model: LoadedModel, **changes: Any) -> PredictConfig:
+    """The stored settings, with those that are given (not None); a stride or overlap asks for patches.
+
+    Raises:
+        UserError: a value that is not allowed.
+    """
+    given = {name: value for name, value in changes.items() if value is not None}
+    if {"stride", "overlap"} & set(given):
+        given = {"window": "patch", **given}
+    try:
+        return PredictConfig.model_validate({**stored_settings(model).model_dump(), **given})
+    except ValidationError as error:
+        raise config_error(error, PredictConfig) from error
+
+
+def _loaded(model: Path | str | LoadedModel, device: str) -> LoadedModel:
+    return model if isinstance(model, LoadedModel) else load_model(Path(model), device=device)

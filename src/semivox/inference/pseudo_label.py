@@ -1,0 +1,143 @@
+"""Predictions as labels: a data set in nnU-Net raw form in which every training case has one."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from semivox.config import PredictConfig
+from semivox.datasets.dataset import Case, Dataset, open_dataset
+from semivox.datasets.splits import Split, load_split
+from semivox.datasets.splitting import split_by_files
+from semivox.errors import UserError
+from semivox.files import replacing, write_json
+from semivox.inference.model import LoadedModel, load_model
+from semivox.inference.predict import best_precision, stored_settings
+from semivox.inference.predictor import predict_files
+from semivox.io.volume import IGNORE, read_image, read_label, write_label, write_map
+from semivox.progress import ProgressFactory, no_progress
+from semivox.run import write_manifest
+
+
+def pseudo_label(
+    model: Path | str,
+    data: Path | str,
+    out: Path | str,
+    *,
+    config: PredictConfig | None = None,
+    device: str = "auto",
+    progress: ProgressFactory = no_progress,
+) -> Dataset:
+    """Write a data set for nnU-Net: real labels where the model had them, its predictions elsewhere.
+
+    Which labels are real is told by the split stored with the model (labeled and validation cases); the
+    label file of a case that was unlabeled there is not opened. Labels are numbered 0, 1, 2, ... as nnU-Net
+    demands. `dataset.json` lists the cases of both kinds under `real_labels` and `pseudo_labels`; a
+    `splits_final.json` validates on the validation cases, if there are any. Test cases are not part of it.
+    The predictions as `predict` writes them stay in `predictions/`, so that a second call goes on where the
+    first stopped.
+
+    Args:
+        model: a run folder.
+        data: the data set that the model was trained on, or a workspace of it.
+        out: the new data set, e.g. `nnUNet_raw/Dataset501_Name`.
+        config: sliding-window settings; default: those the model was trained with.
+        device: auto, cpu or cuda.
+
+    Raises:
+        UserError: another data set's classes or channels; no unlabeled case; unreadable files.
+    """
+    folder = Path(out)
+    loaded, dataset = load_model(Path(model), device=device), open_dataset(Path(data))
+    _check(loaded, dataset, folder)
+    split = _split(Path(model), dataset)
+    pseudo = [dataset.case(name) for name in split.unlabeled]
+    real = [dataset.case(name) for name in (*split.labeled, *split.val)]
+    with progress("predict") as report:
+        predict_files(
+            loaded,
+            {case.name: case.images for case in pseudo},
+            folder / "predictions",
+            config or stored_settings(loaded),
+            precision=best_precision(loaded),
+            progress=report,
+        )
+    trust = loaded.plan.trust_image_geometry
+    for case in pseudo:
+        _write_case(case, folder / "predictions" / f"{case.name}.nii.gz", dataset, folder, trust)
+    for case in real:
+        assert case.label is not None
+        _write_case(case, case.label, dataset, folder, trust)
+    labels = {name: index for index, name in enumerate(dataset.class_names)}
+    if dataset.ignore_value is not None:
+        labels["ignore"] = len(labels)
+    write_json(
+        folder / "dataset.json",
+        {
+            "name": folder.resolve().name,
+            "description": f"{dataset.name} with the predictions of a semivox model for unlabeled cases",
+            "channel_names": {str(index): name for index, name in enumerate(dataset.channels)},
+            "labels": labels,
+            "numTraining": len(real) + len(pseudo),
+            "file_ending": ".nii.gz",
+            "real_labels": [case.name for case in real],
+            "pseudo_labels": [case.name for case in pseudo],
+            "model": loaded.digest,
+        },
+    )
+    if split.val:
+        train = [*split.labeled, *split.unlabeled]
+        write_json(folder / "splits_final.json", [{"train": train, "val": list(split.val)}])
+    write_manifest(folder, "predict", model=loaded.digest, source=str(data), pseudo=len(pseudo))
+    return open_dataset(folder)
+
+
+def _check(model: LoadedModel, dataset: Dataset, out: Path) -> None:
+    plan = model.plan
+    known = (plan.class_names, plan.class_values, plan.channels)
+    found = (dataset.class_names, dataset.class_values, dataset.channels)
+    if known != found:
+        raise UserError(
+            "The model was trained on another data set",
+            path=dataset.root,
+            found=f"classes {', '.join(dataset.class_names)}; channels {', '.join(dataset.channels)}",
+            expected=f"classes {', '.join(plan.class_names)}; channels {', '.join(plan.channels)}",
+            do="name the data set of the model's training",
+        )
+    if out.resolve() == dataset.root.resolve():
+        raise UserError("The output folder is the data set itself", path=out, do="choose another --output")
+
+
+def _split(model: Path, dataset: Dataset) -> Split:
+    path = model / "splits.json"
+    split = load_split(path, dataset, 0) if path.is_file() else split_by_files(dataset)
+    if not split.unlabeled:
+        raise UserError(
+            "There is no unlabeled case to predict",
+            path=dataset.root,
+            found=f"{len(split.labeled)} labeled cases",
+            expected="at least one case without a label",
+            do="for other scans use semivox predict without --as-dataset",
+        )
+    return split
+
+
+def _write_case(case: Case, label_file: Path, dataset: Dataset, out: Path, trust: bool) -> None:
+    """Write image and label of a case; files that are named and stored as needed are copied as they are."""
+    images = [out / "imagesTr" / f"{case.name}_{index:04d}.nii.gz" for index in range(len(dataset.channels))]
+    image = read_image(case.images, dataset.channels, trust_image_geometry=trust)
+    ignore = dataset.ignore_value
+    label = read_label(label_file, dataset.class_values, image, ignore, trust_image_geometry=trust).array
+    values = list(range(dataset.num_classes))
+    if dataset.ignore_value is not None:
+        label = np.where(label == IGNORE, np.uint8(dataset.num_classes), label)
+        values.append(dataset.num_classes)
+    write_label(out / "labelsTr" / f"{case.name}.nii.gz", label, values, image.affine)
+    for index, path in enumerate(images):
+        if not trust and len(case.images) == len(images) and case.images[index].name.endswith(".nii.gz"):
+            with replacing(path) as temporary:
+                shutil.copyfile(case.images[index], temporary)
+        else:
+            write_map(path, image.array[index], image.affine)

@@ -1,0 +1,229 @@
+"""Segmentations as DICOM-SEG objects that refer to the series they belong to; needs the extra `dicom`."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from semivox.files import replacing
+from semivox.io.dicom import multiframe_volume, place_slices
+from semivox.io.dicom_codes import Code, SegmentCode
+from semivox.io.dicom_seg import highdicom
+from semivox.io.dicom_series import Series
+from semivox.io.formats import Array, bad_file, ras_affine
+from semivox.io.regrid import onto_grid
+from semivox.io.volume import Volume, list_values, read_values
+from semivox.version import __version__
+
+Origin = Literal["AUTOMATIC", "SEMIAUTOMATIC", "MANUAL"]
+REMARK = "semivox segmentation; not a medical device"  # in the series' description, at most 64 letters
+
+# Type 2 of the modules Patient and General Study (PS3.3): may be empty; anonymization often drops them
+_MAY_BE_EMPTY = (
+    "PatientID",
+    "PatientName",
+    "PatientBirthDate",
+    "PatientSex",
+    "AccessionNumber",
+    "StudyID",
+    "StudyDate",
+    "StudyTime",
+    "ReferringPhysicianName",
+)
+
+
+@dataclass(frozen=True)
+class Maker:
+    """Who made a segmentation.
+
+    Attributes:
+        origin: a model alone, a model and a person, or a person.
+        method: the training method of the model; empty where there is none.
+        model: digest of the model; empty where there is none.
+    """
+
+    origin: Origin = "AUTOMATIC"
+    method: str = ""
+    model: str = ""
+
+
+def write_segmentation(
+    path: Path,
+    label_file: Path,
+    series: Series,
+    values: Mapping[str, int],
+    codes: Mapping[str, SegmentCode],
+    maker: Maker,
+) -> bool:
+    """Write a label map as a binary DICOM-SEG object, a segment a class.
+
+    Segments are numbered 1, 2, ... in the order of the label values, so that they are the values where these
+    are 1, 2, ...; the value itself stands in the segment's description. A class that no voxel has is a
+    segment without frames. The UID follows from the content: who writes the same twice has one object.
+
+    Args:
+        path: ends in `.dcm`.
+        label_file: a label map on the voxels of the series; axes may be in another order or direction.
+        series: the images; patient, study and frame of reference are theirs.
+        values: of each class in the label map, without the background.
+        codes: of each class.
+        maker: who made the label map.
+
+    Returns:
+        Whether it was written; False where `path` holds this very object already.
+
+    Raises:
+        UserError: highdicom is not installed; another grid than that of the series; values that are no class;
+            a series without a frame of reference.
+    """
+    hd = highdicom(path)
+    sources, volume, like = _sources(hd, series)
+    found = read_values(label_file)
+    if sorted(found.array.shape) != sorted(like.array.shape):
+        what, do = "The label map has another shape than the DICOM series", "name the series it was drawn on"
+        raise bad_file(label_file, what, found.array.shape, f"{like.array.shape}, of {series}", do)
+    label = onto_grid(found, like, label_file)
+    known = sorted(values.items(), key=lambda item: item[1])
+    numbers = _segment_numbers(label, known, label_file)
+    uids = _uids(numbers, [str(item.SOPInstanceUID) for item in sources], values, codes, maker)
+    if path.is_file() and _uid_of(path) == uids[1]:
+        return False
+    stack = np.ascontiguousarray(numbers.T)  # (Z, Y, X): frames of rows and columns
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of names and descriptions that the source has
+        try:
+            seg = hd.seg.Segmentation(
+                source_images=sources,
+                pixel_array=stack if volume is None else volume.with_array(stack),
+                segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
+                segment_descriptions=[
+                    _segment(hd, number, name, value, codes[name], maker)
+                    for number, (name, value) in enumerate(known, start=1)
+                ],
+                series_instance_uid=uids[0],
+                sop_instance_uid=uids[1],
+                series_number=1000 + int(sources[0].get("SeriesNumber") or 0),
+                instance_number=1,
+                manufacturer="semivox",
+                manufacturer_model_name=f"semivox {maker.method}".strip(),
+                software_versions=__version__,
+                device_serial_number=maker.model[:16] or "none",
+                series_description=REMARK,
+                content_label="SEGMENTATION",
+                content_description="For research; check before use",
+                specific_character_set="ISO_IR 192",  # UTF-8: classes may have any name
+            )
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise bad_file(
+                series.slices[0].path,
+                "The DICOM series cannot be referred to by a DICOM-SEG",
+                " ".join(str(error).split())[:300],
+                "a series with the tags of its patient, study and frame of reference",
+                "export the series again; the NIfTI file of the segmentation can be used as it is",
+            ) from error
+    with replacing(path) as temporary:
+        seg.save_as(temporary)
+    return True
+
+
+def _sources(hd: Any, series: Series) -> tuple[list[Any], Any, Volume]:
+    """Give the headers of the images in the order of Z, the volume of a multi-frame one, and the grid."""
+    import pydicom
+
+    first = series.slices[0]
+    if first.frames > 1:
+        volume = multiframe_volume(first.path)
+        affine = ras_affine(volume.affine[:3, :3][:, ::-1], volume.affine[:3, 3])
+        shape = volume.array.T.shape
+        slices = [first]
+    else:
+        volume = None
+        slices, affine = place_slices(series)
+        shape = (*first.size, len(slices))
+    sources = [pydicom.dcmread(item.path, stop_before_pixels=True) for item in slices]
+    for item, path in zip(sources, (item.path for item in slices), strict=True):
+        if not item.get("FrameOfReferenceUID"):
+            raise bad_file(
+                path,
+                "The DICOM image has no frame of reference",
+                "no FrameOfReferenceUID",
+                "the UID of the patient's coordinate system, which a DICOM-SEG has to repeat",
+                "export the series again; the NIfTI file of the segmentation can be used as it is",
+            )
+        for name in _MAY_BE_EMPTY:
+            if name not in item:
+                setattr(item, name, None)
+    return sources, volume, Volume(np.broadcast_to(np.uint8(0), shape), affine)
+
+
+def _segment_numbers(label: Array, known: list[tuple[str, int]], path: Path) -> Array:
+    numbers = np.zeros(label.shape, np.uint8)
+    for number, (_, value) in enumerate(known, start=1):
+        numbers[label == value] = number
+    if (strange := (label != 0) & (numbers == 0)).any():
+        raise bad_file(
+            path,
+            "The label file holds values that are no class",
+            list_values(label[strange]),
+            "0 and " + ", ".join(f"{value} ({name})" for name, value in known),
+            "name all classes, e.g. --class NAME=VALUE",
+        )
+    return numbers
+
+
+def _segment(hd: Any, number: int, name: str, value: int, code: SegmentCode, maker: Maker) -> Any:
+    segment = hd.seg.SegmentDescription(
+        segment_number=number,
+        segment_label=name[:64],
+        segmented_property_category=_concept(hd, code.category),
+        segmented_property_type=_concept(hd, code),
+        algorithm_type=maker.origin,
+        algorithm_identification=_algorithm(hd, maker) if maker.origin != "MANUAL" else None,
+    )
+    segment.SegmentDescription = f"label value {value}"
+    return segment
+
+
+def _algorithm(hd: Any, maker: Maker) -> Any:
+    return hd.AlgorithmIdentificationSequence(
+        name=f"semivox {maker.method}".strip(),
+        family=_concept(hd, Code(value="123110", scheme="DCM", meaning="Artificial Intelligence")),
+        version=__version__,
+        source="semivox",
+        parameters={"model": maker.model} if maker.model else None,
+    )
+
+
+def _concept(hd: Any, code: Code) -> Any:
+    return hd.sr.CodedConcept(value=code.value, scheme_designator=code.scheme, meaning=code.meaning)
+
+
+def _uids(
+    numbers: Array,
+    images: list[str],
+    values: Mapping[str, int],
+    codes: Mapping[str, SegmentCode],
+    maker: Maker,
+) -> tuple[str, str]:
+    """Give the UIDs of series and object, made from a hash of the content (2.25 and a UUID, PS3.5 B.2)."""
+    digest = hashlib.sha256(np.ascontiguousarray(numbers).tobytes())
+    digest.update(repr((images, dict(values), dict(codes), maker, __version__)).encode())
+    text = digest.hexdigest()
+    series, instance = (uuid.uuid5(uuid.NAMESPACE_OID, f"semivox {kind} {text}") for kind in "si")
+    return f"2.25.{series.int}", f"2.25.{instance.int}"
+
+
+def _uid_of(path: Path) -> str:
+    import pydicom
+
+    try:
+        return str(pydicom.dcmread(path, stop_before_pixels=True).get("SOPInstanceUID", ""))
+    except Exception:  # damaged, or no DICOM: it is replaced
+        return ""

@@ -1,0 +1,121 @@
+"""Euclidean distance maps, computed where the label is: nothing is copied to the host."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from semivox.losses.reduction import masked_mean, mean
+from semivox.losses.supervised import onehot
+
+_FAR = 2.0**22  # above any squared distance in a patch, and exact in float32 with one added
+
+
+@torch.no_grad()
+def squared_distance(mask: Tensor) -> Tensor:
+    """Squared Euclidean distance in voxels from each voxel to the nearest one where `mask` is False.
+
+    Exact: along one axis after the other, the smallest sum of what was found so far and the squared offset.
+    That takes as many passes over the array as its sides are long, on any device.
+
+    Args:
+        mask: (..., X, Y, Z) boolean.
+
+    Returns:
+        (..., X, Y, Z) float32; at least 2^22 where there is no such voxel.
+    """
+    squares = torch.where(mask, _FAR, 0.0)
+    for axis in (-3, -2, -1):
+        before, side = squares, squares.shape[axis]
+        squares = before.clone()
+        for offset in range(1, side):
+            rest = side - offset
+            for here, there in ((offset, 0), (0, offset)):
+                found = squares.narrow(axis, here, rest)
+                torch.minimum(found, before.narrow(axis, there, rest) + float(offset**2), out=found)
+    return squares
+
+
+class SignedDistance(NamedTuple):
+    """What `signed_distance` returns."""
+
+    map: Tensor  # (B, K - 1, X, Y, Z) float32, -1..1
+    present: Tensor  # (B, K - 1) boolean, whether the patch has the class
+    known: Tensor | None  # (B, K - 1, X, Y, Z) boolean, where the map is sure; None: everywhere
+
+
+@torch.no_grad()
+def signed_distance(label: Tensor, num_classes: int, counted: Tensor | None = None) -> SignedDistance:
+    """Normalised signed distance map of each foreground class in each patch.
+
+    With d_in the distance of a voxel of the class to the nearest other voxel, and d_out that of another voxel
+    to the nearest one of the class: d_out / max d_out outside, -d_in / max d_in inside, and 0 on the inner
+    boundary, the voxels of the class with another voxel among their six neighbours. Where the class fills
+    the patch the map is -1, where it is absent 0.
+
+    With voxels whose class is not known, distances are those to the nearest voxel that is. Such a distance is
+    sure where no unknown voxel is nearer; only these voxels, which exclude the unknown ones, scale the map.
+
+    Args:
+        label: class indices (B, X, Y, Z).
+        num_classes: K, background included.
+        counted: boolean (B, X, Y, Z), the voxels whose class is known; None: all.
+
+    Source: Li et al., "Shape-aware semi-supervised 3D semantic segmentation", MICCAI 2020.
+    """
+    inside = onehot(label, num_classes)[:, 1:]
+    if not inside.numel():
+        return SignedDistance(inside.float(), inside.new_zeros(inside.shape[:2]), None)
+    maybe, known = inside, None  # in the class for all that is known
+    if counted is not None:
+        sure = counted.unsqueeze(1)
+        inside, maybe = inside & sure, inside | ~sure
+    d_in, d_out = squared_distance(maybe), squared_distance(~inside)
+    if counted is not None:
+        known = sure & (d_in + d_out <= squared_distance(sure))  # one of the two is 0 at a known voxel
+        d_in, d_out = d_in * known, d_out * known
+    d_in, d_out = d_in.sqrt(), d_out.sqrt()
+    outer = d_out / d_out.amax(dim=(2, 3, 4), keepdim=True).clamp_min(1.0)
+    inner = torch.where(d_in == 1.0, 0.0, d_in / d_in.amax(dim=(2, 3, 4), keepdim=True).clamp_min(1.0))
+    present = inside.flatten(2).any(dim=2)
+    return SignedDistance((outer - inner) * present[..., None, None, None], present, known)
+
+
+def distance_error(
+    predicted: Tensor, distance: Tensor, counted: Tensor, known: Tensor | None = None
+) -> Tensor:
+    """Mean squared error of distance maps, over the voxels of the maps that count; 0 if none does.
+
+    Args:
+        predicted: (B, F, X, Y, Z).
+        distance: (B, F, X, Y, Z).
+        counted: (B, F) boolean.
+        known: (B, F, X, Y, Z) boolean, the voxels that count; None: all.
+    """
+    if known is not None:
+        return masked_mean((predicted - distance).square(), known & counted[..., None, None, None])
+    each = (predicted - distance).square().flatten(2)
+    return (each.sum(dim=2) * counted).sum() / (counted.sum() * each.shape[2]).clamp_min(1)
+
+
+def level_set_mask(distance: Tensor, steepness: float) -> Tensor:
+    """Soft mask of a signed distance map that is negative inside: sigmoid(-steepness * distance)."""
+    return torch.sigmoid(-steepness * distance)
+
+
+def level_set_consistency(probs: Tensor, distance: Tensor, steepness: float) -> Tensor:
+    """Mean over samples, foreground classes and voxels of (soft mask of the distance map - probability)^2.
+
+    Both sides carry gradient. That of the distance map vanishes, in float32 too, but for voxels within about
+    10 / steepness of its zero level.
+
+    Args:
+        probs: (B, K, X, Y, Z), class 0 is background.
+        distance: (B, K - 1, X, Y, Z), negative inside.
+        steepness: of the sigmoid.
+
+    Source: Luo et al., "Semi-supervised medical image segmentation through dual-task consistency", AAAI 2021.
+    """
+    return mean((level_set_mask(distance, steepness) - probs[:, 1:]).square())

@@ -1,0 +1,85 @@
+"""Copy-paste of cuboids between two sets of patches, and losses on the parts of such a mixture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from semivox.losses.prediction import Prediction
+from semivox.losses.reduction import masked_mean, mean
+from semivox.losses.supervised import nll
+
+
+def cuboid_mask(shape: Sequence[int], share: float, generator: torch.Generator) -> Tensor:
+    """False in one random cuboid, True around it: (X, Y, Z) boolean, on the generator's device.
+
+    Args:
+        shape: (X, Y, Z) voxels.
+        share: side of the cuboid / side of the patch, 0..1, rounded down to voxels.
+        generator: draws the first voxel, uniform over all positions except the last one, as published.
+    """
+    mask = torch.ones((), dtype=torch.bool, device=generator.device)
+    for axis, side in enumerate(shape):
+        size = int(share * side + 1e-6)
+        first = torch.randint(max(side - size, 1), (1,), generator=generator, device=generator.device)
+        place = torch.arange(side, device=generator.device) - first
+        inside = (place >= 0) & (place < size)
+        mask = mask & inside.view([-1 if other == axis else 1 for other in range(len(shape))])
+    return ~mask
+
+
+def exchange_masks(count: int, mask: Tensor) -> Tensor:
+    """`mask` for even samples, its complement for odd ones: (count, X, Y, Z) boolean from (X, Y, Z)."""
+    odd = torch.arange(count, device=mask.device).view(-1, 1, 1, 1) % 2 == 1
+    return mask ^ odd
+
+
+def paste(outer: Tensor, inner: Tensor, mask: Tensor) -> Tensor:
+    """`outer` where the mask (X, Y, Z) holds, `inner` elsewhere; both (B, ..., X, Y, Z)."""
+    return torch.where(mask, outer, inner)
+
+
+def halves(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Samples 0 to `count` - 1 and the next `count` ones, beginning again after the last (B >= 1)."""
+    order = torch.arange(2 * count, device=values.device) % len(values)
+    return values[order[:count]], values[order[count:]]
+
+
+def linear_dice_of_samples(
+    probs: Tensor, label: Tensor, mask: Tensor | None = None, *, smooth: float = 1e-5
+) -> Tensor:
+    """Soft Dice loss of each sample and class: 1 - (2 sum m p y + e) / (sum m (p + y) + e).
+
+    Args:
+        probs: (B, K, X, Y, Z).
+        label: class indices (B, X, Y, Z).
+        mask: m, boolean and of a shape that extends to the label's; None: all voxels.
+        smooth: e.
+
+    Returns:
+        The mean over samples and all classes, background included; 0 for an empty batch.
+    """
+    losses = []
+    for index in range(probs.shape[1]):
+        p, inside = probs[:, index], label == index
+        if mask is not None:
+            p, inside = p * mask, inside & mask
+        overlap = (p * inside).flatten(1).sum(dim=1)
+        size = p.flatten(1).sum(dim=1) + inside.flatten(1).sum(dim=1)
+        losses.append(1.0 - (2.0 * overlap + smooth) / (size + smooth))
+    return mean(torch.stack(losses))
+
+
+def region_loss(prediction: Prediction, label: Tensor, mask: Tensor | None = None) -> Tensor:
+    """(cross-entropy + Dice) / 2 where the mask holds, each with the number of those voxels as its base.
+
+    Args:
+        prediction: of B samples.
+        label: class indices (B, X, Y, Z).
+        mask: (X, Y, Z) or (B, X, Y, Z) boolean; None: all voxels.
+    """
+    losses = nll(prediction.log_probs, label)
+    entropy = masked_mean(losses, None if mask is None else mask.expand_as(losses))
+    return 0.5 * (entropy + linear_dice_of_samples(prediction.probs, label, mask))

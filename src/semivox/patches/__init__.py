@@ -1,0 +1,1 @@
+"""What a training step sees: sampled and augmented patches in two streams."""

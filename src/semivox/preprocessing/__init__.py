@@ -1,0 +1,1 @@
+"""From scans to the store: fingerprint, plan, resampling, prepared scans."""

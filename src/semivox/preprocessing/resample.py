@@ -1,0 +1,264 @@
+"""Between a scan's own voxel grid and the plan's grid, in both directions.
+
+The plan's grid has the scan's axes permuted and flipped to be closest to RAS (nothing is rotated, an
+oblique scan stays oblique), is cropped if the plan says so, and has the plan's voxel size. Resampling goes
+from edge to edge: the outer faces of the first and last voxels stay where they are, so that the actual
+voxel size differs from the planned one by the rounding of the shape.
+
+Importing this module does not import torch: only the workers that resample need it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.ndimage import gaussian_filter1d
+
+from semivox.errors import UserError
+from semivox.io.extent import Triple, canonical_axes, foreground_box
+from semivox.io.volume import Volume
+from semivox.preprocessing.intensity import moments
+
+if TYPE_CHECKING:
+    import torch
+
+    from semivox.preprocessing.plan import Plan
+
+Array = npt.NDArray[Any]
+
+_SAME_SPACING = 1e-3  # relative; closer than this counts as equal and is not resampled
+_TIE = 1e-6  # rounding of the interpolation, which must not decide between classes
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """One scan's way to the plan's grid and back.
+
+    Attributes:
+        source_shape: (X, Y, Z) of the scan.
+        source_affine: (4, 4), its voxel to world mm.
+        axes: the source axis that becomes each canonical axis.
+        flips: whether that axis runs the other way.
+        start: first voxel of the crop on the canonical grid.
+        stop: its end, exclusive.
+        shape: (X, Y, Z) of the plan's grid, which covers the crop exactly.
+    """
+
+    source_shape: Triple
+    source_affine: Array
+    axes: Triple
+    flips: tuple[bool, bool, bool]
+    start: Triple
+    stop: Triple
+    shape: Triple
+
+    @property
+    def crop_shape(self) -> Triple:
+        """Size of the crop in source voxels, canonical order."""
+        x, y, z = (stop - start for start, stop in zip(self.start, self.stop, strict=True))
+        return x, y, z
+
+    def cropped(self, array: Array) -> Array:
+        """Give a view of (..., *source_shape), permuted, flipped and cropped; writing to it is writing."""
+        if array.shape[-3:] != self.source_shape:
+            raise ValueError(f"shape {array.shape} is not the source's {self.source_shape}")
+        lead = array.ndim - 3
+        flip: list[Any] = [slice(None, None, -1 if flip else 1) for flip in self.flips]
+        box: list[Any] = [slice(start, stop) for start, stop in zip(self.start, self.stop, strict=True)]
+        turned = array.transpose(*range(lead), *(lead + axis for axis in self.axes))
+        return turned[(..., *flip)][(..., *box)]
+
+    def affine(self) -> Array:
+        """Give (4, 4), voxel indices of the plan's grid to world mm."""
+        to_source = np.zeros((4, 4))
+        to_source[3, 3] = 1.0
+        for axis, source in enumerate(self.axes):
+            step = self.crop_shape[axis] / self.shape[axis]
+            first = self.start[axis] + (step - 1) / 2
+            if self.flips[axis]:
+                step, first = -step, self.source_shape[source] - 1 - first
+            to_source[source, axis], to_source[source, 3] = step, first
+        return np.asarray(self.source_affine @ to_source)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give plain numbers and lists, for `from_dict`."""
+        return {**asdict(self), "source_affine": self.source_affine.tolist()}
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> Grid:
+        """Rebuild a grid from `as_dict`."""
+        plain: dict[str, Any] = {key: tuple(value) for key, value in values.items()}
+        plain["source_affine"] = np.array(values["source_affine"], np.float64)
+        return Grid(**plain)
+
+
+def to_plan_grid(image: Volume, plan: Plan) -> tuple[Array, Grid]:
+    """Bring a scan to the plan's grid: permute and flip, crop, normalise, resample.
+
+    Args:
+        image: (C, X, Y, Z) with the plan's channels.
+        plan: voxel size, crop and normalisation.
+
+    Returns:
+        (C, X, Y, Z) float32, a copy, and the way back.
+
+    Raises:
+        UserError: another number of channels than the plan has.
+    """
+    if len(image.array) != len(plan.channels):
+        raise UserError(
+            "The image has another number of channels than the plan",
+            found=len(image.array),
+            expected=f"{len(plan.channels)} ({', '.join(plan.channels)})",
+            do="give one file for each channel, in this order",
+        )
+    grid = _plan_grid(image, plan)
+    source = grid.cropped(image.array)
+    array = np.empty((len(source), *grid.shape), np.float32)
+    for index, channel in enumerate(source):
+        values = np.array(channel, np.float32, order="C")
+        normalise(values, plan.normalisation[index], plan.intensity[index])
+        array[index] = resample(values, grid.shape)
+    return array, grid
+
+
+def normalise(values: Array, how: str, intensity: Mapping[str, float]) -> None:
+    """Normalise one channel in place; a constant one becomes 0, except with "none".
+
+    Args:
+        values: (X, Y, Z) float32.
+        how: "none" leaves the values; "zscore" gives mean 0 and standard deviation 1; "zscore_nonzero" does
+            so for the voxels other than 0, which stay 0; "ct" clips to `p005` and `p995`, subtracts `mean`
+            and divides by `std`.
+        intensity: the figures for "ct".
+    """
+    if how == "none":
+        return
+    if how == "ct":
+        np.clip(values, intensity["p005"], intensity["p995"], out=values)
+        mean, std = intensity["mean"], intensity["std"]
+    else:
+        chosen = values[values != 0] if how == "zscore_nonzero" else values
+        mean, std = moments(chosen)
+    outside = values == 0 if how == "zscore_nonzero" else None
+    values -= np.float32(mean)
+    values /= np.float32(std if std > 1e-6 * abs(mean) else 1.0)
+    if outside is not None:
+        values[outside] = 0
+
+
+def label_to_plan_grid(label: Array, grid: Grid) -> Array:
+    """Bring class indices (*source_shape) to the plan's grid: linear shares of each class, largest wins.
+
+    Ties go to the lower class index. One class at a time is held in floating point.
+    """
+    source = grid.cropped(label)
+    if grid.shape == source.shape:
+        return np.array(source, np.uint8, order="C")
+    shares = (
+        (index, resample((source == index).astype(np.float32), grid.shape)) for index in np.unique(source)
+    )
+    return _winners(shares, margin=_TIE)
+
+
+def label_to_source(probs: Array | torch.Tensor, grid: Grid) -> Array:
+    """Give the most probable class on the scan's own grid, background outside the crop.
+
+    The classes are brought there one after the other and only the best so far is kept, so that memory does
+    not grow with their number. Equals the argmax of `probs_to_source`.
+
+    Args:
+        probs: (C, X, Y, Z) on the plan's grid, background first.
+        grid: from `to_plan_grid`.
+
+    Returns:
+        (*source_shape) uint8 class indices.
+    """
+    maps = ((index, resample(_plain(channel), grid.crop_shape)) for index, channel in enumerate(probs))
+    label = np.zeros(grid.source_shape, np.uint8)
+    grid.cropped(label)[...] = _winners(maps)
+    return label
+
+
+def probs_to_source(probs: Array | torch.Tensor, grid: Grid) -> Array:
+    """Bring probabilities (C, X, Y, Z) to the scan's grid, (C, *source_shape) float32.
+
+    Outside the crop the background, channel 0, has 1.
+    """
+    result = np.empty((len(probs), *grid.source_shape), np.float32)
+    for index, channel in enumerate(probs):
+        result[index] = map_to_source(channel, grid, outside=float(index == 0))
+    return result
+
+
+def map_to_source(values: Array | torch.Tensor, grid: Grid, *, outside: float = 0.0) -> Array:
+    """Bring one map (X, Y, Z), e.g. an uncertainty, to the scan's grid, with `outside` around the crop."""
+    result = np.full(grid.source_shape, outside, np.float32)
+    grid.cropped(result)[...] = resample(_plain(values), grid.crop_shape)
+    return result
+
+
+def resample(values: Array, shape: Triple) -> Array:
+    """Resample (X, Y, Z) float32 from edge to edge, linearly; the same array if the shape is the same.
+
+    An axis that gets coarser by a factor f is smoothed before by a Gaussian of (f - 1) / 2 voxels: with the
+    blur that linear interpolation adds between two voxels, this is close to the new voxel's width at half
+    maximum (for f = 2 together 0.71 voxels, against sqrt(f^2 - 1) / 2.355 = 0.74), not beyond it.
+    """
+    if values.shape == tuple(shape):
+        return values
+    import torch
+
+    for axis, (old, new) in enumerate(zip(values.shape, shape, strict=True)):
+        if old > new:
+            values = gaussian_filter1d(values, (old / new - 1) / 2, axis=axis, mode="nearest")
+    tensor = torch.from_numpy(np.ascontiguousarray(values))[None, None]
+    resized = torch.nn.functional.interpolate(
+        tensor, size=tuple(shape), mode="trilinear", align_corners=False
+    )
+    return np.asarray(resized[0, 0].numpy())
+
+
+def _plan_grid(image: Volume, plan: Plan) -> Grid:
+    axes, flips = canonical_axes(image.affine)
+    x, y, z = size = image.array.shape[1:]
+    first, last, _ = foreground_box(image.array) if plan.crop == "foreground" else ((0, 0, 0), size, 0.0)
+    start, stop, shape = [], [], []
+    for source, flip, wanted in zip(axes, flips, plan.spacing_mm, strict=True):
+        low, high = first[source], last[source]
+        start.append(size[source] - high if flip else low)
+        stop.append(size[source] - low if flip else high)
+        shape.append(_resized(high - low, image.spacing_mm[source] / wanted))
+    affine = np.array(image.affine, np.float64)
+    return Grid((x, y, z), affine, axes, flips, _triple(start), _triple(stop), _triple(shape))
+
+
+def _resized(voxels: int, ratio: float) -> int:
+    return voxels if abs(ratio - 1) <= _SAME_SPACING else max(1, round(voxels * ratio))
+
+
+def _triple(values: Sequence[int]) -> Triple:
+    x, y, z = values
+    return x, y, z
+
+
+def _winners(maps: Iterable[tuple[int, Array]], margin: float = 0.0) -> Array:
+    """Give the index whose map is highest, voxel by voxel; a later one has to exceed by `margin`."""
+    iterator = iter(maps)
+    first, highest = next(iterator)
+    highest = highest.copy()
+    winner = np.full(highest.shape, first, np.uint8)
+    for index, values in iterator:
+        winner[values > highest + margin] = index
+        np.maximum(highest, values, out=highest)
+    return winner
+
+
+def _plain(values: Array | torch.Tensor) -> Array:
+    if not isinstance(values, np.ndarray):
+        values = values.detach().cpu().float().numpy()
+    return np.asarray(values, np.float32)

@@ -1,0 +1,219 @@
+"""Prepared scans on disk, compressed in small chunks of which a patch needs only a few.
+
+Two files a case, `CASE.image.b2nd` and `CASE.label.b2nd`, each written whole or not at all. Nothing is kept
+open or in memory between two reads, so a store can be sent to any number of worker processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import blosc2
+import numpy as np
+import numpy.typing as npt
+
+from semivox.errors import UserError
+from semivox.files import replacing
+from semivox.io.volume import IGNORE
+
+Array = npt.NDArray[Any]
+
+_SIGN_EXPONENT_FRACTION, _BIAS = np.int32(-0x7000_2000), np.float32(2.0**112)
+_CHUNK, _BLOCK = (64, 64, 48), (16, 16, 48)
+_FOREGROUND = 10_000
+# float16 halves files and the time to read them; up to 64 (standard deviations) it errs by less than 0.02.
+_HALF_LIMIT = 64.0
+# Chosen by measurement (docs/performance/data.md): ZSTD makes files a fifth smaller and takes three times as
+# long to read; byte shuffling costs time and, on scans of few distinct values, size.
+# One thread: worker processes are parallel already, and blosc2's threads do not survive a fork.
+_COMPRESSION = {
+    "codec": blosc2.Codec.LZ4HC,
+    "clevel": 5,
+    "filters": [blosc2.Filter.NOFILTER],
+    "filters_meta": [0],
+    "nthreads": 1,
+}
+
+
+class Stored:
+    """An array on disk: `stored[:, 8:72, 0:64, 5]` decompresses only the chunks that it touches.
+
+    What comes is a new array, floating-point values as float32. It may be pickled; the file is opened again
+    on the other side.
+
+    Attributes:
+        path: of the file.
+        shape: of the array.
+
+    Raises:
+        UserError: at opening or reading, when the file is missing or damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._array = _open(path)
+        self.shape: tuple[int, ...] = tuple(self._array.shape)
+
+    def __getitem__(self, key: Any) -> Array:
+        try:
+            values = np.asarray(self._array[key])
+        except RuntimeError as error:
+            raise _damaged(self.path, error) from error
+        return _single(values) if values.dtype == np.float16 else values
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        return np.asarray(self[...], dtype=dtype)
+
+    def __reduce__(self) -> tuple[type[Stored], tuple[Path]]:
+        return Stored, (self.path,)
+
+    def extra(self, name: str) -> Any:
+        """Read what was stored beside the array under this name."""
+        try:
+            return self._array.schunk.vlmeta[name]
+        except (RuntimeError, KeyError) as error:
+            raise _damaged(self.path, error) from error
+
+
+class Store:
+    """The prepared cases of a workspace.
+
+    Args:
+        folder: holds the files; made at the first write.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def has_image(self, name: str) -> bool:
+        return self._path(name, "image").is_file()
+
+    def has_label(self, name: str) -> bool:
+        return self._path(name, "label").is_file()
+
+    def image(self, name: str) -> Stored:
+        """Open a scan, (C, X, Y, Z) float32."""
+        return Stored(self._path(name, "image"))
+
+    def label(self, name: str) -> Stored:
+        """Open a label, (X, Y, Z) uint8 class indices."""
+        return Stored(self._path(name, "label"))
+
+    def shape(self, name: str) -> tuple[int, int, int]:
+        """Give the (X, Y, Z) of a scan."""
+        x, y, z = self.image(name).shape[-3:]
+        return x, y, z
+
+    def meta(self, name: str) -> dict[str, Any]:
+        """Give what was stored with the scan."""
+        return dict(self.image(name).extra("meta"))
+
+    def foreground_voxels(self, name: str) -> Array:
+        """Give (N, 3) voxel indices, N <= 10,000, as many of each class as of any other where there are."""
+        indices = np.frombuffer(self.label(name).extra("foreground"), "<u2")
+        return indices.reshape(-1, 3).astype(np.int64)
+
+    def write_image(self, name: str, array: Array, meta: Mapping[str, Any]) -> None:
+        """Store a scan (C, X, Y, Z), rounded to half precision unless it has values beyond +-64.
+
+        Args:
+            name: of the case.
+            array: floating-point values.
+            meta: numbers, texts, lists and dictionaries of them.
+
+        Raises:
+            UserError: the disk is full or the folder cannot be written; nothing is left behind.
+        """
+        half = max(-float(array.min()), float(array.max())) <= _HALF_LIMIT
+        values = np.ascontiguousarray(array, np.float16 if half else np.float32)
+        self._write(self._path(name, "image"), values, {"meta": dict(meta)})
+
+    def write_label(self, name: str, label: Array) -> None:
+        """Store a label (X, Y, Z) and a fixed random sample of its foreground voxels.
+
+        Raises:
+            UserError: the disk is full or the folder cannot be written; nothing is left behind.
+        """
+        values = np.ascontiguousarray(label, np.uint8)
+        indices = sample_foreground(values, _FOREGROUND).astype("<u2")
+        self._write(self._path(name, "label"), values, {"foreground": indices.tobytes()})
+
+    def _write(self, path: Path, values: Array, extras: Mapping[str, Any]) -> None:
+        lead = values.shape[:-3]
+        chunk = tuple(min(pair) for pair in zip(values.shape[-3:], _CHUNK, strict=True))
+        block = tuple(min(pair) for pair in zip(chunk, _BLOCK, strict=True))
+        array = blosc2.asarray(
+            values,
+            chunks=(*lead, *chunk),
+            blocks=(*(1 for _ in lead), *block),
+            cparams=blosc2.CParams(**_COMPRESSION),
+            dparams=blosc2.DParams(nthreads=1),
+        )
+        for key, value in extras.items():
+            array.schunk.vlmeta[key] = value
+        with replacing(path) as temporary:
+            temporary.write_bytes(array.to_cframe())
+
+    def _path(self, name: str, kind: str) -> Path:
+        file = name.replace("/", "%2F").replace("\\", "%5C")
+        return self.folder / f"{file}.{kind}.b2nd"
+
+
+def sample_foreground(label: Array, limit: int) -> Array:
+    """Choose foreground voxels at random, always the same: (N, 3) indices, at most `limit`.
+
+    The limit is shared equally between the classes that are present; a class with fewer voxels gives all.
+    """
+    flat = label.reshape(-1)
+    where = np.flatnonzero((flat != 0) & (flat != IGNORE))
+    values = flat[where]
+    classes = np.unique(values)
+    rng = np.random.default_rng(0)
+    chosen = []
+    for value in classes:
+        voxels = where[values == value]
+        share = limit // len(classes)
+        chosen.append(voxels if len(voxels) <= share else np.sort(rng.choice(voxels, share, replace=False)))
+    picked = np.concatenate(chosen) if chosen else np.zeros(0, np.int64)
+    return np.stack(np.unravel_index(picked, label.shape), axis=1)
+
+
+def _single(half: Array) -> Array:
+    """Turn finite float16 into float32, exactly, six times as fast as `astype`.
+
+    Sign, exponent and fraction are moved to where float32 has them; what is missing then is the difference of
+    the exponents' biases, 127 - 15. Subnormal numbers come out right, too.
+    """
+    single = np.empty(half.shape, np.float32)
+    bits = single.view(np.int32)
+    np.left_shift(half.view(np.int16), 13, out=bits, dtype=np.int32)
+    bits &= _SIGN_EXPONENT_FRACTION
+    single *= _BIAS
+    return single
+
+
+def _open(path: Path) -> Any:
+    if not path.is_file():
+        raise UserError(
+            "The case is not prepared",
+            path=path,
+            found="no such file in the store",
+            expected="a prepared case",
+            do="run semivox prepare; it adds what is missing",
+        )
+    try:
+        return blosc2.open(str(path), mode="r", mmap_mode="r", dparams=blosc2.DParams(nthreads=1))
+    except (RuntimeError, ValueError, OSError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> UserError:
+    return UserError(
+        "A file of the store is damaged",
+        path=path,
+        found=" ".join(str(error).split())[:200] or type(error).__name__,
+        expected="a whole file, as semivox prepare writes it",
+        do="delete that file and run semivox prepare again; it makes only this one anew",
+    )

@@ -1,0 +1,64 @@
+"""One progress bar for all verbs; plain lines when the output is not a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+Report = Callable[..., None]
+Progress = Callable[[int, int, str], None]
+"""`report(done, total, name)`, called after each case."""
+ProgressFactory = Callable[[str], AbstractContextManager[Report]]
+
+
+@contextmanager
+def no_progress(title: str) -> Iterator[Report]:
+    """Report nothing."""
+    yield lambda done, total, name="", *rest: None
+
+
+@contextmanager
+def show_progress(title: str) -> Iterator[Report]:
+    """A Rich bar on a terminal, else a line at each tenth; `report(done, total, name)` moves it."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+    from rich.progress import Progress as Bar
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _line_report(title)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[name]}"),
+    )
+    with Bar(*columns, console=console) as bar:
+        task = bar.add_task(title, total=None, name="")
+
+        def report(done: int, total: int, name: str = "", *rest: object) -> None:
+            bar.update(task, completed=done, total=total, name=name)
+
+        yield report
+
+
+def _line_report(title: str) -> Report:
+    import sys
+
+    shown = -1
+
+    def report(done: int, total: int, name: str = "", *rest: object) -> None:
+        nonlocal shown
+        tenth = 10 * done // max(total, 1)
+        if tenth > shown:
+            shown = tenth
+            print(f"{title}: {done}/{total}", file=sys.stderr, flush=True)
+
+    return report

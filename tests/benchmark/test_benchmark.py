@@ -1,0 +1,228 @@
+"""A small grid on phantoms: resumed, with failures, with little time."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import typer
+
+from semivox.benchmark import compare
+from semivox.benchmark.cells import make_jobs
+from semivox.benchmark.estimate import Estimator, windows
+from semivox.benchmark.grid import Grid, load_grid
+from semivox.benchmark.isolate import Worker, attempt
+from semivox.benchmark.run import benchmark, forecast
+from semivox.cli.app import app
+from semivox.errors import UserError
+
+SETTINGS = {
+    "net": {"width": 2},
+    "plan": {"spacing_mm": [2.5, 2.5, 2.5], "patch": [16, 16, 16]},
+    "train": {"iterations": 2, "workers": 0, "schedule": "poly", "precision": "32"},
+}
+
+
+def small(**changes: Any) -> Grid:
+    return load_grid(
+        changes={
+            "methods": ["supervised_matched", "supervised"],
+            "labels": [3, 2],
+            "seeds": 1,
+            "settings": SETTINGS,
+            "compare": {"method": "supervised", "reference": "supervised_matched", "labels": 3},
+            **changes,
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def work(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Workspaces, prepared once."""
+    place = tmp_path_factory.mktemp("benchmark")
+    make_jobs(phantoms, small(), out=place / "out", work=place / "work")
+    return place / "work"
+
+
+def weights(out: Path) -> dict[str, int]:
+    return {str(file): file.stat().st_mtime_ns for file in out.rglob("model.safetensors")}
+
+
+def test_a_cell_that_fails_does_not_stop_the_others_and_is_tried_again(
+    phantoms: Path, work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = compare.train
+
+    def fails_once(data: Path, *, config: Any, **rest: Any) -> Path:
+        if config.method.name == "supervised" and config.split.labeled == 3:
+            raise RuntimeError("out of luck")
+        return train(data, config=config, **rest)
+
+    monkeypatch.setattr(compare, "train", fails_once)
+    done = benchmark(phantoms, small(), out=tmp_path, work=work, isolate=False)
+    assert done.failed == {"3 labels, supervised, seed 0": "RuntimeError: out of luck"}
+    assert done.tables is not None and len(done.tables.runs) == 3
+    assert "3 labels, supervised, seed 0: RuntimeError: out of luck" in (tmp_path / "table.md").read_text()
+    details = tmp_path / "runs" / "default" / "3labels" / "supervised" / "seed0" / "failure.txt"
+    assert "fails_once" in details.read_text()
+
+    before = weights(tmp_path)
+    monkeypatch.setattr(compare, "train", train)
+    again = benchmark(phantoms, small(), out=tmp_path, work=work, isolate=False, published="la")
+    assert not again.failed and not details.exists()
+    after = weights(tmp_path)
+    assert len(after) == 4 and before.items() <= after.items(), "finished cells are not trained again"
+    assert again.tables is not None
+    assert sorted(again.tables.runs["labeled"]) == [2, 2, 3, 3]
+    (declared,) = again.tables.comparisons.query("declared").to_dict("records")
+    assert (declared["method"], declared["labeled"], declared["n"]) == ("supervised", 3, 2)
+    scores = pd.read_csv(tmp_path / "runs/default/2labels/supervised/seed0/test/metrics.csv")
+    row = again.tables.runs.query("labeled == 2 and method == 'supervised'").iloc[0]
+    assert row["dice"] == pytest.approx(scores.groupby("case")["dice"].mean().mean())
+    text = (tmp_path / "table.md").read_text()
+    assert "Declared before the first run was finished" in text and "UA-MT" in text
+    assert "Not in these tables" not in text
+    for name in (
+        "table.tex",
+        "table.csv",
+        "runs.csv",
+        "comparisons.csv",
+        "dice-default.png",
+        "benchmark.json",
+    ):
+        assert (tmp_path / name).stat().st_size > 100, name
+
+
+def test_little_time_takes_the_first_cells(
+    phantoms: Path, work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nothing = benchmark(phantoms, small(), out=tmp_path, work=work, max_hours=0, isolate=False)
+    assert nothing.tables is None and len(nothing.left) == 4
+    monkeypatch.setattr(
+        Estimator, "seconds", lambda self, job: 100.0 if "2labels" in job.place.folder else 1.0
+    )
+    some = benchmark(phantoms, small(), out=tmp_path, work=work, max_hours=0.02, isolate=False)
+    assert some.left == ["2 labels, supervised_matched, seed 0", "2 labels, supervised, seed 0"]
+    assert some.tables is not None and set(some.tables.runs["labeled"]) == {3}
+
+
+def test_a_comparison_declared_late_is_called_late(phantoms: Path, work: Path, tmp_path: Path) -> None:
+    one = {"labels": [2], "methods": ["supervised_matched", "supervised"]}
+    benchmark(phantoms, small(**one, compare=None), out=tmp_path, work=work, isolate=False)
+    assert "No comparison was declared" in (tmp_path / "table.md").read_text()
+    late = {"method": "supervised", "reference": "supervised_matched"}
+    benchmark(phantoms, small(**one, compare=late), out=tmp_path, work=work, isolate=False)
+    assert "Declared when 2 runs were finished already" in (tmp_path / "table.md").read_text()
+
+
+def test_a_forecast_trains_nothing(phantoms: Path, work: Path, tmp_path: Path) -> None:
+    cells = forecast(phantoms, small(), out=tmp_path, work=work)
+    assert [cell.state for cell in cells] == ["open"] * 4
+    assert not weights(tmp_path)
+    job, step = cells[0].job, Estimator([], tmp_path / "steps.json").step(cells[0].job)
+    shape = [
+        40,
+        40,
+        32,
+    ]  # the phantoms' shape is about that of the plan's grid here, and a patch has 16 voxels
+    assert windows(job) >= max(shape) // 16
+    assert cells[0].seconds == pytest.approx(step * 2 + step / 3 / 2 * windows(job) * 2)
+
+
+def test_a_probe_that_fails_is_a_failed_cell(
+    phantoms: Path, work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("semivox.training.assemble.Training.step_seconds", lambda *_: 1 / 0)
+    (cell, *_) = forecast(phantoms, small(), out=tmp_path, work=work)
+    assert cell.state == "fails: ZeroDivisionError: division by zero"
+    done = benchmark(phantoms, small(), out=tmp_path, work=work, max_hours=1, isolate=False)
+    assert len(done.failed) == 4 and not done.left and done.tables is None
+
+
+def test_mistakes_are_noticed_before_anything_is_trained(phantoms: Path, work: Path, tmp_path: Path) -> None:
+    wrong = {"label": "x", "method": "supervised", "options": {"nett": "vnet"}}
+    with pytest.raises(UserError, match="did you mean net"):
+        make_jobs(phantoms, small(methods=[wrong], compare=None), out=tmp_path, work=work)
+    with pytest.raises(UserError, match="both give 2 labeled cases"):
+        make_jobs(phantoms, small(labels=[2, 0.33], compare=None), out=tmp_path, work=work)
+
+
+def test_the_plan_is_made_with_the_fewest_labels(work: Path) -> None:
+    from semivox.preprocessing.plan import load_plan
+
+    assert len(load_plan(work / "default" / "plans.json").fingerprint["labeled_cases"]) == 2
+
+
+def test_a_process_that_dies_is_a_failure_and_the_next_call_has_a_new_one(tmp_path: Path) -> None:
+    worker = Worker(isolate=True)
+    try:
+        failure = worker.call(os._exit, 3)
+        assert failure is not None and "process died" in failure.message
+        assert worker.call(os.mkdir, tmp_path / "made") is None
+        assert (tmp_path / "made").is_dir()
+        failure = worker.call(os.mkdir, tmp_path / "made")
+        assert failure is not None and failure.message.startswith("FileExistsError")
+    finally:
+        worker.close()
+
+
+@pytest.fixture
+def listening() -> Iterator[None]:
+    """Ctrl-C raises KeyboardInterrupt, also where the tests were started in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("listening")
+def test_an_interruption_also_ends_the_other_process() -> None:
+    worker, started = Worker(isolate=True), time.monotonic()
+    assert worker.call(os.getpid) is None
+    alarm = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+    alarm.start()
+    with pytest.raises(KeyboardInterrupt):
+        worker.call(time.sleep, 100)
+    worker.close()
+    assert time.monotonic() - started < 60
+
+
+def test_interruptions_go_upwards() -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        attempt(interrupt)
+
+
+def test_the_command_ends_with_1_after_a_failure(
+    phantoms: Path,
+    work: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(compare, "train", lambda *_, **__: 1 / 0)
+    arguments = ["benchmark", "-d", str(phantoms), "-o", str(tmp_path), "--work", str(work), "--no-isolate"]
+    arguments += [
+        "-m",
+        "supervised",
+        "-l",
+        "2",
+        "--seeds",
+        "1",
+        "--set",
+        "net.width=2",
+        "--set",
+        "train.workers=0",
+    ]
+    arguments += ["--set", "plan.spacing_mm=[2.5,2.5,2.5]", "--set", "plan.patch=[16,16,16]"]
+    code = app(arguments, standalone_mode=False)
+    assert code == 1 or isinstance(code, typer.Exit)
+    assert "failed: 2 labels, supervised, seed 0: ZeroDivisionError" in capsys.readouterr().err

@@ -1,0 +1,147 @@
+"""Grids: what is run, in which order, with which settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from semivox.benchmark.grid import ablation_names, cells_of, load_grid, settings_of
+from semivox.config import load_config
+from semivox.errors import UserError
+from semivox.methods import method_class
+
+SMALL: dict[str, Any] = {
+    "methods": ["supervised", "dual"],
+    "labels": [4, 8],
+    "seeds": 2,
+    "presets": ["la-8-lite"],
+}
+
+
+def test_seeds_are_outermost_by_default() -> None:
+    """With little time one seed of everything is worth more than all seeds of one method."""
+    cells = cells_of(load_grid(changes=SMALL))
+    assert [(cell.seed, cell.labels, cell.variant.label) for cell in cells] == [
+        (0, 4, "supervised"), (0, 4, "dual"), (0, 8, "supervised"), (0, 8, "dual"),
+        (1, 4, "supervised"), (1, 4, "dual"), (1, 8, "supervised"), (1, 8, "dual"),
+    ]  # fmt: skip
+
+
+def test_another_priority() -> None:
+    grid = load_grid(changes={**SMALL, "priority": ["methods", "labels", "presets", "seeds"]})
+    assert [(cell.variant.label, cell.labels, cell.seed) for cell in cells_of(grid)][:3] == [
+        ("supervised", 4, 0), ("supervised", 4, 1), ("supervised", 8, 0),
+    ]  # fmt: skip
+
+
+def test_a_file_replaces_axes_of_an_ablation_and_the_command_line_those_of_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "grid.yaml"
+    file.write_text("labels: [2, 3]\nseeds: [7]\n", encoding="utf-8")
+    grid = load_grid(file=file, ablation="contrast", changes={"labels": [5], "presets": None})
+    assert (grid.labels, grid.seeds, grid.presets) == ((5,), (7,), (None,))
+    assert [variant.label for variant in grid.methods] == ["repel", "attract", "none"]
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "labels"),
+    [
+        ("modules", 10, (0.1,)), ("distance", 2, (0.1, 0.15, 0.2, 0.25)), ("contrast", 3, (0.1, 0.2)),
+        ("percentile", 9, (0.1,)), ("tau", 6, (0.1,)), ("temperature", 5, (0.1,)), ("beta", 5, (0.1,)),
+    ],
+)  # fmt: skip
+def test_shipped_ablations(name: str, rows: int, labels: tuple[float, ...]) -> None:
+    grid = load_grid(ablation=name)
+    assert (len(grid.methods), grid.labels) == (rows, labels)
+    options = [method_class(row.method).Config(**row.options) for row in grid.methods]
+    assert len({str(option) for option in options}) == rows, "two rows are the same"
+    (reference,) = [
+        option for row, option in zip(grid.methods, options, strict=True) if row.label == grid.reference
+    ]
+    assert reference == method_class("dual").Config(), "the others are compared with the published setting"
+
+
+def test_a_preset_does_not_switch_the_modules_of_a_row() -> None:
+    """The demo's preset has two terms off."""
+    grid = load_grid(ablation="modules", changes={"presets": ["demo"], "seeds": 1})
+    rows = {cell.variant.label: settings_of(grid, cell).method.options for cell in cells_of(grid)}
+    on = {
+        label: [name for name in ("cr", "cps", "efs", "ue", "pgl") if row[name]]
+        for label, row in rows.items()
+    }
+    assert on["all four"] == ["cr", "cps", "efs", "ue", "pgl"] and on["no term"] == []
+    assert (on["CCE"], on["without CCE"]) == (["cps", "efs"], ["cr", "ue", "pgl"])
+
+
+def test_every_ablation_is_tested() -> None:
+    assert set(ablation_names()) == {
+        "modules", "distance", "contrast", "percentile", "tau", "temperature", "beta",
+    }  # fmt: skip
+
+
+def test_settings_of_a_cell() -> None:
+    changes = {
+        **SMALL,
+        "methods": ["supervised", {"label": "no CR", "method": "dual", "options": {"cr": False}}],
+        "settings": {"net": {"width": 4}, "train": {"seed": 9}},
+        "assignments": ["net.width=2", "split.labeled=7"],
+    }
+    grid = load_grid(changes=changes)
+    supervised, variant = (settings_of(grid, cell) for cell in cells_of(grid)[:2])
+    assert supervised.method.options == {}, "the preset's options are dual's"
+    preset = load_config(preset="la-8-lite").method.options
+    assert preset and "cr" not in preset
+    assert variant.method.options == {**preset, "cr": False}
+    assert (variant.net.width, variant.split.labeled, variant.split.val, variant.train.seed) == (2, 4, 10, 0)
+    assert (supervised.method.batch, variant.method.batch) == (
+        None,
+        load_config(preset="la-8-lite").method.batch,
+    )
+
+
+def test_a_row_may_have_settings_of_its_own() -> None:
+    row = {"label": "longer", "method": "supervised", "settings": {"train": {"iterations": 70}}}
+    changes = {**SMALL, "methods": ["supervised", row], "settings": {"train": {"iterations": 7, "lr": 0.5}}}
+    grid = load_grid(changes=changes)
+    plain, longer = (settings_of(grid, cell).train for cell in cells_of(grid)[:2])
+    assert (plain.iterations, longer.iterations, plain.lr, longer.lr) == (7, 70, 0.5, 0.5)
+    wrong = load_grid(changes={**changes, "methods": [{**row, "settings": {"trian": {"lr": 1}}}]})
+    with pytest.raises(UserError, match="trian"):
+        settings_of(wrong, cells_of(wrong)[0])
+
+
+def test_folders_are_readable_and_of_one_level() -> None:
+    grid = load_grid(
+        changes={"methods": [{"label": "a / b = 1", "method": "dual"}], "labels": [0.25], "seeds": [3]}
+    )
+    assert cells_of(grid)[0].folder == "runs/default/0.25labels/a_b_1/seed3"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"methods": []}, "no methods"),
+        ({"metods": ["dual"]}, "did you mean methods"),
+        ({"methods": ["dual", "dual"]}, "same name"),
+        ({"labels": [4, 4]}, "same name"),
+        ({"priority": ["seeds", "labels"]}, "each axis once"),
+        ({"reference": "duel"}, "not a row"),
+        ({"compare": {"method": "dual", "reference": "supervised"}}, "names no labels of the grid"),
+        ({"compare": {"method": "dual", "reference": "mean", "labels": 4}}, "names no reference of the grid"),
+    ],
+)
+def test_mistakes_are_explained(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        load_grid(changes={**SMALL, **changes})
+
+
+def test_an_unknown_ablation() -> None:
+    with pytest.raises(UserError, match="did you mean modules"):
+        load_grid(ablation="module")
+
+
+def test_a_comparison_is_completed_where_there_is_no_choice() -> None:
+    grid = load_grid(changes={**SMALL, "compare": {"method": "dual", "reference": "supervised", "labels": 8}})
+    assert grid.compare is not None
+    assert (grid.compare.preset, grid.compare.labels) == ("la-8-lite", 8)

@@ -1,0 +1,247 @@
+"""Importing: folders as they are, and the published h5 files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import h5py
+import nibabel as nib
+import numpy as np
+import pytest
+
+from semivox.datasets.dataset import open_dataset
+from semivox.datasets.importers import h5 as h5_source
+from semivox.datasets.importers.bring_in import import_dataset
+from semivox.datasets.importers.found import Loaded
+from semivox.errors import UserError
+from semivox.io.volume import read_image, read_label
+
+SHAPE = (4, 5, 6)
+
+
+def image(seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=SHAPE).astype(np.float32)
+
+
+def label(seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 2, SHAPE).astype(np.uint8)
+
+
+def h5(path: Path, **arrays: np.ndarray) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with h5py.File(path, "w") as file:
+        for key, array in arrays.items():
+            file[key] = array
+    return path
+
+
+def cases(root: Path, *names: str) -> Path:
+    for seed, name in enumerate(names):
+        h5(root / name / "mri_norm2.h5", image=image(seed), label=label(seed))
+    return root
+
+
+def nnunet(root: Path) -> Path:
+    meta = {"channel_names": {"0": "MR"}, "labels": {"background": 0, "organ": 1}}
+    for name in ("imagesTr/a_0000.nii.gz", "imagesTr/b_0000.nii.gz", "labelsTr/a.nii.gz"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    (root / "dataset.json").write_text(json.dumps(meta))
+    return root
+
+
+@pytest.mark.parametrize("kind", ["auto", "nnunet"])
+def test_folder_is_indexed_where_it_is(tmp_path: Path, kind: str) -> None:
+    source = nnunet(tmp_path / "source")
+    before = sorted(path for path in source.rglob("*"))
+    dataset = import_dataset(source, tmp_path / "out", kind=kind)
+    assert dataset == open_dataset(source) == open_dataset(tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["dataset.json"]
+    assert sorted(source.rglob("*")) == before
+
+
+def test_msd_folder(tmp_path: Path) -> None:
+    source = nnunet(tmp_path / "source")
+    meta = {
+        "modality": {"0": "MR"},
+        "labels": {"0": "background", "1": "organ"},
+        "training": [{"image": "imagesTr/a_0000.nii.gz", "label": "labelsTr/a.nii.gz"}],
+    }
+    (source / "dataset.json").write_text(json.dumps(meta))
+    assert import_dataset(source, tmp_path / "out", kind="msd") == open_dataset(source)
+    with pytest.raises(UserError, match="not of the layout nnunet") as error:
+        import_dataset(source, tmp_path / "out2", kind="nnunet")
+    assert error.value.found == "msd"
+
+
+def test_source_is_never_overwritten(tmp_path: Path) -> None:
+    source = nnunet(tmp_path / "source")
+    before = (source / "dataset.json").read_bytes()
+    with pytest.raises(UserError, match="overwrite its source"):
+        import_dataset(source, tmp_path / "source" / ".." / "source")
+    assert (source / "dataset.json").read_bytes() == before
+
+
+def test_unknown_layout(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no data set of a known layout"):
+        import_dataset(tmp_path, tmp_path / "out")
+    with pytest.raises(UserError, match="no h5 files"):
+        import_dataset(tmp_path, tmp_path / "out", kind="h5")
+
+
+def test_h5_becomes_nifti(tmp_path: Path) -> None:
+    source = cases(tmp_path / "source", "Müller 1", "b")
+    h5(source / "c.h5", image=image(7), label=label(7))
+    seen: list[tuple[int, int, str]] = []
+    dataset = import_dataset(
+        source, tmp_path / "out", classes={"atrium": 1}, progress=lambda *step: seen.append(step)
+    )
+    assert [case.name for case in dataset.cases] == ["Müller 1", "b", "c"]
+    assert seen == [(1, 3, "Müller 1"), (2, 3, "b"), (3, 3, "c")]
+    assert (dataset.class_names, dataset.class_values) == (("background", "atrium"), (0, 1))
+    for name, seed in (("Müller 1", 0), ("b", 1), ("c", 7)):
+        case = dataset.case(name)
+        volume = read_image(case.images, channels=1)
+        np.testing.assert_array_equal(volume.array[0], image(seed))
+        assert volume.spacing_mm == (0.625, 0.625, 0.625)
+        assert case.label is not None
+        np.testing.assert_array_equal(read_label(case.label, (0, 1), volume).array, label(seed))
+        assert nib.load(case.images[0]).get_data_dtype() == np.float32
+        assert nib.load(case.label).get_data_dtype() == np.uint8
+    meta = json.loads((tmp_path / "out" / "dataset.json").read_text())
+    assert meta["numTraining"] == 3
+    assert "0.625 x 0.625 x 0.625 mm is assumed" in meta["description"]
+
+
+def test_h5_spacing(tmp_path: Path) -> None:
+    source = cases(tmp_path / "source", "a")
+    dataset = import_dataset(source, tmp_path / "out", spacing_mm=(1, 0.5, 2))
+    np.testing.assert_array_equal(read_image(dataset.case("a").images).affine, np.diag([1, 0.5, 2, 1]))
+
+
+def test_h5_import_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = cases(tmp_path / "source", "a", "b", "c")
+    read: list[str] = []
+    original = h5_source.load_h5
+
+    def spy(path: Path, affine: np.ndarray) -> Loaded:
+        read.append(path.parent.name)
+        if len(read) == 3:
+            raise KeyboardInterrupt
+        return original(path, affine)
+
+    monkeypatch.setattr(h5_source, "load_h5", spy)
+    with pytest.raises(KeyboardInterrupt):
+        import_dataset(source, tmp_path / "out")
+    (tmp_path / "out" / "imagesTr" / "a_0000.nii.gz").unlink()
+    read.clear()
+    assert len(import_dataset(source, tmp_path / "out").cases) == 3
+    assert read == ["a", "c"]
+    read.clear()
+    import_dataset(source, tmp_path / "out")
+    assert read == []
+
+
+def test_h5_files_with_another_spacing_are_written_again(tmp_path: Path) -> None:
+    source = cases(tmp_path / "source", "a")
+    import_dataset(source, tmp_path / "out")
+    dataset = import_dataset(source, tmp_path / "out", spacing_mm=(1, 1, 1))
+    assert read_image(dataset.case("a").images).spacing_mm == (1, 1, 1)
+
+
+@pytest.mark.parametrize("place", ["source", "parent", "given"])
+def test_h5_lists_choose_the_pool(tmp_path: Path, place: str) -> None:
+    source = cases(tmp_path / "set" / "source", "a", "b", "c")
+    folder = {"source": source, "parent": source.parent, "given": tmp_path}[place]
+    more = "" if place == "given" else "not here\n"
+    (folder / "train.list").write_text(f"a\n\nc/mri_norm2.h5\r\n{more}")
+    (folder / "test.list").write_text("b.h5")
+    given = {"train_list": tmp_path / "train.list", "test_list": tmp_path / "test.list"}
+    dataset = import_dataset(source, tmp_path / "out", **(given if place == "given" else {}))
+    assert [case.name for case in dataset.pool("train")] == ["a", "c"]
+    assert [case.name for case in dataset.pool("test")] == ["b"]
+    assert dataset.case("b").label == (tmp_path / "out" / "labelsTs" / "b.nii.gz").resolve()
+    assert json.loads((tmp_path / "out" / "dataset.json").read_text())["numTraining"] == 2
+
+
+def test_h5_lists_that_do_not_fit(tmp_path: Path) -> None:
+    source = cases(tmp_path / "source", "a", "b")
+    train, test = source / "train.list", source / "test.list"
+    train.write_text("a\nb")
+    test.write_text("b")
+    with pytest.raises(UserError, match="in both lists") as error:
+        import_dataset(source, tmp_path / "out")
+    assert error.value.found == "b"
+    train.write_text("a")
+    test.write_text("x")
+    with pytest.raises(UserError, match="in neither list") as error:
+        import_dataset(source, tmp_path / "out")
+    assert error.value.found == "b"
+    train.write_text("a\nb")
+    with pytest.raises(UserError, match="have no image") as error:
+        import_dataset(source, tmp_path / "out", test_list=test)
+    assert error.value.found == "x"
+    with pytest.raises(UserError, match="cannot be read"):
+        import_dataset(source, tmp_path / "out", test_list=tmp_path / "none.list")
+    assert not (tmp_path / "out").exists()
+
+
+def test_h5_missing_keys(tmp_path: Path) -> None:
+    path = h5(tmp_path / "source" / "a.h5", image=image(), mask=label())
+    with pytest.raises(UserError, match="lacks a key") as error:
+        import_dataset(tmp_path / "source", tmp_path / "out")
+    assert (error.value.found, error.value.path) == ("keys image, mask", path)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "found"),
+    [
+        ({"image": image(), "label": label()[:-1]}, "shapes (4, 5, 6) and (3, 5, 6)"),
+        ({"image": image()[0], "label": label()[0]}, "shapes (5, 6) and (5, 6)"),
+        ({"image": image()[:0], "label": label()[:0]}, "shapes (0, 5, 6)"),
+        ({"image": np.where(image() > 2, np.nan, image()), "label": label()}, "NaN or infinite"),
+        ({"image": image(), "label": label() * 0.5}, "label values 0.5 ("),
+    ],
+)
+def test_h5_unusable_arrays(tmp_path: Path, arrays: dict[str, np.ndarray], found: str) -> None:
+    path = h5(tmp_path / "source" / "a" / "mri_norm2.h5", **arrays)
+    with pytest.raises(UserError, match="cannot be used") as error:
+        import_dataset(tmp_path / "source", tmp_path / "out")
+    assert found in str(error.value.found)
+    assert error.value.path == path
+    assert not (tmp_path / "out").exists()
+
+
+def test_h5_damaged_file(tmp_path: Path) -> None:
+    path = h5(tmp_path / "source" / "a.h5", image=image(), label=label())
+    path.write_bytes(path.read_bytes()[:900])
+    with pytest.raises(UserError, match="cannot be read as h5") as error:
+        import_dataset(tmp_path / "source", tmp_path / "out")
+    assert error.value.path == path
+
+
+def test_h5_same_name_twice(tmp_path: Path) -> None:
+    source = cases(tmp_path / "source", "a")
+    h5(source / "a.h5", image=image(), label=label())
+    with pytest.raises(UserError, match="same case name"):
+        import_dataset(source, tmp_path / "out")
+
+
+@pytest.mark.real
+def test_real_h5_equals_the_nifti_versions(real_data: Path, tmp_path: Path) -> None:
+    reference = open_dataset(real_data / "la2018")
+    dataset = import_dataset(real_data / "la2018" / "h5", tmp_path / "out")
+    assert [case.name for case in dataset.pool("train")] == [
+        case.name for case in reference.pool("train")[:3]
+    ]
+    for case in dataset.cases:
+        expected = reference.case(case.name)
+        ours, theirs = read_image(case.images), read_image(expected.images)
+        np.testing.assert_allclose(ours.array, theirs.array, rtol=0, atol=1e-5)
+        np.testing.assert_array_equal(ours.affine, theirs.affine)
+        assert case.label is not None
+        assert expected.label is not None
+        label_array = read_label(case.label, (0, 1), ours).array
+        np.testing.assert_array_equal(label_array, read_label(expected.label, (0, 1)).array)
+        assert label_array.any()

@@ -1,0 +1,348 @@
+"""Pairs by pattern, tables, single files, nnU-Net raw in NRRD: what is found, merged, kept and refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from semivox.config import SplitConfig
+from semivox.datasets.dataset import Dataset, open_dataset
+from semivox.datasets.importers.bring_in import import_dataset
+from semivox.datasets.splitting import make_split
+from semivox.errors import UserError
+from semivox.io.volume import IGNORE, read_image, read_label
+
+pytest.importorskip("pydicom", reason="needs the extra dicom")
+from dicom_writer import write_series
+
+SHAPE = (4, 5, 6)
+AFFINE = np.array([[0, -0.5, 0, 10], [0.75, 0, 0, -20], [0, 0, 2, 30], [0, 0, 0, 1.0]])
+
+
+def save(path: Path, array: np.ndarray, affine: np.ndarray = AFFINE) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(array, affine), path)
+    return path
+
+
+def scan(seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(-1000, 1000, SHAPE).astype(np.int16)
+
+
+def label(*values: int, seed: int = 0) -> np.ndarray:
+    return np.array(values, np.int16)[np.random.default_rng(seed).integers(0, len(values), SHAPE)]
+
+
+def stored(dataset: Dataset, name: str) -> np.ndarray:
+    path = dataset.case(name).label
+    assert path is not None
+    return np.asarray(nib.load(path).dataobj)
+
+
+def test_pairs_with_two_channels(tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    for index, name in enumerate(("p1", "p2", "p3")):
+        save(raw / name / f"{name}_t1.nii.gz", scan(index))
+        save(raw / name / f"{name}_t2.nii", scan(index + 10) + np.float32(0.5))
+        if name != "p3":
+            save(raw / name / "seg.nii.gz", label(0, 2, 5, seed=index))
+    save(raw / ".hidden" / "p9_t1.nii.gz", scan())
+    (raw / "p1" / "p1_t1.txt").write_text("notes")
+    dataset = import_dataset(
+        raw,
+        tmp_path / "out",
+        images=("T1=*/{case}_t1.*", "T2=*/{case}_t2.*"),
+        labels=("{case}/seg.nii.gz",),
+    )
+    assert dataset.channels == ("T1", "T2")
+    assert (dataset.class_names, dataset.class_values) == (("background", "class_2", "class_5"), (0, 2, 5))
+    assert [(case.name, case.label is not None) for case in dataset.cases] == [
+        ("p1", True), ("p2", True), ("p3", False),
+    ]  # fmt: skip
+    for index, name in enumerate(("p1", "p2", "p3")):
+        image = read_image(dataset.case(name).images)
+        np.testing.assert_array_equal(image.array, [scan(index), scan(index + 10) + np.float32(0.5)])
+        np.testing.assert_array_equal(image.affine, AFFINE)
+        first, second = (nib.load(path) for path in dataset.case(name).images)
+        assert (first.get_data_dtype(), second.get_data_dtype()) == (np.int16, np.float32)
+    np.testing.assert_array_equal(stored(dataset, "p2"), label(0, 2, 5, seed=1))
+
+
+def test_a_single_star_is_the_case_and_one_class_is_foreground(tmp_path: Path) -> None:
+    save(tmp_path / "raw" / "images" / "a b.nii.gz", scan())
+    save(tmp_path / "raw" / "labels" / "a b.nii.gz", label(0, 255))
+    out = tmp_path / "out"
+    dataset = import_dataset(tmp_path / "raw", out, images=("images/*.nii.gz",), labels=("labels/*.nii.gz",))
+    assert [case.name for case in dataset.cases] == ["a b"]
+    assert (dataset.class_names, dataset.class_values) == (("background", "foreground"), (0, 255))
+
+
+def test_several_label_files_are_merged_by_name_and_the_later_wins(tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    organ, tumor = np.zeros(SHAPE, np.uint8), np.zeros(SHAPE, np.uint8)
+    organ[1:4], tumor[2:4, 2:] = 255, 1
+    save(raw / "images" / "a.nii.gz", scan())
+    save(raw / "masks" / "a_kidney.nii.gz", organ)
+    save(raw / "masks" / "a_tumor.nii.gz", tumor)
+    save(raw / "images" / "b.nii.gz", scan(1))
+    save(raw / "masks" / "b_tumor.nii.gz", tumor)
+    patterns = ("kidney=masks/{case}_kidney.nii.gz", "tumor=masks/{case}_tumor.nii.gz")
+    dataset = import_dataset(raw, tmp_path / "out", images=("images/{case}.nii.gz",), labels=patterns)
+    assert dataset.class_names == ("background", "kidney", "tumor")
+    expected = np.zeros(SHAPE, np.uint8)
+    expected[1:4] = 1
+    expected[2:4, 2:] = 2
+    np.testing.assert_array_equal(stored(dataset, "a"), expected)
+    np.testing.assert_array_equal(stored(dataset, "b"), tumor * 2)
+    dataset = import_dataset(
+        raw,
+        tmp_path / "out2",
+        images=("images/{case}.nii.gz",),
+        labels=patterns,
+        classes={"tumor": 4, "kidney": 300},
+    )
+    np.testing.assert_array_equal(stored(dataset, "b"), tumor.astype(np.int16) * 4)
+    assert set(np.unique(stored(dataset, "a"))) == {0, 4, 300}
+    with pytest.raises(UserError, match="not declared"):
+        import_dataset(
+            raw, tmp_path / "out3", images=("images/*.nii.gz",), labels=patterns, classes={"tumor": 1}
+        )
+
+
+def test_a_label_in_another_axis_order_is_brought_to_its_image(tmp_path: Path) -> None:
+    turned = label(0, 1)[::-1].transpose(2, 0, 1)
+    affine = AFFINE.copy()
+    affine[:3, 3] = (AFFINE @ [SHAPE[0] - 1, 0, 0, 1])[:3]
+    affine[:3, :3] = np.stack([AFFINE[:3, 2], -AFFINE[:3, 0], AFFINE[:3, 1]], axis=1)
+    save(tmp_path / "raw" / "a_image.nii.gz", scan())
+    save(tmp_path / "raw" / "a_label.nii.gz", turned, affine)
+    options = {"images": ("{case}_image.nii.gz",), "labels": ("{case}_label.nii.gz",)}
+    dataset = import_dataset(tmp_path / "raw", tmp_path / "out", **options)
+    np.testing.assert_array_equal(stored(dataset, "a"), label(0, 1))
+    affine[0, 3] += 0.4
+    save(tmp_path / "raw" / "a_label.nii.gz", turned, affine)
+    with pytest.raises(UserError, match="voxels are not those of its image") as error:
+        import_dataset(tmp_path / "raw", tmp_path / "out2", **options)
+    assert error.value.path == tmp_path / "raw" / "a_label.nii.gz"
+
+
+def test_patterns_that_do_not_fit(tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    save(raw / "a_t1.nii.gz", scan())
+    save(raw / "b_t1.nii.gz", scan())
+    save(raw / "a_t2.nii.gz", scan())
+    save(raw / "x_seg.nii.gz", label(0, 1))
+    out = tmp_path / "out"
+    for options, problem, found in (
+        ({"images": ("{case}_flair.nii.gz",)}, "No image fits", "a_t1.nii.gz"),
+        ({"images": ("all.nii.gz",)}, "which part is the case", "all.nii.gz"),
+        ({"images": ("*_*.nii.gz",)}, "which part is the case", "*_*.nii.gz"),
+        ({"images": ("{case}_t?.nii.gz",)}, "Several files fit the pattern for case a", "a_t2.nii.gz"),
+        ({"images": ("{case}_t1.nii.gz", "T2={case}_t2.nii.gz")}, "Case b: the image of channel T2", ""),
+        ({"images": ("{case}_t1.nii.gz",), "labels": ("{case}_seg.nii.gz",)}, "Labels have no image", "x"),
+        ({"images": ("{case}_t1.nii.gz",)}, "No label holds a class", "no label file"),
+    ):
+        with pytest.raises(UserError, match=problem) as error:
+            import_dataset(raw, out, **options)
+        assert found in str(error.value.found)
+    assert not out.exists()
+
+
+def test_undeclared_label_values_name_the_file(tmp_path: Path) -> None:
+    save(tmp_path / "raw" / "a_t1.nii.gz", scan())
+    path = save(tmp_path / "raw" / "a_seg.nii.gz", label(0, 1, 9))
+    options = {"images": ("{case}_t1.nii.gz",), "labels": ("{case}_seg.nii.gz",), "classes": {"organ": 1}}
+    with pytest.raises(UserError, match="values that are no class") as error:
+        import_dataset(tmp_path / "raw", tmp_path / "out", **options)
+    assert error.value.path == path
+    assert "9 (" in str(error.value.found)
+
+
+def test_ignored_voxels_are_kept_apart(tmp_path: Path) -> None:
+    save(tmp_path / "raw" / "a_t1.nii.gz", scan())
+    save(tmp_path / "raw" / "a_seg.nii.gz", label(0, 1, 9))
+    options = {"images": ("{case}_t1.nii.gz",), "labels": ("{case}_seg.nii.gz",), "classes": {"organ": 1}}
+    dataset = import_dataset(tmp_path / "raw", tmp_path / "out", ignore=9, **options)
+    meta = json.loads((tmp_path / "out" / "dataset.json").read_text())
+    assert meta["labels"] == {"background": 0, "organ": 1, "ignore": 9}
+    assert (dataset.class_values, dataset.ignore_value) == ((0, 1), 9)
+    path = dataset.case("a").label
+    assert path is not None
+    found = read_label(path, dataset.class_values, ignore=dataset.ignore_value).array
+    np.testing.assert_array_equal(found, np.array([0, 1, IGNORE], np.uint8)[label(0, 1, 2)])
+    with pytest.raises(UserError, match="no class"):
+        read_label(path, dataset.class_values)
+
+
+def test_table(tmp_path: Path) -> None:
+    for name in ("c", "a", "b", "t", "u"):
+        save(tmp_path / "scans" / f"{name}.nii.gz", scan(ord(name)))
+    for name in ("c", "a", "t"):
+        save(tmp_path / "scans" / f"{name}_seg.nii.gz", label(0, 1, seed=ord(name)))
+    table = tmp_path / "cases.csv"
+    table.write_text(
+        "\ufeffimage,label,pool\nscans/c.nii.gz,scans/c_seg.nii.gz,train\nscans/a.nii.gz,scans/a_seg.nii.gz,\n"
+        "scans/b.nii.gz,,\nscans/t.nii.gz,scans/t_seg.nii.gz,test\nscans/u.nii.gz,,unlabeled\n"
+    )
+    dataset = import_dataset(table, tmp_path / "out")
+    assert [case.name for case in dataset.pool("train")] == ["a", "b", "c"]
+    assert [case.name for case in dataset.pool("test")] == ["t"]
+    assert [case.name for case in dataset.pool("extra")] == ["u"]
+    assert dataset.order == ("c", "a", "b")
+    split = make_split(dataset, SplitConfig(labeled=1))
+    assert (split.labeled, split.unlabeled) == (("c",), ("a", "b", "u"))
+    np.testing.assert_array_equal(read_image(dataset.case("b").images).array[0], scan(ord("b")))
+    assert open_dataset(tmp_path / "out") == dataset
+
+
+def test_table_of_channels_and_masks_with_a_root(tmp_path: Path) -> None:
+    for name in ("x1", "x2", "liver", "tumor"):
+        save(tmp_path / "data" / f"{name}.nii.gz", scan() if name[0] == "x" else label(0, 1, seed=1))
+    table = tmp_path / "cases.csv"
+    table.write_text(
+        "case;image_T1;image_T2;label_liver;label_tumor\np;x1.nii.gz;x2.nii.gz;liver.nii.gz;tumor.nii.gz\n"
+    )
+    dataset = import_dataset(table, tmp_path / "out", root=tmp_path / "data")
+    assert dataset.channels == ("T1", "T2")
+    assert dataset.class_names == ("background", "liver", "tumor")
+    np.testing.assert_array_equal(stored(dataset, "p"), label(0, 1, seed=1) * 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("image,label\nnone.nii.gz,\n", "the image is missing"),
+        ("scan,label\na.nii.gz,\n", "no column of images"),
+        ("image,label\n", "no rows"),
+        ("image,pool\na.nii.gz,somewhere\n", "Unknown pool"),
+    ],
+)
+def test_bad_tables(tmp_path: Path, text: str, problem: str) -> None:
+    save(tmp_path / "a.nii.gz", scan())
+    (tmp_path / "cases.csv").write_text(text)
+    with pytest.raises(UserError, match=problem):
+        import_dataset(tmp_path / "cases.csv", tmp_path / "out")
+
+
+def test_single_file(tmp_path: Path) -> None:
+    save(tmp_path / "scan_0000.nii.gz", scan())
+    organ = save(tmp_path / "organ.nii.gz", label(0, 1))
+    dataset = import_dataset(tmp_path / "scan_0000.nii.gz", tmp_path / "out", labels=(f"organ={organ}",))
+    assert [case.name for case in dataset.cases] == ["scan"]
+    assert dataset.class_names == ("background", "organ")
+    (tmp_path / "scan.txt").write_text("")
+    with pytest.raises(UserError, match="no format that can be imported"):
+        import_dataset(tmp_path / "scan.txt", tmp_path / "out2")
+    with pytest.raises(UserError, match="The source is no folder"):
+        import_dataset(tmp_path / "scan_0000.nii.gz", tmp_path / "out2", kind="dicom")
+
+
+def test_nnunet_raw_in_nrrd_is_converted(tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    for folder in ("imagesTr", "labelsTr", "imagesTs"):
+        (raw / folder).mkdir(parents=True)
+    meta = {
+        "channel_names": {"0": "CT"},
+        "labels": {"background": 0, "organ": 2, "all": [1, 2], "ignore": 3},
+        "file_ending": ".nrrd",
+    }
+    (raw / "dataset.json").write_text(json.dumps(meta))
+    for name, array in {
+        "imagesTr/a_0000": scan(), "labelsTr/a": label(0, 2, 3), "imagesTs/t_0000": scan(1),
+    }.items():  # fmt: skip
+        image = sitk.GetImageFromArray(array.T)
+        image.SetSpacing((0.5, 0.5, 2.0))
+        sitk.WriteImage(image, str(raw / f"{name}.nrrd"))
+    with pytest.raises(UserError, match="not supported yet") as error:
+        open_dataset(raw)
+    assert "semivox import" in str(error.value.do)
+    dataset = import_dataset(raw, tmp_path / "out")
+    assert (dataset.channels, dataset.class_values, dataset.ignore_value) == (("CT",), (0, 1, 2), 3)
+    assert dataset.class_names == ("background", "label_1", "organ")
+    assert dataset.regions == {"all": (1, 2)}
+    assert [(case.name, case.pool) for case in dataset.cases] == [("t", "test"), ("a", "train")]
+    np.testing.assert_array_equal(stored(dataset, "a"), label(0, 2, 3))
+    np.testing.assert_allclose(read_image(dataset.case("a").images).affine, np.diag([-0.5, -0.5, 2, 1]))
+
+
+def test_dicom_folders_with_lists_and_a_chosen_series(tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    for index, name in enumerate(("p1", "p2")):
+        write_series(raw / name / "study" / "s1", scan(index), number=1, description="CT thin")
+        write_series(raw / name / "study" / "s2", scan(index + 10), number=2, description="CT thick")
+    (tmp_path / "test.txt").write_text("p2\n")
+    options = {"classes": {"organ": 1}, "test_list": tmp_path / "test.txt"}
+    with pytest.raises(UserError, match="several DICOM series") as error:
+        import_dataset(raw, tmp_path / "out", **options)
+    assert error.value.path == raw / "p1"
+    assert "--series" in str(error.value.do)
+    dataset = import_dataset(raw, tmp_path / "out", series="CT thick", **options)
+    assert [(case.name, case.pool) for case in dataset.cases] == [("p2", "test"), ("p1", "train")]
+    np.testing.assert_array_equal(read_image(dataset.case("p2").images).array[0], scan(11))
+    one = import_dataset(raw / "p1" / "study" / "s1", tmp_path / "one", classes={"organ": 1})
+    assert [case.name for case in one.cases] == ["s1"]
+
+
+def test_images_of_a_pattern_may_be_dicom_folders(tmp_path: Path) -> None:
+    write_series(tmp_path / "raw" / "p1" / "ct", scan(), origin=(0, 0, 0), spacing=(1, 1, 1))
+    save(tmp_path / "raw" / "p1" / "seg.nii.gz", label(0, 1), np.diag([-1.0, -1, 1, 1]))
+    dataset = import_dataset(
+        tmp_path / "raw", tmp_path / "out", images=("{case}/ct",), labels=("{case}/seg.nii.gz",)
+    )
+    np.testing.assert_array_equal(read_image(dataset.case("p1").images).array[0], scan())
+    np.testing.assert_array_equal(stored(dataset, "p1"), label(0, 1))
+
+
+def test_the_output_of_another_import_is_left_alone(tmp_path: Path) -> None:
+    save(tmp_path / "raw" / "a.nii.gz", scan())
+    save(tmp_path / "raw" / "b.nii.gz", scan(1))
+    options = {"images": ("*.nii.gz",), "classes": {"organ": 1}}
+    import_dataset(tmp_path / "raw", tmp_path / "out", **options)
+    (tmp_path / "raw" / "b.nii.gz").unlink()
+    with pytest.raises(UserError, match="holds another data set") as error:
+        import_dataset(tmp_path / "raw", tmp_path / "out", **options)
+    assert error.value.found == "imagesTr/b_0000.nii.gz"
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "dataset.json").write_text("{}")
+    with pytest.raises(UserError, match="holds another data set"):
+        import_dataset(tmp_path / "raw", other, **options)
+
+
+def test_an_interrupted_import_with_new_settings_keeps_nothing_old(tmp_path: Path) -> None:
+    save(tmp_path / "raw" / "a.nii.gz", scan())
+    second = save(tmp_path / "raw" / "b.nii.gz", scan(1))
+    options = {"images": ("*.nii.gz",), "classes": {"organ": 1}}
+    import_dataset(tmp_path / "raw", tmp_path / "out", **options)
+    whole = second.read_bytes()
+    second.write_bytes(whole[:200])
+    with pytest.raises(UserError, match="cannot be read"):
+        import_dataset(tmp_path / "raw", tmp_path / "out", channels=("CT",), **options)
+    assert sorted(path.name for path in (tmp_path / "out").rglob("*.*")) == ["a_0000.nii.gz", "import.json"]
+    second.write_bytes(whole)
+    dataset = import_dataset(tmp_path / "raw", tmp_path / "out", channels=("CT",), **options)
+    assert dataset.channels == ("CT",)
+    np.testing.assert_array_equal(read_image(dataset.case("b").images).array[0], scan(1))
+
+
+@pytest.mark.real
+def test_real_files_as_they_are(real_data: Path, tmp_path: Path) -> None:
+    folder = real_data / "formats" / "sct_testing"
+    dataset = import_dataset(
+        folder / "t2" / "t2.nii.gz", tmp_path / "out", labels=(str(folder / "t2" / "t2_seg-manual.nii.gz"),)
+    )
+    case = dataset.case("t2")
+    source, found = nib.load(folder / "t2" / "t2.nii.gz"), nib.load(case.images[0])
+    np.testing.assert_array_equal(np.asarray(found.dataobj), np.asarray(source.dataobj))
+    np.testing.assert_array_equal(found.affine, source.affine)
+    assert nib.aff2axcodes(found.affine) == ("P", "S", "R")
+    truth = np.asarray(nib.load(folder / "t2" / "t2_seg-manual.nii.gz").dataobj)
+    np.testing.assert_array_equal(stored(dataset, "t2"), truth)
+    with pytest.raises(UserError, match="not finite") as error:
+        import_dataset(folder / "mtr.nii.gz", tmp_path / "mtr", classes={"cord": 1})
+    assert error.value.path == folder / "mtr.nii.gz"

@@ -1,0 +1,324 @@
+"""`check` finds each kind of problem, names the file, and lets sound data sets pass."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from semivox.datasets.check import CheckJob, Problem, check_case
+from semivox.datasets.check_set import check_dataset, grouped
+from semivox.datasets.dataset import open_dataset
+from semivox.datasets.splits import Split
+
+SHAPE = (8, 9, 10)
+AFFINE = np.diag([1.0, 1.0, 2.0, 1.0])
+
+
+class Tree:
+    """A folder in nnU-Net raw form with six sound cases, a to f, and one test case; all may be replaced."""
+
+    def __init__(self, root: Path, channels: tuple[str, ...] = ("T1",)) -> None:
+        self.root, self.channels = root, channels
+        for folder in ("imagesTr", "labelsTr", "imagesTs", "labelsTs"):
+            (root / folder).mkdir()
+        self.describe({"background": 0, "x": 1})
+        for number, name in enumerate("abcdef"):
+            self.add(name, number)
+        self.add("t", 6, pool="Ts")
+
+    def describe(self, labels: dict[str, int]) -> None:
+        names = {str(index): name for index, name in enumerate(self.channels)}
+        content = {"channel_names": names, "labels": labels, "file_ending": ".nii.gz"}
+        (self.root / "dataset.json").write_text(json.dumps(content))
+
+    def add(self, name: str, number: int, pool: str = "Tr") -> None:
+        for index in range(len(self.channels)):
+            self.image(name, self.noise(number + 100 * index), pool=pool, index=index)
+        self.label(name, self.blob(number), pool=pool)
+
+    @staticmethod
+    def noise(number: int) -> np.ndarray:
+        return np.random.default_rng(number).normal(100, 10, SHAPE).astype(np.float32)
+
+    @staticmethod
+    def blob(number: int) -> np.ndarray:
+        label = np.zeros(SHAPE, np.uint8)
+        label[1 : 3 + number % 4, 2:4, 3 : 6 + number // 4] = 1
+        return label
+
+    def image(self, name: str, array: Any, affine: Any = AFFINE, *, pool: str = "Tr", index: int = 0) -> Path:
+        return self._save(self.root / f"images{pool}" / f"{name}_{index:04}.nii.gz", array, affine)
+
+    def label(self, name: str, array: Any, affine: Any = AFFINE, *, pool: str = "Tr") -> Path:
+        return self._save(self.root / f"labels{pool}" / f"{name}.nii.gz", array, affine)
+
+    @staticmethod
+    def _save(path: Path, array: Any, affine: Any) -> Path:
+        image = array if isinstance(array, nib.Nifti1Image) else nib.Nifti1Image(array, affine)
+        nib.save(image, path)
+        return path
+
+    def check(self, split: Split | None = None, **options: Any) -> list[Problem]:
+        found: list[Problem] = []
+        dataset = open_dataset(self.root, lambda error: found.append(Problem.of(error)))
+        train = tuple(case.name for case in dataset.pool("train"))
+        split = split or Split(labeled=train, test=tuple(case.name for case in dataset.pool("test")))
+        return found + check_dataset(dataset, split, **{"workers": 0, **options})
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Tree:
+    return Tree(tmp_path)
+
+
+def one(problems: list[Problem]) -> Problem:
+    assert len(problems) == 1, problems
+    return problems[0]
+
+
+def test_sound_data_pass(tree: Tree) -> None:
+    assert tree.check() == []
+
+
+def test_all_problems_of_all_files_are_found_in_one_pass(tree: Tree) -> None:
+    """Each file has its own trouble; none hides another one."""
+    bad = tree.noise(0)
+    bad[0, 0, 0], bad[0, 0, 1] = np.nan, -np.inf
+    expected = {
+        tree.image("a", bad): "values that are not finite",
+        tree.label("a", np.full(SHAPE, 7, np.uint8)): "no class of this data set",
+        tree.image("c", np.zeros((*SHAPE, 1, 3), np.float32)): "not a 3D image",
+        tree.label("d", tree.blob(3)[:-1]): "shape differs from that of its image",
+        tree.label("e", tree.blob(4), np.eye(4)): "affine differs from that of its image",
+        tree.label("f", np.full(SHAPE, 0.5, np.float32)): "not integers",
+    }
+    cut = tree.image("b", tree.noise(1))
+    cut.write_bytes(cut.read_bytes()[:-20])
+    expected[cut] = "cannot be read as NIfTI"
+    problems = tree.check()
+    assert {problem.path for problem in problems} == set(map(str, expected))
+    for path, text in expected.items():
+        assert text in one([problem for problem in problems if problem.path == str(path)]).what
+    assert all(p.severity == "error" and p.case and p.found and p.expected and p.do for p in problems)
+
+
+def test_one_file_can_have_two_problems(tree: Tree) -> None:
+    path = tree.label("b", np.full(SHAPE, 7, np.uint8), np.eye(4))
+    problems = tree.check()
+    assert [problem.path for problem in problems] == [str(path)] * 2
+    assert {"no class" in problem.what for problem in problems} == {True, False}
+    assert "no class" in one(tree.check(trust_image_geometry=True)).what
+
+
+def test_worker_processes_find_the_same(tree: Tree) -> None:
+    tree.label("b", np.zeros(SHAPE, np.uint8))
+    tree.image("c", tree.noise(0))
+    seen: list[tuple[int, int]] = []
+    parallel = tree.check(workers=2, progress=lambda done, total, name: seen.append((done, total)))
+    assert parallel == tree.check() and len(parallel) == 2
+    assert seen == [(n, 7) for n in range(1, 8)]
+
+
+def test_labels_that_the_split_hides_are_not_opened(tree: Tree) -> None:
+    tree.label("a", tree.blob(0)).write_bytes(b"not to be read")
+    (tree.root / "labelsTr" / "b.nii.gz").write_bytes(b"nor this")
+    split = Split(labeled=("c", "d"), unlabeled=("a", "b", "e", "f"), test=("t",))
+    assert tree.check(split) == []
+    assert len(tree.check()) == 2
+
+
+@pytest.mark.parametrize("form", ["type", "axes", "compression"])
+def test_a_scan_on_both_sides_of_the_split_is_an_error_in_any_form(tree: Tree, form: str) -> None:
+    array = np.random.default_rng(9).integers(0, 200, SHAPE).astype(np.int16)
+    tree.image("b", array.astype(np.float32))
+    if form == "axes":
+        tree.image("t", array[::-1].transpose(2, 0, 1), np.array(
+            [[0.0, -1, 0, 7], [0, 0, 1, 0], [2, 0, 0, 0], [0, 0, 0, 1]]), pool="Ts")  # fmt: skip
+        tree.label("t", tree.blob(2)[::-1].transpose(2, 0, 1), np.array(
+            [[0.0, -1, 0, 7], [0, 0, 1, 0], [2, 0, 0, 0], [0, 0, 0, 1]]), pool="Ts")  # fmt: skip
+    else:
+        tree.image("t", array, pool="Ts")
+    problems = [problem for problem in tree.check() if "same label" not in problem.what]
+    problem = one(problems)
+    assert problem.severity == "error" and "test cases is also used otherwise" in problem.what
+    assert "b (labeled, b_0000.nii.gz)" in str(problem.found) and "t (test" in str(problem.found)
+    within = Split(labeled=tuple("abcdef"), unlabeled=("t",))
+    assert one([p for p in tree.check(within) if "same image" in p.what]).severity == "warning"
+    validation = Split(labeled=tuple("acdef"), val=("b",), unlabeled=("t",))
+    assert "val cases" in one([p for p in tree.check(validation) if "used otherwise" in p.what]).what
+
+
+def test_two_equal_channels_and_two_equal_labels(tmp_path: Path) -> None:
+    tree = Tree(tmp_path, channels=("T1", "T2"))
+    tree.image("b", tree.noise(1), index=1)
+    tree.label("d", tree.blob(2))
+    channels, labels = tree.check()
+    assert channels.severity == "error" and "Two channels of a case" in channels.what
+    assert (channels.case, labels.case) == ("b", "c")
+    assert labels.severity == "warning" and "c (c.nii.gz), d (d.nii.gz)" in str(labels.found)
+
+
+def test_channels_on_different_grids(tmp_path: Path) -> None:
+    tree = Tree(tmp_path, channels=("T1", "T2"))
+    path = tree.image("b", tree.noise(77), np.eye(4), index=1)
+    assert one(tree.check()).path == str(path)
+    assert tree.check(trust_image_geometry=True) == []
+
+
+def test_empty_labels_and_absent_classes(tree: Tree) -> None:
+    path = tree.label("c", np.zeros(SHAPE, np.uint8))
+    assert one(tree.check()).path == str(path)
+    tree.describe({"background": 0, "x": 1, "y": 2})
+    empty, absent = tree.check()
+    assert empty.severity == absent.severity == "warning"
+    assert "no voxel of y in 7 labels" in str(absent.found)
+
+
+def test_unusual_intensities(tree: Tree) -> None:
+    """The width of the values is about 51 in the others: 10 times the normal's 99 % range."""
+    tree.image("b", 100 * tree.noise(1))
+    assert "b_0000" in str(one(tree.check()).path)
+    tree.image("b", tree.noise(1) + 3)
+    assert tree.check() == []
+    tree.image("b", tree.noise(1) + 1000)
+    problem = one(tree.check())
+    assert problem.severity == "warning" and "median 1099.85" in str(problem.found)
+    (tree.root / "imagesTr" / "f_0000.nii.gz").unlink()
+    (tree.root / "labelsTr" / "f.nii.gz").unlink()
+    assert len(tree.check()) == 1
+    for name in "de":
+        (tree.root / "imagesTr" / f"{name}_0000.nii.gz").unlink()
+        (tree.root / "labelsTr" / f"{name}.nii.gz").unlink()
+    assert tree.check() == [], "four scans do not tell what is usual"
+
+
+def test_a_spike_and_a_constant_scan(tree: Tree) -> None:
+    spiked = tree.noise(1)
+    spiked[3, 3, 3] = 1e5
+    tree.image("b", spiked)
+    tree.image("c", np.full(SHAPE, 5, np.int16))
+    constant, spike = tree.check()
+    assert constant.severity == "error" and constant.case == "c" and "constant" in constant.what
+    assert spike.severity == "warning" and spike.case == "b" and "100000" in str(spike.found)
+
+
+def test_voxel_sizes_units_slices_and_contradictory_headers(tree: Tree) -> None:
+    tree.image("a", tree.noise(0), np.diag([1.0, 1, 9, 1]))
+    tree.label("a", tree.blob(0), np.diag([1.0, 1, 9, 1]))
+    meters = nib.Nifti1Image(tree.noise(1), AFFINE)
+    meters.header.set_xyzt_units("meter")
+    tree.image("b", meters)
+    two_ways = nib.Nifti1Image(tree.noise(2), AFFINE)
+    two_ways.set_qform(np.diag([-1.0, 1, 2, 1]), 1)
+    tree.image("c", two_ways)
+    tree.image("d", tree.noise(3)[:, :, :1])
+    tree.label("d", tree.blob(3)[:, :, 3:4])
+    found = {(problem.case, problem.what) for problem in tree.check() if problem.severity == "warning"}
+    assert found == {
+        ("a", "The voxel size differs much from that of the other scans"),
+        ("b", "The header's unit of length is not mm"),
+        ("c", "The header places the scan in two ways"),
+        ("d", "The scan is a single slice"),
+    }
+
+
+def test_an_implausible_voxel_size(tree: Tree) -> None:
+    for name in "abcdef":
+        tree.image(name, tree.noise(ord(name)), np.diag([0.001, 0.001, 0.002, 1]))
+        tree.label(name, tree.blob(ord(name) - 97), np.diag([0.001, 0.001, 0.002, 1]))
+    (group, *_) = grouped(tree.check())
+    assert "implausible" in group.first.what and len(group.problems) == 6
+
+
+def test_structure_is_reported_as_a_whole(tree: Tree) -> None:
+    for name in ("b_0001", "wrong", "h_000"):
+        tree._save(tree.root / "imagesTr" / f"{name}.nii.gz", tree.noise(0), AFFINE)
+    tree.label("nobody", tree.blob(0))
+    (tree.root / "labelsTr" / "notes.txt").write_text("")
+    problems = tree.check()
+    errors = [problem for problem in problems if problem.severity == "error"]
+    assert sorted(Path(str(problem.path)).name for problem in errors) == [
+        "b_0001.nii.gz", "h_000.nii.gz", "labelsTr", "wrong.nii.gz",
+    ]  # fmt: skip
+    unused = [problem for problem in problems if "does not use" in problem.what]
+    assert {Path(str(problem.path)).name: problem.found for problem in unused} == {
+        "imagesTr": "b_0001.nii.gz, h_000.nii.gz, wrong.nii.gz",
+        "labelsTr": "nobody.nii.gz, notes.txt",
+    }
+
+
+def test_msd_lists_are_read_past_bad_entries(tmp_path: Path) -> None:
+    tree = Tree(tmp_path)
+    good = {"image": "./imagesTr/a_0000.nii.gz", "label": "./labelsTr/a.nii.gz"}
+    content = {
+        "modality": {"0": "MR"},
+        "labels": {"0": "background", "1": "x"},
+        "training": [3, good, {"image": "./imagesTr/gone.nii.gz"}, {"label": "x"}],
+        "test": [],
+    }
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    errors = [problem for problem in tree.check() if problem.severity == "error"]
+    assert ["malformed" in p.what for p in errors] == [True, True, False]
+    assert errors[2].path == str(tmp_path.resolve() / "imagesTr" / "gone.nii.gz")
+
+
+def test_a_single_file_has_to_hold_all_channels(tree: Tree) -> None:
+    dataset = open_dataset(tree.root)
+    report = check_case(CheckJob(dataset.case("a"), ("T1", "T2"), (0, 1), None, False))
+    assert "expected 2, found 1" in report.problems[0].what
+
+
+@pytest.mark.real
+def test_real_trouble(real_data: Path, tmp_path: Path) -> None:
+    """A truncated copy, infinite voxels, a displacement field, a foreign label, a scan on both sides."""
+    source = real_data / "formats" / "sct_testing"
+    for folder in ("imagesTr", "labelsTr", "imagesTs"):
+        (tmp_path / folder).mkdir()
+    content = {"channel_names": {"0": "MR"}, "labels": {"background": 0, "cord": 1}}
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    images = {
+        "t1": "t1/t1w",
+        "t2": "t2/t2",
+        "mtr": "mtr",
+        "warp": "t2/warp_template2anat",
+        "other": "t2s/t2s",
+    }
+    labels = {"t1": "t1/t1w_seg-manual", "t2": "t2/t2_seg-manual", "other": "t2/t2_centerline-manual"}
+    for name, file in images.items():
+        (tmp_path / "imagesTr" / f"{name}_0000.nii.gz").symlink_to(source / f"{file}.nii.gz")
+    for name, file in labels.items():
+        (tmp_path / "labelsTr" / f"{name}.nii.gz").symlink_to(source / f"{file}.nii.gz")
+    (tmp_path / "imagesTs" / "leak_0000.nii.gz").symlink_to(source / "t2" / "t2.nii.gz")
+    data = (source / "t1" / "t1w.nii.gz").read_bytes()
+    (tmp_path / "imagesTr" / "cut_0000.nii.gz").write_bytes(data[: len(data) // 2])
+    dataset = open_dataset(tmp_path)
+    problems = check_dataset(
+        dataset,
+        Split(labeled=("t1", "t2", "other"), unlabeled=("mtr", "warp", "cut"), test=("leak",)),
+        workers=0,
+    )
+    assert {problem.case: problem.what for problem in problems if problem.severity == "error"} == {
+        "cut": "The file cannot be read as NIfTI",
+        "mtr": "The image holds values that are not finite",
+        "other": "The shape differs from that of its image",
+        "warp": "The file is not a 3D image",
+        "leak": "A scan of the test cases is also used otherwise",
+    }
+
+
+@pytest.mark.real
+def test_real_scans_of_different_scales(real_data: Path) -> None:
+    dataset = open_dataset(real_data / "hippocampus")
+    part = replace(dataset, cases=dataset.pool("test"))
+    problems = check_dataset(part, Split(labeled=(), test=tuple(case.name for case in part.cases)), workers=0)
+    assert all(problem.severity == "warning" for problem in problems)
+    assert {problem.what for problem in problems} == {
+        "The intensities differ from those of the other scans",
+        "Files that the data set does not use",
+    }

@@ -1,0 +1,371 @@
+"""Finding cases, channels and classes in nnU-Net raw, MSD and semivox folders.
+
+The image files here are empty: whatever opens one of them fails.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from semivox.datasets.dataset import Case, Dataset, open_dataset, write_index
+from semivox.errors import UserError
+
+NNUNET = {"channel_names": {"0": "T1"}, "labels": {"background": 0, "liver": 1}, "file_ending": ".nii.gz"}
+MSD = {"name": "Task", "modality": {"0": "CT"}, "labels": {"0": "background", "1": "liver", "2": "tumor"}}
+
+
+def make(root: Path, meta: object, files: Sequence[str] = ()) -> Path:
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "dataset.json").write_text(json.dumps(meta), encoding="utf-8")
+    for name in files:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    return root
+
+
+def names(cases: Sequence[Case]) -> list[str]:
+    return [case.name for case in cases]
+
+
+def labeled(cases: Sequence[Case]) -> list[str]:
+    return [case.name for case in cases if case.label is not None]
+
+
+def test_nnunet_raw(tmp_path: Path) -> None:
+    root = make(
+        tmp_path / "Dataset001_Liver",
+        NNUNET,
+        [
+            "imagesTr/b_0000.nii.gz",
+            "imagesTr/a_0000.nii.gz",
+            "imagesTr/._a_0000.nii.gz",
+            "imagesTr/notes.txt",
+            "labelsTr/b.nii.gz",
+            "imagesTs/t_0000.nii.gz",
+            "labelsTs/t.nii.gz",
+            "imagesTs/s_0000.nii.gz",
+            "imagesUn/u_0000.nii.gz",
+        ],
+    )
+    dataset = open_dataset(root)
+    assert dataset.name == "Dataset001_Liver"
+    assert dataset.root == root.resolve()
+    assert (dataset.channels, dataset.num_classes) == (("T1",), 2)
+    assert (dataset.class_names, dataset.class_values) == (("background", "liver"), (0, 1))
+    assert names(dataset.cases) == ["u", "s", "t", "a", "b"]
+    assert [case.pool for case in dataset.cases] == ["extra", "test", "test", "train", "train"]
+    assert labeled(dataset.cases) == ["t", "b"]
+    assert dataset.case("a") == Case("a", (root / "imagesTr" / "a_0000.nii.gz",), None, "train")
+    assert dataset.case("t").label == root / "labelsTs" / "t.nii.gz"
+    assert names(dataset.pool("test")) == ["s", "t"]
+
+
+def test_names_with_spaces_dots_and_other_scripts(tmp_path: Path) -> None:
+    odd = ["Müller 1", "case_0001", "患者.二", "a_b_c"]
+    files = [f"imagesTr/{name}_0000.nii.gz" for name in odd] + [f"labelsTr/{name}.nii.gz" for name in odd]
+    dataset = open_dataset(make(tmp_path / "Daten ä", NNUNET, files))
+    assert names(dataset.cases) == sorted(odd)
+    assert labeled(dataset.cases) == sorted(odd)
+
+
+def test_channels_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    channels = {str(i): f"c{i}" for i in reversed(range(11))}
+    files = [f"imagesTr/a_{i:04d}.nii.gz" for i in range(11)]
+    dataset = open_dataset(make(tmp_path, {**NNUNET, "channel_names": channels}, files))
+    assert dataset.channels == tuple(f"c{i}" for i in range(11))
+    assert [path.name for path in dataset.case("a").images] == [Path(name).name for name in files]
+
+
+def test_missing_channel_is_named(tmp_path: Path) -> None:
+    meta = {**NNUNET, "channel_names": {"0": "T1", "1": "FLAIR"}}
+    files = ["imagesTr/a_0000.nii.gz", "imagesTr/a_0001.nii.gz", "imagesTr/b_0000.nii.gz"]
+    with pytest.raises(UserError, match="Case b: the image of channel FLAIR is missing") as error:
+        open_dataset(make(tmp_path, meta, files))
+    assert error.value.path == tmp_path / "imagesTr" / "b_0001.nii.gz"
+
+
+@pytest.mark.parametrize("name", ["a.nii.gz", "a_0001.nii.gz", "a_000.nii.gz"])
+def test_channel_number_missing_or_undeclared(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match="no valid channel number") as error:
+        open_dataset(make(tmp_path, NNUNET, ["imagesTr/ok_0000.nii.gz", f"imagesTr/{name}"]))
+    assert error.value.found == name
+
+
+def test_label_without_image(tmp_path: Path) -> None:
+    files = ["imagesTr/a_0000.nii.gz", "labelsTr/a_0000.nii.gz"]
+    with pytest.raises(UserError, match="Label files without an image") as error:
+        open_dataset(make(tmp_path, NNUNET, files))
+    assert error.value.found == "a_0000.nii.gz"
+
+
+def test_no_training_images_tells_what_is_there(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no training images") as error:
+        open_dataset(make(tmp_path, NNUNET, ["imagesTr/a_0000.nii", "imagesTs/b_0000.nii.gz"]))
+    assert "a_0000.nii" in str(error.value.found)
+
+
+def test_same_name_in_two_pools(tmp_path: Path) -> None:
+    files = ["imagesTr/a_0000.nii.gz", "imagesTs/a_0000.nii.gz", "imagesTs/b_0000.nii.gz"]
+    with pytest.raises(UserError, match="same name") as error:
+        open_dataset(make(tmp_path, NNUNET, files))
+    assert error.value.found == "a"
+
+
+def test_unknown_case_names_the_nearest(tmp_path: Path) -> None:
+    dataset = open_dataset(make(tmp_path, NNUNET, [f"imagesTr/case{i}_0000.nii.gz" for i in (12, 77)]))
+    with pytest.raises(UserError, match="did you mean case12") as error:
+        dataset.case("case_12")
+    assert error.value.found == "case_12"
+    with pytest.raises(UserError, match="case12, case77"):
+        dataset.case("xyz")
+
+
+@pytest.mark.parametrize(
+    ("labels", "class_names", "class_values"),
+    [
+        ({"background": 0, "a": 1, "b": 2}, ("background", "a", "b"), (0, 1, 2)),
+        ({"enhancing": 4, "edema": 2, "background": 0, "core": 1}, None, (0, 1, 2, 4)),
+        ({"0": "background", "10": "ten", "2": "two"}, ("background", "two", "ten"), (0, 2, 10)),
+        ({"0": "background", "1": "2"}, ("background", "2"), (0, 1)),
+        ({"outside": 0, "below": -1, "above": 1}, ("outside", "below", "above"), (0, -1, 1)),
+    ],
+)
+def test_label_declarations(
+    tmp_path: Path, labels: dict[str, Any], class_names: tuple[str, ...] | None, class_values: tuple[int, ...]
+) -> None:
+    dataset = open_dataset(make(tmp_path, {**NNUNET, "labels": labels}, ["imagesTr/a_0000.nii.gz"]))
+    assert dataset.class_values == class_values
+    assert dataset.class_names == (class_names or ("background", "core", "edema", "enhancing"))
+
+
+def test_regions_of_nnunet_become_classes_and_regions(tmp_path: Path) -> None:
+    """BraTS as nnU-Net declares it: nested regions, the innermost of one value."""
+    labels = {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "enhancing": [3], "ignore": 4}
+    meta = {**NNUNET, "labels": labels, "regions_class_order": [1, 2, 3]}
+    dataset = open_dataset(make(tmp_path, meta, ["imagesTr/a_0000.nii.gz"]))
+    assert dataset.class_names == ("background", "label_1", "label_2", "enhancing")
+    assert dataset.class_values == (0, 1, 2, 3)
+    assert dataset.ignore_value == 4
+    assert dataset.regions == {"whole": (1, 2, 3), "core": (2, 3)}
+    own = open_dataset(make(tmp_path, {**meta, "regions": {"rim": [1, 3]}}, []))
+    assert own.regions == {"rim": (1, 3)}
+
+
+@pytest.mark.parametrize(
+    ("labels", "problem"),
+    [
+        (None, "not declared"),
+        ({}, "not declared"),
+        (["background", "liver"], "not declared"),
+        ({"background": 0, "liver": 1, "ignore": 1}, "ignore is not one integer of its own"),
+        ({"background": 0, "liver": 1, "ignore": "rest"}, "ignore is not one integer of its own"),
+        ({"background": 0, "liver": 1, "ignore": 2, "Ignore": 3}, "ignore is not one integer of its own"),
+        ({"background": 0, "whole": [1, 2], "core": "x"}, "region is not a list of integers"),
+        ({"background": 0, "whole": [1, 2.0], "core": 2}, "region is not a list of integers"),
+        ({"background": 0, "whole": [], "core": 2}, "region is not a list of integers"),
+        ({"background": 0, "label_1": [1, 2], "core": 2}, "region has the name of a class"),
+        ({"background": 0, "whole": [1, 2], "core": [2], "rim": 2}, "same value"),
+        ({"whole": [1, 2], "core": 2}, "value 0"),
+        ({"background": 0, "liver": 1.5}, "not an integer"),
+        ({"background": 0, "liver": True}, "not an integer"),
+        ({"background": 0, "liver": "one"}, "not an integer"),
+        ({"liver": 1}, "value 0"),
+        ({"background": 0, "a": 1, "b": 1}, "same value"),
+        ({"background": 0}, "1 to 254 classes"),
+        ({"background": 0, **{f"c{i}": i for i in range(1, 256)}}, "1 to 254 classes"),
+    ],
+)
+def test_bad_label_declarations(tmp_path: Path, labels: object, problem: str) -> None:
+    with pytest.raises(UserError, match=problem) as error:
+        open_dataset(make(tmp_path, {**NNUNET, "labels": labels}, ["imagesTr/a_0000.nii.gz"]))
+    assert error.value.path == tmp_path / "dataset.json"
+
+
+@pytest.mark.parametrize("channels", [{}, {"1": "T1"}, {"a": "T1"}, [], "T1"])
+def test_bad_channel_declarations(tmp_path: Path, channels: object) -> None:
+    with pytest.raises(UserError, match="channels are not declared"):
+        open_dataset(make(tmp_path, {**NNUNET, "channel_names": channels}, ["imagesTr/a_0000.nii.gz"]))
+
+
+def test_another_file_ending(tmp_path: Path) -> None:
+    files = ["imagesTr/a_0000.nii", "labelsTr/a.nii"]
+    assert labeled(open_dataset(make(tmp_path, {**NNUNET, "file_ending": ".nii"}, files)).cases) == ["a"]
+    with pytest.raises(UserError, match="not supported yet") as error:
+        open_dataset(make(tmp_path, {**NNUNET, "file_ending": ".nrrd"}, files))
+    assert error.value.found == ".nrrd"
+
+
+def test_msd_lists(tmp_path: Path) -> None:
+    meta = {
+        **MSD,
+        "training": [
+            {"image": "./imagesTr/c.nii.gz", "label": "./labelsTr/c.nii.gz"},
+            {"image": "./imagesTr/b.nii.gz"},
+            {"image": "./imagesTr/a.nii.gz", "label": "./labelsTr/a.nii.gz"},
+        ],
+        "test": ["./imagesTs/t.nii.gz", {"image": "imagesTs/s.nii.gz"}],
+    }
+    files = [f"imagesTr/{name}.nii.gz" for name in "abcd"] + ["labelsTr/c.nii.gz", "labelsTr/b.nii.gz"]
+    files += [
+        "imagesTs/t.nii.gz",
+        "imagesTs/s.nii.gz",
+        "labelsTs/t.nii.gz",
+        "imagesUn/u.nii.gz",
+        "extra/x.nii.gz",
+    ]
+    dataset = open_dataset(make(tmp_path, meta, files))
+    assert dataset.name == "Task"
+    assert names(dataset.cases) == ["u", "s", "t", "a", "b", "c"]
+    assert labeled(dataset.cases) == ["t", "c"]
+    assert dataset.case("c").images == (tmp_path / "imagesTr" / "c.nii.gz",)
+    assert dataset.class_names == ("background", "liver", "tumor")
+
+
+def test_msd_without_lists_takes_the_folders(tmp_path: Path) -> None:
+    files = ["imagesTr/a_0001.nii.gz", "imagesTr/b.nii.gz", "labelsTr/b.nii.gz", "imagesTs/t.nii.gz"]
+    dataset = open_dataset(make(tmp_path, MSD, files))
+    assert names(dataset.cases) == ["t", "a_0001", "b"]
+    assert labeled(dataset.cases) == ["b"]
+
+
+def test_msd_with_one_file_a_channel(tmp_path: Path) -> None:
+    """As nnU-Net's first version stored its tasks, and as MONAI lists do."""
+    meta = {
+        **MSD,
+        "modality": {"0": "T1", "1": "T2"},
+        "training": [
+            {"image": "./imagesTr/a.nii.gz", "label": "./labelsTr/a.nii.gz"},
+            {"image": ["imagesTr/b_0000.nii.gz", "imagesTr/b_0001.nii.gz"]},
+        ],
+    }
+    files = [f"imagesTr/{name}_000{i}.nii.gz" for name in "ab" for i in range(2)] + ["labelsTr/a.nii.gz"]
+    dataset = open_dataset(make(tmp_path, meta, files))
+    assert names(dataset.cases) == ["a", "b"]
+    assert [[path.name for path in case.images] for case in dataset.cases] == [
+        ["a_0000.nii.gz", "a_0001.nii.gz"],
+        ["b_0000.nii.gz", "b_0001.nii.gz"],
+    ]
+    assert labeled(dataset.cases) == ["a"]
+    (tmp_path / "imagesTr" / "a_0001.nii.gz").unlink()
+    with pytest.raises(UserError, match="Case a: the image of channel T2 is missing"):
+        open_dataset(tmp_path)
+
+
+def test_msd_missing_image(tmp_path: Path) -> None:
+    meta = {**MSD, "training": [{"image": "./imagesTr/a.nii.gz"}, {"image": "./imagesTr/b.nii.gz"}]}
+    with pytest.raises(UserError, match="Case b: the image of channel CT is missing"):
+        open_dataset(make(tmp_path, meta, ["imagesTr/a.nii.gz"]))
+
+
+@pytest.mark.parametrize("entry", [3, {"label": "a.nii.gz"}, {"image": "a.txt"}, {"image": []}, None])
+def test_msd_malformed_entry(tmp_path: Path, entry: object) -> None:
+    with pytest.raises(UserError, match="malformed"):
+        open_dataset(make(tmp_path, {**MSD, "training": [entry]}))
+    with pytest.raises(UserError, match="malformed"):
+        open_dataset(make(tmp_path, {**MSD, "training": {"image": "a.nii.gz"}}))
+
+
+def test_msd_malformed_label(tmp_path: Path) -> None:
+    entry = {"image": "imagesTr/a.nii.gz", "label": 1}
+    with pytest.raises(UserError, match="malformed"):
+        open_dataset(make(tmp_path, {**MSD, "training": [entry]}, ["imagesTr/a.nii.gz"]))
+
+
+def test_unknown_layout_lists_what_was_looked_for(tmp_path: Path) -> None:
+    (tmp_path / "scans").mkdir()
+    (tmp_path / "scans" / "patient 7.nii.gz").touch()
+    with pytest.raises(UserError, match="no data set of a known layout") as error:
+        open_dataset(tmp_path / "scans")
+    text = str(error.value)
+    assert all(word in text for word in ("channel_names", "modality", "semivox", "patient 7.nii.gz"))
+    with pytest.raises(UserError, match="keys labels, numTraining"):
+        open_dataset(make(tmp_path / "b", {"labels": {}, "numTraining": 3}))
+    with pytest.raises(UserError, match="no table"):
+        open_dataset(make(tmp_path / "c", [1, 2]))
+    with pytest.raises(UserError, match="does not exist"):
+        open_dataset(tmp_path / "nowhere")
+    (tmp_path / "c" / "dataset.json").write_text("{", encoding="utf-8")
+    with pytest.raises(UserError, match="not valid JSON"):
+        open_dataset(tmp_path / "c")
+
+
+def example(root: Path) -> Dataset:
+    files = [
+        "imagesTr/a_0000.nii.gz",
+        "imagesTr/ä b_0000.nii.gz",
+        "labelsTr/a.nii.gz",
+        "imagesUn/u_0000.nii.gz",
+    ]
+    return open_dataset(make(root, {**NNUNET, "name": "Größe"}, files))
+
+
+def test_index_round_trip_outside_the_data(tmp_path: Path) -> None:
+    dataset = example(tmp_path / "data")
+    write_index(dataset, tmp_path / "work")
+    assert open_dataset(tmp_path / "work") == dataset
+    index = json.loads((tmp_path / "work" / "dataset.json").read_text(encoding="utf-8"))
+    assert index["format"] == "semivox"
+    assert all(Path(path).is_absolute() for case in index["cases"] for path in case["images"])
+    write_index(dataset, tmp_path / "work")
+
+
+def test_index_with_the_data_inside_can_be_moved(tmp_path: Path) -> None:
+    dataset = example(tmp_path / "work" / "data")
+    write_index(dataset, tmp_path / "work")
+    assert open_dataset(tmp_path / "work") == dataset
+    shutil.move(tmp_path / "work", tmp_path / "elsewhere")
+    moved = open_dataset(tmp_path / "elsewhere")
+    assert moved.case("a").label == tmp_path / "elsewhere" / "data" / "labelsTr" / "a.nii.gz"
+    assert moved.root == tmp_path / "elsewhere" / "data"
+
+
+def test_index_without_its_files(tmp_path: Path) -> None:
+    dataset = example(tmp_path / "data")
+    write_index(dataset, tmp_path / "work")
+    (tmp_path / "data" / "labelsTr" / "a.nii.gz").unlink()
+    assert open_dataset(tmp_path / "work").case("a").label is None
+    (tmp_path / "data" / "imagesTr" / "a_0000.nii.gz").unlink()
+    with pytest.raises(UserError, match="Case a: the image of channel T1 is missing"):
+        open_dataset(tmp_path / "work")
+
+
+def test_index_never_replaces_the_users_description(tmp_path: Path) -> None:
+    dataset = example(tmp_path / "data")
+    before = (tmp_path / "data" / "dataset.json").read_bytes()
+    with pytest.raises(UserError, match="another form"):
+        write_index(dataset, tmp_path / "data")
+    assert (tmp_path / "data" / "dataset.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("change", [{"version": 2}, {"cases": 3}, {"surprise": 1}])
+def test_damaged_index(tmp_path: Path, change: dict[str, Any]) -> None:
+    write_index(example(tmp_path / "data"), tmp_path / "work")
+    index = json.loads((tmp_path / "work" / "dataset.json").read_text(encoding="utf-8"))
+    with pytest.raises(UserError, match="index is damaged or of another version"):
+        open_dataset(make(tmp_path / "work", {**index, **change}))
+
+
+@pytest.mark.real
+def test_real_hippocampus(real_data: Path) -> None:
+    dataset = open_dataset(real_data / "hippocampus")
+    assert (dataset.name, dataset.channels) == ("Hippocampus", ("MRI",))
+    assert dataset.class_names == ("background", "Anterior", "Posterior")
+    assert [len(dataset.pool(pool)) for pool in ("train", "test", "extra")] == [160, 40, 0]
+    assert len(labeled(dataset.cases)) == 200
+    assert dataset.case("hippocampus_003").label == dataset.root / "labelsTs" / "hippocampus_003.nii.gz"
+
+
+@pytest.mark.real
+def test_real_left_atrium(real_data: Path) -> None:
+    dataset = open_dataset(real_data / "la2018")
+    assert (dataset.name, dataset.channels) == ("LA2018", ("LGE-MR",))
+    assert (dataset.class_names, dataset.class_values) == (("background", "left_atrium"), (0, 1))
+    assert names(dataset.pool("train")) == (real_data / "la2018" / "train.list").read_text().split()
+    assert names(dataset.pool("test")) == sorted((real_data / "la2018" / "test.list").read_text().split())
+    assert len(labeled(dataset.cases)) == 90

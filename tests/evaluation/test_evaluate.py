@@ -1,0 +1,219 @@
+"""Folders of files: the table, the summary, failures, messages."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+
+from semivox.datasets.regions import parse_regions, read_regions
+from semivox.errors import UserError
+from semivox.evaluation.evaluate import evaluate_folder, read_metrics
+from semivox.evaluation.metrics import case_metrics
+from semivox.evaluation.statistics import summarise
+
+NAMES, VALUES = ("background", "NA", "tumour"), (0, 1, 4)
+AFFINE = np.diag([0.5, 0.5, 2.0, 1.0])
+
+
+def save(path: Path, label: np.ndarray, affine: np.ndarray = AFFINE) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    nib.save(nib.Nifti1Image(label, affine), path)
+    return path
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, dict[str, Path]]:
+    """Four cases: good with an island, tumour missed, no file, no tumour anywhere."""
+    references = {}
+    for name in ("007", "b", "c", "d"):
+        label = np.zeros((12, 10, 8), np.uint8)
+        label[2:9, 2:8, 2:6] = 1
+        if name != "d":
+            label[4:7, 4:7, 3:5] = 4
+        references[name] = save(tmp_path / "references" / f"{name}.nii.gz", label)
+        found = np.roll(label, 1, axis=0)
+        found[11, 9, 7] = 1
+        if name == "b":
+            found[found == 4] = 1
+        if name != "c":
+            save(tmp_path / "predictions" / f"{name}.nii.gz", found)
+    save(tmp_path / "predictions" / "without_reference.nii.gz", found)
+    return tmp_path / "predictions", references
+
+
+def test_table_has_a_row_a_case_and_class(folders: tuple[Path, dict[str, Path]], tmp_path: Path) -> None:
+    steps: list[tuple[int, int, str]] = []
+    table = evaluate_folder(
+        *folders, NAMES, VALUES, tmp_path, workers=0, progress=lambda *step: steps.append(step)
+    )
+    assert table["case"].tolist() == [name for name in folders[1] for _ in range(2)]
+    assert table["class"].tolist() == ["NA", "tumour"] * 4
+    assert table["value"].tolist() == [1, 4] * 4
+    assert table["status"].tolist() == ["ok", "ok", "ok", "missed", "missing", "missing", "ok", "absent"]
+    assert steps == [(1, 4, "007"), (2, 4, "b"), (3, 4, "c"), (4, 4, "d")]
+    prediction, reference = (
+        np.asarray(nib.load(path).dataobj) for path in (folders[0] / "007.nii.gz", folders[1]["007"])
+    )
+    expected = case_metrics(
+        (prediction == 1).astype(int), (reference == 1).astype(int), 2, (0.5, 0.5, 2), lcc=True
+    )
+    for name in ("dice", "hd95_mm", "asd_vox", "nsd", "dice_lcc", "volume_pred_ml_lcc"):
+        assert table.loc[0, name] == pytest.approx(expected[0][name]), name
+
+
+def test_regions_are_scored_beside_the_classes(folders: tuple[Path, dict[str, Path]], tmp_path: Path) -> None:
+    plain = evaluate_folder(*folders, NAMES, VALUES, tmp_path / "plain", workers=0)
+    regions = {"all": (1, 4)}
+    table = evaluate_folder(*folders, NAMES, VALUES, tmp_path, workers=0, regions=regions)
+    assert table["class"].tolist() == ["NA", "tumour", "all"] * 4
+    pd.testing.assert_frame_equal(
+        table[table["class"] != "all"].reset_index(drop=True), plain, check_dtype=False
+    )
+    unions = table[table["class"] == "all"].set_index("case")
+    assert unions["status"].to_dict() == {"007": "ok", "b": "ok", "c": "missing", "d": "ok"}
+    for case in ("007", "b", "d"):
+        found, true = (
+            np.asarray(nib.load(path).dataobj) > 0
+            for path in (folders[0] / f"{case}.nii.gz", folders[1][case])
+        )
+        assert unions.loc[case, "dice"] == pytest.approx(
+            2 * (found & true).sum() / (found.sum() + true.sum())
+        )
+    summaries = [json.loads((path / "summary.json").read_text()) for path in (tmp_path / "plain", tmp_path)]
+    assert summaries[0]["foreground_mean"] == summaries[1]["foreground_mean"]
+    assert summaries[1]["mean"]["(1, 4)"]["Dice"] == pytest.approx(unions["dice"].mean())
+    for one, other in zip(summaries[0]["mean"].items(), summaries[1]["mean"].items(), strict=False):
+        assert one[0] == other[0]
+    again = read_metrics(tmp_path / "metrics.csv")
+    rows = [summarise(one).query("`class` == 'mean'").reset_index(drop=True) for one in (plain, again)]
+    pd.testing.assert_frame_equal(*rows)
+
+
+@pytest.mark.parametrize(
+    "regions", [{"NA": [1]}, {"all": [1, 3]}, {"all": []}, {"all": [0, 1]}, {"all": 4}, [1]]
+)
+def test_regions_that_cannot_be(regions: object) -> None:
+    with pytest.raises(UserError, match="region cannot be used") as error:
+        read_regions(regions, NAMES, VALUES, Path("dataset.json"))
+    assert "1, 4" in str(error.value.expected)
+
+
+def test_regions_of_the_command_line() -> None:
+    assert parse_regions(["all=1,4", "core = 4"]) == {"all": [1, 4], "core": [4]}
+    assert parse_regions([]) is None
+    with pytest.raises(UserError, match="malformed"):
+        parse_regions(["all=one"])
+
+
+def test_workers_and_files_change_nothing(folders: tuple[Path, dict[str, Path]], tmp_path: Path) -> None:
+    here = evaluate_folder(*folders, NAMES, VALUES, tmp_path / "a", workers=0)
+    there = evaluate_folder(*folders, NAMES, VALUES, tmp_path / "b", workers=2)
+    pd.testing.assert_frame_equal(here, there)
+    pd.testing.assert_frame_equal(here, read_metrics(tmp_path / "a" / "metrics.csv"), check_exact=True)
+    assert (tmp_path / "a" / "metrics.csv").read_bytes() == (tmp_path / "b" / "metrics.csv").read_bytes()
+
+
+def test_summary_has_the_shape_of_nnunet(folders: tuple[Path, dict[str, Path]], tmp_path: Path) -> None:
+    table = evaluate_folder(*folders, NAMES, VALUES, tmp_path, workers=0, nsd_tolerance_mm=2)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert list(summary) == ["foreground_mean", "mean", "metric_per_case", "semivox"]
+    assert list(summary["mean"]) == ["1", "4"]
+    first = summary["metric_per_case"][0]
+    assert first["prediction_file"] == str(folders[0] / "007.nii.gz")
+    assert first["reference_file"] == str(folders[1]["007"])
+    theirs = first["metrics"]["4"]
+    assert {"Dice", "IoU", "TP", "FP", "FN", "TN", "n_pred", "n_ref"} < set(theirs)
+    assert theirs["TP"] == 2 * 3 * 2
+    assert theirs["n_ref"] == theirs["n_pred"] == theirs["TP"] + theirs["FN"] == 18
+    assert theirs["Dice"] == pytest.approx(2 / 3)
+    assert theirs["IoU"] == pytest.approx(1 / 2)
+    assert summary["metric_per_case"][2]["prediction_file"] is None
+    assert summary["metric_per_case"][3]["metrics"]["4"]["Dice"] is None
+
+    tumour = table.query("`class` == 'tumour'")["dice"]
+    assert summary["mean"]["4"]["Dice"] == pytest.approx(tumour.mean())
+    per_case = table.groupby("case")["dice"].mean()
+    assert summary["foreground_mean"]["Dice"] == pytest.approx(per_case.mean())
+
+    ours = summary["semivox"]
+    assert ours["statuses"] == {"ok": 4, "missed": 1, "missing": 2, "absent": 1}
+    assert (ours["cases"], ours["profile"], ours["nsd_tolerance_mm"]) == (4, "semivox", 2)
+    dice = ours["summary"]["tumour"]["dice"]
+    assert (dice["n"], dice["failures"]) == (3, 2)
+    assert dice["low"] <= dice["mean"] <= dice["high"]
+    assert ours["summary"]["tumour"]["hd95_mm"]["n"] == 1
+    assert ours["summary"]["tumour"]["hd95_mm"]["low"] is None
+    assert ours["summary"]["mean"]["dice_lcc"]["n"] == 4
+
+
+def test_published_profile(folders: tuple[Path, dict[str, Path]], tmp_path: Path) -> None:
+    table = evaluate_folder(*folders, NAMES, VALUES, tmp_path, workers=0, profile="published", lcc=False)
+    assert table["zeroed"].tolist() == [False, False, False, True, True, True, False, True]
+    assert table.loc[3, "hd95_vox"] == table.loc[7, "dice"] == 0
+    assert not [name for name in table if "lcc" in name or "hd95_mm" in name]
+    pd.testing.assert_frame_equal(table, read_metrics(tmp_path / "metrics.csv"))
+    assert json.loads((tmp_path / "summary.json").read_text())["semivox"]["profile"] == "published"
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_another_grid_is_refused(folders: tuple[Path, dict[str, Path]], tmp_path: Path, workers: int) -> None:
+    shifted = AFFINE.copy()
+    shifted[0, 3] = 5
+    save(folders[0] / "b.nii.gz", np.zeros((12, 10, 8), np.uint8), shifted)
+    with pytest.raises(
+        UserError, match=r"affine of a prediction(?s:.*)b\.nii\.gz(?s:.*)references/b\.nii\.gz"
+    ):
+        evaluate_folder(*folders, NAMES, VALUES, tmp_path / "out", workers=workers)
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_shape_is_refused(folders: tuple[Path, dict[str, Path]], tmp_path: Path) -> None:
+    save(folders[0] / "b.nii.gz", np.zeros((12, 10, 9), np.uint8))
+    with pytest.raises(UserError, match=r"shape of a prediction(?s:.*)\(12, 10, 9\)(?s:.*)\(12, 10, 8\)"):
+        evaluate_folder(*folders, NAMES, VALUES, tmp_path / "out", workers=0)
+
+
+def test_wrong_folder_is_an_error_not_a_zero(folders: tuple[Path, dict[str, Path]], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"007\.nii\.gz"):
+        evaluate_folder(tmp_path / "nowhere", folders[1], NAMES, VALUES, tmp_path, workers=0)
+    with pytest.raises(UserError, match="no reference"):
+        evaluate_folder(folders[0], {}, NAMES, VALUES, tmp_path, workers=0)
+    with pytest.raises(UserError, match="semivox or published"):
+        evaluate_folder(*folders, NAMES, VALUES, tmp_path, workers=0, profile="publisht")
+
+
+def test_tables_that_are_none(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot be read"):
+        read_metrics(tmp_path / "none.csv")
+    (tmp_path / "other.csv").write_text("iteration,loss\n1,0.5\n")
+    with pytest.raises(UserError, match="no column case, class, status, profile, dice"):
+        read_metrics(tmp_path / "other.csv")
+
+
+@pytest.mark.real
+def test_real_hippocampi_with_float_labels(real_data: Path, tmp_path: Path) -> None:
+    """References against themselves are perfect, and as large as hippocampi are."""
+    labels = sorted((real_data / "hippocampus" / "labelsTs").glob("*.nii.gz"))[:6]
+    references = {path.name.removesuffix(".nii.gz"): path for path in labels}
+    (tmp_path / "predictions").mkdir()
+    for path in labels:
+        shutil.copy(path, tmp_path / "predictions")
+    table = evaluate_folder(
+        tmp_path / "predictions",
+        references,
+        ("background", "anterior", "posterior"),
+        (0, 1, 2),
+        tmp_path,
+        workers=0,
+    )
+    assert len(table) == 12
+    assert (table["dice"] == 1).all() and (table["hd95_mm"] == 0).all() and (table["nsd"] == 1).all()
+    assert table["volume_ref_ml"].between(0.5, 4).all()
+    assert not math.isnan(table["hd95_mm_penalised_lcc"].max())

@@ -1,0 +1,249 @@
+"""Random damage: a reader gives a usable result or a message, and never allocates what a header dreams of."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import logging
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+from fuzzing import cases, check_readers, damaged
+from hypothesis import given
+from hypothesis import strategies as st
+
+from semivox.datasets.dataset import open_dataset
+from semivox.errors import UserError
+from semivox.io import memory
+from semivox.io.volume import read_image
+
+
+def scan(
+    dtype: Any, shape: tuple[int, ...] = (3, 4, 5), kind: Any = nib.Nifti1Image, extra: bool = False
+) -> bytes:
+    array = (np.arange(np.prod(shape)) % 3).reshape(shape).astype(dtype)
+    image = kind(array, np.diag([1, 2, 3, 1]))
+    if extra:
+        image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"twenty-four bytes of text"))
+    return bytes(image.to_bytes())
+
+
+BASES = {
+    "uint8": scan(np.uint8),
+    "big-endian": scan(">i2"),
+    "float": scan(np.float32, (3, 4, 5, 2)),
+    "double": scan(np.float64),
+    "second": scan(np.int16, kind=nib.Nifti2Image),
+    "extension": scan(np.uint8, extra=True),
+}
+# Dimensions, type, voxel sizes, offset, scaling, units, codes, quaternion, matrix, magic.
+FIELDS = [40, 42, 44, 46, 48, 50, 68, 70, 72, 76, 80, 84, 88, 108, 112, 116, 123, 252, 254, 256, 268, 280,
+          296, 312, 328, 344, 348, 352, 356]  # fmt: skip
+NUMBERS = st.one_of(
+    st.sampled_from([0.0, -0.0, 1.0, -1.0, float("nan"), float("inf"), -float("inf"), 1e-45, 1e38, 352.0])
+    .map(lambda value: struct.pack("<f", value)),
+    st.sampled_from([0, 1, -1, 2, 7, 8, 16, 127, 128, 255, 511, 768, 2304, 32767, -32768])
+    .map(lambda value: struct.pack("<h", value)),
+    st.sampled_from([0, 1, -1, 2**31 - 1, -(2**31), 16, -16, 8]).map(lambda value: struct.pack("<i", value)),
+    st.sampled_from([10**12, -1, 2**63 - 1]).map(lambda value: struct.pack("<q", value)),
+    st.binary(min_size=1, max_size=16),
+)  # fmt: skip
+PATCHES = st.lists(st.tuples(st.one_of(st.sampled_from(FIELDS), st.integers(0, 700)), NUMBERS), max_size=4)
+
+
+@pytest.fixture(autouse=True)
+def quiet(caplog: pytest.LogCaptureFixture) -> None:
+    """Nibabel reports each header that it repairs."""
+    caplog.set_level(logging.CRITICAL + 1, "nibabel.global")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("fuzz")
+
+
+@cases(500)
+@given(
+    base=st.sampled_from(list(BASES)), patches=PATCHES, cut=st.one_of(st.none(), st.integers(0, 700)),
+    compressed=st.booleans(), cut_again=st.one_of(st.none(), st.none(), st.integers(0, 400)),
+)  # fmt: skip
+def test_damaged_nifti_files(
+    folder: Path,
+    base: str,
+    patches: list[tuple[int, bytes]],
+    cut: int | None,
+    compressed: bool,
+    cut_again: Any,
+) -> None:
+    content = damaged(BASES[base], patches, cut)
+    if compressed:
+        content = gzip.compress(content, 1)[:cut_again]
+    path = folder / ("scan.nii.gz" if compressed else "scan.nii")
+    path.write_bytes(content)
+    check_readers(path)
+
+
+@cases(150)
+@given(st.binary(max_size=600), st.sampled_from(["scan.nii", "scan.nii.gz"]))
+def test_files_of_random_bytes(folder: Path, content: bytes, name: str) -> None:
+    (folder / name).write_bytes(content)
+    check_readers(folder / name)
+
+
+def with_dimensions(*sides: int) -> bytes:
+    data = bytearray(scan(np.uint8, kind=nib.Nifti2Image))
+    data[16:80] = struct.pack("<8q", len(sides), *sides, *[1] * (7 - len(sides)))
+    return bytes(data)
+
+
+BOMBS = {
+    "a trillion voxels": with_dimensions(10_000, 10_000, 10_000),
+    "more voxels than a number holds": with_dimensions(2**62, 2**62, 2**62),
+    "many axes": with_dimensions(*[1000] * 7),
+    "negative": with_dimensions(-5, 10_000, 10_000),
+}
+
+
+@pytest.mark.parametrize("name", ["scan.nii", "scan.nii.gz"])
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_headers_that_announce_too_much_are_refused_before_anything_is_allocated(
+    tmp_path: Path, bomb: str, name: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(BOMBS[bomb] if name.endswith("nii") else gzip.compress(BOMBS[bomb]))
+    with pytest.raises(UserError, match="the header announces"):
+        read_image([path])
+    check_readers(path)
+
+
+def test_a_whole_scan_beyond_the_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "scan.nii.gz"
+    path.write_bytes(gzip.compress(BASES["double"]))
+    monkeypatch.setattr(memory, "machine_memory", lambda: 60 * (8 + 4))
+    assert read_image([path]).array.size == 60
+    monkeypatch.setattr(memory, "machine_memory", lambda: 60 * (8 + 4) - 1)
+    with pytest.raises(UserError, match="does not fit into this machine's memory") as error:
+        read_image([path])
+    assert "3 x 4 x 5 voxels of 8 bytes" in str(error.value)
+
+
+def test_a_compressed_file_is_not_unpacked_beyond_what_its_header_announces(tmp_path: Path) -> None:
+    """200 MB of zeros behind a scan of 60 voxels, which deflate packs into 200 kB."""
+    pack = zlib.compressobj(9, wbits=31)
+    content = pack.compress(BASES["uint8"]) + b"".join(pack.compress(bytes(10**7)) for _ in range(20))
+    path = tmp_path / "scan.nii.gz"
+    path.write_bytes(content + pack.flush())
+    with pytest.raises(UserError, match="more than its header announces"):
+        read_image([path])
+    check_readers(path)
+
+
+def test_padding_and_several_members_are_no_damage(tmp_path: Path) -> None:
+    path, data = tmp_path / "scan.nii.gz", BASES["uint8"]
+    for content in (
+        gzip.compress(data + bytes(1000)),
+        gzip.compress(data) + bytes(512),
+        gzip.compress(data[:380]) + gzip.compress(data[380:]),
+    ):
+        path.write_bytes(content)
+        np.testing.assert_array_equal(read_image([path]).array[0], np.arange(60).reshape(3, 4, 5) % 3)
+
+
+VALUES = st.recursive(
+    st.one_of(
+        st.none(), st.booleans(), st.integers(-(2**70), 2**70), st.floats(), st.text(max_size=8),
+        st.sampled_from(["", "0", "1", "CT", "background", "./imagesTr/a_0000.nii.gz", "../../a.nii.gz",
+                         "a\0.nii",
+                         "x" * 300 + ".nii.gz", "ignore", ".nii.gz", ".nii", "semivox", "train", "\ud800"]),
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.sampled_from(["0", "1", "image", "label"]), inner)
+    ),
+    max_leaves=8,
+)  # fmt: skip
+KEYS = ["channel_names", "labels", "file_ending", "name", "modality", "training", "test", "format", "version",
+        "root", "channels", "class_names", "class_values", "cases", "numTraining"]  # fmt: skip
+DESCRIPTIONS: list[dict[str, Any]] = [
+    {"channel_names": {"0": "MR"}, "labels": {"background": 0, "x": 1}, "file_ending": ".nii.gz"},
+    {"modality": {"0": "MR"}, "labels": {"0": "background", "1": "x"},
+     "training": [{"image": "./imagesTr/a_0000.nii.gz", "label": "./labelsTr/a.nii.gz"}]},
+    {"format": "semivox", "version": 1, "name": "D", "root": ".", "channels": ["MR"],
+     "class_names": ["background", "x"], "class_values": [0, 1],
+     "cases": [{"name": "a", "pool": "train", "images": ["imagesTr/a_0000.nii.gz"], "label": None}]},
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def dataset_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("dataset")
+    (root / "imagesTr").mkdir()
+    (root / "imagesTr" / "a_0000.nii.gz").write_bytes(b"")
+    return root
+
+
+def check_dataset(folder: Path) -> None:
+    try:
+        dataset = open_dataset(folder)
+    except UserError as error:
+        assert error.path is not None
+        str(error).encode()
+        return
+    assert dataset.cases and len(dataset.class_names) == len(dataset.class_values) >= 2 and dataset.channels
+
+
+@cases(400)
+@given(st.sampled_from(DESCRIPTIONS), st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=3),
+       st.sets(st.sampled_from(KEYS), max_size=2))  # fmt: skip
+def test_strange_descriptions(
+    dataset_folder: Path, base: dict[str, Any], changed: dict[str, Any], dropped: set[str]
+) -> None:
+    content = {key: value for key, value in {**base, **changed}.items() if key not in dropped}
+    (dataset_folder / "dataset.json").write_text(json.dumps(content))
+    check_dataset(dataset_folder)
+
+
+@cases(150)
+@given(st.sampled_from(DESCRIPTIONS), st.integers(0, 200), st.binary(max_size=8))
+def test_damaged_descriptions(dataset_folder: Path, base: dict[str, Any], at: int, inserted: bytes) -> None:
+    content = json.dumps(base).encode()
+    (dataset_folder / "dataset.json").write_bytes(content[:at] + inserted + content[at + len(inserted) :])
+    check_dataset(dataset_folder)
+
+
+@pytest.mark.parametrize(
+    "content", ["[" * 100_000, '{"a":' * 100_000, "9" * 10_000, '{"labels": 1e999}', "\x00"]
+)
+def test_hostile_descriptions(dataset_folder: Path, content: str) -> None:
+    (dataset_folder / "dataset.json").write_text(content)
+    with pytest.raises(UserError):
+        open_dataset(dataset_folder)
+
+
+@pytest.mark.parametrize("name", ["x" * 300 + ".nii.gz", "a\0.nii.gz", "", "/", "\ud800.nii.gz"])
+def test_names_that_no_file_can_have(dataset_folder: Path, name: str) -> None:
+    content = {**DESCRIPTIONS[1], "training": [{"image": name}]}
+    (dataset_folder / "dataset.json").write_text(json.dumps(content))
+    with pytest.raises(UserError) as error:
+        open_dataset(dataset_folder)
+    assert "missing" in error.value.what or "malformed" in error.value.what
+
+
+@pytest.mark.parametrize("name", ["scan.nrrd", "scan.mha"])
+def test_other_formats_that_announce_too_much(tmp_path: Path, name: str) -> None:
+    header = {
+        "scan.nrrd": "NRRD0004\ntype: short\ndimension: 3\nspace: left-posterior-superior\n"
+        "sizes: 10000 10000 10000\nspace directions: (1,0,0) (0,1,0) (0,0,1)\nspace origin: (0,0,0)\n"
+        "endian: little\nencoding: raw\n\n",
+        "scan.mha": "ObjectType = Image\nNDims = 3\nBinaryData = True\nBinaryDataByteOrderMSB = False\n"
+        "CompressedData = False\nTransformMatrix = 1 0 0 0 1 0 0 0 1\nOffset = 0 0 0\n"
+        "ElementSpacing = 1 1 1\nDimSize = 10000 10000 10000\nElementType = MET_SHORT\n"
+        "ElementDataFile = LOCAL\n",
+    }
+    (tmp_path / name).write_bytes(header[name].encode() + bytes(100))
+    with pytest.raises(UserError, match="does not fit into this machine's memory"):
+        read_image([tmp_path / name])

@@ -1,0 +1,181 @@
+"""Distance maps against scipy, hand-computed values and a naive loop."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from semivox.losses.distance import (
+    distance_error,
+    level_set_consistency,
+    level_set_mask,
+    signed_distance,
+    squared_distance,
+)
+
+
+def cube(side: int, grid: int) -> torch.Tensor:
+    label = torch.zeros(1, grid, grid, grid, dtype=torch.int64)
+    low = (grid - side) // 2
+    label[:, low : low + side, low : low + side, low : low + side] = 1
+    return label
+
+
+def naive_map(inside: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """The definition, with scipy's distances and neighbours looked up one by one."""
+    if not inside.any():
+        return np.zeros(inside.shape)
+    if inside.all():
+        return -np.ones(inside.shape)
+    d_in, d_out = ndimage.distance_transform_edt(inside), ndimage.distance_transform_edt(~inside)
+    result = d_out / d_out.max() - d_in / d_in.max()
+    for v in np.ndindex(*inside.shape):
+        for axis in range(3):
+            for offset in (-1, 1):
+                w = list(v)
+                w[axis] += offset
+                if inside[v] and 0 <= w[axis] < inside.shape[axis] and not inside[tuple(w)]:
+                    result[v] = 0
+    return result
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_squared_distance_against_scipy(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    mask = random.random((2, 3, 9, 5, 12)) < (0.5, 0.9, 0.99, 0.999)[seed]
+    mask[..., 0, 0, 0] = False
+    expected = [ndimage.distance_transform_edt(volume) ** 2 for volume in mask.reshape(-1, 9, 5, 12)]
+    found = squared_distance(torch.from_numpy(mask))
+    np.testing.assert_allclose(found.numpy().reshape(-1, 9, 5, 12), expected, rtol=1e-12)
+
+
+def test_no_such_voxel_is_far() -> None:
+    assert bool((squared_distance(torch.ones(3, 4, 5, dtype=torch.bool)) >= 2**22).all())
+    assert bool((squared_distance(torch.zeros(1, 1, 1, dtype=torch.bool)) == 0).all())
+
+
+def test_cubes_by_hand() -> None:
+    small = signed_distance(cube(3, 7), 2)[0][0, 0]
+    assert small[3, 3, 3] == -1 and small[3, 3, 2] == 0 and small[0, 0, 0] == 1
+    assert small[3, 3, 1].item() == pytest.approx(0.2886751, abs=1e-6)
+    assert small.sum().item() == pytest.approx(186.0872, abs=1e-3)
+    large = signed_distance(cube(5, 11), 2)[0][0, 0]
+    assert large[5, 5, 5] == -1 and large[5, 5, 3] == 0
+    assert large[5, 5, 4].item() == pytest.approx(-0.6666667, abs=1e-6)
+    assert large[5, 5, 2].item() == pytest.approx(0.1924501, abs=1e-6)
+    assert large.sum().item() == pytest.approx(612.6811, abs=1e-3)
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_signed_distance_against_the_definition(classes: int, seed: int) -> None:
+    """Random blobs; also patches without a class, filled by one, and with a single voxel of one."""
+    random = np.random.default_rng(seed)
+    smooth = np.stack([ndimage.gaussian_filter(random.random((8, 7, 9)), 1.5) for _ in range(3)])
+    edges = np.quantile(smooth, np.linspace(0, 1, classes + 1)[1:-1])
+    label = np.concatenate([np.digitize(smooth, edges), np.zeros((1, 8, 7, 9)), np.ones((1, 8, 7, 9))])
+    single = np.zeros((1, 8, 7, 9))
+    single[0, 2, 3, 4] = classes - 1
+    label = np.concatenate([label, single]).astype(np.int64)
+    found, present, known = signed_distance(torch.from_numpy(label), classes)
+    assert found.shape == (6, classes - 1, 8, 7, 9) and found.dtype == torch.float32
+    for b, c in np.ndindex(6, classes - 1):
+        inside = label[b] == c + 1
+        np.testing.assert_allclose(found[b, c].numpy(), naive_map(inside), atol=1e-6)
+        assert present[b, c].item() == inside.any()
+    assert found[5, classes - 2, 2, 3, 4] == 0 and known is None
+    everywhere = signed_distance(torch.from_numpy(label), classes, torch.ones(label.shape, dtype=torch.bool))
+    assert torch.equal(everywhere.map, found) and torch.equal(everywhere.present, present)
+    assert everywhere.known is not None and bool(everywhere.known.all())
+
+
+def test_distances_are_known_where_no_unknown_voxel_is_nearer() -> None:
+    """Random blobs, some voxels unknown: a known distance is the same whatever the unknown voxels are."""
+    random = np.random.default_rng(0)
+    smooth = ndimage.gaussian_filter(random.random((9, 8, 7)), 1.5)
+    label = (smooth > np.quantile(smooth, 0.6)).astype(np.int64)
+    counted = random.random(label.shape) < 0.97
+    hidden = np.stack([np.where(counted, label, value) for value in (0, 1, label)])
+    found = signed_distance(torch.from_numpy(hidden), 2, torch.from_numpy(np.stack([counted] * 3)))
+    assert found.known is not None
+    known = found.known[0, 0].numpy()
+    assert 0.2 < known.mean() < 0.95 and not known[~counted].any()
+    naive = []
+    for value in hidden:
+        d_in, d_out = (ndimage.distance_transform_edt(inside) for inside in (value == 1, value == 0))
+        d_in[d_in == 1] = 0
+        naive.append(d_out - d_in)
+    assert np.array_equal(naive[0][known], naive[1][known])
+    scaled = np.where(known, naive[0], 0)
+    scaled = np.where(scaled > 0, scaled / scaled.max(), scaled / -scaled.min())
+    for one in found.map:
+        np.testing.assert_allclose(one[0].numpy()[known], scaled[known], atol=1e-6)
+    unsure = (naive[0] != naive[1]) & counted  # what the test is about: some counted voxels are unsure
+    assert unsure.any() and not known[unsure].any()
+
+
+def test_distance_error_over_known_voxels() -> None:
+    a, b = torch.randn(2, 2, 2, 4, 3, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    counted = torch.tensor([[True, False], [True, True]])
+    known = torch.rand(a.shape, generator=torch.Generator().manual_seed(1)) < 0.5
+    squares = [(a[v] - b[v]).item() ** 2 for v in np.ndindex(a.shape) if counted[v[:2]] and known[v]]
+    assert distance_error(a, b, counted, known).item() == pytest.approx(sum(squares) / len(squares))
+    assert distance_error(a, b, counted, torch.zeros_like(known)).item() == 0
+
+
+def test_no_patches() -> None:
+    found, present, _ = signed_distance(torch.zeros(0, 4, 4, 4, dtype=torch.int64), 3)
+    assert found.shape == (0, 2, 4, 4, 4) and present.shape == (0, 2)
+
+
+def test_distance_error_against_loop() -> None:
+    generator = torch.Generator().manual_seed(0)
+    a, b = torch.randn(2, 3, 2, 4, 3, 2, generator=generator, dtype=torch.float64)
+    counted = torch.tensor([[True, False], [True, True], [False, False]])
+    squares = [(a[v] - b[v]).item() ** 2 for v in np.ndindex(3, 2, 4, 3, 2) if counted[v[0], v[1]]]
+    assert distance_error(a, b, counted).item() == pytest.approx(sum(squares) / len(squares), abs=1e-9)
+    assert distance_error(a, b, torch.ones_like(counted)).item() == pytest.approx(
+        torch.nn.functional.mse_loss(a, b).item()
+    )
+    assert distance_error(a, b, torch.zeros_like(counted)).item() == 0
+    assert distance_error(a[:0], b[:0], counted[:0]).item() == 0
+
+
+def test_level_set_mask_by_hand() -> None:
+    distance = torch.tensor([-0.01, -0.001, 0.0, 0.001, 0.01])
+    found = level_set_mask(distance, 1500.0).tolist()
+    assert found == pytest.approx([0.9999997, 0.8175745, 0.5, 0.1824255, 3.06e-7], abs=1e-7)
+
+
+def test_slope_of_the_level_set_mask() -> None:
+    distance = torch.tensor([0.0, 0.0101, -0.0101, 1.0, -1.0], requires_grad=True)
+    level_set_mask(distance, 1500.0).sum().backward()
+    assert distance.grad is not None
+    slope = distance.grad.tolist()
+    assert slope[0] == pytest.approx(-375) and all(abs(value) < 6e-4 for value in slope[1:])
+    assert all(math.isfinite(value) for value in slope)
+
+
+def test_perfect_maps_disagree_on_the_inner_boundary_alone() -> None:
+    label = cube(3, 7)
+    distance = signed_distance(label, 2).map
+    probs = torch.stack([1 - label, label], dim=1).double()
+    found = level_set_consistency(probs, distance.double(), 1500.0).item()
+    assert found == pytest.approx(0.25 * 26 / 343, abs=1e-9) and found == pytest.approx(0.018950, abs=1e-6)
+
+
+def test_level_set_consistency_against_loop() -> None:
+    generator = torch.Generator().manual_seed(0)
+    probs = torch.softmax(torch.randn(2, 3, 3, 2, 2, generator=generator, dtype=torch.float64), dim=1)
+    distance = 0.01 * torch.randn(2, 2, 3, 2, 2, generator=generator, dtype=torch.float64)
+    squares = []
+    for b, c, x, y, z in np.ndindex(*distance.shape):
+        mask = 1 / (1 + math.exp(300 * distance[b, c, x, y, z].item()))
+        squares.append((mask - probs[b, c + 1, x, y, z].item()) ** 2)
+    found = level_set_consistency(probs, distance, 300.0).item()
+    assert found == pytest.approx(sum(squares) / len(squares), abs=1e-9)

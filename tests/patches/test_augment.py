@@ -1,0 +1,223 @@
+"""Augmentation: uniform over the symmetries, the same for image and label, mild, repeatable."""
+
+from __future__ import annotations
+
+import pickle
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from monai.data import get_track_meta
+
+from semivox.patches.augment import lateral_classes, make_augment, make_strong_view
+
+
+def patch(shape: tuple[int, int, int], channels: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """An image whose values name their voxels, and a label that follows from it."""
+    count = int(np.prod(shape))
+    image = np.stack([np.arange(count) + 1000 * c for c in range(channels)]).reshape(channels, *shape)
+    return image.astype(np.float32), (image[0] % 7 == 0).astype(np.uint8)
+
+
+def symmetries(image: np.ndarray) -> list[bytes]:
+    """The 8 images of the square's symmetries, by explicit index arithmetic."""
+    n = image.shape[1]
+    maps = [
+        lambda i, j: (i, j),
+        lambda i, j: (j, i),
+        lambda i, j: (n - 1 - i, j),
+        lambda i, j: (i, n - 1 - j),
+        lambda i, j: (n - 1 - i, n - 1 - j),
+        lambda i, j: (n - 1 - j, i),
+        lambda i, j: (j, n - 1 - i),
+        lambda i, j: (n - 1 - j, n - 1 - i),
+    ]
+    found = []
+    for index in maps:
+        out = np.empty_like(image)
+        for i in range(n):
+            for j in range(n):
+                out[:, i, j] = image[(slice(None), *index(i, j))]
+        found.append(out.tobytes())
+    return found
+
+
+def test_crop_changes_nothing() -> None:
+    image, label = patch((4, 4, 3))
+    out, out_label = make_augment("crop")(image, label, np.random.default_rng(0))
+    assert np.array_equal(out, image) and np.array_equal(out_label, label)
+
+
+def test_rotflip_is_uniform_over_the_eight_symmetries_of_a_square() -> None:
+    image, label = patch((4, 4, 3), channels=2)
+    augment, rng = make_augment("rotflip"), np.random.default_rng(0)
+    seen: Counter[bytes] = Counter()
+    for _ in range(1600):
+        out, out_label = augment(image, label, rng)
+        assert np.array_equal(out_label, out[0] % 7 == 0)
+        seen[out.tobytes()] += 1
+    assert set(seen) == set(symmetries(image))
+    chi_squared = sum((count - 200) ** 2 / 200 for count in seen.values())
+    assert chi_squared < 24.3
+
+
+def test_rotflip_of_an_oblong_is_uniform_over_its_four_symmetries() -> None:
+    image, label = patch((4, 6, 3))
+    augment, rng = make_augment("rotflip"), np.random.default_rng(0)
+    seen: Counter[bytes] = Counter()
+    for _ in range(800):
+        out, out_label = augment(image, label, rng)
+        assert out.shape == image.shape and np.array_equal(out_label, out[0] % 7 == 0)
+        seen[out.tobytes()] += 1
+    expected = [image, image[:, ::-1], image[:, :, ::-1], image[:, ::-1, ::-1]]
+    assert set(seen) == {np.ascontiguousarray(array).tobytes() for array in expected}
+    assert sum((count - 200) ** 2 / 200 for count in seen.values()) < 16.3
+
+
+@pytest.mark.parametrize("preset", ["rotflip", "intensity", "strong"])
+def test_same_random_numbers_same_result_also_after_pickling(preset: str) -> None:
+    image, label = patch((6, 6, 4))
+    augment = make_augment(preset)  # type: ignore[arg-type]
+    copy = pickle.loads(pickle.dumps(augment))
+    different = 0
+    for seed in range(10):
+        before = image.copy()
+        one, one_label = augment(image, label, np.random.default_rng(seed))
+        assert np.array_equal(image, before)
+        augment(image, label, np.random.default_rng(seed + 100))
+        other, other_label = copy(image, label, np.random.default_rng(seed))
+        assert np.array_equal(one, other) and np.array_equal(one_label, other_label)
+        assert one.dtype == np.float32 and one_label is not None and one_label.dtype == np.uint8
+        different += not np.array_equal(one, image)
+    assert different >= 5
+
+
+def test_intensity_turns_the_label_with_the_image_and_leaves_its_values() -> None:
+    image, label = patch((6, 6, 4))
+    for seed in range(20):
+        _, turned = make_augment("rotflip")(image, label, np.random.default_rng(seed))
+        _, changed = make_augment("intensity")(image, label, np.random.default_rng(seed))
+        assert np.array_equal(turned, changed)
+
+
+def test_intensity_changes_most_patches_but_mildly() -> None:
+    rng = np.random.default_rng(0)
+    image = np.kron(rng.standard_normal((1, 3, 3, 3)), np.ones((1, 8, 8, 8))).astype(np.float32)
+    augment, rotflip = make_augment("intensity"), make_augment("rotflip")
+    changed = 0
+    for seed in range(40):
+        out, label = augment(image, None, np.random.default_rng(seed))
+        same_pose, _ = rotflip(image, None, np.random.default_rng(seed))
+        assert label is None and np.isfinite(out).all()
+        assert np.corrcoef(out.ravel(), same_pose.ravel())[0, 1] > 0.85
+        assert abs(out.mean() - image.mean()) < 0.2 * image.std()
+        assert 0.7 < out.std() / image.std() < 1.25
+        changed += not np.allclose(out, same_pose, atol=1e-4)
+    assert 24 <= changed <= 38
+
+
+def test_intensity_strength_follows_the_scale_of_each_channel() -> None:
+    rng = np.random.default_rng(1)
+    image = rng.standard_normal((2, 8, 8, 4)).astype(np.float32)
+    scale = np.array([700.0, 0.02], np.float32).reshape(2, 1, 1, 1)
+    shift = np.array([300.0, -1.0], np.float32).reshape(2, 1, 1, 1)
+    augment = make_augment("intensity")
+    for seed in range(10):
+        plain, _ = augment(image, None, np.random.default_rng(seed))
+        scaled, _ = augment(image * scale + shift, None, np.random.default_rng(seed))
+        assert np.allclose((scaled - shift) / scale, plain, atol=2e-3)
+
+
+def test_intensity_of_a_constant_patch_is_finite() -> None:
+    image = np.full((1, 8, 8, 8), 3.0, np.float32)
+    for seed in range(20):
+        out, _ = make_augment("intensity")(image, None, np.random.default_rng(seed))
+        assert np.isfinite(out).all()
+
+
+def test_intensity_does_not_depend_on_the_number_of_threads() -> None:
+    """Large enough that PyTorch divides the work where it is allowed to."""
+    image = np.random.default_rng(0).standard_normal((1, 112, 112, 80)).astype(np.float32)
+    augment = make_augment("intensity")
+    for seed in (0, 3, 5, 9):
+        results = []
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            results.append(augment(image, None, np.random.default_rng(seed))[0])
+            assert torch.get_num_threads() == threads
+        assert np.array_equal(*results)
+
+
+def test_monai_keeps_its_global_setting() -> None:
+    before = get_track_meta()
+    make_augment("intensity")(np.zeros((1, 4, 4, 4), np.float32), None, np.random.default_rng(0))
+    assert get_track_meta() == before
+
+
+@pytest.mark.parametrize("shape", [(4, 4, 3), (4, 6, 3)])
+def test_without_left_right_flips_x_stays_and_y_is_mirrored_in_half_of_the_patches(
+    shape: tuple[int, int, int],
+) -> None:
+    image, label = patch(shape)
+    augment, rng, mirrored = make_augment("rotflip", flip_left_right=False), np.random.default_rng(0), 0
+    for _ in range(400):
+        out, out_label = augment(image, label, rng)
+        assert np.array_equal(out_label, out[0] % 7 == 0)
+        assert np.array_equal(out, image) or np.array_equal(out, image[:, :, ::-1])
+        mirrored += not np.array_equal(out, image)
+    assert 150 < mirrored < 250
+
+
+@pytest.mark.parametrize("flip", [True, False])
+def test_strong_mirrors_both_axes_only_where_allowed(monkeypatch: pytest.MonkeyPatch, flip: bool) -> None:
+    monkeypatch.setattr("semivox.patches.augment._DEFORMED", 0.0)
+    image, label = patch((6, 6, 4))
+    augment, seen = make_augment("strong", flip_left_right=flip), Counter[bytes]()
+    for seed in range(100):
+        _, out = augment(image, label, np.random.default_rng(seed))
+        assert out is not None
+        seen[out.tobytes()] += 1
+    expected = [label, label[:, ::-1], *((label[::-1], label[::-1, ::-1]) if flip else ())]
+    assert set(seen) == {np.ascontiguousarray(array).tobytes() for array in expected}
+    assert min(seen.values()) > 0.6 * 100 / len(expected)
+
+
+def test_strong_deforms_half_of_the_patches_and_stays_finite() -> None:
+    x, y, z = np.meshgrid(*map(np.arange, (24, 24, 16)), indexing="ij")
+    label = ((x - 12) ** 2 + (y - 9) ** 2 + (z - 8) ** 2 < 40).astype(np.uint8)
+    image = (3 * label + np.random.default_rng(0).normal(size=label.shape))[None].astype(np.float32)
+    augment, deformed = make_augment("strong", spacing_mm=(1, 1, 3)), 0
+    for seed in range(60):
+        out, out_label = augment(image, label, np.random.default_rng(seed))
+        assert out.shape == image.shape and out.dtype == np.float32 and np.isfinite(out).all()
+        assert out_label is not None and set(np.unique(out_label)) == {0, 1}
+        assert out[0][out_label == 1].mean() > out[0][out_label == 0].mean() + 0.5
+        deformed += not any(np.array_equal(out_label, label[::i, ::j]) for i in (1, -1) for j in (1, -1))
+    assert 20 <= deformed <= 40
+
+
+def test_strong_view_changes_intensities_more_than_the_mild_preset_and_no_geometry() -> None:
+    rng = np.random.default_rng(0)
+    image = np.kron(rng.standard_normal((1, 3, 3, 3)), np.ones((1, 8, 8, 8))).astype(np.float32)
+    view, mild = make_strong_view(), make_augment("intensity")
+    distances: dict[str, list[float]] = {"strong": [], "mild": []}
+    for seed in range(40):
+        strong = view(image, np.random.default_rng(seed))
+        assert strong.shape == image.shape and np.isfinite(strong).all()
+        assert np.corrcoef(strong.ravel(), image.ravel())[0, 1] > 0.75
+        changed, _ = mild(image, None, np.random.default_rng(seed))
+        pose, _ = make_augment("rotflip")(image, None, np.random.default_rng(seed))
+        distances["strong"].append(float(np.abs(strong - image).mean()))
+        distances["mild"].append(float(np.abs(changed - pose).mean()))
+    assert np.mean(distances["strong"]) > 1.4 * np.mean(distances["mild"])
+
+
+@pytest.mark.parametrize(
+    ("name", "lateral"),
+    [("left kidney", True), ("KidneyRight", True), ("Left_Atrium", True), ("hippocampus_L", True),
+     ("lung-r", True), ("R hemisphere", True), ("lh_cortex", True), ("caudate.RT", True), ("liver", False),
+     ("spinal", False), ("Anterior", False), ("lrp", False), ("tumor", False), ("L1", False)],
+)  # fmt: skip
+def test_classes_of_one_side_are_known_by_their_names(name: str, lateral: bool) -> None:
+    assert lateral_classes(["background", name]) == ((name,) if lateral else ())

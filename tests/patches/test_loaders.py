@@ -1,0 +1,390 @@
+"""Loaders: a patch depends on seed, stream, iteration and slot, and on nothing else."""
+
+from __future__ import annotations
+
+from collections import Counter
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from semivox.config import TrainConfig
+from semivox.errors import UserError
+from semivox.io.volume import IGNORE
+from semivox.patches.loaders import Patches, build_loaders, cut, random_start, start_around
+from semivox.patches.patch_sizes import PatchSizes
+
+
+class Part:
+    """Stands for a compressed array on disk: it can only be sliced, and counts the voxels that were read."""
+
+    def __init__(self, array: np.ndarray, read: Counter[str], name: str) -> None:
+        self.array, self.read, self.name, self.shape = array, read, name, array.shape
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        part = self.array[key]
+        self.read[self.name] += part.size
+        return part
+
+    def __array__(self, *args: Any, **kwargs: Any) -> np.ndarray:
+        raise AssertionError("the whole volume was read")
+
+
+class MemoryStore:
+    """The store's reading methods; images (1, X, Y, Z) count their voxels, labels follow from images."""
+
+    def __init__(self, shapes: dict[str, tuple[int, int, int]], unlabeled: tuple[str, ...] = ()) -> None:
+        self.read: Counter[str] = Counter()
+        self.unlabeled = unlabeled
+        self.images = {
+            name: (np.arange(np.prod(shape)).reshape(1, *shape) + 10_000 * (i + 1)).astype(np.float32)
+            for i, (name, shape) in enumerate(shapes.items())
+        }
+
+    def has_image(self, name: str) -> bool:
+        return name in self.images
+
+    def has_label(self, name: str) -> bool:
+        return name in self.images and name not in self.unlabeled
+
+    def image(self, name: str) -> Part:
+        return Part(self.images[name], self.read, name)
+
+    def label(self, name: str) -> Part:
+        if name in self.unlabeled:
+            raise AssertionError(f"the label of the unlabeled case {name} was opened")
+        return Part(label_of(self.images[name][0]), self.read, name + " label")
+
+    def foreground_voxels(self, name: str) -> np.ndarray:
+        if name in self.unlabeled:
+            raise AssertionError(f"the label of the unlabeled case {name} was used")
+        return np.argwhere(label_of(self.images[name][0]) == 1)
+
+
+def label_of(image: np.ndarray) -> np.ndarray:
+    """Class 1 where the voxel's number is a multiple of 11; 0 in padding."""
+    return ((image % 11 == 0) & (image > 0)).astype(np.uint8)
+
+
+SHAPES = {"a": (9, 8, 7), "b": (8, 8, 6), "c": (10, 9, 6), "d": (8, 10, 8), "e": (9, 9, 9)}
+SPLIT = SimpleNamespace(labeled=("a", "b", "c"), unlabeled=("d", "e"))
+
+
+def plan_of(patch: tuple[int, int, int], class_names: tuple[str, ...] = ("background", "a")) -> Any:
+    return SimpleNamespace(
+        patch=patch,
+        final_patch=(10, 10, 9),
+        spacing_mm=(1.0, 1.0, 1.0),
+        class_names=class_names,
+        ignore_value=None,
+    )
+
+
+PLAN = plan_of((6, 6, 4))
+
+
+def loaders(
+    *,
+    store: Any = None,
+    split: Any = SPLIT,
+    plan: Any = PLAN,
+    batch: tuple[int, int] = (2, 3),
+    **options: Any,
+) -> dict[str, Any]:
+    settings = {
+        key: options.pop(key)
+        for key in ("seed", "workers", "final_share", "augment", "foreground_crops", "flip_left_right")
+        if key in options
+    }
+    config = TrainConfig(**{"workers": 0, "augment": "rotflip", **settings})
+    return build_loaders(
+        store or MemoryStore(SHAPES, unlabeled=("d", "e")),
+        split,
+        plan,
+        config,
+        batch_labeled=batch[0],
+        batch_unlabeled=batch[1],
+        **{"iterations": 6, **options},
+    )
+
+
+def drawn(**options: Any) -> dict[str, list[dict[str, Any]]]:
+    return {name: list(loader) for name, loader in loaders(**options).items()}
+
+
+def same(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> bool:
+    return len(one) == len(other) and all(
+        a.keys() == b.keys()
+        and a["case"] == b["case"]
+        and all(torch.equal(a[key], b[key]) for key in a if key != "case")
+        for a, b in zip(one, other, strict=True)
+    )
+
+
+def test_batches_have_the_promised_form() -> None:
+    made = loaders(batch=(2, 3))
+    assert {name: len(loader) for name, loader in made.items()} == {"labeled": 6, "unlabeled": 6}
+    labeled, unlabeled = next(iter(made["labeled"])), next(iter(made["unlabeled"]))
+    assert labeled.keys() == {"image", "label", "case"} and unlabeled.keys() == {"image", "case"}
+    assert labeled["image"].shape == (2, 1, 6, 6, 4) and labeled["image"].dtype == torch.float32
+    assert labeled["label"].shape == (2, 6, 6, 4) and labeled["label"].dtype == torch.int64
+    assert unlabeled["image"].shape == (3, 1, 6, 6, 4)
+    assert set(labeled["case"]) <= set(SPLIT.labeled) and set(unlabeled["case"]) <= set(SPLIT.unlabeled)
+
+
+def test_the_last_share_of_a_run_sees_whole_scans() -> None:
+    """Batches before the change are those of a run without one; a resumed run goes on with the same ones."""
+    mixed = drawn(final_share=1 / 3, augment="crop")
+    for name, plain in drawn(augment="crop").items():
+        assert same(mixed[name][:4], plain[:4])
+        assert [tuple(batch["image"].shape[2:]) for batch in mixed[name][4:]] == [(10, 10, 9)] * 2
+        assert same(drawn(final_share=1 / 3, augment="crop", start=3)[name], mixed[name][3:])
+    for batch in mixed["labeled"][4:]:
+        for image, label, name in zip(batch["image"][:, 0], batch["label"], batch["case"], strict=True):
+            whole = MemoryStore(SHAPES).images[name][0]
+            assert sorted(image[image > 0].tolist()) == sorted(whole[whole > 0].tolist())
+            assert torch.equal(label, torch.from_numpy(label_of(image.numpy())).long())
+
+
+@pytest.mark.parametrize("augment", ["crop", "rotflip"])
+def test_label_belongs_to_the_image(augment: str) -> None:
+    positions = set()
+    for batch in drawn(augment=augment, iterations=20)["labeled"]:
+        assert np.array_equal(batch["label"].numpy(), label_of(batch["image"][:, 0].numpy()))
+        positions |= {int(value) for value in batch["image"].amin(dim=(1, 2, 3, 4))}
+    assert len(positions) > 15
+
+
+@pytest.mark.parametrize("augment", ["crop", "rotflip", "intensity"])
+def test_voxels_to_ignore_do_not_count(augment: str) -> None:
+    """They are multiples of 7 here; the border around a volume smaller than its patch counts."""
+
+    def partial(image: np.ndarray) -> np.ndarray:
+        return np.where((image % 7 == 0) & (image > 0), IGNORE, label_of(image)).astype(np.uint8)
+
+    plan = plan_of((12, 6, 4))
+    plan.ignore_value = 9
+    whole = drawn(augment=augment, plan=plan)
+    store = MemoryStore(SHAPES, unlabeled=("d", "e"))
+    store.label = lambda name: Part(partial(store.images[name][0]), store.read, name)  # type: ignore[method-assign]
+    found = drawn(augment=augment, plan=plan, store=store)
+    assert same(whole["unlabeled"], found["unlabeled"]) and "counted" not in found["unlabeled"][0]
+    for before, batch in zip(whole["labeled"], found["labeled"], strict=True):
+        assert torch.equal(before["image"], batch["image"]) and bool(before["counted"].all())
+        assert batch["counted"].dtype == torch.bool and 0.7 < batch["counted"].float().mean() < 1
+        assert torch.equal(batch["label"], before["label"] * batch["counted"])
+        if augment != "intensity":
+            image = batch["image"][:, 0]
+            assert torch.equal(batch["counted"], (image % 7 != 0) | (image == 0))
+
+
+def test_labels_of_unlabeled_cases_are_never_opened() -> None:
+    store = MemoryStore(SHAPES, unlabeled=("d", "e"))
+    with pytest.raises(AssertionError, match="unlabeled case d"):
+        store.label("d")
+    streams = loaders(store=store, iterations=20, foreground_crops=1.0)
+    assert len(list(streams["unlabeled"])) == 20
+    patches = streams["unlabeled"].dataset.patches
+    assert patches.read_label is None and patches.read_foreground is None
+
+
+def test_only_the_patch_is_read() -> None:
+    store = MemoryStore({"a": (32, 32, 32), "b": (32, 32, 32)}, unlabeled=("b",))
+    split = SimpleNamespace(labeled=("a",), unlabeled=("b",))
+    list(loaders(store=store, split=split, batch=(1, 1), iterations=3)["unlabeled"])
+    assert store.read == {"b": 3 * 6 * 6 * 4}
+
+
+def test_patches_do_not_share_memory_with_the_store() -> None:
+    store = MemoryStore(SHAPES, unlabeled=("d", "e"))
+    before = {name: image.copy() for name, image in store.images.items()}
+    for batch in loaders(store=store, augment="crop", batch=(1, 0))["labeled"]:
+        batch["image"].zero_()
+    first = loaders(store=store, augment="crop", batch=(1, 0))["labeled"].dataset[0]
+    first["image"].zero_()
+    assert all(np.array_equal(store.images[name], image) for name, image in before.items())
+
+
+@pytest.mark.parametrize("augment", ["rotflip", "intensity", "strong"])
+def test_worker_processes_change_nothing(augment: str) -> None:
+    single = drawn(augment=augment, workers=0, foreground_crops=0.5)
+    several = drawn(augment=augment, workers=2, foreground_crops=0.5)
+    assert same(single["labeled"], several["labeled"]) and same(single["unlabeled"], several["unlabeled"])
+
+
+def test_a_later_start_is_the_tail_of_the_whole_run() -> None:
+    whole = drawn(iterations=6, augment="intensity")
+    for start in (1, 5):
+        tail = drawn(iterations=6, start=start, augment="intensity")
+        assert all(same(tail[name], whole[name][start:]) for name in whole)
+    assert len(loaders(iterations=9, start=9)["labeled"]) == 0
+
+
+@pytest.mark.parametrize("start", [0, 3])
+def test_two_ranks_together_draw_the_doubled_batch(start: int) -> None:
+    one = drawn(batch=(4, 6), start=start)
+    ranks = [drawn(batch=(2, 3), start=start, rank=rank, world=2) for rank in (0, 1)]
+    for name in one:
+        together = [
+            {
+                key: first[key] + second[key] if key == "case" else torch.cat([first[key], second[key]])
+                for key in first
+            }
+            for first, second in zip(ranks[0][name], ranks[1][name], strict=True)
+        ]
+        assert same(one[name], together)
+
+
+def test_seed_iteration_slot_and_stream_all_matter() -> None:
+    split = SimpleNamespace(labeled=("a",), unlabeled=("a",))
+    store = MemoryStore({"a": (40, 40, 40)})
+    options: dict[str, Any] = {"split": split, "store": store, "batch": (2, 2)}
+    first, other = drawn(**options), drawn(seed=1, **options)
+    assert same(first["labeled"], drawn(seed=0, **options)["labeled"])
+    images = [batch["image"][slot] for batch in first["labeled"] for slot in (0, 1)]
+    images += [batch["image"][slot] for batch in first["unlabeled"] for slot in (0, 1)]
+    images += [batch["image"][slot] for batch in other["labeled"] for slot in (0, 1)]
+    assert len({image.numpy().tobytes() for image in images}) == 36
+    drawn(seed=-3, **options)
+
+
+def test_global_random_numbers_are_left_alone() -> None:
+    torch.manual_seed(0)
+    before, before_numpy = torch.get_rng_state(), np.random.get_state()[1]
+    drawn(augment="intensity", workers=0)
+    assert torch.equal(before, torch.get_rng_state())
+    assert np.array_equal(before_numpy, np.random.get_state()[1])
+
+
+def test_every_round_has_every_case_once_in_a_new_order() -> None:
+    cases = [name for batch in drawn(batch=(2, 0), iterations=30)["labeled"] for name in batch["case"]]
+    rounds = [tuple(cases[i : i + 3]) for i in range(0, 60, 3)]
+    assert all(sorted(names) == ["a", "b", "c"] for names in rounds)
+    assert len(set(rounds)) >= 5
+
+
+def test_crops_are_uniform_over_all_positions_with_the_last() -> None:
+    store = MemoryStore({"a": (9, 4, 5)})
+    split = SimpleNamespace(labeled=("a",), unlabeled=())
+    plan = plan_of((4, 4, 4))
+    seen: Counter[int] = Counter()
+    for batch in drawn(store=store, split=split, plan=plan, augment="crop", batch=(4, 0), iterations=300)[
+        "labeled"
+    ]:
+        seen.update(int(image[0, 0, 0, 0]) - 10_000 for image in batch["image"])
+    assert set(seen) == {20 * x + z for x in range(6) for z in range(2)}
+    assert sum((count - 100) ** 2 / 100 for count in seen.values()) < 31.3
+
+
+def test_foreground_crops_are_centred_on_a_foreground_voxel_as_far_as_the_volume_allows() -> None:
+    class OneVoxel(MemoryStore):
+        def foreground_voxels(self, name: str) -> np.ndarray:
+            return np.array([[6, 0, 11]])
+
+    store = OneVoxel({"a": (12, 12, 12)})
+    split = SimpleNamespace(labeled=("a",), unlabeled=())
+    plan = plan_of((4, 4, 4))
+    expected = store.images["a"][:, 4:8, 0:4, 8:12]
+    options: dict[str, Any] = {
+        "store": store,
+        "split": split,
+        "plan": plan,
+        "augment": "crop",
+        "batch": (1, 0),
+        "iterations": 400,
+    }
+    for share in (0.0, 0.3, 1.0):
+        hits = [
+            np.array_equal(batch["image"][0], expected)
+            for batch in drawn(foreground_crops=share, **options)["labeled"]
+        ]
+        assert abs(np.mean(hits) - share) < 0.07
+
+
+def test_foreground_crops_of_a_case_without_foreground_are_random() -> None:
+    class Empty(MemoryStore):
+        def foreground_voxels(self, name: str) -> np.ndarray:
+            return np.zeros((0, 3), int)
+
+    batches = drawn(store=Empty(SHAPES, unlabeled=("d", "e")), foreground_crops=1.0)["labeled"]
+    assert len({batch["image"].numpy().tobytes() for batch in batches}) == 6
+
+
+def test_small_volumes_get_a_border_of_zeros_on_both_sides() -> None:
+    store = MemoryStore({"a": (3, 9, 4)})
+    split = SimpleNamespace(labeled=("a",), unlabeled=("a",))
+    plan = plan_of((6, 6, 6))
+    made = drawn(store=store, split=split, plan=plan, augment="crop", foreground_crops=0.5, iterations=20)
+    seen = set()
+    for batch in made["labeled"]:
+        for image, label in zip(batch["image"].numpy(), batch["label"].numpy(), strict=True):
+            assert image.shape == (1, 6, 6, 6)
+            inside = np.zeros((6, 6, 6), bool)
+            inside[1:4, :, 1:5] = True
+            assert np.array_equal(image[0] > 0, inside)
+            first = int(image[0, 1, 0, 1] - 10_000) // 4
+            assert np.array_equal(image[0, 1:4, :, 1:5], store.images["a"][0][:, first : first + 6])
+            assert np.array_equal(label, label_of(image[0]))
+            seen.add(first)
+    assert seen == {0, 1, 2, 3}
+    assert made["unlabeled"][0]["image"].shape == (3, 1, 6, 6, 6)
+
+
+def test_empty_streams_are_absent() -> None:
+    assert loaders(batch=(2, 0)).keys() == {"labeled"}
+    assert loaders(batch=(0, 2)).keys() == {"unlabeled"}
+    assert loaders(split=SimpleNamespace(labeled=("a",), unlabeled=())).keys() == {"labeled"}
+
+
+def test_unprepared_cases_are_named() -> None:
+    with pytest.raises(UserError, match=r"no image of x \(1 of 2 cases\)"):
+        loaders(split=SimpleNamespace(labeled=("a",), unlabeled=("d", "x")))
+    with pytest.raises(UserError, match=r"no label of d \(1 of 2 cases\)"):
+        loaders(split=SimpleNamespace(labeled=("a", "d"), unlabeled=()))
+
+
+def test_starts_by_hand() -> None:
+    assert start_around((5, 0, 9), (10, 10, 10), (4, 4, 4)) == (3, 0, 6)
+    assert start_around((1, 2, 3), (3, 10, 4), (6, 4, 4)) == (-1, 0, 0)
+    assert random_start((4, 3, 2), (4, 4, 5), np.random.default_rng(0)) == (0, 0, -1)
+    part = cut(np.arange(1, 28).reshape(3, 3, 3), (-1, 1, 2), (3, 2, 2))
+    expected = [[[0, 0], [0, 0]], [[6, 0], [9, 0]], [[15, 0], [18, 0]]]
+    assert np.array_equal(part, expected)
+
+
+def test_case_order_does_not_depend_on_the_batch() -> None:
+    patches = Patches("abc", lambda name: None, PatchSizes((1, 1, 1)), lambda *a: a[:2], key=(3, 0))
+    order = [patches.case(position) for position in range(12)]
+    small = drawn(seed=3, batch=(1, 0), iterations=12)["labeled"]
+    large = drawn(seed=3, batch=(4, 0), iterations=3)["labeled"]
+    assert [name for batch in small for name in batch["case"]] == order
+    assert [name for batch in large for name in batch["case"]] == order
+
+
+def test_classes_of_one_side_switch_left_right_flips_off_unless_settings_say_otherwise() -> None:
+    """Values rise along x, also in a patch that was mirrored along y; a flip or turn would show."""
+    paired = plan_of((6, 6, 4), ("background", "left kidney", "right kidney"))
+
+    def rises(**options: Any) -> bool:
+        batches = drawn(plan=paired, iterations=12, **options)["labeled"]
+        return all((batch["image"].diff(dim=2) > 0).all() for batch in batches)
+
+    assert rises()
+    assert not rises(flip_left_right=True)
+    assert not all((batch["image"].diff(dim=2) > 0).all() for batch in drawn(iterations=12)["labeled"])
+
+
+def test_strong_view_belongs_to_the_unlabeled_stream_and_leaves_the_first_view_alone() -> None:
+    plain, both = drawn(), drawn(strong_view=True)
+    assert same(plain["labeled"], both["labeled"])
+    different = 0
+    for one, other in zip(plain["unlabeled"], both["unlabeled"], strict=True):
+        assert torch.equal(one["image"], other["image"]) and "image_strong" not in one
+        strong = other["image_strong"]
+        assert strong.shape == one["image"].shape and strong.dtype == torch.float32
+        different += not torch.equal(strong, one["image"])
+    assert different == len(plain["unlabeled"])
+    assert same(both["unlabeled"], drawn(strong_view=True)["unlabeled"])
+    assert same(both["unlabeled"][2:], drawn(strong_view=True, start=2)["unlabeled"])

@@ -1,0 +1,407 @@
+"""Fingerprint and plan: figures by hand, labels left alone, choices and their reasons, edited files."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from semivox.config import PlanConfig
+from semivox.datasets.dataset import Dataset, open_dataset
+from semivox.datasets.splits import Split
+from semivox.errors import UserError
+from semivox.preprocessing.choices import MAX_PATCH_VOXELS, patch_for
+from semivox.preprocessing.fingerprint import CaseFingerprint, Fingerprint, fingerprint
+from semivox.preprocessing.intensity import Intensity
+from semivox.preprocessing.plan import Plan, load_plan, make_plan, save_plan
+
+AUTO = PlanConfig.model_validate({})
+
+
+class Raw:
+    """A folder in nnU-Net raw layout, filled case by case."""
+
+    def __init__(
+        self, root: Path, channels: Sequence[str] = ("MR",), labels: Sequence[str] = ("blob",)
+    ) -> None:
+        self.root = root
+        root.mkdir(parents=True, exist_ok=True)
+        meta = {
+            "channel_names": {str(i): name for i, name in enumerate(channels)},
+            "labels": {"background": 0, **{name: i + 1 for i, name in enumerate(labels)}},
+            "file_ending": ".nii.gz",
+        }
+        (root / "dataset.json").write_text(json.dumps(meta))
+
+    def add(self, name: str, *channels: Any, label: Any = None, affine: Any = None, pool: str = "Tr") -> None:
+        """Write a case; bytes instead of an array are written as they are."""
+        for index, array in enumerate(channels):
+            self._save(self.root / f"images{pool}" / f"{name}_{index:04}.nii.gz", array, affine)
+        if label is not None:
+            self._save(self.root / f"labels{pool}" / f"{name}.nii.gz", label, affine)
+
+    @staticmethod
+    def _save(path: Path, array: Any, affine: Any) -> None:
+        path.parent.mkdir(exist_ok=True)
+        if isinstance(array, bytes):
+            path.write_bytes(array)
+        else:
+            nib.save(nib.Nifti1Image(array, np.eye(4) if affine is None else affine), path)
+
+    def open(self) -> Dataset:
+        return open_dataset(self.root)
+
+
+def noise(seed: int = 0, shape: tuple[int, ...] = (6, 7, 8)) -> np.ndarray:
+    return np.random.default_rng(seed).normal(100, 10, shape).astype(np.float32)
+
+
+def blob(shape: tuple[int, ...] = (6, 7, 8)) -> np.ndarray:
+    label = np.zeros(shape, np.uint8)
+    label[1:3, 2:5, 3:5] = 1
+    return label
+
+
+def case(
+    shape: tuple[int, int, int] = (100, 100, 100),
+    spacing: tuple[float, float, float] = (1.0, 1.0, 1.0),
+    background: float = 0.0,
+    inner: tuple[int, int, int] | None = None,
+) -> CaseFingerprint:
+    values = Intensity(dict.fromkeys(("p005", "p050", "p500", "p950", "p995"), 1.0), 1.0, 1.0)
+    return CaseFingerprint("c", shape, spacing, background, inner or shape, (values,), None, None)
+
+
+def plan_of(*cases: CaseFingerprint, config: dict[str, Any] | None = None, **options: Any) -> Plan:
+    dataset = Dataset("D", Path(), ("MR",), ("background", "blob"), (0, 1), ())
+    measured = Fingerprint(cases, None)
+    asked = PlanConfig.model_validate(config or {})
+    return make_plan(dataset, Split(labeled=("c",)), asked, measured=measured, **options)
+
+
+def test_figures_of_a_scan_are_those_computed_by_hand(tmp_path: Path) -> None:
+    raw = Raw(tmp_path, labels=("small", "large", "absent"))
+    image, label = noise(), np.zeros((6, 7, 8), np.uint8)
+    image[0] = image.min()
+    label[2, 2, :3], label[3:5, 3, :4] = 1, 2
+    raw.add("a", image, label=label, affine=np.diag([0.5, 1.0, 3.0, 1.0]))
+    measured = fingerprint(raw.open(), Split(labeled=("a",)))
+    (found,) = measured.cases
+    assert (found.shape, found.spacing_mm) == ((6, 7, 8), (0.5, 1.0, 3.0))
+    assert found.background == pytest.approx(1 / 6, abs=1 / image.size + 1e-9)
+    assert found.foreground_shape == (5, 7, 8)
+    assert found.class_volumes_ml == pytest.approx({"small": 0.0045, "large": 0.012, "absent": 0.0})
+    levels = np.percentile(image, [0.5, 5, 50, 95, 99.5])
+    assert list(found.channels[0].percentiles.values()) == pytest.approx(levels)
+    assert found.channels[0].mean == pytest.approx(image.mean(dtype=float))
+    assert found.channels[0].std == pytest.approx(image.std(dtype=float))
+    assert found.foreground is not None
+    assert found.foreground[0].mean == pytest.approx(image[label > 0].mean(dtype=float))
+
+
+def test_foreground_is_pooled_over_labeled_cases(tmp_path: Path) -> None:
+    raw = Raw(tmp_path, channels=("CT", "PET"))
+    for seed, name in enumerate("abc"):
+        raw.add(name, noise(seed), noise(seed + 9) * 2, label=blob())
+    plan = make_plan(raw.open(), Split(labeled=("a", "b"), unlabeled=("c",)), AUTO)
+    inside = blob() > 0
+    for channel, arrays in enumerate([(noise(0), noise(1)), (noise(9) * 2, noise(10) * 2)]):
+        values = np.concatenate([array[inside] for array in arrays]).astype(float)
+        low, high = np.percentile(values, [0.5, 99.5])
+        wanted = {"mean": values.mean(), "std": values.std(), "p005": low, "p995": high}
+        assert plan.intensity[channel] == pytest.approx(wanted, rel=1e-5)
+    assert plan.fingerprint["labeled_cases"] == ["a", "b"]
+
+
+def test_percentiles_of_a_large_scan_are_close(tmp_path: Path) -> None:
+    image = noise(shape=(110, 110, 110))
+    raw = Raw(tmp_path)
+    raw.add("a", image, label=np.ones(image.shape, np.uint8))
+    found = fingerprint(raw.open(), Split(labeled=("a",))).cases[0].channels[0]
+    levels = np.percentile(image, [0.5, 5, 50, 95, 99.5])
+    assert list(found.percentiles.values()) == pytest.approx(levels, abs=0.3)
+    assert found.mean == pytest.approx(image.mean(dtype=float))
+
+
+@pytest.mark.parametrize("codes", ["RAS", "LPS", "PSR", "ILA"])
+def test_axes_are_those_of_the_canonical_grid(tmp_path: Path, codes: str) -> None:
+    scan = nib.Nifti1Image(noise(), np.diag([1.0, 2.0, 3.0, 1.0]))
+    to = nib.orientations.axcodes2ornt(codes)
+    turned = scan.as_reoriented(nib.orientations.ornt_transform(nib.orientations.axcodes2ornt("RAS"), to))
+    raw = Raw(tmp_path)
+    raw.add("a", np.asarray(turned.dataobj), label=np.ones(turned.shape, np.uint8), affine=turned.affine)
+    found = fingerprint(raw.open(), Split(labeled=("a",))).cases[0]
+    assert (found.shape, found.spacing_mm) == ((6, 7, 8), pytest.approx((1.0, 2.0, 3.0)))
+
+
+def test_only_labels_of_labeled_cases_are_opened(tmp_path: Path) -> None:
+    raw = Raw(tmp_path)
+    raw.add("a", noise(1), label=blob())
+    for name in ("unlabeled", "val"):
+        raw.add(name, noise(2), label=b"not a label")
+    raw.add("extra", noise(3), pool="Un")
+    raw.add("test", b"not an image", label=b"not a label", pool="Ts")
+    dataset = raw.open()
+    split = Split(labeled=("a",), unlabeled=("unlabeled", "extra"), val=("val",), test=("test",))
+    seen: list[tuple[int, int, str]] = []
+    measured = fingerprint(dataset, split, lambda done, total, name: seen.append((done, total, name)))
+    assert [c.name for c in measured.cases if c.class_volumes_ml is not None] == ["a"]
+    assert seen == [(1, 4, "a"), (2, 4, "unlabeled"), (3, 4, "extra"), (4, 4, "val")]
+    with pytest.raises(UserError, match=r"labelsTr.val\.nii\.gz"):
+        fingerprint(dataset, Split(labeled=("val",)))
+
+
+def test_a_damaged_image_is_named(tmp_path: Path) -> None:
+    raw = Raw(tmp_path)
+    raw.add("a", noise(), label=blob())
+    raw.add("b", b"\x1f\x8b broken")
+    with pytest.raises(UserError, match=r"b_0000\.nii\.gz"):
+        fingerprint(raw.open(), Split(labeled=("a",), unlabeled=("b",)))
+
+
+def test_spacing_is_the_median_and_thick_slices_stay() -> None:
+    plan = plan_of(*(case(spacing=(0.7, s, 5.0)) for s in (0.6, 0.7, 0.9)))
+    assert plan.spacing_mm == (0.7, 0.7, 5.0)
+    assert "7.1 times" in plan.reasons["spacing_mm"]
+    assert "times" not in plan_of(case(spacing=(1, 1, 2))).reasons["spacing_mm"]
+
+
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [("CT", "ct"), ("ct", "ct"), ("CT_venous", "ct"), ("PET/CT", "ct"), ("T1", "zscore"), ("CBCT", "zscore"),
+     ("direct", "zscore"), ("LGE-MR", "zscore")],
+)  # fmt: skip
+def test_ct_is_recognised_as_a_word(tmp_path: Path, name: str, how: str) -> None:
+    raw = Raw(tmp_path, channels=(name, "MR"))
+    raw.add("a", noise(), noise(1), label=blob())
+    plan = make_plan(raw.open(), Split(labeled=("a",)), AUTO)
+    assert plan.normalisation == (how, "zscore")
+    names = "MR" if how == "ct" else f"{name}, MR"
+    assert f"{name}: CT by its name" in plan.reasons["normalisation"] or how == "zscore"
+    assert f"{names}: no common unit" in plan.reasons["normalisation"]
+
+
+def test_ct_without_labeled_foreground_falls_back_on_whole_scans(tmp_path: Path) -> None:
+    raw = Raw(tmp_path, channels=("CT",))
+    raw.add("a", noise(), label=np.zeros((6, 7, 8), np.uint8))
+    plan = make_plan(raw.open(), Split(labeled=("a",)), AUTO)
+    assert plan.intensity[0]["mean"] == pytest.approx(noise().mean(dtype=float))
+    assert "no foreground" in plan.reasons["intensity"]
+
+
+def test_crop_begins_where_a_typical_scan_is_a_quarter_background() -> None:
+    inner = (50, 50, 50)
+    some, much = case(background=0.24, inner=inner), case(background=0.26, inner=inner)
+    assert plan_of(some, some, much).crop == "none"
+    cropped = plan_of(some, much, much)
+    assert cropped.crop == "foreground"
+    assert "26%" in cropped.reasons["crop"]
+    assert plan_of(some).patch == (96, 96, 96)
+    assert cropped.patch == (48, 48, 48)
+
+
+def test_patch_follows_the_median_scan_at_the_planned_spacing() -> None:
+    scans = [case(shape=(200, 200, n), spacing=(1, 1, 2)) for n in (40, 50, 90)]
+    assert plan_of(*scans).patch == patch_for((200, 200, 50))
+    assert plan_of(*scans, config={"spacing_mm": (2, 2, 2)}).patch == (96, 96, 48)
+    assert patch_for((200, 200, 50)) == (160, 160, 32)
+    assert "covers 41% of that scan." in plan_of(*scans).reasons["patch"]  # 819,200 of 2,000,000 voxels
+
+
+def test_memory_bounds_the_patch_and_the_reason_says_how() -> None:
+    """At 10 kB a voxel and 1 GB for the rest."""
+    scan = case(shape=(200, 200, 50))
+    small = plan_of(scan, config={"memory_gb": 2.2})
+    assert small.patch == patch_for((200, 200, 50), 120_000) == (80, 80, 16)
+    assert small.memory_gb == 2.2
+    assert "2.2 GB" in small.reasons["patch"] and "120000 voxels" in small.reasons["patch"]
+    large = plan_of(case(shape=(400, 400, 400)), config={"memory_gb": 40})
+    assert MAX_PATCH_VOXELS < np.prod(large.patch) <= 3_900_000
+    assert plan_of(scan, config={"memory_gb": 0.5}).patch == (16, 16, 16)
+
+
+def test_the_final_patch_holds_nearly_all_scans_whole() -> None:
+    """Sides are those of the 95th percentile, rounded up: one outlier of 41 does not count."""
+    scans = [case(shape=(100 + n, 80, 40)) for n in range(40)] + [case(shape=(400, 400, 400))]
+    plan = plan_of(*scans, config={"patch": (64, 64, 48)})
+    assert plan.final_patch == (144, 80, 48)
+    assert "95 %" in plan.reasons["final_patch"]
+    assert plan_of(case(shape=(96, 80, 48)), config={"patch": (64, 64, 48)}).final_patch == (96, 80, 48)
+    given = plan_of(case(), config={"final_patch": (32, 32, 32)})
+    assert given.final_patch == (32, 32, 32) and "settings" in given.reasons["final_patch"]
+    with pytest.raises(UserError, match="final_patch"):
+        plan_of(case(), config={"final_patch": (32, 32, 30)})
+
+
+def test_the_final_patch_keeps_within_memory() -> None:
+    """Four times the training patch, or what the device's memory holds."""
+    large = case(shape=(400, 400, 200))
+    free = plan_of(large, config={"patch": (64, 64, 32)})
+    assert free.final_patch is not None and 2 * 64 * 64 * 32 < np.prod(free.final_patch) <= 4 * 64 * 64 * 32
+    assert "cannot hold whole" in free.reasons["final_patch"]
+    bound = plan_of(large, config={"memory_gb": 2.2})
+    assert bound.final_patch == bound.patch and "no room for more" in bound.reasons["final_patch"]
+    small = plan_of(case(shape=(40, 40, 40)), config={"memory_gb": 2.2})
+    assert small.final_patch == (48, 48, 48)
+
+
+def test_tiny_and_huge_scans() -> None:
+    tiny = plan_of(case(shape=(9, 20, 5)))
+    assert tiny.patch == (16, 16, 16)
+    assert "Shorter axes are padded" in tiny.reasons["patch"]
+    huge = plan_of(case(shape=(1200, 1200, 2000), spacing=(0.2, 0.2, 0.2)))
+    assert np.prod(huge.patch) <= MAX_PATCH_VOXELS
+    assert "covers 0% of that scan. A coarser spacing_mm" in huge.reasons["patch"]
+    slices = plan_of(case(shape=(320, 320, 12), spacing=(0.5, 0.5, 6.5)))
+    assert slices.patch[2] == 16 and slices.patch[0] == slices.patch[1] >= 192
+    assert slices.spacing_mm == (0.5, 0.5, 6.5)
+
+
+def scaled(low: float, high: float, background: float) -> Plan:
+    levels = {"p005": low, "p050": low, "p500": (low + high) / 2, "p950": high, "p995": high}
+    return plan_of(replace(case(background=background), channels=(Intensity(levels, 1.0, 1.0),)))
+
+
+def test_channels_without_a_telling_name_are_judged_by_their_values() -> None:
+    assert scaled(-1000, 800, 0.3).normalisation == ("ct",)
+    assert "like Hounsfield units (-1000 to 800)" in scaled(-1000, 800, 0.3).reasons["normalisation"]
+    assert scaled(-1000, 60_000, 0.0).normalisation == ("zscore",)
+    assert scaled(-500, 800, 0.3).normalisation == ("zscore",)
+    skull_stripped = scaled(0, 800, 0.6)
+    assert skull_stripped.normalisation == ("zscore_nonzero",)
+    assert "0 in 60% of a typical scan" in skull_stripped.reasons["normalisation"]
+    assert scaled(0, 800, 0.2).normalisation == ("zscore",)
+    assert scaled(3, 800, 0.6).normalisation == ("zscore",)
+
+
+def test_workers_change_nothing(tmp_path: Path) -> None:
+    raw = Raw(tmp_path, channels=("MR", "T2"))
+    for index, name in enumerate("abcd"):
+        raw.add(name, noise(index), noise(index + 10), label=blob() if index < 3 else None)
+    split, seen = Split(labeled=("c", "a"), unlabeled=("d", "b")), []
+    alone = fingerprint(raw.open(), split)
+    parallel = fingerprint(raw.open(), split, lambda done, total, name: seen.append((done, total)), workers=2)
+    assert alone == parallel
+    assert [measured.name for measured in alone.cases] == ["c", "a", "d", "b"]
+    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+@pytest.mark.parametrize(
+    ("shape", "patch"),
+    [((35, 50, 36), (32, 48, 32)), ((40, 40, 40), (48, 48, 48)), ((5, 5, 5), (16, 16, 16)),
+     ((240, 240, 155), (112, 112, 80)), ((128, 128, 88), (112, 112, 80)), ((512, 512, 40), (240, 240, 16))],
+)  # fmt: skip
+def test_patch_examples(shape: tuple[int, int, int], patch: tuple[int, int, int]) -> None:
+    assert patch_for(shape) == patch
+
+
+@given(st.tuples(*[st.integers(1, 2000)] * 3), st.integers(16**3, 4_000_000))
+def test_patch_properties(shape: tuple[int, int, int], limit: int) -> None:
+    patch = patch_for(shape, limit)
+    assert all(side % 16 == 0 and side <= max(16, n + 15) for side, n in zip(patch, shape, strict=True))
+    assert np.prod(patch) <= limit
+    for axis, other in ((0, 1), (1, 2), (0, 2)):
+        assert (patch[axis] - patch[other]) * (shape[axis] - shape[other]) >= 0
+    if np.prod([max(16, n + 15) for n in shape]) <= limit:
+        assert all(abs(side - n) <= 8 or n < 16 for side, n in zip(patch, shape, strict=True))
+
+
+def test_overrides_win_and_the_reason_says_so() -> None:
+    asked = {"spacing_mm": (2, 2, 4), "patch": (32, 32, 16), "normalisation": "none", "crop": "foreground"}
+    plan, free = plan_of(case(), config=asked), plan_of(case())
+    assert (plan.spacing_mm, plan.patch, plan.normalisation, plan.crop) == (
+        (2, 2, 4), (32, 32, 16), ("none",), "foreground",
+    )  # fmt: skip
+    for key in asked:
+        assert plan.reasons[key] == "Given in the settings."
+        assert free.reasons[key] != plan.reasons[key]
+    for reason in free.reasons.values():
+        assert reason.endswith(".")
+
+
+def test_a_patch_side_that_16_does_not_divide_is_refused() -> None:
+    with pytest.raises(UserError, match="multiple of 16") as error:
+        plan_of(case(), config={"patch": (112, 112, 88)})
+    assert "88" in str(error.value.found)
+
+
+def test_a_saved_plan_is_readable_and_comes_back(tmp_path: Path) -> None:
+    plan = plan_of(case())
+    path = tmp_path / "plans.json"
+    save_plan(plan, path)
+    assert load_plan(path) == plan
+    assert len(path.read_text().splitlines()) > 40
+    edited = json.loads(path.read_text()) | {"patch": [64, 48, 32]}
+    path.write_text(json.dumps(edited))
+    assert load_plan(path).patch == (64, 48, 32)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"patch": [64, 64, 40]}, "patch.*multiple of 16"),
+        ({"patch": [64, 64]}, "patch"),
+        ({"patch": [64, 64, "big"]}, "patch.2.*big"),
+        ({"spacing_mm": [1, 0, 1]}, "spacing_mm.*above 0"),
+        ({"normalisation": ["zscor"]}, "normalisation.*zscor"),
+        ({"normalisation": ["ct", "ct"]}, "normalisation.*each channel"),
+        ({"intensity": [{"mean": 1.0}]}, "intensity.*std"),
+        ({"intensity": [{"mean": 1, "std": 1, "p005": 2, "p995": 1}]}, "p005 <= p995"),
+        ({"class_values": [0, 0]}, "class_values.*different"),
+        ({"crop": "label"}, "crop.*label"),
+        ({"pach": [64, 64, 64]}, "did you mean patch"),
+        ({"patch": None, "spacing_mm": None}, "spacing_mm"),
+    ],
+)
+def test_bad_edits_are_explained(tmp_path: Path, change: dict[str, Any], text: str) -> None:
+    path = tmp_path / "plans.json"
+    path.write_text(json.dumps(plan_of(case()).model_dump(mode="json") | change))
+    with pytest.raises(UserError, match=f"(?s){text}") as error:
+        load_plan(path)
+    assert error.value.path == path
+    assert len(str(error.value)) < 500
+
+
+def test_a_missing_entry_and_a_foreign_file_are_explained(tmp_path: Path) -> None:
+    path = tmp_path / "plans.json"
+    values = plan_of(case()).model_dump(mode="json")
+    del values["patch"]
+    for content, text in ((values, "patch"), ([1, 2], r"\[1, 2\]"), ("{", "JSON")):
+        path.write_text(content if isinstance(content, str) else json.dumps(content))
+        with pytest.raises(UserError, match=text) as error:
+            load_plan(path)
+        assert len(str(error.value)) < 500
+
+
+def test_planning_and_preparing_start_without_torch_and_matplotlib() -> None:
+    code = (
+        "import sys, semivox.preprocessing.ready; sys.exit(bool({'torch', 'matplotlib'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.real
+def test_real_scans_give_a_sensible_plan(real_data: Path) -> None:
+    dataset = open_dataset(real_data / "hippocampus")
+    names = [found.name for found in dataset.pool("train")][:12]
+    plan = make_plan(dataset, Split(labeled=tuple(names[:4]), unlabeled=tuple(names[4:])), AUTO)
+    assert (plan.spacing_mm, plan.crop, plan.normalisation) == ((1.0, 1.0, 1.0), "none", ("zscore",))
+    assert plan.patch == (32, 48, 32)
+    for volume in plan.fingerprint["class_volumes_ml"].values():
+        assert 0.5 < volume["min"] <= volume["max"] < 4
+    dataset = open_dataset(real_data / "la2018")
+    first = dataset.pool("train")[0].name
+    plan = make_plan(dataset, Split(labeled=(first,)), AUTO)
+    assert (plan.spacing_mm, plan.crop) == ((0.625, 0.625, 0.625), "none")
+    assert 0.7 * MAX_PATCH_VOXELS < np.prod(plan.patch) <= MAX_PATCH_VOXELS
+    assert 20 < plan.fingerprint["class_volumes_ml"]["left_atrium"]["median"] < 200

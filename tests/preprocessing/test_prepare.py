@@ -1,0 +1,335 @@
+"""From scans to the store: contents, hidden labels, resuming, full disks, workers that fail."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from semivox.config import PlanConfig
+from semivox.datasets.dataset import Dataset, open_dataset
+from semivox.datasets.splits import Split
+from semivox.errors import UserError
+from semivox.io.volume import read_image, read_label
+from semivox.preprocessing import prepare as module
+from semivox.preprocessing.plan import Plan, make_plan
+from semivox.preprocessing.prepare import prepare
+from semivox.preprocessing.resample import Grid, label_to_plan_grid, label_to_source, to_plan_grid
+from semivox.preprocessing.store import Store
+
+SPLIT = Split(labeled=("a", "b"), unlabeled=("c", "d"), val=("e",), test=("t",))
+AFFINE = np.array([[0, -1.5, 0, 3], [2.0, 0, 0, 5], [0, 0, 1, -9], [0, 0, 0, 1]])
+GARBAGE = b"\x1f\x8b this is no label"
+
+# Functions for worker processes have to live in a module that these can import.
+CALLBACKS = """
+import os
+import numpy as np
+
+def save(folder, name, image, label):
+    import torch
+    label, threads = -1 if label is None else label, torch.get_num_threads()
+    np.savez(os.path.join(folder, name), image=image, label=label, threads=threads)
+
+def die(folder, name, image, label):
+    if name == "b":
+        os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    """Six small scans; the labels of c and d (unlabeled), and everything of t (test), are garbage."""
+    folder = tmp_path / "raw"
+    for part in ("imagesTr", "labelsTr", "imagesTs", "labelsTs"):
+        (folder / part).mkdir(parents=True)
+    labels = {"background": 0, "ball": 2, "rest": 7}
+    meta = {"channel_names": {"0": "MR"}, "labels": labels, "file_ending": ".nii.gz"}
+    (folder / "dataset.json").write_text(json.dumps(meta))
+    for seed, name in enumerate("abcde"):
+        rng = np.random.default_rng(seed)
+        image = rng.normal(50, 9, (14 + seed, 17, 12)).astype(np.float32)
+        label = np.zeros(image.shape, np.uint8)
+        label[4:9, 5:12, 3:7], label[10:, 2:4, 8:] = 2, 7
+        nib.save(nib.Nifti1Image(image, AFFINE), folder / "imagesTr" / f"{name}_0000.nii.gz")
+        path = folder / "labelsTr" / f"{name}.nii.gz"
+        nib.save(nib.Nifti1Image(label, AFFINE), path)
+        if name in SPLIT.unlabeled:
+            path.write_bytes(GARBAGE)
+    (folder / "imagesTs" / "t_0000.nii.gz").write_bytes(GARBAGE)
+    (folder / "labelsTs" / "t.nii.gz").write_bytes(GARBAGE)
+    return folder
+
+
+def plan_for(dataset: Dataset, **changes: Any) -> Plan:
+    config = {"spacing_mm": (1.0, 1.0, 1.0), "patch": (16, 16, 16), **changes}
+    return make_plan(dataset, SPLIT, PlanConfig.model_validate(config))
+
+
+def files(store: Store) -> dict[str, tuple[int, bytes]]:
+    found = store.folder.glob("*.b2nd")
+    return {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in found}
+
+
+def contents(store: Store) -> dict[str, bytes]:
+    return {name: content for name, (_, content) in files(store).items()}
+
+
+def test_the_store_holds_what_the_grid_makes(raw: Path, tmp_path: Path) -> None:
+    dataset, store = open_dataset(raw), Store(tmp_path / "store")
+    plan = plan_for(dataset)
+    called: list[tuple[str, np.ndarray, np.ndarray | None]] = []
+    steps: list[tuple[int, int, str]] = []
+    names = prepare(
+        dataset,
+        SPLIT,
+        plan,
+        store.folder,
+        workers=0,
+        on_case=lambda *case: called.append(case),
+        progress=lambda *step: steps.append(step),
+    )
+    assert names == ["a", "b", "e", "c", "d"]
+    assert steps == [(index + 1, 5, name) for index, name in enumerate(names)]
+    assert [case[0] for case in called] == names
+    for name, shown, shown_label in called:
+        case = dataset.case(name)
+        image = read_image(case.images)
+        array, grid = to_plan_grid(image, plan)
+        assert grid.shape == (26, 28 + 2 * "abcde".index(name), 12)
+        assert np.allclose(store.image(name)[:], array, atol=2e-3)
+        assert np.array_equal(shown, array)
+        assert np.array_equal(Grid.from_dict(store.meta(name)["grid"]).affine(), grid.affine())
+        if name in "abe":
+            assert case.label is not None
+            label = label_to_plan_grid(read_label(case.label, (0, 2, 7)).array, grid)
+            assert np.array_equal(store.label(name)[:], label)
+            assert np.unique(label).tolist() == [0, 1, 2]
+            assert np.array_equal(shown_label, label)
+            assert label[tuple(store.foreground_voxels(name).T)].all()
+        else:
+            assert shown_label is None
+            assert not store.has_label(name)
+    assert not store.has_image("t")
+
+
+def test_labels_that_may_be_opened_are_checked(raw: Path, tmp_path: Path) -> None:
+    """The garbage of the test above is found at once where a label may be opened."""
+    dataset = open_dataset(raw)
+    for split in (Split(labeled=("a", "c")), Split(labeled=("a",), val=("c",))):
+        with pytest.raises(UserError, match=r"labelsTr/c\.nii\.gz"):
+            prepare(dataset, split, plan_for(dataset), tmp_path / "store", workers=0)
+    plan = plan_for(dataset)
+    (raw / "labelsTr" / "b.nii.gz").unlink()
+    with pytest.raises(UserError, match="case b has no label file"):
+        prepare(open_dataset(raw), SPLIT, plan, tmp_path / "other", workers=0)
+
+
+def test_it_goes_on_where_it_stopped(raw: Path, tmp_path: Path) -> None:
+    dataset, store = open_dataset(raw), Store(tmp_path / "store")
+    plan = plan_for(dataset)
+
+    def stop(name: str, image: np.ndarray, label: np.ndarray | None) -> None:
+        if name == "e":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare(dataset, SPLIT, plan, store.folder, workers=0, on_case=stop)
+    before = files(store)
+    assert sorted(before) == ["a.image.b2nd", "a.label.b2nd", "b.image.b2nd", "b.label.b2nd"]
+    steps: list[tuple[int, int, str]] = []
+    report: Callable[[int, int, str], None] = lambda *step: steps.append(step)  # noqa: E731
+    assert prepare(dataset, SPLIT, plan, store.folder, workers=0, progress=report) == ["e", "c", "d"]
+    assert steps == [(3, 5, "e"), (4, 5, "c"), (5, 5, "d")]
+    after = files(store)
+    assert {name: after[name] for name in before} == before
+    assert prepare(dataset, SPLIT, plan, store.folder, workers=0) == []
+    assert files(store) == after
+
+
+def test_a_case_that_became_labeled_gets_its_label_only(raw: Path, tmp_path: Path) -> None:
+    dataset, store = open_dataset(raw), Store(tmp_path / "store")
+    first = Split(labeled=("a",), unlabeled=("b",))
+    plan = plan_for(dataset)
+    prepare(dataset, first, plan, store.folder, workers=0)
+    before = files(store)
+    assert not store.has_label("b")
+    assert prepare(dataset, Split(labeled=("a", "b")), plan, store.folder, workers=0) == ["b"]
+    after = files(store)
+    assert set(after) - set(before) == {"b.label.b2nd"}
+    assert {name: after[name] for name in before} == before
+
+
+def test_a_full_disk_damages_nothing(raw: Path, tmp_path: Path) -> None:
+    """Writing the third case fails as on a full disk; afterwards the same call completes the store."""
+    dataset, store, whole = open_dataset(raw), Store(tmp_path / "store"), Store(tmp_path / "whole")
+    plan = plan_for(dataset)
+    prepare(dataset, SPLIT, plan, whole.folder, workers=0)
+    store.folder.mkdir()
+    (store.folder / f".partial-{os.getpid()}-e.label.b2nd").symlink_to("/dev/full")
+    with pytest.raises(UserError, match=r"(?s)disk is full.*run the same command again") as error:
+        prepare(dataset, SPLIT, plan, store.folder, workers=0)
+    assert error.value.path == store.folder / "e.label.b2nd"
+    assert set(contents(store)) == {f"{name}.{kind}.b2nd" for name in "ab" for kind in ("image", "label")}
+    assert prepare(dataset, SPLIT, plan, store.folder, workers=0) == ["e", "c", "d"]
+    assert contents(store) == contents(whole)
+
+
+def test_a_store_of_another_plan_is_refused(raw: Path, tmp_path: Path) -> None:
+    dataset, folder = open_dataset(raw), tmp_path / "store"
+    plan = plan_for(dataset)
+    prepare(dataset, SPLIT, plan, folder, workers=0)
+    before = contents(Store(folder))
+    for change in ({"spacing_mm": (1.0, 1.0, 2.0)}, {"normalisation": "none"}, {"crop": "foreground"}):
+        with pytest.raises(UserError, match="--fresh, or use another workspace") as error:
+            prepare(dataset, SPLIT, plan_for(dataset, **change), folder, workers=0)
+        assert str(error.value.found).startswith(next(iter(change)))
+    assert contents(Store(folder)) == before
+    figures = ({"mean": 1.0, "std": 2.0, "p005": 3.0, "p995": 4.0},)
+    same = plan.model_copy(update={"patch": (32, 16, 16), "reasons": {}, "intensity": figures})
+    assert prepare(dataset, SPLIT, same, folder, workers=0) == []
+    ct = plan_for(dataset, normalisation="ct")
+    prepare(dataset, SPLIT, ct, tmp_path / "ct", workers=0)
+    with pytest.raises(UserError, match="intensity"):
+        prepare(dataset, SPLIT, ct.model_copy(update={"intensity": figures}), tmp_path / "ct", workers=0)
+
+
+def callback(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    (folder / "worker_callbacks.py").write_text(CALLBACKS)
+    monkeypatch.syspath_prepend(folder)
+    return partial(getattr(import_module("worker_callbacks"), name), folder)
+
+
+def test_workers_make_the_same_store(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset, alone, shared = open_dataset(raw), Store(tmp_path / "alone"), Store(tmp_path / "shared")
+    plan = plan_for(dataset)
+    prepare(dataset, SPLIT, plan, alone.folder, workers=0)
+    seen: list[tuple[int, int]] = []
+    names = prepare(
+        dataset,
+        SPLIT,
+        plan,
+        shared.folder,
+        workers=2,
+        on_case=callback("save", tmp_path, monkeypatch),
+        progress=lambda done, total, name: seen.append((done, total)),
+    )
+    assert names == ["a", "b", "e", "c", "d"]
+    assert seen == [(done, 5) for done in range(1, 6)]
+    assert contents(shared) == contents(alone)
+    for name in names:
+        with np.load(tmp_path / f"{name}.npz") as picture:
+            assert np.allclose(picture["image"], shared.image(name)[:], atol=2e-3)
+            assert (picture["label"].ndim == 3) == (name in "abe")
+            assert picture["threads"] == 1
+
+
+def test_an_error_of_a_worker_arrives_whole(raw: Path, tmp_path: Path) -> None:
+    dataset, store = open_dataset(raw), Store(tmp_path / "store")
+    plan = plan_for(dataset)
+    broken = raw / "imagesTr" / "e_0000.nii.gz"
+    broken.write_bytes(broken.read_bytes()[:900])
+    with pytest.raises(UserError) as error:
+        prepare(dataset, SPLIT, plan, store.folder, workers=1)
+    with pytest.raises(UserError) as direct:
+        read_image([broken])
+    assert vars(error.value) == vars(direct.value)
+    assert error.value.path == broken
+    assert store.has_label("a") and store.has_label("b")
+
+
+def test_a_worker_that_dies_is_explained(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset, store = open_dataset(raw), Store(tmp_path / "store")
+    with pytest.raises(UserError, match=r"(?s)while preparing b\n.*--workers 0"):
+        prepare(
+            dataset,
+            SPLIT,
+            plan_for(dataset),
+            store.folder,
+            workers=1,
+            on_case=callback("die", tmp_path, monkeypatch),
+        )
+    assert store.has_label("a")
+    assert prepare(dataset, SPLIT, plan_for(dataset), store.folder, workers=0) == ["b", "e", "c", "d"]
+
+
+def test_workers_are_as_many_as_memory_allows(
+    raw: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    plan = plan_for(open_dataset(raw))
+    ranges = {"voxels": {"max": 512 * 512 * 400}, "spacing_mm": {"median": [0.8, 0.8, 1.5]}}
+    large = plan.model_copy(update={"fingerprint": ranges})
+    memory = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 16 * 2**30 // 4096}
+    monkeypatch.setattr(os, "sysconf", memory.__getitem__)
+    assert module._affordable(8, plan) == 8
+    assert module._affordable(8, large) == 2
+    assert "2 workers instead of 8" in caplog.text
+    assert (module._affordable(0, large), module._affordable(1, large)) == (0, 1)
+    assert module._affordable(8, plan.model_copy(update={"fingerprint": {}})) == 8
+
+
+@pytest.mark.real
+def test_left_atria_with_an_uneven_crop(real_data: Path, tmp_path: Path) -> None:
+    """Three scans with constant borders of different widths, brought to twice the voxel size and back."""
+    source, raw = real_data / "la2018", tmp_path / "raw"
+    names = [case.name for case in open_dataset(source).pool("train")][:3]
+    for part in ("imagesTr", "labelsTr"):
+        (raw / part).mkdir(parents=True)
+    (raw / "dataset.json").write_text((source / "dataset.json").read_text())
+    for width, name in enumerate(names, start=1):
+        (raw / "labelsTr" / f"{name}.nii.gz").symlink_to(source / "labelsTr" / f"{name}.nii.gz")
+        image = read_image([source / "imagesTr" / f"{name}_0000.nii.gz"])
+        framed = np.full_like(image.array[0], image.array.min() - 1)
+        inner = (slice(width, -3 * width), slice(2, -5), slice(0, -width))
+        framed[inner] = image.array[0][inner]
+        nib.save(nib.Nifti1Image(framed, image.affine), raw / "imagesTr" / f"{name}_0000.nii.gz")
+    dataset, store = open_dataset(raw), Store(tmp_path / "store")
+    split = Split(labeled=tuple(names[:2]), val=(names[2],))
+    config = {"spacing_mm": (1.25, 1.25, 1.25), "crop": "foreground"}
+    plan = make_plan(dataset, split, PlanConfig.model_validate(config))
+    prepare(dataset, split, plan, store.folder, workers=0)
+    for width, name in enumerate(names, start=1):
+        case = dataset.case(name)
+        assert case.label is not None
+        label = read_label(case.label, dataset.class_values)
+        x, y, z = label.array.shape
+        assert store.shape(name) == (round((x - 4 * width) / 2), round((y - 7) / 2), round((z - width) / 2))
+        image = store.image(name)[:]
+        assert abs(float(image.mean())) < 0.1
+        assert 0.8 < float(image.std()) < 1.1
+        grid = Grid.from_dict(store.meta(name)["grid"])
+        stored = store.label(name)[:]
+        there = nib.affines.apply_affine(grid.affine(), np.argwhere(stored))
+        before = nib.affines.apply_affine(label.affine, np.argwhere(label.array))
+        assert np.abs(there.mean(0) - before.mean(0)).max() < 0.2
+        volume = np.count_nonzero(stored) * abs(np.linalg.det(grid.affine()))
+        assert volume == pytest.approx(np.count_nonzero(label.array) * 0.625**3, rel=0.03)
+        back = label_to_source(np.stack([stored == 0, stored == 1]).astype(np.float32), grid)
+        assert 2 * np.sum(back & label.array) / (np.sum(back) + np.sum(label.array)) > 0.96
+
+
+@pytest.mark.real
+def test_hippocampus_labels_come_back_unchanged(real_data: Path, tmp_path: Path) -> None:
+    dataset, store = open_dataset(real_data / "hippocampus"), Store(tmp_path / "store")
+    names = tuple(case.name for case in dataset.pool("train")[:5])
+    split = Split(labeled=names[:2], unlabeled=names[2:4], val=names[4:])
+    plan = make_plan(dataset, split, PlanConfig.model_validate({}))
+    assert set(prepare(dataset, split, plan, store.folder, workers=0)) == set(names)
+    for name in (*split.labeled, *split.val):
+        case = dataset.case(name)
+        assert case.label is not None
+        label = read_label(case.label, dataset.class_values).array
+        classes = np.arange(3).reshape(3, 1, 1, 1)
+        grid = Grid.from_dict(store.meta(name)["grid"])
+        back = label_to_source((store.label(name)[:] == classes).astype(np.float32), grid)
+        assert np.array_equal(back, label)
+        assert abs(float(store.image(name)[:].mean())) < 1e-3
+    assert not store.has_label(names[2])

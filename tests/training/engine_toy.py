@@ -1,0 +1,174 @@
+"""A tiny method on volumes in memory; run as a script it trains slowly, to be killed."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from semivox.config import TrainConfig
+from semivox.methods.base import Batch, Method, Step, fixed
+from semivox.training.trainer import fit
+
+SIDE = 6
+
+
+class Toy(Method):
+    """Cross-entropy, and consistency under noise of the step; dropout, batch norm and an EMA buffer.
+
+    With a critic: `judge` tells labeled from unlabeled patches; the term that fools it leaves it gradients.
+    """
+
+    class Config(Method.Config):
+        width: int = 4
+        dropout: float = 0.3
+        poison: int | None = None  # iteration (from 1) whose consistency becomes infinite
+        late: int | None = None  # iteration (from 0) at which `late_head` gets its first gradient
+        critic: bool = False
+
+    config: Config
+
+    def build(self, net: Any = None) -> None:
+        width = self.config.width
+        self.first, self.norm = nn.Conv3d(1, width, 3, padding=1), nn.BatchNorm3d(width)
+        self.drop, self.last = nn.Dropout3d(self.config.dropout), nn.Conv3d(width, 2, 1)
+        self.late_head = nn.Conv3d(width, 2, 1)
+        self.judge = nn.Linear(2, 2) if self.config.critic else None
+        self.register_buffer("average", torch.zeros_like(self.last.weight))
+        self.hook: Callable[[Batch, Batch, Step], None] = lambda labeled, unlabeled, step: None
+
+    def features(self, image: Tensor) -> Tensor:
+        return self.drop(torch.relu(self.norm(self.first(image))))
+
+    def losses(self, labeled: Batch, unlabeled: Batch, step: Step) -> dict[str, Tensor]:
+        self.hook(labeled, unlabeled, step)
+        features = self.features(labeled.image) if len(labeled.image) else None
+        terms = {}
+        if features is not None:
+            assert labeled.label is not None
+            terms["supervised"] = nn.functional.cross_entropy(self.last(features).float(), labeled.label)
+            if self.config.late is not None:
+                weight = float(step.iteration >= self.config.late)
+                late = nn.functional.cross_entropy(self.late_head(features).float(), labeled.label)
+                terms["late"] = late if weight else late.detach()
+        if len(unlabeled.image):
+            image = unlabeled.image
+            noise = torch.randn(image.shape, generator=step.generator, device=image.device)
+            gap = self.last(self.features(image)) - self.last(self.features(image + 0.1 * noise))
+            terms["consistency"] = 0.1 * gap.float().square().mean()
+            if step.iteration + 1 == self.config.poison:
+                terms["consistency"] = terms["consistency"] / 0
+            if self.judge is not None:
+                terms["fool"] = self.verdict(image, 1)
+        step.note("ramp", step.fraction)
+        return terms
+
+    def verdict(self, image: Tensor, target: int) -> Tensor:
+        assert self.judge is not None
+        logits = self.judge(self.last(self.features(image)).float().mean(dim=(2, 3, 4)))
+        return nn.functional.cross_entropy(logits, torch.full((len(image),), target, device=image.device))
+
+    def critic_parameters(self) -> list[dict[str, Any]]:
+        if self.judge is None:
+            return []
+        return [{"params": list(self.judge.parameters()), "lr": 0.05, "betas": (0.9, 0.99)}]
+
+    def critic_losses(self, labeled: Batch, unlabeled: Batch, step: Step) -> dict[str, Tensor]:
+        with fixed(self.norm):
+            return {"real": self.verdict(labeled.image, 1), "fake": self.verdict(unlabeled.image, 0)}
+
+    def after_step(self, step: Step) -> None:
+        self.average.mul_(0.9).add_(self.last.weight, alpha=0.1)
+
+    def predict(self, image: Tensor) -> Tensor:
+        return torch.softmax(self.last(self.features(image)).float(), dim=1)
+
+
+def make_toy(seed: int = 0, **options: Any) -> Toy:
+    """Build a toy with seeded initial weights."""
+    torch.manual_seed(seed)
+    toy = Toy(Toy.Config(**options))
+    toy.build()
+    return toy
+
+
+class Patches(Dataset[dict[str, Any]]):
+    """Whole batches as a function of (seed, stream, iteration)."""
+
+    def __init__(
+        self, seed: int, labeled: bool, start: int, stop: int, slow_s: float, strong: bool = False
+    ) -> None:
+        self.seed, self.labeled, self.start, self.stop, self.slow_s = seed, labeled, start, stop, slow_s
+        self.strong = strong
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        time.sleep(self.slow_s)
+        random = np.random.default_rng((self.seed, self.labeled, self.start + index))
+        image = torch.from_numpy(random.normal(size=(2, 1, SIDE, SIDE, SIDE)).astype(np.float32))
+        batch: dict[str, Any] = {"image": image, "case": ["a", "b"]}
+        if self.labeled:
+            batch["label"] = (image[:, 0] > 0.5).long()
+        elif self.strong:
+            batch["image_strong"] = image + 1
+        return batch
+
+
+def loaders_for(
+    config: TrainConfig,
+    *,
+    streams: tuple[str, ...] = ("labeled", "unlabeled"),
+    slow_s: float = 0.0,
+    strong: bool = False,
+) -> Callable[[int, int, int], dict[str, DataLoader[Any]]]:
+    """The engine's `make_loaders` for the toy data."""
+
+    def make(start: int, rank: int, world: int) -> dict[str, DataLoader[Any]]:
+        sets = {
+            s: Patches(config.seed, s == "labeled", start, config.iterations, slow_s, strong) for s in streams
+        }
+        return {name: DataLoader(patches, batch_size=None) for name, patches in sets.items()}
+
+    return make
+
+
+def score(method: Method, device: torch.device, done: int) -> dict[str, float]:
+    """A validation that depends on the weights and draws random numbers, as a careless one would."""
+    assert not method.training and not torch.is_grad_enabled()
+    torch.rand(3)
+    image = torch.linspace(-1, 1, SIDE**3).reshape(1, 1, SIDE, SIDE, SIDE).to(device)
+    return {"dice": float(method.predict(image)[:, 1].mean()), "n": 1.0}
+
+
+def settings(**changes: Any) -> TrainConfig:
+    """Short run, everything logged and checkpointed at odd times."""
+    values: dict[str, Any] = {
+        "iterations": 40,
+        "log_every": 2,
+        "validate_every": 7,
+        "checkpoint_every": 10,
+        "device": "cpu",
+        "precision": "32",
+    }
+    return TrainConfig(**(values | changes))
+
+
+def kill_run(folder: Path, slow_s: float) -> Toy:
+    """The run of the kill test."""
+    torch.set_num_threads(1)
+    toy, config = make_toy(), settings()
+    fit(toy, loaders_for(config, slow_s=slow_s), config, folder, validate=score, fresh=False)
+    return toy
+
+
+if __name__ == "__main__":
+    kill_run(Path(sys.argv[1]), slow_s=float(sys.argv[2]))
