@@ -59,6 +59,26 @@ def test_volumes_in_ml_and_classes_apart() -> None:
     assert (second["class"], second["status"]) == (2, "false_alarm")
 
 
+def test_sheared_grids_by_hand() -> None:
+    """Slices 2 mm apart, each 1.5 mm further to the front than the last: a voxel still holds 1 x 1 x 2 mm3."""
+    affine = np.array([[1, 0, 0, 9], [0, 1, 1.5, 9], [0, 0, 2, 9], [0, 0, 0, 1.0]])
+    one, two = np.zeros((2, 5, 6, 7), np.uint8)
+    one[2, 2, 2], two[2, 3, 4] = 1, 1  # the step (0, 1, 2) is (0, 1 + 2 * 1.5, 2 * 2) mm
+    (row,) = case_metrics(two, one, 2, affine)
+    assert row["volume_ref_ml"] == row["volume_pred_ml"] == pytest.approx(0.002)
+    for name in ("hd95", "asd", "assd"):
+        assert row[f"{name}_mm"] == pytest.approx(math.hypot(4, 4))
+        assert row[f"{name}_vox"] == pytest.approx(math.hypot(1, 2))
+    for tolerance, share in ((5.6, 0), (5.7, 1)):
+        assert case_metrics(two, one, 2, affine, nsd_tolerance_mm=tolerance)[0]["nsd"] == share
+    (missed,) = case_metrics(0 * one, one, 2, affine)
+    assert missed["hd95_mm_penalised"] == pytest.approx(math.hypot(5, 6 + 7 * 1.5, 7 * 2))
+    assert missed["hd95_vox_penalised"] == pytest.approx(math.hypot(5, 6, 7))
+    turned = np.diag([1.0, 1, 1, 1])
+    turned[:2, :2] = [[0.6, -0.8], [0.8, 0.6]]  # a rotation changes nothing
+    assert case_metrics(two, one, 2, turned)[0]["hd95_mm"] == pytest.approx(math.hypot(1, 2))
+
+
 @pytest.mark.parametrize(
     ("prediction", "reference", "status", "overlap", "penalty"),
     [

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from scipy.spatial.distance import cdist
 
-from semivox.evaluation.surface import largest_component, surface, surface_distances, union_box
+from semivox.evaluation.surface import surface, surface_distances, union_box
+from semivox.losses.components import largest_component
 
 
 def blobs(seed: int, shape: tuple[int, int, int] = (9, 8, 7)) -> np.ndarray:
@@ -66,6 +67,28 @@ def test_largest_component_joins_corners() -> None:
     kept = largest_component(mask)
     assert np.argwhere(kept).tolist() == [[0, 0, 0], [1, 1, 1], [2, 2, 2]]
     assert not largest_component(np.zeros((3, 3, 3), bool)).any()
+
+
+GANTRY = np.eye(4)
+GANTRY[1, 2] = np.tan(np.deg2rad(25))  # slices shifted to the front by the tilt
+OBLIQUE = np.eye(4)
+OBLIQUE[:3, :3] = np.array([[0.6, -0.8, 0], [0.8, 0.6, 0], [0, 0, 1]]) * (0.5, 0.7, 3.0)
+
+
+@pytest.mark.parametrize(
+    "grid", [GANTRY, OBLIQUE, -OBLIQUE[:, [2, 0, 1, 3]]], ids=["sheared", "turned", "mirrored"]
+)
+@pytest.mark.parametrize("dense", [0, 10**6], ids=["tree", "transform"])
+@pytest.mark.parametrize("seed", range(3))
+def test_distances_follow_the_full_affine(
+    seed: int, dense: int, grid: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = blobs(seed), blobs(seed + 1)
+    places = [np.argwhere(surface(mask)) @ grid[:3, :3].T for mask in (first, second)]
+    monkeypatch.setattr("semivox.evaluation.surface._DENSE", dense)
+    found = surface_distances(first, second, grid)
+    np.testing.assert_allclose(found.to_reference, cdist(*places).min(axis=1), atol=1e-6)
+    np.testing.assert_allclose(found.to_prediction, cdist(*places).min(axis=0), atol=1e-6)
 
 
 @pytest.mark.parametrize("shape", [(0, 0, 0), (1, 1, 1)])

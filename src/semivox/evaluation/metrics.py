@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from semivox.errors import UserError
-from semivox.evaluation.surface import (
-    Mask,
-    SurfaceDistances,
-    SurfacePair,
-    largest_component,
-    surface_distances,
-    union_box,
-)
+from semivox.evaluation.surface import Axes, Mask, SurfaceDistances, SurfacePair, union_box, voxel_axes
+from semivox.losses.components import largest_component
 
 Profile = Literal["semivox", "published"]
 
@@ -36,7 +30,7 @@ def case_metrics(
     prediction: NDArray[Any] | None,
     reference: NDArray[Any],
     num_classes: int,
-    spacing_mm: Sequence[float],
+    grid: ArrayLike,
     *,
     nsd_tolerance_mm: float = 1.0,
     profile: Profile = "semivox",
@@ -56,7 +50,7 @@ def case_metrics(
     | absent | empty | empty | NaN | NaN | NaN |
     | missing | any | no file | 0 | NaN | image diagonal |
 
-    The profile `published` gives Dice, Jaccard, 95HD and ASD in voxels only, all 0 when either mask is
+    The profile `published` has Dice, Jaccard, 95HD and ASD in voxels only, all 0 when either mask is
     empty (marked in the column `zeroed`): the convention of many published tables, where a total failure
     lowers the mean distance.
 
@@ -64,7 +58,7 @@ def case_metrics(
         prediction: class indices (X, Y, Z); None when there is no prediction.
         reference: class indices (X, Y, Z).
         num_classes: with the background.
-        spacing_mm: voxel size.
+        grid: voxel size in mm (3,), or the affine (4, 4): axes need not be perpendicular.
         nsd_tolerance_mm: tolerance of `nsd`.
         profile: conventions, see above.
         lcc: add columns `*_lcc`, the scores of the largest 26-connected component of each predicted class.
@@ -73,13 +67,9 @@ def case_metrics(
         UserError: prediction and reference differ in shape.
     """
     if prediction is not None and prediction.shape != reference.shape:
-        raise UserError(
-            "Prediction and reference have different shapes",
-            found=f"prediction {prediction.shape}",
-            expected=f"reference {reference.shape}",
-            do="predict on the grid of the scan that the reference was drawn on",
-        )
-    rules = _Rules(reference.shape, tuple(spacing_mm), nsd_tolerance_mm, profile)
+        what, do = "Prediction and reference have different shapes", "predict on the grid of the reference"
+        raise UserError(what, f"prediction {prediction.shape}", f"reference {reference.shape}", do)
+    rules = _Rules(reference.shape, voxel_axes(grid), nsd_tolerance_mm, profile)
     return [_class_row(index, prediction, reference, rules, lcc) for index in range(1, num_classes)]
 
 
@@ -88,17 +78,18 @@ class _Rules:
     """What scoring needs to know besides the masks."""
 
     shape: tuple[int, ...]  # of the whole image
-    spacing_mm: tuple[float, ...]
+    axes_mm: Axes
     tolerance_mm: float
     profile: Profile
 
     def diagonal(self, unit: str) -> float:
-        """Length of the image's diagonal in `mm` or `vox`."""
-        steps = self.spacing_mm if unit == "mm" else (1.0,) * len(self.shape)
-        return math.hypot(*(n * step for n, step in zip(self.shape, steps, strict=True)))
+        """Length of the image's longest diagonal in `mm` or `vox`."""
+        axes = self.axes_mm if unit == "mm" else np.eye(3)
+        ends = np.array(self.shape) * list(product((1,), (-1, 1), (-1, 1)))
+        return float(np.linalg.norm(ends @ axes.T, axis=1).max())
 
     def millilitres(self, mask: Mask) -> float:
-        return math.prod(self.spacing_mm) / 1000 * float(np.count_nonzero(mask))
+        return abs(float(np.linalg.det(self.axes_mm))) / 1000 * np.count_nonzero(mask)
 
 
 def _class_row(
@@ -140,9 +131,8 @@ def _scores(found: Mask, true: Mask, status: str, rules: _Rules) -> dict[str, fl
         absent = status == "absent"
         values = dict.fromkeys((*OVERLAPS, "nsd"), math.nan if absent else 0.0)
         values |= dict.fromkeys(DISTANCES, math.nan)
-        penalised = {
-            name: math.nan if absent else rules.diagonal(name.rpartition("_")[2]) for name in DISTANCES
-        }
+        units = {name: name.rpartition("_")[2] for name in DISTANCES}
+        penalised = {name: math.nan if absent else rules.diagonal(unit) for name, unit in units.items()}
     values |= {f"{name}_penalised": value for name, value in penalised.items()}
     return {name: values[name] for name in SCORES}
 
@@ -150,8 +140,7 @@ def _scores(found: Mask, true: Mask, status: str, rules: _Rules) -> dict[str, fl
 def _published(found: Mask, true: Mask, status: str, rules: _Rules) -> dict[str, float]:
     if status != "ok":
         return dict.fromkeys(PUBLISHED_SCORES, 0.0)
-    distances = surface_distances(found, true, (1.0,) * true.ndim)
-    values = _overlap(found, true) | _averages(distances, "vox")
+    values = _overlap(found, true) | _averages(SurfacePair(found, true).distances((1, 1, 1)), "vox")
     return {name: values[name] for name in PUBLISHED_SCORES}
 
 
@@ -162,11 +151,12 @@ def _overlap(found: Mask, true: Mask) -> dict[str, float]:
 
 def _distance_scores(found: Mask, true: Mask, rules: _Rules) -> dict[str, float]:
     surfaces = SurfacePair(found, true)
-    mm = surfaces.distances(rules.spacing_mm)
-    if len(set(rules.spacing_mm)) == 1:
-        voxels = SurfaceDistances(*(distances / rules.spacing_mm[0] for distances in mm))
+    mm = surfaces.distances(rules.axes_mm)
+    size = rules.axes_mm[0, 0]
+    if np.array_equal(rules.axes_mm, size * np.eye(3)):
+        voxels = SurfaceDistances(*(distances / size for distances in mm))
     else:
-        voxels = surfaces.distances((1.0,) * true.ndim)
+        voxels = surfaces.distances((1, 1, 1))
     # Spacings come from float32 headers: a distance of exactly the tolerance counts as within it.
     within = np.concatenate(mm) <= rules.tolerance_mm * (1 + 1e-6)
     return _averages(mm, "mm") | {"nsd": float(within.mean())} | _averages(voxels, "vox")

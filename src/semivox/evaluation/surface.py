@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from math import prod
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
 Mask = NDArray[np.bool_]  # (X, Y, Z)
 Distances = NDArray[np.float64]  # (number of surface voxels,)
 Voxels = NDArray[np.int64]  # (number of surface voxels,), indices into the flat box
+Axes = NDArray[np.float64]  # (3, 3), the step from one voxel to the next along each array axis, in columns
 
 _DENSE = 12  # a surface of more than one voxel in so many is left to the distance transform
+_RIGHT_ANGLE = 1e-4  # cosine up to which axes count as perpendicular: headers hold few digits
 
 
 class SurfaceDistances(NamedTuple):
@@ -25,8 +26,23 @@ class SurfaceDistances(NamedTuple):
     to_prediction: Distances  # one value a surface voxel of the reference
 
 
+def voxel_axes(grid: ArrayLike) -> Axes:
+    """Return the axes of a grid in columns, (3, 3).
+
+    Axes that are perpendicular up to rounding come back as a diagonal matrix: a rotation changes no distance.
+
+    Args:
+        grid: voxel size (3,), or affine (4, 4), or its upper left part (3, 3).
+    """
+    array = np.asarray(grid, np.float64)
+    axes = np.diag(array) if array.ndim == 1 else array[:3, :3]
+    lengths = np.linalg.norm(axes, axis=0)
+    cosines = axes.T @ axes / np.outer(lengths, lengths) - np.eye(3)
+    return np.diag(lengths) if np.abs(cosines).max() < _RIGHT_ANGLE else axes
+
+
 def surface(mask: Mask) -> Mask:
-    """Voxels of `mask` (X, Y, Z) with a 6-neighbour outside of it; beyond the array's border is outside."""
+    """Mark the voxels of `mask` (X, Y, Z) that have a 6-neighbour outside; beyond the array is outside."""
     padded = np.pad(mask, 1)
     inner = mask.copy()
     for axis in range(mask.ndim):
@@ -38,9 +54,9 @@ def surface(mask: Mask) -> Mask:
 
 
 def union_box(*masks: Mask) -> tuple[slice, ...] | None:
-    """Bounding box of all `True` voxels of the masks; None if there are none.
+    """Return the bounding box of all `True` voxels of the masks; None if there are none.
 
-    Surfaces and their distances are the same within this box as in the whole array: what lies just outside
+    Surfaces and their distances are the same in this box as in the whole array: what lies just outside
     the box is background, as is what lies beyond an array's border. So no margin is needed.
     """
     box = []
@@ -53,17 +69,8 @@ def union_box(*masks: Mask) -> tuple[slice, ...] | None:
     return tuple(box)
 
 
-def largest_component(mask: Mask) -> Mask:
-    """Keep the largest 26-connected component of `mask` (the first of equally large ones)."""
-    components, count = ndimage.label(mask, structure=np.ones((3,) * mask.ndim))
-    if count < 2:
-        return mask
-    sizes = np.bincount(components.ravel())
-    return np.asarray(components == 1 + np.argmax(sizes[1:]))
-
-
 class SurfacePair:
-    """The surfaces of two masks: found once, measured with any voxel size.
+    """The surfaces of two masks: found once, measured on any grid.
 
     Args:
         prediction: (X, Y, Z), not empty.
@@ -79,35 +86,38 @@ class SurfacePair:
         self._first, self._second = np.flatnonzero(first), np.flatnonzero(second)
         self._first_alone, self._second_alone = ~second.ravel()[self._first], ~first.ravel()[self._second]
 
-    def distances(self, spacing: Sequence[float]) -> SurfaceDistances:
-        """Distances in the unit of `spacing`, surface voxels in C order."""
+    def distances(self, grid: ArrayLike) -> SurfaceDistances:
+        """Measure in the unit of `grid` (see `voxel_axes`), surface voxels in C order."""
+        axes = voxel_axes(grid)
         return SurfaceDistances(
-            self._directed(self._first, self._first_alone, self._second, spacing),
-            self._directed(self._second, self._second_alone, self._first, spacing),
+            self._directed(self._first, self._first_alone, self._second, axes),
+            self._directed(self._second, self._second_alone, self._first, axes),
         )
 
-    def _directed(self, start: Voxels, alone: Mask, target: Voxels, spacing: Sequence[float]) -> Distances:
+    def _directed(self, start: Voxels, alone: Mask, target: Voxels, axes: Axes) -> Distances:
         """Distance of each voxel of `start` to the nearest of `target`; 0 where not `alone`."""
         distances = np.zeros(len(start))
-        nearest = _by_tree if len(start) * _DENSE < prod(self._shape) else _by_transform
-        distances[alone] = nearest(start[alone], target, self._shape, np.asarray(spacing, np.float64))
+        rectangular = np.count_nonzero(axes) == 3
+        dense = len(start) * _DENSE >= prod(self._shape)
+        nearest = _by_transform if dense and rectangular else _by_tree
+        distances[alone] = nearest(start[alone], target, self._shape, axes)
         return distances
 
 
-def surface_distances(prediction: Mask, reference: Mask, spacing: Sequence[float]) -> SurfaceDistances:
-    """Distances between the surfaces of two non-empty masks (X, Y, Z), in the unit of `spacing`."""
-    return SurfacePair(prediction, reference).distances(spacing)
+def surface_distances(prediction: Mask, reference: Mask, grid: ArrayLike) -> SurfaceDistances:
+    """Measure the distances between the surfaces of two non-empty masks, see `SurfacePair`."""
+    return SurfacePair(prediction, reference).distances(grid)
 
 
-def _by_tree(start: Voxels, target: Voxels, shape: tuple[int, ...], spacing: Distances) -> Distances:
-    """Nearest neighbours: quicker, and in less memory, for the usual surface, a few percent of its box."""
-    here, there = (np.stack(np.unravel_index(voxels, shape), axis=1) * spacing for voxels in (start, target))
+def _by_tree(start: Voxels, target: Voxels, shape: tuple[int, ...], axes: Axes) -> Distances:
+    """Nearest neighbours: any axes; quicker, and in less memory, for a surface of few percent of its box."""
+    here, there = (np.stack(np.unravel_index(voxels, shape), axis=1) @ axes.T for voxels in (start, target))
     return np.asarray(cKDTree(there, leafsize=32, balanced_tree=False).query(here)[0])
 
 
-def _by_transform(start: Voxels, target: Voxels, shape: tuple[int, ...], spacing: Distances) -> Distances:
+def _by_transform(start: Voxels, target: Voxels, shape: tuple[int, ...], axes: Axes) -> Distances:
     """Distance transform: its time does not grow with the surface, e.g. for a prediction that is noise."""
-    background = np.ones(shape, bool)
+    background, spacing = np.ones(shape, bool), axes.diagonal()
     background.flat[target] = False
     nearest = ndimage.distance_transform_edt(
         background, sampling=spacing, return_distances=False, return_indices=True

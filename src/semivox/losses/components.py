@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy import ndimage
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor  # only for types: scoring uses this file and starts without torch
 
 Neighbours = Literal[6, 18, 26]
 _RANK = {6: 1, 18: 2, 26: 3}
 
 
-@torch.no_grad()
 def largest_components(label: Tensor, num_classes: int, neighbours: Neighbours = 26) -> Tensor:
     """Keep the largest component of each foreground class in each sample; the rest becomes background.
 
@@ -29,15 +29,18 @@ def largest_components(label: Tensor, num_classes: int, neighbours: Neighbours =
     Returns:
         (B, X, Y, Z) int64, on the label's device.
     """
-    array = label.cpu().numpy()
+    import torch
+
+    array = label.detach().cpu().numpy()
     kept = np.zeros_like(array)
     for before, after in zip(array, kept, strict=True):
         for index in range(1, num_classes):
-            after[_largest(before == index, neighbours)] = index
+            after[largest_component(before == index, neighbours)] = index
     return torch.from_numpy(kept).to(label.device)
 
 
-def _largest(mask: NDArray[np.bool_], neighbours: Neighbours) -> NDArray[np.bool_]:
+def largest_component(mask: NDArray[np.bool_], neighbours: Neighbours = 26) -> NDArray[np.bool_]:
+    """Keep the largest component of `mask` (X, Y, Z), the first of equally large ones."""
     structure = ndimage.generate_binary_structure(mask.ndim, _RANK[neighbours])
     components, count = ndimage.label(mask, structure)
     if count < 2:
