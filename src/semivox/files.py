@@ -1,12 +1,16 @@
-"""Files written whole or not at all: to a temporary name in the same folder, then renamed."""
+"""Files written whole or not at all, by one process at a time, and known by their content."""
 
 from __future__ import annotations
 
 import errno
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from glob import escape
+from hashlib import blake2b, file_digest
 from pathlib import Path
 from typing import Any
 
@@ -14,46 +18,163 @@ import yaml
 
 from semivox.errors import UserError
 
+LOCK = ".semivox.lock"
+_FULL = re.compile(
+    r"no space left|quota exceeded|os error (28|122)|\bcode: (28|122)\b|inline_container", re.I
+)
+_HEADERS = {".hdr", ".mhd", ".nhdr"}  # their voxels are in another file of the same name
+_REASONS = {
+    errno.ENOSPC: "The disk is full",
+    errno.EDQUOT: "The disk is full",
+    errno.ENAMETOOLONG: "The file name is too long for this file system",
+    errno.ENOTDIR: "The output path leads through a file, which cannot hold other files",
+    errno.EEXIST: "The output path leads through a file, which cannot hold other files",
+    errno.EISDIR: "The output path is a folder, not a file",
+    errno.EACCES: "The file cannot be written",
+    errno.EROFS: "The file cannot be written",
+    errno.EPERM: "The file cannot be written",
+}
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; rename it to `path` when the block ends without an exception.
+    """Yield a temporary path beside `path`; rename it to `path` when the block ends without an exception.
 
-    The temporary name keeps all suffixes (`.nii.gz`), so that writers which look at them work. Whatever
-    goes wrong, an existing `path` stays as it was and the temporary file is removed.
+    The temporary name keeps all suffixes (`.nii.gz`), so that writers which look at them work. Whatever goes
+    wrong, an existing `path` stays as it was and the temporary file is removed. The file's mode follows the
+    umask, whatever mode the writer chose.
 
     Raises:
-        UserError: when the disk is full or the folder cannot be written.
+        UserError: the disk is full (however the writer reports it), or `path` cannot be written.
     """
-    temporary = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    temporary = path.with_name(f".partial-{os.getpid()}-{path.name[-40:]}")
+    with writing(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.touch()
+            mode = temporary.stat().st_mode & 0o777
+            yield temporary
+            temporary.chmod(mode)
+            temporary.replace(path)
+        finally:
+            with suppress(OSError, ValueError):
+                temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn failures of writing `path` that the user can fix into a `UserError`."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        temporary.replace(path)
-    except OSError as error:
-        raise _write_error(error, path) from error
+        yield
+    except UserError:
+        raise
+    except UnicodeEncodeError as error:
+        name = ascii(str(path))
+        raise UserError(
+            "The file name cannot be written in this system's encoding", name, "UTF-8", "rename it"
+        ) from error
+    except Exception as error:
+        if (known := _write_error(error, path)) is None:
+            raise
+        raise known from error
+
+
+def _write_error(error: Exception, path: Path) -> UserError | None:
+    number = error.errno if isinstance(error, OSError) else None
+    if number is None and _FULL.search(str(error)):  # torch and safetensors have errors of their own
+        number = errno.ENOSPC
+    if number not in _REASONS:
+        return None
+    if number in (errno.ENOSPC, errno.EDQUOT):
+        found = "no space left while writing; the unfinished file was removed"
+        do = "free some space, then run the same command again: it resumes where it stopped"
+        return UserError(_REASONS[number], found, "room for the output", do, path)
+    blocking = next((str(part) for part in path.parents if part.is_file()), None)
+    found = f"{blocking} is a file" if blocking else os.strerror(number or 0)
+    return UserError(
+        _REASONS[number or 0], found, "a path that can be written", "choose another output path", path
+    )
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Be the only writer of `folder` inside the block; the lock ends with the process, however that ends.
+
+    Folders that did not exist are made, and removed again if nothing was written into them.
+
+    Raises:
+        UserError: another process holds the lock.
+    """
+    path = folder / LOCK
+    new = [part for part in (folder, *folder.parents) if not part.exists()]
+    with writing(path):
+        folder.mkdir(parents=True, exist_ok=True)
+    try:
+        file = _acquire(path)
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                path.unlink()
+            os.close(file)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            for part in new:
+                part.rmdir()
 
 
-def _write_error(error: OSError, path: Path) -> Exception:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return UserError(
-            "The disk is full",
-            path=path,
-            found="no space left while writing; the unfinished file was removed",
-            expected="room for the output",
-            do="free some space, then run the same command again: it goes on where it stopped",
-        )
-    if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-        return UserError(
-            "The file cannot be written",
-            path=path,
-            found=error.strerror,
-            expected="a folder with write permission",
-            do="choose another output folder",
-        )
-    return error
+def _acquire(path: Path) -> int:
+    while True:
+        with writing(path):
+            file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            if sys.platform != "win32":
+                import fcntl
+
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.exists() and os.path.samestat(path.stat(), os.fstat(file)):
+                os.truncate(file, 0)
+                os.write(file, str(os.getpid()).encode())
+                return file
+            os.close(file)  # its last holder has just removed it
+        except BlockingIOError as error:
+            holder = os.read(file, 20).decode() or "unknown"
+            os.close(file)
+            raise UserError(
+                "Another semivox command is writing to this folder",
+                f"process {holder}",
+                "one writer at a time",
+                "wait until it has ended, or choose another folder",
+                path.parent,
+            ) from error
+
+
+def signature(path: Path, known: Sequence[Any] | None = None) -> list[Any]:
+    """Return size, modification time (ns) and content hash of a file, for `json`.
+
+    The voxel files that belong to a header (`.hdr`, `.mhd`, `.nhdr`) are taken in.
+
+    Args:
+        path: of the file.
+        known: an earlier signature; if size and time are still the same, the file is not read.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    try:
+        own = path.suffix.lower() not in _HEADERS
+        parts = [path] if own else sorted(path.parent.glob(f"{escape(path.stem)}.*"))
+        stats = [part.stat() for part in parts]
+        found = [sum(stat.st_size for stat in stats), max(stat.st_mtime_ns for stat in stats)]
+        if known is not None and list(known[:2]) == found:
+            return list(known)
+        total = blake2b(digest_size=16)
+        for part in parts:
+            with part.open("rb") as file:
+                total.update(file_digest(file, lambda: blake2b(digest_size=16)).digest())
+        return [*found, total.hexdigest()]
+    except OSError as error:
+        raise _unreadable(path, error.strerror) from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -73,45 +194,54 @@ def write_yaml(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read JSON; a missing or broken file is a `UserError`."""
+    """Read JSON, with or without a byte order mark; a missing or broken file is a `UserError`."""
     try:
         return json.loads(_read(path))
     except (ValueError, RecursionError) as error:
         where = f"line {error.lineno}: {error.msg}" if isinstance(error, json.JSONDecodeError) else str(error)
-        raise UserError(
-            "The file is not valid JSON",
-            path=path,
-            found=where,
-            expected="JSON",
-            do="correct that line",
-        ) from error
+        raise UserError("The file is not valid JSON", where, "JSON", "correct that line", path) from error
 
 
 def read_yaml(path: Path) -> Any:
     """Read YAML; a missing or broken file is a `UserError`."""
+    return parse_yaml(_read(path), path)
+
+
+def parse_yaml(text: str, source: Path | str) -> Any:
+    """Parse YAML in which each key stands once and 1e-3 is a number; `source` names it in messages."""
     try:
-        return yaml.safe_load(_read(path))
-    except yaml.YAMLError as error:
-        raise UserError(
-            "The file is not valid YAML",
-            path=path,
-            found=" ".join(str(error).split()),
-            expected="YAML",
-            do="correct it",
-        ) from error
+        return yaml.load(text, _Loader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        found = " ".join(str(error).split())[:300]
+        raise UserError("This is not valid YAML", found, "YAML", "correct it", source) from error
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 as PyYAML reads it, without its two traps: 1e-3 as text, and the last of two equal keys."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if twice := next((key for key in keys if key != "<<" and keys.count(key) > 1), None):
+            raise yaml.MarkedYAMLError(
+                problem=f"the key {twice} stands here twice", problem_mark=node.start_mark
+            )
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
 
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            "The file cannot be read",
-            path=path,
-            found=getattr(error, "strerror", None) or "bytes that are not UTF-8 text",
-            expected="a readable text file",
-            do="check the path",
-        ) from error
+        raise _unreadable(path, getattr(error, "strerror", "bytes that are not UTF-8 text")) from error
+
+
+def _unreadable(path: Path, found: str | None) -> UserError:
+    return UserError("The file cannot be read", found, "a readable file", "check the path", path)
 
 
 def _without_nan(value: Any) -> Any:
