@@ -16,7 +16,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 ROOMS = (
     "__main__", "cli", "__init__", "api", "serving", "benchmark", "reporting", "export", "evaluation",
     "training", "inference", "methods", "nets", "losses", "patches", "preprocessing", "datasets", "io",
-    "run", "config", "hardware", "progress", "files", "errors", "version",
+    "run", "manifest", "config", "settings", "hardware", "progress", "files", "errors", "version",
 )  # fmt: skip
 MOST_FILES, MOST_LINES = 12, 300
 # Mathematics never sees files, and what reads files never sees networks.

@@ -1,0 +1,225 @@
+"""Every setting of semivox with its type, limits, default and meaning; `semivox.config` resolves them."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
+
+
+def _labeled(value: Any) -> Any:
+    """Accept a number of cases or a fraction; 8.0 is 8, but 1.0 could be one case or all of them."""
+    if isinstance(value, float) and value.is_integer() and value > 1:
+        return int(value)
+    fits = 0 < value < 1 if isinstance(value, float) else type(value) is int and value >= 1
+    if not fits:
+        raise ValueError("a whole number of cases from 1 on, or a fraction between 0 and 1")
+    return value
+
+
+def _precision(value: Any) -> Any:
+    """YAML reads `precision: 32` as a number."""
+    return str(value) if type(value) is int else value
+
+
+def _device(name: str) -> str:
+    if not re.fullmatch(r"auto|cpu|gpu|mps|cuda(:\d{1,4})?", name):
+        raise ValueError("auto, cpu or gpu (or mps, cuda, cuda:1 for the second GPU)")
+    return name
+
+
+Triple = tuple[int, int, int]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what NumPy and PyTorch both accept
+Labeled = Annotated[int | float, BeforeValidator(_labeled)]
+Device = Annotated[str, AfterValidator(_device)]
+Workers = Annotated[int, Field(ge=0, le=256)]
+Share = Annotated[float, Field(ge=0, le=1)]
+_Side = Annotated[int, Field(ge=16, multiple_of=16)]
+_Length = Annotated[float, Field(gt=0, le=1000)]
+
+
+class Settings(BaseModel):
+    """Base of all settings: frozen; unknown names, wrong types, NaN and infinity are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _tuples(cls, value: Any) -> Any:
+        """YAML and JSON know lists only."""
+        return tuple(value) if isinstance(value, list) else value
+
+
+class MethodConfig(Settings):
+    """Which method, and its options (checked against the method's own `Config`)."""
+
+    name: str = Field(default="dual", description="registered name, see `semivox methods`")
+    options: dict[str, Any] = Field(default_factory=dict, description="the method's own options")
+    batch: tuple[NonNegativeInt, NonNegativeInt] | None = Field(
+        default=None, description="labeled and unlabeled patches a step; null: the method's own"
+    )
+
+
+class NetConfig(Settings):
+    """What the networks of a method share."""
+
+    width: int = Field(
+        default=16, ge=2, le=1024, description="channels of the finest level, doubled at each coarser"
+    )
+    norm: Literal["batch", "instance", "group", "none"] = Field(
+        default="batch", description="normalisation layer"
+    )
+    dropout: float = Field(default=0.5, ge=0, lt=1, description="probability of dropping a channel")
+
+
+class SplitConfig(Settings):
+    """Which cases are labeled, unlabeled, for validation, for testing."""
+
+    labeled: Labeled | None = Field(
+        default=None, description="number (int) or fraction (float < 1) of labels to use; null: all"
+    )
+    val: int = Field(
+        default=0, ge=0, description="cases at the end of the list kept for validation, not trained on"
+    )
+    seed: Seed | None = Field(
+        default=None, description="shuffle the list with this seed first; null: do not shuffle"
+    )
+    file: str | None = Field(default=None, min_length=1, description="a splits.json to use instead")
+    fold: int | None = Field(default=None, ge=0, description="fold of that file; without a file: of `folds`")
+    folds: int = Field(default=5, ge=2, description="number of folds of a cross-validation")
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        """Refuse what another setting would silently switch off."""
+        given = {"labeled": self.labeled is not None, "val": self.val > 0, "seed": self.seed is not None}
+        if self.file is not None and (useless := [name for name, is_given in given.items() if is_given]):
+            raise ValueError(f"split.file decides all roles: leave out split.{useless[0]}")
+        if self.fold is not None and self.file is None:
+            if self.val:
+                raise ValueError("the fold decides which cases validate: leave out split.val or split.fold")
+            if self.fold >= self.folds:
+                raise ValueError(f"split.fold from 0 to {self.folds - 1}; split.folds sets their number")
+        elif self.folds != 5:
+            raise ValueError("split.folds goes with split.fold, and without split.file")
+        return self
+
+
+class PlanConfig(Settings):
+    """Overrides of the automatic plan; null means: planned from the fingerprint."""
+
+    spacing_mm: tuple[_Length, _Length, _Length] | None = Field(
+        default=None, description="voxel size to resample to"
+    )
+    patch: tuple[_Side, _Side, _Side] | None = Field(
+        default=None, description="training patch in voxels; sides divisible by 16"
+    )
+    final_patch: tuple[_Side, _Side, _Side] | None = Field(
+        default=None, description="patch of a run's last part, see train.final_share; sides likewise"
+    )
+    normalisation: Literal["none", "zscore", "zscore_nonzero", "ct"] | None = Field(
+        default=None, description="intensity normalisation"
+    )
+    crop: Literal["none", "foreground"] | None = Field(
+        default=None,
+        description="crop to the bounding box of voxels above the background (found without labels)",
+    )
+    trust_image_geometry: bool | None = Field(
+        default=None,
+        description="true: where a label's or another channel's affine disagrees with that of the first image"
+        " file, use the latter's, if the shapes agree",
+    )
+    memory_gb: float | None = Field(
+        default=None, gt=0, description="memory of the training device that the patch has to fit into"
+    )
+
+
+class TrainConfig(Settings):
+    """One training run. Ramps and milestones are fractions of `iterations`."""
+
+    iterations: int = Field(default=6000, ge=1, description="optimiser steps (t_max)")
+    budget_s: float | None = Field(
+        default=None, gt=0, description="wall-clock seconds; sets `iterations` by a probe"
+    )
+    seed: Seed = Field(default=0, description="of weights, batches and augmentation")
+    batch_labeled: NonNegativeInt | None = Field(
+        default=None, description="labeled patches a step; null: as in `method.batch`"
+    )
+    batch_unlabeled: NonNegativeInt | None = Field(
+        default=None, description="unlabeled patches a step; null: as in `method.batch`"
+    )
+    augment: Literal["crop", "rotflip", "intensity", "strong"] = Field(
+        default="crop",
+        description="crop: random crops only; rotflip: and quarter turns and flips in the plane;"
+        " intensity: and mild changes of contrast, brightness, noise and sharpness;"
+        " strong: flips, affine and elastic deformation, wider changes of intensity, low resolution",
+    )
+    final_share: Share = Field(
+        default=0.0,
+        description="share of the run, at its end, on patches of plan.final_patch: whole scans, where there"
+        " is room; `predict` then takes windows of that size. Needs their memory",
+    )
+    flip_left_right: bool | None = Field(
+        default=None, description="mirror patches left-right; null: unless a class is of one side by its name"
+    )
+    foreground_crops: Share = Field(
+        default=0.0, description="share of labeled crops centred on a foreground voxel"
+    )
+    lr: float = Field(default=0.01, gt=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: float = Field(default=1e-4, ge=0)
+    schedule: Literal["step", "poly", "constant"] = Field(
+        default="step", description="step: x0.1 at each 2500/6000 of the run; poly: (1 - t/t_max)^0.9"
+    )
+    precision: Annotated[Literal["auto", "32", "bf16", "16"], BeforeValidator(_precision)] = Field(
+        default="auto", description="auto: bf16 where the hardware is faster with it, else 32"
+    )
+    device: Device = Field(default="auto", description="auto, cpu, gpu")
+    workers: Workers = Field(default=1, description="loader processes a stream; 0: in the training process")
+    log_every: PositiveInt = Field(default=10, description="iterations between logged losses")
+    validate_every: PositiveInt | None = Field(
+        default=None, description="null: ten times a run; needs validation cases"
+    )
+    checkpoint_every: PositiveInt | None = Field(default=None, description="null: twenty times a run")
+    diagnose_every: PositiveInt | None = Field(
+        default=None, description="iterations between diagnoses (train --diagnose); null: 25 a run"
+    )
+    selection: Literal["last", "val"] = Field(default="last", description="which checkpoint is the result")
+
+
+class PredictConfig(Settings):
+    """Sliding-window inference."""
+
+    window: Literal["patch", "whole"] = Field(
+        default="patch",
+        description="patch: windows of the training patch's size; whole: one pass over the padded scan where"
+        " memory allows it, with much less arithmetic but, as far as measured, a lower Dice",
+    )
+    stride: tuple[PositiveInt, PositiveInt, PositiveInt] | None = Field(
+        default=None, description="in voxels of the working grid, instead of `overlap`"
+    )
+    overlap: float = Field(default=0.5, ge=0, lt=1, description="share of a window that overlaps the next")
+    weighting: Literal["uniform", "gaussian"] = "gaussian"
+    batch: PositiveInt = Field(default=2, description="windows a forward pass")
+
+
+class Config(Settings):
+    """Everything that decides a run's result."""
+
+    preset: str | None = None
+    method: MethodConfig = MethodConfig()
+    net: NetConfig = NetConfig()
+    split: SplitConfig = SplitConfig()
+    plan: PlanConfig = PlanConfig()
+    train: TrainConfig = TrainConfig()
+    predict: PredictConfig = PredictConfig()
