@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import platform
-import shutil
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from semivox.config import Config, parse_config
-from semivox.errors import UserError
-from semivox.files import read_json, read_yaml, write_json, write_yaml
+from semivox.errors import UserError, shortened
+from semivox.files import read_yaml, write_json, write_yaml
+from semivox.manifest import Manifest, write_manifest  # noqa: F401
 from semivox.version import __version__
 
 _RECORDED = ("torch", "lightning", "monai", "numpy", "scipy", "nibabel", "blosc2")
 _MODEL = ("model.safetensors", "model.yaml")
-_WRITTEN_BY_TRAINING = ("config.yaml", "env.json", "splits.json", "plans.json", *_MODEL)
+_GROWING = ("logs", "checkpoints", "diagnosis")  # folders of a run that files appear in while it trains
+_WRITTEN = (
+    "config.yaml", "env.json", "splits.json", "plans.json", *_MODEL, "checkpoints/last.ckpt",
+    "checkpoints/best.ckpt", "logs/metrics.csv", "diagnosis/diagnosis.csv", "diagnosis/diagnosis.png",
+)  # fmt: skip
 _EXTENDED = {"train.iterations", "train.budget_s", "train.final_share"}  # what a longer run may change
+# What cannot change the result. Split and plan are compared by content, not by the settings behind them.
+_UNCOMPARED: dict[str, Any] = {"preset": True, "split": True, "plan": True, "predict": {"batch"}}
+_OTHER = "choose another -o folder, or --fresh to start over (this deletes the old run)"
+_FREE = {"device", "precision", "workers", "log_every", "checkpoint_every", "diagnose_every"}
 
 
 @dataclass(frozen=True)
@@ -41,77 +50,109 @@ class Run:
         return self.folder / "diagnosis" / "diagnosis.csv"
 
     @property
+    def manifest(self) -> Manifest:
+        return Manifest(self.folder)
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether there is a run here that semivox began."""
+        return self.config_file.exists() and self.manifest.owns(self.config_file.name)
+
+    @property
     def is_trained(self) -> bool:
         """Whether the weights for inference have been written, which happens last."""
         return all((self.folder / name).exists() for name in _MODEL)
 
-    def resume_config(self, asked: Config, *, extend: bool = False) -> Config:
-        """Settings to go on with: the stored ones if this run has begun, else the ones asked for.
+    def resume_config(
+        self, asked: Config, made_from: Mapping[str, Any] | None = None, *, extend: bool = False
+    ) -> Config:
+        """Return the settings to train with: the stored ones if this run has begun, else the ones asked for.
 
-        `train.iterations` found by a time budget is stored, so a resumed run keeps its schedule.
+        `train.iterations` found by a time budget is stored, so a resumed run keeps its schedule. Settings
+        that cannot change the result, such as the device, are always those asked for. Nothing is written.
 
         Args:
             asked: the settings of this call.
-            extend: more iterations than stored are taken, see `start`, and another `train.final_share` with
-                them; they end a time budget.
+            made_from: what the run would be made from now, see `Workspace.made_from`.
+            extend: take more iterations than stored, see `start`, and another `train.final_share` with them;
+                they end a time budget.
 
         Raises:
-            UserError: when the run was begun with other settings.
+            UserError: the run was begun with other settings or data, or the folder is not semivox's.
         """
-        if not self.config_file.exists():
+        if not self.is_begun:
+            self.manifest.require_own(*_WRITTEN)
             return asked
+        self._check_sources(made_from)
         stored = self._stored()
-        differing = _differences(stored.model_dump(), asked.model_dump())
+        differing = _differences(_decisive(stored), _decisive(asked))
         if stored.train.budget_s is not None and stored.train.budget_s == asked.train.budget_s:
             differing.pop("train.iterations", None)
         longer = asked.train.iterations > stored.train.iterations
         if extend and longer and asked.train.budget_s is None and differing.keys() <= _EXTENDED:
             return asked
         if differing:
+            pairs = differing.items()
             raise UserError(
                 "This run was begun with other settings",
-                path=self.folder,
-                found="; ".join(
-                    f"{key}: {old!r} stored, {new!r} asked" for key, (old, new) in differing.items()
-                ),
-                expected="the same settings, to resume",
-                do="choose another -o folder, or --fresh to start over (this deletes the old run);"
-                " --extend goes on with more iterations, and only train.final_share may change with them",
+                "; ".join(f"{key}: {old!r} stored, {new!r} asked" for key, (old, new) in pairs),
+                "the same settings, to resume",
+                f"{_OTHER}; --extend trains for more iterations; only train.final_share may change with them",
+                self.folder,
             )
-        return stored
+        return _with_free(stored, asked)
 
     def is_extended_by(self, config: Config) -> bool:
         """Whether these settings have more iterations than the run was begun with, see `resume_config`."""
-        return self.config_file.exists() and config.train.iterations > self._stored().train.iterations
+        return self.is_begun and config.train.iterations > self._stored().train.iterations
 
-    def start(self, config: Config) -> None:
-        """Write the resolved settings and the environment; a run that is extended is no longer trained.
+    def start(self, config: Config, made_from: Mapping[str, Any] | None = None) -> None:
+        """Write the resolved settings, the environment and what the run is made from.
 
-        An extended run goes on from its last checkpoint. The schedules of learning rate and ramps become
-        those of the new number of iterations, so the result is not that of one run of that length;
-        `run_report.json` records it.
+        An extended run resumes from its last checkpoint and is no longer trained. The schedules of learning
+        rate and ramps become those of the new number of iterations, so the result is not that of one run of
+        that length; `run_report.json` records it.
         """
+        manifest = self.manifest
+        manifest.claim(*_WRITTEN)
+        if made_from is not None:
+            manifest.update(made_from=made_from)
         if self.is_extended_by(config):
             before, after = self._stored().train.iterations, config.train.iterations
-            write_manifest(self.folder, "extend", iterations_before=before, iterations=after)
+            manifest.report("extend", iterations_before=before, iterations=after)
             for name in _MODEL:
                 (self.folder / name).unlink(missing_ok=True)
         write_yaml(self.config_file, config.model_dump(mode="json"))
         write_json(self.folder / "env.json", environment())
 
+    @contextmanager
+    def adopting(self) -> Iterator[None]:
+        """Train inside this block: what appears in the folders of logs and checkpoints is the run's own."""
+        with self.manifest.adopting(*_GROWING):
+            yield
+
     def clear(self) -> None:
         """Delete what a training run wrote here; other files are left alone."""
-        for name in ("checkpoints", "logs", "diagnosis"):
-            shutil.rmtree(self.folder / name, ignore_errors=True)
-        for name in _WRITTEN_BY_TRAINING:
-            (self.folder / name).unlink(missing_ok=True)
+        self.manifest.remove()
 
     def _stored(self) -> Config:
         return parse_config(read_yaml(self.config_file))
 
+    def _check_sources(self, made_from: Mapping[str, Any] | None) -> None:
+        stored = self.manifest.read().get("made_from")
+        if made_from is None or stored is None or not (changes := _changes(stored, made_from)):
+            return
+        raise UserError(
+            "This run was begun with other data",
+            shortened(changes, 5),
+            "the data, split and plan of the run, to resume it",
+            _OTHER,
+            self.folder,
+        )
+
 
 def environment() -> dict[str, Any]:
-    """Versions and machine, for the record; nothing that identifies a person or a host."""
+    """Return versions and machine, for the record; nothing that identifies a person or a host."""
     packages = {}
     for name in _RECORDED:
         try:
@@ -127,18 +168,6 @@ def environment() -> dict[str, Any]:
     }
 
 
-def write_manifest(folder: Path, verb: str, **facts: Any) -> None:
-    """Add what a verb did to `folder/run_report.json`: one entry a verb, the newest replaces the older."""
-    path = folder / "run_report.json"
-    report = read_json(path) if path.exists() else {}
-    report[verb] = {
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "semivox": __version__,
-        **facts,
-    }
-    write_json(path, report)
-
-
 def _processor() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -146,6 +175,36 @@ def _processor() -> str:
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
+
+
+def _free_names(config: Config) -> set[str]:
+    """Names of the training settings that cannot change the result."""
+    chosen = config.train.selection == "val"
+    return _FREE if chosen else _FREE | {"validate_every"}
+
+
+def _decisive(config: Config) -> dict[str, Any]:
+    values = config.model_dump(exclude=_UNCOMPARED)
+    values["train"] = {key: value for key, value in values["train"].items() if key not in _free_names(config)}
+    return values
+
+
+def _with_free(stored: Config, asked: Config) -> Config:
+    free = {name: getattr(asked.train, name) for name in _free_names(stored)}
+    return stored.model_copy(update={"train": stored.train.model_copy(update=free)})
+
+
+def _changes(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Describe what differs between two results of `Workspace.made_from`; a data set may have been moved."""
+    whose = "dataset"
+    texts = [
+        f"{key} {'is new' if old is None else 'is gone' if new is None else 'has changed'}"
+        for key, (old, new) in _differences(dict(stored), dict(now)).items()
+        if key != whose
+    ]
+    if texts and stored.get(whose) != now.get(whose):
+        texts.insert(0, f"made from {stored.get(whose)}, not from {now.get(whose)}")
+    return texts
 
 
 def _differences(old: Any, new: Any, prefix: str = "") -> dict[str, tuple[Any, Any]]:
