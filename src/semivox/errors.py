@@ -1,12 +1,34 @@
-"""The one exception that users see: what was found, what was expected, what to do."""
+"""The one exception that users see: what was found, what was expected, what to do; and what becomes one."""
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 
 _SHOWN = 20  # known names listed in a message
+_SYSTEM = {
+    errno.ENOSPC: ("The disk is full", "free some space, then run the same command again"),
+    errno.EDQUOT: ("The disk quota is used up", "free some space, then run the same command again"),
+    errno.EACCES: ("Access is denied", "choose another path, or change the permissions"),
+    errno.EPERM: ("Access is denied", "choose another path, or change the permissions"),
+    errno.EROFS: ("The file system is read-only", "choose another path"),
+    errno.ENOENT: ("There is no such file or folder", "check the path"),
+    errno.ENOTDIR: ("A path leads through a file", "choose another path"),
+    errno.EEXIST: ("A file stands where a folder is needed", "choose another path"),
+    errno.EISDIR: ("A folder stands where a file is needed", "choose another path"),
+    errno.ENAMETOOLONG: ("A file name is too long", "choose a shorter name"),
+    errno.ELOOP: ("A link points to itself", "remove the link"),
+    errno.EMFILE: ("Too many files are open", "use fewer --workers, or raise the limit (ulimit -n)"),
+    errno.ENOMEM: ("Memory ran out", "use fewer --workers, or a machine with more memory"),
+    errno.EIO: ("The disk reports an error", "check the disk"),
+}
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, raised like Ctrl-C so that every `finally` runs and the state is saved."""
 
 
 class UserError(Exception):
@@ -86,3 +108,28 @@ def shortened(names: Iterable[object], most: int = _SHOWN) -> str:
     shown = [str(name) for name in names]
     rest = len(shown) - most
     return ", ".join(shown[:most]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def explained(error: BaseException) -> UserError | None:
+    """Return the `UserError` for a failure of the system that the user can mend; None for all others.
+
+    Example:
+        >>> print(explained(NotADirectoryError(errno.ENOTDIR, "Not a directory", "scan.nii/sub")))
+        A path leads through a file
+          file:     scan.nii/sub
+          found:    Not a directory
+          do:       choose another path
+    """
+    if isinstance(error, UserError):
+        return error
+    if isinstance(error, UnicodeEncodeError):
+        return UserError(
+            "A name cannot be written as UTF-8", ascii(error.object), do="rename the file or folder"
+        )
+    if isinstance(error, ValueError) and "null byte" in str(error):
+        return UserError("A path holds a null byte", do="correct the path")
+    if not isinstance(error, OSError) or error.errno not in _SYSTEM:
+        return None
+    what, do = _SYSTEM[error.errno]
+    name = error.filename if isinstance(error.filename, (str, bytes)) else None
+    return UserError(what, error.strerror, do=do, path=None if name is None else os.fsdecode(name))
