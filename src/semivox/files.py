@@ -16,24 +16,13 @@ from typing import Any
 
 import yaml
 
-from semivox.errors import UserError
+from semivox.errors import UserError, explained
 
 LOCK = ".semivox.lock"
 _FULL = re.compile(
-    r"no space left|quota exceeded|os error (28|122)|\bcode: (28|122)\b|inline_container", re.I
+    r"no space left|quota exceeded|os error (28|122)|\bcode: (28|122)\b|inline_container", re.IGNORECASE
 )
 _HEADERS = {".hdr", ".mhd", ".nhdr"}  # their voxels are in another file of the same name
-_REASONS = {
-    errno.ENOSPC: "The disk is full",
-    errno.EDQUOT: "The disk is full",
-    errno.ENAMETOOLONG: "The file name is too long for this file system",
-    errno.ENOTDIR: "The output path leads through a file, which cannot hold other files",
-    errno.EEXIST: "The output path leads through a file, which cannot hold other files",
-    errno.EISDIR: "The output path is a folder, not a file",
-    errno.EACCES: "The file cannot be written",
-    errno.EROFS: "The file cannot be written",
-    errno.EPERM: "The file cannot be written",
-}
 
 
 @contextmanager
@@ -63,37 +52,21 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn failures of writing `path` that the user can fix into a `UserError`."""
+    """Turn failures of writing `path` that the user can mend into a `UserError` that names it."""
     try:
         yield
     except UserError:
         raise
-    except UnicodeEncodeError as error:
-        name = ascii(str(path))
-        raise UserError(
-            "The file name cannot be written in this system's encoding", name, "UTF-8", "rename it"
-        ) from error
     except Exception as error:
-        if (known := _write_error(error, path)) is None:
+        failure: BaseException = error
+        if not isinstance(error, OSError) and _FULL.search(str(error)):  # of torch or safetensors
+            failure = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if (known := explained(failure)) is None:
             raise
-        raise known from error
-
-
-def _write_error(error: Exception, path: Path) -> UserError | None:
-    number = error.errno if isinstance(error, OSError) else None
-    if number is None and _FULL.search(str(error)):  # torch and safetensors have errors of their own
-        number = errno.ENOSPC
-    if number not in _REASONS:
-        return None
-    if number in (errno.ENOSPC, errno.EDQUOT):
-        found = "no space left while writing; the unfinished file was removed"
-        do = "free some space, then run the same command again: it resumes where it stopped"
-        return UserError(_REASONS[number], found, "room for the output", do, path)
-    blocking = next((str(part) for part in path.parents if part.is_file()), None)
-    found = f"{blocking} is a file" if blocking else os.strerror(number or 0)
-    return UserError(
-        _REASONS[number or 0], found, "a path that can be written", "choose another output path", path
-    )
+        do = known.do
+        if isinstance(failure, OSError) and failure.errno in (errno.ENOSPC, errno.EDQUOT):
+            do = f"{do}: it resumes where it stopped"
+        raise UserError(known.what, known.found, known.expected, do, path) from error
 
 
 @contextmanager
