@@ -5,22 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pydantic import ValidationError
 
 from semivox.config import PredictConfig, config_error
-from semivox.errors import UserError
 from semivox.export.dicom_seg import dicom_seg_writer
 from semivox.hardware import prefers_bf16
+from semivox.inference.images import ImageLike, as_volume
 from semivox.inference.model import LoadedModel, load_model
 from semivox.inference.predictor import Precision, Prediction, predict_case, predict_files
 from semivox.inference.sources import list_scans
-from semivox.io.geometry import affine_text, is_degenerate
-from semivox.io.volume import Volume, read_image
+from semivox.manifest import write_manifest
 from semivox.progress import ProgressFactory, no_progress
-from semivox.run import write_manifest
-
-ImageLike = Any  # a path, a nibabel image, or (array, affine)
 
 
 def predict(
@@ -92,51 +87,21 @@ def predict_image(
 
     Args:
         model: a run folder or a model already loaded.
-        image: a path, a nibabel image, or an array `(X, Y, Z)` or `(C, X, Y, Z)` with its affine.
+        image: a path, a nibabel or SimpleITK image, or `(array, affine)`, see `as_volume`.
         config, probabilities, members, device: as for `predict`.
 
     Returns:
         Class indices `(X, Y, Z)` on the image's own grid, with probabilities and members on request.
     """
-    loaded = _loaded(model, device)
+    volume, loaded = as_volume(image), _loaded(model, device)
     return predict_case(
         loaded,
-        as_volume(image),
+        volume,
         config or stored_settings(loaded),
         precision=best_precision(loaded),
         probabilities=probabilities,
         members=members,
     )
-
-
-def as_volume(image: ImageLike) -> Volume:
-    """A `Volume` `(C, X, Y, Z)` from whatever describes an image.
-
-    Raises:
-        UserError: no scan, or an affine that spans no space.
-    """
-    if isinstance(image, (str, Path)):
-        return read_image([Path(image)])
-    if isinstance(image, tuple):
-        array, affine = np.asarray(image[0], dtype=np.float32), np.asarray(image[1], dtype=np.float64)
-    else:
-        array, affine = np.asarray(image.get_fdata(dtype=np.float32)), np.asarray(image.affine, np.float64)
-        array = np.moveaxis(array, -1, 0) if array.ndim == 4 else array
-    if array.ndim not in (3, 4) or array.size == 0:
-        raise UserError(
-            "The array is not a scan",
-            found=f"shape {array.shape}",
-            expected="(X, Y, Z), or with channels (C, X, Y, Z), a nibabel image (X, Y, Z, C); none of them 0",
-            do="give one scan, without axes for time or vectors",
-        )
-    if affine.shape != (4, 4) or is_degenerate(affine):
-        raise UserError(
-            "The affine is degenerate",
-            found=affine_text(affine) if affine.shape == (4, 4) else f"shape {affine.shape}",
-            expected="(4, 4) with three independent axes in mm",
-            do="give the affine of the scan, e.g. nibabel's image.affine",
-        )
-    return Volume(array if array.ndim == 4 else array[None], affine)
 
 
 def stored_settings(model: LoadedModel) -> PredictConfig:
