@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from peers.inference import PublishedWindows, Triple, whole_pass
 from semivox.config import PredictConfig
 from semivox.hardware import has_bf16, prefers_bf16
-from semivox.inference.lean import lean
-from semivox.inference.model import LoadedModel
+
+from semivox.inference.model import LoadedModel, lean
 from semivox.inference.predictor import predict_case
 from semivox.io.extent import foreground_box
 from semivox.io.volume import Volume

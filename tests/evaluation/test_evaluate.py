@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 
@@ -11,14 +12,17 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+import SimpleITK as sitk
 
-from semivox.datasets.regions import parse_regions, read_regions
+from semivox.datasets.declared import parse_regions, read_regions
 from semivox.errors import UserError
-from semivox.evaluation.evaluate import evaluate_folder, read_metrics
+from semivox.evaluation.evaluate import evaluate, evaluate_folder
 from semivox.evaluation.metrics import case_metrics
-from semivox.evaluation.statistics import summarise
+from semivox.evaluation.references import Classes
+from semivox.evaluation.summary import read_metrics, summarise
 
 NAMES, VALUES = ("background", "NA", "tumour"), (0, 1, 4)
+CLASSES = Classes(NAMES, VALUES)
 AFFINE = np.diag([0.5, 0.5, 2.0, 1.0])
 
 
@@ -26,6 +30,15 @@ def save(path: Path, label: np.ndarray, affine: np.ndarray = AFFINE) -> Path:
     path.parent.mkdir(exist_ok=True)
     nib.save(nib.Nifti1Image(label, affine), path)
     return path
+
+
+def write_nrrd(label: np.ndarray, path: Path) -> None:
+    """Write on the grid of `save`, in ITK's world."""
+    image = sitk.GetImageFromArray(label.T)
+    image.SetSpacing(AFFINE.diagonal()[:3].tolist())
+    image.SetDirection([-1, 0, 0, 0, -1, 0, 0, 0, 1])
+    path.parent.mkdir(exist_ok=True)
+    sitk.WriteImage(image, str(path))
 
 
 @pytest.fixture
@@ -50,9 +63,7 @@ def folders(tmp_path: Path) -> tuple[Path, dict[str, Path]]:
 
 def test_table_has_a_row_a_case_and_class(folders: tuple[Path, dict[str, Path]], tmp_path: Path) -> None:
     steps: list[tuple[int, int, str]] = []
-    table = evaluate_folder(
-        *folders, NAMES, VALUES, tmp_path, workers=0, progress=lambda *step: steps.append(step)
-    )
+    table = evaluate_folder(*folders, CLASSES, tmp_path, workers=0, progress=lambda *step: steps.append(step))
     assert table["case"].tolist() == [name for name in folders[1] for _ in range(2)]
     assert table["class"].tolist() == ["NA", "tumour"] * 4
     assert table["value"].tolist() == [1, 4] * 4
@@ -69,9 +80,9 @@ def test_table_has_a_row_a_case_and_class(folders: tuple[Path, dict[str, Path]],
 
 
 def test_regions_are_scored_beside_the_classes(folders: tuple[Path, dict[str, Path]], tmp_path: Path) -> None:
-    plain = evaluate_folder(*folders, NAMES, VALUES, tmp_path / "plain", workers=0)
+    plain = evaluate_folder(*folders, CLASSES, tmp_path / "plain", workers=0)
     regions = {"all": (1, 4)}
-    table = evaluate_folder(*folders, NAMES, VALUES, tmp_path, workers=0, regions=regions)
+    table = evaluate_folder(*folders, Classes(NAMES, VALUES, regions=regions), tmp_path, workers=0)
     assert table["class"].tolist() == ["NA", "tumour", "all"] * 4
     pd.testing.assert_frame_equal(
         table[table["class"] != "all"].reset_index(drop=True), plain, check_dtype=False
@@ -113,15 +124,15 @@ def test_regions_of_the_command_line() -> None:
 
 
 def test_workers_and_files_change_nothing(folders: tuple[Path, dict[str, Path]], tmp_path: Path) -> None:
-    here = evaluate_folder(*folders, NAMES, VALUES, tmp_path / "a", workers=0)
-    there = evaluate_folder(*folders, NAMES, VALUES, tmp_path / "b", workers=2)
+    here = evaluate_folder(*folders, CLASSES, tmp_path / "a", workers=0)
+    there = evaluate_folder(*folders, CLASSES, tmp_path / "b", workers=2)
     pd.testing.assert_frame_equal(here, there)
     pd.testing.assert_frame_equal(here, read_metrics(tmp_path / "a" / "metrics.csv"), check_exact=True)
     assert (tmp_path / "a" / "metrics.csv").read_bytes() == (tmp_path / "b" / "metrics.csv").read_bytes()
 
 
 def test_summary_has_the_shape_of_nnunet(folders: tuple[Path, dict[str, Path]], tmp_path: Path) -> None:
-    table = evaluate_folder(*folders, NAMES, VALUES, tmp_path, workers=0, nsd_tolerance_mm=2)
+    table = evaluate_folder(*folders, CLASSES, tmp_path, workers=0, nsd_tolerance_mm=2)
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert list(summary) == ["foreground_mean", "mean", "metric_per_case", "semivox"]
     assert list(summary["mean"]) == ["1", "4"]
@@ -154,7 +165,7 @@ def test_summary_has_the_shape_of_nnunet(folders: tuple[Path, dict[str, Path]], 
 
 
 def test_published_profile(folders: tuple[Path, dict[str, Path]], tmp_path: Path) -> None:
-    table = evaluate_folder(*folders, NAMES, VALUES, tmp_path, workers=0, profile="published", lcc=False)
+    table = evaluate_folder(*folders, CLASSES, tmp_path, workers=0, profile="published", lcc=False)
     assert table["zeroed"].tolist() == [False, False, False, True, True, True, False, True]
     assert table.loc[3, "hd95_vox"] == table.loc[7, "dice"] == 0
     assert not [name for name in table if "lcc" in name or "hd95_mm" in name]
@@ -163,30 +174,82 @@ def test_published_profile(folders: tuple[Path, dict[str, Path]], tmp_path: Path
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_another_grid_is_refused(folders: tuple[Path, dict[str, Path]], tmp_path: Path, workers: int) -> None:
+def test_cases_that_cannot_be_scored_are_named_and_the_others_scored(
+    folders: tuple[Path, dict[str, Path]], tmp_path: Path, workers: int
+) -> None:
     shifted = AFFINE.copy()
     shifted[0, 3] = 5
-    save(folders[0] / "b.nii.gz", np.zeros((12, 10, 8), np.uint8), shifted)
-    with pytest.raises(
-        UserError, match=r"affine of a prediction(?s:.*)b\.nii\.gz(?s:.*)references/b\.nii\.gz"
-    ):
-        evaluate_folder(*folders, NAMES, VALUES, tmp_path / "out", workers=workers)
-    assert not (tmp_path / "out").exists()
-
-
-def test_another_shape_is_refused(folders: tuple[Path, dict[str, Path]], tmp_path: Path) -> None:
+    save(folders[0] / "007.nii.gz", np.zeros((12, 10, 8), np.uint8), shifted)
     save(folders[0] / "b.nii.gz", np.zeros((12, 10, 9), np.uint8))
-    with pytest.raises(UserError, match=r"shape of a prediction(?s:.*)\(12, 10, 9\)(?s:.*)\(12, 10, 8\)"):
-        evaluate_folder(*folders, NAMES, VALUES, tmp_path / "out", workers=0)
+    with pytest.raises(UserError, match="2 of 4 cases could not be scored") as error:
+        evaluate_folder(*folders, CLASSES, tmp_path / "out", workers=workers)
+    for part in (
+        r"affine of a prediction(?s:.*)007\.nii\.gz(?s:.*)references/007\.nii\.gz",
+        r"shape of a prediction(?s:.*)\(12, 10, 9\)(?s:.*)\(12, 10, 8\)",
+    ):
+        assert re.search(part, str(error.value)), part
+    assert read_metrics(tmp_path / "out" / "metrics.csv")["case"].tolist() == ["c", "c", "d", "d"]
+    ours = json.loads((tmp_path / "out" / "summary.json").read_text())["semivox"]
+    assert (ours["cases"], ours["failed"]) == (2, ["007", "b"])
+    alone = {name: folders[1][name] for name in ("007", "b")}
+    with pytest.raises(UserError, match="2 of 2 cases"):
+        evaluate_folder(folders[0], alone, CLASSES, tmp_path / "none", workers=0)
+    assert not (tmp_path / "none").exists()
+
+
+def test_files_are_matched_by_case_whatever_their_ending(tmp_path: Path) -> None:
+    """Hidden files are no files; what is left over on either side is named and counted."""
+    found, truth = tmp_path / "pred", tmp_path / "ref"
+    label = np.zeros((6, 6, 6), np.uint8)
+    label[1:4, 1:4, 1:4], label[5, 5, 5] = 1, 9
+    for name in ("a.nii.gz", "b.nii", "c.NII.GZ", "e.nii.gz"):
+        save(truth / "x.nii.gz", label).rename(truth / name) if "NII" in name else save(truth / name, label)
+    write_nrrd(label, truth / "d.nrrd")
+    write_nrrd(label % 9, found / "a.mha")
+    for name in ("b.nii.gz", "c.nii", "d.nii.gz", "surplus.nii.gz"):
+        save(found / name, label % 9)
+    (truth / "._a.nii.gz").write_bytes(b"\0\5\x16\7Mac OS X")
+    (truth / "read.me").write_text("no label")
+    (found / "semivox.json").write_text(json.dumps({"labels": {"background": 0, "c1": 1}}))
+    with pytest.raises(UserError, match="5 cases could not be scored") as error:
+        evaluate(found, references=truth, workers=0)
+    assert "9 (1 voxels)" in str(error.value)
+    table = evaluate(found, references=truth, workers=0, ignore=9)
+    assert table.set_index("case")["dice"].to_dict() == {"a": 1, "b": 1, "c": 1, "d": 1, "e": 0}
+    assert table["tn"].tolist()[:4] == [216 - 27] * 4
+    assert table.attrs == {"missing": ["e"], "without_reference": ["surplus"]}
+    ours = json.loads((found / "summary.json").read_text())["semivox"]
+    assert (ours["missing"], ours["without_reference"], ours["cases"]) == (["e"], ["surplus"], 5)
+    with pytest.raises(UserError, match="is that of a class"):
+        evaluate(found, references=truth, workers=0, ignore=1)
+    save(truth / "b.nii.gz", label)
+    with pytest.raises(UserError, match=r"b\.nii and b\.nii\.gz"):
+        evaluate(found, references=truth, workers=0, ignore=9)
+
+
+@pytest.mark.parametrize("place", ["ref", "."])
+def test_classes_and_the_value_to_ignore_are_read_beside_the_references(tmp_path: Path, place: str) -> None:
+    label = np.zeros((6, 6, 6), np.uint8)
+    label[1:4, 1:4, 1:4], label[5, 5, 5] = 1, 3
+    save(tmp_path / "ref" / "a.nii.gz", label), save(tmp_path / "pred" / "a.nii.gz", label % 3)
+    with pytest.raises(UserError, match="classes are not known"):
+        evaluate(tmp_path / "pred", references=tmp_path / "ref", workers=0)
+    labels = {"background": 0, "organ": 1, "ignore": 3}
+    (tmp_path / place / "dataset.json").write_text(json.dumps({"labels": labels}))
+    table = evaluate(tmp_path / "pred", references=tmp_path / "ref", workers=0)
+    assert table[["class", "dice"]].values.tolist() == [["organ", 1.0]]
 
 
 def test_wrong_folder_is_an_error_not_a_zero(folders: tuple[Path, dict[str, Path]], tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"007\.nii\.gz"):
-        evaluate_folder(tmp_path / "nowhere", folders[1], NAMES, VALUES, tmp_path, workers=0)
+        evaluate_folder(tmp_path / "nowhere", folders[1], CLASSES, tmp_path, workers=0)
     with pytest.raises(UserError, match="no reference"):
-        evaluate_folder(folders[0], {}, NAMES, VALUES, tmp_path, workers=0)
-    with pytest.raises(UserError, match="semivox or published"):
-        evaluate_folder(*folders, NAMES, VALUES, tmp_path, workers=0, profile="publisht")
+        evaluate_folder(folders[0], {}, CLASSES, tmp_path, workers=0)
+    for tolerance in (-1, math.nan, math.inf):
+        with pytest.raises(UserError, match="nsd-tolerance-mm"):
+            evaluate_folder(*folders, CLASSES, tmp_path, workers=0, nsd_tolerance_mm=tolerance)
+    with pytest.raises(UserError, match="one of semivox, published"):
+        evaluate_folder(*folders, CLASSES, tmp_path, workers=0, profile="publisht")
 
 
 def test_tables_that_are_none(tmp_path: Path) -> None:
@@ -208,8 +271,7 @@ def test_real_hippocampi_with_float_labels(real_data: Path, tmp_path: Path) -> N
     table = evaluate_folder(
         tmp_path / "predictions",
         references,
-        ("background", "anterior", "posterior"),
-        (0, 1, 2),
+        Classes(("background", "anterior", "posterior"), (0, 1, 2)),
         tmp_path,
         workers=0,
     )

@@ -60,7 +60,7 @@ def test_volumes_in_ml_and_classes_apart() -> None:
 
 
 def test_sheared_grids_by_hand() -> None:
-    """Slices 2 mm apart, each 1.5 mm further to the front than the last: a voxel still holds 1 x 1 x 2 mm3."""
+    """Slices 2 mm apart, each 1.5 mm further to the front than the last; a voxel still has 2 mm3."""
     affine = np.array([[1, 0, 0, 9], [0, 1, 1.5, 9], [0, 0, 2, 9], [0, 0, 0, 1.0]])
     one, two = np.zeros((2, 5, 6, 7), np.uint8)
     one[2, 2, 2], two[2, 3, 4] = 1, 1  # the step (0, 1, 2) is (0, 1 + 2 * 1.5, 2 * 2) mm

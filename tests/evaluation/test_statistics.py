@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from semivox.evaluation.statistics import bootstrap_mean, holm, paired_difference, summarise, wilcoxon_p
+from semivox.evaluation.statistics import bootstrap_mean, holm, paired_difference, wilcoxon_p
+from semivox.evaluation.summary import summarise
 
 DICE = np.array([0.9104, 0.8797, 0.9312, 0.4203, 0.9018, 0.8669, 0.9533, 0.8921, 0.9257, 0.7841])
 

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from semivox.config import PredictConfig
 from semivox.errors import UserError
-from semivox.inference.cover import covered, tiling
-from semivox.inference.memory import free_memory, room
+from semivox.inference.cover import covered, free_memory, room, tiling
 from semivox.methods import create
 from semivox.nets import NetFactory
 
@@ -89,7 +88,7 @@ def test_no_way_around_a_lack_of_memory(image, kind, voxels):
 
 
 def test_room_grows_with_memory_and_shrinks_with_width(monkeypatch):
-    monkeypatch.setattr("semivox.inference.memory.free_memory", lambda device: 2 * 8 * 4 * 1000)
+    monkeypatch.setattr("semivox.inference.cover.free_memory", lambda device: 2 * 8 * 4 * 1000)
     assert room(create("supervised_pair", {}, NetFactory(1, 2, width=4)), CPU) == 250
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert room(create("supervised_pair", {}, NetFactory(1, 2, width=4)), CPU) == 500

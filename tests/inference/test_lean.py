@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from semivox.inference.lean import lean
+from semivox.inference.model import lean
 from semivox.methods import create
 from semivox.nets import NetFactory
 

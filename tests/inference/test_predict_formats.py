@@ -13,7 +13,7 @@ import pytest
 import SimpleITK as sitk
 
 from semivox.errors import UserError
-from semivox.export.dicom_seg import export_dicom_seg
+from semivox.export.dicom_seg import dicom_seg_writer, export_dicom_seg
 from semivox.inference.predict import predict
 from semivox.inference.sources import find_scans
 from semivox.io.volume import read_image
@@ -137,7 +137,7 @@ def test_dicom_seg_beside_the_prediction(make_model, patients, tmp_path) -> None
     model, out = make_model(spacing_mm=MM), tmp_path / "out"
     predict(model, patients / "p2", out, series="5")  # asked for later: nothing is predicted anew
     before = (out / "p2.nii.gz").stat().st_mtime_ns
-    (file,) = predict(model, patients / "p2", out, series="5", dicom_seg=True)
+    (file,) = predict(model, patients / "p2", out, series="5", finisher=dicom_seg_writer())
     assert file.stat().st_mtime_ns == before
     seg = out / "p2.seg.dcm"
     (scan,) = find_scans(patients / "p2", 1, "5")
@@ -162,14 +162,14 @@ def test_dicom_seg_beside_the_prediction(make_model, patients, tmp_path) -> None
 def test_dicom_seg_of_no_dicom(make_model, save_scan, tmp_path, blocks) -> None:
     save_scan(tmp_path / "in" / "a.nii.gz", blocks())
     with pytest.raises(UserError, match="needs a DICOM series to refer to"):
-        predict(make_model(spacing_mm=MM), tmp_path / "in", tmp_path / "out", dicom_seg=True)
+        predict(make_model(spacing_mm=MM), tmp_path / "in", tmp_path / "out", finisher=dicom_seg_writer())
     assert not (tmp_path / "out").exists()
 
 
 def test_dicom_seg_without_the_extra(make_model, patients, tmp_path, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "highdicom", None)
     with pytest.raises(UserError, match=r'pip install "semivox\[dicom\]"'):
-        predict(make_model(spacing_mm=MM), patients / "p1", tmp_path / "out", dicom_seg=True)
+        predict(make_model(spacing_mm=MM), patients / "p1", tmp_path / "out", finisher=dicom_seg_writer())
     assert not (tmp_path / "out").exists()
 
 

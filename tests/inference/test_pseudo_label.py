@@ -12,8 +12,7 @@ import torch
 
 from semivox.config import PlanConfig, SplitConfig
 from semivox.datasets.dataset import open_dataset
-from semivox.datasets.splits import save_splits
-from semivox.datasets.splitting import make_split
+from semivox.datasets.splits import make_split, save_splits
 from semivox.errors import UserError
 from semivox.inference.model import save_model
 from semivox.inference.pseudo_label import pseudo_label

@@ -16,6 +16,7 @@ from semivox.datasets.dataset import open_dataset
 from semivox.datasets.splits import Split
 from semivox.errors import UserError
 from semivox.evaluation.evaluate import evaluate_folder
+from semivox.evaluation.references import Classes
 from semivox.io.geometry import TOLERANCE_VOX, displacement, same_affine
 from semivox.io.volume import read_image, read_label
 from semivox.preprocessing.plan import make_plan
@@ -114,11 +115,11 @@ def test_scores_of_a_reference_without_geometry_use_the_voxel_size_of_the_predic
     label[2:5, 2:5, 2:5] = 1
     save(tmp_path / "out" / "a.nii.gz", np.roll(label, 1, axis=0), np.diag([3.0, 1.0, 1.0, 1.0]))
     references = {"a": save(tmp_path / "a.nii.gz", label, np.eye(4))}
-    names = (("background", "x"), (0, 1))
+    classes = Classes(("background", "x"), (0, 1))
     with pytest.raises(UserError, match="--trust-image-geometry"):
-        evaluate_folder(tmp_path / "out", references, *names, tmp_path / "out", workers=0)
+        evaluate_folder(tmp_path / "out", references, classes, tmp_path / "out", workers=0)
     table = evaluate_folder(
-        tmp_path / "out", references, *names, tmp_path / "out", workers=0, trust_image_geometry=True
+        tmp_path / "out", references, classes, tmp_path / "out", workers=0, trust_image_geometry=True
     )
     assert table["dice"][0] == pytest.approx(2 / 3)
     assert table["hd95_mm"][0] == pytest.approx(3.0)

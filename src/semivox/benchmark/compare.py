@@ -8,22 +8,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from semivox.config import Config
+from semivox.config import Config, overridden
 from semivox.datasets.dataset import Case
 from semivox.datasets.splits import Split
 from semivox.errors import UserError
-from semivox.evaluation.evaluate import evaluate_folder, read_metrics
-from semivox.evaluation.statistics import bootstrap_mean, class_rows, paired_difference
+from semivox.evaluation.evaluate import evaluate_folder
+from semivox.evaluation.references import Classes
+from semivox.evaluation.statistics import bootstrap_mean, paired_difference
+from semivox.evaluation.summary import class_rows, read_metrics
 from semivox.files import read_json, write_json
 from semivox.inference.model import load_model
 from semivox.inference.predict import best_precision, stored_settings
 from semivox.inference.predictor import predict_files
+from semivox.manifest import write_manifest
 from semivox.preprocessing.ready import prepare
 from semivox.preprocessing.workspace import Workspace
 from semivox.progress import ProgressFactory, no_progress
 from semivox.reporting.paired import save_paired_scores
-from semivox.run import environment, write_manifest
-from semivox.training.train import overridden, train
+from semivox.run import environment
+from semivox.training.train import train
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -217,10 +220,8 @@ def _score(
         evaluate_folder(
             folder,
             {case.name: case.label for case in cases if case.label is not None},
-            model.plan.class_names,
-            model.plan.class_values,
+            Classes(model.plan.class_names, model.plan.class_values, model.plan.ignore_value),
             folder,
-            ignore_value=model.plan.ignore_value,
             workers=workers,
             progress=report,
         )

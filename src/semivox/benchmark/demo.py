@@ -10,14 +10,13 @@ import nibabel as nib
 import numpy as np
 
 from semivox.benchmark.compare import Cell, compare, comparison
-from semivox.config import Config, load_config
+from semivox.config import Config, load_config, overridden
 from semivox.datasets.dataset import Dataset, open_dataset
 from semivox.datasets.phantom_set import make_phantoms
 from semivox.io.volume import read_image, read_label
 from semivox.progress import ProgressFactory, no_progress
 from semivox.reporting.figure import save_comparison
 from semivox.run import Run
-from semivox.training.train import overridden
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -14,8 +14,9 @@ from semivox.benchmark.grid import Comparison, Grid
 from semivox.benchmark.isolate import Failure, Worker, attempt
 from semivox.benchmark.tables import Declaration, Tables, write_tables
 from semivox.files import read_json, write_json, write_text
+from semivox.manifest import write_manifest
 from semivox.progress import ProgressFactory, no_progress
-from semivox.run import environment, write_manifest
+from semivox.run import environment
 
 Say = Callable[[str], None]
 

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from semivox.evaluation.metrics import FAILURES, LCC
-from semivox.evaluation.statistics import bootstrap_means, class_rows, holm, paired_difference, wilcoxon_p
+from semivox.evaluation.statistics import bootstrap_means, holm, paired_difference, wilcoxon_p
+from semivox.evaluation.summary import class_rows
 
 METRICS = ("dice", "jaccard", "hd95_mm", "asd_mm", "hd95_vox", "asd_vox", "nsd")
 _PENALISED = ("hd95_mm_penalised", "asd_mm_penalised")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from semivox.evaluation.statistics import summarise
+from semivox.evaluation.summary import summarise
 from semivox.reporting.table import summary_table
 
 if TYPE_CHECKING:

@@ -1,34 +1,29 @@
-"""Score a folder of predictions.
-
-Writes `metrics.csv`, one row a case and class, and `summary.json` in nnU-Net's shape.
-"""
+"""Score a folder of predictions against reference segmentations: `metrics.csv` and `summary.json`."""
 
 from __future__ import annotations
 
-import multiprocessing
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
 
-from semivox.datasets.regions import Regions
-from semivox.errors import UserError
+from semivox.datasets.declared import read_regions
+from semivox.errors import UserError, shortened, unknown
 from semivox.evaluation.metrics import Profile, case_metrics
-from semivox.evaluation.statistics import class_rows, metric_names, summarise
+from semivox.evaluation.references import Classes, case_files, declared_classes, of_dataset
+from semivox.evaluation.summary import nnunet_summary
 from semivox.files import replacing, write_json
 from semivox.io.geometry import affine_text, same_affine
+from semivox.io.parallel import run_jobs
 from semivox.io.volume import IGNORE, Volume, read_label
+from semivox.manifest import write_manifest
+from semivox.progress import Progress, ProgressFactory, no_progress
 
 Row = dict[str, Any]
-
-_CONFIDENCE = 0.95
-_TEXT = ("case", "class", "status", "profile")
-_NNUNET = {"Dice": "dice", "IoU": "jaccard", "TP": "tp", "FP": "fp", "FN": "fn", "TN": "tn"}
 
 
 @dataclass(frozen=True)
@@ -38,180 +33,214 @@ class _Task:
     case: str
     prediction: Path | None
     reference: Path
-    class_names: tuple[str, ...]
-    class_values: tuple[int, ...]
-    ignore_value: int | None
+    classes: Classes
     options: dict[str, Any]
     trust: bool
-    regions: tuple[tuple[str, tuple[int, ...]], ...]
+
+
+def evaluate(
+    predictions: Path | str,
+    *,
+    data: Path | str | None = None,
+    references: Path | str | None = None,
+    cases: Literal["test", "val"] = "test",
+    split_file: Path | None = None,
+    out: Path | str | None = None,
+    largest_component: bool = True,
+    profile: Profile = "semivox",
+    nsd_tolerance_mm: float = 1.0,
+    trust_image_geometry: bool = False,
+    regions: Mapping[str, Sequence[int]] | None = None,
+    ignore: int | None = None,
+    workers: int = 2,
+    progress: ProgressFactory = no_progress,
+) -> pd.DataFrame:
+    """Score a folder of predictions; write `metrics.csv` and `summary.json`.
+
+    Files are matched by the name of the case, whatever their ending (NIfTI, NRRD, MetaImage).
+
+    Args:
+        predictions: folder with one label file a case.
+        data: the data set with the reference labels, of its test cases or of a split's validation cases.
+        references: instead of `data`, a folder with one reference label a case. Classes are then those of
+            `semivox.json` beside the predictions, or of a `dataset.json` beside them or the references.
+        cases: which cases of `data`.
+        split_file: the split that names the validation cases; default: the workspace's.
+        out: where the results go; default: the predictions' folder.
+        largest_component: also score the largest connected component of each class.
+        profile: `published` scores as older papers do (voxel units, failures count as zero distance).
+        nsd_tolerance_mm: tolerance of the normalised surface distance.
+        trust_image_geometry: compare voxel by voxel although the affines differ.
+        regions: values on disk of unions of classes that are scored too; default: those of `data`.
+        ignore: value on disk of reference voxels that are not annotated; default: as declared.
+        workers: processes; 0 works in this process.
+
+    Returns:
+        One row a case and class, as from `evaluate_folder`.
+    """
+    folder, target = Path(predictions), Path(out or predictions)
+    if data is not None:
+        files, classes = of_dataset(Path(data), cases, split_file)
+    elif references is not None:
+        files, classes = case_files(Path(references)), declared_classes(folder, Path(references))
+    else:
+        raise UserError("There is nothing to compare with", do="add --data FOLDER or --references FOLDER")
+    if not files:
+        found = f"no {cases} case with a label" if data else "no label file (.nii.gz, .nii, .nrrd, .mha)"
+        raise UserError("No reference label was found", found, "at least one", path=data or references)
+    checked = classes.regions if regions is None else read_regions(regions, classes.names, classes.values)
+    ignored = classes.ignore if ignore is None else _check_ignore(ignore, classes.values)
+    with progress("evaluate") as report:
+        table = evaluate_folder(
+            folder,
+            files,
+            Classes(classes.names, classes.values, ignored, checked),
+            target,
+            lcc=largest_component,
+            profile=profile,
+            nsd_tolerance_mm=nsd_tolerance_mm,
+            trust_image_geometry=trust_image_geometry,
+            workers=workers,
+            progress=report,
+        )
+    write_manifest(target, "evaluate", cases=len(files), profile=profile)
+    return table
 
 
 def evaluate_folder(
     predictions: Path,
     references: Mapping[str, Path],
-    class_names: Sequence[str],
-    class_values: Sequence[int],
+    classes: Classes,
     out: Path,
     *,
     lcc: bool = True,
     profile: Profile = "semivox",
     workers: int = 2,
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Progress | None = None,
     nsd_tolerance_mm: float = 1.0,
-    ignore_value: int | None = None,
     trust_image_geometry: bool = False,
-    regions: Regions | None = None,
 ) -> pd.DataFrame:
-    """Score `CASE.nii.gz` (or `CASE.nii`) in `predictions` against the reference of each case.
+    """Score the prediction of each case in `predictions` against its reference.
 
-    A case without a prediction file gets the status `missing`; files without a reference are not looked at.
+    A case without a prediction file gets the status `missing`; predictions without a reference are named in
+    `summary.json`. A case that cannot be scored does not stop the others.
 
     Args:
-        predictions: folder of label files with the values of `class_values`.
+        predictions: folder of label files with the values of `classes`.
         references: path of the reference label of each case.
-        class_names: background first.
-        class_values: value on disk of each class.
+        classes: what the files hold.
         out: folder for `metrics.csv` and `summary.json`.
         lcc: add the scores of the largest component of each class, columns `*_lcc`.
-        profile: see `semivox.evaluation.metrics.case_metrics`.
         workers: processes; below 2 everything happens in this one.
         progress: called with (cases done, cases, name) after each case.
-        nsd_tolerance_mm: tolerance of the normalised surface distance.
-        ignore_value: value on disk of reference voxels that are not annotated; there nothing is scored.
-        trust_image_geometry: compare voxel by voxel whatever the affines say, with the prediction's voxel
-            size, which is that of its image.
-        regions: values on disk of unions of classes, scored as further rows; means leave them out.
+        trust_image_geometry: compare voxel by voxel whatever the affines say, on the prediction's grid.
+        profile, nsd_tolerance_mm: as for `case_metrics`.
 
     Returns:
         One row a case and foreground class or region: case, class (name), value (on disk; of a region
-        "(1, 2)", as nnU-Net writes it), status, the scores, volumes, voxel counts.
+        "(1, 2)", as nnU-Net writes it), status, the scores, volumes, voxel counts. `attrs` names the cases
+        `missing` a prediction and the predictions `without_reference`.
 
     Raises:
-        UserError: no reference, no prediction at all, an unknown profile, a prediction whose shape, affine or
-            values do not fit its reference.
+        UserError: no reference, no prediction at all, an impossible option; or, after all others are scored
+            and written, cases that cannot be read or do not fit their reference.
     """
     if profile not in get_args(Profile):
-        raise UserError("Unknown profile", found=profile, expected=" or ".join(get_args(Profile)))
+        raise unknown("profile", profile, get_args(Profile))
+    if not (math.isfinite(nsd_tolerance_mm) and nsd_tolerance_mm >= 0):
+        raise UserError(
+            "The tolerance is no distance", nsd_tolerance_mm, "mm, 0 or more (--nsd-tolerance-mm)"
+        )
+    found = case_files(predictions)
+    _check(predictions, found, references)
     options = {"lcc": lcc, "profile": profile, "nsd_tolerance_mm": nsd_tolerance_mm}
     tasks = [
-        _Task(
-            case,
-            _prediction_file(predictions, case),
-            path,
-            tuple(class_names),
-            tuple(class_values),
-            ignore_value,
-            options,
-            trust_image_geometry,
-            tuple((regions or {}).items()),
-        )
+        _Task(case, found.get(case), path, classes, options, trust_image_geometry)
         for case, path in references.items()
     ]
-    _check(predictions, tasks)
-    rows = {}
-    for done, (case, found) in enumerate(_run(tasks, workers), start=1):
-        rows[case] = found
-        if progress is not None:
-            progress(done, len(tasks), case)
-    table = pd.DataFrame([row for case in references for row in rows[case]])
+    rows, failed = _score_all(tasks, workers, progress)
+    if len(failed) == len(tasks):
+        raise _failure(failed, len(tasks), None)
+    table = pd.DataFrame([row for case in references for row in rows.get(case, [])])
+    over = {
+        "missing": [case for case in references if case not in found],
+        "without_reference": [case for case in found if case not in references],
+    }
+    facts = {"profile": profile, "nsd_tolerance_mm": nsd_tolerance_mm, **over, "failed": sorted(failed)}
     with replacing(out / "metrics.csv") as temporary:
         table.to_csv(temporary, index=False)
-    write_json(out / "summary.json", _summary(table, tasks))
+    files = {task.case: (task.prediction, task.reference) for task in tasks}
+    write_json(out / "summary.json", nnunet_summary(table, files, facts))
+    if failed:
+        raise _failure(failed, len(tasks), out)
+    table.attrs.update(over)
     return table
 
 
-def read_metrics(path: Path) -> pd.DataFrame:
-    """Read a `metrics.csv` as `evaluate_folder` returned it.
-
-    Raises:
-        UserError: no such file, or not such a file.
-    """
-    try:
-        table = pd.read_csv(
-            path,
-            dtype=dict.fromkeys(_TEXT, str),
-            keep_default_na=False,
-            na_values=[""],
-            float_precision="round_trip",
-        )
-    except (OSError, ValueError) as error:
-        raise UserError(
-            "The scores cannot be read",
-            path=path,
-            found=str(error),
-            expected="a metrics.csv of `semivox evaluate`",
-        ) from error
-    if lacking := [name for name in (*_TEXT, "dice") if name not in table.columns]:
-        raise UserError(
-            "The file is not a table of scores",
-            path=path,
-            found=f"no column {', '.join(lacking)}",
-            expected="a metrics.csv of `semivox evaluate`",
-        )
-    return table
+def _check_ignore(value: int, values: Sequence[int]) -> int:
+    if value in values:
+        expected = f"a value that is no class, so none of {shortened(values)}"
+        raise UserError("The value to ignore is that of a class", value, expected, "correct --ignore")
+    return value
 
 
-def _prediction_file(folder: Path, case: str) -> Path | None:
-    candidates = (folder / f"{case}{suffix}" for suffix in (".nii.gz", ".nii"))
-    return next((path for path in candidates if path.is_file()), None)
-
-
-def _check(predictions: Path, tasks: Sequence[_Task]) -> None:
-    if not tasks:
+def _check(folder: Path, found: Mapping[str, Path], references: Mapping[str, Path]) -> None:
+    if not references:
         raise UserError(
             "There is no reference label to compare with", expected="at least one case with a label"
         )
-    if all(task.prediction is None for task in tasks):
-        raise UserError(
-            "No prediction was found for any case",
-            path=predictions,
-            found="no such folder" if not predictions.is_dir() else "no file with the name of a case",
-            expected=f"{tasks[0].case}.nii.gz and so on, one file for each of {len(tasks)} cases",
-            do="check the folder; `semivox predict` writes such files",
-        )
+    if not found.keys() & references.keys():
+        what = f"no file with the name of a case, but {shortened(found, 5)}" if found else "no label file"
+        expected = f"{next(iter(references))}.nii.gz and so on, one file for each of {len(references)} cases"
+        do = "check the folder; `semivox predict` writes such files"
+        missing = what if folder.is_dir() else "no such folder"
+        raise UserError("No prediction was found for any case", missing, expected, do, folder)
 
 
-def _run(tasks: Sequence[_Task], workers: int) -> Iterator[tuple[str, list[Row]]]:
-    """Results as they come, from worker processes if there is enough to do."""
-    workers = min(workers, len(tasks))
-    if workers < 2:
-        yield from ((task.case, _score(task)) for task in tasks)
-        return
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        futures = {pool.submit(_score, task): task.case for task in tasks}
-        try:
-            for future in as_completed(futures):
-                yield futures[future], future.result()
-        except BrokenProcessPool as error:
-            raise UserError(
-                "A worker process died while scoring",
-                found="killed from outside (often: out of memory), or a script without a main guard",
-                expected="workers that run to the end",
-                do="use fewer workers; 0 works without any",
-            ) from error
-        finally:
-            pool.shutdown(cancel_futures=True)
+def _score_all(
+    tasks: Sequence[_Task], workers: int, progress: Progress | None
+) -> tuple[dict[str, list[Row]], dict[str, UserError]]:
+    """Rows of each case, and why others have none."""
+    rows: dict[str, list[Row]] = {}
+    failed: dict[str, UserError] = {}
+    count = min(workers, len(tasks))
+    jobs = run_jobs(_attempt, tasks, count if count > 1 else 0, name=lambda task: task.case, doing="scoring")
+    for done, (task, result) in enumerate(jobs, start=1):
+        if isinstance(result, UserError):
+            failed[task.case] = result
+        else:
+            rows[task.case] = result
+        if progress is not None:
+            progress(done, len(tasks), task.case)
+    return rows, failed
+
+
+def _attempt(task: _Task) -> list[Row] | UserError:
+    try:
+        return _score(task)
+    except UserError as error:
+        return error
+    except MemoryError as error:
+        do = "use fewer workers: --workers 0"
+        return UserError("There is too little memory to score a case", str(error), None, do, task.prediction)
 
 
 def _score(task: _Task) -> list[Row]:
-    reference = read_label(task.reference, task.class_values, ignore=task.ignore_value)
-    unknown = reference.array == IGNORE if task.ignore_value is not None else None
-    prediction, spacing_mm = None, reference.spacing_mm
+    classes = task.classes
+    reference = read_label(task.reference, classes.values, ignore=classes.ignore)
+    true, found, affine = reference.array, None, reference.affine
     if task.prediction is not None:
-        found = read_label(task.prediction, task.class_values)
-        _check_grid(found, reference, task)
-        prediction, spacing_mm = found.array, found.spacing_mm if task.trust else spacing_mm
-    if unknown is not None:
-        for label in (prediction, reference.array):
-            if label is not None:
-                label[unknown] = 0
-    rows = case_metrics(prediction, reference.array, len(task.class_names), spacing_mm, **task.options)
-    names: list[tuple[str, int | str]] = list(zip(task.class_names[1:], task.class_values[1:], strict=True))
-    for name, values in task.regions:
-        members = [task.class_values.index(value) for value in values]
-        union = None if prediction is None else np.isin(prediction, members).astype(np.uint8)
-        whole = np.isin(reference.array, members).astype(np.uint8)
-        rows += case_metrics(union, whole, 2, spacing_mm, **task.options)
+        prediction = read_label(task.prediction, classes.values)
+        _check_grid(prediction, reference, task)
+        found, affine = prediction.array, prediction.affine if task.trust else affine
+        found[true == IGNORE] = 0
+    true[true == IGNORE] = 0
+    rows = case_metrics(found, true, len(classes.names), affine, **task.options)
+    names: list[tuple[str, int | str]] = list(zip(classes.names[1:], classes.values[1:], strict=True))
+    for name, values in classes.regions.items():
+        members = [classes.values.index(value) for value in values]
+        union = None if found is None else np.isin(found, members).astype(np.uint8)
+        rows += case_metrics(union, np.isin(true, members).astype(np.uint8), 2, affine, **task.options)
         names.append((name, str(values)))
     return [
         {"case": task.case, "class": name, "value": value, **{key: row[key] for key in row if key != "class"}}
@@ -220,60 +249,23 @@ def _score(task: _Task) -> list[Row]:
 
 
 def _check_grid(found: Volume, reference: Volume, task: _Task) -> None:
-    if found.array.shape != reference.array.shape:
-        what, other, own = "shape", str(found.array.shape), str(reference.array.shape)
-    elif not task.trust and not same_affine(found.affine, reference.affine, found.array.shape):
+    what, other, own = "shape", str(found.array.shape), str(reference.array.shape)
+    if other == own:
+        if task.trust or same_affine(found.affine, reference.affine, found.array.shape):
+            return
         what, other, own = "affine", affine_text(found.affine), affine_text(reference.affine)
-    else:
-        return
-    raise UserError(
-        f"The {what} of a prediction is not that of its reference",
-        path=task.prediction,
-        found=other,
-        expected=f"{own} as in {task.reference}",
-        do="predict from the scan that the reference was drawn on, or resample the prediction onto its grid;"
-        " if only the reference's header is wrong, use --trust-image-geometry",
+    do = (
+        "predict from the scan that the reference was drawn on, or resample the prediction onto its grid;"
+        " if only the reference's header is wrong, use --trust-image-geometry"
     )
+    what = f"The {what} of a prediction is not that of its reference"
+    raise UserError(what, other, f"{own} as in {task.reference}", do, task.prediction)
 
 
-def _summary(table: pd.DataFrame, tasks: Sequence[_Task]) -> dict[str, Any]:
-    """nnU-Net's three entries, with our scores beside its own, and `semivox`: intervals, n, failures.
-
-    The foreground mean averages each case over its classes, without regions, first, then over the cases.
-    """
-    scores = table[list(_NNUNET.values())].set_axis(list(_NNUNET), axis="columns")
-    scores["n_pred"], scores["n_ref"] = scores["TP"] + scores["FP"], scores["TP"] + scores["FN"]
-    scores = pd.concat([scores, table[metric_names(table)]], axis="columns").astype(float)
-    values = table["value"].astype(str)
-    rows_of = table.groupby("case", sort=False).groups
-    return {
-        "foreground_mean": scores.loc[class_rows(table).index]
-        .groupby(table["case"], sort=False)
-        .mean()
-        .mean()
-        .to_dict(),
-        "mean": {value: rows.mean().to_dict() for value, rows in scores.groupby(values, sort=False)},
-        "metric_per_case": [
-            {
-                "metrics": {values[row]: scores.loc[row].to_dict() for row in rows_of[task.case]},
-                "prediction_file": None if task.prediction is None else str(task.prediction),
-                "reference_file": str(task.reference),
-            }
-            for task in tasks
-        ],
-        "semivox": _ours(table, tasks),
-    }
-
-
-def _ours(table: pd.DataFrame, tasks: Sequence[_Task]) -> dict[str, Any]:
-    by_class: dict[str, dict[str, Any]] = {}
-    for row in summarise(table, _CONFIDENCE).to_dict("records"):
-        by_class.setdefault(row.pop("class"), {})[row.pop("metric")] = row
-    return {
-        "profile": tasks[0].options["profile"],
-        "nsd_tolerance_mm": tasks[0].options["nsd_tolerance_mm"],
-        "confidence": _CONFIDENCE,
-        "cases": len(tasks),
-        "statuses": {str(status): int(count) for status, count in table["status"].value_counts().items()},
-        "summary": by_class,
-    }
+def _failure(failed: Mapping[str, UserError], total: int, out: Path | None) -> UserError:
+    """One error for all cases that could not be scored."""
+    if total == 1:
+        return next(iter(failed.values()))
+    others = "" if out is None else f"; the scores of the others, without these, are in {out}"
+    lines = "\n            ".join(str(error).replace("\n", "\n            ") for error in failed.values())
+    return UserError(f"{len(failed)} of {total} cases could not be scored{others}", lines)

@@ -10,13 +10,9 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr, ndtri
 
-from semivox.evaluation.metrics import COUNTS, FAILURES
-
 if TYPE_CHECKING:
     Column = pd.Series[Any] | Mapping[str, float]
 
-MEAN_ROW = "mean"  # the row of `summarise` over all foreground classes
-_NOT_METRICS = ("case", "class", "value", "status", "profile", "zeroed", *COUNTS)
 _CHUNK = 4_000_000  # resampled values in memory at a time
 
 
@@ -30,7 +26,7 @@ class Interval(NamedTuple):
 
 
 def bootstrap_mean(values: ArrayLike, confidence: float = 0.95, n: int = 10_000, seed: int = 0) -> Interval:
-    """Mean of the finite `values` with a bootstrap interval, bias-corrected and accelerated (BCa).
+    """Compute the mean of the finite `values` with a bootstrap interval, bias-corrected, accelerated (BCa).
 
     One value has a mean without interval, none has neither.
     Efron, Better Bootstrap Confidence Intervals, JASA 1987.
@@ -48,28 +44,26 @@ def bootstrap_mean(values: ArrayLike, confidence: float = 0.95, n: int = 10_000,
 def bootstrap_means(
     table: pd.DataFrame, confidence: float = 0.95, n: int = 10_000, seed: int = 0
 ) -> dict[str, Interval]:
-    """`bootstrap_mean` of each column of a table with one row a case."""
-    intervals = _column_intervals(table.to_numpy(dtype=np.float64), confidence, n, seed)
+    """Compute `bootstrap_mean` of each column of a table with one row a case."""
+    intervals = column_intervals(table.to_numpy(dtype=np.float64), confidence, n, seed)
     return dict(zip(map(str, table.columns), intervals, strict=True))
 
 
 def paired_difference(
     a: Column, b: Column, confidence: float = 0.95, n: int = 10_000, seed: int = 0
 ) -> Interval:
-    """Mean of `a - b` over the cases that are in both and finite in both, with a bootstrap interval.
+    """Compute the mean of `a - b` over the cases that are finite in both, with a bootstrap interval.
 
     Args:
         a: value of each case: a Series indexed by case, or a mapping.
         b: the same of the other method.
-        confidence: as for `bootstrap_mean`.
-        n: as for `bootstrap_mean`.
-        seed: as for `bootstrap_mean`.
+        confidence, n, seed: as for `bootstrap_mean`.
     """
     return bootstrap_mean(_differences(a, b), confidence, n, seed)
 
 
 def wilcoxon_p(a: Column, b: Column) -> float:
-    """Two-sided p of the Wilcoxon signed-rank test on common cases; 1 if all are equal, NaN without cases."""
+    """Compute the two-sided p of the Wilcoxon signed-rank test on common cases; 1 if all are equal."""
     from scipy.stats import wilcoxon
 
     differences = _differences(a, b)
@@ -79,7 +73,7 @@ def wilcoxon_p(a: Column, b: Column) -> float:
 
 
 def holm(pvalues: Sequence[float]) -> list[float]:
-    """Step-down corrected p values, in the given order; NaN stays NaN and does not count as a comparison.
+    """Correct p values step by step, in the given order; NaN stays NaN and does not count as a comparison.
 
     Holm, A Simple Sequentially Rejective Multiple Test Procedure, Scand. J. Statist. 1979.
     """
@@ -91,69 +85,20 @@ def holm(pvalues: Sequence[float]) -> list[float]:
     return [float(value) for value in corrected]
 
 
-def metric_names(table: pd.DataFrame) -> list[str]:
-    """Columns of a table of cases that are scores or volumes."""
-    return [name for name in table.columns if name not in _NOT_METRICS]
-
-
-def summarise(table: pd.DataFrame, confidence: float = 0.95, n: int = 10_000, seed: int = 0) -> pd.DataFrame:
-    """Mean, interval, number of values and of failures, for each class and metric of a table of cases.
-
-    The last rows, of class `mean`, average each case over its foreground classes, not over regions, first,
-    then over the cases.
-
-    Args:
-        table: one row a case and class, as `evaluate_folder` returns it.
-        confidence: as for `bootstrap_mean`.
-        n: as for `bootstrap_mean`.
-        seed: as for `bootstrap_mean`.
-
-    Returns:
-        Columns class, metric, mean, low, high, n, failures; `failures` counts rows missed, false alarms
-        and without prediction: 0 in overlaps, left out of distances, the image diagonal in `*_penalised`.
-    """
-    metrics = metric_names(table)
-    blocks = [
-        (str(name), rows[metrics], _failures(rows)) for name, rows in table.groupby("class", sort=False)
-    ]
-    classes = class_rows(table)
-    blocks.append((MEAN_ROW, classes.groupby("case", sort=False)[metrics].mean(), _failures(classes)))
-    rows = []
-    for name, block, failures in blocks:
-        intervals = _column_intervals(block.to_numpy(dtype=np.float64), confidence, n, seed)
-        rows += [
-            {"class": name, "metric": metric, **interval._asdict(), "failures": failures}
-            for metric, interval in zip(metrics, intervals, strict=True)
-        ]
-    return pd.DataFrame(rows, columns=["class", "metric", *Interval._fields, "failures"])
-
-
-def class_rows(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of classes in a table of cases, without those of regions, whose `value` is like "(1, 2)"."""
-    if "value" not in table:
-        return table
-    return table[~table["value"].astype(str).str.startswith("(")]
-
-
-def _failures(rows: pd.DataFrame) -> int:
-    return int(rows["status"].isin(FAILURES).sum())
+def column_intervals(values: NDArray[np.float64], confidence: float, n: int, seed: int) -> list[Interval]:
+    """Compute the interval of each column (cases, columns); equal patterns of NaN share resamples."""
+    finite = np.isfinite(values)
+    result: dict[int, Interval] = {}
+    for pattern in np.unique(finite, axis=1).T:
+        columns = np.flatnonzero((finite == pattern[:, None]).all(axis=0)).tolist()
+        found = _intervals(values[np.ix_(pattern, columns)], confidence, n, seed)
+        result |= dict(zip(columns, found, strict=True))
+    return [result[column] for column in range(values.shape[1])]
 
 
 def _differences(a: Column, b: Column) -> NDArray[np.float64]:
     first, second = (pd.Series(dict(column), dtype=np.float64) for column in (a, b))
     return np.asarray((first - second).dropna(), dtype=np.float64)
-
-
-def _column_intervals(values: NDArray[np.float64], confidence: float, n: int, seed: int) -> list[Interval]:
-    """Intervals of the columns; those with NaN in the same rows share their resamples."""
-    finite = np.isfinite(values)
-    result: list[Interval | None] = [None] * values.shape[1]
-    for pattern in np.unique(finite, axis=1).T:
-        columns = np.flatnonzero((finite == pattern[:, None]).all(axis=0))
-        found = _intervals(values[np.ix_(pattern, columns)], confidence, n, seed)
-        for column, interval in zip(columns, found, strict=True):
-            result[column] = interval
-    return [interval for interval in result if interval is not None]
 
 
 def _intervals(values: NDArray[np.float64], confidence: float, n: int, seed: int) -> list[Interval]:

@@ -9,6 +9,7 @@ from semivox.errors import UserError
 from semivox.files import read_json
 from semivox.inference.model import LoadedModel
 from semivox.inference.outputs import DESCRIPTION, seg_beside
+from semivox.inference.predict import Finisher
 from semivox.inference.sources import Scan
 from semivox.io.dicom import series_of
 from semivox.io.dicom_codes import segment_codes
@@ -44,59 +45,52 @@ def export_dicom_seg(
     file, folder, target = Path(segmentation), Path(dicom), Path(out)
     highdicom(target)
     if target.suffix.lower() != ".dcm":
-        raise UserError(
-            "The output is not named as DICOM",
-            path=target,
-            expected="a name ending in .dcm",
-            do=f"-o {target}.dcm",
-        )
+        do = f"-o {target}.dcm"
+        raise UserError("The output is not named as DICOM", target.name, "a name ending in .dcm", do, target)
     about = file.parent / DESCRIPTION
     known = read_json(about) if about.is_file() else {}
     values = dict(classes or known.get("labels", {}))
     values = {name: value for name, value in values.items() if value != 0}
     if not values or (origin is None and not known):
-        raise UserError(
-            f"It is not known what the segmentation holds{'' if not values else ', and who made it'}",
-            path=file,
-            found=f"no {DESCRIPTION} beside it",
-            expected="names of its values, and who made it",
-            do="add --class NAME=VALUE for each class, and --made-by automatic, semiautomatic or manual",
-        )
+        what = f"It is not known what the segmentation holds{'' if not values else ', and who made it'}"
+        expected = "names of its values, and who made it"
+        do = "add --class NAME=VALUE for each class, and --made-by automatic, semiautomatic or manual"
+        raise UserError(what, f"no {DESCRIPTION} beside it", expected, do, file)
     maker = Maker(origin or "AUTOMATIC", str(known.get("method", "")), str(known.get("model", "")))
     meanings = segment_codes(list(values), Path(codes) if codes is not None else None)
     write_segmentation(target, file, _series(folder, series), values, meanings, maker)
     return target
 
 
-def dicom_seg_writer(
-    model: LoadedModel, scans: Sequence[Scan], codes: Path | None
-) -> Callable[[Scan, Path], None]:
-    """Give the function that writes `CASE.seg.dcm` beside a prediction.
+def dicom_seg_writer(codes: Path | str | None = None) -> Finisher:
+    """Return what makes `predict` write `CASE.seg.dcm` beside each prediction, with these class codes.
 
-    Raises:
+    Raises (once the scans are known):
         UserError: a scan that is not DICOM; highdicom is not installed; codes that cannot be understood.
     """
-    if others := [scan for scan in scans if scan.series is None]:
-        raise UserError(
-            "A DICOM-SEG needs a DICOM series to refer to",
-            path=others[0].files[0],
-            found=f"a scan of another format (first of {len(others)})",
-            expected="a folder of DICOM, e.g. the one that this file was made from",
-            do="name that folder with --input; or segment this file without --dicom-seg, then"
-            " semivox export dicom-seg",
-        )
-    highdicom(scans[0].files[0])
-    plan = model.plan
-    pairs = zip(plan.class_names, plan.class_values, strict=True)
-    values = {name: value for name, value in pairs if value != 0}
-    meanings = segment_codes(list(values), codes)
-    maker = Maker("AUTOMATIC", str(model.meta["method"]["name"]), model.digest)
 
-    def write(scan: Scan, label_file: Path) -> None:
-        assert scan.series is not None
-        write_segmentation(seg_beside(label_file), label_file, scan.series, values, meanings, maker)
+    def finisher(model: LoadedModel, scans: Sequence[Scan]) -> Callable[[Scan, Path], None]:
+        if others := [scan for scan in scans if scan.series is None]:
+            found = f"a scan of another format (first of {len(others)})"
+            do = (
+                "name the folder of DICOM with --input; or segment this file without --dicom-seg, then"
+                " semivox export dicom-seg"
+            )
+            what, expected = "A DICOM-SEG needs a DICOM series to refer to", "a folder of DICOM"
+            raise UserError(what, found, expected, do, others[0].files[0])
+        highdicom(scans[0].files[0])
+        pairs = zip(model.plan.class_names, model.plan.class_values, strict=True)
+        values = {name: value for name, value in pairs if value != 0}
+        meanings = segment_codes(list(values), None if codes is None else Path(codes))
+        maker = Maker("AUTOMATIC", str(model.meta["method"]["name"]), model.digest)
 
-    return write
+        def write(scan: Scan, label_file: Path) -> None:
+            assert scan.series is not None
+            write_segmentation(seg_beside(label_file), label_file, scan.series, values, meanings, maker)
+
+        return write
+
+    return finisher
 
 
 def _series(folder: Path, wanted: str | None) -> Series:

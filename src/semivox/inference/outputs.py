@@ -21,6 +21,8 @@ from semivox.version import __version__
 
 DESCRIPTION = "semivox.json"
 MANIFEST = "predict.json"
+_LONGEST = 220  # bytes of a name, which gets an ending and, while it is written, a prefix
+_ANOTHER = "choose another --output folder, or replace the files with --overwrite"
 
 
 class OutputFolder:
@@ -51,7 +53,7 @@ class OutputFolder:
         self.members = members
 
     def label_file(self, scan: Scan) -> Path:
-        """Where the segmentation of a scan goes."""
+        """Return where the segmentation of a scan goes."""
         return self.folder / f"{scan.name}.nii.gz"
 
     def open(self, scans: Sequence[Scan], *, overwrite: bool) -> list[Scan]:
@@ -79,7 +81,7 @@ class OutputFolder:
 
         `affine` is the scan's; the rest of the header is kept where the scan is NIfTI.
         """
-        nifti = scan.files[0].name.endswith(NIFTI_ENDINGS)
+        nifti = scan.files[0].name.lower().endswith(NIFTI_ENDINGS)
         header = read_header(scan.files[0]) if nifti else None
         values = self.plan.class_values
         self._clear(scan)
@@ -94,43 +96,32 @@ class OutputFolder:
         write_label(self.label_file(scan), label, values, affine, header)
 
     def _check_place(self, scans: Sequence[Scan]) -> None:
-        if self.folder.name.endswith((".nii.gz", ".nii")) or self.folder.is_file():
-            raise UserError(
-                "The output is not a folder",
-                path=self.folder,
-                found="the name of a file",
-                expected="a folder",
-                do=f"use --output {self.folder.parent}",
-            )
+        if self.folder.name.lower().endswith(NIFTI_ENDINGS) or self.folder.is_file():
+            do = f"use --output {self.folder.parent}"
+            raise UserError("The output is not a folder", "the name of a file", "a folder", do, self.folder)
         files = [file for scan in scans for file in scan.files]
-        if self.folder.resolve() in {folder for file in files for folder in _folders(file)}:
-            raise UserError(
-                "The output folder is the folder of the scans",
-                path=self.folder,
-                found="scans, which predictions of the same name would replace",
-                expected="another folder",
-                do=f"use --output {self.folder.parent / 'predictions'}",
-            )
+        # Also where a link points to: writing there would replace what it stands for.
+        if self.folder.resolve() in {
+            place for f in files for place in (f.parent.resolve(), f.resolve().parent)
+        }:
+            found = "scans, which predictions of the same name would replace"
+            do = f"use --output {self.folder.parent / 'predictions'}"
+            what = "The output folder is the folder of the scans"
+            raise UserError(what, found, "another folder", do, self.folder)
 
     def _is_done(self, scan: Scan, entry: Mapping[str, Any] | None) -> bool:
         file = self.label_file(scan)
-        if not file.exists():
+        if not _is_writable(scan.name) or not file.exists():
             return False
-        wanted = self._maker_and_scan(scan)
-        differing = [key for key, value in wanted.items() if (entry or {}).get(key) != value]
-        if differing:
-            raise UserError(
-                "The output exists already",
-                path=file,
-                found=f"a file made from or with another {', '.join(differing)}"
-                if entry
-                else f"a file that {MANIFEST} beside it does not list",
-                expected="an empty folder, or results of this model with these settings",
-                do="choose another --output folder, or replace the files with --overwrite",
-            )
-        assert entry is not None
-        complete = all((self.folder / other).exists() for other in entry["files"])
-        saved = {Path(other).suffix for other in entry["files"]}
+        wanted, known = self._maker_and_scan(scan), entry or {}
+        if differing := [key for key, value in wanted.items() if known.get(key) != value]:
+            found = f"a file that {MANIFEST} beside it does not list"
+            if entry:
+                found = f"a file made from or with another {', '.join(differing)}"
+            expected = "an empty folder, or results of this model with these settings"
+            raise UserError("The output exists already", found, expected, _ANOTHER, file)
+        complete = all((self.folder / other).exists() for other in known["files"])
+        saved = {Path(other).suffix for other in known["files"]}
         return (
             complete and (".npz" in saved or not self.probabilities) and (".gz" in saved or not self.members)
         )
@@ -146,14 +137,12 @@ class OutputFolder:
             "labels": dict(zip(self.plan.class_names, self.plan.class_values, strict=True)),
             "model": self.maker["model"],
         }
+        if self.plan.ignore_value is not None:
+            description["ignore_value"] = self.plan.ignore_value
         if file.exists() and not overwrite and read_json(file).get("model") != description["model"]:
-            raise UserError(
-                "The output folder holds predictions of another model",
-                path=self.folder,
-                found=f"data set {read_json(file).get('dataset')}, or other weights",
-                expected="an empty folder, or results of this model",
-                do="choose another --output folder, or replace the files with --overwrite",
-            )
+            what = "The output folder holds predictions of another model"
+            found = f"data set {read_json(file).get('dataset')}, or other weights"
+            raise UserError(what, found, "an empty folder, or results of this model", _ANOTHER, self.folder)
         write_json(file, description)
 
     def _clear(self, scan: Scan) -> None:
@@ -166,7 +155,11 @@ class OutputFolder:
                 (self.folder / file).unlink(missing_ok=True)
 
     def _maker_and_scan(self, scan: Scan) -> dict[str, Any]:
-        return {**self.maker, "scan": _sha256(scan)}
+        digest = hashlib.sha256()
+        for file in (*scan.files, *filter(None, map(data_file, scan.files))):
+            with file.open("rb") as stream:
+                digest.update(hashlib.file_digest(stream, "sha256").digest())
+        return {**self.maker, "scan": digest.hexdigest()}
 
     def _listed(self) -> dict[str, Any]:
         file = self.folder / MANIFEST
@@ -179,20 +172,25 @@ class OutputFolder:
         write_json(self.folder / MANIFEST, {"semivox": __version__, "cases": cases})
 
 
+def check_name(name: str) -> None:
+    """Refuse the name of a scan after which no file can be named.
+
+    Raises:
+        UserError: bytes that are no text, or too many letters.
+    """
+    if not _is_writable(name):
+        found = ascii(name) if len(name) <= _LONGEST else f"{name[:40]}... of {len(name)} letters"
+        expected = f"at most {_LONGEST} bytes of UTF-8 text"
+        raise UserError("No file can have the name of this scan", found, expected, "rename the scan")
+
+
 def seg_beside(label_file: Path) -> Path:
-    """Where a segmentation goes as DICOM-SEG."""
+    """Return where a segmentation goes as DICOM-SEG."""
     return label_file.with_name(f"{stem(label_file)}.seg.dcm")
 
 
-def _folders(file: Path) -> tuple[Path, Path]:
-    """Where the file is, and where it points to if it is a link."""
-    return file.parent.resolve(), file.resolve().parent
-
-
-def _sha256(scan: Scan) -> str:
-    """Digest of all files of a scan."""
-    digest = hashlib.sha256()
-    for file in (*scan.files, *filter(None, map(data_file, scan.files))):
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest()
+def _is_writable(name: str) -> bool:
+    try:
+        return len(name.encode()) <= _LONGEST
+    except UnicodeEncodeError:
+        return False

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from semivox.config import PredictConfig, config_error
-from semivox.export.dicom_seg import dicom_seg_writer
+from semivox.errors import UserError
 from semivox.hardware import prefers_bf16
 from semivox.inference.images import ImageLike, as_volume
 from semivox.inference.model import LoadedModel, load_model
 from semivox.inference.predictor import Precision, Prediction, predict_case, predict_files
-from semivox.inference.sources import list_scans
+from semivox.inference.sources import Scan, list_scans
 from semivox.manifest import write_manifest
 from semivox.progress import ProgressFactory, no_progress
+
+Finisher = Callable[[LoadedModel, Sequence[Scan]], Callable[[Scan, Path], Any]]
 
 
 def predict(
@@ -29,8 +32,7 @@ def predict(
     overwrite: bool = False,
     trust_image_geometry: bool = False,
     series: str | None = None,
-    dicom_seg: bool = False,
-    segment_codes: Path | str | None = None,
+    finisher: Finisher | None = None,
     device: str = "auto",
     progress: ProgressFactory = no_progress,
 ) -> list[Path]:
@@ -47,15 +49,16 @@ def predict(
         overwrite: replace predictions that another model made.
         trust_image_geometry: accept channels whose affines disagree; the first one's counts.
         series: DICOM series to take from each folder: its number, description or UID.
-        dicom_seg: also write `CASE.seg.dcm`, which refers to the DICOM series; needs the extra `dicom`.
-        segment_codes: YAML or JSON file with the codes of the classes in it, see `segment_codes`.
+        finisher: called once with the model and the scans; it returns what is called with each scan and its
+            label file, e.g. to write another format.
         device: auto, cpu or cuda.
     """
+    if not isinstance(source, (str, Path)):
+        found, expected = type(source).__name__, "one path: of a scan, or of a folder of scans"
+        raise UserError("The source is not a path", found, expected, "use predict_image for images in memory")
     loaded = _loaded(model, device)
     scans = list_scans(Path(source), len(loaded.plan.channels), series)
-    finish = None
-    if dicom_seg:
-        finish = dicom_seg_writer(loaded, scans, None if segment_codes is None else Path(segment_codes))
+    finish = None if finisher is None else finisher(loaded, scans)
     with progress("predict") as report:
         written = predict_files(
             loaded,
@@ -105,17 +108,17 @@ def predict_image(
 
 
 def stored_settings(model: LoadedModel) -> PredictConfig:
-    """The sliding-window settings that a model was saved with."""
+    """Return the sliding-window settings that a model was saved with."""
     return PredictConfig.model_validate(model.meta.get("predict", {}))
 
 
 def best_precision(model: LoadedModel) -> Precision:
-    """bf16 where the model's device is quicker with it, else 32 bit."""
+    """Return bf16 where the model's device is quicker with it, else 32 bit."""
     return "bf16" if prefers_bf16(model.device) else "32"
 
 
 def changed_settings(model: LoadedModel, **changes: Any) -> PredictConfig:
-    """The stored settings, with those that are given (not None); a stride or overlap asks for patches.
+    """Return the stored settings with changes (None: no change); a stride or overlap asks for patches.
 
     Raises:
         UserError: a value that is not allowed.

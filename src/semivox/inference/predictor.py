@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,12 +17,12 @@ from torch import Tensor
 
 from semivox.config import PredictConfig
 from semivox.errors import UserError
-from semivox.inference.cover import covered
-from semivox.inference.memory import room
+from semivox.inference.cover import covered, free_memory, room
 from semivox.inference.model import LoadedModel
-from semivox.inference.outputs import OutputFolder
+from semivox.inference.outputs import OutputFolder, check_name
 from semivox.inference.sources import Scan, Source, list_scans, read_scan
 from semivox.inference.windows import window_stride
+from semivox.io.formats import out_of_memory, shortened_text, too_large
 from semivox.io.volume import Volume
 from semivox.nets.heap import kept
 from semivox.preprocessing.resample import Grid, label_to_source, probs_to_source, to_plan_grid
@@ -57,7 +59,7 @@ def predict_case(
 ) -> Prediction:
     """Segment one scan.
 
-    Without `probabilities` all classes together exist on the plan's grid only; on the scan's grid the label
+    Without `probabilities`, all classes together exist on the working grid only: on the scan's grid the label
     is made class by class.
 
     Args:
@@ -72,9 +74,9 @@ def predict_case(
     Raises:
         UserError: a wrong number of channels, too little memory, or a model that returns NaN.
     """
-    _check_channels(image, model)
+    _check_image(image, model)
     array, grid = to_plan_grid(image, model.plan)
-    probs, by_member = _on_plan_grid(model, array, config, precision=precision, members=members)
+    probs, by_member = _on_working_grid(model, array, config, precision=precision, members=members)
     label, full = _on_source_grid(probs, grid, probabilities)
     pairs = {name: _on_source_grid(values, grid, probabilities) for name, values in by_member.items()}
     return Prediction(
@@ -104,7 +106,7 @@ def predict_files(
 
     Writes `CASE.nii.gz` (the scan's grid and header, the data set's label values), `semivox.json` (what the
     values mean) and `predict.json` (which model and settings made what). Scans that this model has already
-    segmented with these settings are skipped. A scan that cannot be read does not stop the others.
+    segmented with these settings are skipped. A scan that cannot be segmented does not stop the others.
 
     Args:
         model: from `load_model`.
@@ -128,52 +130,50 @@ def predict_files(
     """
     window_stride(model.plan.patch, config.stride)
     scans = list_scans(source, len(model.plan.channels))
+    settings = {**config.model_dump(mode="json", exclude={"batch"}), "precision": precision}
     outputs = OutputFolder(
-        out,
-        model,
-        settings={**config.model_dump(mode="json", exclude={"batch"}), "precision": precision},
-        probabilities=save_probabilities,
-        members=save_members,
+        out, model, settings=settings, probabilities=save_probabilities, members=save_members
     )
     todo = outputs.open(scans, overwrite=overwrite)
     trust = trust_image_geometry or model.plan.trust_image_geometry
     failed: dict[str, UserError] = {}
-
-    def finished(scan: Scan) -> None:
-        try:
-            if finish is not None:
-                finish(scan, outputs.label_file(scan))
-        except UserError as error:
-            failed[scan.name] = error
-
-    for scan in scans:
-        if scan not in todo:
-            finished(scan)
-    for done, scan in enumerate(todo, start=len(scans) - len(todo) + 1):
-        started = time.monotonic()
-        try:
-            image = read_scan(scan, trust_image_geometry=trust)
-            prediction = predict_case(
-                model,
-                image,
-                config,
-                precision=precision,
-                probabilities=save_probabilities,
-                members=save_members,
-            )
-        except UserError as error:
-            failed[scan.name] = error
-        else:
+    done = len(scans) - len(todo)
+    for scan in (*(scan for scan in scans if scan not in todo), *todo):
+        started, prediction = time.monotonic(), None
+        with _noted(failed, scan):
+            if scan in todo:
+                check_name(scan.name)
+                image = read_scan(scan, trust_image_geometry=trust)
+                wanted: Any = {"probabilities": save_probabilities, "members": save_members}
+                prediction = predict_case(model, image, config, precision=precision, **wanted)
+        if prediction is not None:  # a disk that is full ends it all
             outputs.write(scan, image.affine, prediction.label, prediction.probs, prediction.members)
-            finished(scan)
-        if progress is not None:
-            progress(done, len(scans), scan.name, time.monotonic() - started)
+        with _noted(failed, scan):
+            if finish is not None and scan.name not in failed:
+                finish(scan, outputs.label_file(scan))
+        if scan in todo:
+            done += 1
+            if progress is not None:
+                progress(done, len(scans), scan.name, time.monotonic() - started)
     if failed:
         raise _failure(failed, len(scans), out)
     return [outputs.label_file(scan) for scan in scans]
 
 
-def _on_plan_grid(
+@contextmanager
+def _noted(failed: dict[str, UserError], scan: Scan) -> Iterator[None]:
+    """Note what is wrong with a scan, or that it needs too much memory, and continue."""
+    try:
+        yield
+    except UserError as error:
+        failed[scan.name] = error
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        failed[scan.name] = too_large(scan.files[0], shortened_text(error))
+
+
+def _on_working_grid(
     model: LoadedModel,
     array: NDArray[np.float32],
     config: PredictConfig,
@@ -181,7 +181,7 @@ def _on_plan_grid(
     precision: Precision,
     members: bool,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Probabilities (K, X, Y, Z) and those of each member on the plan's grid."""
+    """Probabilities (K, X, Y, Z) and those of each member on the working grid."""
     names: list[str] = []
 
     def forward(windows: Tensor) -> Tensor:
@@ -220,49 +220,46 @@ def _on_source_grid(
 
 
 def _accumulator_device(model: LoadedModel, array: NDArray[np.float32]) -> torch.device:
-    """Give the GPU if the sums of four networks fill less than a quarter of its free memory, else the CPU."""
+    """Return the GPU if the accumulators fit in a quarter of its free memory, else the CPU."""
     if model.device.type != "cuda":
         return torch.device("cpu")
-    needed = 4 * 4 * len(model.plan.class_names) * int(np.prod(array.shape[1:]))
-    free, _ = torch.cuda.mem_get_info(model.device)
-    return model.device if needed < free / 4 else torch.device("cpu")
+    needed = 4 * 4 * len(model.plan.class_names) * prod(array.shape[1:])
+    free = free_memory(model.device)
+    return model.device if free is not None and needed < free / 4 else torch.device("cpu")
 
 
-def _check_channels(image: Volume, model: LoadedModel) -> None:
+def _check_image(image: Volume, model: LoadedModel) -> None:
+    """Refuse another number of channels, and a working grid that does not fit into memory."""
     shape, names = image.array.shape, model.plan.channels
     if len(shape) != 4 or shape[0] != len(names):
+        files = ", ".join(f"CASE_{index:04}.nii.gz ({name})" for index, name in enumerate(names))
         raise UserError(
             "The scan has the wrong number of channels",
-            found=shape[0] if len(shape) == 4 else f"an array of shape {shape}",
-            expected=f"{len(names)}: {', '.join(names)}",
-            do="give one file a channel, in this order: "
-            + ", ".join(f"CASE_{index:04}.nii.gz ({name})" for index, name in enumerate(names)),
+            shape[0] if len(shape) == 4 else f"an array of shape {shape}",
+            f"{len(names)}: {', '.join(names)}",
+            f"provide one file a channel, in this order: {files}",
         )
+    volume = prod(shape[1:]) * abs(float(np.linalg.det(image.affine[:3, :3])))
+    voxels, free = volume / prod(model.plan.spacing_mm), free_memory(torch.device("cpu"))
+    if model.plan.crop == "none" and free is not None and 4 * voxels * (2 * len(names) + 1) > free:
+        mm = " x ".join(f"{step:.4g}" for step in image.spacing_mm)
+        raise too_large(None, f"{voxels:.3g} voxels after resampling, from voxels of {mm} mm")
 
 
 def _not_finite(array: NDArray[np.float32], precision: Precision) -> UserError:
     if not np.isfinite(array).all():
-        return UserError(
-            "The scan holds values that are not finite",
-            found="NaN or infinity",
-            expected="finite intensities",
-            do="replace them, e.g. by 0 with numpy.nan_to_num",
-        )
-    return UserError(
-        "The model returned values that are not numbers",
-        found=f"NaN or infinity in the probabilities, with precision {precision}",
-        expected="probabilities between 0 and 1",
-        do="try precision 32; if that does not help, the training diverged: use a smaller train.lr",
-    )
+        do = "replace them, e.g. by 0 with numpy.nan_to_num"
+        what = "The scan holds values that are not finite"
+        return UserError(what, "NaN or infinity", "finite intensities", do)
+    found = f"NaN or infinity in the probabilities, with precision {precision}"
+    do = "try precision 32; if that does not help, the training diverged: use a smaller train.lr"
+    return UserError("The model returned values that are not numbers", found, do=do)
 
 
 def _failure(failed: Mapping[str, UserError], total: int, out: Path) -> UserError:
     if total == 1:
         return next(iter(failed.values()))
     lines = [f"{name}: {error.what} ({error.found})" for name, error in failed.items()]
-    return UserError(
-        f"{len(failed)} of {total} scans could not be segmented; the others are in {out}",
-        found="\n            ".join(lines),
-        expected="readable scans with the model's channels",
-        do="repair or remove them and run the same command again; finished scans are skipped",
-    )
+    what = f"{len(failed)} of {total} scans could not be segmented; the others are in {out}"
+    do = "repair or remove them and run the same command again; finished scans are skipped"
+    return UserError(what, "\n            ".join(lines), "readable scans with the model's channels", do)

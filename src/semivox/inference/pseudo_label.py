@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from semivox.config import PredictConfig
 from semivox.datasets.dataset import Case, Dataset, open_dataset
-from semivox.datasets.splits import Split, load_split
-from semivox.datasets.splitting import split_by_files
+from semivox.datasets.splits import Split, load_split, split_by_files
 from semivox.errors import UserError
 from semivox.files import replacing, write_json
 from semivox.inference.model import LoadedModel, load_model
 from semivox.inference.predict import best_precision, stored_settings
 from semivox.inference.predictor import predict_files
 from semivox.io.volume import IGNORE, read_image, read_label, write_label, write_map
+from semivox.manifest import write_manifest
 from semivox.progress import ProgressFactory, no_progress
-from semivox.run import write_manifest
 
 
 def pseudo_label(
@@ -36,8 +37,7 @@ def pseudo_label(
     label file of a case that was unlabeled there is not opened. Labels are numbered 0, 1, 2, ... as nnU-Net
     demands. `dataset.json` lists the cases of both kinds under `real_labels` and `pseudo_labels`; a
     `splits_final.json` validates on the validation cases, if there are any. Test cases are not part of it.
-    The predictions as `predict` writes them stay in `predictions/`, so that a second call goes on where the
-    first stopped.
+    The predictions as `predict` writes them stay in `predictions/`, so that a second call resumes.
 
     Args:
         model: a run folder.
@@ -64,28 +64,13 @@ def pseudo_label(
             precision=best_precision(loaded),
             progress=report,
         )
-    trust = loaded.plan.trust_image_geometry
-    for case in pseudo:
-        _write_case(case, folder / "predictions" / f"{case.name}.nii.gz", dataset, folder, trust)
-    for case in real:
-        assert case.label is not None
-        _write_case(case, case.label, dataset, folder, trust)
-    labels = {name: index for index, name in enumerate(dataset.class_names)}
-    if dataset.ignore_value is not None:
-        labels["ignore"] = len(labels)
+    predicted = {case.name: folder / "predictions" / f"{case.name}.nii.gz" for case in pseudo}
+    for case in (*pseudo, *real):
+        label = predicted.get(case.name, case.label)
+        assert label is not None
+        _write_case(case, label, dataset, folder, loaded.plan.trust_image_geometry)
     write_json(
-        folder / "dataset.json",
-        {
-            "name": folder.resolve().name,
-            "description": f"{dataset.name} with the predictions of a semivox model for unlabeled cases",
-            "channel_names": {str(index): name for index, name in enumerate(dataset.channels)},
-            "labels": labels,
-            "numTraining": len(real) + len(pseudo),
-            "file_ending": ".nii.gz",
-            "real_labels": [case.name for case in real],
-            "pseudo_labels": [case.name for case in pseudo],
-            "model": loaded.digest,
-        },
+        folder / "dataset.json", _description(folder, dataset, real, pseudo) | {"model": loaded.digest}
     )
     if split.val:
         train = [*split.labeled, *split.unlabeled]
@@ -94,18 +79,33 @@ def pseudo_label(
     return open_dataset(folder)
 
 
+def _description(
+    folder: Path, dataset: Dataset, real: Sequence[Case], pseudo: Sequence[Case]
+) -> dict[str, Any]:
+    labels = {name: index for index, name in enumerate(dataset.class_names)}
+    if dataset.ignore_value is not None:
+        labels["ignore"] = len(labels)
+    return {
+        "name": folder.resolve().name,
+        "description": f"{dataset.name} with the predictions of a semivox model for unlabeled cases",
+        "channel_names": {str(index): name for index, name in enumerate(dataset.channels)},
+        "labels": labels,
+        "numTraining": len(real) + len(pseudo),
+        "file_ending": ".nii.gz",
+        "real_labels": [case.name for case in real],
+        "pseudo_labels": [case.name for case in pseudo],
+    }
+
+
 def _check(model: LoadedModel, dataset: Dataset, out: Path) -> None:
-    plan = model.plan
-    known = (plan.class_names, plan.class_values, plan.channels)
-    found = (dataset.class_names, dataset.class_values, dataset.channels)
-    if known != found:
-        raise UserError(
-            "The model was trained on another data set",
-            path=dataset.root,
-            found=f"classes {', '.join(dataset.class_names)}; channels {', '.join(dataset.channels)}",
-            expected=f"classes {', '.join(plan.class_names)}; channels {', '.join(plan.channels)}",
-            do="name the data set of the model's training",
-        )
+    trained, found = (
+        f"classes {', '.join(one.class_names)} with values {', '.join(map(str, one.class_values))};"
+        f" channels {', '.join(one.channels)}"
+        for one in (model.plan, dataset)
+    )
+    if found != trained:
+        do = "name the data set of the model's training"
+        raise UserError("The model was trained on another data set", found, trained, do, dataset.root)
     if out.resolve() == dataset.root.resolve():
         raise UserError("The output folder is the data set itself", path=out, do="choose another --output")
 
@@ -114,13 +114,9 @@ def _split(model: Path, dataset: Dataset) -> Split:
     path = model / "splits.json"
     split = load_split(path, dataset, 0) if path.is_file() else split_by_files(dataset)
     if not split.unlabeled:
-        raise UserError(
-            "There is no unlabeled case to predict",
-            path=dataset.root,
-            found=f"{len(split.labeled)} labeled cases",
-            expected="at least one case without a label",
-            do="for other scans use semivox predict without --as-dataset",
-        )
+        found, expected = f"{len(split.labeled)} labeled cases", "at least one case without a label"
+        do = "for other scans use semivox predict without --as-dataset"
+        raise UserError("There is no unlabeled case to predict", found, expected, do, dataset.root)
     return split
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from semivox.datasets.importers.dicom import case_folders, holds_dicom, load_volume
-from semivox.errors import UserError
+from semivox.errors import UserError, shortened
 from semivox.io.dicom import series_of
 from semivox.io.dicom_series import Series, choose_series, find_series
 from semivox.io.formats import DICOM_ENDINGS, ITK_ENDINGS, NIFTI_ENDINGS, stem
@@ -42,7 +42,7 @@ def list_scans(source: Source, channels: int, series: str | None = None) -> list
 
     Args:
         source: a path, see `find_scans`; or the channel files of each scan by name; or without names, in
-            which case the first file gives the name; or scans, which are returned as they are.
+            which case the first file names the scan; or scans, which are returned as they are.
         channels: how many the model has.
         series: number, description or UID of the DICOM series to take from each folder.
 
@@ -53,16 +53,10 @@ def list_scans(source: Source, channels: int, series: str | None = None) -> list
         return find_scans(source, channels, series)
     if isinstance(source, Mapping):
         return [Scan(name, tuple(files)) for name, files in source.items()]
-    scans = [
-        item if isinstance(item, Scan) else Scan(stem(item[0]).removesuffix("_0000"), tuple(item))
-        for item in source
-    ]
+    scans = [item if isinstance(item, Scan) else Scan(_name(item[0]), tuple(item)) for item in source]
     if twice := [name for name, count in Counter(scan.name for scan in scans).items() if count > 1]:
         raise UserError(
-            "Several scans have the same name",
-            found=", ".join(twice[:5]),
-            expected="first files of different names",
-            do="give the scans names",
+            "Several scans have the same name", shortened(twice, 5), "first files of different names"
         )
     return scans
 
@@ -87,19 +81,12 @@ def find_scans(source: Path, channels: int, series: str | None = None) -> list[S
         return _group(files, source)
     if source.is_file() and source.name.lower().endswith(DICOM_ENDINGS):
         return [Scan(stem(source), (source,), series_of(source))]
-    if not source.is_file() or not _is_image(source):
-        raise UserError(
-            "There is no scan here",
-            path=source,
-            found="another kind of file" if source.is_file() else "no such file or folder",
-            expected=f"a file ({', '.join(ENDINGS)}), a folder of them, or a folder with DICOM series",
-            do="check the path",
-        )
+    if not source.is_file() or not source.name.lower().endswith(ENDINGS):
+        found = "another kind of file" if source.is_file() else "no such file or folder"
+        expected = f"a file ({', '.join(ENDINGS)}), a folder of them, or a folder with DICOM series"
+        raise UserError("There is no scan here", found, expected, "check the path", source)
     siblings = _group(_image_files(source.parent), source.parent) if channels > 1 else []
-    for scan in siblings:
-        if source in scan.files:
-            return [scan]
-    return [Scan(stem(source).removesuffix("_0000"), (source,))]
+    return [scan for scan in siblings if source in scan.files] or [Scan(_name(source), (source,))]
 
 
 def read_scan(scan: Scan, *, trust_image_geometry: bool = False) -> Volume:
@@ -113,20 +100,19 @@ def read_scan(scan: Scan, *, trust_image_geometry: bool = False) -> Volume:
     names = [stem(file) for file in scan.files]
     expected = [f"{scan.name}_{index:04}" for index in range(len(names))]
     if len(names) > 1 and names[0] == expected[0] and names != expected:
-        raise UserError(
-            "A channel of the scan is missing",
-            path=scan.files[0].parent,
-            found=", ".join(names),
-            expected=", ".join(expected),
-            do="add the missing file",
-        )
+        what, folder = "A channel of the scan is missing", scan.files[0].parent
+        raise UserError(what, ", ".join(names), ", ".join(expected), "add the missing file", folder)
     return read_image(scan.files, trust_image_geometry=trust_image_geometry)
+
+
+def _name(file: Path) -> str:
+    return stem(file).removesuffix("_0000")
 
 
 def _group(files: Iterable[Path], folder: Path) -> list[Scan]:
     groups: dict[str, list[Path]] = defaultdict(list)
     files = sorted(files)
-    first_channels = {stem(file).removesuffix("_0000") for file in files if stem(file).endswith("_0000")}
+    first_channels = {_name(file) for file in files if stem(file).endswith("_0000")}
     for file in files:
         match = _CHANNEL.fullmatch(stem(file))
         in_group = match is not None and match["case"] in first_channels
@@ -134,28 +120,24 @@ def _group(files: Iterable[Path], folder: Path) -> list[Scan]:
     for name, members in groups.items():
         stems = [stem(file) for file in members]
         if len(set(stems)) < len(stems) or (name in stems and len(stems) > 1):
-            raise UserError(
-                "Several files have the name of one scan",
-                path=folder,
-                found=", ".join(file.name for file in members),
-                expected=f"{name}.nii.gz, or {name}_0000.nii.gz and so on",
-                do="remove or rename those that do not belong there",
+            found, expected = (
+                ", ".join(f.name for f in members),
+                f"{name}.nii.gz, or {name}_0000.nii.gz and so on",
             )
+            do = "remove or rename those that do not belong there"
+            raise UserError("Several files have the name of one scan", found, expected, do, folder)
     if not groups:
         inner = sorted(item.name for item in folder.iterdir() if item.is_dir() and _image_files(item))
-        raise UserError(
-            "There are no scans in this folder",
-            path=folder,
-            found="no file in NIfTI, NRRD, MetaImage or DICOM"
-            + (f"; but some in {', '.join(inner[:5])}" if inner else ""),
-            expected="CASE.nii.gz, or CASE_0000.nii.gz for each channel; or DICOM series",
-            do=f"name the folder {folder / inner[0]}" if inner else "check the path",
-        )
+        found = "no file in NIfTI, NRRD, MetaImage or DICOM"
+        found += f"; but some in {shortened(inner, 5)}" if inner else ""
+        expected = "CASE.nii.gz, or CASE_0000.nii.gz for each channel; or DICOM series"
+        do = f"name the folder {folder / inner[0]}" if inner else "check the path"
+        raise UserError("There are no scans in this folder", found, expected, do, folder)
     return [Scan(name, tuple(members)) for name, members in sorted(groups.items())]
 
 
 def _dicom_scans(source: Path, wanted: str | None) -> list[Scan]:
-    """Take one series of each folder; folders with nothing but DICOM-SEG objects are passed over."""
+    """Take one series of each folder; pass over folders with nothing but DICOM-SEG objects."""
     folders = case_folders(source)
     scans = []
     for folder in folders:
@@ -173,24 +155,15 @@ def _check_one_kind(folder: Path, files: Sequence[Path]) -> None:
     """Refuse a folder in which DICOM slices lie beside scans of other formats."""
     slices = [item.name for item in sorted(folder.iterdir()) if item.name.lower().endswith(DICOM_ENDINGS)]
     if files and slices:
-        raise UserError(
-            "The folder holds scans of two kinds",
-            path=folder,
-            found=f"DICOM ({slices[0]}, ...) and {sorted(files)[0].name}",
-            expected="one kind",
-            do="name the one file to segment; or choose the DICOM series: --series NUMBER",
-        )
+        found = f"DICOM ({slices[0]}, ...) and {sorted(files)[0].name}"
+        do = "name the one file to segment; or choose the DICOM series: --series NUMBER"
+        raise UserError("The folder holds scans of two kinds", found, "one kind", do, folder)
 
 
 def _image_files(folder: Path) -> list[Path]:
-    """Scans, without hidden files such as the `._CASE.nii.gz` that some systems add to archives."""
+    """Scans, dangling links too, but no hidden files such as the `._CASE.nii.gz` of some archives."""
     return [
         item
         for item in folder.iterdir()
-        if _is_image(item) and not item.name.startswith(".") and item.is_file()
+        if item.name.lower().endswith(ENDINGS) and not item.name.startswith(".") and not item.is_dir()
     ]
-
-
-def _is_image(path: Path) -> bool:
-    """Whether the name is that of a scan; the case of the letters counts for NIfTI."""
-    return path.name.endswith(NIFTI_ENDINGS) or path.name.lower().endswith(ITK_ENDINGS)

@@ -12,14 +12,18 @@ from torch import Tensor
 from torch.nn import functional
 
 from semivox.errors import UserError
-from semivox.inference.memory import MemoryShortageError, is_shortage
+from semivox.io.formats import out_of_memory
 
 Triple = tuple[int, int, int]
 Weighting = Literal["uniform", "gaussian"]
 
 
+class MemoryShortageError(UserError):
+    """A single window does not fit into the device's memory."""
+
+
 def window_stride(patch: Triple, stride: Triple | None = None, overlap: float = 0.5) -> Triple:
-    """Give the distance of neighbouring windows in voxels: `stride`, or what leaves `overlap` in common.
+    """Return the distance of neighbouring windows in voxels: `stride`, or what leaves `overlap` in common.
 
     Args:
         patch: window in voxels.
@@ -33,17 +37,17 @@ def window_stride(patch: Triple, stride: Triple | None = None, overlap: float = 
         x, y, z = (max(1, round(side * (1 - overlap))) for side in patch)
         return x, y, z
     if any(not 1 <= step <= side for step, side in zip(stride, patch, strict=True)):
-        raise UserError(
+        what, expected = (
             "The stride of the sliding window is outside the patch",
-            found=f"stride {stride}",
-            expected=f"between 1 and the patch {patch} along each axis",
-            do="choose a smaller predict.stride, or leave it out and set predict.overlap",
+            f"1 to {patch} along each axis",
         )
+        do = "choose a smaller predict.stride, or leave it out and set predict.overlap"
+        raise UserError(what, f"stride {stride}", expected, do)
     return stride
 
 
 def window_starts(size: int, patch: int, stride: int) -> list[int]:
-    """First voxels of the windows along one axis of `size` >= `patch` voxels.
+    """Return the first voxel of each window along one axis of `size` >= `patch` voxels.
 
     ceil((size - patch) / stride) + 1 windows start at min(stride * j, size - patch), as in the published
     tests on the left atrium: the last window ends with the axis, so every voxel is covered.
@@ -52,7 +56,7 @@ def window_starts(size: int, patch: int, stride: int) -> list[int]:
 
 
 def window_profile(patch: int, weighting: Weighting) -> Tensor:
-    """Weights of a window along one axis, (patch,) float32 in (0, 1].
+    """Return the weights of a window along one axis, (patch,) float32 in (0, 1].
 
     A window's weight at a voxel is the product of the three axes' profiles. `gaussian`: standard deviation
     patch / 8 around the centre, never below 1e-3.
@@ -76,7 +80,7 @@ def sliding_window(
     device: torch.device | str | None = None,
     accumulate_on: torch.device | str | None = None,
 ) -> Tensor:
-    """Weighted mean of what `forward` says about each voxel, over all windows that contain it.
+    """Compute the weighted mean of what `forward` says about each voxel, over all windows that contain it.
 
     An axis shorter than the patch is padded with zeros (half of them in front, rounded down) and cut back at
     the end. Values that sum to one over the channels in every window still do so in the result. A patch of
@@ -111,7 +115,8 @@ def sliding_window(
 
     starts = [window_starts(*axis) for axis in zip(image.shape[1:], patch, stride, strict=True)]
     profiles = [window_profile(side, weighting).to(keep) for side in patch]
-    weight = _outer(profiles)
+    x, y, z = profiles
+    weight = x[:, None, None] * y[:, None] * z
     corners = list(product(*starts))
     total: Tensor | None = None
     done = 0
@@ -131,14 +136,18 @@ def sliding_window(
         for corner, value in zip(chunk, values, strict=True):
             _cut(total, corner, patch).addcmul_(value, weight)
         done += len(chunk)
-
     assert total is not None
-    for axis, profile in enumerate(profiles):
-        coverage = torch.zeros(image.shape[1 + axis], device=keep)
-        for start in starts[axis]:
-            coverage[start : start + patch[axis]] += profile
-        total /= coverage.view([-1 if i == axis + 1 else 1 for i in range(4)])
+    _divide_by_coverage(total, starts, profiles)
     return _cut(total, front, size)
+
+
+def _divide_by_coverage(total: Tensor, starts: Sequence[Sequence[int]], profiles: Sequence[Tensor]) -> None:
+    """Divide by the sum of all windows' weights: the product of the sums along the three axes."""
+    for axis, profile in enumerate(profiles, start=1):
+        coverage = torch.zeros(total.shape[axis], device=total.device)
+        for start in starts[axis - 1]:
+            coverage[start : start + len(profile)] += profile
+        total /= coverage.view([-1 if i == axis else 1 for i in range(4)])
 
 
 def _pad(image: Tensor, patch: Triple) -> tuple[Tensor, Triple]:
@@ -157,11 +166,6 @@ def _cut(volume: Tensor, corner: Sequence[int], size: Sequence[int]) -> Tensor:
     return volume[:, x, y, z]
 
 
-def _outer(profiles: Sequence[Tensor]) -> Tensor:
-    x, y, z = profiles
-    return x[:, None, None] * y[:, None] * z
-
-
 def _try_forward(
     forward: Callable[[Tensor], Tensor], windows: Sequence[Tensor], device: torch.device
 ) -> Tensor | None:
@@ -172,19 +176,16 @@ def _try_forward(
     try:
         return forward(torch.stack(list(windows)).to(device))
     except RuntimeError as error:
-        if is_shortage(error):
+        if isinstance(error, torch.OutOfMemoryError) or out_of_memory(error):
             return None
         raise
 
 
 def _smaller(batch: int, patch: Triple, device: torch.device) -> int:
     if batch == 1:
-        raise MemoryShortageError(
-            "There is too little memory for one window",
-            found=f"out of memory on {device} with a single window of {patch} voxels",
-            expected="room for the network's activations in one window",
-            do="close other programs that use this device, or predict with --window patch or --device cpu",
-        )
+        found = f"out of memory on {device} with a single window of {patch} voxels"
+        do = "close other programs that use this device, or predict with --window patch or --device cpu"
+        raise MemoryShortageError("There is too little memory for one window", found, do=do)
     if device.type == "cuda":
         torch.cuda.empty_cache()
     return batch // 2

@@ -9,8 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from semivox.config import PredictConfig
-from semivox.inference.cover import covered
-from semivox.inference.memory import room
+from semivox.inference.cover import covered, room
 from semivox.io.volume import IGNORE
 from semivox.methods.base import Method
 from semivox.patches.patch_sizes import PatchSizes
