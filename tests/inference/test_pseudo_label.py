@@ -19,7 +19,7 @@ from semivox.inference.pseudo_label import pseudo_label
 from semivox.io.volume import read_image, read_label
 from semivox.methods import create
 from semivox.nets import NetFactory
-from semivox.preprocessing.plan import make_plan
+from semivox.preprocessing.planner import make_plan
 
 
 @pytest.fixture(scope="module")

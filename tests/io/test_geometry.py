@@ -19,7 +19,7 @@ from semivox.evaluation.evaluate import evaluate_folder
 from semivox.evaluation.references import Classes
 from semivox.io.geometry import TOLERANCE_VOX, displacement, same_affine
 from semivox.io.volume import read_image, read_label
-from semivox.preprocessing.plan import make_plan
+from semivox.preprocessing.planner import make_plan
 from semivox.preprocessing.prepare import prepare
 from semivox.preprocessing.store import Store
 

@@ -20,10 +20,9 @@ from semivox.config import PlanConfig
 from semivox.datasets.dataset import Dataset, open_dataset
 from semivox.datasets.splits import Split
 from semivox.errors import UserError
-from semivox.preprocessing.choices import MAX_PATCH_VOXELS, patch_for
-from semivox.preprocessing.fingerprint import CaseFingerprint, Fingerprint, fingerprint
-from semivox.preprocessing.intensity import Intensity
-from semivox.preprocessing.plan import Plan, load_plan, make_plan, save_plan
+from semivox.preprocessing.fingerprint import CaseFingerprint, Fingerprint, Intensity, fingerprint
+from semivox.preprocessing.plan import Plan, load_plan, save_plan
+from semivox.preprocessing.planner import MAX_PATCH_VOXELS, make_plan, patch_for
 
 AUTO = PlanConfig.model_validate({})
 
@@ -178,8 +177,9 @@ def test_spacing_is_the_median_and_thick_slices_stay() -> None:
 
 @pytest.mark.parametrize(
     ("name", "how"),
-    [("CT", "ct"), ("ct", "ct"), ("CT_venous", "ct"), ("PET/CT", "ct"), ("T1", "zscore"), ("CBCT", "zscore"),
-     ("direct", "zscore"), ("LGE-MR", "zscore")],
+    [("CT", "ct"), ("ct", "ct"), ("CT_venous", "ct"), ("PET/CT", "ct"), ("CT 1", "ct"), ("T1", "zscore"),
+     ("CBCT", "zscore"), ("direct", "zscore"), ("LGE-MR", "zscore"), ("T1CT", "zscore"), ("T1-CT", "zscore"),
+     ("t1_ct", "zscore"), ("ct1", "zscore"), ("MRI (ct)", "zscore")],
 )  # fmt: skip
 def test_ct_is_recognised_as_a_word(tmp_path: Path, name: str, how: str) -> None:
     raw = Raw(tmp_path, channels=(name, "MR"))
@@ -239,8 +239,6 @@ def test_the_final_patch_holds_nearly_all_scans_whole() -> None:
     assert plan_of(case(shape=(96, 80, 48)), config={"patch": (64, 64, 48)}).final_patch == (96, 80, 48)
     given = plan_of(case(), config={"final_patch": (32, 32, 32)})
     assert given.final_patch == (32, 32, 32) and "settings" in given.reasons["final_patch"]
-    with pytest.raises(UserError, match="final_patch"):
-        plan_of(case(), config={"final_patch": (32, 32, 30)})
 
 
 def test_the_final_patch_keeps_within_memory() -> None:
@@ -329,12 +327,6 @@ def test_overrides_win_and_the_reason_says_so() -> None:
         assert reason.endswith(".")
 
 
-def test_a_patch_side_that_16_does_not_divide_is_refused() -> None:
-    with pytest.raises(UserError, match="multiple of 16") as error:
-        plan_of(case(), config={"patch": (112, 112, 88)})
-    assert "88" in str(error.value.found)
-
-
 def test_a_saved_plan_is_readable_and_comes_back(tmp_path: Path) -> None:
     plan = plan_of(case())
     path = tmp_path / "plans.json"
@@ -385,7 +377,7 @@ def test_a_missing_entry_and_a_foreign_file_are_explained(tmp_path: Path) -> Non
 
 def test_planning_and_preparing_start_without_torch_and_matplotlib() -> None:
     code = (
-        "import sys, semivox.preprocessing.ready; sys.exit(bool({'torch', 'matplotlib'} & set(sys.modules)))"
+        "import sys, semivox.preprocessing.workspace; sys.exit(bool({'torch', 'matplotlib'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

@@ -20,7 +20,8 @@ from semivox.datasets.splits import Split
 from semivox.errors import UserError
 from semivox.io.volume import read_image, read_label
 from semivox.preprocessing import prepare as module
-from semivox.preprocessing.plan import Plan, make_plan
+from semivox.preprocessing.plan import Plan
+from semivox.preprocessing.planner import make_plan
 from semivox.preprocessing.prepare import prepare
 from semivox.preprocessing.resample import Grid, label_to_plan_grid, label_to_source, to_plan_grid
 from semivox.preprocessing.store import Store

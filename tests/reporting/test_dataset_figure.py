@@ -10,7 +10,7 @@ from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 
 from semivox.preprocessing.fingerprint import CaseFingerprint, Fingerprint
-from semivox.preprocessing.intensity import Intensity
+from semivox.preprocessing.fingerprint import Intensity
 from semivox.reporting import dataset_figure
 from semivox.reporting.dataset_figure import Sample, save_dataset_figure
 

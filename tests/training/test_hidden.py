@@ -11,7 +11,8 @@ from semivox.config import PlanConfig
 from semivox.datasets.dataset import Dataset, open_dataset
 from semivox.datasets.splits import Split
 from semivox.errors import UserError
-from semivox.preprocessing.plan import Plan, make_plan
+from semivox.preprocessing.plan import Plan
+from semivox.preprocessing.planner import make_plan
 from semivox.preprocessing.prepare import prepare
 from semivox.preprocessing.store import Store
 from semivox.training.hidden import HiddenPatches, read_hidden_patches, require_hidden_labels

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from semivox.datasets.check_set import Group, grouped
-from semivox.preprocessing.intensity import Intensity
+from semivox.preprocessing.fingerprint import Intensity
 
 if TYPE_CHECKING:
     from semivox.reporting.inspect import CheckResult, Information

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from semivox.errors import UserError
-from semivox.io.extent import Triple, canonical_axes, foreground_box
-from semivox.io.parallel import run_jobs
+from semivox.files import signature
+from semivox.io.geometry import Triple, canonical_axes, foreground_box
+from semivox.io.reader import run_jobs
 from semivox.io.volume import IGNORE, Volume, read_image, read_label
-from semivox.preprocessing.intensity import PERCENTILES, Intensity, sample
 from semivox.progress import Progress
 
 if TYPE_CHECKING:
@@ -23,7 +23,35 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 
+PERCENTILES = {"p005": 0.5, "p050": 5.0, "p500": 50.0, "p950": 95.0, "p995": 99.5}
+_SAMPLE = 500_000  # voxels that percentiles of a large scan are taken from
 _FOREGROUND_SAMPLE = 20_000  # voxels that one labeled case adds to the pooled foreground
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Intensity:
+    """Distribution of one channel's values.
+
+    Attributes:
+        percentiles: value at each of `PERCENTILES`.
+        mean: of the values.
+        std: population standard deviation.
+    """
+
+    percentiles: dict[str, float]
+    mean: float
+    std: float
+
+    @classmethod
+    def of(cls, values: Array) -> Intensity:
+        """Describe any number of values; percentiles of more than half a million come from a fixed sample."""
+        flat = values.reshape(1, -1)
+        levels = np.percentile(_sample(flat, _SAMPLE), list(PERCENTILES.values())).tolist()
+        return cls(dict(zip(PERCENTILES, levels, strict=True)), *moments(flat))
+
+    def as_dict(self) -> dict[str, float]:
+        return {"mean": self.mean, "std": self.std, **self.percentiles}
 
 
 @dataclass(frozen=True)
@@ -58,13 +86,24 @@ class Fingerprint:
     Attributes:
         cases: in the order of the split: labeled, unlabeled, validation.
         foreground: one for each channel, pooled; None when no label has any foreground.
+        sources: what each case was measured from, see `sources_of`.
     """
 
     cases: tuple[CaseFingerprint, ...]
     foreground: tuple[Intensity, ...] | None
+    sources: dict[str, Any] = field(default_factory=dict)
+
+    def background(self) -> float:
+        """Return the share of background voxels in a typical scan, 0..1."""
+        return float(np.median([case.background for case in self.cases]))
+
+    def class_volumes_ml(self) -> list[list[float]]:
+        """Return the volumes of the foreground classes, a list for each labeled case."""
+        found = [case.class_volumes_ml for case in self.cases]
+        return [list(volumes.values()) for volumes in found if volumes is not None]
 
     def summary(self) -> dict[str, Any]:
-        """Give the ranges over cases as plain data for the plan file."""
+        """Return the ranges over cases as plain data for the plan file."""
         labeled = {c.name: c.class_volumes_ml for c in self.cases if c.class_volumes_ml is not None}
         volumes = list(labeled.values())
         names = list(volumes[0]) if volumes else []
@@ -80,12 +119,12 @@ class Fingerprint:
         }
 
     def typical_intensity(self) -> tuple[Intensity, ...]:
-        """Give each channel's whole-scan intensities, the median over cases of every figure."""
+        """Return each channel's whole-scan intensities, the median over cases of every figure."""
         result = []
         for channel in zip(*(case.channels for case in self.cases), strict=True):
-            middle = {key: _median([item.percentiles[key] for item in channel]) for key in PERCENTILES}
-            mean, std = _median([item.mean for item in channel]), _median([item.std for item in channel])
-            result.append(Intensity(middle, mean, std))
+            figures = {name: [item.as_dict()[name] for item in channel] for name in channel[0].as_dict()}
+            middle = {name: float(np.median(values)) for name, values in figures.items()}
+            result.append(Intensity({key: middle[key] for key in PERCENTILES}, middle["mean"], middle["std"]))
         return tuple(result)
 
 
@@ -110,53 +149,73 @@ def fingerprint(
         trust_image_geometry: see `read_image`.
 
     Raises:
-        UserError: a file is damaged or holds unusable values; a labeled case has no label file.
+        UserError: files are damaged or hold unusable values; a labeled case has no label file.
     """
-    labeled = set(split.labeled)
-    jobs = [
-        _Job(
-            index,
-            dataset.channels,
-            dataset.class_names,
-            dataset.class_values,
-            dataset.ignore_value,
-            case if case.name in labeled else replace(case, label=None),
-            trust_image_geometry,
-        )
-        for index, case in enumerate(map(dataset.case, (*split.labeled, *split.unlabeled, *split.val)))
-    ]
-    for job in jobs:
-        if job.case.name in labeled and job.case.label is None:
-            raise _without_label(job.case)
-    found: dict[int, tuple[CaseFingerprint, Array | None]] = {}
-    for job, result in run_jobs(
-        _measure, jobs, min(workers, len(jobs)), name=lambda job: job.case.name, doing="measuring"
-    ):
-        found[job.index] = result
+    labeled, described = set(split.labeled), replace(dataset, cases=())
+    jobs = []
+    for case in map(dataset.case, (*split.labeled, *split.unlabeled, *split.val)):
+        if case.name in labeled and case.label is None:
+            what = f"The labeled case {case.name} has no label file"
+            raise UserError(what, None, "one for every labeled case", "add it, or correct the split")
+        shown = case if case.name in labeled else replace(case, label=None)
+        jobs.append(_Job(shown, described, trust_image_geometry))
+    found: dict[str, tuple[CaseFingerprint, Array | None, dict[str, Any]]] = {}
+    workers = min(workers, len(jobs))
+    for job, result in run_jobs(_measure, jobs, workers, name=lambda job: job.case.name, doing="measuring"):
+        found[job.case.name] = result
         if progress is not None:
             progress(len(found), len(jobs), job.case.name)
-    cases = tuple(found[job.index][0] for job in jobs)
-    pool = [values for job in jobs if (values := found[job.index][1]) is not None]
+    ordered = {job.case.name: found[job.case.name] for job in jobs}
+    pool = [values for _, values, _ in ordered.values() if values is not None]
     pooled = tuple(Intensity.of(values) for values in np.concatenate(pool, axis=1)) if pool else None
-    return Fingerprint(cases, pooled)
+    sources = {name: sources for name, (_, _, sources) in ordered.items()}
+    return Fingerprint(tuple(case for case, _, _ in ordered.values()), pooled, sources)
+
+
+def sources_of(case: Case, known: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the signatures of a case's files, {"image": [...], "label": ... or None}.
+
+    Args:
+        case: without the path of its label where that may not be opened.
+        known: earlier signatures; files of the same size and time are not read again.
+    """
+    images, label = (known or {}).get("image") or [], (known or {}).get("label")
+    images = images if len(images) == len(case.images) else [None] * len(case.images)
+    return {
+        "image": [signature(*pair) for pair in zip(case.images, images, strict=True)],
+        "label": None if case.label is None else signature(case.label, label),
+    }
+
+
+def moments(values: Array) -> tuple[float, float]:
+    """Return mean and population standard deviation, summed in float64 without a copy of the whole array.
+
+    Both are 0 for empty input.
+    """
+    flat = values.reshape(-1)
+    if flat.size == 0:
+        return 0.0, 0.0
+    mean = float(flat.mean(dtype=np.float64))
+    squares = 0.0
+    for first in range(0, flat.size, _CHUNK):
+        part = flat[first : first + _CHUNK].astype(np.float64) - mean
+        squares += float(part @ part)
+    return mean, float(np.sqrt(squares / flat.size))
 
 
 @dataclass(frozen=True)
 class _Job:
     """What a worker gets; a case whose label may not be opened comes without its path."""
 
-    index: int
-    channels: tuple[str, ...]
-    class_names: tuple[str, ...]
-    class_values: tuple[int, ...]
-    ignore_value: int | None
     case: Case
+    dataset: Dataset  # without its cases
     trust: bool
 
 
-def _measure(job: _Job) -> tuple[CaseFingerprint, Array | None]:
-    """Give the case's figures and a (C, N) sample of its labeled foreground."""
-    image = read_image(job.case.images, channels=job.channels, trust_image_geometry=job.trust)
+def _measure(job: _Job) -> tuple[CaseFingerprint, Array | None, dict[str, Any]]:
+    """Measure one case; return also a sample of its labeled foreground, and its sources."""
+    sources = sources_of(job.case)  # before reading: a change meanwhile shows the next time
+    image = read_image(job.case.images, channels=job.dataset.channels, trust_image_geometry=job.trust)
     axes, _ = canonical_axes(image.affine)
     start, stop, background = foreground_box(image.array)
     box = tuple(last - first for first, last in zip(start, stop, strict=True))
@@ -171,39 +230,30 @@ def _measure(job: _Job) -> tuple[CaseFingerprint, Array | None]:
         class_volumes_ml=volumes,
         foreground=None if values is None else tuple(Intensity.of(channel) for channel in values),
     )
-    return found, None if values is None else sample(values, _FOREGROUND_SAMPLE)
+    return found, None if values is None else _sample(values, _FOREGROUND_SAMPLE), sources
 
 
 def _measure_label(job: _Job, path: Path, image: Volume) -> tuple[dict[str, float], Array | None]:
-    read = read_label(path, job.class_values, image, job.ignore_value, trust_image_geometry=job.trust)
+    dataset = job.dataset
+    read = read_label(path, dataset.class_values, image, dataset.ignore_value, trust_image_geometry=job.trust)
     label = read.array
     voxel_ml = abs(float(np.linalg.det(image.affine[:3, :3]))) / 1000
-    names = enumerate(job.class_names[1:], start=1)
+    names = enumerate(dataset.class_names[1:], start=1)
     volumes = {name: int(np.count_nonzero(label == index)) * voxel_ml for index, name in names}
     inside = (label > 0) & (label != IGNORE)
     return volumes, image.array[:, inside] if inside.any() else None
 
 
-def _without_label(case: Case) -> UserError:
-    return UserError(
-        f"The labeled case {case.name} has no label file",
-        found="no label file",
-        expected="one for every case that the split calls labeled",
-        do="add the file, or correct the split",
-    )
+def _sample(values: Array, limit: int) -> Array:
+    """Take at most `limit` columns of (C, N), always the same ones."""
+    count = values.shape[1]
+    return values if count <= limit else values[:, np.random.default_rng(0).integers(count, size=limit)]
 
 
 def _pick(values: Sequence[Any], axes: Triple) -> tuple[Any, Any, Any]:
     return values[axes[0]], values[axes[1]], values[axes[2]]
 
 
-def _median(values: Sequence[float]) -> float:
-    return float(np.median(values))
-
-
 def _range(values: Sequence[Any]) -> dict[str, Any]:
-    array = np.asarray(values)
-    return {
-        name: f(array, axis=0).tolist()
-        for name, f in (("min", np.min), ("median", np.median), ("max", np.max))
-    }
+    functions = (("min", np.min), ("median", np.median), ("max", np.max))
+    return {name: f(np.asarray(values), axis=0).tolist() for name, f in functions}

@@ -14,8 +14,7 @@ import numpy.typing as npt
 
 from semivox.errors import UserError
 from semivox.files import read_json, write_json
-from semivox.io.memory import machine_memory
-from semivox.io.parallel import run_jobs
+from semivox.io.reader import machine_memory, run_jobs
 from semivox.io.volume import IGNORE, read_image, read_label
 from semivox.preprocessing.plan import Plan
 from semivox.preprocessing.resample import label_to_plan_grid, to_plan_grid

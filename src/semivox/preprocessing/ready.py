@@ -9,11 +9,11 @@ import numpy as np
 
 from semivox.config import Config
 from semivox.datasets.splits import Split
+from semivox.manifest import write_manifest
 from semivox.preprocessing.plan import Plan
 from semivox.preprocessing.prepare import prepare as prepare_cases
 from semivox.preprocessing.workspace import Workspace, clear_workspace, open_workspace
 from semivox.progress import ProgressFactory, no_progress
-from semivox.run import write_manifest
 
 
 def plan(

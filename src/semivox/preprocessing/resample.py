@@ -19,9 +19,9 @@ import numpy.typing as npt
 from scipy.ndimage import gaussian_filter1d
 
 from semivox.errors import UserError
-from semivox.io.extent import Triple, canonical_axes, foreground_box
+from semivox.io.geometry import Triple, canonical_axes, foreground_box
 from semivox.io.volume import Volume
-from semivox.preprocessing.intensity import moments
+from semivox.preprocessing.fingerprint import moments
 
 if TYPE_CHECKING:
     import torch

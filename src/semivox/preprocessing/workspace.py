@@ -8,11 +8,11 @@ from pathlib import Path
 
 from semivox.config import Config, SplitConfig
 from semivox.datasets.dataset import Dataset, open_dataset, write_index
-from semivox.datasets.splits import Split, load_split, save_splits
-from semivox.datasets.splitting import make_split
+from semivox.datasets.splits import Split, load_split, make_split, save_splits
 from semivox.errors import UserError
 from semivox.preprocessing.fingerprint import fingerprint
-from semivox.preprocessing.plan import Plan, load_plan, make_plan, save_plan
+from semivox.preprocessing.plan import Plan, load_plan, save_plan
+from semivox.preprocessing.planner import make_plan
 from semivox.preprocessing.store import Store
 from semivox.progress import ProgressFactory, no_progress
 

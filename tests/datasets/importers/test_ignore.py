@@ -15,12 +15,12 @@ import torch
 import semivox
 from semivox.config import Config, PlanConfig, SplitConfig, load_config
 from semivox.datasets.dataset import open_dataset, write_index
-from semivox.datasets.splitting import make_split
+from semivox.datasets.splits import make_split
 from semivox.errors import UserError
 from semivox.io.volume import IGNORE
 from semivox.methods.supervised import Supervised
 from semivox.preprocessing.fingerprint import fingerprint
-from semivox.preprocessing.plan import make_plan
+from semivox.preprocessing.planner import make_plan
 from semivox.preprocessing.prepare import prepare
 from semivox.preprocessing.store import Store
 from semivox.training.module import TrainingModule
