@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import SimpleITK as sitk
 
 from semivox.errors import UserError
-from semivox.io.dicom_series import Series, Slice, find_series, list_series
-from semivox.io.formats import Array, bad_file, check_affine, ras_affine, unreadable
+from semivox.io.dicom_series import Series, Slice, dicom_package, find_series, list_series, read_dataset
+from semivox.io.formats import Array, bad_file, unreadable
+from semivox.io.geometry import check_affine, ras_affine
+from semivox.io.reader import guarded
 
 _SAME_STEP = 0.05  # of the usual distance between slices; positions are often rounded to 0.1 mm
 _SAME_DIRECTION = 1e-3
@@ -30,17 +31,13 @@ def read_dicom(path: Path) -> tuple[Array, Array]:
     if path.is_dir():
         series = find_series(path)
         if len(series) != 1:
-            raise UserError(
-                "The folder does not hold exactly one DICOM image series",
-                path=path,
-                found=list_series(series) if series else "none",
-                expected="the slices of one series",
-                do="name the folder of one series, or choose one with --series",
-            )
+            what, do = "The folder does not hold exactly one DICOM image series", "name one with --series"
+            raise UserError(what, list_series(series) or "none", "the slices of one series", do, path)
         return read_series(series[0])
     return read_series(series_of(path))
 
 
+@guarded
 def read_series(series: Series) -> tuple[Array, Array]:
     """Read a series: voxels (X, Y, Z) in the unit of the modality (HU for CT), and the affine.
 
@@ -62,7 +59,7 @@ def read_series(series: Series) -> tuple[Array, Array]:
 
 
 def place_slices(series: Series) -> tuple[list[Slice], Array]:
-    """Give single-frame slices in the order of the array's Z axis, and the affine; no pixels are read.
+    """Return single-frame slices in the order of the array's Z axis, and the affine; no pixels are read.
 
     Raises:
         UserError: as of `read_series`.
@@ -74,8 +71,9 @@ def place_slices(series: Series) -> tuple[list[Slice], Array]:
     return slices, affine
 
 
+@guarded
 def series_of(path: Path) -> Series:
-    """Give a multi-frame file as a series.
+    """Return a multi-frame file as a series.
 
     Raises:
         UserError: a damaged file, or one slice of a series.
@@ -84,13 +82,10 @@ def series_of(path: Path) -> Series:
         raise unreadable(path, FileNotFoundError(path), "DICOM", "")
     found = Slice.read(path)
     if found.frames == 1:
-        raise bad_file(
-            path,
-            "The file is a single DICOM slice",
-            f"series {found.number} {found.description}".rstrip(),
-            "a volume: the folder of a series, or a multi-frame file",
-            f"name the folder: {path.parent}",
-        )
+        named = f"series {found.number} {found.description}".rstrip()
+        expected = "a volume: the folder of a series, or a multi-frame file"
+        do = f"name the folder: {path.parent}"
+        raise bad_file(path, "The file is a single DICOM slice", named, expected, do)
     return Series((found,))
 
 
@@ -98,33 +93,22 @@ def _check_alike(slices: Sequence[Slice]) -> None:
     first = slices[0]
     for item in slices:
         if item.position is None or item.orientation is None or item.spacing is None:
-            raise bad_file(
-                item.path,
-                "The DICOM slice has no place in space",
-                "no image position, orientation or pixel spacing",
-                "these three tags in each slice",
-                "export the series again; scanned films and screenshots cannot be used",
-            )
+            what, found = "The DICOM slice has no place in space", "no position, orientation or pixel spacing"
+            do = "export the series again; scanned films and screenshots cannot be used"
+            raise bad_file(item.path, what, found, "these three tags in each slice", do)
         if not all(side > 0 for side in item.spacing):
             raise bad_file(item.path, "The pixel spacing is not positive", item.spacing, "two lengths in mm")
-        alike = (
-            ("size", item.size, first.size, item.size == first.size),
-            ("orientation", item.orientation, first.orientation, _close(item.orientation, first.orientation)),
-            ("pixel spacing", item.spacing, first.spacing, _close(item.spacing, first.spacing)),
-        )
-        for name, found, wanted, same in alike:
-            if not same:
-                raise bad_file(
-                    item.path,
-                    f"The slices of the series do not belong together: another {name}",
-                    _numbers(found),
-                    f"{_numbers(wanted)} as in {first.path.name}",
-                    "move the slices of the other acquisition to a folder of their own",
-                )
+        for name in ("size", "orientation", "pixel spacing"):
+            found, wanted = (getattr(one, name.removeprefix("pixel ")) for one in (item, first))
+            if not np.allclose(found, wanted, rtol=_SAME_DIRECTION, atol=_SAME_DIRECTION):
+                what = f"The slices of the series do not belong together: another {name}"
+                expected = f"{_numbers(wanted)} as in {first.path.name}"
+                do = "move the slices of the other acquisition to a folder of their own"
+                raise bad_file(item.path, what, _numbers(found), expected, do)
 
 
 def _ordered(slices: Sequence[Slice]) -> tuple[list[Slice], Array]:
-    """Sort slices by position; give also the steps along the axes, (3, 3) in columns, LPS."""
+    """Sort slices by position; return also the steps along the axes, (3, 3) in columns, LPS."""
     row, column = slices[0].orientation[:3], slices[0].orientation[3:]
     normal = np.cross(row, column)
     ordered = sorted(slices, key=lambda item: float(normal @ item.position))
@@ -144,47 +128,49 @@ def _ordered(slices: Sequence[Slice]) -> tuple[list[Slice], Array]:
 def _check_steps(slices: Sequence[Slice], steps: Array) -> None:
     usual = float(np.median(steps))
     for index, step in enumerate(steps.tolist()):
-        before, after = slices[index], slices[index + 1]
-        between = f"{before.path.name} and {after.path.name}"
+        path = slices[index + 1].path
+        between = f"{slices[index].path.name} and {path.name}"
         if step < 1e-3:
-            raise bad_file(
-                after.path,
-                "Two slices of the series are at the same position",
-                between,
-                "one slice at each position",
-                "the series has several phases or a copy: move the others to a folder of their own",
-            )
+            do = "the series has several phases or a copy: move the others to a folder of their own"
+            what = "Two slices of the series are at the same position"
+            raise bad_file(path, what, between, "one slice at each position", do)
         if abs(step - usual) > _SAME_STEP * usual:
             count = round(step / usual) - 1
             gap = count > 0 and abs(step / (count + 1) - usual) <= _SAME_STEP * usual
-            raise bad_file(
-                after.path,
-                f"The series lacks {count} slice{'s' * (count > 1)}" if gap else "Slices are unevenly spaced",
-                f"{step:.6g} mm between {between}",
-                f"{usual:.6g} mm as between most of the {len(slices)} slices",
-                "export the series again, with all its slices" if gap else "resample it to an even spacing",
-            )
+            lacking = f"The series lacks {count} slice{'s' * (count > 1)}"
+            expected = f"{usual:.6g} mm as between most of the {len(slices)} slices"
+            do = "export the series again, with all its slices" if gap else "resample it to an even spacing"
+            what = lacking if gap else "Slices are unevenly spaced"
+            raise bad_file(path, what, f"{step:.6g} mm between {between}", expected, do)
 
 
 def _pixels(path: Path) -> Array:
-    """Give (X, Y) of one slice, rescaled."""
-    reader = sitk.ImageFileReader()
-    reader.SetImageIO("GDCMImageIO")
-    reader.SetFileName(str(path))
+    """Return (X, Y) of one slice in the unit of its modality, float32."""
+    dataset, pixels = read_dataset(path), dicom_package("pydicom.pixels", path)
+    if dataset.get("SamplesPerPixel", 1) != 1 or dataset.get("PhotometricInterpretation") == "PALETTE COLOR":
+        found = f"{dataset.get('SamplesPerPixel', 1)} samples, {dataset.get('PhotometricInterpretation')}"
+        raise bad_file(path, "The DICOM slice is a color picture", found, "one value a pixel")
     try:
-        array = sitk.GetArrayFromImage(reader.Execute())
-    except RuntimeError as error:
+        values = pixels.apply_modality_lut(dataset.pixel_array, dataset)
+        if values.ndim != 2:
+            raise ValueError(f"pixels of shape {values.shape}")
+        return np.asarray(values, np.float32).T
+    except Exception as error:  # the parser raises whatever it meets in a damaged file
+        if "missing dependencies" in str(error):
+            what, found = "The DICOM file is compressed in a way that needs another package", str(error)
+            do = "install one of these packages with pip, or export the series without compression"
+            raise bad_file(path, what, found, "pixels that the installed packages can unpack", do) from error
         raise unreadable(path, error, "DICOM", "a whole DICOM file") from error
-    if array.ndim != 3:
-        raise bad_file(
-            path, "The DICOM slice is a color picture", f"shape {array.shape}", "one value a pixel"
-        )
-    return np.asarray(array[0].T)
 
 
 def _read_multiframe(path: Path) -> tuple[Array, Array]:
     volume = multiframe_volume(path)
-    return np.asarray(volume.array).T, ras_affine(volume.affine[:3, :3][:, ::-1], volume.affine[:3, 3])
+    return np.asarray(volume.array).T, volume_affine(volume)
+
+
+def volume_affine(volume: Any) -> Array:
+    """Return the affine (RAS+) of a highdicom volume for its array with reversed axes."""
+    return ras_affine(volume.affine[:3, :3][:, ::-1], volume.affine[:3, 3])
 
 
 def multiframe_volume(path: Path) -> Any:
@@ -193,11 +179,10 @@ def multiframe_volume(path: Path) -> Any:
     Raises:
         UserError: no regular stack of frames of one value a voxel; highdicom is not installed.
     """
-    from semivox.io.dicom_seg import highdicom
-
+    highdicom = dicom_package("highdicom", path)
     try:
-        volume = highdicom(path).imread(path).get_volume(dtype=np.float32)
-    except (OSError, ValueError, RuntimeError, AttributeError, KeyError) as error:
+        volume = highdicom.imread(path).get_volume(dtype=np.float32)
+    except Exception as error:  # the parser raises whatever it meets in a damaged file
         raise unreadable(path, error, "a multi-frame DICOM image", "a regular stack of frames") from error
     if volume.array.ndim != 3:
         shape = volume.array.shape
@@ -205,10 +190,6 @@ def multiframe_volume(path: Path) -> Any:
     if np.linalg.det(volume.affine[:3, :3][:, ::-1]) < 0:  # highdicom stacks frames downwards
         volume = volume.flip_spatial(0)
     return volume
-
-
-def _close(found: Array, wanted: Array) -> bool:
-    return bool(np.allclose(found, wanted, rtol=_SAME_DIRECTION, atol=_SAME_DIRECTION))
 
 
 def _numbers(values: Sequence[float] | Array) -> str:

@@ -61,7 +61,7 @@ KNOWN = {
 
 
 def segment_codes(names: Sequence[str], file: Path | None = None) -> dict[str, SegmentCode]:
-    """Give the code of each class.
+    """Return the code of each class.
 
     Args:
         names: of the classes, without the background.
@@ -84,13 +84,8 @@ def _read(file: Path, names: Sequence[str]) -> dict[str, SegmentCode]:
     if not isinstance(content, Mapping):
         raise _bad(file, type(content).__name__)
     if strange := [str(name) for name in content if name not in names]:
-        raise UserError(
-            "There are codes for classes that the segmentation does not have",
-            path=file,
-            found=", ".join(strange),
-            expected=f"some of {', '.join(names)}",
-            do="correct the names",
-        )
+        what, expected = "There are codes for classes that the segmentation does not have", ", ".join(names)
+        raise UserError(what, ", ".join(strange), f"some of {expected}", "correct the names", file)
     codes = {}
     for name, entry in content.items():
         try:
@@ -98,17 +93,12 @@ def _read(file: Path, names: Sequence[str]) -> dict[str, SegmentCode]:
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join([str(name), *map(str, first["loc"])])
-            raise _bad(
-                file, f"{where}: {first['msg']} ({json.dumps(first['input'], default=str)})"
-            ) from error
+            found = f"{where}: {first['msg']} ({json.dumps(first['input'], default=str)})"
+            raise _bad(file, found) from error
     return codes
 
 
 def _bad(file: Path, found: str) -> UserError:
-    return UserError(
-        "The codes of the segments cannot be understood",
-        path=file,
-        found=found,
-        expected="an entry a class, with value, scheme and meaning",
-        do="e.g. pancreas: {value: '15776009', scheme: SCT, meaning: Pancreas}",
-    )
+    expected = "an entry a class, with value, scheme and meaning"
+    do = "e.g. pancreas: {value: '15776009', scheme: SCT, meaning: Pancreas}"
+    return UserError("The codes of the segments cannot be understood", found, expected, do, file)

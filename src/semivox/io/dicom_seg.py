@@ -9,30 +9,16 @@ from typing import Any
 import numpy as np
 
 from semivox.errors import UserError
-from semivox.io.formats import Array, bad_file, ras_affine, unreadable
-from semivox.io.regrid import onto_grid
-from semivox.io.volume import Volume
-
-_FAULTS = (OSError, ValueError, TypeError, RuntimeError, AttributeError, KeyError, IndexError)
-
-
-def highdicom(path: Path) -> Any:
-    """Import highdicom, or tell how to get it; `path` is the file that needs it."""
-    try:
-        import highdicom as module
-    except ImportError as error:
-        raise UserError(
-            "DICOM-SEG and multi-frame DICOM need the extra packages for DICOM",
-            path=path,
-            found="highdicom is not installed",
-            expected="highdicom and pydicom",
-            do='type: pip install "semivox[dicom]"',
-        ) from error
-    return module
+from semivox.io.dicom import volume_affine
+from semivox.io.dicom_series import dicom_package
+from semivox.io.formats import Array, bad_file, unreadable
+from semivox.io.geometry import Volume, onto_grid
+from semivox.io.reader import guarded
 
 
+@guarded
 def segments(path: Path) -> dict[str, int]:
-    """Give name and number of the segments of a DICOM-SEG file, the background left out.
+    """Return name and number of the segments of a DICOM-SEG file, the background left out.
 
     Raises:
         UserError: no DICOM-SEG file; two segments of the same name.
@@ -65,28 +51,33 @@ def read_segments(path: Path, values: Mapping[str, int], like: Volume) -> Array:
         UserError: a damaged file; probabilities instead of segments; segments that overlap; a grid that is
             not the image's.
     """
+    volume = _read(path, values)
+    return onto_grid(volume, like, path) if volume else np.zeros(like.array.shape[-3:], np.int32)
+
+
+@guarded
+def _read(path: Path, values: Mapping[str, int]) -> Volume | None:
+    """Read segments onto the grid of their own file; None if it has none of them."""
     numbers = {number: values[name] for name, number in segments(path).items() if name in values}
-    seg = _open(path)
-    label = np.zeros(like.array.shape[-3:], np.int32)
     if not numbers:
-        return label
+        return None
     try:
-        volume = seg.get_volume(segment_numbers=sorted(numbers), combine_segments=True)
-    except _FAULTS as error:
+        volume = _open(path).get_volume(segment_numbers=sorted(numbers), combine_segments=True)
+    except UserError:
+        raise
+    except Exception as error:  # the parser raises whatever it meets in a damaged file
         raise _unusable(path, error) from error
-    affine = ras_affine(volume.affine[:3, :3][:, ::-1], volume.affine[:3, 3])
     raw = np.asarray(volume.array).T
     wanted = np.zeros(raw.shape, np.int32)
     for number, value in numbers.items():
         wanted[raw == number] = value
-    return onto_grid(Volume(wanted, affine), like, path)
+    return Volume(wanted, volume_affine(volume))
 
 
 def _open(path: Path) -> Any:
+    highdicom = dicom_package("highdicom", path)
     try:
-        return highdicom(path).seg.segread(path)
-    except UserError:
-        raise
+        return highdicom.seg.segread(path)
     except Exception as error:  # the parser raises whatever it meets in a damaged file
         raise unreadable(path, error, "DICOM-SEG", "a whole DICOM segmentation object") from error
 

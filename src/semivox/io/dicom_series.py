@@ -1,34 +1,51 @@
-"""What DICOM files a folder holds: headers only, grouped by series."""
+"""What DICOM files a folder holds: headers only, grouped by series; needs the extra `dicom`."""
 
 from __future__ import annotations
 
+import logging
+import warnings
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import SimpleITK as sitk
 
 from semivox.errors import UserError
-from semivox.io.dicom_lengths import check_lengths
-from semivox.io.formats import DICOM_ENDINGS, Array, unreadable
+from semivox.io.formats import DICOM_ENDINGS, Array, bad_file, unreadable
+from semivox.io.reader import guarded
 
 SEGMENTATION = "SEG"
 _NO_IMAGES = ("RTSTRUCT", "RTPLAN", "RTDOSE", "SR", "PR", "KO", "REG", "DOC")
-_TAGS = {
-    "modality": "0008|0060",
-    "description": "0008|103e",
-    "uid": "0020|000e",
-    "number": "0020|0011",
-    "position": "0020|0032",
-    "orientation": "0020|0037",
-    "spacing": "0028|0030",
-    "thickness": "0018|0050",
-    "frames": "0028|0008",
-}
+_TAGS = (
+    *("Modality", "SeriesDescription", "SeriesInstanceUID", "SeriesNumber", "Rows", "Columns"),
+    *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "NumberOfFrames"),
+)
+
+
+def dicom_package(name: str, path: Path) -> Any:
+    """Import pydicom or highdicom, or say how to get it; `path` is the file that needs it."""
+    try:
+        return import_module(name)
+    except ImportError as error:
+        do = 'type: pip install "semivox[dicom]"'
+        what, found = "DICOM needs extra packages", f"{name} is not installed"
+        raise bad_file(path, what, found, "pydicom and highdicom", do) from error
+
+
+def read_dataset(path: Path, **options: Any) -> Any:
+    """Read a DICOM file with pydicom; a damaged file is a `UserError`."""
+    pydicom = dicom_package("pydicom", path)
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return pydicom.dcmread(path, force=True, **options)
+    except Exception as error:  # the parser raises whatever it meets in a damaged file
+        raise unreadable(path, error, "DICOM", "a whole DICOM file") from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,42 +66,36 @@ class Slice:
     description: str
     uid: str
     number: str
-    size: tuple[int, ...]
-    position: Any
-    orientation: Any
-    spacing: Any
+    size: tuple[int, int]
+    position: Any  # array or None
+    orientation: Any  # array or None
+    spacing: Any  # array or None
     thickness: float
     frames: int
 
     @staticmethod
     def read(path: Path) -> Slice:
         """Read the header; a damaged file is a `UserError`."""
+        header = read_dataset(path, stop_before_pixels=True, specific_tags=list(_TAGS))
         try:
-            check_lengths(path)
-        except OSError as error:
+            modality = str(header.get("Modality") or "")
+            if modality not in _NO_IMAGES and not (header.get("Rows") and header.get("Columns")):
+                raise ValueError("it does not say how many rows and columns it has")
+            return Slice(
+                path=path,
+                modality=modality,
+                description=str(header.get("SeriesDescription") or "").strip(),
+                uid=str(header.get("SeriesInstanceUID") or "").strip(),
+                number=str(header.get("SeriesNumber") or "").strip(),
+                size=(int(header.get("Columns") or 0), int(header.get("Rows") or 0)),
+                position=_vector(header, "ImagePositionPatient", 3),
+                orientation=_vector(header, "ImageOrientationPatient", 6),
+                spacing=_vector(header, "PixelSpacing", 2),
+                thickness=float(header.get("SliceThickness") or 0),
+                frames=int(header.get("NumberOfFrames") or 1),
+            )
+        except Exception as error:
             raise unreadable(path, error, "DICOM", "a whole DICOM file") from error
-        reader = sitk.ImageFileReader()
-        reader.SetImageIO("GDCMImageIO")
-        reader.SetFileName(str(path))
-        try:
-            reader.ReadImageInformation()
-        except RuntimeError as error:
-            raise unreadable(path, error, "DICOM", "a whole DICOM file") from error
-        tags = {
-            name: reader.GetMetaData(key).strip() if reader.HasMetaDataKey(key) else ""
-            for name, key in _TAGS.items()
-        }
-        thickness = _vector(tags.pop("thickness"), 1)
-        return Slice(
-            path=path,
-            size=tuple(reader.GetSize()[:2]),
-            position=_vector(tags.pop("position"), 3),
-            orientation=_vector(tags.pop("orientation"), 6),
-            spacing=_vector(tags.pop("spacing"), 2),
-            thickness=float(thickness[0]) if thickness is not None else 0.0,
-            frames=int(tags.pop("frames") or 1),
-            **tags,
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +103,11 @@ class Series:
     """The files of one series, in the order of their names."""
 
     slices: tuple[Slice, ...]
+
+    @property
+    def path(self) -> Path:
+        """The first file."""
+        return self.slices[0].path
 
     @property
     def is_segmentation(self) -> bool:
@@ -106,6 +122,7 @@ class Series:
         return f"{name} [{first.modality}, {columns}x{rows}, {count} slices, uid {first.uid}]"
 
 
+@guarded
 def find_series(folder: Path, *, segmentations: bool = False) -> list[Series]:
     """Find all image series below a folder, by series number and description.
 
@@ -113,7 +130,7 @@ def find_series(folder: Path, *, segmentations: bool = False) -> list[Series]:
 
     Args:
         folder: searched with all its subfolders.
-        segmentations: give the DICOM-SEG objects instead.
+        segmentations: return the DICOM-SEG objects instead.
 
     Raises:
         UserError: a DICOM file that cannot be read.
@@ -122,13 +139,7 @@ def find_series(folder: Path, *, segmentations: bool = False) -> list[Series]:
     for path in sorted(folder.rglob("*")):
         if path.name.startswith(".") or path.name == "DICOMDIR" or not _is_dicom(path):
             continue
-        try:
-            item = Slice.read(path)
-        except UserError as error:
-            other = _without_gdcm(path, error)
-            if other is None:
-                continue
-            item = other
+        item = Slice.read(path)
         if (item.modality == SEGMENTATION) == segmentations and item.modality not in _NO_IMAGES:
             key = item.uid or str(path.parent)
             groups[key, () if item.frames == 1 else (len(groups),)].append(item)
@@ -137,7 +148,7 @@ def find_series(folder: Path, *, segmentations: bool = False) -> list[Series]:
 
 
 def choose_series(series: Sequence[Series], wanted: str | None, folder: Path) -> Series:
-    """Give the only series, or the one whose number, UID or description fits `wanted` (`*` and `?` allowed).
+    """Return the only series, or the one whose number, UID or description fits `wanted` (`*`, `?` allowed).
 
     Raises:
         UserError: none fits, or several do.
@@ -146,35 +157,23 @@ def choose_series(series: Sequence[Series], wanted: str | None, folder: Path) ->
     if len(fitting) == 1:
         return fitting[0]
     if not series:
-        raise UserError(
-            "There is no DICOM image series here",
-            path=folder,
-            found="no readable DICOM image",
-            expected="the slices of one series",
-            do="check the path",
-        )
-    raise UserError(
-        f"No series fits {wanted!r}" if wanted and not fitting else "There are several DICOM series",
-        path=folder,
-        found=list_series(fitting or series),
-        expected="one series a case",
-        do=f'choose one by number, description or uid, e.g. --series "{_name(series[0])}"',
-    )
+        what, found = "There is no DICOM image series here", "no readable DICOM image"
+        raise UserError(what, found, "the slices of one series", "check the path", folder)
+    what = f"No series fits {wanted!r}" if wanted and not fitting else "There are several DICOM series"
+    first = series[0].slices[0]
+    name = first.number or first.description or first.uid
+    do = f'choose one by number, description or uid, e.g. --series "{name}"'
+    raise UserError(what, list_series(fitting or series), "one series a case", do, folder)
 
 
 def list_series(series: Sequence[Series]) -> str:
-    """Give one line a series."""
+    """Return one line for each series."""
     return "".join(f"\n    {item}" for item in series)
 
 
 def _fits(item: Slice, wanted: str) -> bool:
     texts = (item.number, item.uid, item.description)
     return any(text and fnmatch(text.lower(), wanted.strip().lower()) for text in texts)
-
-
-def _name(series: Series) -> str:
-    first = series.slices[0]
-    return first.number or first.description or first.uid
 
 
 def _is_dicom(path: Path) -> bool:
@@ -186,41 +185,9 @@ def _is_dicom(path: Path) -> bool:
         return stream.read(132)[128:] == b"DICM"
 
 
-def _without_gdcm(path: Path, error: UserError) -> Slice | None:
-    """Give what GDCM cannot read: a segmentation of the newer kind; None for a plan or report.
-
-    Raises:
-        UserError: `error`, for everything else.
-    """
+def _vector(header: Any, name: str, length: int) -> Array | None:
     try:
-        import pydicom
-
-        header = pydicom.dcmread(path, stop_before_pixels=True, force=True)
-        modality = str(header.get("Modality", ""))
-    except Exception:  # not installed; or its parser raises whatever it meets
-        raise error from None
-    if modality in _NO_IMAGES:
-        return None
-    if modality != SEGMENTATION:
-        raise error
-    return Slice(
-        path=path,
-        modality=modality,
-        description=str(header.get("SeriesDescription", "")),
-        uid=str(header.get("SeriesInstanceUID", "")),
-        number=str(header.get("SeriesNumber", "")),
-        size=(int(header.get("Columns", 0)), int(header.get("Rows", 0))),
-        position=None,
-        orientation=None,
-        spacing=None,
-        thickness=0.0,
-        frames=int(header.get("NumberOfFrames", 1)),
-    )
-
-
-def _vector(text: str, length: int) -> Array | None:
-    try:
-        values = np.array([float(part) for part in text.split("\\")])
-    except ValueError:
+        values = np.array([float(part) for part in header.get(name)])
+    except (TypeError, ValueError):
         return None
     return values if len(values) == length and np.isfinite(values).all() else None

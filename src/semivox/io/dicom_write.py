@@ -12,30 +12,26 @@ from typing import Any, Literal
 
 import numpy as np
 
+from semivox.errors import UserError
 from semivox.files import replacing
-from semivox.io.dicom import multiframe_volume, place_slices
+from semivox.io.dicom import multiframe_volume, place_slices, volume_affine
 from semivox.io.dicom_codes import Code, SegmentCode
-from semivox.io.dicom_seg import highdicom
-from semivox.io.dicom_series import Series
-from semivox.io.formats import Array, bad_file, ras_affine
-from semivox.io.regrid import onto_grid
-from semivox.io.volume import Volume, list_values, read_values
+from semivox.io.dicom_series import Series, dicom_package, read_dataset
+from semivox.io.formats import Array, bad_file, list_values, shortened_text
+from semivox.io.geometry import Volume, onto_grid
+from semivox.io.reader import guarded
+from semivox.io.volume import read_values
 from semivox.version import __version__
 
 Origin = Literal["AUTOMATIC", "SEMIAUTOMATIC", "MANUAL"]
 REMARK = "semivox segmentation; not a medical device"  # in the series' description, at most 64 letters
 
+_EXPORT = "export the series again; the NIfTI file of the segmentation can be used as it is"
+
 # Type 2 of the modules Patient and General Study (PS3.3): may be empty; anonymization often drops them
 _MAY_BE_EMPTY = (
-    "PatientID",
-    "PatientName",
-    "PatientBirthDate",
-    "PatientSex",
-    "AccessionNumber",
-    "StudyID",
-    "StudyDate",
-    "StudyTime",
-    "ReferringPhysicianName",
+    *("PatientID", "PatientName", "PatientBirthDate", "PatientSex"),
+    *("AccessionNumber", "StudyID", "StudyDate", "StudyTime", "ReferringPhysicianName"),
 )
 
 
@@ -54,6 +50,7 @@ class Maker:
     model: str = ""
 
 
+@guarded
 def write_segmentation(
     path: Path,
     label_file: Path,
@@ -83,8 +80,8 @@ def write_segmentation(
         UserError: highdicom is not installed; another grid than that of the series; values that are no class;
             a series without a frame of reference.
     """
-    hd = highdicom(path)
-    sources, volume, like = _sources(hd, series)
+    hd = dicom_package("highdicom", path)
+    sources, volume, like = _sources(series)
     found = read_values(label_file)
     if sorted(found.array.shape) != sorted(like.array.shape):
         what, do = "The label map has another shape than the DICOM series", "name the series it was drawn on"
@@ -121,42 +118,32 @@ def write_segmentation(
                 specific_character_set="ISO_IR 192",  # UTF-8: classes may have any name
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise bad_file(
-                series.slices[0].path,
-                "The DICOM series cannot be referred to by a DICOM-SEG",
-                " ".join(str(error).split())[:300],
-                "a series with the tags of its patient, study and frame of reference",
-                "export the series again; the NIfTI file of the segmentation can be used as it is",
-            ) from error
+            what = "The DICOM series cannot be referred to by a DICOM-SEG"
+            expected = "a series with the tags of its patient, study and frame of reference"
+            raise bad_file(series.path, what, shortened_text(error), expected, _EXPORT) from error
     with replacing(path) as temporary:
         seg.save_as(temporary)
     return True
 
 
-def _sources(hd: Any, series: Series) -> tuple[list[Any], Any, Volume]:
-    """Give the headers of the images in the order of Z, the volume of a multi-frame one, and the grid."""
-    import pydicom
-
+def _sources(series: Series) -> tuple[list[Any], Any, Volume]:
+    """Return the headers of the images in the order of Z, the volume of a multi-frame one, and the grid."""
     first = series.slices[0]
     if first.frames > 1:
         volume = multiframe_volume(first.path)
-        affine = ras_affine(volume.affine[:3, :3][:, ::-1], volume.affine[:3, 3])
+        affine = volume_affine(volume)
         shape = volume.array.T.shape
         slices = [first]
     else:
         volume = None
         slices, affine = place_slices(series)
         shape = (*first.size, len(slices))
-    sources = [pydicom.dcmread(item.path, stop_before_pixels=True) for item in slices]
+    sources = [read_dataset(item.path, stop_before_pixels=True) for item in slices]
     for item, path in zip(sources, (item.path for item in slices), strict=True):
         if not item.get("FrameOfReferenceUID"):
-            raise bad_file(
-                path,
-                "The DICOM image has no frame of reference",
-                "no FrameOfReferenceUID",
-                "the UID of the patient's coordinate system, which a DICOM-SEG has to repeat",
-                "export the series again; the NIfTI file of the segmentation can be used as it is",
-            )
+            expected = "the UID of the patient's coordinate system, which a DICOM-SEG has to repeat"
+            what, found = "The DICOM image has no frame of reference", "no FrameOfReferenceUID"
+            raise bad_file(path, what, found, expected, _EXPORT)
         for name in _MAY_BE_EMPTY:
             if name not in item:
                 setattr(item, name, None)
@@ -168,13 +155,9 @@ def _segment_numbers(label: Array, known: list[tuple[str, int]], path: Path) -> 
     for number, (_, value) in enumerate(known, start=1):
         numbers[label == value] = number
     if (strange := (label != 0) & (numbers == 0)).any():
-        raise bad_file(
-            path,
-            "The label file holds values that are no class",
-            list_values(label[strange]),
-            "0 and " + ", ".join(f"{value} ({name})" for name, value in known),
-            "name all classes, e.g. --class NAME=VALUE",
-        )
+        what, do = "The label file holds values that are no class", "name all classes: --class NAME=VALUE"
+        expected = "0 and " + ", ".join(f"{value} ({name})" for name, value in known)
+        raise bad_file(path, what, list_values(label[strange]), expected, do)
     return numbers
 
 
@@ -206,13 +189,9 @@ def _concept(hd: Any, code: Code) -> Any:
 
 
 def _uids(
-    numbers: Array,
-    images: list[str],
-    values: Mapping[str, int],
-    codes: Mapping[str, SegmentCode],
-    maker: Maker,
+    numbers: Array, images: list[str], values: Mapping[str, int], codes: Mapping[str, Any], maker: Maker
 ) -> tuple[str, str]:
-    """Give the UIDs of series and object, made from a hash of the content (2.25 and a UUID, PS3.5 B.2)."""
+    """Return the UIDs of series and object, made from a hash of the content (2.25 and a UUID, PS3.5 B.2)."""
     digest = hashlib.sha256(np.ascontiguousarray(numbers).tobytes())
     digest.update(repr((images, dict(values), dict(codes), maker, __version__)).encode())
     text = digest.hexdigest()
@@ -221,9 +200,7 @@ def _uids(
 
 
 def _uid_of(path: Path) -> str:
-    import pydicom
-
     try:
-        return str(pydicom.dcmread(path, stop_before_pixels=True).get("SOPInstanceUID", ""))
-    except Exception:  # damaged, or no DICOM: it is replaced
+        return str(read_dataset(path, stop_before_pixels=True).get("SOPInstanceUID", ""))
+    except UserError:  # damaged, or no DICOM: it is replaced
         return ""

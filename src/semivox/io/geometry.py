@@ -1,25 +1,96 @@
-"""Where voxels lie: comparing two grids, and saying how they differ."""
+"""Where voxels lie: a volume and its affine, comparing two grids, moving labels between them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
 
+import nibabel as nib
 import numpy as np
-import numpy.typing as npt
 
-from semivox.errors import UserError
+from semivox.io.formats import Array, bad_file
 
-Array = npt.NDArray[Any]
+Triple = tuple[int, int, int]
 
 TOLERANCE_VOX = 0.25  # below half a voxel, the nearest voxel on the other grid is the one of the same index
+_CENTRES_VOX = 0.05  # how far the voxel centres of a label may be from those of its image
 _SHORTEST_MM, _LONGEST_MM = 1e-6, 1e9
+_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _KEEP = (
     "resample it onto the other's grid; if only its header is wrong and the voxels correspond one by one,"
     " use --trust-image-geometry and look at the pictures"
 )
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """A scan or a label map, with its place in the world.
+
+    Attributes:
+        array: image (C, X, Y, Z) float32, or label (X, Y, Z) uint8 class indices; C-contiguous.
+        affine: (4, 4) float64, voxel indices to world mm (RAS+); its axes may be sheared.
+    """
+
+    array: Array
+    affine: Array
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Distance between neighboring voxel centers along X, Y, Z."""
+        x, y, z = np.linalg.norm(self.affine[:3, :3], axis=0).tolist()
+        return x, y, z
+
+
+def canonical_axes(affine: Array) -> tuple[Triple, tuple[bool, bool, bool]]:
+    """Find the permutation and flips that bring a grid closest to RAS; nothing is ever rotated.
+
+    Args:
+        affine: (4, 4), voxel to world mm (RAS+).
+
+    Returns:
+        The source axis that becomes each canonical axis, and whether it runs the other way.
+    """
+    orientation = nib.orientations.io_orientation(affine)
+    source = [int(np.flatnonzero(orientation[:, 0] == axis)[0]) for axis in range(3)]
+    flips = [bool(orientation[axis, 1] < 0) for axis in source]
+    return (source[0], source[1], source[2]), (flips[0], flips[1], flips[2])
+
+
+def foreground_box(image: Array) -> tuple[Triple, Triple, float]:
+    """Find the box around all voxels above the background, by intensity alone.
+
+    A voxel is background if it holds the minimum of the channel, in every channel.
+
+    Args:
+        image: (C, X, Y, Z).
+
+    Returns:
+        First voxel and end (exclusive) of the box, and the background's share of the scan, 0..1. A constant
+        image is all background; its box is the whole image.
+    """
+    mask = np.zeros(image.shape[1:], bool)
+    for channel in image:
+        mask |= channel > channel.min()
+    box = []
+    for axis in range(3):
+        inside = np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
+        box.append((int(inside[0]), int(inside[-1]) + 1) if inside.size else (0, mask.shape[axis]))
+    start, stop = zip(*box, strict=True)
+    return start, stop, 1.0 - np.count_nonzero(mask) / mask.size
+
+
+def ras_affine(axes: Array, origin: Array) -> Array:
+    """Return (4, 4), voxel to world mm (RAS+), from the world of DICOM and ITK (LPS+).
+
+    Args:
+        axes: (3, 3), the step in mm from one voxel to the next along each array axis, in columns.
+        origin: (3,), the center of the first voxel.
+    """
+    affine = np.eye(4)
+    affine[:3, :3], affine[:3, 3] = axes, origin
+    return _LPS_TO_RAS @ affine
 
 
 def is_degenerate(affine: Array) -> bool:
@@ -30,8 +101,20 @@ def is_degenerate(affine: Array) -> bool:
     return bool(lengths.min() < _SHORTEST_MM or abs(np.linalg.det(affine[:3, :3] / lengths)) < 1e-6)
 
 
+def is_sheared(affine: Array) -> bool:
+    """Whether two axes are not perpendicular, as with a tilted CT gantry."""
+    axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    return bool(np.abs(axes.T @ axes - np.eye(3)).max() > 1e-4)
+
+
+def check_affine(affine: Array, path: Path) -> None:
+    """Refuse an affine that places no grid: zero or infinite voxel size, dependent axes."""
+    if is_degenerate(affine):
+        raise bad_file(path, "The affine is degenerate", affine_text(affine), "three independent axes in mm")
+
+
 def displacement(affine: Array, reference: Array, shape: Sequence[int]) -> float:
-    """Give the largest distance between voxels of the same index on two grids, in voxels of the second.
+    """Return the largest distance between voxels of the same index on two grids, in voxels of the second.
 
     Args:
         affine: (4, 4), voxel to world.
@@ -58,40 +141,31 @@ def check_grid(
     *,
     trust: bool = False,
 ) -> None:
-    """Compare the grid of `path` with another one.
+    """Compare the grid of a file with another grid.
 
     Args:
-        path: of the file that is compared.
+        path: the file.
         shape: its (X, Y, Z).
         affine: its (4, 4).
-        other_shape: of the grid it should have.
-        other_affine: likewise.
+        other_shape: the shape that it should have.
+        other_affine: the affine that it should have.
         other: what that grid belongs to, in words.
-        trust: let the shape decide alone.
+        trust: compare only the shape.
 
     Raises:
         UserError: another shape, or (without `trust`) another place.
     """
     if shape != other_shape:
-        raise UserError(
-            f"The shape differs from that of {other}",
-            path=path,
-            found=shape,
-            expected=other_shape,
-            do="check that the two files belong together; if so, resample this one onto the other's grid",
-        )
+        do = "check that the two files belong together; if so, resample this one onto the other's grid"
+        raise bad_file(path, f"The shape differs from that of {other}", shape, other_shape, do)
     if not trust and not same_affine(affine, other_affine, shape):
-        raise UserError(
-            f"The affine differs from that of {other}",
-            path=path,
-            found=f"{affine_text(affine)}, {difference_text(affine, other_affine, shape)}",
-            expected=affine_text(other_affine),
-            do=_KEEP,
-        )
+        found = f"{affine_text(affine)}, {difference_text(affine, other_affine, shape)}"
+        what = f"The affine differs from that of {other}"
+        raise bad_file(path, what, found, affine_text(other_affine), _KEEP)
 
 
 def affine_text(affine: Array) -> str:
-    """Give the three rows of an affine on one line."""
+    """Return the three rows of an affine on one line."""
     rows = [" ".join(f"{value:.6g}" for value in row) for row in (affine[:3] + 0.0).tolist()]
     return "[" + "; ".join(rows) + "]"
 
@@ -99,3 +173,41 @@ def affine_text(affine: Array) -> str:
 def difference_text(affine: Array, reference: Array, shape: Sequence[int]) -> str:
     """Say how far apart two grids of one shape are."""
     return f"up to {displacement(affine, reference, shape):.3g} voxels away"
+
+
+def onto_grid(label: Volume, like: Volume, path: Path) -> Array:
+    """Bring a label map to another array of the same voxels: reorder, flip, embed, never interpolate.
+
+    Args:
+        label: (X, Y, Z) values; its voxel centers have to be voxel centers of `like`, too.
+        like: the scan.
+        path: of the label, for the message.
+
+    Returns:
+        (X, Y, Z) in the shape of `like`, 0 where the label's grid does not reach.
+
+    Raises:
+        UserError: other voxels than those of `like`, or labeled ones outside of it.
+    """
+    shape = like.array.shape[-3:]
+    if label.array.shape == shape and same_affine(label.affine, like.affine, shape):
+        return label.array
+    step = np.linalg.solve(like.affine, label.affine)  # label index to index of `like`
+    axes, start = np.rint(step[:3, :3]).astype(int), np.rint(step[:3, 3]).astype(int)
+    ends = np.array(np.meshgrid(*([0, side - 1] for side in label.array.shape))).reshape(3, -1)
+    off = float(np.abs(axes @ ends + start[:, None] - step[:3, :3] @ ends - step[:3, 3:]).max())
+    is_permutation = np.array_equal(np.abs(axes).sum(0), [1, 1, 1]) and abs(np.linalg.det(axes)) == 1
+    if not is_permutation or off > _CENTRES_VOX:
+        found = f"shape {label.array.shape}, affine {affine_text(label.affine)}"
+        expected = f"the voxels of shape {shape}, affine {affine_text(like.affine)}"
+        do = "check that the two belong together; if so, resample the label onto the image's grid"
+        raise bad_file(path, "The label's voxels are not those of its image", found, expected, do)
+    marked = np.nonzero(label.array)
+    target = axes @ np.array(marked) + start[:, None]
+    outside = ((target < 0) | (target >= np.array(shape)[:, None])).any(axis=0)
+    if outside.any():
+        found = f"{int(outside.sum())} of {len(outside)} labeled voxels outside the image"
+        raise bad_file(path, "The label reaches beyond its image", found, "labels inside the image")
+    result = np.zeros(shape, label.array.dtype)
+    result[tuple(target)] = label.array[marked]
+    return result

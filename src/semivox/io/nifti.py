@@ -1,91 +1,142 @@
-"""NIfTI files opened safely: what a header announces is checked before anything is allocated."""
+"""NIfTI files in and out, with the place of their voxels exactly as it stands in the header."""
 
 from __future__ import annotations
 
-import zlib
+import gzip
 from io import BytesIO
 from math import prod
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
+import numpy as np
 
-from semivox.io.memory import check_memory
+from semivox.errors import UserError
+from semivox.files import replacing
+from semivox.io.formats import NIFTI_ENDINGS, Array, bad_file, unreadable
+from semivox.io.geometry import check_affine, is_sheared
+from semivox.io.reader import check_memory
 
-_HEAD = 540  # bytes of the longer of the two headers, NIfTI-2
-_BEST_RATIO = 1032  # what deflate can save at most
+_HEADER_BYTES = 540  # of NIfTI-2, the longer header
 _SURPLUS = 1 << 20  # bytes that may follow the voxels: some programs pad their files
+_UNIT_MM = {1: 1e3, 3: 1e-3}  # metres and micrometres by their code in xyzt_units; everything else is mm
+_PLACE = (
+    *("qform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
+    *("sform_code", "srow_x", "srow_y", "srow_z", "xyzt_units"),
+)
 
 
-def open_nifti(path: Path) -> Any:
-    """Open a file, also of other formats that nibabel knows; NIfTI comes without extensions.
+def read_nifti(path: Path, *, as_float: bool) -> tuple[Array, Array]:
+    """Read the voxels, (X, Y, Z) or (X, Y, Z, C) with C > 1, and the affine, voxel to world mm (RAS+).
 
-    A compressed NIfTI file is unpacked whole, which verifies its checksum, but never beyond what its header
-    announces.
-
-    Raises:
-        UserError: the scan is larger than this machine's memory.
-        OSError: the header announces more than the file can hold, or the file holds much more than announced.
-        Exception: whatever nibabel and zlib raise on damaged files.
-    """
-    kind, header = _read_head(path)
-    if header is None:
-        return nib.load(path)
-    size, held = _announced_bytes(header), path.stat().st_size
-    if size > held * (_BEST_RATIO if _is_compressed(path) else 1):
-        raise OSError(f"the header announces {size} bytes, more than a file of {held} bytes can hold")
-    check_memory(header.get_data_shape(), int(header.get_data_dtype().itemsize), path)
-    source = BytesIO(_unpack(path.read_bytes(), size + _SURPLUS)) if _is_compressed(path) else str(path)
-    # Without the extensions: nibabel would allocate as many bytes as each of them claims to have.
-    return kind(kind.ImageArrayProxy(source, header.copy()), header.get_best_affine(), header)
-
-
-def open_header(path: Path) -> Any:
-    """Read the header alone, without extensions; None if the file is not NIfTI.
+    The sform counts, else the qform, else the voxel size alone, as in nibabel. Extensions are left out.
 
     Raises:
-        Exception: whatever nibabel and zlib raise on damaged files.
+        UserError: a file that is missing, damaged or no 3D image of plain numbers; a voxel size that is not
+            above 0.
     """
-    return _read_head(path)[1]
+    try:
+        content = _content(path)
+        kind, raw = _raw_header(content)
+        header = kind.header_class(raw.binaryblock)  # repaired by nibabel
+        shape = _shape(header, len(content), path)
+        dtype = header.get_data_dtype()
+        if dtype.kind not in "iuf":
+            raise bad_file(path, "The voxels are not plain numbers", dtype, "integers or floats")
+        affine = _affine(raw, header, path)
+        check_memory(shape, int(dtype.itemsize), path)
+        with np.errstate(over="ignore", invalid="ignore"):
+            proxy = kind.ImageArrayProxy(BytesIO(content), header)
+            return np.asarray(proxy, np.float32 if as_float else None).reshape(shape, order="F"), affine
+    except UserError:
+        raise
+    except Exception as error:  # nibabel and zlib raise whatever they meet in a damaged file
+        raise unreadable(path, error, "NIfTI", "a whole .nii or .nii.gz file") from error
 
 
-def _read_head(path: Path) -> tuple[Any, Any]:
-    """Give image class and header; None for both if the file is not NIfTI."""
+def read_nifti_header(path: Path) -> nib.Nifti1Header:
+    """Read the header alone, as it is in the file; errors as of `read_nifti`."""
+    try:
+        with (gzip.open if _is_packed(path) else open)(path, "rb") as stream:
+            return _raw_header(stream.read(_HEADER_BYTES))[1]
+    except Exception as error:
+        raise unreadable(path, error, "NIfTI", "a whole .nii or .nii.gz file") from error
+
+
+def write_nifti(path: Path, array: Array, affine: Array, like: nib.Nifti1Header | None = None) -> None:
+    """Write an array in its own type; `path` is replaced as a whole or not at all.
+
+    Args:
+        path: ends in `.nii` or `.nii.gz`.
+        array: (X, Y, Z).
+        affine: (4, 4), written as sform, and as qform unless it is sheared, which a qform cannot hold.
+        like: the header of the scan on whose grid the array lies. Both forms, their codes, voxel size and
+            unit are then copied from it, instead of `affine`: every program puts the two in the same place.
+    """
+    if not path.name.lower().endswith(NIFTI_ENDINGS):
+        raise UserError("The output is not named as NIfTI", None, "a name ending in .nii.gz", path=path)
+    header = nib.Nifti1Header()
+    header.set_data_dtype(array.dtype)
+    header.set_data_shape(array.shape)
+    if like is None:
+        header.set_sform(affine, 1)
+        header.set_qform(affine, 0 if is_sheared(affine) else 1)
+        header.set_xyzt_units("mm")
+    else:
+        header["pixdim"][:4] = like["pixdim"][:4]
+        for name in (*_PLACE, "descrip"):
+            header[name] = like[name]
+    with replacing(path) as temporary:
+        nib.save(nib.Nifti1Image(array, None, header), temporary)
+
+
+def _is_packed(path: Path) -> bool:
+    """Whether the content is gzip, whatever the name says."""
     with path.open("rb") as stream:
-        head = stream.read(1 << 16)
-    if _is_compressed(path):
-        head = zlib.decompressobj(wbits=31).decompress(head, _HEAD)
+        return stream.read(2) == b"\x1f\x8b"
+
+
+def _content(path: Path) -> bytes:
+    """Read a whole file; unpacking it verifies its checksum."""
+    content = path.read_bytes()
+    return gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
+
+
+def _raw_header(content: bytes) -> tuple[Any, Any]:
+    """Return the image class and the header without nibabel's repairs."""
     for kind in (nib.Nifti1Image, nib.Nifti2Image):
-        if kind.header_class.may_contain_header(head):
-            return kind, kind.header_class(head[: kind.header_class.sizeof_hdr])
-    return None, None
+        if kind.header_class.may_contain_header(content[:_HEADER_BYTES]):
+            return kind, kind.header_class(content[: kind.header_class.sizeof_hdr], check=False)
+    raise ValueError("the file does not begin with a NIfTI header")
 
 
-def _is_compressed(path: Path) -> bool:
-    return path.suffix == ".gz"
-
-
-def _announced_bytes(header: Any) -> int:
-    """Length of the unpacked file, by its header."""
+def _shape(header: Any, held: int, path: Path) -> tuple[int, ...]:
+    """Return the shape without trailing axes of length 1, after a comparison with the length of the file."""
     shape = tuple(map(int, header.get_data_shape()))
-    if any(side < 0 for side in shape):
-        raise OSError(f"the header announces the shape {shape}")
-    return int(header.get_data_offset()) + prod(shape) * int(header.get_data_dtype().itemsize)
+    size = int(header.get_data_offset()) + prod(shape) * int(header.get_data_dtype().itemsize)
+    if min(shape, default=0) < 0 or size > held:
+        raise OSError(f"the header announces the shape {shape} in {size} bytes, but the file holds {held}")
+    if size + _SURPLUS < held:
+        raise OSError(f"the file holds {held} bytes, more than its header announces: {size} for {shape}")
+    if 0 in shape:
+        raise bad_file(path, "The file holds no voxels", f"shape {shape}", "no axis of length 0")
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    if len(shape) not in (3, 4):
+        expected = "3 axes, or 4 with channels last"
+        raise bad_file(path, "The file is not a 3D image", f"shape {shape}", expected)
+    return shape
 
 
-def _unpack(data: bytes, limit: int) -> bytes:
-    """Unpack all members of a gzip file and verify their checksums; more than `limit` bytes are refused."""
-    parts, total = [], 0
-    while data:
-        inflate = zlib.decompressobj(wbits=31)
-        while not inflate.eof:
-            part = inflate.decompress(data, limit - total + 1)
-            parts.append(part)
-            total += len(part)
-            data = inflate.unconsumed_tail
-            if total > limit:
-                raise OSError("the file unpacks to more than its header announces")
-            if not inflate.eof and not data:
-                raise EOFError("the compressed file ends too early")
-        data = inflate.unused_data.lstrip(b"\0")
-    return b"".join(parts) if len(parts) > 1 else parts[0]
+def _affine(raw: Any, header: Any, path: Path) -> Array:
+    """Return the affine in mm; nibabel would silently replace a voxel size of 0 by 1, and a negative one."""
+    sides = raw["pixdim"][1:4].tolist()
+    if not all(0 < side < np.inf for side in sides) or raw["pixdim"][0] not in (-1, 0, 1):
+        do = "correct the header, e.g. with nibabel's header.set_zooms, and look at the scan"
+        found = f"pixdim {' '.join(f'{value:g}' for value in raw['pixdim'][:4])}"
+        expected = "-1 or 1, and three lengths above 0"
+        raise bad_file(path, "The voxel size in the header is not positive", found, expected, do)
+    unit = _UNIT_MM.get(int(raw["xyzt_units"]) & 7, 1.0)
+    affine = np.diag([unit, unit, unit, 1.0]) @ np.asarray(header.get_best_affine(), np.float64)
+    check_affine(affine, path)
+    return affine

@@ -1,56 +1,35 @@
-"""Files of scans and labels to arrays, NIfTI back; every broken file becomes a message that names it."""
+"""Scans and labels of every format as arrays, and label maps back as NIfTI."""
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import nibabel as nib
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import HeaderDataError
-from nibabel.wrapstruct import WrapStructError
 
-from semivox.errors import UserError
-from semivox.files import replacing
-from semivox.io.formats import Array, bad_file, check_affine, other_reader, unreadable
+from semivox.io.formats import DICOM_ENDINGS, ITK_ENDINGS, Array, bad_file, list_values
+from semivox.io.geometry import Volume as Volume  # noqa: PLC0414
 from semivox.io.geometry import check_grid
-from semivox.io.nifti import open_header, open_nifti
+from semivox.io.nifti import read_nifti, read_nifti_header, write_nifti
+from semivox.io.reader import guarded
 
-_DAMAGE = (OSError, EOFError, ValueError, OverflowError, MemoryError, zlib.error)
-_UNREADABLE = (*_DAMAGE, ImageFileError, HeaderDataError, WrapStructError)
 IGNORE = 255  # class index of voxels that are not annotated
 _UNKNOWN = 255  # marks voxels whose value is no class; hence at most 255 classes, 254 beside an ignore value
 _LABEL_TYPES = (np.uint8, np.int8, np.int16, np.uint16, np.int32)
 
 
-@dataclass(frozen=True, eq=False)
-class Volume:
-    """A scan or a label map, with its place in the world.
+class _Grid(NamedTuple):
+    """Where an image lies, without its voxels."""
 
-    Attributes:
-        array: image (C, X, Y, Z) float32, or label (X, Y, Z) uint8 class indices; C-contiguous.
-        affine: (4, 4) float64, voxel indices to world mm (RAS+).
-    """
-
-    array: Array
+    shape: tuple[int, ...]
     affine: Array
 
-    @property
-    def spacing_mm(self) -> tuple[float, float, float]:
-        """Distance between neighboring voxel centers along X, Y, Z."""
-        x, y, z = np.linalg.norm(self.affine[:3, :3], axis=0).tolist()
-        return x, y, z
 
-
+@guarded
 def read_image(
-    paths: Sequence[Path],
-    channels: int | Sequence[str] | None = None,
-    *,
-    trust_image_geometry: bool = False,
+    paths: Sequence[Path], channels: int | Sequence[str] | None = None, *, trust_image_geometry: bool = False
 ) -> Volume:
     """Read one scan: one 3D file a channel, or one file, 3D or 4D with the channels on its last axis.
 
@@ -60,10 +39,10 @@ def read_image(
         trust_image_geometry: take the first file's affine for all channels of its shape.
 
     Raises:
-        UserError: a file is missing, damaged, not NIfTI, empty or not 3D; NaN or infinite values;
+        UserError: a file is missing, damaged, of an unknown format, empty or not 3D; NaN or infinite values;
             channels on different grids; another number of channels than `channels`.
     """
-    first, affine = read_voxels(paths[0], as_float=True)
+    first, affine = _read_voxels(paths[0], as_float=True)
     in_one_file = len(paths) == 1 and first.ndim == 4
     count = first.shape[3] if in_one_file else len(paths)
     _check_channels(count, channels, paths)
@@ -74,7 +53,7 @@ def read_image(
         _fill(array[index], part)
     _check_finite(array[: len(parts)], paths[0])
     for index, path in enumerate(paths[1:], start=1):
-        part, part_affine = read_voxels(path, as_float=True)
+        part, part_affine = _read_voxels(path, as_float=True)
         other = f"channel {paths[0].name}"
         check_grid(path, part.shape, part_affine, first.shape, affine, other, trust=trust_image_geometry)
         _check_finite(part, path)
@@ -90,24 +69,30 @@ def read_label(
     *,
     trust_image_geometry: bool = False,
 ) -> Volume:
-    """Read a label map and turn its values into class indices.
+    """Read a label map as class indices.
 
     Args:
-        path: a 3D file of integers (of a floating-point type, too).
-        values: the value on disk of each class index; at most 255 of them, 254 with `ignore`.
-        like: the scan it belongs to; shape and affine have to agree.
-        ignore: the value on disk of voxels that are not annotated; it becomes `IGNORE`.
-        trust_image_geometry: take the affine of `like`, whatever the label's own says.
+        path: the file.
+        values: the value on disk of each class, background first.
+        like: the image that the label belongs to; grids are compared.
+        ignore: the value on disk of voxels that are not annotated; they become `IGNORE`.
+        trust_image_geometry: accept any affine and take that of `like`.
 
     Raises:
-        UserError: a file that is missing, damaged, of another format, empty or not 3D; another grid than
-            `like`; values that are not integers or not in `values`.
+        UserError: the file cannot be read, is not 3D, or lies on another grid than `like`; values that are
+            not integers or no class, listed with the number of their voxels.
     """
-    found = read_values(path)
-    raw, affine = found.array, found.affine
+    grid = None if like is None else _Grid(like.array.shape[-3:], like.affine)
+    return _read_label(path, values, grid, ignore, trust_image_geometry)
+
+
+@guarded
+def _read_label(
+    path: Path, values: Sequence[int], like: _Grid | None, ignore: int | None, trust: bool
+) -> Volume:
+    raw, affine = _read_integers(path)
     if like is not None:
-        shape = like.array.shape[-3:]
-        check_grid(path, raw.shape, affine, shape, like.affine, "its image", trust=trust_image_geometry)
+        check_grid(path, raw.shape, affine, like.shape, like.affine, "its image", trust=trust)
         affine = like.affine
     label = np.empty(raw.shape, np.uint8)
     if tuple(values) == tuple(range(len(values))) and 0 <= int(raw.min()) <= int(raw.max()) < len(values):
@@ -124,24 +109,20 @@ def read_label(
     return Volume(label, affine)
 
 
+@guarded
 def read_values(path: Path) -> Volume:
     """Read a label map as the integers on disk, (X, Y, Z) of any integer type; errors as of `read_label`."""
-    raw, affine = read_voxels(path, as_float=False)
-    _check_3d(raw, path)
-    return Volume(_as_integers(raw, path) if raw.dtype.kind == "f" else raw, affine)
+    return Volume(*_read_integers(path))
 
 
+@guarded
 def read_header(path: Path) -> nib.Nifti1Header:
-    """Read the header of a NIfTI file, without extensions.
+    """Read the header of a NIfTI file as it is, without extensions.
 
     Raises:
         UserError: a file that is missing, damaged or not NIfTI.
     """
-    try:
-        header = open_header(path)
-        return _check_nifti(nib.load(path), path).header if header is None else header
-    except _UNREADABLE as error:
-        raise unreadable(path, error, "NIfTI", "a whole .nii or .nii.gz file") from error
+    return read_nifti_header(path)
 
 
 def write_label(
@@ -153,63 +134,50 @@ def write_label(
         path: ends in `.nii` or `.nii.gz`; replaced as a whole or not at all.
         label: (X, Y, Z) class indices.
         values: the value on disk of each class index.
-        affine: (4, 4), written as sform and qform (the qform cannot hold shears).
-        header: of the source scan; its units, description and form codes are kept.
+        affine: (4, 4), voxel to world mm.
+        header: of the scan on whose grid the label lies; see `write_nifti`.
     """
     dtype = next(d for d in _LABEL_TYPES if np.iinfo(d).min <= min(values) and max(values) <= np.iinfo(d).max)
     table, stored = np.asarray(values, dtype), np.empty(label.shape, dtype)
     _fill(stored, label, lambda slab: table[slab])
-    _save(path, stored, affine, header)
+    write_nifti(path, stored, affine, header)
 
 
 def write_map(path: Path, array: Array, affine: Array) -> None:
     """Write an (X, Y, Z) array, integers as they are, all else as float32; the rest as in `write_label`."""
-    _save(path, array if array.dtype.kind in "iu" else np.asarray(array, np.float32), affine, None)
+    write_nifti(path, array if array.dtype.kind in "iu" else np.asarray(array, np.float32), affine)
 
 
-def read_voxels(path: Path, *, as_float: bool) -> tuple[Array, Array]:
-    """Give the voxels, (X, Y, Z) or (X, Y, Z, C) with C > 1, and the affine, of a file of any format."""
-    if not path.name.endswith((".nii", ".nii.gz")) and (reader := other_reader(path)) is not None:
-        voxels, affine = reader(path)
-        return (voxels.astype(np.float32, copy=False) if as_float else voxels), affine
-    try:
-        image = _check_nifti(open_nifti(path), path)
-        shape = tuple(image.shape)
-        if 0 in shape:
-            raise bad_file(path, "The file holds no voxels", f"shape {shape}", "no axis of length 0")
-        while len(shape) > 3 and shape[-1] == 1:
-            shape = shape[:-1]
-        if len(shape) not in (3, 4):
-            raise bad_file(
-                path, "The file is not a 3D image", f"shape {shape}", "3 axes, or 4 with channels last"
-            )
-        if image.get_data_dtype().kind not in "iuf":
-            raise bad_file(
-                path, "The voxels are not plain numbers", image.get_data_dtype(), "integers or floats"
-            )
-        affine = np.asarray(image.affine, np.float64)
-        check_affine(affine, path)
-        with np.errstate(over="ignore", invalid="ignore"):
-            data = image.get_fdata(dtype=np.float32, caching="unchanged") if as_float else image.dataobj
-            return np.asarray(data).reshape(shape, order="F"), affine
-    except _UNREADABLE as error:
-        raise unreadable(path, error, "NIfTI", "a whole .nii or .nii.gz file") from error
+def _read_voxels(path: Path, *, as_float: bool) -> tuple[Array, Array]:
+    """Read the voxels, (X, Y, Z) or (X, Y, Z, C) with C > 1, and the affine; a folder is a DICOM series."""
+    name = path.name.lower()
+    if name.endswith(ITK_ENDINGS):
+        from semivox.io.itk import read_itk
+
+        voxels, affine = read_itk(path)
+    elif name.endswith(DICOM_ENDINGS) or path.is_dir():
+        from semivox.io.dicom import read_dicom
+
+        voxels, affine = read_dicom(path)
+    else:
+        voxels, affine = read_nifti(path, as_float=as_float)
+    return (voxels.astype(np.float32, copy=False) if as_float else voxels), affine
 
 
-def _save(path: Path, array: Array, affine: Array, header: nib.Nifti1Header | None) -> None:
-    if not path.name.endswith((".nii", ".nii.gz")):
-        raise UserError("The output is not named as NIfTI", path=path, expected="a name ending in .nii.gz")
-    image = nib.Nifti1Image(array, affine, header)
-    image.set_data_dtype(array.dtype)
-    image.header.extensions.clear()
-    image.header["cal_min"] = image.header["cal_max"] = 0
-    code = max(int(image.header["sform_code"]), int(image.header["qform_code"])) if header is not None else 1
-    image.set_sform(affine, code or 1)
-    image.set_qform(affine, code or 1)
-    if image.header.get_xyzt_units()[0] == "unknown":
-        image.header.set_xyzt_units("mm")
-    with replacing(path) as temporary:
-        nib.save(image, temporary)
+def _read_integers(path: Path) -> tuple[Array, Array]:
+    """Read a label map, (X, Y, Z) integers, and its affine."""
+    raw, affine = _read_voxels(path, as_float=False)
+    _check_3d(raw, path)
+    if raw.dtype.kind != "f":
+        return raw, affine
+    with np.errstate(invalid="ignore"):
+        whole = np.rint(raw)
+        wrong = ~(np.abs(raw - whole) <= 1e-3)
+    if wrong.any():
+        what = "The label file holds values that are not integers"
+        do = "interpolate label maps with nearest neighbor; threshold probability maps"
+        raise bad_file(path, what, list_values(raw[wrong]), "one class value a voxel", do)
+    return np.clip(whole, -(2.0**30), 2.0**30).astype(np.int32), affine
 
 
 def _fill(out: Array, array: Array, function: Callable[[Array], Array] = lambda slab: slab) -> None:
@@ -233,23 +201,6 @@ def _class_indices(label: Array, raw: Array, pairs: Sequence[tuple[int, int]], u
         label[raw == value] = index
 
 
-def _as_integers(raw: Array, path: Path) -> Array:
-    with np.errstate(invalid="ignore"):
-        whole = np.rint(raw)
-        wrong = ~(np.abs(raw - whole) <= 1e-3)
-    if wrong.any():
-        what = "The label file holds values that are not integers"
-        do = "interpolate label maps with nearest neighbor; threshold probability maps"
-        raise bad_file(path, what, list_values(raw[wrong]), "one class value a voxel", do)
-    return np.clip(whole, -(2.0**30), 2.0**30).astype(np.int32)
-
-
-def list_values(voxels: Array, limit: int = 8) -> str:
-    values, counts = np.unique(voxels, return_counts=True)
-    parts = [f"{v} ({n} voxels)" for v, n in zip(values.tolist(), counts.tolist(), strict=True)]
-    return ", ".join(parts[:limit]) + (f", and {len(parts) - limit} more" if len(parts) > limit else "")
-
-
 def _check_finite(array: Array, path: Path) -> None:
     if not np.isfinite(array).all():
         nans, infinite = int(np.isnan(array).sum()), int(np.isinf(array).sum())
@@ -261,24 +212,16 @@ def _check_finite(array: Array, path: Path) -> None:
 def _check_channels(found: int, channels: int | Sequence[str] | None, paths: Sequence[Path]) -> None:
     if channels is None:
         return
-    wanted, names = (
-        (channels, "") if isinstance(channels, int) else (len(channels), f" ({', '.join(channels)})")
-    )
+    wanted = channels if isinstance(channels, int) else len(channels)
+    names = "" if isinstance(channels, int) else f" ({', '.join(channels)})"
     if found != wanted:
         what = f"The image has another number of channels than the data set: expected {wanted}, found {found}"
         files = f"{found} in {', '.join(path.name for path in paths)}"
-        do = "give one file a channel, or one 4D file, channels last; or correct the names in dataset.json"
+        do = "use one file a channel, or one 4D file, channels last; or correct the names in dataset.json"
         raise bad_file(paths[0], what, files, f"{wanted}{names}", do)
 
 
 def _check_3d(array: Array, path: Path) -> None:
     if array.ndim != 3:
-        raise bad_file(
-            path, "The file is not a 3D image", f"shape {array.shape}", "3 axes, one value a voxel"
-        )
-
-
-def _check_nifti(image: Any, path: Path) -> Any:
-    if not isinstance(image, nib.Nifti1Pair):
-        raise bad_file(path, "The file is not NIfTI", type(image).__name__, "a .nii or .nii.gz file")
-    return image
+        expected = "3 axes, one value a voxel"
+        raise bad_file(path, "The file is not a 3D image", f"shape {array.shape}", expected)

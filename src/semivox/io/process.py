@@ -1,0 +1,184 @@
+"""A process that calls functions, within limits of memory, and sends back what they return."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import socket
+import struct
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from importlib import import_module
+from multiprocessing import connection, get_all_start_methods, get_context, parent_process
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from semivox.errors import UserError
+
+HERE = SimpleNamespace(guarded=False)  # whether this process has a limit itself
+
+
+class DiedError(Exception):
+    """A process ended, or did not answer in time; the text says which."""
+
+
+class Process:
+    """A process that calls functions one after the other.
+
+    Args:
+        module: imported at its start, or once for all processes where the system allows it.
+        memory: the most bytes it may allocate; None: no limit, and it may start processes itself.
+        quiet: drop what libraries print.
+    """
+
+    def __init__(self, module: str, *, memory: int | None = None, quiet: bool = False) -> None:
+        self.socket, other = socket.socketpair()
+        forking = "forkserver" in get_all_start_methods()
+        context = get_context("forkserver" if forking else "spawn")
+        if forking:  # inherits no threads
+            context.set_forkserver_preload([__name__, "semivox.io.volume", module])
+        self._process = context.Process(  # type: ignore[attr-defined]
+            target=_serve, args=(other, module, memory, quiet), daemon=memory is not None
+        )
+        with without_main(), other:
+            self._process.start()
+
+    def send(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+        """Let it call a function of an importable module; `receive` says if the process is gone."""
+        with suppress(OSError):
+            _send(self.socket, (function, args, kwargs))
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it can be called."""
+        return self.socket.fileno() >= 0 and self._process.is_alive()
+
+    def receive(self, limit_s: float | None = None) -> Any:
+        """Wait for the result of the call.
+
+        Raises:
+            DiedError: it ended, or did not answer within `limit_s`.
+            Exception: what the function raised.
+        """
+        self.socket.settimeout(limit_s)
+        try:
+            good, value = _receive(self.socket)
+        except TimeoutError as error:
+            self.close()
+            raise DiedError(f"no answer within {limit_s:.0f} seconds") from error
+        except (EOFError, OSError) as error:
+            raise DiedError(self._end()) from error
+        if good:
+            return value
+        raise value
+
+    def _end(self) -> str:
+        self._process.join(5)
+        code = self._process.exitcode
+        self.close()
+        if code is None or code >= 0:
+            return f"the process ended with exit code {code}"
+        often = ", most often because memory ran out" if code == -signal.SIGKILL else ""
+        return f"the process ended with {signal.Signals(-code).name}{often}"
+
+    def close(self) -> None:
+        """End the process; a call in progress may remove its unfinished files."""
+        self.socket.close()
+        if self._process.is_alive():
+            self._process.terminate()
+            self._process.join(2)
+            self._process.kill()
+
+
+@contextmanager
+def without_main() -> Iterator[None]:
+    """Keep processes that start within this block from running the user's script again."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+def _serve(sock: socket.socket, module: str, memory: int | None, quiet: bool) -> None:
+    """Answer calls until the other side closes the connection; the main function of a process."""
+    HERE.guarded = memory is not None
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent alone answers Ctrl-C
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # removes unfinished files
+    os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is imported, which most functions do later or never
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    if memory is not None:
+        _set_limits(memory)
+    if quiet:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 1)
+        os.dup2(null, 2)
+    import_module(module)
+    while True:
+        try:
+            function, args, kwargs = _receive(sock)
+        except (EOFError, OSError):
+            return
+        try:
+            answer: tuple[bool, Any] = True, function(*args, **kwargs)
+        except Exception as error:
+            if not isinstance(error, UserError):
+                error.add_note(traceback.format_exc())
+            answer = False, error
+        try:
+            _send(sock, answer)
+        except OSError:
+            return
+        except Exception as error:  # it cannot be pickled
+            _send(sock, (False, RuntimeError(f"{error}: {answer[1]!r}"[:2000])))
+
+
+def _end_with_parent() -> None:
+    """Leave nothing that still writes when the parent was killed."""
+    parent = parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
+
+
+def _set_limits(memory: int) -> None:
+    with suppress(ImportError, OSError, ValueError):  # Windows has none
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
+
+
+def _send(sock: socket.socket, value: Any) -> None:
+    """Send an object; its arrays follow as they are, without a copy."""
+    buffers: list[pickle.PickleBuffer] = []
+    head = pickle.dumps(value, 5, buffer_callback=buffers.append)
+    parts = [memoryview(head), *(buffer.raw() for buffer in buffers)]
+    sock.sendall(struct.pack(f"<{len(parts) + 1}Q", len(parts), *map(len, parts)))
+    for part in parts:
+        sock.sendall(part)
+
+
+def _receive(sock: socket.socket) -> Any:
+    (count,) = struct.unpack("<Q", _read(sock, 8))
+    sizes = struct.unpack(f"<{count}Q", _read(sock, 8 * count))
+    head, *buffers = [_read(sock, size) for size in sizes]
+    return pickle.loads(head, buffers=buffers)
+
+
+def _read(sock: socket.socket, size: int) -> Any:
+    data: Any = np.empty(size, np.uint8)
+    view, done = memoryview(data), 0
+    while done < size:
+        count = sock.recv_into(view[done:])
+        if count == 0:
+            raise EOFError
+        done += count
+    return data
