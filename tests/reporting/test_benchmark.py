@@ -9,16 +9,9 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from semivox.reporting.benchmark import (
-    comparison_rows,
-    cost_rows,
-    duration,
-    latex_table,
-    markdown_table,
-    published_rows,
-    score_rows,
-)
-from semivox.reporting.curves import save_curves
+from semivox.reporting.benchmark import comparison_rows, cost_rows, duration, published_rows, score_rows
+from semivox.reporting.curves import save_curves, save_paired_scores
+from semivox.reporting.table import latex_table, markdown_table
 
 
 def settings(failures: int = 0) -> pd.DataFrame:
@@ -174,3 +167,22 @@ def test_curves_show_means_intervals_and_seeds(
     assert sorted(ends) == pytest.approx([0.55, 0.7])
     assert sum(len(points.get_offsets()) for points in axes.collections if len(points.get_offsets()) > 1) >= 4
     assert (tmp_path / "dice.png").stat().st_size > 3000
+
+
+def test_paired_scores_show_common_cases_and_their_means(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Figure] = []
+    save = Figure.savefig
+
+    def keep(self: Figure, *args: object, **kwargs: object) -> None:
+        drawn.append(self)
+        save(self, *args, **kwargs)
+
+    monkeypatch.setattr(Figure, "savefig", keep)
+    scores = {"before": {"a": 0.5, "b": 0.7, "c": 0.1}, "after": {"a": 0.6, "b": 0.9}}
+    save_paired_scores(tmp_path / "paired.png", scores)
+    (axes,) = drawn[0].axes
+    assert [text.get_text() for text in axes.texts] == ["0.600", "0.750"]
+    assert "2 cases" in axes.get_ylabel()
+    assert (tmp_path / "paired.png").stat().st_size > 1000

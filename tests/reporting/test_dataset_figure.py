@@ -9,8 +9,7 @@ import pytest
 from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 
-from semivox.preprocessing.fingerprint import CaseFingerprint, Fingerprint
-from semivox.preprocessing.fingerprint import Intensity
+from semivox.preprocessing.fingerprint import CaseFingerprint, Fingerprint, Intensity
 from semivox.reporting import dataset_figure
 from semivox.reporting.dataset_figure import Sample, save_dataset_figure
 
@@ -65,6 +64,7 @@ def test_every_case_has_its_points(
     texts = [text.get_text() for text in figures[0].texts]
     assert "7 scans, 3 of them labeled (blue; the others gray)" in texts
     assert len(figures[0].axes) == 2 + 3 + len(channels)
+    assert [text.get_text() for text in figures[0].legends[0].get_texts()] == ["organ", "tumor"]
 
 
 def test_the_page_is_written_also_without_labels(tmp_path: Path) -> None:

@@ -16,7 +16,9 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from semivox.reporting import overlay
-from semivox.reporting.overlay import CLASS_COLORS, save_overlay, to_ras
+from semivox.reporting.overlay import save_overlay
+from semivox.reporting.slices import AXIAL, VIEWS, finest_view, fullest_slice, to_ras
+from semivox.reporting.style import CLASS_COLORS
 
 Capture = Callable[[], Figure]
 
@@ -60,7 +62,8 @@ def overlaps(figure: Figure) -> list[tuple[str, str]]:
 
 
 def words(figure: Figure) -> str:
-    return " ".join(text.get_text() for text in figure.texts)
+    legends = [entry for legend in figure.legends for entry in legend.get_texts()]
+    return " ".join(text.get_text() for text in [*figure.texts, *legends])
 
 
 def test_labeled_case_shows_outlines_and_unlabeled_none(tmp_path: Path) -> None:
@@ -76,7 +79,7 @@ def test_labeled_case_shows_outlines_and_unlabeled_none(tmp_path: Path) -> None:
 def test_header_says_what_is_shown(drawn: Capture) -> None:
     image, label = scan()
     save_overlay(Path("case_7.png"), image, label, (0.5, 0.5, 2.0), class_names=("bg", "head", "tail"))
-    for text in ("case_7", "40 × 50 × 30 voxels", "0.5 × 0.5 × 2 mm", "labeled:", "head", "tail"):
+    for text in ("case_7", "40 × 50 × 30 voxels", "0.5 × 0.5 × 2 mm", "labeled", "head", "tail"):
         assert text in words(drawn())
     save_overlay(Path("x.png"), image, None, (1, 1, 1), name="case_8")
     assert "case_8" in words(drawn()) and "unlabeled" in words(drawn())
@@ -84,22 +87,39 @@ def test_header_says_what_is_shown(drawn: Capture) -> None:
     assert "no foreground in the label" in words(drawn())
 
 
-def test_slices_meet_the_label_even_where_its_center_is_empty(drawn: Capture) -> None:
+def test_each_slice_is_the_one_with_most_foreground(drawn: Capture) -> None:
     image, label = scan((60, 20, 20))
     label[:] = 0
-    label[2:5, 2:5, 2:5] = label[50:58, 10:15, 10:15] = 1
+    label[2:5, 2:5, 2:5] = label[50:58, 10:15, 10:14] = 1
+    label[55, 10:18, 8:18] = 2
     save_overlay(Path("x.png"), image, label, (1, 1, 1))
     captions = [panel.get_title() for panel in drawn().axes]
     z, y, x = (int(caption.split(" of ")[0].split()[-1]) - 1 for caption in captions)
-    assert label[x, y, z] == 1
+    assert (x, y, z) == (55, 10, 10)
+    assert [fullest_slice(label, label.shape, view) for view in VIEWS] == [z, y, x]
+    assert fullest_slice(label * 0, (60, 20, 10), AXIAL) == 5
+
+
+@pytest.mark.parametrize(
+    ("spacing", "name"),
+    [((1, 1, 1), "axial"), ((1, 1, 5), "axial"), ((1.4, 8, 1.4), "coronal"), ((10, 1, 1), "sagittal"),
+     ((1, 1, 0.9), "axial")],
+)  # fmt: skip
+def test_the_plane_with_the_finest_pixels_comes_first(
+    spacing: tuple[float, float, float], name: str, drawn: Capture
+) -> None:
+    image, label = scan()
+    assert finest_view(spacing).name == name
+    save_overlay(Path("x.png"), image, label, spacing)
+    assert drawn().axes[0].get_title().split(",")[0] == name
 
 
 def test_all_panels_have_one_scale(drawn: Capture) -> None:
     image, label = scan((40, 50, 30))
-    save_overlay(Path("x.png"), image, label, (1.0, 0.5, 3.0))
+    save_overlay(Path("x.png"), image, label, (1.0, 0.9, 3.0))
     figure = drawn()
     sizes = [panel.get_position().size * figure.get_size_inches() for panel in figure.axes]
-    for size, mm in zip(sizes, ((40, 25), (40, 90), (25, 90)), strict=True):
+    for size, mm in zip(sizes, ((40, 45), (40, 90), (45, 90)), strict=True):
         np.testing.assert_allclose(size / mm, sizes[0][0] / 40, rtol=1e-6)
     for panel in figure.axes:
         assert panel.get_xlim()[1] == pytest.approx(
@@ -150,7 +170,7 @@ def test_nothing_overlaps(shape: tuple[int, int, int], drawn: Capture) -> None:
     image = np.zeros((1, *shape), np.float32)
     save_overlay(Path("x.png"), image, label, (0.6251, 0.6251, 4.001), class_names=names, name="case " * 40)
     assert overlaps(drawn()) == []
-    assert "more" in words(drawn())
+    assert all(name[-10:] in words(drawn()) for name in names[1:])
 
 
 def test_fit_for_worker_processes(tmp_path: Path) -> None:

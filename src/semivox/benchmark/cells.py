@@ -148,6 +148,6 @@ def _macs(config: Config, plan: Plan) -> float:
     """Check the method's options, and count."""
     net = NetFactory(len(plan.channels), len(plan.class_names), **config.net.model_dump())
     try:
-        return method_cost(config.method.name, config.method.options, net, plan.patch).macs
+        return method_cost(config.method.name, config.method.options, net, plan.patch).predicting.macs
     except (NotImplementedError, RuntimeError):  # a method that needs values, which meta tensors lack
         return float("nan")

@@ -24,7 +24,7 @@ from semivox.manifest import write_manifest
 from semivox.preprocessing.ready import prepare
 from semivox.preprocessing.workspace import Workspace
 from semivox.progress import ProgressFactory, no_progress
-from semivox.reporting.paired import save_paired_scores
+from semivox.reporting.curves import save_paired_scores
 from semivox.run import environment
 from semivox.training.train import train
 

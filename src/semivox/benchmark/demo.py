@@ -15,7 +15,7 @@ from semivox.datasets.dataset import Dataset, open_dataset
 from semivox.datasets.phantom_set import make_phantoms
 from semivox.io.volume import read_image, read_label
 from semivox.progress import ProgressFactory, no_progress
-from semivox.reporting.figure import save_comparison
+from semivox.reporting.comparison import save_comparison
 from semivox.run import Run
 
 if TYPE_CHECKING:

@@ -1,49 +1,116 @@
-"""Results on the screen."""
+"""Results on the screen; a table that is too wide for the terminal becomes a list, in which nothing is cut."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import sys
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
 
-from semivox.evaluation.summary import summarise
-from semivox.reporting.table import summary_table
+from semivox.errors import shortened
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from semivox.benchmark.run import Forecast, Outcome
+    from semivox.reporting.inspect import CheckResult, Information
+    from semivox.training.machine import Forecast as PresetForecast
+    from semivox.training.machine import Machine
 
-def show_scores(table: pd.DataFrame) -> None:
-    """Show means with intervals over cases, the number of values and of failures."""
-    Console().print(summary_table(summarise(table), title="mean [95 % interval] over cases"))
+_SHOWN = 5  # problems of a kind
+_LEVELS = {"0.5 %": "p005", "median": "p500", "99.5 %": "p995"}
+_RANGE = ("smallest", "median", "largest")
+_HOURS = (
+    "~: not measured, for lack of time, but estimated from a cheaper preset. Hours are those of the training"
+    " steps alone, for one channel and one class; validation takes more. A patch ? depends on the scans."
+)
 
 
-def show_comparison(summary: dict[str, Any], title: str) -> None:
+def print_json(content: Any) -> None:
+    """Print indented JSON and nothing else."""
+    sys.stdout.write(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def text(line: str | Text) -> None:
+    """Print one line as it is: no markup, no breaks, no colours of its own."""
+    Console().print(line, soft_wrap=True, markup=False, highlight=False)
+
+
+def table(
+    *headings: str,
+    rows: Iterable[Sequence[object]],
+    title: str | None = None,
+    left: int = 1,
+    wrap: bool = False,
+) -> Table:
+    """Make a table of `left` columns of names, then numbers; with `wrap` the last column is text."""
+    made = Table(title=title and Text(title), title_justify="left", box=None, pad_edge=False)
+    for index, heading in enumerate(headings):
+        is_text = wrap and index == len(headings) - 1
+        made.add_column(heading, justify="left" if index < left else "right", no_wrap=not is_text)
+    for row in rows:
+        made.add_row(*(Text(str(cell)) for cell in row))
+    return made
+
+
+def put(made: Table) -> None:
+    """Print a table, as a list of its rows where the terminal is too narrow."""
+    console = Console()
+    if Measurement.get(console, console.options.update(width=10_000), made).minimum <= console.width:
+        console.print(made)
+        return
+    if made.title:
+        console.print(made.title, style="bold", soft_wrap=True)
+    headings = [str(column.header) for column in made.columns]
+    for row in zip(*(column.cells for column in made.columns), strict=True):
+        cells = [Text.from_markup(cell) if isinstance(cell, str) else cell for cell in row]
+        if str(cells[0]):
+            console.print(cells[0], style="bold", soft_wrap=True)
+        for heading, cell in zip(headings[1:], cells[1:], strict=True):
+            if str(cell):
+                console.print(Text(f"  {heading}: ") + cell, soft_wrap=True)
+    if made.caption:
+        console.print(made.caption, soft_wrap=True)
+
+
+def scores(found: pd.DataFrame) -> None:
+    """Show means with intervals over cases, the number of values and of failures, and files left over."""
+    from semivox.evaluation.summary import summarise
+    from semivox.reporting.table import summary_table
+
+    put(summary_table(summarise(found), title="mean [95 % interval] over cases"))
+    left_over = {
+        "missing": "without a prediction, scored 0",
+        "without_reference": "predictions without a reference, not scored",
+    }
+    for key, what in left_over.items():
+        if names := found.attrs.get(key):
+            text(f"{len(names)} {what}: {shortened(names, 10)}")
+
+
+def comparison(summary: dict[str, Any], title: str) -> None:
     """Show each method's Dice and its paired difference to the first."""
-    table = Table(title=title)
-    for name in ("method", "Dice [95 % interval]", "n", f"difference to {summary['reference']}", "training"):
-        table.add_column(name, justify="left" if name == "method" else "right")
+    from semivox.reporting.table import interval_text
+
+    headings = ("method", "Dice [95 % interval]", "n", f"difference to {summary['reference']}", "training")
+    rows = []
     for name, entry in summary["methods"].items():
         difference = summary["difference"].get(name)
-        table.add_row(
-            name,
-            interval_text(entry["interval"]),
-            str(entry["interval"]["n"]),
-            interval_text(difference, sign="+") if difference else "",
-            f"{entry['seconds_training']:.0f} s",
+        gain = interval_text(difference, sign="+") if difference else ""
+        interval = entry["interval"]
+        rows.append(
+            (name, interval_text(interval), interval["n"], gain, f"{entry['seconds_training']:.0f} s")
         )
-    Console().print(table)
-
-
-def interval_text(value: Mapping[Any, Any], *, sign: str = "") -> str:
-    """`0.871 [0.850, 0.890]`."""
-    return f"{value['mean']:{sign}.3f} [{value['low']:{sign}.3f}, {value['high']:{sign}.3f}]"
+    put(table(*headings, title=title, rows=rows))
 
 
 def verdict(difference: dict[str, float]) -> str:
-    """What a paired difference with its interval says about semi-supervised training as a whole."""
+    """Say what a paired difference with its interval means for semi-supervised training as a whole."""
     if difference["low"] > 0:
         return "Training with the unlabeled scans brings a clear gain over labels only here"
     if difference["high"] < 0:
@@ -51,3 +118,159 @@ def verdict(difference: dict[str, float]) -> str:
     return (
         "Whether training with the unlabeled scans brings a gain is not clear here: the interval includes 0"
     )
+
+
+def forecast(cells: list[Forecast], max_hours: float | None) -> None:
+    """Show the cells of a grid with their estimated times."""
+    from semivox.reporting.benchmark import duration
+
+    total, fitting, rows = 0.0, True, []
+    for cell in cells:
+        total += cell.seconds
+        fitting = fitting and (max_hours is None or total <= max_hours * 3600)
+        state = cell.state if fitting or cell.state == "finished" else "left for lack of time"
+        rows.append((cell.job.place.name, state, duration(cell.seconds), duration(total)))
+    put(table("cell", "state", "estimate", "ends after", rows=rows, left=2))
+    text("Nothing was trained. Estimates are of training and prediction; a begun cell counts whole.")
+
+
+def outcome(found: Outcome) -> None:
+    """Show the Dice of each setting of a grid."""
+    from semivox.reporting.table import interval_text
+
+    if found.tables is None:
+        return
+    dice = found.tables.settings
+    rows = [
+        (
+            f"{row['preset']}, {row['labeled']}, {row['method']}",
+            interval_text(row),
+            row["sd_seeds"],
+            row["seeds"],
+        )
+        for row in dice[dice["metric"] == "dice"].to_dict("records")
+    ]
+    rows = [(name, interval, f"{sd:.3f}", seeds) for name, interval, sd, seeds in rows]
+    put(table("preset, labels, method", "Dice [95 % interval]", "sd over seeds", "seeds", rows=rows))
+
+
+def information(found: Information) -> None:
+    """Show roles, and the ranges over cases of sizes, intensities and class volumes."""
+    dataset, split, cases = found.dataset, found.split, found.measured.cases
+    text(Text(f"{dataset.name}  ({dataset.root})", style="bold"))
+    text(f"channels {', '.join(dataset.channels)}; classes {', '.join(dataset.class_names[1:])}")
+    text(
+        f"{len(split.labeled)} labeled, {len(split.unlabeled)} unlabeled, {len(split.val)} validation,"
+        f" {len(split.test)} test cases (not opened)"
+    )
+    rows = [
+        (title, *(" x ".join(f"{side:.4g}" for side in row) for row in _range(values)))
+        for title, values in (
+            ("voxels", [case.shape for case in cases]),
+            ("voxel size in mm", [case.spacing_mm for case in cases]),
+            ("size in mm", [[n * s for n, s in zip(c.shape, c.spacing_mm, strict=True)] for c in cases]),
+        )
+    ]
+    rows.append(("share of background", *(f"{value:.0%}" for value in _range([c.background for c in cases]))))
+    put(table("", *_RANGE, title=f"{len(cases)} scans, axes to right, front, head", rows=rows))
+    for index, channel in enumerate(dataset.channels):
+        put(table("", *_RANGE, title=f"intensities of {channel}", rows=_intensities(found, index)))
+    labeled = [case.class_volumes_ml for case in cases if case.class_volumes_ml is not None]
+    if labeled:
+        rows = []
+        for name in dataset.class_names[1:]:
+            volumes = [case[name] for case in labeled]
+            values = [f"{value:.4g}" for value in _range(volumes)]
+            rows.append((name, *values, str(sum(volume == 0 for volume in volumes))))
+        title = f"class volumes in mL, {len(labeled)} labeled cases"
+        put(table("", *_RANGE, "cases without it", title=title, rows=rows))
+
+
+def _intensities(found: Information, index: int) -> list[tuple[str, ...]]:
+    scans = [case.channels[index].percentiles for case in found.measured.cases]
+    rows = [
+        (f"{title} of a scan", *(f"{value:.4g}" for value in _range([scan[key] for scan in scans])))
+        for title, key in _LEVELS.items()
+    ]
+    if found.measured.foreground is not None:
+        inside = found.measured.foreground[index].percentiles
+        values = [f"{inside[key]:.4g}" for key in _LEVELS.values()]
+        rows.append(("labeled foreground: 0.5 %, 50 %, 99.5 %", *values))
+    return rows
+
+
+def _range(values: Iterable[Any]) -> tuple[Any, Any, Any]:
+    import numpy as np
+
+    array = np.asarray(list(values))
+    return array.min(axis=0), np.median(array, axis=0), array.max(axis=0)
+
+
+def problems(result: CheckResult) -> None:
+    """Show the problems, those of one kind together, and a summary."""
+    from semivox.datasets.check_set import grouped
+
+    for group in grouped(result.problems):
+        _problem(group)
+    warnings = len(result.problems) - result.errors
+    style = "bold red" if result.errors else "bold yellow" if warnings else "bold green"
+    counts = f"{_count(result.errors, 'error')}, {_count(warnings, 'warning')}"
+    text(Text(f"{result.dataset}: {result.cases} cases, {counts}", style=style))
+    if result.hidden:
+        text(f"{_count(result.hidden, 'label file')} of unlabeled cases not opened")
+
+
+def _problem(group: Any) -> None:
+    first, count = group.first, len(group.problems)
+    style = "bold red" if first.severity == "error" else "bold yellow"
+    times = f"  ({count} times)" if count > 1 else ""
+    text(Text.assemble((f"{first.severity}: ", style), (first.what, "bold"), times))
+    for problem in group.problems[:_SHOWN]:
+        text(Text(f"  {problem.path or problem.case or ''}", style="cyan"))
+        for name in ("found", "expected"):
+            if (value := getattr(problem, name)) is not None:
+                text(f"    {name + ':':<10}{value}")
+    if count > _SHOWN:
+        rest = ", ".join(dict.fromkeys(problem.case or "" for problem in group.problems[_SHOWN : 4 * _SHOWN]))
+        text(Text(f"  and {count - _SHOWN} more: {rest} (all with --json)", style="dim"))
+    for do in dict.fromkeys(problem.do for problem in group.problems if problem.do):
+        text(f"  do: {do}")
+    text("")
+
+
+def _count(number: int, name: str) -> str:
+    return f"{number} {name}" + ("" if number == 1 else "s")
+
+
+def machine(found: Machine) -> None:
+    """Show hardware, networks, reading of patches, and the forecast of the presets."""
+    memory = "" if found.memory_gb is None else f", {found.memory_gb:g} GB"
+    precision = found.precision if found.precision == "bf16" else f"{found.precision} bit"
+    text(f"{found.device}, {found.threads} threads{memory}, {precision}, PyTorch {found.torch}")
+    headings = (f"network,  {_sides(found.net_patch)}", "forward and backward, 2 patches", "forward, 1 patch")
+    put(table(*headings, rows=[(n.net, _seconds(n.step_s), _seconds(n.window_s)) for n in found.nets]))
+    rows: list[Sequence[object]] = [(_sides(r.patch), r.augment, f"{r.per_second:.0f}") for r in found.store]
+    put(table("patch", "augmentation", "patches a second, one process", rows=rows))
+    rows = [(one.preset, one.method, _patches(one), *_times(one)) for one in found.presets]
+    put(table("preset", "method", "patches", "step", "window", "iterations", "hours", rows=rows, left=2))
+    text(_HOURS)
+
+
+def _times(one: PresetForecast) -> tuple[str, str, str, str]:
+    if one.step_s is None or one.window_s is None or one.hours is None:
+        return "", "", str(one.iterations), ""
+    about = "" if one.measured else "~"
+    step, window = about + _seconds(one.step_s), about + _seconds(one.window_s)
+    return step, window, str(one.iterations), f"{about}{one.hours:.2g}"
+
+
+def _patches(one: PresetForecast) -> str:
+    return f"{one.patches} x " + ("?" if one.patch is None else _sides(one.patch))
+
+
+def _sides(patch: tuple[int, int, int]) -> str:
+    return "x".join(map(str, patch))
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.3g} s"

@@ -1,36 +1,34 @@
-"""Tables of a benchmark in Markdown and LaTeX."""
+"""The rows of a benchmark's tables: scores, costs, comparisons, published figures."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
-from semivox.reporting.table import metric_label
+from semivox.reporting.table import Rows, interval_text, mean_digits, metric_label
 
 _METRICS = ("dice", "jaccard", "hd95_mm", "asd_mm")
+_PUBLISHED = {"Dice": "dice", "Jaccard": "jaccard", "95HD": "hd95_vox", "ASD": "asd_vox"}
 _RESULTS = {"": "all voxels", "_lcc": "largest component"}
-_KEY = ["preset", "labeled", "method"]
 EXPLANATION = (
     "Each cell: mean [95 % bootstrap interval over cases] ± standard deviation over seeds. A case's value is"
     " the mean over its classes, then over seeds. Failed: structures missed, invented or absent, over seeds."
 )
-STARRED = "* with failures counted as the image's diagonal"
-Rows = list[list[str]]
 
 
 def score_rows(settings: pd.DataFrame) -> tuple[list[str], Rows]:
-    """Headings and cells of the scores: two lines a setting, all voxels and largest component.
+    """Return headings and cells of the scores: two lines a setting, all voxels and largest component.
 
     Args:
-        settings: of one preset, from `scoring.benchmark.setting_table`.
+        settings: of one preset, from `benchmark.scores.setting_table`.
     """
     cases = settings["n"].max()
     headings = ["labels", "method", "seeds", "result", *map(metric_label, _METRICS), "failed"]
     rows = []
-    for (_, labeled, method), block in settings.groupby(_KEY, sort=False):
+    for (labeled, method), block in settings.groupby(["labeled", "method"], sort=False):
         values = {str(row["metric"]): row for row in block.to_dict("records")}
         first = next(iter(values.values()))
         for suffix, result in _RESULTS.items():
@@ -43,104 +41,63 @@ def score_rows(settings: pd.DataFrame) -> tuple[list[str], Rows]:
 
 
 def cost_rows(runs: pd.DataFrame) -> tuple[list[str], Rows]:
-    """Headings and cells of size and time of each method: means over its runs.
+    """Return headings and cells of size and time of each method: means over its runs.
 
     Args:
-        runs: of one preset, from `scoring.benchmark.run_table`.
+        runs: of one preset, from `benchmark.scores.run_table`.
     """
     headings = ["method", "parameters", "MACs a patch", "iterations", "training, a run", "prediction, a run"]
     rows = []
     for method, block in runs.groupby("method", sort=False):
         mean = block.mean(numeric_only=True)
-        rows.append(
-            [
-                str(method),
-                f"{mean['parameters'] / 1e6:.2f} M",
-                f"{mean['macs'] / 1e9:.2f} G",
-                f"{mean['iterations']:.0f}",
-                duration(mean["seconds_training"]),
-                duration(mean["seconds_predicting"]),
-            ]
-        )
+        sizes = [f"{mean['parameters'] / 1e6:.2f} M", f"{mean['macs'] / 1e9:.2f} G"]
+        times = [duration(mean["seconds_training"]), duration(mean["seconds_predicting"])]
+        rows.append([str(method), *sizes, f"{mean['iterations']:.0f}", *times])
     return headings, rows
 
 
 def comparison_rows(comparisons: pd.DataFrame, *, declared: bool) -> tuple[list[str], Rows]:
-    """Headings and cells of the paired differences: the declared one, or all others."""
+    """Return headings and cells of the paired differences: the declared one, or all others."""
     headings = ["preset", "labels", "comparison", "metric", "difference [95 % interval]", "by seed", "n"]
-    headings.append("p (Wilcoxon)" if declared else "p, Holm")
-    rows = []
-    for row in comparisons[comparisons["declared"] == declared].to_dict("records"):
-        what = f"{row['method']} - {row['reference']}"
-        p = row["p" if declared else "p_holm"]
-        value = _interval(row, sign="+")
-        rows.append(
-            [
-                row["preset"],
-                str(row["labeled"]),
-                what,
-                metric_label(row["metric"]),
-                value,
-                _seeds(row["seed_low"], row["seed_high"]),
-                str(row["n"]),
-                _p(p),
-            ]
-        )
-    return headings, rows
+    rows = [
+        [
+            row["preset"],
+            str(row["labeled"]),
+            f"{row['method']} - {row['reference']}",
+            metric_label(row["metric"]),
+            interval_text(row, sign="+"),
+            _seeds(row["seed_low"], row["seed_high"]),
+            str(row["n"]),
+            _p(row["p" if declared else "p_holm"]),
+        ]
+        for row in comparisons[comparisons["declared"] == declared].to_dict("records")
+    ]
+    return [*headings, "p (Wilcoxon)" if declared else "p, Holm"], rows
 
 
 def published_rows(published: pd.DataFrame, settings: pd.DataFrame) -> tuple[list[str], Rows]:
-    """Headings and cells of published figures, as printed, with ours of the same method and labels.
+    """Return headings and cells of published figures, as printed, with ours of the same method and labels.
 
     Args:
-        published: from `scoring.published.published`.
-        settings: ours, from `scoring.benchmark.setting_table`; all voxels, in percent and voxels here.
+        published: from `benchmark.published.published`.
+        settings: ours, from `benchmark.scores.setting_table`; all voxels, in percent and voxels here.
     """
-    metrics = {"Dice": "dice", "Jaccard": "jaccard", "95HD": "hd95_vox", "ASD": "asd_vox"}
     columns = [name for name in published.columns if name.endswith("_mean")]
     titles = [name for name in published.columns[: published.columns.get_loc(columns[0])] if name != "name"]
-    headings = [name.replace("_", " ") for name in titles]
-    headings += [f"{name}, published" for name in metrics]
+    headings = [name.replace("_", " ") for name in titles] + [f"{name}, published" for name in _PUBLISHED]
     matched = "name" in published
-    headings += [f"{name}, here" for name in metrics] if matched else []
+    headings += [f"{name}, here" for name in _PUBLISHED] if matched else []
     rows = []
     for row in published.to_dict("records"):
         cells = [str(row[name]) for name in titles]
         cells += [f"{row[name]:.2f} ± {row[name.replace('_mean', '_spread')]:.2f}" for name in columns]
-        cells += [_ours(settings, row, metric) for metric in metrics.values()] if matched else []
+        cells += [_ours(settings, row, metric) for metric in _PUBLISHED.values()] if matched else []
         rows.append(cells)
     return headings, rows
 
 
-def markdown_table(headings: Sequence[str], rows: Rows) -> str:
-    """Lay out as a Markdown table."""
-    lines = [list(headings), ["---"] * len(headings), *rows]
-    return "".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |\n" for line in lines)
-
-
-def latex_table(headings: Sequence[str], rows: Rows, caption: str) -> str:
-    """Lay out as a LaTeX `table`; needs no package."""
-    body = [_guarded(" & ".join(map(_latex, line))) + r" \\" for line in rows]
-    return "\n".join(
-        [
-            r"\begin{table}",
-            r"\centering\scriptsize",
-            rf"\caption{{{_latex(caption)}}}",
-            rf"\begin{{tabular}}{{{'l' * len(headings)}}}",
-            r"\hline",
-            " & ".join(map(_latex, headings)) + r" \\",
-            r"\hline",
-            *body,
-            r"\hline",
-            r"\end{tabular}",
-            r"\end{table}",
-            "",
-        ]
-    )
-
-
 def duration(seconds: float) -> str:
-    """`45 s`, `12.3 min` or `1.5 h`."""
+    """Write `45 s`, `12.3 min` or `1.5 h`."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
@@ -154,21 +111,9 @@ def _score(values: Mapping[str, dict[Any, Any]], metric: str, suffix: str, cases
         row, star = penalised, "*"
     if row is None or math.isnan(row["mean"]):
         return "none"
-    spread = "" if math.isnan(row["sd_seeds"]) else f" ± {row['sd_seeds']:.{_digits(row['mean'])}f}"
+    spread = "" if math.isnan(row["sd_seeds"]) else f" ± {row['sd_seeds']:.{mean_digits(row['mean'])}f}"
     fewer = f" (n = {row['n']})" if row["n"] != cases else ""
-    return _interval(row, star=star) + spread + fewer
-
-
-def _interval(row: Mapping[Any, Any], *, sign: str = "", star: str = "") -> str:
-    digits = _digits(row["mean"])
-    mean = f"{row['mean']:{sign}.{digits}f}{star}"
-    if math.isnan(row["low"]):
-        return mean
-    return f"{mean} [{row['low']:{sign}.{digits}f}, {row['high']:{sign}.{digits}f}]"
-
-
-def _digits(value: float) -> int:
-    return 3 if abs(value) < 10 else 2
+    return interval_text(row, star=star) + spread + fewer
 
 
 def _seeds(low: float, high: float) -> str:
@@ -182,26 +127,8 @@ def _p(value: float) -> str:
 
 
 def _ours(settings: pd.DataFrame, row: Mapping[Any, Any], metric: str) -> str:
-    found = settings[
-        (settings["method"] == row["name"])
-        & (settings["labeled"] == row["labeled"])
-        & (settings["metric"] == metric)
-    ]
+    same = (settings["method"] == row["name"]) & (settings["labeled"] == row["labeled"])
     scale = 100 if metric in ("dice", "jaccard") else 1
-    return "; ".join(f"{mean * scale:.2f}" for mean in found["mean"])
-
-
-_ESCAPES = {
-    "\\": r"\textbackslash{}", "_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "$": r"\$", "{": r"\{",
-    "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$",
-    "<": r"$<$", ">": r"$>$",
-}  # fmt: skip
-
-
-def _guarded(line: str) -> str:
-    """After the end of a row, `[` and `*` would be taken for an option of the row end."""
-    return "{}" + line if line.startswith(("[", "*")) else line
-
-
-def _latex(text: str) -> str:
-    return "".join(_ESCAPES.get(letter, letter) for letter in text)
+    return "; ".join(
+        f"{mean * scale:.2f}" for mean in settings[same & (settings["metric"] == metric)]["mean"]
+    )

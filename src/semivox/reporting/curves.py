@@ -1,26 +1,28 @@
-"""Scores of many settings: against the number of labels, or one row a method where there is one number."""
+"""Scores of many settings against the number of labels, and of several methods on the same cases."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
-from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 
-from semivox.files import replacing
+from semivox.reporting.style import CHART_COLORS, chart_figure, dress, save_png, series_look
 from semivox.reporting.table import metric_label
 
-_MARKERS = "osD^vP*X<>"
-_GRID = "#eceef1"
+_JOIN, _DOT, _MEAN = "#b9bec7", *CHART_COLORS[:2]
 
 
 def save_curves(
     path: Path, settings: pd.DataFrame, runs: pd.DataFrame, *, metric: str = "dice", title: str | None = None
 ) -> None:
     """Draw the mean with its 95 % interval over cases, and a small dot a seed, as a PNG.
+
+    Against the number of labels, or one row a method where there is one number.
 
     Args:
         path: the PNG to write.
@@ -31,67 +33,74 @@ def save_curves(
     """
     means = settings[settings["metric"] == metric]
     against_labels = means["labeled"].nunique() > 1
-    methods = list(dict.fromkeys(means["method"]))
-    height = 5.0 if against_labels else 1.4 + 0.32 * len(methods)
-    figure = Figure(figsize=(8.0, max(height, 2.6)), dpi=110, layout="constrained")
-    axes = figure.add_subplot()
-    if against_labels:
-        _lines(axes, means, runs, methods, metric)
-    else:
-        _rows(axes, means, runs, methods, metric)
-    axes.set_axisbelow(True)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    if title:
-        axes.set_title(title, fontsize=11)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png")
+    height = 5.0 if against_labels else max(1.4 + 0.32 * means["method"].nunique(), 2.6)
+    figure, axes = chart_figure(8.0, height, title)
+    (_lines if against_labels else _rows)(axes, means, runs, metric)
+    save_png(figure, path)
 
 
-def _lines(axes: Axes, means: pd.DataFrame, runs: pd.DataFrame, methods: list[str], metric: str) -> None:
+def _lines(axes: Axes, means: pd.DataFrame, runs: pd.DataFrame, metric: str) -> None:
     """One line a method; points are moved a little sideways so that the intervals do not cover each other."""
-    counts = sorted(means["labeled"].unique())
+    methods = list(dict.fromkeys(means["method"]))
     for index, method in enumerate(methods):
         rows = means[means["method"] == method].sort_values("labeled")
-        shift = 1.015 ** (index - (len(methods) - 1) / 2)
-        color, marker = _style(index)
-        places = rows["labeled"] * shift
-        below, above = rows["mean"] - rows["low"], rows["high"] - rows["mean"]
+        shift, look = 1.015 ** (index - (len(methods) - 1) / 2), series_look(index)
+        spread = [rows["mean"] - rows["low"], rows["high"] - rows["mean"]]
         axes.errorbar(
-            places,
-            rows["mean"],
-            yerr=[below, above],
-            color=color,
-            marker=marker,
-            capsize=3,
-            label=method,
-            lw=1.6,
+            rows["labeled"] * shift, rows["mean"], yerr=spread, capsize=3, label=method, lw=1.6, **look
         )
         seeds = runs[runs["method"] == method]
-        axes.scatter(seeds["labeled"] * shift, seeds[metric], s=10, color=color, alpha=0.45, zorder=3)
+        dots = {"s": 10, "color": look["color"], "alpha": 0.45, "zorder": 3}
+        axes.scatter(seeds["labeled"] * shift, seeds[metric], **dots)
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(FixedLocator(counts))
+    axes.xaxis.set_major_locator(FixedLocator(sorted(means["labeled"].unique())))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(ScalarFormatter())
-    axes.set_xlabel("labeled scans")
-    axes.set_ylabel(f"{metric_label(metric)} (bars: 95 % over cases; dots: seeds)")
-    axes.grid(color=_GRID)
+    dress(axes, x="labeled scans", y=_title(metric))
     axes.figure.legend(*axes.get_legend_handles_labels(), loc="outside right center", frameon=False)
 
 
-def _rows(axes: Axes, means: pd.DataFrame, runs: pd.DataFrame, methods: list[str], metric: str) -> None:
+def _rows(axes: Axes, means: pd.DataFrame, runs: pd.DataFrame, metric: str) -> None:
+    methods = list(dict.fromkeys(means["method"]))
     for index, method in enumerate(methods):
         (row,) = means[means["method"] == method].to_dict("records")
-        color, marker = _style(index)
+        look = series_look(index)
         spread = [[row["mean"] - row["low"]], [row["high"] - row["mean"]]]
-        axes.errorbar([row["mean"]], [index], xerr=spread, color=color, marker=marker, capsize=3)
+        axes.errorbar([row["mean"]], [index], xerr=spread, capsize=3, **look)
         seeds = runs.loc[runs["method"] == method, metric]
-        axes.scatter(seeds, [index + 0.22] * len(seeds), s=10, color=color, alpha=0.6)
+        axes.scatter(seeds, [index + 0.22] * len(seeds), s=10, color=look["color"], alpha=0.6)
     axes.set_yticks(range(len(methods)), methods)
     axes.invert_yaxis()
-    axes.set_xlabel(f"{metric_label(metric)} (bars: 95 % over cases; dots: seeds)")
-    axes.grid(axis="x", color=_GRID)
+    dress(axes, x=_title(metric), grid="x")
 
 
-def _style(index: int) -> tuple[tuple[float, float, float, float], str]:
-    return colormaps["tab10"](index % 10), _MARKERS[index // 10 % len(_MARKERS)]
+def _title(metric: str) -> str:
+    return f"{metric_label(metric)} (bars: 95 % over cases; dots: seeds)"
+
+
+def save_paired_scores(
+    path: Path, scores: Mapping[str, Mapping[str, float]], *, metric: str = "Dice", title: str | None = None
+) -> None:
+    """Draw one dot a case and method, lines joining a case's dots, and each method's mean, as a PNG.
+
+    Args:
+        path: the PNG to write.
+        scores: for each method (left to right) the score of each case; only common cases are drawn.
+        metric: name of the score, for the axis.
+        title: above the picture.
+    """
+    names = list(scores)
+    cases = sorted(set.intersection(*(set(by_case) for by_case in scores.values())))
+    values = np.array([[scores[name][case] for name in names] for case in cases])  # (cases, methods)
+    figure, axes = chart_figure(1.6 + 1.5 * len(names), 4.2, title)
+    axes.plot(range(len(names)), values.T, color=_JOIN, linewidth=0.8, zorder=1)
+    for place, column in enumerate(values.T):
+        axes.scatter(np.full(len(column), place), column, s=14, color=_DOT, zorder=2, alpha=0.7)
+        mean = float(np.nanmean(column))
+        look: dict[str, Any] = {"fontsize": 10, "weight": "bold"}
+        axes.plot([place - 0.18, place + 0.18], [mean, mean], color=_MEAN, linewidth=2.5, zorder=3)
+        axes.annotate(f"{mean:.3f}", (place + 0.2, mean), color=_MEAN, va="center", **look)
+    axes.set_xticks(range(len(names)), names)
+    axes.set_xlim(-0.5, len(names) - 0.3)
+    dress(axes, y=f"{metric}, {len(cases)} cases (bar: mean)", grid="y")
+    save_png(figure, path)

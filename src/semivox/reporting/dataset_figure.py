@@ -12,32 +12,37 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from semivox.preprocessing.fingerprint import Fingerprint
-from semivox.reporting.overlay import (
-    AXIAL,
-    BACKGROUND,
-    FAINT,
-    TEXT,
+from semivox.reporting.slices import (
     Volume,
     add_panel,
-    center_of,
-    class_color,
-    dark_figure,
     draw_letters,
     draw_outlines,
     draw_slice,
+    finest_view,
+    fullest_slice,
     grey_window,
     plane,
     ras_spacing,
-    save_png,
-    shorten,
     to_ras,
 )
+from semivox.reporting.style import (
+    BACKGROUND,
+    FAINT,
+    TEXT,
+    class_color,
+    class_lines,
+    dark_figure,
+    draw_legend,
+    legend_height,
+    save_png,
+    shorten,
+    write,
+)
 
-_DPI = 110
 _WIDTH, _MARGIN, _THUMB, _PLOT = 12.0, 0.6, 1.85, 2.3  # inches
 _LABELED, _OTHER = "#1fb6ff", "#9aa0a8"
 _AXES = ("right-left", "back-front", "down-up")
-_NAMED = 5  # classes that have room for their names
+_NAMED = 5  # classes that have room for their names side by side
 _FAR = 50.0  # ratio of the largest to the usual values from which on their axis is logarithmic
 
 
@@ -67,7 +72,9 @@ def save_dataset_figure(
     measured: Fingerprint,
     samples: Sequence[Sample],
 ) -> None:
-    """Draw axial slices of the samples, then sizes, intensities and class volumes, a point a case, as a PNG.
+    """Draw a slice of each sample, then sizes, intensities and class volumes, a point a case, as a PNG.
+
+    A slice lies in the plane with the finest pixels, where there is most foreground.
 
     Args:
         path: the PNG to write.
@@ -78,12 +85,14 @@ def save_dataset_figure(
         samples: scans to draw, at most 6.
     """
     rows = 1 + (len(channels) + 2) // 3
-    figure = dark_figure(_WIDTH, 1.5 + _THUMB + rows * (_PLOT + 0.75), _DPI)
-    _, high = figure.get_size_inches()
+    legend = class_lines(range(len(class_names)), class_names)
+    foot = 0.1 + max(legend_height(legend, _WIDTH), 0.25)
+    figure = dark_figure(_WIDTH, 1.5 + _THUMB + rows * (_PLOT + 0.75) + foot)
+    high = figure.get_figheight()
     labeled = sum(case.class_volumes_ml is not None for case in measured.cases)
-    _write(figure, _MARGIN, high - 0.35, shorten(name, 70), 14, TEXT, weight="bold")
+    write(figure, _MARGIN, high - 0.35, shorten(name, 70), fontsize=14, weight="bold")
     found = f"{len(measured.cases)} scans, {labeled} of them labeled"
-    _write(figure, _MARGIN, high - 0.62, f"{found} (blue; the others gray)", 10, FAINT)
+    write(figure, _MARGIN, high - 0.62, f"{found} (blue; the others gray)", color=FAINT)
     for index, sample in enumerate(samples):
         _draw_sample(figure, sample, _MARGIN + index * (_THUMB + 0.02), high - 0.9 - _THUMB)
     bottom = high - 1.7 - _THUMB - _PLOT
@@ -100,22 +109,24 @@ def save_dataset_figure(
     _draw_volumes(panels[2], class_names, measured)
     for index, channel in enumerate(channels):
         _draw_intensities(panels[3 + index], channel, measured, index, colors)
+    draw_legend(figure, legend)
     save_png(figure, path)
 
 
 def _draw_sample(figure: Figure, sample: Sample, left: float, bottom: float) -> None:
     channel, spacing = to_ras(sample.image, sample.axes), ras_spacing(sample.spacing_mm, sample.axes)
-    label = None if sample.label is None else to_ras(sample.label, sample.axes)
-    at = center_of(label, channel.shape)[AXIAL.normal]
-    size = channel.shape[0] * spacing[0], channel.shape[1] * spacing[1]
-    scale = (_THUMB - 0.08) / max(size)
-    above = bottom + (_THUMB - scale * size[1]) / 2
-    panel = add_panel(figure, left, above, scale * size[0], scale * size[1])
-    draw_slice(panel, plane(channel, AXIAL, at), AXIAL, spacing, grey_window(channel))
+    label, view = None if sample.label is None else to_ras(sample.label, sample.axes), finest_view(spacing)
+    at = fullest_slice(label, channel.shape, view)
+    wide, high = (channel.shape[axis] * spacing[axis] for axis in (view.horizontal, view.vertical))
+    scale = (_THUMB - 0.08) / max(wide, high)
+    above = bottom + (_THUMB - scale * high) / 2
+    panel = add_panel(figure, left, above, scale * wide, scale * high)
+    draw_slice(panel, plane(channel, view, at), view, spacing, grey_window(channel))
     if label is not None:
-        draw_outlines(panel, plane(label, AXIAL, at), AXIAL, spacing, width=1.0)
-    draw_letters(panel, AXIAL)
-    _write(figure, left, bottom - 0.15, shorten(sample.name, 24), 8, TEXT if label is not None else FAINT)
+        draw_outlines(panel, plane(label, view, at), view, spacing, width=1.0)
+    draw_letters(panel, view)
+    color = TEXT if label is not None else FAINT
+    write(figure, left, bottom - 0.15, shorten(sample.name, 24), fontsize=8, color=color)
 
 
 def _strips(
@@ -183,11 +194,3 @@ def _axes(figure: Figure, left: float, bottom: float, width: float) -> Axes:
         spine.set_color(FAINT)
     panel.grid(axis="y", color=FAINT, alpha=0.2, linewidth=0.6)
     return panel
-
-
-def _write(
-    figure: Figure, x: float, y: float, text: str, size: float, color: str, weight: str = "normal"
-) -> None:
-    """Write at a place in inches."""
-    wide, high = figure.get_size_inches()
-    figure.text(x / wide, y / high, text, color=color, fontsize=size, weight=weight, va="center")

@@ -16,11 +16,18 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from semivox.errors import UserError
-from semivox.reporting.figure import dress
-from semivox.reporting.overlay import DPI, save_png, shorten
+from semivox.reporting.style import (
+    CHART_COLORS,
+    DARK,
+    DPI,
+    NEUTRAL,
+    add_legend,
+    dress,
+    save_png,
+    shorten,
+    write,
+)
 
-_COLORS = ("#1f6fb5", "#d1495b", "#2a9d5c", "#7b4b94", "#d9930d", "#00798c", "#8c564b", "#6b8f3c")
-_NEUTRAL, _DARK = "#8a8f98", "#22262c"
 _STYLES = ("-", "--", ":", "-.")
 _COLUMNS, _WIDTH, _HEIGHT, _HEAD = 3, 5.2, 3.1, 1.1  # panels a row, inches
 _CLASSES = 5  # more are averaged
@@ -53,8 +60,8 @@ def save_diagnosis(path: Path, table_csv: Path, *, title: str, subtitle: str = "
         draw(panel)
     for panel in grid[len(panels) :]:
         panel.set_axis_off()
-    figure.text(0.012, 1 - 0.25 * head, title, fontsize=16, weight="bold", va="center", color=_DARK)
-    figure.text(0.012, 1 - 0.52 * head, subtitle, fontsize=10.5, va="center", color="#555555")
+    write(figure, 0.19, high - 0.25 * _HEAD, title, fontsize=16, weight="bold", color=DARK)
+    write(figure, 0.19, high - 0.52 * _HEAD, subtitle, color="#555555")
     figure.legend(
         handles=page.key(),
         loc="center left",
@@ -110,8 +117,8 @@ class _Page:
         return chosen.groupby("iteration")["value"].mean().reindex(np.unique(table["iteration"]))
 
     def _dress(self, panel: Axes, label: str) -> None:
-        dress(panel, label)
-        panel.set_xlabel("iteration", fontsize=10)
+        dress(panel, x="iteration", y=label)
+        add_legend(panel)
         panel.set_xlim(0, 1.02 * max(self._last, 1))
         panel.xaxis.set_major_locator(MaxNLocator(6, integer=True))
 
@@ -123,7 +130,7 @@ class _Page:
         self._dress(panel, label)
 
     def _volume(self, panel: Axes) -> None:
-        panel.axhline(1, color=_DARK, linewidth=0.8)
+        panel.axhline(1, color=DARK, linewidth=0.8)
         highest, limit = 1.2, _VOLUMES
         for name, look in self._looks.items():
             series = self._series("volume", name, self._classes)
@@ -137,14 +144,12 @@ class _Page:
         for pair, style in zip(dict.fromkeys(self._of("agreement")), _STYLES, strict=False):
             for color, part, parts in self._parts():
                 series = self._series("agreement", pair, parts)
-                panel.plot(
-                    series.index,
-                    series,
-                    style,
-                    color=color,
-                    label=f"{shorten(part, 18)}, {pair}",
-                    linewidth=1.8,
-                )
+                look: dict[str, Any] = {
+                    "color": color,
+                    "linewidth": 1.8,
+                    "label": f"{shorten(part, 18)}, {pair}",
+                }
+                panel.plot(series.index, series, style, **look)
         panel.set_ylim(-0.02, 1.02)
         self._dress(panel, "agreement of networks (Dice)")
 
@@ -156,54 +161,41 @@ class _Page:
                 panel.plot(series.index, series, style, color=color, linewidth=1.6)
         panel.set_ylim(bottom=0)
         self._dress(panel, "calibration error (ECE)")
-        lines = [Line2D([], [], color=_DARK, linestyle=style) for style in ("-", "--")]
+        lines = [Line2D([], [], color=DARK, linestyle=style) for style in ("-", "--")]
         panel.legend(lines, ["all voxels", "foreground (true or found)"], fontsize=9, frameon=False)
 
     def _mask(self, panel: Axes, *, measure: str, label: str) -> None:
         for name, style in zip(dict.fromkeys(self._of(measure)), _STYLES, strict=False):
             if measure == "coverage":
                 series = self._series("share", name, ["all"])
-                panel.plot(
-                    series.index, series, style, color=_DARK, label=f"{name}, all voxels", linewidth=1.2
-                )
+                look: dict[str, Any] = {"color": DARK, "linewidth": 1.2, "label": f"{name}, all voxels"}
+                panel.plot(series.index, series, style, **look)
             for color, part, parts in self._parts(background=True):
                 series = self._series(measure, name, parts)
-                panel.plot(
-                    series.index,
-                    series,
-                    style,
-                    color=color,
-                    label=f"{name}, {shorten(part, 18)}",
-                    linewidth=1.8,
-                )
+                look = {"color": color, "linewidth": 1.8, "label": f"{name}, {shorten(part, 18)}"}
+                panel.plot(series.index, series, style, **look)
         panel.set_ylim(-0.02, 1.02)
         self._dress(panel, label)
 
     def _reliability(self, panel: Axes) -> None:
-        panel.plot([0, 1], [0, 1], color=_DARK, linewidth=0.8)
+        panel.plot([0, 1], [0, 1], color=DARK, linewidth=0.8)
         table = self._table[self._table["iteration"] == self._last]
         for name in dict.fromkeys(self._of("ece")):
             own = table[table["of"] == name].pivot_table(index="part", columns="measure", values="value")
             if "bin_share" in own:
                 own = own.dropna(subset=["bin_share"])
                 panel.plot(own["bin_confidence"], own["bin_accuracy"], **self._looks[name])
-                panel.scatter(
-                    own["bin_confidence"],
-                    own["bin_accuracy"],
-                    s=10 + 150 * np.sqrt(own["bin_share"]),
-                    color=self._looks[name]["color"],
-                    alpha=0.5,
-                    linewidth=0,
-                )
+                dots = {"s": 10 + 150 * np.sqrt(own["bin_share"]), "color": self._looks[name]["color"]}
+                panel.scatter(own["bin_confidence"], own["bin_accuracy"], alpha=0.5, linewidth=0, **dots)
         panel.set_ylim(-0.02, 1.02)
-        dress(panel, "share that is correct")
-        panel.set_xlabel(f"confidence at iteration {self._last} (dot: share of voxels)", fontsize=10)
+        confidence = f"confidence at iteration {self._last} (dot: share of voxels)"
+        dress(panel, x=confidence, y="share that is correct")
 
     def _gradient(self, panel: Axes, *, network: str) -> None:
         terms = dict.fromkeys(self._table.loc[self._table["measure"] == "gradient", "of"])
-        colors = iter(_COLORS * len(terms))
+        colors = iter(CHART_COLORS * len(terms))
         for term in terms:
-            color = _DARK if term == "sum" else next(colors)
+            color = DARK if term == "sum" else next(colors)
             series = self._series("gradient", term, [network])
             series = series.where(series > 0)
             if series.notna().any():
@@ -216,21 +208,21 @@ class _Page:
 
     def _parts(self, *, background: bool = False) -> list[tuple[str, str, list[str]]]:
         """Color, name and classes of each line: a class each, or the mean of many."""
-        first = [(_NEUTRAL, "background", ["background"])] if background else []
+        first = [(NEUTRAL, "background", ["background"])] if background else []
         if len(self._classes) > _CLASSES:
-            return [*first, (_COLORS[0], f"mean of {len(self._classes)} classes", self._classes)]
-        colors = reversed(_COLORS[-len(self._classes) :])
+            return [*first, (CHART_COLORS[0], f"mean of {len(self._classes)} classes", self._classes)]
+        colors = reversed(CHART_COLORS[-len(self._classes) :])
         return first + [(color, name, [name]) for color, name in zip(colors, self._classes, strict=False)]
 
 
 def _looks(labels: Sequence[str], masked: Set[str]) -> dict[str, dict[str, Any]]:
     """Color and dashes of each label; `x_a` has the color of `a`, labels with a mask are dotted."""
     found: dict[str, dict[str, Any]] = {}
-    colors = iter(_COLORS * len(labels))
+    colors = iter(CHART_COLORS * len(labels))
     for name in labels:
         parent = name.rpartition("_")[2]
         if name == "prediction":
-            found[name] = {"color": _NEUTRAL, "linestyle": "-.", "linewidth": 1.8}
+            found[name] = {"color": NEUTRAL, "linestyle": "-.", "linewidth": 1.8}
         elif parent != name and parent in found:
             found[name] = {"color": found[parent]["color"], "linestyle": "--", "linewidth": 1.4}
         else:
@@ -244,17 +236,12 @@ def _read(path: Path) -> pd.DataFrame:
     try:
         table = pd.read_csv(path, dtype={"of": str, "part": str}, keep_default_na=False)
     except (OSError, ValueError) as error:
+        expected = "diagnosis/diagnosis.csv of a run"
         raise UserError(
-            "The table of the diagnosis cannot be read",
-            path=path,
-            found=str(error),
-            expected="diagnosis/diagnosis.csv of a run",
+            "The table of the diagnosis cannot be read", str(error), expected, path=path
         ) from error
     if not set(columns) <= set(table.columns) or table.empty:
-        raise UserError(
-            "The table of the diagnosis holds nothing",
-            path=path,
-            found=f"{len(table)} rows with columns {', '.join(table.columns)}",
-            expected=f"at least one row with {', '.join(columns)}",
-        )
+        found = f"{len(table)} rows with columns {', '.join(table.columns)}"
+        expected = f"at least one row with {', '.join(columns)}"
+        raise UserError("The table of the diagnosis holds nothing", found, expected, path=path)
     return table

@@ -14,8 +14,7 @@ from semivox.config import Config
 from semivox.datasets.check import Problem
 from semivox.datasets.check_set import check_dataset
 from semivox.datasets.dataset import Dataset, open_dataset
-from semivox.datasets.splits import Split
-from semivox.datasets.splitting import split_by_files
+from semivox.datasets.splits import Split, split_by_files
 from semivox.errors import UserError
 from semivox.io.volume import IGNORE, read_image, read_label
 from semivox.preprocessing.fingerprint import Fingerprint, fingerprint

@@ -1,9 +1,9 @@
-"""Summaries of scores as a table for the screen and as Markdown."""
+"""Scores as text: names of metrics, means with intervals, tables for the screen, Markdown and LaTeX."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -25,7 +25,8 @@ _DEFAULT = ("dice", "jaccard", "hd95_mm", "asd_mm", "nsd")
 _PUBLISHED = ("dice", "jaccard", "hd95_vox", "asd_vox")
 _WHEN_FAILED = ("hd95_mm_penalised", "asd_mm_penalised")
 _OVERALL = "mean"
-_STARRED = "* with failures counted as the image's diagonal"
+STARRED = "* with failures counted as the image's diagonal"
+Rows = list[list[str]]
 
 
 class _Line(NamedTuple):
@@ -38,7 +39,7 @@ class _Line(NamedTuple):
 
 
 def metric_label(metric: str) -> str:
-    """Name and unit of a column: `hd95_mm` is `95HD (mm)`.
+    """Return name and unit of a column: `hd95_mm` is `95HD (mm)`.
 
     `*_lcc` is of the largest component; `*_penalised`, which counts failures, gets a star.
     """
@@ -51,64 +52,51 @@ def metric_label(metric: str) -> str:
     return label + (", largest component" if base != metric else "")
 
 
+def interval_text(row: Mapping[Any, Any], *, sign: str = "", star: str = "") -> str:
+    """Write a mean with its interval: `0.871 [0.850, 0.890]`; without one where there is none."""
+    if math.isnan(row["mean"]):
+        return "none"
+    digits = mean_digits(row["mean"])
+    mean = f"{row['mean']:{sign}.{digits}f}{star}"
+    if math.isnan(row["low"]):
+        return mean
+    return f"{mean} [{row['low']:{sign}.{digits}f}, {row['high']:{sign}.{digits}f}]"
+
+
+def mean_digits(value: float) -> int:
+    """Return the digits after the point that a mean is worth."""
+    return 3 if abs(value) < 10 else 2
+
+
 def summary_table(
     summary: pd.DataFrame, *, metrics: Sequence[str] | None = None, title: str | None = None
 ) -> Table:
     """Lay out a summary for the screen: mean [95 % interval] over cases, n, failures.
 
     Args:
-        summary: columns class, metric, mean, low, high, n, failures; from `scoring.statistics.summarise`.
+        summary: columns class, metric, mean, low, high, n, failures; from `evaluation.summary.summarise`.
         metrics: which, without `_lcc`; default: Dice, Jaccard, 95HD, ASD, NSD, and for classes with failures
             the distances that count these as the image's diagonal, with a star.
         title: above the table.
     """
-    lines = list(_lines(summary, metrics))
+    lines, has_lcc = list(_lines(summary, metrics)), bool(summary["metric"].str.endswith("_lcc").any())
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
-    table.caption, table.caption_justify = _note(lines), "left"
-    for heading, style in _headings(summary):
-        table.add_column(heading, no_wrap=heading != "metric", **style)
+    table.caption = STARRED if any("*" in line.metric for line in lines) else None
+    table.caption_justify = "left"
+    values = ("all voxels [95 % CI]", "largest component") if has_lcc else ("mean [95 % CI]",)
+    for heading in ("class", "metric", *values, "n", "failed"):
+        table.add_column(
+            heading,
+            justify="left" if heading in ("class", "metric") else "right",
+            no_wrap=heading != "metric",
+        )
     for line in lines:
         if line.name and table.row_count:
             table.add_row()
         failures = f"[bold red]{line.failures}[/]" if line.failures not in ("0", "") else line.failures
-        table.add_row(*_cells(line._replace(name=escape(line.name), failures=failures), summary))
+        means = (line.raw, line.lcc) if has_lcc else (line.raw,)
+        table.add_row(escape(line.name), line.metric, *means, line.n, failures)
     return table
-
-
-def summary_markdown(summary: pd.DataFrame, *, metrics: Sequence[str] | None = None) -> str:
-    """Lay out a summary as a Markdown table; arguments as for `summary_table`."""
-    headings, lines = list(_headings(summary)), list(_lines(summary, metrics))
-    rule = ["---:" if style.get("justify") == "right" else "---" for _, style in headings]
-    rows = [[heading for heading, _ in headings], rule]
-    rows += [_cells(line, summary) for line in lines]
-    text = "".join("| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |\n" for row in rows)
-    note = _note(lines)
-    return (f"{text}\n{note}\n" if note else text).replace("*", r"\*")
-
-
-def _note(lines: Sequence[_Line]) -> str | None:
-    return _STARRED if any("*" in line.metric for line in lines) else None
-
-
-def _headings(summary: pd.DataFrame) -> Iterator[tuple[str, dict[str, Any]]]:
-    right = {"justify": "right"}
-    yield "class", {}
-    yield "metric", {}
-    if _has_lcc(summary):
-        yield "all voxels [95 % CI]", right
-        yield "largest component", right
-    else:
-        yield "mean [95 % CI]", right
-    yield "n", right
-    yield "failed", right
-
-
-def _cells(line: _Line, summary: pd.DataFrame) -> list[str]:
-    return list(line) if _has_lcc(summary) else [line.name, line.metric, line.raw, line.n, line.failures]
-
-
-def _has_lcc(summary: pd.DataFrame) -> bool:
-    return bool(summary["metric"].str.endswith("_lcc").any())
 
 
 def _lines(summary: pd.DataFrame, metrics: Sequence[str] | None) -> Iterator[_Line]:
@@ -116,7 +104,8 @@ def _lines(summary: pd.DataFrame, metrics: Sequence[str] | None) -> Iterator[_Li
     classes = list(dict.fromkeys(summary["class"]))
     if len(classes) == 2 and _OVERALL in classes:
         classes.remove(_OVERALL)  # with one class the mean over classes says nothing new
-    chosen = _chosen(summary) if metrics is None else metrics
+    in_mm = (summary["metric"] == "hd95_mm").any()
+    chosen = metrics or ((*_DEFAULT, *_WHEN_FAILED) if in_mm else _PUBLISHED)
     for name in classes:
         shown = str(name)
         for metric in chosen:
@@ -124,18 +113,48 @@ def _lines(summary: pd.DataFrame, metrics: Sequence[str] | None) -> Iterator[_Li
             if row is None or (metrics is None and metric in _WHEN_FAILED and not row["failures"]):
                 continue
             lcc = rows.get((name, f"{metric}_lcc"))
-            values = _interval(row), "" if lcc is None else _interval(lcc)
+            values = interval_text(row), "" if lcc is None else interval_text(lcc)
             yield _Line(shown, metric_label(metric), *values, str(int(row["n"])), str(int(row["failures"])))
             shown = ""
 
 
-def _chosen(summary: pd.DataFrame) -> Sequence[str]:
-    return (*_DEFAULT, *_WHEN_FAILED) if (summary["metric"] == "hd95_mm").any() else _PUBLISHED
+def markdown_table(headings: Sequence[str], rows: Rows) -> str:
+    """Lay out as a Markdown table."""
+    lines = [list(headings), ["---"] * len(headings), *rows]
+    return "".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |\n" for line in lines)
 
 
-def _interval(row: dict[Any, Any]) -> str:
-    if math.isnan(row["mean"]):
-        return "none"
-    digits = 3 if abs(row["mean"]) < 10 else 2
-    mean = f"{row['mean']:.{digits}f}"
-    return mean if math.isnan(row["low"]) else f"{mean} [{row['low']:.{digits}f}, {row['high']:.{digits}f}]"
+def latex_table(headings: Sequence[str], rows: Rows, caption: str) -> str:
+    """Lay out as a LaTeX `table`; needs no package."""
+    return "\n".join(
+        [
+            r"\begin{table}",
+            r"\centering\scriptsize",
+            rf"\caption{{{_latex(caption)}}}",
+            rf"\begin{{tabular}}{{{'l' * len(headings)}}}",
+            r"\hline",
+            " & ".join(map(_latex, headings)) + r" \\",
+            r"\hline",
+            *(_guarded(" & ".join(map(_latex, line))) + r" \\" for line in rows),
+            r"\hline",
+            r"\end{tabular}",
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+_ESCAPES = {
+    "\\": r"\textbackslash{}", "_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "$": r"\$", "{": r"\{",
+    "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$",
+    "<": r"$<$", ">": r"$>$",
+}  # fmt: skip
+
+
+def _guarded(line: str) -> str:
+    """After the end of a row, `[` and `*` would be taken for an option of the row end."""
+    return "{}" + line if line.startswith(("[", "*")) else line
+
+
+def _latex(text: str) -> str:
+    return "".join(_ESCAPES.get(letter, letter) for letter in text)

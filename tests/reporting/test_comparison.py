@@ -1,4 +1,4 @@
-"""Comparison of methods and the training curve."""
+"""Comparison of methods."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from semivox.errors import UserError
-from semivox.reporting import figure as module
-from semivox.reporting.figure import save_comparison, save_training_curve
+from semivox.reporting import comparison as module
+from semivox.reporting.comparison import save_comparison
 
 Capture = Callable[[], Figure]
 
@@ -55,7 +54,7 @@ def test_one_column_a_method_with_its_dice(drawn: Capture) -> None:
     figure = drawn()
     assert [text.get_text() for text in figure.texts[:4]] == ["first", "Dice 0.800", "second", "Dice 1.000"]
     assert len(figure.axes) == 2 * 3
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["reference", "result"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["reference", "class 1"]
 
 
 def test_slices_lie_in_the_foreground_and_the_view_around_it(drawn: Capture) -> None:
@@ -66,6 +65,17 @@ def test_slices_lie_in_the_foreground_and_the_view_around_it(drawn: Capture) -> 
     for panel in drawn().axes:
         assert panel.images[0].get_array().shape == (30, 30)  # 20 voxels and a quarter on each side
         assert len(panel.collections) == 2  # the outline of the result and of the reference
+
+
+def test_the_plane_is_that_with_the_finest_pixels(drawn: Capture) -> None:
+    image, reference, _ = case()
+    save_comparison(
+        Path("x.png"), image, reference, {"m": reference}, (1, 8, 1), axes="RAS", class_names="bL"
+    )
+    panels = drawn().axes
+    assert [panel.texts[0].get_text()[:2] for panel in panels] == ["y "] * 3
+    assert [text.get_text() for text in panels[0].texts[1:]] == list("RLSI")
+    assert [text.get_text() for text in drawn().legends[0].get_texts()] == ["reference", "L"]
 
 
 def test_result_that_is_empty_or_reference_that_is(drawn: Capture) -> None:
@@ -115,42 +125,3 @@ def test_real_atrium(real_data: Path, tmp_path: Path) -> None:
         scores={"shifted": 0.9},
     )
     assert matplotlib.image.imread(tmp_path / "x.png").std() > 0.1
-
-
-def log(path: Path, text: str) -> Path:
-    path.write_text(text)
-    return path
-
-
-def test_training_curve_with_validation(tmp_path: Path, drawn: Capture) -> None:
-    rows = [f"{i},0.01,{2 / i:.4f},," for i in range(1, 100)]
-    rows[49], rows[98] = "50,0.01,0.04,0.7,0.8", "99,0.01,0.02,0.6,0.5"
-    table = log(tmp_path / "metrics.csv", "iteration,lr,loss,val_dice,val_dice_a\n" + "\n".join(rows) + "\n")
-    save_training_curve(Path("x.png"), table)
-    upper, lower = drawn().axes
-    assert upper.get_lines()[0].get_ydata()[:3].tolist() == [2, 1, 0.6667]
-    assert lower.get_lines()[0].get_xydata().tolist() == [[50, 0.7], [99, 0.6]]
-    assert lower.get_title(loc="right") == "best 0.700 at iteration 50"
-    assert lower.get_xlabel() == "iteration"
-
-
-def test_training_curve_with_several_classes_names_them(tmp_path: Path, drawn: Capture) -> None:
-    text = "iteration,loss,val_dice,val_dice_a,val_dice_b\n1,2,,,\n5,1,0.5,0.4,0.6\n"
-    save_training_curve(Path("x.png"), log(tmp_path / "metrics.csv", text))
-    legend = drawn().axes[1].get_legend()
-    assert [entry.get_text() for entry in legend.get_texts()] == ["mean of classes", "a", "b"]
-
-
-def test_training_curve_without_validation(tmp_path: Path) -> None:
-    table = log(tmp_path / "metrics.csv", "iteration,loss\n1,2.0\n10,1.0\n")
-    save_training_curve(tmp_path / "curve.png", table)
-    assert matplotlib.image.imread(tmp_path / "curve.png").min() < 0.6
-
-
-def test_training_curve_of_nothing(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="cannot be read"):
-        save_training_curve(tmp_path / "x.png", tmp_path / "none.csv")
-    with pytest.raises(UserError, match="no losses"):
-        save_training_curve(tmp_path / "x.png", log(tmp_path / "a.csv", "iteration,loss\n"))
-    with pytest.raises(UserError, match="no losses"):
-        save_training_curve(tmp_path / "x.png", log(tmp_path / "b.csv", "case,dice\na,1\n"))
