@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from semivox.datasets.dataset import open_dataset
 from semivox.errors import UserError
-from semivox.io import memory
+from semivox.io import reader
 from semivox.io.volume import read_image
 
 
@@ -124,11 +124,12 @@ def test_headers_that_announce_too_much_are_refused_before_anything_is_allocated
 def test_a_whole_scan_beyond_the_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "scan.nii.gz"
     path.write_bytes(gzip.compress(BASES["double"]))
-    monkeypatch.setattr(memory, "machine_memory", lambda: 60 * (8 + 4))
-    assert read_image([path]).array.size == 60
-    monkeypatch.setattr(memory, "machine_memory", lambda: 60 * (8 + 4) - 1)
+    read_here = read_image.__wrapped__
+    monkeypatch.setattr(reader, "machine_memory", lambda: 60 * (8 + 4))
+    assert read_here([path]).array.size == 60
+    monkeypatch.setattr(reader, "machine_memory", lambda: 60 * (8 + 4) - 1)
     with pytest.raises(UserError, match="does not fit into this machine's memory") as error:
-        read_image([path])
+        read_here([path])
     assert "3 x 4 x 5 voxels of 8 bytes" in str(error.value)
 
 

@@ -10,14 +10,7 @@ import numpy as np
 import pytest
 
 from semivox.errors import UserError
-from semivox.io.volume import (
-    Volume,
-    read_header,
-    read_image,
-    read_label,
-    write_label,
-    write_map,
-)
+from semivox.io.volume import Volume, read_header, read_image, read_label, write_label, write_map
 
 SHAPE = (5, 6, 7)
 OBLIQUE = np.array([[0.0, -1.2, 0.1, 10.0], [0.7, 0.0, 0.0, -20.5], [0.05, 0.0, 2.5, 300.25], [0, 0, 0, 1]])
@@ -155,7 +148,7 @@ def test_damaged_uncompressed_file(tmp_path: Path) -> None:
 def test_another_format(tmp_path: Path) -> None:
     path = tmp_path / "a.mgz"
     nib.save(nib.MGHImage(ramp(), np.eye(4)), path)
-    with pytest.raises(UserError, match="not NIfTI"):
+    with pytest.raises(UserError, match="cannot be read as NIfTI"):
         read_image([path])
 
 

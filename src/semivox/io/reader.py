@@ -30,6 +30,7 @@ Given = ParamSpec("Given")
 
 READ_LIMIT_S = 900.0  # one scan, also from a slow network drive
 CASE_LIMIT_S = 3600.0  # one case of a pool: read, resampled, drawn or scored
+_LOOK_S = 30.0  # how often the pool looks for cases that take too long
 _MEMORY_SHARE = 0.9  # of the machine's memory that one process may take
 _WORKING_BYTES = 4  # the float32 copy that is made of every voxel
 _CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
@@ -156,13 +157,14 @@ def _in_pool(
                 job, worker = waiting.pop(), idle.pop()
                 worker.send(function, job)
                 running[worker] = job, time.monotonic() + CASE_LIMIT_S
-            ready = connection.wait([worker.socket for worker in running], timeout=60)
+            ready = connection.wait([worker.socket for worker in running], timeout=_LOOK_S)
             for worker, (job, end) in list(running.items()):
                 if worker.socket not in ready and time.monotonic() < end:
                     continue
                 del running[worker]
+                limit_s = READ_LIMIT_S if worker.socket in ready else 0.01
                 try:
-                    outcome: tuple[bool, Any] = True, worker.receive(60 if worker.socket in ready else 0.01)
+                    outcome: tuple[bool, Any] = True, worker.receive(limit_s)
                 except Exception as error:
                     outcome = False, error
                 idle.append(_worker(function) if isinstance(outcome[1], DiedError) and waiting else worker)
