@@ -170,14 +170,14 @@ def test_voxels_to_ignore_do_not_count(augment: str) -> None:
     store = MemoryStore(SHAPES, unlabeled=("d", "e"))
     store.label = lambda name: Part(partial(store.images[name][0]), store.read, name)  # type: ignore[method-assign]
     found = drawn(augment=augment, plan=plan, store=store)
-    assert same(whole["unlabeled"], found["unlabeled"]) and "counted" not in found["unlabeled"][0]
+    assert same(whole["unlabeled"], found["unlabeled"]) and "valid" not in found["unlabeled"][0]
     for before, batch in zip(whole["labeled"], found["labeled"], strict=True):
-        assert torch.equal(before["image"], batch["image"]) and bool(before["counted"].all())
-        assert batch["counted"].dtype == torch.bool and 0.7 < batch["counted"].float().mean() < 1
-        assert torch.equal(batch["label"], before["label"] * batch["counted"])
+        assert torch.equal(before["image"], batch["image"]) and bool(before["valid"].all())
+        assert batch["valid"].dtype == torch.bool and 0.7 < batch["valid"].float().mean() < 1
+        assert torch.equal(batch["label"], before["label"] * batch["valid"])
         if augment != "intensity":
             image = batch["image"][:, 0]
-            assert torch.equal(batch["counted"], (image % 7 != 0) | (image == 0))
+            assert torch.equal(batch["valid"], (image % 7 != 0) | (image == 0))
 
 
 def test_labels_of_unlabeled_cases_are_never_opened() -> None:

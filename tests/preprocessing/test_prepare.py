@@ -23,7 +23,7 @@ from semivox.preprocessing import prepare as module
 from semivox.preprocessing.plan import Plan
 from semivox.preprocessing.planner import make_plan
 from semivox.preprocessing.prepare import prepare
-from semivox.preprocessing.resample import Grid, label_to_plan_grid, label_to_source, to_plan_grid
+from semivox.preprocessing.resample import Grid, label_to_working_grid, label_to_source, to_working_grid
 from semivox.preprocessing.store import Store
 
 SPLIT = Split(labeled=("a", "b"), unlabeled=("c", "d"), val=("e",), test=("t",))
@@ -104,14 +104,14 @@ def test_the_store_holds_what_the_grid_makes(raw: Path, tmp_path: Path) -> None:
     for name, shown, shown_label in called:
         case = dataset.case(name)
         image = read_image(case.images)
-        array, grid = to_plan_grid(image, plan)
+        array, grid = to_working_grid(image, plan)
         assert grid.shape == (26, 28 + 2 * "abcde".index(name), 12)
         assert np.allclose(store.image(name)[:], array, atol=2e-3)
         assert np.array_equal(shown, array)
         assert np.array_equal(Grid.from_dict(store.meta(name)["grid"]).affine(), grid.affine())
         if name in "abe":
             assert case.label is not None
-            label = label_to_plan_grid(read_label(case.label, (0, 2, 7)).array, grid)
+            label = label_to_working_grid(read_label(case.label, (0, 2, 7)).array, grid)
             assert np.array_equal(store.label(name)[:], label)
             assert np.unique(label).tolist() == [0, 1, 2]
             assert np.array_equal(shown_label, label)

@@ -18,13 +18,13 @@ from semivox.io.volume import Volume
 from semivox.preprocessing.plan import Plan
 from semivox.preprocessing.resample import (
     Grid,
-    label_to_plan_grid,
+    label_to_working_grid,
     label_to_source,
     map_to_source,
     normalise,
     probs_to_source,
     resample,
-    to_plan_grid,
+    to_working_grid,
 )
 
 ORIENTATIONS = [(order, signs) for order in permutations(range(3)) for signs in product((1, -1), repeat=3)]
@@ -95,14 +95,14 @@ def test_all_orientations_go_there_and_back(
     spacing = SPACINGS[kind]
     image = Volume(random_image(), affine_of(order, signs, spacing))
     label = np.random.default_rng(1).integers(0, 4, (5, 6, 7)).astype(np.uint8)
-    array, grid = to_plan_grid(image, plan(spacing))
+    array, grid = to_working_grid(image, plan(spacing))
     canonical = nib.as_closest_canonical(nib.Nifti1Image(image.array[0], image.affine))
     assert np.array_equal(array[0], np.asarray(canonical.dataobj))
     assert np.allclose(grid.affine(), canonical.affine)
-    there = label_to_plan_grid(label, grid)
+    there = label_to_working_grid(label, grid)
     assert np.array_equal(label_to_source(onehot(there), grid), label)
     assert np.array_equal(map_to_source(array[0], grid), image.array[0])
-    finer, resampled = to_plan_grid(image, plan((0.9 * spacing[0], spacing[1] / 2, 0.7 * spacing[2])))
+    finer, resampled = to_working_grid(image, plan((0.9 * spacing[0], spacing[1] / 2, 0.7 * spacing[2])))
     assert finer.shape == (
         1,
         *(round(n * f) for n, f in zip(canonical.shape, (1 / 0.9, 2, 1 / 0.7), strict=True)),
@@ -110,7 +110,7 @@ def test_all_orientations_go_there_and_back(
     for corner in product((0, -1), repeat=3):
         marked = np.zeros((5, 6, 7), np.uint8)
         marked[corner] = 2
-        back = label_to_source(onehot(label_to_plan_grid(marked, resampled)), resampled)
+        back = label_to_source(onehot(label_to_working_grid(marked, resampled)), resampled)
         assert back[corner] == 2
         assert np.count_nonzero(back) <= 2
 
@@ -130,7 +130,7 @@ def test_world_positions_are_kept(kind: str, target: tuple[float, float, float],
     source = places(affine, shape)
     offset = source.mean(axis=(1, 2, 3), keepdims=True)
     image = Volume((source - offset).astype(np.float32), affine)
-    array, grid = to_plan_grid(image, plan(target, channels=3))
+    array, grid = to_working_grid(image, plan(target, channels=3))
     inner = tuple(slice(n // 3, n - n // 3) for n in grid.shape)
     planned = places(grid.affine(), grid.shape)
     error = array + offset - planned
@@ -147,27 +147,27 @@ def test_world_positions_are_kept(kind: str, target: tuple[float, float, float],
 
 def test_oblique_scans_are_permuted_and_never_rotated() -> None:
     image = Volume(random_image(), oblique((1, 1, 2), 44)[:, [1, 0, 2, 3]] @ np.diag([-1, 1, 1, 1]))
-    array, grid = to_plan_grid(image, plan((1, 1, 2)))
+    array, grid = to_working_grid(image, plan((1, 1, 2)))
     assert (grid.axes, grid.flips) == ((1, 0, 2), (False, True, False))
     assert np.array_equal(array[0], image.array[0].transpose(1, 0, 2)[:, ::-1])
 
 
 def test_spacing_within_a_thousandth_is_left_alone() -> None:
     image = Volume(random_image((1200, 2, 2)), np.eye(4))
-    same, _ = to_plan_grid(image, plan((1.0009, 0.9995, 1.0)))
+    same, _ = to_working_grid(image, plan((1.0009, 0.9995, 1.0)))
     assert np.array_equal(same, image.array)
-    assert to_plan_grid(image, plan((1.002, 1, 1)))[0].shape == (1, 1198, 2, 2)
+    assert to_working_grid(image, plan((1.002, 1, 1)))[0].shape == (1, 1198, 2, 2)
 
 
 @pytest.mark.parametrize("shape", [(1, 9, 4), (1, 1, 1), (3, 2, 11)])
 @pytest.mark.parametrize("target", [(0.4, 3.0, 1.0), (50.0, 50.0, 50.0)])
 def test_thin_and_odd_shapes(shape: tuple[int, ...], target: tuple[float, float, float]) -> None:
     image = Volume(random_image(shape, channels=2), np.diag([2.0, 1.0, 1.0, 1.0]))
-    array, grid = to_plan_grid(image, plan(target, channels=2))
+    array, grid = to_working_grid(image, plan(target, channels=2))
     size = (2.0, 1.0, 1.0)
     assert grid.shape == tuple(max(1, round(n * s / t)) for n, s, t in zip(shape, size, target, strict=True))
     label = np.ones(shape, np.uint8)
-    assert (label_to_plan_grid(label, grid) == 1).all()
+    assert (label_to_working_grid(label, grid) == 1).all()
     assert probs_to_source(array, grid).shape == (2, *shape)
     assert np.isfinite(array).all()
 
@@ -187,29 +187,29 @@ def interpolation(old: int, new: int) -> np.ndarray:
 def test_refinement_agrees_with_a_naive_second_implementation() -> None:
     label = np.random.default_rng(3).integers(0, 4, (5, 4, 6)).astype(np.uint8)
     image = Volume(random_image((5, 4, 6)), np.eye(4))
-    array, grid = to_plan_grid(image, plan((0.7, 0.45, 1.0)))
+    array, grid = to_working_grid(image, plan((0.7, 0.45, 1.0)))
     matrices = [interpolation(old, new) for old, new in zip((5, 4, 6), grid.shape, strict=True)]
     assert grid.shape == (7, 9, 6)
     assert np.allclose(array[0], np.einsum("ai,bj,ck,ijk", *matrices, image.array[0]), atol=1e-6)
     shares = np.einsum("ai,bj,ck,nijk->nabc", *matrices, onehot(label))
     decided = np.sort(shares, axis=0)[-1] - np.sort(shares, axis=0)[-2] > 1e-5
-    assert np.array_equal(label_to_plan_grid(label, grid)[decided], shares.argmax(0)[decided])
+    assert np.array_equal(label_to_working_grid(label, grid)[decided], shares.argmax(0)[decided])
     assert decided.mean() > 0.7
 
 
 def test_ties_go_to_the_lower_class() -> None:
-    _, grid = to_plan_grid(Volume(random_image((2, 2, 2)), np.eye(4)), plan((2.0, 1.0, 1.0)))
+    _, grid = to_working_grid(Volume(random_image((2, 2, 2)), np.eye(4)), plan((2.0, 1.0, 1.0)))
     for first, second in ((0, 3), (3, 0), (2, 1), (1, 2)):
         label = np.full((2, 2, 2), first, np.uint8)
         label[1] = second
-        assert (label_to_plan_grid(label, grid) == min(first, second)).all()
-    _, grid = to_plan_grid(Volume(random_image((10, 7, 3)), np.eye(4)), plan((10.0, 0.7, 1.0)))
+        assert (label_to_working_grid(label, grid) == min(first, second)).all()
+    _, grid = to_working_grid(Volume(random_image((10, 7, 3)), np.eye(4)), plan((10.0, 0.7, 1.0)))
     label = np.repeat([2, 1], 5).astype(np.uint8)[:, None, None] * np.ones((10, 7, 3), np.uint8)
     assert grid.shape == (1, 10, 3)
-    assert (label_to_plan_grid(label, grid) == 1).all()
+    assert (label_to_working_grid(label, grid) == 1).all()
     shared = np.full((4, 2, 2, 2), 0.35, np.float32)
     shared[:2] = 0.1, 0.2
-    _, grid = to_plan_grid(Volume(random_image((3, 3, 3)), np.eye(4)), plan((1.5, 1.5, 1.5)))
+    _, grid = to_working_grid(Volume(random_image((3, 3, 3)), np.eye(4)), plan((1.5, 1.5, 1.5)))
     assert (label_to_source(shared, grid) == 2).all()
 
 
@@ -238,7 +238,7 @@ def test_crop_is_the_box_around_both_channels(
     target: tuple[float, float, float], order: tuple[int, ...], signs: tuple[int, ...]
 ) -> None:
     image = framed(order, signs)
-    array, grid = to_plan_grid(image, plan(target, crop="foreground", channels=2))
+    array, grid = to_working_grid(image, plan(target, crop="foreground", channels=2))
     box = image.array[:, 2:10, 1:12, 4:11]
     assert sorted(grid.crop_shape) == [7, 8, 11]
     if target == (1.0, 2.0, 3.0):
@@ -246,7 +246,7 @@ def test_crop_is_the_box_around_both_channels(
     label = np.zeros((12, 13, 14), np.uint8)
     label[4:7, 4:7, 6:9] = 3
     label[0, 0, 0] = 1  # outside the crop, hence lost
-    there = label_to_plan_grid(label, grid)
+    there = label_to_working_grid(label, grid)
     assert there.shape == grid.shape
     assert np.unique(there).tolist() == [0, 3]
     probs = probs_to_source(onehot(there), grid)
@@ -270,12 +270,12 @@ def test_crop_is_the_box_around_both_channels(
 
 def test_a_constant_scan_is_not_cropped_away() -> None:
     image = Volume(np.zeros((1, 3, 4, 5), np.float32), np.eye(4))
-    assert to_plan_grid(image, plan(crop="foreground"))[1].shape == (3, 4, 5)
+    assert to_working_grid(image, plan(crop="foreground"))[1].shape == (3, 4, 5)
 
 
 @pytest.mark.parametrize("tensor", [False, True])
 def test_label_to_source_is_the_argmax_of_probs_to_source(tensor: bool) -> None:
-    _, grid = to_plan_grid(framed(), plan((1.3, 1.1, 4.0), crop="foreground", channels=2))
+    _, grid = to_working_grid(framed(), plan((1.3, 1.1, 4.0), crop="foreground", channels=2))
     logits = np.random.default_rng(5).normal(size=(5, *grid.shape))
     probs: Any = (np.exp(logits) / np.exp(logits).sum(0)).astype(np.float32)
     if tensor:
@@ -285,7 +285,7 @@ def test_label_to_source_is_the_argmax_of_probs_to_source(tensor: bool) -> None:
 
 
 def test_label_to_source_does_not_hold_all_classes() -> None:
-    _, grid = to_plan_grid(Volume(random_image((64, 64, 64)), np.eye(4)), plan((2, 2, 2)))
+    _, grid = to_working_grid(Volume(random_image((64, 64, 64)), np.eye(4)), plan((2, 2, 2)))
     probs = np.random.default_rng(0).random((20, *grid.shape), np.float32)
     tracemalloc.start()
     label_to_source(probs, grid)
@@ -297,11 +297,11 @@ def test_label_to_source_does_not_hold_all_classes() -> None:
 def test_results_do_not_share_memory_with_the_scan() -> None:
     image = Volume(random_image(), np.eye(4))
     before, label = image.array.copy(), np.ones((5, 6, 7), np.uint8)
-    array, grid = to_plan_grid(image, plan())
+    array, grid = to_working_grid(image, plan())
     array += 1
-    there = label_to_plan_grid(label, grid)
+    there = label_to_working_grid(label, grid)
     there[:] = 0
-    to_plan_grid(image, plan(normalisation="ct"))
+    to_working_grid(image, plan(normalisation="ct"))
     probs = onehot(np.random.default_rng(0).integers(0, 4, grid.shape))
     kept = probs.copy()
     label_to_source(probs, grid)
@@ -313,7 +313,7 @@ def test_results_do_not_share_memory_with_the_scan() -> None:
 
 
 def test_grids_travel_as_plain_data() -> None:
-    _, grid = to_plan_grid(framed(), plan((1.3, 1.1, 4.0), crop="foreground", channels=2))
+    _, grid = to_working_grid(framed(), plan((1.3, 1.1, 4.0), crop="foreground", channels=2))
     probs = random_image(grid.shape, channels=3)
     for copy in (pickle.loads(pickle.dumps(grid)), Grid.from_dict(json.loads(json.dumps(grid.as_dict())))):
         assert np.array_equal(probs_to_source(probs, copy), probs_to_source(probs, grid))
@@ -323,10 +323,10 @@ def test_grids_travel_as_plain_data() -> None:
 def test_wrong_channels_and_shapes_are_refused() -> None:
     image = Volume(random_image(channels=2), np.eye(4))
     with pytest.raises(UserError, match=r"(?s)found: +2.*c0, c1, c2"):
-        to_plan_grid(image, plan(channels=3))
-    _, grid = to_plan_grid(image, plan(channels=2))
+        to_working_grid(image, plan(channels=3))
+    _, grid = to_working_grid(image, plan(channels=2))
     with pytest.raises(ValueError, match="shape"):
-        label_to_plan_grid(np.zeros((7, 6, 5), np.uint8), grid)
+        label_to_working_grid(np.zeros((7, 6, 5), np.uint8), grid)
 
 
 def test_normalisations() -> None:
@@ -334,7 +334,7 @@ def test_normalisations() -> None:
     image.array[0, :, :4] = 0
     raw = image.array[0].astype(float)
     made = {
-        how: to_plan_grid(image, plan(normalisation=how))[0][0] for how in ("zscore", "zscore_nonzero", "ct")
+        how: to_working_grid(image, plan(normalisation=how))[0][0] for how in ("zscore", "zscore_nonzero", "ct")
     }
     assert np.allclose(made["zscore"], (raw - raw.mean()) / raw.std(), atol=1e-5)
     chosen = raw[raw != 0]
@@ -353,7 +353,7 @@ def test_constant_scans_stay_finite(how: str, value: float) -> None:
 
 def test_normalisation_comes_from_the_scan_before_resampling() -> None:
     image = Volume(random_image((9, 9, 9)) * 3 + 8, np.eye(4))
-    array, grid = to_plan_grid(image, plan((2, 2, 2), normalisation="zscore"))
+    array, grid = to_working_grid(image, plan((2, 2, 2), normalisation="zscore"))
     raw = image.array[0].astype(float)
     wanted = resample(((raw - raw.mean()) / raw.std()).astype(np.float32), grid.shape)
     assert np.allclose(array[0], wanted, atol=1e-5)

@@ -24,8 +24,8 @@ from semivox.inference.sources import Scan, Source, list_scans, read_scan
 from semivox.inference.windows import window_stride
 from semivox.io.formats import out_of_memory, shortened_text, too_large
 from semivox.io.volume import Volume
-from semivox.nets.heap import kept
-from semivox.preprocessing.resample import Grid, label_to_source, probs_to_source, to_plan_grid
+from semivox.nets.cpu import kept
+from semivox.preprocessing.resample import Grid, label_to_source, probs_to_source, to_working_grid
 
 Precision = Literal["32", "bf16"]
 Progress = Callable[[int, int, str, float], Any]
@@ -75,7 +75,7 @@ def predict_case(
         UserError: a wrong number of channels, too little memory, or a model that returns NaN.
     """
     _check_image(image, model)
-    array, grid = to_plan_grid(image, model.plan)
+    array, grid = to_working_grid(image, model.plan)
     probs, by_member = _on_working_grid(model, array, config, precision=precision, members=members)
     label, full = _on_source_grid(probs, grid, probabilities)
     pairs = {name: _on_source_grid(values, grid, probabilities) for name, values in by_member.items()}
@@ -207,7 +207,8 @@ def _on_working_grid(
     if not members:
         return probs, {}
     stacked = probs.reshape(len(names), -1, *probs.shape[1:])
-    return stacked.mean(0), dict(zip(names, stacked, strict=True))
+    by_member = dict(zip(names, stacked, strict=True))
+    return model.method.combine(by_member), by_member
 
 
 def _on_source_grid(

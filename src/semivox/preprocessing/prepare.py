@@ -1,10 +1,12 @@
-"""From scans to the store, in parallel; it goes on where it stopped."""
+"""From scans to the store, in parallel; what is in it already, and still true, is kept."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from semivox.errors import UserError
+from semivox.errors import UserError, shortened
 from semivox.files import read_json, write_json
 from semivox.io.reader import machine_memory, run_jobs
 from semivox.io.volume import IGNORE, read_image, read_label
+from semivox.preprocessing.fingerprint import sources_of
 from semivox.preprocessing.plan import Plan
-from semivox.preprocessing.resample import label_to_plan_grid, to_plan_grid
+from semivox.preprocessing.resample import label_to_working_grid, to_working_grid
 from semivox.preprocessing.store import Store
 from semivox.progress import Progress
 
@@ -28,23 +31,12 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 OnCase = Callable[[str, Array, Array | None], None]
 
-_KEY = ("channels", "class_values", "spacing_mm", "normalisation", "crop")
+RECORD = "store.json"
 _PROCESS_BYTES = 500_000_000
 _MEMORY_SHARE = 0.7
+_SAVE_EVERY_S = 1.0
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class _Job:
-    """What a worker gets; an unlabeled case comes without the path of its label."""
-
-    name: str
-    images: tuple[Path, ...]
-    label: Path | None
-    plan: Plan
-    folder: Path
-    on_case: OnCase | None
 
 
 def prepare(
@@ -57,10 +49,9 @@ def prepare(
     on_case: OnCase | None = None,
     progress: Progress | None = None,
 ) -> list[str]:
-    """Bring the labeled, unlabeled and validation cases to the plan's grid and into a store.
+    """Bring the labeled, unlabeled and validation cases to the working grid and into a store.
 
-    Cases that are already whole in the store are skipped; a case that became labeled gets its label added.
-    Label files are opened for labeled and validation cases only. Test cases are not prepared.
+    What the store holds is kept as long as the files it was made from are the same; see `Preparation`.
 
     Args:
         dataset: the cases.
@@ -68,7 +59,7 @@ def prepare(
         plan: voxel size, crop and normalisation.
         folder: of the store itself (what `Store` gets), usually `store/` in the workspace.
         workers: processes; 0 works in this one. Fewer are started when memory would not suffice.
-        on_case: called in the worker with name, image (C, X, Y, Z) and label (X, Y, Z) or None on the plan's
+        on_case: called in the worker with name, image (C, X, Y, Z) and label (X, Y, Z) or None on the working
             grid, before the case is written; with workers it has to be a function of an importable module.
         progress: called after each case with the number of prepared cases, of all, and the case's name.
 
@@ -76,82 +67,190 @@ def prepare(
         The names of the cases that were written now, in the order of the split.
 
     Raises:
-        UserError: a file is damaged or unusable, the disk is full, a worker died, or the store was prepared
-            with another plan. What is already in the store stays usable.
+        UserError: a file is damaged or unusable (the other cases are prepared first), the disk is full, or a
+            worker died. What is already in the store stays usable.
     """
-    claim(folder, plan)
-    store, jobs = Store(folder), []
-    names = [*split.labeled, *split.val, *split.unlabeled]
-    allowed = {*split.labeled, *split.val}
-    for case in map(dataset.case, names):
-        label = _label_file(case) if case.name in allowed else None
-        if not store.has_image(case.name) or (label is not None and not store.has_label(case.name)):
-            jobs.append(_Job(case.name, tuple(case.images), label, plan, folder, on_case))
-    written = set()
-    workers = _affordable(min(workers, len(jobs)), plan)
-    for job, _ in run_jobs(_prepare_case, jobs, workers, name=lambda job: job.name, doing="preparing"):
-        written.add(job.name)
-        if progress is not None:
-            progress(len(names) - len(jobs) + len(written), len(names), job.name)
-    return [job.name for job in jobs if job.name in written]
+    return Preparation(dataset, split, plan, folder).run(workers, on_case, progress)
 
 
-def claim(folder: Path, plan: Plan) -> None:
-    """Note in the store what it is prepared for, or check that it is this plan.
+class Preparation:
+    """What has to be done so that a store holds the cases of a split; making one writes nothing.
+
+    A case is prepared anew if a file that it was made from has changed; a case or label that has left the
+    data set leaves the store; another voxel size, crop or normalisation means to prepare all cases anew.
+    Label files are opened for labeled and validation cases only. Test cases are not prepared.
+
+    Attributes:
+        cases: what the store holds of each case, and from which files it was made.
+        jobs: the cases to prepare.
+        reasons: what has changed since the store was made, in words.
+
+    Args:
+        dataset, split, plan, folder: as of `prepare`.
+        known: signatures of files, by case, which then need not be read; see `sources_of`.
 
     Raises:
-        UserError: the store was prepared with other settings.
+        UserError: a labeled or validation case has no label file; the folder holds another `store.json`.
     """
-    path = folder / "store.json"
-    wanted = plan.model_dump(mode="json", include=set(_KEY))
-    if plan.ignore_value is not None:
-        wanted["ignore_value"] = plan.ignore_value
-    if "ct" in plan.normalisation:
-        wanted["intensity"] = plan.model_dump(mode="json")["intensity"]
-    if not path.exists():
-        write_json(path, wanted)
-        return
-    found = read_json(path)
-    found = found if isinstance(found, dict) else {}
-    different = sorted(key for key in wanted.keys() | found.keys() if found.get(key) != wanted.get(key))
-    if different:
-        raise UserError(
-            "The scans in this workspace were prepared with another plan",
-            path=path,
-            found="; ".join(f"{key} {found.get(key)}" for key in different),
-            expected="; ".join(f"{key} {wanted.get(key)}" for key in different),
-            do="prepare anew with --fresh, or use another workspace",
+
+    def __init__(
+        self, dataset: Dataset, split: Split, plan: Plan, folder: Path, known: Mapping[str, Any] | None = None
+    ) -> None:
+        self.store, self.plan, self.known = Store(folder), plan, known or {}
+        self.names = [*split.labeled, *split.val, *split.unlabeled]
+        self.reasons: list[str] = []
+        self.jobs: list[_Job] = []
+        self.cases = self._recorded()
+        self._gone = self._find_gone({case.name: case for case in dataset.cases})
+        self._touched = False
+        allowed = {*split.labeled, *split.val}
+        for case in map(dataset.case, self.names):
+            if case.name in allowed and case.label is None:
+                what, do = f"The case {case.name} has no label file", "add it, or make another split"
+                raise UserError(what, None, "one for every labeled and validation case", do)
+            self._compare(case if case.name in allowed else replace(case, label=None))
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether there is anything to do."""
+        return bool(self.jobs or self._gone or self._touched)
+
+    def run(self, workers: int, on_case: OnCase | None = None, progress: Progress | None = None) -> list[str]:
+        """Do it; arguments and result as of `prepare`."""
+        if not self.is_needed:
+            return []
+        for reason in self.reasons:
+            log.warning(reason)
+        for name, kind in self._gone:
+            self.store.remove(name, kind)
+        self.cases |= {job.case.name: {} for job in self.jobs}
+        self._save()
+        jobs, written, saved = [replace(job, on_case=on_case) for job in self.jobs], set(), time.monotonic()
+        workers = _affordable(min(workers, len(jobs)), self.plan)
+        done = run_jobs(_prepare_case, jobs, workers, name=lambda job: job.case.name, doing="preparing")
+        try:
+            for job, entry in done:
+                self.cases[job.case.name] = entry
+                written.add(job.case.name)
+                if time.monotonic() > saved + _SAVE_EVERY_S:
+                    self._save()
+                    saved = time.monotonic()
+                if progress is not None:
+                    progress(len(self.names) - len(jobs) + len(written), len(self.names), job.case.name)
+        finally:
+            self._save()
+        return [job.case.name for job in jobs if job.case.name in written]
+
+    def _recorded(self) -> dict[str, Any]:
+        """Read what the store holds; of a store for another plan nothing is usable."""
+        path, wanted = self.store.folder / RECORD, self.plan.grid_settings()
+        if not path.exists():
+            return {}
+        content = read_json(path)
+        if not isinstance(content, dict) or not {"plan", "spacing_mm"} & content.keys():
+            what, expected = "The folder holds a store.json of another program", "a store of semivox"
+            raise UserError(what, None, expected, "choose another --work folder", path)
+        cases = dict(content.get("cases") or {})
+        found = content.get("plan") or {}
+        different = sorted(key for key in wanted if found.get(key) != wanted[key])
+        if different:
+            self.reasons.append(f"The plan has another {', '.join(different)}: all scans are prepared anew")
+            return {name: {} for name in cases}
+        return cases
+
+    def _find_gone(self, cases: Mapping[str, Case]) -> list[tuple[str, str]]:
+        """List what leaves the store, and forget it."""
+        gone = []
+        for name, entry in list(self.cases.items()):
+            if name not in cases or not (entry or name in self.names):
+                gone += [(name, "image"), (name, "label")]
+                del self.cases[name]
+            elif cases[name].label is None and entry.get("label"):
+                gone.append((name, "label"))
+                self.cases[name] = {**entry, "label": None, "voxels": None}
+                self.reasons.append(f"The label file of {name} is gone: its label is removed from the store")
+        if left := [name for name, kind in gone if kind == "image" and name not in cases]:
+            self.reasons.append(
+                f"No longer in the data set, and removed from the store: {shortened(left, 5)}"
+            )
+        return gone
+
+    def _compare(self, case: Case) -> None:
+        """Make a job of a case if the store does not hold it as its files are now."""
+        old = self.cases.get(case.name) or {}
+        if not old or not self.store.has_image(case.name):
+            self.jobs.append(_Job(case, self.plan, self.store.folder, self.known.get(case.name)))
+            return
+        now = sources_of(case, old)
+        files = zip(
+            (*case.images, case.label), (*now["image"], now["label"]), _before(case, old), strict=True
         )
+        changed = [path for path, new, before in files if path and new and before and new[-1] != before[-1]]
+        self.reasons += [f"{path} has changed: {case.name} is prepared anew" for path in changed]
+        same_image = [item[-1] for item in now["image"]] == [item[-1] for item in old["image"]]
+        has_label = bool(old["label"]) and self.store.has_label(case.name) and case.label not in changed
+        if not same_image or (case.label is not None and not has_label):
+            self.jobs.append(_Job(case, self.plan, self.store.folder, now, with_image=not same_image))
+            if case.label is None:
+                self._gone.append((case.name, "label"))
+        elif (entry := {**old, "image": now["image"], "label": now["label"] or old["label"]}) != old:
+            self.cases[case.name], self._touched = entry, True
+
+    def _save(self) -> None:
+        content = {"plan": self.plan.grid_settings(), "cases": self.cases}
+        write_json(self.store.folder / RECORD, content)
 
 
-def _label_file(case: Case) -> Path:
-    if case.label is None:
-        raise UserError(
-            f"The case {case.name} has no label file",
-            found="no label file",
-            expected="one for every labeled and validation case",
-            do="add the file, or make a split in which the case is unlabeled",
-        )
-    return case.label
+def clear_store(folder: Path) -> None:
+    """Delete what `prepare` wrote; other files stay."""
+    path, store = folder / RECORD, Store(folder)
+    content = read_json(path) if path.is_file() else {}
+    for name in content.get("cases") or {}:
+        store.remove(name, "image")
+        store.remove(name, "label")
+    path.unlink(missing_ok=True)
+    with suppress(OSError):
+        folder.rmdir()
 
 
-def _prepare_case(job: _Job) -> None:
-    store = Store(job.folder)
-    trust = job.plan.trust_image_geometry
-    image = read_image(job.images, channels=job.plan.channels, trust_image_geometry=trust)
-    array, grid = to_plan_grid(image, job.plan)
-    label = None
-    if job.label is not None:
-        plan = job.plan
-        raw = read_label(job.label, plan.class_values, image, plan.ignore_value, trust_image_geometry=trust)
-        label = label_to_plan_grid(raw.array, grid)
+@dataclass(frozen=True)
+class _Job:
+    """What a worker gets; an unlabeled case comes without the path of its label."""
+
+    case: Case
+    plan: Plan
+    folder: Path
+    known: Mapping[str, Any] | None
+    with_image: bool = True
+    on_case: OnCase | None = None
+
+
+def _prepare_case(job: _Job) -> dict[str, Any]:
+    """Prepare one case; return what `store.json` keeps of it."""
+    store, plan, case, label = Store(job.folder), job.plan, job.case, None
+    sources = sources_of(case, job.known)  # before reading: a change meanwhile shows the next time
+    trust = plan.trust_image_geometry
+    image = read_image(case.images, channels=plan.channels, trust_image_geometry=trust)
+    array, grid = to_working_grid(image, plan, case.images[0])
+    if case.label is not None:
+        raw = read_label(case.label, plan.class_values, image, plan.ignore_value, trust_image_geometry=trust)
+        label = label_to_working_grid(raw.array, grid)
     del image
     if job.on_case is not None:
-        job.on_case(job.name, array, None if label is None else np.where(label == IGNORE, 0, label))
+        job.on_case(case.name, array, None if label is None else np.where(label == IGNORE, 0, label))
+    voxels = None
     if label is not None:
-        store.write_label(job.name, label)
-    if not store.has_image(job.name):
-        store.write_image(job.name, array, {"grid": grid.as_dict()})
+        store.write_label(case.name, label)
+        voxels = np.bincount(label[label != IGNORE], minlength=len(plan.class_values)).tolist()
+    if job.with_image:
+        store.write_image(case.name, array, {"grid": grid.as_dict()})
+    return {**sources, "voxels": voxels}
+
+
+def _before(case: Case, old: Mapping[str, Any]) -> list[Any]:
+    """Return the recorded signatures of a case's files, None for those of another number of images."""
+    images = old["image"] if len(old["image"]) == len(case.images) else [None] * len(case.images)
+    return [*images, old["label"]]
 
 
 def _affordable(workers: int, plan: Plan) -> int:

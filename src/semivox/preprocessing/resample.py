@@ -1,6 +1,6 @@
-"""Between a scan's own voxel grid and the plan's grid, in both directions.
+"""Between a scan's own voxel grid and the working grid, in both directions.
 
-The plan's grid has the scan's axes permuted and flipped to be closest to RAS (nothing is rotated, an
+The working grid has the scan's axes permuted and flipped to be closest to RAS (nothing is rotated, an
 oblique scan stays oblique), is cropped if the plan says so, and has the plan's voxel size. Resampling goes
 from edge to edge: the outer faces of the first and last voxels stay where they are, so that the actual
 voxel size differs from the planned one by the rounding of the shape.
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from scipy.ndimage import gaussian_filter1d
 
 from semivox.errors import UserError
 from semivox.io.geometry import Triple, canonical_axes, foreground_box
+from semivox.io.reader import check_memory
 from semivox.io.volume import Volume
 from semivox.preprocessing.fingerprint import moments
 
@@ -31,12 +33,13 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 
 _SAME_SPACING = 1e-3  # relative; closer than this counts as equal and is not resampled
+_COPY_BYTES = 4  # a voxel of the copy that resampling makes
 _TIE = 1e-6  # rounding of the interpolation, which must not decide between classes
 
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """One scan's way to the plan's grid and back.
+    """One scan's way to the working grid and back.
 
     Attributes:
         source_shape: (X, Y, Z) of the scan.
@@ -45,7 +48,7 @@ class Grid:
         flips: whether that axis runs the other way.
         start: first voxel of the crop on the canonical grid.
         stop: its end, exclusive.
-        shape: (X, Y, Z) of the plan's grid, which covers the crop exactly.
+        shape: (X, Y, Z) of the working grid, which covers the crop exactly.
     """
 
     source_shape: Triple
@@ -63,7 +66,7 @@ class Grid:
         return x, y, z
 
     def cropped(self, array: Array) -> Array:
-        """Give a view of (..., *source_shape), permuted, flipped and cropped; writing to it is writing."""
+        """Return a view of (..., *source_shape), permuted, flipped and cropped; a write goes through."""
         if array.shape[-3:] != self.source_shape:
             raise ValueError(f"shape {array.shape} is not the source's {self.source_shape}")
         lead = array.ndim - 3
@@ -73,7 +76,7 @@ class Grid:
         return turned[(..., *flip)][(..., *box)]
 
     def affine(self) -> Array:
-        """Give (4, 4), voxel indices of the plan's grid to world mm."""
+        """Return the (4, 4) from voxel indices of the working grid to world mm."""
         to_source = np.zeros((4, 4))
         to_source[3, 3] = 1.0
         for axis, source in enumerate(self.axes):
@@ -85,7 +88,7 @@ class Grid:
         return np.asarray(self.source_affine @ to_source)
 
     def as_dict(self) -> dict[str, Any]:
-        """Give plain numbers and lists, for `from_dict`."""
+        """Return plain numbers and lists, for `from_dict`."""
         return {**asdict(self), "source_affine": self.source_affine.tolist()}
 
     @staticmethod
@@ -96,27 +99,25 @@ class Grid:
         return Grid(**plain)
 
 
-def to_plan_grid(image: Volume, plan: Plan) -> tuple[Array, Grid]:
-    """Bring a scan to the plan's grid: permute and flip, crop, normalise, resample.
+def to_working_grid(image: Volume, plan: Plan, path: Path | None = None) -> tuple[Array, Grid]:
+    """Bring a scan to the working grid: permute and flip, crop, normalise, resample.
 
     Args:
         image: (C, X, Y, Z) with the plan's channels.
         plan: voxel size, crop and normalisation.
+        path: of the scan, for messages.
 
     Returns:
         (C, X, Y, Z) float32, a copy, and the way back.
 
     Raises:
-        UserError: another number of channels than the plan has.
+        UserError: another number of channels than the plan has; a working grid that memory cannot hold.
     """
-    if len(image.array) != len(plan.channels):
-        raise UserError(
-            "The image has another number of channels than the plan",
-            found=len(image.array),
-            expected=f"{len(plan.channels)} ({', '.join(plan.channels)})",
-            do="give one file for each channel, in this order",
-        )
-    grid = _plan_grid(image, plan)
+    if (found := len(image.array)) != (count := len(plan.channels)):
+        what, expected = "The image has another number of channels than the plan", ", ".join(plan.channels)
+        raise UserError(what, found, f"{count} ({expected})", "give one file a channel, in this order", path)
+    grid = _working_grid(image, plan)
+    check_memory((len(image.array), *grid.shape), _COPY_BYTES, path)
     source = grid.cropped(image.array)
     array = np.empty((len(source), *grid.shape), np.float32)
     for index, channel in enumerate(source):
@@ -131,9 +132,9 @@ def normalise(values: Array, how: str, intensity: Mapping[str, float]) -> None:
 
     Args:
         values: (X, Y, Z) float32.
-        how: "none" leaves the values; "zscore" gives mean 0 and standard deviation 1; "zscore_nonzero" does
-            so for the voxels other than 0, which stay 0; "ct" clips to `p005` and `p995`, subtracts `mean`
-            and divides by `std`.
+        how: "none" changes nothing; "zscore" brings mean and standard deviation to 0 and 1; "zscore_nonzero"
+            does so for the voxels other than 0, which stay 0; "ct" clips to `p005` and `p995`, subtracts
+            `mean` and divides by `std`.
         intensity: the figures for "ct".
     """
     if how == "none":
@@ -151,8 +152,8 @@ def normalise(values: Array, how: str, intensity: Mapping[str, float]) -> None:
         values[outside] = 0
 
 
-def label_to_plan_grid(label: Array, grid: Grid) -> Array:
-    """Bring class indices (*source_shape) to the plan's grid: linear shares of each class, largest wins.
+def label_to_working_grid(label: Array, grid: Grid) -> Array:
+    """Bring class indices (*source_shape) to the working grid: linear shares of each class, largest wins.
 
     Ties go to the lower class index. One class at a time is held in floating point.
     """
@@ -166,14 +167,14 @@ def label_to_plan_grid(label: Array, grid: Grid) -> Array:
 
 
 def label_to_source(probs: Array | torch.Tensor, grid: Grid) -> Array:
-    """Give the most probable class on the scan's own grid, background outside the crop.
+    """Return the most probable class on the scan's own grid, background outside the crop.
 
-    The classes are brought there one after the other and only the best so far is kept, so that memory does
-    not grow with their number. Equals the argmax of `probs_to_source`.
+    Equals the argmax of `probs_to_source`, but memory does not grow with the number of classes: only the best
+    class so far is kept.
 
     Args:
-        probs: (C, X, Y, Z) on the plan's grid, background first.
-        grid: from `to_plan_grid`.
+        probs: (C, X, Y, Z) on the working grid, background first.
+        grid: from `to_working_grid`.
 
     Returns:
         (*source_shape) uint8 class indices.
@@ -223,7 +224,7 @@ def resample(values: Array, shape: Triple) -> Array:
     return np.asarray(resized[0, 0].numpy())
 
 
-def _plan_grid(image: Volume, plan: Plan) -> Grid:
+def _working_grid(image: Volume, plan: Plan) -> Grid:
     axes, flips = canonical_axes(image.affine)
     x, y, z = size = image.array.shape[1:]
     first, last, _ = foreground_box(image.array) if plan.crop == "foreground" else ((0, 0, 0), size, 0.0)
@@ -247,7 +248,7 @@ def _triple(values: Sequence[int]) -> Triple:
 
 
 def _winners(maps: Iterable[tuple[int, Array]], margin: float = 0.0) -> Array:
-    """Give the index whose map is highest, voxel by voxel; a later one has to exceed by `margin`."""
+    """Return the index of the highest map, voxel by voxel; a later one has to exceed by `margin`."""
     iterator = iter(maps)
     first, highest = next(iterator)
     highest = highest.copy()

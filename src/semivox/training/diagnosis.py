@@ -1,4 +1,7 @@
-"""What the networks and the losses do during a run, measured on copies so that the run stays as it is."""
+"""`train --diagnose`: pseudo-labels beside labels that training does not see, and gradients of the losses.
+
+Everything is measured on copies, so that the run stays as it is.
+"""
 
 from __future__ import annotations
 
@@ -7,24 +10,38 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import lightning.pytorch as pl
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from semivox.config import TrainConfig
-from semivox.methods.base import Method
-from semivox.training.callbacks import interval
-from semivox.training.critic import critic_autocast
+from semivox.datasets.dataset import Dataset
+from semivox.datasets.splits import Split
+from semivox.errors import UserError
+from semivox.io.volume import Volume, read_label
+from semivox.methods.base import Batch, Method, PseudoLabel
+from semivox.patches.loaders import cut, random_start, start_around
+from semivox.preprocessing.plan import Plan
+from semivox.preprocessing.resample import Grid, label_to_working_grid
+from semivox.preprocessing.store import Store, sample_foreground
+from semivox.preprocessing.workspace import Workspace
+from semivox.training.fabric import autocast
 from semivox.training.logs import MetricsTable
-from semivox.training.module import TrainingModule, streams
+from semivox.training.pseudo_quality import PseudoQuality
+from semivox.training.step import Stepper
 
 Row = tuple[str, str, str, float]
 """What was measured, of which label or loss, of which class or network, and the number."""
+Draw = Callable[[Path, str], None]
+"""(table, subtitle): draw the table beside it."""
 
 TIMES = 25  # a run, when `diagnose_every` is not set
+PATCHES = 8
+NOTICE = "labels of unlabeled cases were opened for diagnosis, never for training"
 _REDRAW_S = 60.0
+_CANDIDATES = 10_000  # foreground voxels that a patch may be centred on
 
 
 @dataclass(frozen=True)
@@ -32,7 +49,7 @@ class Diagnosis:
     """What `fit` is handed to diagnose with.
 
     Attributes:
-        measure: gives rows about a copy of the method, in training mode and under the run's precision.
+        measure: returns rows about a copy of the method, in training mode and under the run's precision.
         draw: makes a picture of the table, whose path it gets; at most once a minute, and at the end.
         path: the table to write (CSV).
     """
@@ -42,78 +59,67 @@ class Diagnosis:
     path: Path
 
 
-class Diagnoser(pl.Callback):
+class Diagnoser:
     """Writes the table: rows of `Diagnosis.measure`, and `gradient` norms on the batch of the next step.
 
-    Everything runs on copies of the method with torch's generators restored, so that the run goes on as if
+    Everything runs on copies of the method with torch's generators restored, so that the run continues as if
     nothing had happened. A row's iteration is the number of steps done before; the last has no gradients.
 
     Args:
         diagnosis: what to measure, and where to write.
         config: settings of the run.
-        start: iteration from which the run goes on; rows from there on are dropped and made anew.
+        start: iteration from which the run resumes; rows from there on are dropped and made anew.
     """
 
     def __init__(self, diagnosis: Diagnosis, config: TrainConfig, start: int) -> None:
         self._diagnosis, self._total = diagnosis, config.iterations
-        self._every = interval(config.diagnose_every, config.iterations, TIMES)
+        self._every = config.diagnose_every or -(-config.iterations // TIMES)
         self._table = MetricsTable(diagnosis.path, start - 1)
         self._drawn = time.perf_counter()
 
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        """Diagnose the weights before this step."""
-        assert isinstance(pl_module, TrainingModule)
-        done = pl_module.start + batch_idx
-        if trainer.is_global_zero and done % self._every == 0:
-            self._diagnose(trainer, pl_module, done, batch)
+    def before(self, stepper: Stepper, done: int, labeled: Batch, unlabeled: Batch) -> None:
+        """Diagnose the weights before the step that follows `done` steps, if that is due."""
+        if done % self._every == 0:
+            self._diagnose(stepper, done, (labeled, unlabeled))
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def after(self, stepper: Stepper, done: int) -> None:
         """Diagnose the last weights."""
-        assert isinstance(pl_module, TrainingModule)
-        if trainer.is_global_zero and pl_module.start + batch_idx + 1 == self._total:
-            self._diagnose(trainer, pl_module, self._total, None)
+        if done == self._total:
+            self._diagnose(stepper, done, None)
 
-    def _diagnose(
-        self, trainer: pl.Trainer, module: TrainingModule, done: int, batch: Mapping[str, Any] | None
-    ) -> None:
-        device = module.device
+    def _diagnose(self, stepper: Stepper, done: int, batch: tuple[Batch, Batch] | None) -> None:
+        device = stepper.fabric.device
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            module.begin(done)
-            with torch.no_grad(), trainer.precision_plugin.forward_context():
-                rows = list(self._diagnosis.measure(deepcopy(module.method), device))
+            stepper.begin(done)
+            with torch.no_grad(), autocast(stepper.fabric):
+                rows = list(self._diagnosis.measure(deepcopy(stepper.method), device))
             if batch is not None:
-                rows += self._gradients(trainer, module, done, batch)
+                rows += _gradients(stepper, done, *batch)
         for measure, of, part, value in rows:
             self._table.write({"iteration": done, "measure": measure, "of": of, "part": part, "value": value})
         if done == self._total or time.perf_counter() - self._drawn > _REDRAW_S:
             self._diagnosis.draw(self._diagnosis.path)
             self._drawn = time.perf_counter()
 
-    def _gradients(
-        self, trainer: pl.Trainer, module: TrainingModule, done: int, batch: Mapping[str, Any]
-    ) -> Iterator[Row]:
-        method, scaler = deepcopy(module.method), getattr(trainer.precision_plugin, "scaler", None)
-        step = module.begin(done)  # the random numbers of the step itself
-        labeled, unlabeled = streams(batch)
-        with trainer.precision_plugin.forward_context():
-            terms = method.losses(labeled, unlabeled, step)
-        yield from gradient_norms(method, terms, scale=scaler.get_scale() if scaler is not None else 1.0)
-        if method.critic_parameters():
-            with critic_autocast(trainer.precision_plugin):
-                terms = method.critic_losses(labeled, unlabeled, step)
-            yield from gradient_norms(method, terms, critic=True)
+
+def _gradients(stepper: Stepper, done: int, labeled: Batch, unlabeled: Batch) -> Iterator[Row]:
+    method, scaler = deepcopy(stepper.method), getattr(stepper.fabric.strategy.precision, "scaler", None)
+    step = stepper.begin(done)  # the random numbers of the step itself
+    with autocast(stepper.fabric):
+        terms = method.losses(labeled, unlabeled, step)
+    yield from gradient_norms(method, terms, scale=scaler.get_scale() if scaler is not None else 1.0)
+    if method.critic_parameters():
+        with stepper.critic_autocast():
+            terms = method.critic_losses(labeled, unlabeled, step)
+        yield from gradient_norms(method, terms, critic=True)
 
 
 def gradient_norms(
     method: Method, terms: Mapping[str, Tensor], *, critic: bool = False, scale: float = 1.0
 ) -> Iterator[Row]:
-    """L2 norm of the gradient of each loss term, and of their "sum", on each child module it reaches.
+    """Compute the L2 norm of the gradient of each loss term, and of their "sum", on each child module.
 
-    No `.grad` is touched.
+    Modules that a term does not reach are left out. No `.grad` is touched.
 
     Args:
         method: what the terms were computed with.
@@ -122,23 +128,133 @@ def gradient_norms(
         scale: factor on the losses during the backward pass, against underflow in half precision.
     """
     critics = {id(parameter) for group in method.critic_parameters() for parameter in group["params"]}
-    named = [
-        (name, parameter)
-        for name, parameter in method.named_parameters()
-        if parameter.requires_grad and (id(parameter) in critics) == critic
-    ]
-    owners = [name.partition(".")[0] if "." in name else "method" for name, _ in named]
-    parameters = [parameter for _, parameter in named]
+    owners: dict[str, list[Tensor]] = {}
+    for name, parameter in method.named_parameters():
+        if parameter.requires_grad and (id(parameter) in critics) == critic:
+            owners.setdefault(name.partition(".")[0] if "." in name else "method", []).append(parameter)
     attached = {name: term.float() for name, term in terms.items() if term.requires_grad}
     if len(attached) > 1:
         attached["sum"] = torch.stack(list(attached.values())).sum()
+    parameters = [parameter for own in owners.values() for parameter in own]
     for name, term in attached.items():
-        found = torch.autograd.grad(term * scale, parameters, retain_graph=True, allow_unused=True)
-        for owner in dict.fromkeys(owners):
-            reached = [
-                gradient
-                for gradient, belongs in zip(found, owners, strict=True)
-                if gradient is not None and belongs == owner
-            ]
+        found = iter(torch.autograd.grad(term * scale, parameters, retain_graph=True, allow_unused=True))
+        for owner, own in owners.items():
+            reached = [gradient for gradient in (next(found) for _ in own) if gradient is not None]
             if reached:
                 yield "gradient", name, owner, float(torch.nn.utils.get_total_norm(reached)) / scale
+
+
+def make_diagnosis(
+    workspace: Workspace, split: Split, plan: Plan, path: Path, *, batch: int, draw: Draw
+) -> Diagnosis:
+    """Build what `fit` diagnoses with; opens the labels of a handful of unlabeled cases, in memory only.
+
+    Args:
+        workspace: with the prepared scans.
+        split: the one that hides the labels.
+        plan: patch size, grid and classes.
+        path: the table to write (CSV).
+        batch: patches that go through the networks at once: normalisation sees as many as in training.
+        draw: draws the picture beside the table.
+
+    Raises:
+        UserError: no unlabeled case has a label file, or one of them cannot be used.
+    """
+    count = batch * max(1, round(PATCHES / batch))
+    hidden = read_hidden_patches(workspace.dataset, split, plan, workspace.store, count)
+    parts = [slice(start, start + batch) for start in range(0, count, batch)]
+    batches = [(hidden.image[part], hidden.label[part]) for part in parts]
+    cases = len(set(hidden.cases))
+    subtitle = f"{count} patches of {cases} unlabeled case{'s' if cases > 1 else ''}; {NOTICE}"
+
+    def measure(method: Method, device: torch.device) -> Iterable[Row]:
+        quality = PseudoQuality(plan.class_names)
+        method.eval()
+        for image, truth in batches:
+            quality.add({"prediction": PseudoLabel.of(method.predict(image.to(device)))}, truth.to(device))
+        method.train()
+        for image, truth in batches:
+            quality.add(method.pseudo_labels(image.to(device)), truth.to(device))
+        return quality.findings()
+
+    return Diagnosis(measure, lambda table: draw(table, subtitle), path)
+
+
+@dataclass(frozen=True)
+class HiddenPatches:
+    """Fixed patches of unlabeled cases with the labels that training does not see.
+
+    Attributes:
+        cases: the case of each patch.
+        image: (N, C, X, Y, Z) float32.
+        label: (N, X, Y, Z) int64 class indices, `IGNORE` where there is none.
+    """
+
+    cases: tuple[str, ...]
+    image: Tensor
+    label: Tensor
+
+
+def require_hidden_labels(dataset: Dataset, split: Split) -> tuple[str, ...]:
+    """Return the unlabeled cases that have a label file, in the order of the split; none is opened.
+
+    Raises:
+        UserError: no unlabeled case has one.
+    """
+    names = tuple(name for name in split.unlabeled if dataset.case(name).label is not None)
+    if not names:
+        raise UserError(
+            "There is nothing to diagnose with: no unlabeled case has a label file",
+            f"{len(split.unlabeled)} unlabeled cases, none with a label file",
+            "label files of some cases that training takes as unlabeled, to compare with",
+            "train without --diagnose, or hide some labels from training with --labeled N",
+        )
+    return names
+
+
+def read_hidden_patches(
+    dataset: Dataset, split: Split, plan: Plan, store: Store, count: int
+) -> HiddenPatches:
+    """Cut `count` patches from unlabeled cases that have a label file, always the same ones.
+
+    The cases are spread evenly over the list, each with as many patches as the others (or one more). Half
+    of the patches lie anywhere, as in training, half are centred on a foreground voxel, all classes alike.
+
+    Args:
+        dataset: the cases.
+        split: the one that hides the labels.
+        plan: patch size and grid.
+        store: holds the images; nothing is written to it.
+        count: patches.
+
+    Raises:
+        UserError: no unlabeled case has a label file, or one of them cannot be used.
+    """
+    names = require_hidden_labels(dataset, split)
+    cases = min(count, len(names))
+    chosen = [names[index * len(names) // cases] for index in range(cases)]
+    labels = {name: _label_on_grid(dataset, plan, store, name) for name in chosen}
+    order = [chosen[index % cases] for index in range(count)]
+    rng = np.random.default_rng(0)
+    images, truths = [], []
+    for index, name in enumerate(order):
+        label = labels[name]
+        start = random_start(label.shape, plan.patch, rng)
+        foreground = sample_foreground(label, _CANDIDATES)
+        if index % 2 and len(foreground):
+            start = start_around(foreground[int(rng.integers(len(foreground)))], label.shape, plan.patch)
+        images.append(cut(store.image(name), start, plan.patch).astype(np.float32, copy=False))
+        truths.append(cut(label, start, plan.patch))
+    image, truth = torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(truths)).long()
+    return HiddenPatches(tuple(order), image, truth)
+
+
+def _label_on_grid(dataset: Dataset, plan: Plan, store: Store, name: str) -> NDArray[np.uint8]:
+    path = dataset.case(name).label
+    assert path is not None
+    grid = Grid.from_dict(store.meta(name)["grid"])
+    scan = Volume(np.broadcast_to(np.float32(0), grid.source_shape), grid.source_affine)  # only its geometry
+    label = read_label(
+        path, plan.class_values, scan, plan.ignore_value, trust_image_geometry=plan.trust_image_geometry
+    )
+    return label_to_working_grid(label.array, grid)
