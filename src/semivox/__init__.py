@@ -10,41 +10,48 @@ The functions mirror the commands and are loaded on first use, so that importing
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
-from semivox.errors import UserError
-from semivox.version import __version__
+from semivox.errors import UserError as UserError
+from semivox.errors import nearest
+from semivox.version import __version__ as __version__
 
-_PUBLIC = {
-    "benchmark": "semivox.benchmark.run",
-    "check": "semivox.reporting.inspect",
-    "compare": "semivox.benchmark.compare",
-    "demo": "semivox.benchmark.demo",
-    "evaluate": "semivox.evaluation.folder",
-    "export_dicom_seg": "semivox.export.dicom_seg",
-    "import_dataset": "semivox.datasets.importers.bring_in",
-    "info": "semivox.reporting.inspect",
-    "load_config": "semivox.config",
-    "load_grid": "semivox.benchmark.grid",
-    "make_phantoms": "semivox.datasets.phantom",
-    "open_dataset": "semivox.datasets.dataset",
-    "plan": "semivox.preprocessing.ready",
-    "predict": "semivox.inference.predict",
-    "predict_image": "semivox.inference.predict",
-    "prepare": "semivox.preprocessing.ready",
-    "pseudo_label": "semivox.inference.pseudo_label",
-    "train": "semivox.training.train",
-}
-
-__all__ = ["UserError", "__version__", *_PUBLIC]  # noqa: PLE0604
+if TYPE_CHECKING:
+    from semivox.api import *  # noqa: F403
 
 
 def __getattr__(name: str) -> Any:
-    if name in _PUBLIC:
-        return getattr(import_module(_PUBLIC[name]), name)
-    raise AttributeError(f"module 'semivox' has no attribute {name!r}")
+    if name == "api" or (name.startswith("_") and name != "__all__"):
+        raise AttributeError(f"module 'semivox' has no attribute {name!r}")
+    api = import_module("semivox.api")
+    public = ["UserError", "__version__", *api.__all__]
+    if name in api.__all__:
+        return getattr(api, name)
+    if name == "__all__":
+        return public
+    hint = f"; did you mean {close}?" if (close := nearest(name, public)) else ""
+    raise AttributeError(f"module 'semivox' has no attribute {name!r}{hint}")
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted(__getattr__("__all__"))
+
+
+class _Room(ModuleType):
+    """A room with the name of a function, such as `semivox.benchmark`, can be called like the function."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return __getattr__(self.__name__.rpartition(".")[2])(*args, **kwargs)
+
+
+class _Package(ModuleType):
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, ModuleType) and name in ("benchmark", "methods"):
+            value.__class__ = _Room
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

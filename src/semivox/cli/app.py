@@ -1,17 +1,15 @@
-"""The `semivox` command: one application, one error policy.
+"""The `semivox` command: one application of all commands.
 
 Nothing here imports torch: each command imports what it runs when it is called, so `--help` answers at once.
 """
 
 from __future__ import annotations
 
-import sys
-from importlib import import_module
 from typing import Annotated
 
 import typer
 
-from semivox.errors import UserError
+from semivox.cli import benchmark, bring_in, data, methods, results, training
 from semivox.version import __version__
 
 app = typer.Typer(
@@ -24,8 +22,6 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-_debug = False
-
 
 def _version(value: bool) -> None:
     if value:
@@ -35,49 +31,13 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def options(
-    debug: Annotated[bool, typer.Option("--debug", help="show tracebacks of errors")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="show the traceback of an error")] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="show the version")
     ] = False,
 ) -> None:
-    """Options of every command."""
-    global _debug  # noqa: PLW0603
-    _debug = debug
+    """Options of every command; `semivox.cli.main` looks for --debug itself."""
 
 
-for _module in (
-    "importing",
-    "data",
-    "inspection",
-    "training",
-    "results",
-    "exporting",
-    "benchmark",
-    "methods",
-):
-    import_module(f"semivox.cli.{_module}").register(app)
-
-
-def main() -> None:
-    """Run the command line; exit code 2 for what the user can fix, 130 when stopped by the user."""
-    try:
-        app()
-    except UserError as error:
-        if _debug:
-            raise
-        _show(error)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("\nStopped. Run the same command again to go on.", file=sys.stderr)
-        sys.exit(130)
-
-
-def _show(error: UserError) -> None:
-    from rich.console import Console
-    from rich.text import Text
-
-    first, _, rest = str(error).partition("\n")
-    console = Console(stderr=True)
-    console.print(Text(f"Error: {first}", style="bold red"), soft_wrap=True)
-    if rest:
-        console.print(Text(rest), soft_wrap=True)
+for _module in (bring_in, data, training, results, benchmark, methods):
+    _module.register(app)

@@ -6,10 +6,12 @@ from typing import Annotated, Any
 
 import typer
 
+from semivox.cli import options as o
+
 
 def register(app: typer.Typer) -> None:
-    """Add this module's commands."""
-    app.command()(methods)
+    """Add this file's command."""
+    o.command(app, methods)
 
 
 def methods(
@@ -17,43 +19,31 @@ def methods(
     cite: Annotated[
         str | None, typer.Option("--cite", help="print the BibTeX of a method", metavar="NAME")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="everything, for programs")] = False,
+    json: Annotated[bool, typer.Option("--json", help="everything, for programs")] = False,
 ) -> None:
     """List the training methods; with a name, its idea, its options and their defaults."""
-    from semivox.methods import catalogue as verb
+    from semivox import api
+    from semivox.cli import show
 
     if cite is not None:
-        typer.echo(verb.cite(cite))
-    elif as_json:
-        import json
-
-        found = verb.list_methods() if name is None else {name: verb.describe_method(name)}
-        typer.echo(json.dumps(found, indent=1, ensure_ascii=False))
+        typer.echo(api.cite(cite))
+        return
+    found = api.methods(name)
+    if json:
+        show.print_json(found)
     elif name is None:
-        _show_all(verb.list_methods())
+        rows = [(key, entry["summary"]) for key, entry in found.items()]
+        show.put(show.table("method", "what it is", rows=rows, left=2, wrap=True))
+        typer.echo("\nOptions: semivox methods NAME. BibTeX: semivox methods --cite NAME.")
     else:
-        _show_one(name, verb.describe_method(name))
-
-
-def _show_all(index: dict[str, dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("method", no_wrap=True)
-    table.add_column("what it is")
-    for name, entry in index.items():
-        table.add_row(Text(name), Text(entry["summary"]))
-    Console().print(table)
-    typer.echo("\nOptions: semivox methods NAME. BibTeX: semivox methods --cite NAME.")
+        _show_one(name, found[name])
 
 
 def _show_one(name: str, entry: dict[str, Any]) -> None:
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
+    from semivox.cli import show
     from semivox.methods.catalogue import patches, shown
 
     console = Console()
@@ -62,13 +52,11 @@ def _show_one(name: str, entry: dict[str, Any]) -> None:
         if text:
             console.print(Text(text))
     console.print(Text(f"Patches a step: {patches(entry)}\n"))
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("option", "default", "meaning"):
-        table.add_column(heading, no_wrap=heading == "option")
-    for option in entry["options"]:
-        meaning = f"{option['description']} ({option['values']})"
-        table.add_row(Text(option["name"]), Text(shown(option["default"])), Text(meaning))
-    console.print(table)
-    first = entry["options"][0] if entry["options"] else None
-    if first:
+    rows = [
+        (option["name"], shown(option["default"]), f"{option['description']} ({option['values']})")
+        for option in entry["options"]
+    ]
+    if rows:
+        show.put(show.table("option", "default", "meaning", rows=rows, left=3, wrap=True))
+        first = entry["options"][0]
         typer.echo(f"\nSet one: --set method.options.{first['name']}={shown(first['default'])}")

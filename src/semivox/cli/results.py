@@ -1,29 +1,34 @@
-"""`predict` and `evaluate`."""
+"""`predict`, `evaluate` and `export`."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import typer
 
 from semivox.cli import options as o
 from semivox.errors import UserError
+from semivox.progress import show_progress
+
+MadeBy = Literal["automatic", "semiautomatic", "manual"]
+_ORIGINS: dict[str, Any] = {name: name.upper() for name in get_args(MadeBy)}
 
 
 def register(app: typer.Typer) -> None:
-    """Add this module's commands."""
-    app.command()(predict)
-    app.command()(evaluate)
+    """Add this file's commands."""
+    o.command(app, predict)
+    o.command(app, evaluate)
+    group = typer.Typer(help="Write segmentations in the form that other systems want.", no_args_is_help=True)
+    group.callback()(lambda: None)
+    o.command(group, dicom_seg, "dicom-seg")
+    app.add_typer(group, name="export")
 
 
 def predict(
     model: Annotated[Path, typer.Option("--model", "-m", help="run folder")],
     source: Annotated[
-        Path,
-        typer.Option(
-            "--input", "-i", help="a scan or a folder of scans: NIfTI, NRRD, MetaImage or DICOM series"
-        ),
+        Path, typer.Option("--input", "-i", help="a scan or a folder of scans: NIfTI, NRRD, MetaImage, DICOM")
     ],
     out: Annotated[Path, typer.Option("--output", "-o", help="folder for the segmentations")],
     window: Annotated[
@@ -37,7 +42,9 @@ def predict(
     overlap: Annotated[
         float | None, typer.Option("--overlap", help="share of a window that overlaps the next")
     ] = None,
-    weighting: Annotated[str | None, typer.Option("--weighting", help="uniform or gaussian")] = None,
+    weighting: Annotated[
+        Literal["uniform", "gaussian"] | None, typer.Option("--weighting", help="of the voxels of a window")
+    ] = None,
     batch: Annotated[int | None, typer.Option("--batch", help="windows a forward pass")] = None,
     save_probabilities: Annotated[
         bool, typer.Option("--save-probabilities", help="also write CASE.npz")
@@ -65,49 +72,33 @@ def predict(
     device: o.Device = "auto",
 ) -> None:
     """Segment scans; results lie on the scanner's grid, with the original label values."""
-    if as_dataset and (dicom_seg or series):
-        raise UserError(
-            "A data set is written as NIfTI",
-            found="--as-dataset together with --dicom-seg or --series",
-            expected="one or the other",
-            do="call semivox predict twice",
-        )
-    if codes and not dicom_seg:
-        raise UserError("--segment-codes are for DICOM-SEG", do="add --dicom-seg")
-    from semivox.inference.model import load_model
-    from semivox.inference.predict import changed_settings
-    from semivox.inference.predict import predict as run
-    from semivox.progress import show_progress
+    from semivox import api
 
-    loaded = load_model(model, device=device)
-    settings = changed_settings(
-        loaded, window=window, stride=stride, overlap=overlap, weighting=weighting, batch=batch
-    )
+    changes = {"window": window, "stride": stride, "overlap": overlap, "weighting": weighting, "batch": batch}
+    config = {name: value for name, value in changes.items() if value is not None}
     if as_dataset:
-        from semivox.inference.pseudo_label import pseudo_label
-
-        made = pseudo_label(model, source, out, config=settings, device=device, progress=show_progress)
+        alone = {
+            "--dicom-seg": dicom_seg, "--series": series, "--segment-codes": codes, "--overwrite": overwrite,
+            "--save-probabilities": save_probabilities, "--save-members": save_members,
+            "--trust-image-geometry": trust_image_geometry,
+        }  # fmt: skip
+        if useless := [name for name, value in alone.items() if value]:
+            raise UserError(
+                "--as-dataset has no use for another option", useless[0], do=f"leave out {useless[0]}"
+            )
+        made = api.pseudo_label(model, source, out, config=config, device=device, progress=show_progress)
         typer.echo(
             f"{len(made.cases)} training cases in {out}; dataset.json tells which labels are predicted"
         )
-        o.next_command(f"semivox prepare -d {out}   (or nnUNetv2_plan_and_preprocess)")
+        o.next_command("prepare", "-d", out, note="or nnUNetv2_plan_and_preprocess")
         return
-    written = run(
-        loaded,
-        source,
-        out,
-        config=settings,
-        save_probabilities=save_probabilities,
-        save_members=save_members,
-        overwrite=overwrite,
-        trust_image_geometry=trust_image_geometry,
-        series=series,
-        dicom_seg=dicom_seg,
-        segment_codes=codes,
-        progress=show_progress,
-    )
+    written = api.predict(
+        model, source, out, config=config, save_probabilities=save_probabilities, save_members=save_members,
+        overwrite=overwrite, trust_image_geometry=trust_image_geometry, series=series, dicom_seg=dicom_seg,
+        segment_codes=codes, device=device, progress=show_progress,
+    )  # fmt: skip
     typer.echo(f"{len(written)} segmentations in {out}" + (", also as .seg.dcm" if dicom_seg else ""))
-    o.next_command(f"semivox evaluate -i {out} -d DATA   (if reference labels exist)")
+    o.next_command("evaluate", "-i", out, "-d", "DATA", note="if there are reference labels")
 
 
 def evaluate(
@@ -129,40 +120,62 @@ def evaluate(
     profile: Annotated[
         Literal["semivox", "published"],
         typer.Option(
-            "--profile", help="published: voxel units, failures as zero distance, as older papers score"
+            "--profile", help="published: voxel units, failures at distance 0, as older papers score"
         ),
     ] = "semivox",
-    nsd_tolerance_mm: Annotated[float, typer.Option("--nsd-tolerance-mm")] = 1.0,
+    nsd_tolerance_mm: Annotated[
+        float, typer.Option("--nsd-tolerance-mm", help="tolerance of the normalised surface Dice")
+    ] = 1.0,
     trust_image_geometry: o.TrustGeometry = False,
     region: Annotated[
         list[str] | None,
         typer.Option(
             "--region",
-            help="NAME=1,2,4: score this union of label values too (repeatable); default: the data set's",
+            metavar="NAME=1,2",
+            help="also score this union of label values (repeatable); default: those of the data set",
         ),
     ] = None,
     workers: o.Workers = 2,
 ) -> None:
     """Score predictions: metrics.csv, summary.json and a table with 95 % intervals over cases."""
-    from semivox.cli.show import show_scores
-    from semivox.datasets.regions import parse_regions
-    from semivox.evaluation.folder import evaluate as run
-    from semivox.progress import show_progress
+    from semivox import api
+    from semivox.cli import show
 
-    table = run(
-        predictions,
-        data=data,
-        references=references,
-        cases=cases,
-        split_file=split_file,
-        out=out,
-        largest_component=largest_component,
-        profile=profile,
-        nsd_tolerance_mm=nsd_tolerance_mm,
-        trust_image_geometry=trust_image_geometry,
-        regions=parse_regions(region or ()),
-        workers=workers,
-        progress=show_progress,
-    )
-    show_scores(table)
+    table = api.evaluate(
+        predictions, data=data, references=references, cases=cases, split_file=split_file, out=out,
+        largest_component=largest_component, profile=profile, nsd_tolerance_mm=nsd_tolerance_mm,
+        trust_image_geometry=trust_image_geometry, regions=tuple(region or ()) or None,
+        workers=workers, progress=show_progress,
+    )  # fmt: skip
+    show.scores(table)
     typer.echo(f"written: {(out or predictions) / 'metrics.csv'} and summary.json")
+
+
+def dicom_seg(
+    segmentation: Annotated[Path, typer.Argument(help="a label map: NIfTI, NRRD or MetaImage")],
+    dicom: Annotated[Path, typer.Option("--dicom", "-d", help="folder of the series, or a multi-frame file")],
+    out: Annotated[Path, typer.Option("--output", "-o", help="name of the result, ending in .dcm")],
+    series: o.Series = None,
+    classes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--class",
+            metavar="NAME=VALUE",
+            help="a class and its value (default: those in semivox.json beside the label map)",
+        ),
+    ] = None,
+    codes: o.SegmentCodes = None,
+    made_by: Annotated[
+        MadeBy | None,
+        typer.Option("--made-by", help="automatic: by a model; semiautomatic: then corrected by a person"),
+    ] = None,
+) -> None:
+    """Write a label map as DICOM-SEG, with references to the series it was drawn on."""
+    from semivox import api
+
+    values = o.class_values(classes) if classes else None
+    written = api.export_dicom_seg(
+        segmentation, dicom, out, series=series, classes=values, codes=codes,
+        origin=_ORIGINS.get(made_by or ""),
+    )  # fmt: skip
+    typer.echo(f"written: {written}")

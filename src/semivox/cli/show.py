@@ -1,4 +1,4 @@
-"""Results on the screen; a table that is too wide for the terminal becomes a list, in which nothing is cut."""
+"""Results on the screen; a table too wide for the terminal becomes a list, in which nothing is cut."""
 
 from __future__ import annotations
 

@@ -59,15 +59,23 @@ def create(name: str, options: Mapping[str, Any], net: NetFactory) -> Method:
     Raises:
         UserError: unknown name, unknown option (the nearest one is named) or bad value.
     """
+    method = method_class(name)(check_method(name, options))
+    method.build(net)
+    return method
+
+
+def check_method(name: str, options: Mapping[str, Any]) -> Any:
+    """Return the checked options of a method, its `Config`; no network is built.
+
+    Raises:
+        UserError: unknown name, unknown option (the nearest one is named) or bad value.
+    """
     from pydantic import ValidationError
 
     from semivox.config import config_error
 
     kind = method_class(name)
     try:
-        config = kind.Config(**options)
+        return kind.Config(**options)
     except ValidationError as error:
         raise config_error(error, kind.Config) from error
-    method = kind(config)
-    method.build(net)
-    return method

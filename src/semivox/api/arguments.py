@@ -1,0 +1,145 @@
+"""What the functions of the API accept; each argument is checked by its type before anything is read."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, ParamSpec, TypeVar
+
+from pydantic import BeforeValidator, ConfigDict, Field, SkipValidation, ValidationError, validate_call
+
+from semivox.config import Config, MethodConfig, load_config, overridden
+from semivox.errors import UserError, explained, unknown
+
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
+
+
+def _path(value: Any) -> Any:
+    if not isinstance(value, (str, os.PathLike)):
+        raise ValueError("a path: text or a pathlib.Path")
+    path = Path(os.fsdecode(value))
+    if "\0" in str(path):
+        raise ValueError("a path without null bytes")
+    return path
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+AnyPath = Annotated[Path | str, BeforeValidator(_path)]
+Anything = SkipValidation[Any]
+NotNegative = Annotated[float, Field(ge=0)]
+Whole = Annotated[int, Field(ge=1)]
+Texts = Annotated[tuple[str, ...], BeforeValidator(_tuple)]
+_CONFIG = ConfigDict(strict=True, allow_inf_nan=False, arbitrary_types_allowed=True)
+
+
+def verb(function: Callable[Given, Result]) -> Callable[Given, Result]:
+    """Make `function` public: wrong arguments and known failures of the system become a `UserError`.
+
+    An argument is checked against its annotation, strictly: no 1 for True, no 2.0 for 2, no NaN.
+
+    Example:
+        >>> @verb
+        ... def halve(number: int) -> float:
+        ...     return number / 2
+        >>> halve("3")
+        Traceback (most recent call last):
+        semivox.errors.UserError: Wrong argument of halve: number
+          found:    '3'
+          expected: a valid integer
+    """
+    annotations = dict(function.__annotations__)
+    function.__annotations__ = {name: kind for name, kind in annotations.items() if name != "return"}
+    checked = validate_call(config=_CONFIG)(function)
+    function.__annotations__ = annotations
+    names = list(inspect.signature(function).parameters)
+
+    @wraps(function)
+    def call(*args: Given.args, **kwargs: Given.kwargs) -> Result:
+        try:
+            return checked(*args, **kwargs)
+        except ValidationError as error:
+            if error.title != function.__name__:
+                raise
+            raise _argument_error(error, names) from error
+        except Exception as error:
+            if (known := explained(error)) is None or known is error:
+                raise
+            raise known from error
+
+    return call
+
+
+def _argument_error(error: ValidationError, names: list[str]) -> UserError:
+    first = error.errors()[0]
+    place = first["loc"][0]
+    name = names[place] if isinstance(place, int) and place < len(names) else str(place)
+    if first["type"] == "unexpected_keyword_argument":
+        return unknown(f"argument of {error.title}", name, names)
+    if first["type"].startswith("missing"):
+        return UserError(f"{error.title} needs the argument {name}", do=f"add {name}=...")
+    expected = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    return UserError(f"Wrong argument of {error.title}: {name}", repr(first["input"])[:200], expected)
+
+
+def optional(path: Any, name: str = "path") -> Path | None:
+    """Return a `Path`, or None for None."""
+    if path is None:
+        return None
+    try:
+        return Path(_path(path))
+    except ValueError as error:
+        raise UserError(f"Wrong argument: {name}", repr(path)[:200], str(error)) from error
+
+
+def raw_folder(data: Path | str) -> Path:
+    """Return the folder of a data set; a mistyped one is noticed before anything heavy is loaded."""
+    folder = Path(data)
+    if not folder.is_dir():
+        found = "a file" if folder.exists() else "nothing"
+        expected = "a folder of scans (nnU-Net raw or MSD layout) or a workspace"
+        raise UserError("There is no such folder", found, expected, "check the path of the data set", folder)
+    return folder
+
+
+def settings(config: Any = None, preset: str | None = None, **sections: Any) -> Config:
+    """Return settings given in any form, with the shorthands in `sections` on top; None is not given."""
+    if not isinstance(config, Config):
+        return load_config(preset=preset, file=config, **sections)
+    if preset is not None:
+        do = "load_config(preset=..., ...), or leave out preset"
+        raise UserError("A preset does not go with settings that are resolved already", preset, do=do)
+    given = {
+        section: {name: value for name, value in values.items() if value is not None}
+        for section, values in sections.items()
+    }
+    return overridden(config, given) if any(given.values()) else config
+
+
+def checked(config: Config, *, training: bool = False) -> Config:
+    """Check the names in the settings before any scan is opened: method, its options, split file, device.
+
+    Args:
+        config: returned as it is.
+        training: also what imports torch.
+    """
+    from semivox.methods import check_method, method_table
+
+    shipped = load_config(preset=config.preset).method if config.preset else MethodConfig()
+    if config.method.name not in method_table():
+        raise unknown("method", config.method.name, sorted(method_table()))
+    if training or config.method.options != shipped.options:
+        check_method(config.method.name, config.method.options)
+    if config.split.file is not None and not Path(config.split.file).is_file():
+        raise UserError("There is no such split file", do="check split.file", path=config.split.file)
+    if training:
+        from semivox.hardware import resolve_device
+
+        resolve_device(config.train.device)
+    return config

@@ -1,0 +1,224 @@
+"""From a folder of scans to a workspace that is ready for training, and what this machine can do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from semivox.api.arguments import AnyPath, Anything, Whole, checked, optional, raw_folder, settings, verb
+from semivox.config import Config
+from semivox.config import load_config as _load_config
+from semivox.progress import ProgressFactory, no_progress
+from semivox.settings import Device, Seed, Workers
+
+if TYPE_CHECKING:
+    from semivox.datasets.dataset import Dataset
+    from semivox.datasets.splits import Split
+    from semivox.preprocessing.plan import Plan
+    from semivox.preprocessing.workspace import Workspace
+    from semivox.reporting.inspect import CheckResult, Information
+    from semivox.training.machine import Machine
+
+
+@verb
+def load_config(
+    *, preset: str | None = None, file: Anything = None, settings: Anything = (), **sections: Anything
+) -> Config:
+    """Resolve settings; see `semivox.config.load_config`.
+
+    Example:
+        >>> load_config(preset="lite", train={"seed": 1}, settings=["net.width=8"]).net.width
+        8
+    """
+    return _load_config(preset=preset, file=file, settings=settings, **sections)
+
+
+@verb
+def open_dataset(data: AnyPath) -> Dataset:
+    """Read which cases a folder holds (nnU-Net raw, MSD, or a workspace); no scan is opened."""
+    from semivox.datasets.dataset import open_dataset as run
+
+    return run(raw_folder(data))
+
+
+@verb
+def make_phantoms(
+    out: AnyPath,
+    *,
+    train: Whole = 40,
+    test: int = 20,
+    classes: Literal[1, 2] = 1,
+    shape: tuple[Whole, Whole, Whole] = (80, 80, 64),
+    seed: Seed = 0,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> Path:
+    """Write made-up scans with labels as an nnU-Net raw data set; the same seed writes the same bytes.
+
+    Args:
+        out: folder to write to.
+        train, test: numbers of cases in `imagesTr` and `imagesTs`.
+        classes: 1 (atrium) or 2 (body, veins).
+        shape: voxels of the isotropic grid.
+        seed: of the data set.
+        progress: called with (cases done, cases, name) after each case.
+    """
+    from semivox.datasets.phantom_set import make_phantoms as run
+
+    return run(Path(out), train=train, test=test, classes=classes, shape=shape, seed=seed, progress=progress)
+
+
+@verb
+def import_dataset(
+    source: AnyPath,
+    out: AnyPath,
+    *,
+    kind: Literal["auto", "nnunet", "msd", "pairs", "csv", "h5", "dicom", "file"] = "auto",
+    ignore: int | None = None,
+    progress: ProgressFactory = no_progress,
+    **options: Anything,
+) -> Dataset:
+    """Make `out` a data set folder from any layout: `semivox import`.
+
+    Args:
+        source: a folder, a CSV table or a scan.
+        kind: the layout of `source`; "auto" finds it.
+        ignore: label value of voxels that are not annotated.
+        options: images, labels, channels, classes, series, root, train_list, test_list, spacing_mm: see
+            `semivox.datasets.importers.options.ImportOptions`.
+    """
+    from semivox.datasets.importers.bring_in import import_dataset as run
+    from semivox.manifest import write_manifest
+
+    with progress("import") as report:
+        made = run(Path(source), Path(out), kind=kind, ignore=ignore, progress=report, **options)
+    write_manifest(Path(out), "import", source=str(source), cases=len(made.cases))
+    return made
+
+
+@verb
+def import_published(
+    recipe: str, raw: AnyPath, out: AnyPath, *, progress: ProgressFactory = no_progress, **options: Anything
+) -> Dataset:
+    """Make `out` a data set folder from a published download: `semivox import RECIPE RAW`.
+
+    Args:
+        recipe: la2018, pancreas-ct or brats2019.
+        raw: the folder of the download.
+        options: crop, split, hu, modalities, target: see `semivox.datasets.importers.recipes.run_recipe`.
+    """
+    from semivox.datasets.importers.recipes import run_recipe
+    from semivox.manifest import write_manifest
+
+    with progress("import") as report:
+        made = run_recipe(recipe, raw_folder(raw), Path(out), progress=report, **options)
+    write_manifest(Path(out), "import", source=str(raw), cases=len(made.cases))
+    return made
+
+
+@verb
+def import_record(out: AnyPath) -> dict[str, Any]:
+    """Return what an import found and left out, its `import.json`; empty where nothing was converted."""
+    from semivox.datasets.importers.convert import RECORD
+    from semivox.files import read_json
+
+    path = Path(out) / RECORD
+    return dict(read_json(path)) if path.is_file() else {}
+
+
+@verb
+def fetch(name: str, out: AnyPath, *, mirror: AnyPath | None = None) -> Path:
+    """Download a task of the Medical Segmentation Decathlon, or unpack it from the folder `mirror`."""
+    from semivox.datasets.importers.fetch import fetch_task
+
+    return fetch_task(name, Path(out), mirror=optional(mirror))
+
+
+@verb
+def info(
+    data: AnyPath,
+    *,
+    config: Anything = None,
+    figure: AnyPath | None = None,
+    workers: Workers = 2,
+    progress: ProgressFactory = no_progress,
+) -> Information:
+    """Measure shapes, voxel sizes, intensities, and the class volumes of labeled cases; write nothing there.
+
+    Args:
+        figure: a PNG to draw the distributions and some scans into.
+    """
+    from semivox.reporting.inspect import info as run
+
+    chosen, folder = settings(config), raw_folder(data)
+    return run(folder, config=chosen, figure=optional(figure), workers=workers, progress=progress)
+
+
+@verb
+def check(
+    data: AnyPath, *, config: Anything = None, workers: Workers = 2, progress: ProgressFactory = no_progress
+) -> CheckResult:
+    """Read every file once and return all problems, each with its file and what to do."""
+    from semivox.reporting.inspect import check as run
+
+    chosen, folder = settings(config), raw_folder(data)
+    return run(folder, config=chosen, workers=workers, progress=progress)
+
+
+@verb
+def plan(
+    data: AnyPath,
+    *,
+    preset: str | None = None,
+    config: Anything = None,
+    work: AnyPath | None = None,
+    fresh: bool = False,
+    workers: Workers = 0,
+    progress: ProgressFactory = no_progress,
+) -> tuple[Workspace, Split, Plan]:
+    """Choose the split, and voxel size, normalisation and patch; a plan that still fits is only read.
+
+    Args:
+        data: a raw folder (nnU-Net raw or MSD layout) or a workspace.
+    """
+    from semivox.preprocessing.ready import plan as run
+
+    chosen, folder = checked(settings(config, preset)), raw_folder(data)
+    return run(folder, config=chosen, work=optional(work), fresh=fresh, workers=workers, progress=progress)
+
+
+@verb
+def prepare(
+    data: AnyPath,
+    *,
+    preset: str | None = None,
+    config: Anything = None,
+    work: AnyPath | None = None,
+    fresh: bool = False,
+    workers: Workers = 2,
+    overlays: bool = True,
+    progress: ProgressFactory = no_progress,
+) -> tuple[Workspace, Split, Plan]:
+    """Plan, then resample, normalise and store every training scan; resumes.
+
+    Labels are opened for the labeled and the validation cases only.
+
+    Args:
+        data: a raw folder (nnU-Net raw or MSD layout) or a workspace.
+        overlays: write a picture of each case, with the outline of its label.
+    """
+    from semivox.preprocessing.ready import prepare as run
+
+    chosen, folder = checked(settings(config, preset)), raw_folder(data)
+    return run(
+        folder, config=chosen, work=optional(work), fresh=fresh, workers=workers, overlays=overlays,
+        progress=progress,
+    )  # fmt: skip
+
+
+@verb
+def machine(*, device: Device = "auto", progress: ProgressFactory = no_progress) -> Machine:
+    """Measure how fast this machine trains, in two minutes: `semivox info --machine`."""
+    from semivox.training.machine import machine as run
+
+    return run(device=device, progress=progress)

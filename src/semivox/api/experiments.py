@@ -1,0 +1,197 @@
+"""Which methods there are, and how they compare: grids of runs, the demo."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from semivox.api.arguments import (
+    AnyPath,
+    Anything,
+    NotNegative,
+    Texts,
+    checked,
+    optional,
+    raw_folder,
+    settings,
+    verb,
+)
+from semivox.progress import ProgressFactory, no_progress
+from semivox.settings import Seed
+
+if TYPE_CHECKING:
+    from semivox.benchmark.compare import Cell
+    from semivox.benchmark.demo import Demo
+    from semivox.benchmark.grid import Grid
+    from semivox.benchmark.run import Forecast, Outcome
+
+
+@verb
+def methods(name: str | None = None) -> dict[str, dict[str, Any]]:
+    """Describe every training method, or one: idea, options with their defaults, source, BibTeX."""
+    from semivox.methods.catalogue import describe_method, list_methods
+
+    return list_methods() if name is None else {name: describe_method(name)}
+
+
+@verb
+def cite(name: str) -> str:
+    """Return the BibTeX entries of a training method."""
+    from semivox.methods.catalogue import cite as run
+
+    return run(name)
+
+
+@verb
+def load_grid(
+    *, file: AnyPath | None = None, ablation: str | None = None, changes: Mapping[str, Any] | None = None
+) -> Grid:
+    """Resolve a grid for `benchmark`: a shipped ablation, then a YAML file, then `changes`.
+
+    Example:
+        >>> [row.label for row in load_grid(changes={"methods": ["supervised", "dual"]}).methods]
+        ['supervised', 'dual']
+    """
+    from semivox.benchmark.grid import load_grid as run
+
+    return run(file=optional(file), ablation=ablation, changes=changes)
+
+
+@verb
+def forecast(
+    data: AnyPath,
+    grid: Anything,
+    *,
+    out: AnyPath,
+    work: AnyPath | None = None,
+    max_hours: NotNegative | None = None,
+    progress: ProgressFactory = no_progress,
+) -> list[Forecast]:
+    """Prepare the data and estimate every cell of a grid: `semivox benchmark --dry-run`.
+
+    Args:
+        data, grid, out, work, max_hours: as for `benchmark`.
+    """
+    from semivox.benchmark.run import forecast as run
+
+    return run(raw_folder(data), _grid(grid), out=Path(out), work=optional(work), progress=progress)
+
+
+@verb
+def benchmark(
+    data: AnyPath,
+    grid: Anything,
+    *,
+    out: AnyPath,
+    work: AnyPath | None = None,
+    max_hours: NotNegative | None = None,
+    published: Literal["la", "pancreas", "brats"] | None = None,
+    ablation: str | None = None,
+    isolate: bool = False,
+    bar: bool = False,
+    progress: ProgressFactory = no_progress,
+    say: Callable[[str], None] = lambda _: None,
+) -> Outcome:
+    """Train, predict and score every cell of a grid, then write the tables; a repeated call resumes.
+
+    A cell that fails is reported and the next one begins; a repeated call tries it again.
+
+    Args:
+        data: a raw folder or a workspace.
+        grid: what to run, from `load_grid`; or a dictionary, or a YAML file.
+        out: folder for `runs/`, `table.md`, `table.tex`, CSV files and pictures.
+        work: folder for a workspace a preset, for raw data; default `out/work`.
+        max_hours: begin no cell that is estimated to end later; 0 only makes the tables of what is finished.
+        published: show that paper's figures beside these.
+        ablation: name of the shipped ablation that the grid is; chooses the published table.
+        isolate: run the cells in a process of their own, so that one that is killed does not end the others.
+        bar: show training progress bars.
+        say: called with a line before and after each cell.
+    """
+    from semivox.benchmark.run import benchmark as run
+
+    return run(
+        raw_folder(data), _grid(grid), out=Path(out), work=optional(work), max_hours=max_hours,
+        published=published, ablation=ablation, isolate=isolate, bar=bar, progress=progress, say=say,
+    )  # fmt: skip
+
+
+@verb
+def compare(
+    data: AnyPath,
+    methods: Texts,
+    *,
+    out: AnyPath,
+    config: Anything = None,
+    seeds: Sequence[Seed] = (0,),
+    options: Mapping[str, dict[str, Any]] | None = None,
+    cases: Literal["test", "val"] = "test",
+    work: AnyPath | None = None,
+    bar: bool = False,
+    progress: ProgressFactory = no_progress,
+) -> list[Cell]:
+    """Train each method with each seed on the same labels, and score all on the same held-out cases.
+
+    Args:
+        data: a raw folder or a workspace.
+        methods: registered names.
+        out: folder for runs, predictions, scores, `comparison.json` and `dice.png`.
+        config: settings for all; its method options go to the method that it names.
+        seeds: one run a method and seed.
+        options: instead, the options of each method, by name.
+        cases: score the test cases, or the validation cases while developing.
+    """
+    from semivox.benchmark.compare import compare as run
+
+    chosen = settings(config)
+    for name in methods:
+        own = (options or {chosen.method.name: chosen.method.options}).get(name, {})
+        checked(settings(chosen, method={"name": name, "options": own}), training=True)
+    return run(
+        raw_folder(data), methods, config=chosen, out=Path(out), seeds=tuple(seeds),
+        options=None if options is None else dict(options), cases=cases, work=optional(work), bar=bar,
+        progress=progress,
+    )  # fmt: skip
+
+
+@verb
+def demo(
+    out: AnyPath = "demo",
+    *,
+    seed: Seed = 0,
+    config: Anything = None,
+    train: int = 40,
+    test: int = 20,
+    fresh: bool = False,
+    bar: bool = False,
+    progress: ProgressFactory = no_progress,
+) -> Demo:
+    """Train with 4 labels of 40 phantoms, with and without the unlabeled ones, and compare on 20 others.
+
+    Args:
+        out: folder for phantoms, workspace, runs and the picture.
+        seed: of the training; the phantoms are always the same.
+        config: other settings than those of the preset `demo`.
+        train, test: numbers of phantoms.
+    """
+    from semivox.benchmark.demo import demo as run
+
+    chosen = settings(config, "demo" if config is None else None)
+    return run(
+        Path(out), seed=seed, config=chosen, train=train, test=test, fresh=fresh, bar=bar, progress=progress
+    )
+
+
+def _grid(grid: Any) -> Grid:
+    """Accept a grid in every form, and check the settings of all its cells before any scan is opened."""
+    from semivox.benchmark.grid import Grid, cells_of, settings_of
+    from semivox.benchmark.grid import load_grid as load
+
+    if not isinstance(grid, Grid):
+        is_mapping = isinstance(grid, Mapping)
+        grid = load(changes=grid) if is_mapping else load(file=optional(grid, "grid"))
+    for cell in cells_of(grid):
+        checked(settings_of(grid, cell), training=True)
+    chosen: Grid = grid
+    return chosen

@@ -1,0 +1,282 @@
+"""Train a model, predict with it, score its predictions, hand them on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from semivox.api.arguments import (
+    AnyPath,
+    Anything,
+    NotNegative,
+    Texts,
+    checked,
+    optional,
+    raw_folder,
+    settings,
+    verb,
+)
+from semivox.errors import UserError
+from semivox.progress import ProgressFactory, no_progress
+from semivox.settings import Device, PredictConfig, Workers
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from semivox.datasets.dataset import Dataset
+    from semivox.inference.model import LoadedModel
+    from semivox.inference.predictor import Prediction
+
+
+@verb
+def train(
+    data: AnyPath,
+    *,
+    method: str | None = None,
+    labeled: int | float | None = None,
+    preset: str | None = None,
+    config: Anything = None,
+    out: AnyPath | None = None,
+    work: AnyPath | None = None,
+    fresh: bool = False,
+    extend: bool = False,
+    diagnose: bool = False,
+    bar: bool = False,
+    progress: ProgressFactory = no_progress,
+) -> Path:
+    """Train a model; plan and prepare what is missing. The same call resumes an interrupted run.
+
+    Args:
+        data: a raw folder (nnU-Net raw or MSD layout) or a workspace.
+        method: registered name, see `semivox.methods()`.
+        labeled: number of labels to use, or a fraction below 1.
+        out: the run folder; default `runs/DATASET/PRESET/METHOD/...`.
+        extend: train a finished run for more iterations, on the longer schedule.
+        diagnose: compare pseudo-labels with labels that training does not see; the weights stay the same.
+        bar: show the training progress bar.
+
+    Returns:
+        The run folder, with `model.safetensors` and `model.yaml` for `predict`.
+
+    Example:
+        run = semivox.train("Heart", method="dual", labeled=8, preset="lite")
+    """
+    from semivox.training.train import train as run
+
+    chosen = settings(config, preset, method={"name": method}, split={"labeled": labeled})
+    chosen, folder = checked(chosen, training=True), raw_folder(data)
+    return run(
+        folder, config=chosen, out=optional(out), work=optional(work), fresh=fresh, extend=extend,
+        diagnose=diagnose, bar=bar, progress=progress,
+    )  # fmt: skip
+
+
+@verb
+def predict(
+    model: Anything,
+    source: AnyPath,
+    out: AnyPath,
+    *,
+    config: Anything = None,
+    save_probabilities: bool = False,
+    save_members: bool = False,
+    overwrite: bool = False,
+    trust_image_geometry: bool = False,
+    series: str | None = None,
+    dicom_seg: bool = False,
+    segment_codes: AnyPath | None = None,
+    device: Device = "auto",
+    progress: ProgressFactory = no_progress,
+) -> list[Path]:
+    """Segment a scan or a folder of scans, each on its own grid, with the data set's label values.
+
+    Args:
+        model: a run folder, or a model from `semivox.inference.model.load_model`.
+        source: one scan, or a folder (`CASE.nii.gz`, or `CASE_0000.nii.gz` for each channel), of NIfTI, NRRD
+            or MetaImage; or a DICOM series, or a folder of such folders.
+        out: folder for `CASE.nii.gz`.
+        config: changes of the sliding window, e.g. `{"overlap": 0.25}`; default: as the model was trained.
+        save_probabilities: also write `CASE.npz` (classes first, float16).
+        save_members: also write the segmentation of each network.
+        overwrite: replace predictions that another model made.
+        trust_image_geometry: accept channels whose affines disagree; the first one's counts.
+        series: DICOM series to take from each folder: its number, description or UID.
+        dicom_seg: also write `CASE.seg.dcm`; needs the extra `dicom`.
+        segment_codes: YAML or JSON file with the codes of the classes in it.
+        device: auto, cpu, gpu or cuda:1.
+
+    Returns:
+        The files written.
+    """
+    from semivox.export.dicom_seg import dicom_seg_writer
+    from semivox.inference.predict import predict as run
+
+    if segment_codes is not None and not dicom_seg:
+        raise UserError("--segment-codes are for DICOM-SEG", do="add --dicom-seg")
+    loaded = _model(model, device)
+    codes = optional(segment_codes)
+    return run(
+        loaded, Path(source), Path(out), config=_window(loaded, config),
+        save_probabilities=save_probabilities, save_members=save_members, overwrite=overwrite,
+        trust_image_geometry=trust_image_geometry, series=series,
+        finisher=dicom_seg_writer(codes) if dicom_seg else None, progress=progress,
+    )  # fmt: skip
+
+
+@verb
+def predict_image(
+    model: Anything,
+    image: Anything,
+    *,
+    config: Anything = None,
+    probabilities: bool = False,
+    members: bool = False,
+    device: Device = "auto",
+) -> Prediction:
+    """Segment one scan in memory.
+
+    Args:
+        model, config, device: as for `predict`.
+        image: a path, a nibabel or SimpleITK image, or an array `(X, Y, Z)` or `(C, X, Y, Z)` with its affine
+            `(4, 4)` to mm, as `(array, affine)`.
+        probabilities, members: return these, too.
+
+    Returns:
+        Class indices `(X, Y, Z)` on the image's own grid, with probabilities and members on request.
+
+    Example:
+        label = semivox.predict_image(run, (array, affine)).label
+    """
+    from semivox.inference.predict import predict_image as run
+
+    loaded = _model(model, device)
+    window = _window(loaded, config)
+    return run(loaded, image, config=window, probabilities=probabilities, members=members)
+
+
+@verb
+def pseudo_label(
+    model: AnyPath,
+    data: AnyPath,
+    out: AnyPath,
+    *,
+    config: Anything = None,
+    device: Device = "auto",
+    progress: ProgressFactory = no_progress,
+) -> Dataset:
+    """Write the model's data set as nnU-Net raw, with predictions as labels of unlabeled cases.
+
+    Args:
+        model: a run folder.
+        data: the data set that the model was trained on, or a workspace of it.
+        out: the new data set, e.g. `nnUNet_raw/Dataset501_Name`.
+        config, device: as for `predict`.
+    """
+    from semivox.inference.pseudo_label import pseudo_label as run
+
+    loaded = _model(model, device)
+    window = _window(loaded, config)
+    return run(Path(model), raw_folder(data), Path(out), config=window, device=device, progress=progress)
+
+
+@verb
+def evaluate(
+    predictions: AnyPath,
+    *,
+    data: AnyPath | None = None,
+    references: AnyPath | None = None,
+    cases: Literal["test", "val"] = "test",
+    split_file: AnyPath | None = None,
+    out: AnyPath | None = None,
+    largest_component: bool = True,
+    profile: Literal["semivox", "published"] = "semivox",
+    nsd_tolerance_mm: NotNegative = 1.0,
+    trust_image_geometry: bool = False,
+    regions: Mapping[str, Sequence[int]] | Texts | None = None,
+    workers: Workers = 2,
+    progress: ProgressFactory = no_progress,
+) -> pd.DataFrame:
+    """Score a folder of predictions; write `metrics.csv` and `summary.json`.
+
+    Args:
+        predictions: folder with `CASE.nii.gz`.
+        data: the data set with the reference labels, of its test cases or of a split's validation cases.
+        references: instead of `data`, a folder with one reference label a case.
+        cases: which cases of `data`.
+        split_file: the split that names the validation cases; default: the workspace's.
+        out: where the results go; default: the predictions' folder.
+        largest_component: also score the largest connected component of each class.
+        profile: `published` scores as older papers do (voxel units, failures at distance 0).
+        nsd_tolerance_mm: tolerance of the normalised surface Dice.
+        trust_image_geometry: compare voxel by voxel although the affines differ.
+        regions: unions of classes to score too, `{"core": [1, 4]}` or `["core=1,4"]`; default: as declared.
+
+    Returns:
+        One row a case and class.
+    """
+    from semivox.datasets.declared import parse_regions
+    from semivox.evaluation.evaluate import evaluate as run
+
+    if data is not None and references is not None:
+        raise UserError("References are named twice", f"{data} and {references}", "data or references")
+    if cases == "test" and split_file is not None:
+        raise UserError("A split file names validation cases", "cases: test", "cases: val", "add --cases val")
+    unions = regions if regions is None or isinstance(regions, Mapping) else parse_regions(regions)
+    return run(
+        Path(predictions), data=None if data is None else raw_folder(data), references=optional(references),
+        cases=cases, split_file=optional(split_file), out=optional(out), largest_component=largest_component,
+        profile=profile, nsd_tolerance_mm=nsd_tolerance_mm, trust_image_geometry=trust_image_geometry,
+        regions=unions, workers=workers, progress=progress,
+    )  # fmt: skip
+
+
+@verb
+def export_dicom_seg(
+    segmentation: AnyPath,
+    dicom: AnyPath,
+    out: AnyPath,
+    *,
+    series: str | None = None,
+    classes: Mapping[str, int] | None = None,
+    codes: AnyPath | None = None,
+    origin: Literal["AUTOMATIC", "SEMIAUTOMATIC", "MANUAL"] | None = None,
+) -> Path:
+    """Write a label map as a DICOM-SEG object that refers to the series it was drawn on.
+
+    Args:
+        segmentation: a label map (NIfTI, NRRD, MetaImage) on the voxels of the series.
+        dicom: the folder of the series, or a multi-frame file.
+        out: a name ending in `.dcm`.
+        series: number, description or UID, if the folder holds several.
+        classes: value of each class; default: those in `semivox.json` beside the segmentation.
+        codes: YAML or JSON file with the codes of the classes.
+        origin: who made it; default: AUTOMATIC if `semivox.json` lies beside it.
+    """
+    from semivox.export.dicom_seg import export_dicom_seg as run
+
+    return run(
+        Path(segmentation), Path(dicom), Path(out), series=series, classes=classes, codes=optional(codes),
+        origin=origin,
+    )  # fmt: skip
+
+
+def _model(model: Any, device: str) -> LoadedModel:
+    """Load a run folder; a model that is loaded already stays where it is."""
+    from semivox.inference.model import LoadedModel, load_model
+
+    if isinstance(model, LoadedModel):
+        return model
+    return load_model(Path(optional(model, "model") or ""), device=device)
+
+
+def _window(model: LoadedModel, changes: Any) -> PredictConfig:
+    """Return the sliding window that the model was trained with, with these changes."""
+    from semivox.inference.predict import changed_settings
+
+    if isinstance(changes, PredictConfig):
+        return changes
+    if not isinstance(changes, Mapping | None):
+        expected = "a dictionary such as {'overlap': 0.25}, or a PredictConfig"
+        raise UserError("Wrong argument: config", repr(changes)[:100], expected)
+    return changed_settings(model, **{str(name): value for name, value in (changes or {}).items()})
