@@ -8,7 +8,6 @@ All in one thread, from the page cache; processor times. Prints Markdown.
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from collections.abc import Callable
 from itertools import count
@@ -25,7 +24,7 @@ from semivox.patches.loaders import Patches, cut, random_start
 from semivox.patches.patch_sizes import PatchSizes
 from semivox.preprocessing import store as layout
 from semivox.preprocessing.store import Store
-from timing import Seconds, paired, timed
+from timing import head, paired, parser_of, row, timed
 
 PATCH = (112, 112, 80)
 _C, _F = blosc2.Codec, blosc2.Filter
@@ -48,17 +47,16 @@ LAYOUTS = [  # chunk, block, codec, level, filter
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("case", type=Path, help="h5 file with image and label")
     parser.add_argument("--layouts", action="store_true")
     parser.add_argument("--repeats", type=int, default=21)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     image, label = read_case(arguments.case)
-    print("| chunk | block | codec | ratio | peer CPU | ours CPU | CPU ratio | write |")
-    print("|---|---|---|---|---|---|---|---|")
+    head("chunk", "block", "codec", "ratio", "peer CPU", "ours CPU", "CPU ratio", "write")
     for one in LAYOUTS if arguments.layouts else [current()]:
-        print(row(arguments.case, image, label, one, arguments.repeats), flush=True)
+        measure(arguments.case, image, label, one, arguments.repeats)
     if not arguments.layouts:
         samples(image, label, arguments.repeats)
 
@@ -69,7 +67,8 @@ def current() -> tuple[Any, ...]:
     return layout._CHUNK, layout._BLOCK, how["codec"], how["clevel"], how["filters"][0]
 
 
-def row(case: Path, image: np.ndarray, label: np.ndarray, how: tuple[Any, ...], repeats: int) -> str:
+def measure(case: Path, image: np.ndarray, label: np.ndarray, how: tuple[Any, ...], repeats: int) -> None:
+    """Write the case in one layout, read patches beside the peer, and print the row."""
     chunk, block, codec, level, filter_ = how
     layout._CHUNK, layout._BLOCK = chunk, block
     layout._COMPRESSION.update(codec=codec, clevel=level, filters=[filter_])
@@ -84,15 +83,10 @@ def row(case: Path, image: np.ndarray, label: np.ndarray, how: tuple[Any, ...], 
             repeats,
         )
     sides = [" x ".join(map(str, part)) for part in (chunk, block)]
-    return (
-        f"| {sides[0]} | {sides[1]} | {codec.name} {level} {filter_.name} |"
-        f" {(image.nbytes + label.nbytes) / bytes_:.2f} | {milli(pair.a)} | {milli(pair.b)} |"
-        f" {pair.ratio.cpu:.1f} | {1e3 * spent:.0f} ms |"
-    )
-
-
-def milli(seconds: Seconds) -> str:
-    return f"{1e3 * seconds.cpu:.2f} ms"
+    ratio = f"{(image.nbytes + label.nbytes) / bytes_:.2f}"
+    times = [f"{1e3 * side.cpu:.2f} ms" for side in pair[:2]]
+    how_named = f"{codec.name} {level} {filter_.name}"
+    row(*sides, how_named, ratio, *times, f"{pair.ratio.cpu:.1f}", f"{1e3 * spent:.0f} ms")
 
 
 def write(store: Store, image: np.ndarray, label: np.ndarray) -> None:
@@ -109,15 +103,16 @@ def read(store: Store, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray
 
 def samples(image: np.ndarray, label: np.ndarray, repeats: int) -> None:
     """Patches a second of one worker process, augmentation included."""
-    print("\n| patch | augmentation | CPU a patch | patches a second and worker |\n|---|---|---|---|")
+    print()
+    head("patch", "augmentation", "CPU a patch", "patches a second and worker")
     with tempfile.TemporaryDirectory() as folder:
         store = Store(Path(folder))
         write(store, image, label)
         for patch in (PATCH, (64, 64, 48)):
             for preset in ("crop", "rotflip", "intensity", "strong"):
-                cpu = np.mean([run.cpu for run in runs(sampler(store, patch, preset), 2 * repeats)])
-                sides = " x ".join(map(str, patch))
-                print(f"| {sides} | {preset} | {1e3 * cpu:.1f} ms | {1 / cpu:.0f} |", flush=True)
+                draw = sampler(store, patch, preset)
+                cpu = np.mean([timed(draw).cpu for _ in range(2 * repeats + 1)][1:])
+                row(" x ".join(map(str, patch)), preset, f"{1e3 * cpu:.1f} ms", f"{1 / cpu:.0f}")
 
 
 def sampler(store: Store, patch: tuple[int, int, int], preset: Any) -> Callable[[], object]:
@@ -133,11 +128,6 @@ def sampler(store: Store, patch: tuple[int, int, int], preset: Any) -> Callable[
     )
     numbers = count()
     return lambda: patches.sample(0, next(numbers), 0)
-
-
-def runs(draw: Callable[[], object], repeats: int) -> list[Seconds]:
-    draw()
-    return [timed(draw) for _ in range(repeats)]
 
 
 if __name__ == "__main__":

@@ -16,8 +16,6 @@ process a way.
 from __future__ import annotations
 
 import argparse
-import json
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -29,7 +27,7 @@ from numpy.typing import NDArray
 
 from inference_ways import PUBLISHED, WHOLE_LAST, Bench
 from semivox.io.volume import read_image
-from timing import Seconds, medians, timed
+from timing import Seconds, head, medians, parser_of, peak_mb, row, timed
 
 
 def brats(files: list[Path]) -> NDArray[np.float32]:
@@ -56,12 +54,9 @@ def measure(bench: Bench, names: list[str], rounds: int) -> dict[str, list[Secon
     return found
 
 
-def table(found: dict[str, list[Seconds]], memory: dict[str, float]) -> str:
-    """Medians; factors are medians over the rounds, of processor time."""
-    lines = [
-        "| | processor s | wall s | x published | of a whole pass | peak memory |",
-        "|---|---|---|---|---|---|",
-    ]
+def show(found: dict[str, list[Seconds]], memory: dict[str, float]) -> None:
+    """Print medians; factors are medians over the rounds, of processor time."""
+    head("", "processor s", "wall s", "x published", "of a whole pass", "peak memory")
     for name, runs in found.items():
         middle = medians(runs)
         factors = []
@@ -72,21 +67,13 @@ def table(found: dict[str, list[Seconds]], memory: dict[str, float]) -> str:
             ratios = [other.cpu / run.cpu for other, run in zip(found[peer], runs, strict=True)]
             factors.append(f"{median(ratios):.1f}" if inverse else f"{1 / median(ratios):.2f}")
         peak = f"{memory[name]:.2f} GB" if name in memory else ""
-        lines.append(
-            f"| {name} | {middle.cpu:.1f} | {middle.wall:.1f} | {factors[0]} | {factors[1]} | {peak} |"
-        )
-    return "\n".join(lines)
-
-
-def peak_gb() -> float:
-    """Largest resident memory of this process so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        row(name, f"{middle.cpu:.1f}", f"{middle.wall:.1f}", *factors, peak)
 
 
 def memory_of(name: str) -> float:
     """Peak memory that a way adds to a process of its own, in GB."""
     command = [sys.executable, *sys.argv, "--way", name]
-    return float(json.loads(subprocess.run(command, check=True, capture_output=True).stdout)["gb"])
+    return float(subprocess.run(command, check=True, capture_output=True).stdout)
 
 
 def main() -> None:
@@ -103,9 +90,9 @@ def main() -> None:
     )
     names = arguments.ways or list(bench.ways())
     if arguments.way:
-        before = peak_gb()
+        before = peak_mb()
         bench.ways()[arguments.way]()
-        print(json.dumps({"gb": peak_gb() - before}))
+        print((peak_mb() - before) / 2**10)
         return
     count = len(bench.published.corners())
     print(
@@ -114,11 +101,11 @@ def main() -> None:
         f" network, of which {round(bench.share * count)} were run wherever those windows are used"
     )
     memory = {name: memory_of(name) for name in names} if arguments.memory else {}
-    print(table(measure(bench, names, arguments.rounds), memory))
+    show(measure(bench, names, arguments.rounds), memory)
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = parser_of(__doc__)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--scan", type=Path, help="NIfTI, z-scored, on the grid of the training")
     what.add_argument(

@@ -17,15 +17,14 @@ from numpy.typing import NDArray
 from peers.inference import PublishedWindows, Triple, whole_pass
 from semivox.config import PredictConfig
 from semivox.hardware import has_bf16, prefers_bf16
-
 from semivox.inference.model import LoadedModel, lean
 from semivox.inference.predictor import predict_case
-from semivox.io.extent import foreground_box
+from semivox.io.geometry import foreground_box
 from semivox.io.volume import Volume
 from semivox.methods import create
 from semivox.methods.base import Method
 from semivox.nets import NetFactory
-from semivox.nets.heap import kept
+from semivox.nets.cpu import kept
 from semivox.preprocessing.plan import Plan
 
 CPU = torch.device("cpu")

@@ -10,7 +10,6 @@ default trainer does. Prints Markdown.
 
 from __future__ import annotations
 
-import argparse
 import os
 import tempfile
 from collections.abc import Callable
@@ -31,7 +30,7 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from data import sampler, write
 from peers.data import read_case
 from semivox.preprocessing.store import Store
-from timing import timed
+from timing import head, parser_of, row, timed
 
 Patch = tuple[int, int, int]
 PATCHES: tuple[Patch, ...] = ((112, 112, 80), (64, 64, 48))
@@ -41,13 +40,13 @@ PRESETS = {"crop": False, "rotflip": False, "intensity": True, "strong": True}  
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("case", type=Path, help="h5 file with image and label")
     parser.add_argument("--repeats", type=int, default=150)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     image, label = read_case(arguments.case)
-    print("| patch | ours | nnU-Net's | nnU-Net CPU | ours CPU | CPU ratio |\n|---|---|---|---|---|---|")
+    head("patch", "ours", "nnU-Net's", "nnU-Net CPU", "ours CPU", "CPU ratio")
     for patch in PATCHES:
         with tempfile.TemporaryDirectory() as folder:
             theirs, ours = Path(folder) / "nnunet", Store(Path(folder) / "semivox")
@@ -58,8 +57,8 @@ def main() -> None:
                 peer, own = nnunet_sampler(theirs, patch, augmented), sampler(ours, patch, preset)
                 means = mean_cpu(peer, own, arguments.repeats)
                 sides, how = " x ".join(map(str, patch)), "augmented" if augmented else "cropped"
-                times = f"{1e3 * means[0]:.1f} ms | {1e3 * means[1]:.1f} ms | {means[0] / means[1]:.1f}"
-                print(f"| {sides} | `{preset}` | {how} | {times} |", flush=True)
+                times = [f"{1e3 * mean:.1f} ms" for mean in means]
+                row(sides, f"`{preset}`", how, *times, f"{means[0] / means[1]:.1f}")
 
 
 def mean_cpu(a: Callable[[], Any], b: Callable[[], Any], repeats: int) -> tuple[float, float]:

@@ -9,10 +9,6 @@ Markdown.
 
 from __future__ import annotations
 
-import argparse
-import subprocess
-import sys
-import tempfile
 import tracemalloc
 from math import prod
 from pathlib import Path
@@ -25,28 +21,13 @@ from scipy import ndimage
 from peers.metrics import full_scores, published_scores
 from semivox.evaluation.metrics import case_metrics
 from semivox.evaluation.surface import union_box
-from timing import paired
+from timing import Elsewhere, head, paired, parser_of, peak_mb, row
 
 Array = np.ndarray[Any, Any]
 
-FRESH = """
-import re, sys
-from pathlib import Path
-import numpy as np
-from semivox.evaluation.metrics import case_metrics
-small = np.zeros((9, 9, 9), np.uint8)
-small[3:6, 3:6, 3:6] = 1
-case_metrics(small, small, 2, (1, 1, 1))
-prediction, reference = np.load(sys.argv[1])
-peak = lambda: int(re.search(r"VmHWM:\\s*(\\d+)", Path("/proc/self/status").read_text())[1])
-before = peak()
-case_metrics(prediction, reference, 2, [float(step) for step in sys.argv[2:]])
-print(1024 * (peak() - before))
-"""
-
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("label", type=Path)
     parser.add_argument("--repeats", type=int, default=5)
     arguments = parser.parse_args()
@@ -62,14 +43,14 @@ def compare(name: str, prediction: Array, reference: Array, spacing: Any, repeat
         "medpy, published four": lambda: published_scores(prediction, reference, 2),
         "medpy, all that it has": lambda: full_scores(prediction, reference, 2, spacing),
     }
-    print(f"\n{name}\n\n| peer | peer CPU | ours CPU | CPU ratio | wall ratio | largest difference |")
-    print("|---|---|---|---|---|---|")
+    print(f"\n{name}\n")
+    head("peer", "peer CPU", "ours CPU", "CPU ratio", "wall ratio", "largest difference")
     for peer, run in peers.items():
         pair = paired(run, ours, repeats)
-        (row,), (theirs,) = ours(), run()
-        off = max(abs(row[key] - value) for key, value in theirs.items())
-        times = f"{1e3 * pair.a.cpu:.0f} ms | {1e3 * pair.b.cpu:.0f} ms"
-        print(f"| {peer} | {times} | {pair.ratio.cpu:.1f} | {pair.ratio.wall:.1f} | {off:.1e} |", flush=True)
+        (own,), (theirs,) = ours(), run()
+        off = max(abs(own[key] - value) for key, value in theirs.items())
+        times = [f"{1e3 * side.cpu:.0f} ms" for side in pair[:2]]
+        row(peer, *times, f"{pair.ratio.cpu:.1f}", f"{pair.ratio.wall:.1f}", f"{off:.1e}")
     box = union_box(prediction > 0, reference > 0)
     assert box is not None
     voxels = prod(side.stop - side.start for side in box)
@@ -77,12 +58,26 @@ def compare(name: str, prediction: Array, reference: Array, spacing: Any, repeat
     ours()
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "masks.npy"
-        np.save(file, np.stack([prediction, reference]))
-        grown = subprocess.check_output([sys.executable, "-c", FRESH, str(file), *map(str, spacing)])
+    with Elsewhere(Fresh, prediction, reference, spacing, threads=1) as fresh:
+        grown = fresh.call("growth")[0]
     print(f"\n{voxels} voxels in the box: {peak / voxels:.1f} bytes a voxel (traced),", end=" ")
-    print(f"{int(grown) / voxels:.1f} by the growth of a fresh process")
+    print(f"{grown / voxels:.1f} by the growth of a fresh process")
+
+
+class Fresh:
+    """Score in a process whose memory has not been used before."""
+
+    def __init__(self, *case: Any) -> None:
+        self.prediction, self.reference, self.spacing = case
+        small = np.zeros((9, 9, 9), np.uint8)
+        small[3:6, 3:6, 3:6] = 1
+        case_metrics(small, small, 2, (1, 1, 1))
+
+    def growth(self) -> float:
+        """Bytes by which the peak grows."""
+        before = peak_mb()
+        case_metrics(self.prediction, self.reference, 2, self.spacing)
+        return 2**20 * (peak_mb() - before)
 
 
 def cases(path: Path) -> list[tuple[str, Array, Array, tuple[float, ...]]]:

@@ -5,7 +5,6 @@ Losses, labels, percentiles, teachers' averages and optimisers are then what a s
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -134,7 +133,7 @@ def again(value: Any) -> Any:
 
 @contextmanager
 def timed_distances() -> Iterator[list[float]]:
-    """Give a list that grows by the processor time of each signed distance map."""
+    """Yield a list that grows by the processor time of each signed distance map."""
     spent: list[float] = []
     original = distance.signed_distance
 
@@ -156,9 +155,3 @@ def timed_distances() -> Iterator[list[float]]:
     finally:
         for module in users:
             module.signed_distance = original  # type: ignore[attr-defined]
-
-
-def peak_mb() -> float:
-    """Peak memory of this process so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10

@@ -8,7 +8,6 @@ time the workers spent (they share the cases evenly) and how much the others, wh
 
 from __future__ import annotations
 
-import argparse
 import os
 import subprocess
 import sys
@@ -18,27 +17,23 @@ from pathlib import Path
 
 from semivox.datasets.dataset import open_dataset, write_index
 from semivox.files import write_json
+from timing import parser_of
 
 _TICK = os.sysconf("SC_CLK_TCK")
 _LOOK_S = 0.25  # looking takes time from the workers
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("--cases", type=int, default=8)
     parser.add_argument("--spacing", type=float, default=1.0, help="mm; other than the scans'")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         work = workspace(arguments.data, Path(name), arguments.cases)
-        settings = [
-            "--set",
-            f"plan.spacing_mm={[arguments.spacing] * 3}",
-            "--split-file",
-            str(work / "few.json"),
-        ]
-        command = [sys.executable, "-m", "semivox", "prepare", "-d", str(work), "--workers", "2", *settings]
-        wall, together, alone = watch(command)
+        command = [sys.executable, "-m", "semivox", "prepare", "-d", str(work), "--workers", "2"]
+        spacing = ["--set", f"plan.spacing_mm={[arguments.spacing] * 3}"]
+        wall, together, alone = watch([*command, *spacing, "--split-file", str(work / "few.json")])
     cases, free = arguments.cases, alone + together / 2
     print(f"{cases} cases: wall {wall:.1f} s; CPU {together:.1f} s in workers, {alone:.1f} s in others")
     print(f"of two cores {(together + alone) / 2 / wall:.0%} used")

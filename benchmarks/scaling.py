@@ -19,6 +19,8 @@ from math import prod
 from statistics import linear_regression
 from typing import Any
 
+from timing import head, medians, parser_of, peak_mb, row, timed
+
 SIDES = ((32, 32, 32), (48, 48, 32), (48, 48, 48), (64, 64, 48))
 TABLES: dict[str, list[dict[str, Any]]] = {
     "step, patch volume": [{"patch": patch, "batch": 1, "width": 8} for patch in SIDES],
@@ -30,7 +32,7 @@ GROWS = ("voxels", "batch", "width", "voxels")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--one", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -39,28 +41,27 @@ def main() -> None:
         return
     options = [sys.executable, __file__, "--repeats", str(arguments.repeats), "--one"]
     for (title, rows), grows in zip(TABLES.items(), GROWS, strict=True):
-        print(f"\n{title}\n\n| volume | batch | width | precision | CPU | wall | memory above the start |")
-        print("|---|---|---|---|---|---|---|")
+        print(f"\n{title}\n")
+        head("volume", "batch", "width", "precision", "CPU", "wall", "memory above the start")
         found = []
-        for row in rows:
-            out = subprocess.check_output([*options, json.dumps(row)], text=True)
+        for one in rows:
+            out = subprocess.check_output([*options, json.dumps(one)], text=True)
             found.append(json.loads(out.splitlines()[-1]))
-            print(line(row, found[-1]), flush=True)
-        sizes = [prod(sides(row)) if grows == "voxels" else row[grows] for row in rows]
+            show(one, found[-1])
+        sizes = [prod(sides(one)) if grows == "voxels" else one[grows] for one in rows]
         print(f"\nexponents: CPU time {exponent(sizes, found, 'cpu'):.2f},", end=" ")
-        print(f"memory {exponent(sizes, found, 'bytes'):.2f}", flush=True)
+        print(f"memory {exponent(sizes, found, 'mb'):.2f}", flush=True)
 
 
 def sides(row: dict[str, Any]) -> list[int]:
     return list(row["patch"] if "patch" in row else row["volume"])
 
 
-def line(row: dict[str, Any], found: dict[str, float]) -> str:
-    volume = " x ".join(map(str, sides(row)))
-    batch = f"{row['batch']} + {row['batch']}" if "batch" in row else "1"
-    precision = "bf16" if found["half"] else "32"
-    times = f"{found['cpu']:.3f} s | {found['wall']:.3f} s"
-    return f"| {volume} | {batch} | {row['width']} | {precision} | {times} | {found['bytes'] / 1e6:.0f} MB |"
+def show(one: dict[str, Any], found: dict[str, float]) -> None:
+    batch = f"{one['batch']} + {one['batch']}" if "batch" in one else "1"
+    times = [f"{found[key]:.3f} s" for key in ("cpu", "wall")]
+    precision, memory = "bf16" if found["half"] else "32", f"{found['mb'] * 2**20 / 1e6:.0f} MB"
+    row(" x ".join(map(str, sides(one))), batch, one["width"], precision, *times, memory)
 
 
 def exponent(sizes: list[int], found: list[dict[str, float]], key: str) -> float:
@@ -76,7 +77,6 @@ def measure(row: dict[str, Any], repeats: int) -> dict[str, float]:
     from semivox.methods import create
     from semivox.methods.base import Batch, Step
     from semivox.nets import NetFactory
-    from timing import medians, timed
 
     torch.set_num_threads(1)
     half = prefers_bf16(torch.device("cpu"))
@@ -102,18 +102,11 @@ def measure(row: dict[str, Any], repeats: int) -> dict[str, float]:
         with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
             method.eval().predict(image(1))
 
-    before = peak_bytes()
+    before = peak_mb()
     run = step if "batch" in row else predict
     run()
     spent = medians([timed(run) for _ in range(repeats)])
-    return {"cpu": spent.cpu, "wall": spent.wall, "bytes": peak_bytes() - before, "half": half}
-
-
-def peak_bytes() -> int:
-    from pathlib import Path
-
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * next(int(text.split()[1]) for text in lines if text.startswith("VmHWM"))
+    return {"cpu": spent.cpu, "wall": spent.wall, "mb": peak_mb() - before, "half": half}
 
 
 if __name__ == "__main__":

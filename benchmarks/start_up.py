@@ -15,41 +15,34 @@ import tempfile
 import time
 from pathlib import Path
 
-from timing import Seconds, medians
+from timing import Seconds, head, medians, row
 
 REPEATS = 5
 FIRST_STEP = """
 import sys, time
-from pathlib import Path
-begun = time.process_time(), time.perf_counter()
-from semivox.config import load_config
-from semivox.training.module import TrainingModule
-from semivox.preprocessing.ready import prepare
-from semivox.training.train import train
-imported = time.process_time(), time.perf_counter()
-config = load_config(
-    preset="la-8-lite", split={"labeled": 3, "val": 0}, train={"iterations": 3, "workers": 0},
-    plan={"spacing_mm": [1.5, 1.5, 1.5]},
-)
-if sys.argv[2] == "prepare":
-    prepare(sys.argv[1] + "/raw", config=config, work=Path(sys.argv[1], "work"), workers=0)
-    sys.exit()
-begin = TrainingModule.begin
-def note(module, iteration):
-    if iteration == 1:
-        now = time.process_time(), time.perf_counter()
-        print(*(b - a for a, b in zip(begun, imported)), *(b - a for a, b in zip(imported, now)))
-    return begin(module, iteration)
-TrainingModule.begin = note
-train(sys.argv[1] + "/work", config=config, out=sys.argv[1] + "/run", fresh=True)
+now = lambda: (time.process_time(), time.perf_counter())
+begun = now()
+import semivox
+from semivox.methods import method_class
+method = method_class("dual")
+train = semivox.train
+imported = now()
+after_step = method.after_step
+def note(self, step):
+    if step.iteration == 0:
+        print("TIMES", *(b - a for a, b in zip(begun, imported)), *(b - a for a, b in zip(imported, now())))
+    return after_step(self, step)
+method.after_step = note
+train(sys.argv[1] + "/raw", work=sys.argv[1] + "/work", out=sys.argv[1] + "/run", preset="la-8-lite", labeled=3,
+      config={"split": {"val": 0}, "plan": {"spacing_mm": [1.5, 1.5, 1.5]}, "train": {"iterations": 1, "workers": 0}})
 """
 
 
 def main() -> None:
-    print("| command | CPU | wall |\n|---|---|---|")
+    head("command", "CPU", "wall")
     for command in (["--help"], ["methods"], ["methods", "dual"], ["train", "--help"], ["--version"]):
         spent = medians([answer(["-m", "semivox", *command]) for _ in range(REPEATS)])
-        print(f"| semivox {' '.join(command)} | {spent.cpu:.2f} s | {spent.wall:.2f} s |", flush=True)
+        row(f"semivox {' '.join(command)}", f"{spent.cpu:.2f} s", f"{spent.wall:.2f} s")
     from semivox.datasets.phantom_set import make_phantoms
 
     with tempfile.TemporaryDirectory() as folder:
@@ -57,9 +50,9 @@ def main() -> None:
         subprocess.run([sys.executable, "-c", FIRST_STEP, folder, "prepare"], check=True)
         command = [sys.executable, "-c", FIRST_STEP, folder, "train"]
         out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    imports_cpu, imports_wall, step_cpu, step_wall = map(float, out.split())
-    print(f"| imports of train | {imports_cpu:.2f} s | {imports_wall:.2f} s |")
-    print(f"| from there to the end of the first step | {step_cpu:.2f} s | {step_wall:.2f} s |")
+    times = [f"{float(word):.2f} s" for word in out.split()]
+    row("imports of train", *times[:2])
+    row("from there to the end of the first step", *times[2:])
 
 
 def answer(arguments: list[str]) -> Seconds:

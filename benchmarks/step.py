@@ -16,25 +16,24 @@ import os
 import platform
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
+from semivox.training.critic import CriticOptimizer
+from semivox.training.module import make_sgd, streams
 
-from elsewhere import Elsewhere
-from passes import Recorder, peak_mb, timed_distances
+from passes import Recorder, timed_distances
 from peers.dual_step import DualStep
 from semivox.config import TrainConfig
 from semivox.hardware import prefers_bf16
 from semivox.methods import METHODS, create, method_class
 from semivox.methods.base import Batch, Step
 from semivox.nets import NetFactory
-from semivox.nets.heap import kept
-from semivox.nets.normalisation import NORMS
-from semivox.training.critic import CriticOptimizer
-from semivox.training.module import make_sgd, streams
-from timing import Seconds, alternating, medians, timed
+from semivox.nets.blocks import NORMS
+from semivox.nets.cpu import kept
+from timing import Elsewhere, Seconds, alternating, head, medians, parser_of, peak_mb, row, timed, triple
 
 FRACTION = 0.7  # of the run: no ramp is near 0, no warm-up is left
 PRECISION = {"32": torch.float32, "bf16": torch.bfloat16}
@@ -151,15 +150,9 @@ def compare(setting: Setting, repeats: int) -> dict[str, Any]:
     ):
         found = alternating(lambda: peer.timed("step"), lambda: ours.timed("step"), repeats)
         overhead, _ = ours.call("overhead", repeats)
-    return {
-        "peer_wall": found.a.wall,
-        "peer_cpu": found.a.cpu,
-        "ours_wall": found.b.wall,
-        "ours_cpu": found.b.cpu,
-        "ratio_wall": found.ratio.wall,
-        "ratio_cpu": found.ratio.cpu,
-        "overhead": overhead,
-    }
+    names = zip(("peer", "ours", "ratio"), found, strict=True)
+    times = {f"{name}_{kind}": getattr(spent, kind) for name, spent in names for kind in ("wall", "cpu")}
+    return {**times, "overhead": overhead}
 
 
 def measure(ours: Ours, repeats: int) -> tuple[Seconds, Seconds, Recorder]:
@@ -207,54 +200,36 @@ def main() -> None:
             options = [option for option in sys.argv[1:] if option not in (*arguments.methods, "--methods")]
             subprocess.run([sys.executable, __file__, *options, "--methods", name, "--child"], check=True)
         return
-    setting = Setting(
-        arguments.patch,
-        arguments.batch,
-        arguments.width,
-        arguments.threads,
-        arguments.precision,
-        arguments.norm,
-    )
+    setting = Setting(**{field.name: getattr(arguments, field.name) for field in fields(Setting)})
     torch.set_num_threads(setting.threads)
     if arguments.methods:
-        row = one_method(arguments.methods[0], setting, arguments.repeats)
+        found = one_method(arguments.methods[0], setting, arguments.repeats)
     else:
-        row = compare(setting, arguments.repeats)
+        found = compare(setting, arguments.repeats)
     about = {
         "size": setting.name,
-        "width": setting.width,
-        "norm": setting.norm,
-        "threads": setting.threads,
-        "precision": setting.precision,
+        **{name: getattr(setting, name) for name in ("width", "norm", "threads", "precision")},
         "repeats": arguments.repeats,
         "load": round(os.getloadavg()[0], 1),
         "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, torch {torch.__version__}",
     }
-    row = {**about, **row}
+    found = {**about, **found}
     if arguments.out:
         new = not arguments.out.exists()
         with arguments.out.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, row)
+            writer = csv.DictWriter(file, found)
             if new:
                 writer.writeheader()
-            writer.writerow(row)
-    shown = {key: value for key, value in row.items() if key not in ("machine", "repeats")}
+            writer.writerow(found)
+    shown = {key: value for key, value in found.items() if key not in ("machine", "repeats")}
     if not arguments.methods or arguments.header:
-        print("| " + " | ".join(shown) + " |\n" + "|---" * len(shown) + "|")
-    print("| " + " | ".join(f"{v:.3g}" if isinstance(v, float) else str(v) for v in shown.values()) + " |")
-
-
-def sides(text: str) -> tuple[int, int, int]:
-    """E.g. 64x64x48."""
-    x, y, z = (int(side) for side in text.split("x"))
-    return x, y, z
+        head(*shown)
+    row(*(f"{value:.3g}" if isinstance(value, float) else value for value in shown.values()))
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--patch", type=sides, default=(64, 64, 48))
+    parser = parser_of(__doc__)
+    parser.add_argument("--patch", type=triple, default=(64, 64, 48))
     parser.add_argument("--batch", type=int, default=4, help="patches a step of 2 + 2, a multiple of 4")
     parser.add_argument("--width", type=int, default=16)
     parser.add_argument("--norm", choices=NORMS, default="batch", help="of the networks, with --methods")

@@ -1,15 +1,24 @@
-"""Compare two ways of doing the same: alternating runs, medians of wall-clock and processor time."""
+"""What all benchmarks share: alternating runs, their medians, another process, peak memory, tables.
+
+On a machine with other load, two things are compared by runs in turn, so that the load weighs on both alike.
+"""
 
 from __future__ import annotations
 
+import argparse
+import multiprocessing
+import resource
+import sys
 import time
 from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
 from statistics import median
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 
 class Seconds(NamedTuple):
-    """Time of one run; `cpu` sums over the threads of this process, and child processes do not count."""
+    """Time of one run; `cpu` sums over the threads of this process, without child processes."""
 
     wall: float
     cpu: float
@@ -31,23 +40,23 @@ def timed(run: Callable[[], object]) -> Seconds:
 
 
 def medians(runs: list[Seconds]) -> Seconds:
-    """Median of each kind of time."""
+    """Compute the median of each kind of time."""
     return Seconds(median(run.wall for run in runs), median(run.cpu for run in runs))
 
 
 def paired(a: Callable[[], object], b: Callable[[], object], repeats: int, *, warmup: int = 1) -> Pair:
-    """Run two things of this process by turns; see `alternating`."""
+    """Run two functions of this process alternately; see `alternating`."""
     return alternating(lambda: timed(a), lambda: timed(b), repeats, warmup=warmup)
 
 
 def alternating(a: Callable[[], Seconds], b: Callable[[], Seconds], repeats: int, *, warmup: int = 1) -> Pair:
-    """Run a, b, b, a, a, b, ...: other load on the machine, and its drift, then weigh on both alike.
+    """Run a, b, b, a, a, b, ...
 
     Args:
-        a: runs e.g. the peer and tells the time.
+        a: run e.g. the peer and return its time.
         b: e.g. ours; `ratio` says how many times faster it is.
         repeats: measured runs of each.
-        warmup: runs of each before.
+        warmup: runs of each before these.
     """
     for _ in range(warmup):
         a()
@@ -56,8 +65,84 @@ def alternating(a: Callable[[], Seconds], b: Callable[[], Seconds], repeats: int
     for index in range(repeats):
         for first in (True, False) if index % 2 == 0 else (False, True):
             runs[first].append(a() if first else b())
-    ratios = [
-        Seconds(x.wall / y.wall, x.cpu / max(y.cpu, 1e-9))
-        for x, y in zip(runs[True], runs[False], strict=True)
-    ]
+    ratios = [Seconds(x.wall / y.wall, x.cpu / max(y.cpu, 1e-9)) for x, y in zip(*runs.values(), strict=True)]
     return Pair(medians(runs[True]), medians(runs[False]), medians(ratios))
+
+
+class Elsewhere:
+    """Call methods of an object that lives in another process, with an allocator of its own.
+
+    Args:
+        make: function of a module; called there with `arguments`, it returns the object.
+        threads: of PyTorch there.
+    """
+
+    def __init__(self, make: Callable[..., Any], *arguments: Any, threads: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, make, arguments, threads), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pipe.close()
+        self._process.join()
+
+    def call(self, method: str, *arguments: Any) -> tuple[Any, Seconds]:
+        """Return the method's result and its time."""
+        self._pipe.send((method, arguments))
+        result, seconds = self._pipe.recv()
+        return result, seconds
+
+    def timed(self, method: str, *arguments: Any) -> Seconds:
+        """Return the method's time."""
+        return self.call(method, *arguments)[1]
+
+
+def _serve(pipe: Connection, make: Callable[..., Any], arguments: tuple[Any, ...], threads: int) -> None:
+    """Answer calls until the other end is closed."""
+    import torch
+
+    torch.set_num_threads(threads)
+    target = make(*arguments)
+    while True:
+        try:
+            method, values = pipe.recv()
+        except EOFError:
+            return
+        found: list[Any] = []
+        seconds = timed(lambda: found.append(getattr(target, method)(*values)))  # noqa: B023
+        pipe.send((found[0], seconds))
+
+
+def peak_mb() -> float:
+    """Peak resident memory of this process so far, in MB (2**20 bytes)."""
+    status = Path("/proc/self/status")
+    if status.exists():  # `ru_maxrss` may be that of the process that started this one
+        return int(status.read_text().partition("VmHWM:")[2].split()[0]) / 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2 ** (20 if sys.platform == "darwin" else 10)
+
+
+def parser_of(doc: str | None) -> argparse.ArgumentParser:
+    """Make a parser whose help is the script's docstring."""
+    return argparse.ArgumentParser(description=doc, formatter_class=argparse.RawTextHelpFormatter)
+
+
+def head(*names: str) -> None:
+    """Print the head of a Markdown table."""
+    row(*names)
+    print("|" + "---|" * len(names), flush=True)
+
+
+def row(*cells: object) -> None:
+    """Print a row of a Markdown table."""
+    print("| " + " | ".join(map(str, cells)) + " |", flush=True)
+
+
+def triple(text: str) -> tuple[int, int, int]:
+    """Read a size such as 64x64x48."""
+    x, y, z = (int(side) for side in text.split("x"))
+    return x, y, z
