@@ -177,7 +177,24 @@ def test_empty_labels_and_absent_classes(tree: Tree) -> None:
     tree.describe({"background": 0, "x": 1, "y": 2})
     empty, absent = tree.check()
     assert empty.severity == absent.severity == "warning"
-    assert "no voxel of y in 7 labels" in str(absent.found)
+    assert "no voxel of y in 6 labels" in str(absent.found)
+
+
+def test_classes_count_in_the_labels_that_train(tree: Tree) -> None:
+    """A class in a test label alone, or in a label that the split hides, cannot be learnt."""
+    tree.describe({"background": 0, "x": 1, "y": 2})
+    tree.label("t", 2 * tree.blob(6), pool="Ts")
+    tree.label("f", 2 * tree.blob(5))
+    split = Split(labeled=tuple("abcde"), unlabeled=("f",), test=("t",))
+    assert "no voxel of y in 5 labels" in str(one(tree.check(split)).found)
+    assert tree.check() == []
+    for name in "abc":
+        tree.label(name, np.zeros(SHAPE, np.uint8))
+    problem, *empty = tree.check(
+        Split(labeled=("a", "b", "c"), unlabeled=("d", "e"), val=("f",), test=("t",))
+    )
+    assert problem.severity == "error" and "All labels of the labeled cases are empty" in problem.what
+    assert len(empty) == 3
 
 
 def test_unusual_intensities(tree: Tree) -> None:
@@ -211,7 +228,7 @@ def test_a_spike_and_a_constant_scan(tree: Tree) -> None:
 def test_voxel_sizes_units_slices_and_contradictory_headers(tree: Tree) -> None:
     tree.image("a", tree.noise(0), np.diag([1.0, 1, 9, 1]))
     tree.label("a", tree.blob(0), np.diag([1.0, 1, 9, 1]))
-    meters = nib.Nifti1Image(tree.noise(1), AFFINE)
+    meters = nib.Nifti1Image(tree.noise(1), np.diag([0.001, 0.001, 0.002, 1]))
     meters.header.set_xyzt_units("meter")
     tree.image("b", meters)
     two_ways = nib.Nifti1Image(tree.noise(2), AFFINE)
@@ -318,7 +335,4 @@ def test_real_scans_of_different_scales(real_data: Path) -> None:
     part = replace(dataset, cases=dataset.pool("test"))
     problems = check_dataset(part, Split(labeled=(), test=tuple(case.name for case in part.cases)), workers=0)
     assert all(problem.severity == "warning" for problem in problems)
-    assert {problem.what for problem in problems} == {
-        "The intensities differ from those of the other scans",
-        "Files that the data set does not use",
-    }
+    assert {problem.what for problem in problems} == {"The intensities differ from those of the other scans"}

@@ -106,8 +106,138 @@ def test_label_without_image(tmp_path: Path) -> None:
 
 def test_no_training_images_tells_what_is_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no training images") as error:
-        open_dataset(make(tmp_path, NNUNET, ["imagesTr/a_0000.nii", "imagesTs/b_0000.nii.gz"]))
-    assert "a_0000.nii" in str(error.value.found)
+        open_dataset(make(tmp_path, NNUNET, ["imagesTr/a_0000.txt", "imagesTs/b_0000.nii.gz"]))
+    assert "a_0000.txt" in str(error.value.found)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "labelsTr/a.nii",
+        "labelsTr/a.NII.GZ",
+        "imagesTr/b_0000.NII.GZ",
+        "imagesTs/t_0000.nii",
+        "imagesUn/u.mha",
+    ],
+)
+def test_another_ending_than_the_declared_one_is_refused_by_name(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match="another ending than declared") as error:
+        open_dataset(make(tmp_path, NNUNET, ["imagesTr/a_0000.nii.gz", name]))
+    assert error.value.path == tmp_path / name
+    assert "without file_ending" in str(error.value.do)
+
+
+def test_without_a_declared_ending_any_mixture_is_used(tmp_path: Path) -> None:
+    meta = {key: value for key, value in NNUNET.items() if key != "file_ending"}
+    files = ["imagesTr/a_0000.nii.gz", "labelsTr/a.nii", "imagesTr/b_0000.NII", "labelsTr/b.Nii.Gz"]
+    dataset = open_dataset(make(tmp_path, meta, [*files, "labelsTr/.DS_Store", "labelsTr/._a.nii.gz"]))
+    assert labeled(dataset.cases) == ["a", "b"]
+    assert dataset.notices == ()
+    (tmp_path / "imagesTr" / "a_0000.nii").touch()
+    with pytest.raises(UserError, match="Two files differ in the ending alone"):
+        open_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("ending", ["nii.gz", ".NII.GZ", " .nii.gz", None])
+def test_an_ending_is_understood_without_its_dot_and_a_byte_order_mark_is_skipped(
+    tmp_path: Path, ending: str | None
+) -> None:
+    make(tmp_path, {**NNUNET, "file_ending": ending}, ["imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz"])
+    path = tmp_path / "dataset.json"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert labeled(open_dataset(tmp_path).cases) == ["a"]
+
+
+def test_links_to_nothing_are_named(tmp_path: Path) -> None:
+    root = make(tmp_path, NNUNET, ["imagesTr/a_0000.nii.gz", "labelsTr/b.nii.gz", "imagesTr/b_0000.nii.gz"])
+    (root / "labelsTr" / "a.nii.gz").symlink_to(root / "gone.nii.gz")
+    with pytest.raises(UserError, match="link points to a file that does not exist") as error:
+        open_dataset(root)
+    assert error.value.path == root / "labelsTr" / "a.nii.gz"
+    meta = {**MSD, "training": [{"image": "imagesTr/a_0000.nii.gz", "label": "labelsTr/a.nii.gz"}]}
+    with pytest.raises(UserError, match="link points to a file that does not exist"):
+        open_dataset(make(tmp_path, meta))
+
+
+def test_files_that_are_not_used_are_named_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    files = [
+        "imagesTr/a_0000.nii.gz",
+        "imagesTr/a.h5",
+        "imagesTr/.hidden",
+        "labelsTr/a.txt",
+        "imagesUn/x.npy",
+    ]
+    dataset = open_dataset(make(tmp_path, NNUNET, files))
+    assert {Path(str(n.path)).name: n.found for n in dataset.notices} == {
+        "imagesTr": "a.h5", "labelsTr": "a.txt", "imagesUn": "x.npy",
+    }  # fmt: skip
+    open_dataset(tmp_path)
+    assert len(caplog.messages) == 3 and "a.h5" in caplog.text
+    write_index(dataset, tmp_path / "work")
+    assert len(open_dataset(tmp_path / "work").notices) == 3
+
+
+@pytest.mark.parametrize("name", ["labelTr", "LabelsTr", "labels"])
+def test_a_misnamed_folder_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match="folder of scans is not used") as error:
+        open_dataset(make(tmp_path, NNUNET, ["imagesTr/a_0000.nii.gz", f"{name}/a.nii.gz"]))
+    assert (error.value.path, error.value.expected) == (tmp_path / name, "labelsTr")
+
+
+def test_a_label_with_nearly_the_name_of_a_case(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="Label files without an image") as error:
+        open_dataset(make(tmp_path, NNUNET, ["imagesTr/case_01_0000.nii.gz", "labelsTr/case01.nii.gz"]))
+    assert "case01 may belong to case_01" in str(error.value.do)
+
+
+@pytest.mark.parametrize("name", ["caf\udce9", "x" * 201, "line\nbreak"])
+def test_names_that_outputs_cannot_have(tmp_path: Path, name: str) -> None:
+    root = make(tmp_path, NNUNET)
+    (root / "imagesTr").mkdir()
+    (root / "imagesTr" / f"{name}_0000.nii.gz").touch()
+    with pytest.raises(UserError, match="cannot be a file name") as error:
+        open_dataset(root)
+    str(error.value).encode()
+
+
+def test_a_layout_is_recognised_by_what_is_on_disk(tmp_path: Path) -> None:
+    two = {"0": "T1", "1": "T2"}
+    files = [f"imagesTr/{name}_000{i}.nii.gz" for name in "ab" for i in range(2)] + ["labelsTr/a.nii.gz"]
+    labels = {"0": "background", "1": "x"}
+    as_msd = open_dataset(make(tmp_path / "a", {"modality": two, "labels": labels}, files))
+    assert [len(case.images) for case in as_msd.cases] == [2, 2], "channel files are no cases of their own"
+    as_nnunet = open_dataset(make(tmp_path / "b", NNUNET, ["imagesTr/a.nii.gz", "labelsTr/a.nii.gz"]))
+    assert labeled(as_nnunet.cases) == ["a"], "images without channel numbers are whole scans"
+    empty = make(tmp_path / "c", {"channel_names": two, "labels": labels, "training": []}, files)
+    assert names(open_dataset(empty).cases) == ["a", "b"]
+
+
+def test_two_layouts_that_fit_are_asked_about(tmp_path: Path) -> None:
+    files = [f"imagesTr/{name}_0000.nii.gz" for name in "abc"] + ["labelsTr/a.nii.gz"]
+    entries = [{"image": f"imagesTr/{name}.nii.gz", "label": "labelsTr/a.nii.gz"} for name in "ab"]
+    make(tmp_path, {**NNUNET, "training": entries[:1]}, files)
+    with pytest.raises(UserError, match="fits two layouts") as error:
+        open_dataset(tmp_path)
+    assert "3 cases" in str(error.value.found) and "1 cases" in str(error.value.found)
+    assert "--kind" in str(error.value.do)
+    assert names(open_dataset(tmp_path, kind="nnunet").cases) == ["a", "b", "c"]
+    assert names(open_dataset(tmp_path, kind="msd").cases) == ["a"]
+    entries = [{"image": f"imagesTr/{name}.nii.gz"} for name in "abc"]
+    assert names(open_dataset(make(tmp_path, {**NNUNET, "training": entries})).cases) == ["a", "b", "c"]
+
+
+def test_labels_that_a_list_names_but_nobody_has(tmp_path: Path) -> None:
+    """With spare label files it is a typing error; without them the cases are unlabeled, and named."""
+    entries = [{"image": f"imagesTr/{name}.nii.gz", "label": f"labels/{name}.nii.gz"} for name in "ab"]
+    root = make(tmp_path, {**MSD, "training": entries}, ["imagesTr/a.nii.gz", "imagesTr/b.nii.gz"])
+    dataset = open_dataset(root)
+    assert labeled(dataset.cases) == []
+    assert "labels/a.nii.gz, labels/b.nii.gz" in str(dataset.notices[0].found)
+    (root / "labelsTr").mkdir()
+    (root / "labelsTr" / "a.nii.gz").touch()
+    with pytest.raises(UserError, match="lists do not exist") as error:
+        open_dataset(root)
+    assert "labels/a.nii.gz" in str(error.value.found) and "not listed: a.nii.gz" in str(error.value.found)
 
 
 def test_same_name_in_two_pools(tmp_path: Path) -> None:
@@ -329,7 +459,9 @@ def test_index_without_its_files(tmp_path: Path) -> None:
     dataset = example(tmp_path / "data")
     write_index(dataset, tmp_path / "work")
     (tmp_path / "data" / "labelsTr" / "a.nii.gz").unlink()
-    assert open_dataset(tmp_path / "work").case("a").label is None
+    opened = open_dataset(tmp_path / "work")
+    assert opened.case("a").label is None
+    assert opened.notices[0].found == "a.nii.gz"
     (tmp_path / "data" / "imagesTr" / "a_0000.nii.gz").unlink()
     with pytest.raises(UserError, match="Case a: the image of channel T1 is missing"):
         open_dataset(tmp_path / "work")

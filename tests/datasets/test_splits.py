@@ -10,8 +10,7 @@ import pytest
 
 from semivox.config import SplitConfig
 from semivox.datasets.dataset import Case, Dataset, open_dataset
-from semivox.datasets.splits import Split, load_split, save_splits
-from semivox.datasets.splitting import k_folds, make_split
+from semivox.datasets.splits import Split, k_folds, load_split, make_split, save_splits
 from semivox.errors import UserError
 
 
@@ -93,11 +92,25 @@ def test_more_asked_than_there_are(labeled: int | None, val: int, wanted: str) -
     assert wanted in str(error.value.expected)
 
 
-@pytest.mark.parametrize("labeled", [0, -1, 0.0, 1.0, 2.5, -0.5])
+@pytest.mark.parametrize("labeled", [0, -1, 0.0, 1.0, 2.5, -0.5, True, float("nan"), float("inf")])
 def test_impossible_number_of_labeled_cases(labeled: float) -> None:
     with pytest.raises(UserError, match="out of range") as error:
-        make_split(dataset(), SplitConfig(labeled=labeled))
-    assert error.value.found == labeled
+        k_folds(dataset(), 2, labeled=labeled)
+    assert error.value.found is labeled
+
+
+def test_a_fold_without_a_file_is_cross_validation() -> None:
+    splits = k_folds(dataset(), 4, labeled=2, seed=1)
+    assert [
+        make_split(dataset(), SplitConfig(fold=k, folds=4, labeled=2, seed=1)) for k in range(4)
+    ] == splits
+    assert make_split(dataset(), SplitConfig(fold=1)) == k_folds(dataset(), 5)[1]
+    with pytest.raises(UserError, match="number of folds"):
+        make_split(dataset(without_label="abcd"), SplitConfig(fold=1))
+    with pytest.raises(UserError, match="no fold 5"):
+        make_split(
+            dataset(), SplitConfig.model_construct(file=None, fold=5, folds=5, labeled=None, seed=None)
+        )
 
 
 def test_folds_validate_on_every_labeled_file_once() -> None:
@@ -128,7 +141,7 @@ def test_saved_splits_come_back(tmp_path: Path) -> None:
     stored = json.loads((tmp_path / "splits.json").read_text())
     assert (stored["format"], stored["version"], len(stored["folds"])) == ("semivox-splits", 1, 2)
     assert set(stored["folds"][0]) == {"labeled", "unlabeled", "val", "test", "how"}
-    config = SplitConfig(file=str(tmp_path / "splits.json"), fold=1, labeled=5, val=3)
+    config = SplitConfig(file=str(tmp_path / "splits.json"), fold=1)
     assert make_split(dataset(), config) == splits[1]
 
 

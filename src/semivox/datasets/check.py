@@ -12,9 +12,16 @@ import numpy as np
 import numpy.typing as npt
 
 from semivox.datasets.layouts import Case
+from semivox.datasets.listing import Notice
 from semivox.errors import UserError
-from semivox.io.extent import canonical_axes
-from semivox.io.geometry import affine_text, check_grid, difference_text, is_degenerate, same_affine
+from semivox.io.geometry import (
+    affine_text,
+    canonical_axes,
+    check_grid,
+    difference_text,
+    is_degenerate,
+    same_affine,
+)
 from semivox.io.volume import IGNORE, Volume, read_header, read_image, read_label
 
 Array = npt.NDArray[Any]
@@ -49,11 +56,12 @@ class Problem:
 
     @staticmethod
     def of(error: UserError, case: str | None = None) -> Problem:
-        """Turn a reader's message into an error."""
+        """Turn a message into an error, or a notice into a warning."""
         path, found, expected = (
             None if value is None else str(value) for value in (error.path, error.found, error.expected)
         )
-        return Problem("error", error.what, case, path, found, expected, error.do)
+        severity: Severity = "warning" if isinstance(error, Notice) else "error"
+        return Problem(severity, error.what, case, path, found, expected, error.do)
 
 
 @dataclass(frozen=True)
@@ -69,7 +77,7 @@ class Levels:
 
 @dataclass(frozen=True)
 class CheckJob:
-    """What a worker gets; a case whose label is hidden comes without its path."""
+    """What a worker is told; a case whose label is hidden comes without its path."""
 
     case: Case
     channels: tuple[str, ...]
@@ -151,13 +159,12 @@ def _check_label(job: CheckJob, path: Path, image: Volume | None, report: CaseRe
     if any(counts[1:]):
         report.label_digest = _digest(label.array, label.affine)
         return
-    report.warn(
-        "The label is empty",
-        path,
+    found, expected = (
         f"background alone, {counts[0]} voxels",
         "some foreground, if the structure is in the scan",
-        "if the scan was never segmented, remove the label file: the case is then unlabeled",
     )
+    do = "if the scan was never segmented, remove the label file: the case is then unlabeled"
+    report.warn("The label is empty", path, found, expected, do)
 
 
 def _look_at(channel: Array, affine: Array, path: Path, index: int, report: CaseReport) -> None:
@@ -169,20 +176,16 @@ def _look_at(channel: Array, affine: Array, path: Path, index: int, report: Case
     levels = Levels(float(flat.min()), low, middle, high, float(flat.max()))
     report.levels[index] = levels
     if levels.lowest == levels.highest:
-        found = f"the value {levels.lowest:g} in all voxels"
-        do = "replace this file, or remove the case"
-        report.fault(UserError("The image is constant", path=path, found=found, expected="a scan", do=do))
+        found, do = f"the value {levels.lowest:g} in all voxels", "replace this file, or remove the case"
+        report.fault(UserError("The image is constant", found, "a scan", do, path))
         return
     width = high - low
     beyond = max(levels.highest - high, low - levels.lowest)
     if width > 0 and beyond > _SPIKE * width:
-        report.warn(
-            "A few voxels lie far outside the range of all others",
-            path,
-            f"{levels.lowest:g} to {levels.highest:g}, but 99 % of the voxels are in {low:g} to {high:g}",
-            "extremes near the bulk of the values",
-            "look at the scan; clip the values if they are no anatomy (normalisation would suffer)",
-        )
+        what, expected = "A few voxels lie far outside the range of all others", "extremes near most values"
+        found = f"{levels.lowest:g} to {levels.highest:g}, but 99 % of the voxels are in {low:g} to {high:g}"
+        do = "look at the scan; clip the values if they are no anatomy (normalisation would suffer)"
+        report.warn(what, path, found, expected, do)
 
 
 def _check_spacing(volume: Volume, path: Path, report: CaseReport) -> None:
@@ -190,21 +193,13 @@ def _check_spacing(volume: Volume, path: Path, report: CaseReport) -> None:
     x, y, z = (volume.spacing_mm[axis] for axis in axes)
     report.spacing_mm = (x, y, z)
     if not _SIDES_MM[0] <= min(x, y, z) <= max(x, y, z) <= _SIDES_MM[1]:
-        report.warn(
-            "The voxel size is implausible",
-            path,
-            f"{x:g} x {y:g} x {z:g} mm",
-            f"between {_SIDES_MM[0]} and {_SIDES_MM[1]} mm along each axis",
-            "correct the header; is it in another unit?",
-        )
+        expected = f"between {_SIDES_MM[0]} and {_SIDES_MM[1]} mm along each axis"
+        do = "correct the header; is it in another unit?"
+        report.warn("The voxel size is implausible", path, f"{x:g} x {y:g} x {z:g} mm", expected, do)
     if min(volume.array.shape[1:]) == 1:
-        report.warn(
-            "The scan is a single slice",
-            path,
-            " x ".join(map(str, volume.array.shape[1:])),
-            "a volume",
-            "remove it, or stack the slices of the scan into one file",
-        )
+        found = " x ".join(map(str, volume.array.shape[1:]))
+        do = "remove it, or stack the slices of the scan into one file"
+        report.warn("The scan is a single slice", path, found, "a volume", do)
 
 
 def _check_header(
@@ -216,14 +211,9 @@ def _check_header(
     except UserError:  # reported by whatever reads the voxels
         return
     shape = tuple(header.get_data_shape())[:3]
-    if (unit := _unit(header)) is not None:
-        report.warn(
-            "The header's unit of length is not mm",
-            path,
-            unit,
-            "mm; the numbers are taken as mm",
-            "convert voxel size and origin to mm",
-        )
+    if (unit := {1: "meter", 3: "micrometer"}.get(int(header["xyzt_units"]) & 7)) is not None:
+        what, do = "The header's unit of length is not mm", "if its numbers are mm, correct the unit"
+        report.warn(what, path, unit, "mm, to which voxel size and origin are converted", do)
     if image is not None and len(shape) == 3:
         _compare(path, shape, header.get_best_affine(), image, report, trust=trust)
     if int(header["sform_code"]) <= 0 or int(header["qform_code"]) <= 0:
@@ -239,11 +229,6 @@ def _check_header(
         )
 
 
-def _unit(header: Any) -> str | None:
-    """Name a unit of length other than mm."""
-    return {1: "meter", 3: "micrometer"}.get(int(header["xyzt_units"]) & 7)
-
-
 def _compare(
     path: Path, shape: tuple[int, ...], affine: Array, image: Volume, report: CaseReport, *, trust: bool
 ) -> None:
@@ -254,17 +239,15 @@ def _compare(
 
 
 def _wrong_number(job: CheckJob) -> UserError:
-    return UserError(
-        "The image has another number of channels than the data set",
-        path=job.case.images[0],
-        found=", ".join(path.name for path in job.case.images),
-        expected=f"{len(job.channels)} ({', '.join(job.channels)})",
-        do="correct the list of images, or the channels in dataset.json",
-    )
+    what = "The image has another number of channels than the data set"
+    found = ", ".join(path.name for path in job.case.images)
+    expected = f"{len(job.channels)} ({', '.join(job.channels)})"
+    do = "correct the list of images, or the channels in dataset.json"
+    return UserError(what, found, expected, do, job.case.images[0])
 
 
 def _digest(array: Array, affine: Array) -> str:
-    """Digest of shape and values, the same for any order and direction of the axes, type and compression."""
+    """Return a digest of shape and values, whatever order and direction of axes, type and compression."""
     orientation = nib.orientations.io_orientation(affine)
     turned = np.ascontiguousarray(nib.orientations.apply_orientation(array, orientation))
     return hashlib.sha256(repr(turned.shape).encode() + turned.tobytes()).hexdigest()

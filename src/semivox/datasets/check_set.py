@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from semivox.datasets.check import CaseReport, CheckJob, Problem, check_case
-from semivox.datasets.layouts import FOLDERS, some
-from semivox.io.parallel import run_jobs
+from semivox.datasets.dataset import Dataset
+from semivox.datasets.listing import Notice
+from semivox.datasets.splits import Split
+from semivox.errors import UserError, shortened
+from semivox.io.reader import run_jobs
 from semivox.progress import Progress
-
-if TYPE_CHECKING:
-    from semivox.datasets.dataset import Dataset
-    from semivox.datasets.splits import Split
 
 _FEWEST = 5  # cases that say what is usual
 _DEVIATIONS = 8.0  # robust standard deviations
@@ -66,18 +64,35 @@ def check_dataset(
             progress(len(found), len(jobs), job.case.name)
     reports = [found[job.case.name] for job in jobs]
     problems = [problem for report in reports for problem in report.problems]
-    problems += _duplicates(reports, roles(dataset, split))
+    problems += _duplicates(reports, {**dict.fromkeys(found, "unused"), **split.roles()})
     problems += [*_unusual_intensities(reports, dataset.channels), *_unusual_spacings(reports)]
-    problems += [*_absent_classes(reports, dataset), *_unused_files(dataset)]
+    sizes = [found[name].class_voxels for name in split.labeled if name in found]
+    problems += map(Problem.of, missing_classes(dataset, [size for size in sizes if size is not None]))
+    problems += map(Problem.of, dataset.notices)
     return sorted(problems, key=lambda problem: problem.severity != "error")
 
 
-def roles(dataset: Dataset, split: Split) -> dict[str, str]:
-    """Tell the role of each case: labeled, unlabeled, val, test or unused."""
-    result = dict.fromkeys((case.name for case in dataset.cases), "unused")
-    for role in ("labeled", "unlabeled", "val", "test"):
-        result.update(dict.fromkeys(getattr(split, role), role))
-    return result
+def missing_classes(dataset: Dataset, sizes: Sequence[Sequence[float]]) -> list[UserError]:
+    """Return an error if the labels are all empty, else a notice for each class that none of them holds.
+
+    Args:
+        dataset: declares the classes.
+        sizes: of each labeled training case, voxels or volume of each class, the background first.
+    """
+    if not sizes:
+        return []
+    totals = np.sum(sizes, axis=0).tolist()
+    absent = [name for name, total in zip(dataset.class_names, totals, strict=True) if total == 0]
+    if not any(totals[1:]):
+        found, expected = f"background alone in {len(sizes)} labels", "foreground in one of them at least"
+        do = "choose other labeled cases, or correct the label files"
+        return [UserError("All labels of the labeled cases are empty", found, expected, do, dataset.root)]
+    what, expected = "A class is in none of the training labels", "some voxels of every declared class"
+    do = "label cases that show it, or correct the labels in dataset.json; no method can learn it"
+    return [
+        Notice(what, f"no voxel of {name} in {len(sizes)} labels", expected, do, dataset.root)
+        for name in absent
+    ]
 
 
 def _duplicates(reports: Sequence[CaseReport], role: Mapping[str, str]) -> Iterator[Problem]:
@@ -105,7 +120,7 @@ def _duplicates(reports: Sequence[CaseReport], role: Mapping[str, str]) -> Itera
             what,
             names[0],
             str(places[0][1]),
-            some([f"{name} ({role[name]}, {path.name})" for name, path in places], 8),
+            shortened([f"{name} ({role[name]}, {path.name})" for name, path in places], 8),
             "every scan once; compared by content, whatever axes, type and compression",
             do,
         )
@@ -115,7 +130,7 @@ def _duplicates(reports: Sequence[CaseReport], role: Mapping[str, str]) -> Itera
             "The same label occurs more than once",
             places[0][0],
             str(places[0][1]),
-            some([f"{name} ({path.name})" for name, path in places], 8),
+            shortened([f"{name} ({path.name})" for name, path in places], 8),
             "a label of its own for every scan",
             "look at these cases; one of the labels may belong to another scan",
         )
@@ -173,41 +188,6 @@ def _unusual_spacings(reports: Sequence[CaseReport]) -> Iterator[Problem]:
                 " x ".join(f"{side:g}" for side in spacing) + " mm",
                 " x ".join(f"{side:g}" for side in usual) + f" mm, within a factor of {_SPACING_FACTOR:g}",
                 "check the header; if it is right, much detail is lost or invented when resampling",
-            )
-
-
-def _absent_classes(reports: Iterable[CaseReport], dataset: Dataset) -> Iterator[Problem]:
-    counts = [report.class_voxels for report in reports if report.class_voxels is not None]
-    if not counts:
-        return
-    for name, total in zip(dataset.class_names, np.sum(counts, axis=0).tolist(), strict=True):
-        if total == 0:
-            yield Problem(
-                "warning",
-                "A class is in none of the labels",
-                path=str(dataset.root),
-                found=f"no voxel of {name} in {len(counts)} labels",
-                expected="some voxels of every declared class",
-                do="correct the labels in dataset.json",
-            )
-
-
-def _unused_files(dataset: Dataset) -> Iterator[Problem]:
-    files = [path for case in dataset.cases for path in (*case.images, case.label) if path is not None]
-    used = {path.resolve() for path in files}
-    for folder in dict.fromkeys(name for _, *names in FOLDERS for name in names if name):
-        if not (dataset.root / folder).is_dir():
-            continue
-        there = [path for path in (dataset.root / folder).iterdir() if not path.name.startswith(".")]
-        unused = sorted(path.name for path in there if path.resolve() not in used)
-        if unused:
-            yield Problem(
-                "warning",
-                "Files that the data set does not use",
-                path=str(dataset.root / folder),
-                found=some(unused, 8),
-                expected="files of cases, with the declared ending",
-                do="remove them, or add them to dataset.json; see also the problems above",
             )
 
 

@@ -2,38 +2,45 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from semivox.datasets.dataset_index import index_of, read_index
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
 from semivox.datasets.declared import (
-    detect,
+    Regions,
     read_channels,
     read_classes,
     read_ignore,
     read_order,
-    read_region_labels,
+    read_regions,
+    region_labels,
 )
-from semivox.datasets.layouts import (
-    Case,
+from semivox.datasets.layouts import Case, Kind, msd_cases, nnunet_cases, recognise
+from semivox.datasets.listing import (
+    Notice,
+    Pool,
     Report,
     is_file,
     missing_image,
-    msd_cases,
-    nnunet_cases,
-    some,
+    name_problem,
+    printable,
     stop,
+    unused_files,
 )
-from semivox.datasets.regions import Regions, read_regions
-from semivox.errors import UserError
+from semivox.errors import UserError, shortened, unknown
 from semivox.files import read_json, write_json
 
-__all__ = ["Case", "Dataset", "nearest_hint", "open_dataset", "write_index"]
+__all__ = ["Case", "Dataset", "open_dataset", "write_index"]
+
+log = logging.getLogger(__name__)
+_logged: set[str] = set()
+_PLAIN = ("name", "channels", "class_names", "class_values", "ignore_value", "order", "regions")
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,7 @@ class Dataset:
         ignore_value: the value on disk of voxels that are not annotated; None where there are none.
         order: training cases in the order that splits follow, first those listed; empty: sorted by name.
         regions: values on disk of unions of classes that are scored beside these.
+        notices: files that are not used, and labels that are declared but not there.
     """
 
     name: str
@@ -61,6 +69,7 @@ class Dataset:
     ignore_value: int | None = None
     order: tuple[str, ...] = ()
     regions: Regions = field(default_factory=dict)
+    notices: tuple[Notice, ...] = field(default=(), compare=False)
 
     @property
     def num_classes(self) -> int:
@@ -72,56 +81,73 @@ class Dataset:
         return {case.name: case for case in self.cases}
 
     def case(self, name: str) -> Case:
-        """Give one case; an unknown name is a `UserError` that tells the nearest one."""
+        """Return one case; an unknown name is a `UserError` that tells the nearest one."""
         if name not in self._by_name:
-            raise UserError(
-                f"Unknown case: {name}",
-                found=name,
-                expected=f"one of the {len(self.cases)} cases of {self.name}",
-                do=nearest_hint(name, list(self._by_name)),
-            )
+            raise unknown("case", name, self._by_name)
         return self._by_name[name]
 
     def with_label(self, names: Sequence[str]) -> tuple[str, ...]:
-        """Those of the named cases that have a label file, in their order."""
+        """Return those of the named cases that have a label file, in their order."""
         return tuple(name for name in names if self.case(name).label is not None)
 
     def pool(self, name: str) -> tuple[Case, ...]:
-        """Give the cases of the pool "train", "test" or "extra", sorted by name."""
+        """Return the cases of the pool "train", "test" or "extra", sorted by name."""
         return tuple(case for case in self.cases if case.pool == name)
 
 
-def open_dataset(folder: Path, report: Report = stop) -> Dataset:
+def open_dataset(
+    folder: Path, report: Report | None = None, *, kind: Kind | None = None, any_format: bool = False
+) -> Dataset:
     """Read the description of a data set; no image or label file is opened.
 
     Args:
         folder: with a `dataset.json` of semivox's own form; or of nnU-Net raw form (`channel_names`,
             `labels`, `imagesTr/CASE_0000.nii.gz`, `labelsTr`, `imagesTs`, `labelsTs`, `imagesUn`); or of MSD
             form (`modality`, `labels`, `training`, `test`).
-        report: told of what is wrong with single cases; if it returns, those are left out.
+        report: told of what is wrong with single cases; if it returns, those are left out. None: the first
+            error is raised, and notices are logged as warnings.
+        kind: the layout; None: the one that the files on disk are in.
+        any_format: nnU-Net raw with NRRD or MetaImage files is accepted, too.
 
     Raises:
-        UserError: no such folder or layout; a missing image; a name used twice; a class or channel
-            declaration that cannot be used.
+        UserError: no such folder or layout, or two that fit; a missing image; a name used twice; a class or
+            channel declaration that cannot be used; a file of another ending than the declared one.
     """
     root = folder.resolve()
     path = root / "dataset.json"
-    content = read_json(path) if path.is_file() else None
-    meta: dict[str, Any] = content if isinstance(content, dict) else {}
-    kind = detect(meta)
-    if kind is None:
-        raise _unknown_layout(root, content)
-    if kind == "semivox":
-        return _checked(Dataset(**read_index(meta, path)), path, report)
-    channels = read_channels(meta, path)
-    class_names, class_values = read_classes(meta, path)
-    cases = tuple((msd_cases if kind == "msd" else nnunet_cases)(meta, root, channels, report))
-    name = str(meta.get("name") or root.name)
-    ignore, order = read_ignore(meta, path), read_order(meta, path)
-    declared = meta.get("regions", read_region_labels(meta) or None)
-    regions = read_regions(declared, class_names, class_values, path)
-    dataset = Dataset(name, root, channels, class_names, class_values, cases, ignore, order, regions)
-    return _checked(dataset, path, report)
+    meta = read_json(path) if path.is_file() else None
+    if not isinstance(meta, dict) or not {"channel_names", "modality", "training", "format"} & meta.keys():
+        raise _unknown_layout(root, meta)
+    notices: list[Notice] = []
+
+    def tell(error: UserError) -> None:
+        if isinstance(error, Notice):
+            notices.append(error)
+        else:
+            (report or stop)(error)
+
+    if meta.get("format") == "semivox":
+        dataset = _read_index(meta, path, tell)
+    else:
+        channels = read_channels(meta, path)
+        names, values = read_classes(meta, path)
+        found = recognise(meta, root, channels) if kind is None else kind
+        cases = (
+            msd_cases(meta, root, channels, tell)
+            if found == "msd"
+            else nnunet_cases(meta, root, channels, tell, any_format=any_format)
+        )
+        regions = read_regions(meta.get("regions", region_labels(meta)), names, values, path)
+        name, ignore, order = (
+            str(meta.get("name") or root.name),
+            read_ignore(meta, path),
+            read_order(meta, path),
+        )
+        dataset = Dataset(name, root, channels, names, values, tuple(cases), ignore, order, regions)
+    dataset = replace(_checked(dataset, path, tell), notices=tuple(notices))
+    if report is None:
+        _log(notices)
+    return dataset
 
 
 def write_index(dataset: Dataset, folder: Path) -> None:
@@ -135,80 +161,135 @@ def write_index(dataset: Dataset, folder: Path) -> None:
     """
     base = folder.resolve()
     path = base / "dataset.json"
-    if path.is_file() and (not isinstance(meta := read_json(path), dict) or detect(meta) != "semivox"):
-        raise UserError(
-            "The folder holds a dataset.json of another form",
-            path=path,
-            found="a file that semivox did not write",
-            expected="an empty folder, or one that semivox made",
-            do="choose another output folder",
+    if path.is_file() and (not isinstance(meta := read_json(path), dict) or meta.get("format") != "semivox"):
+        what, found = "The folder holds a dataset.json of another form", "a file that semivox did not write"
+        expected = "an empty folder, or one that semivox made"
+        raise UserError(what, found, expected, "choose another output folder", path)
+
+    def text(file: Path) -> str:
+        return (file.relative_to(base) if file.is_relative_to(base) else file).as_posix()
+
+    cases = tuple(
+        _IndexCase(
+            name=case.name,
+            pool=case.pool,
+            images=tuple(map(text, case.images)),
+            label=text(case.label) if case.label else None,
         )
+        for case in dataset.cases
+    )
+    plain = {name: getattr(dataset, name) for name in _PLAIN}
+    index = _Index(root=text(dataset.root), cases=cases, **plain)
+    write_json(path, {"format": "semivox", "version": 1, **index.model_dump()})
 
-    write_json(path, {"format": "semivox", "version": 1, **index_of(dataset, base)})
+
+class _IndexCase(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    name: str
+    pool: Pool
+    images: tuple[str, ...] = Field(min_length=1)
+    label: str | None = None
 
 
-def nearest_hint(name: str, known: Sequence[str]) -> str:
-    """Word a hint at the most similar of the known names."""
-    matches = get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"did you mean {matches[0]}?" if matches else f"choose one of {some(known)}"
+class _Index(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    name: str
+    root: str
+    channels: tuple[str, ...] = Field(min_length=1)
+    class_names: tuple[str, ...] = Field(min_length=2)
+    class_values: tuple[int, ...]
+    ignore_value: int | None = None
+    order: tuple[str, ...] = ()
+    regions: dict[str, tuple[int, ...]] = {}
+    cases: tuple[_IndexCase, ...]
+
+    @model_validator(mode="after")
+    def _check_classes(self) -> _Index:
+        values = self.class_values
+        if len(values) != len(self.class_names) or len(set(values)) != len(values) or values[0] != 0:
+            raise ValueError("class_values: one for each of class_names, all different, 0 first")
+        return self
+
+
+def _read_index(meta: dict[str, Any], path: Path, report: Report) -> Dataset:
+    """Read semivox's own form; a label file that is gone makes its case an unlabeled one, with a notice."""
+    try:
+        if meta.get("version") != 1:
+            raise ValueError(f"version {meta.get('version')}")
+        index = _Index.model_validate({k: v for k, v in meta.items() if k not in ("format", "version")})
+    except (ValidationError, ValueError) as error:
+        what, found = "The data set's index is damaged or of another version", " ".join(str(error).split())
+        expected, do = "a version 1 index, as semivox import writes it", "run semivox import again"
+        raise UserError(what, found[:300], expected, do, path) from error
+    base, cases, gone = path.parent, [], []
+    for case in index.cases:
+        label = base / case.label if case.label else None
+        if label is not None and not is_file(label):
+            gone.append(label.name)
+            label = None
+        cases.append(Case(case.name, tuple(base / image for image in case.images), label, case.pool))
+    if gone:
+        what, do = "Label files that the index names are gone", "restore them; their cases count as unlabeled"
+        report(Notice(what, shortened(gone, 5), "the files that were there", do, path))
+    return Dataset(cases=tuple(cases), root=base / index.root, **index.model_dump(include=set(_PLAIN)))
 
 
 def _checked(dataset: Dataset, path: Path, report: Report) -> Dataset:
-    """Sort the cases; report an empty training pool, names used twice and missing images."""
+    """Sort the cases; report unused files, an empty training pool, bad or repeated names, missing images."""
+    used = [file for case in dataset.cases for file in (*case.images, case.label) if file is not None]
+    for problem in unused_files(dataset.root, used):
+        report(problem)
     if not any(case.pool == "train" for case in dataset.cases):
         folder = dataset.root / "imagesTr"
         names = sorted(item.name for item in folder.iterdir()) if folder.is_dir() else []
-        report(
-            UserError(
-                "The data set has no training images",
-                path=folder,
-                found=some(names) if names else "no files",
-                expected="imagesTr/CASE_0000.nii.gz, or a list of training images in dataset.json",
-                do="put the images there, and check the file_ending in dataset.json",
-            )
-        )
+        what, do = "The data set has no training images", "put the images there, and check dataset.json"
+        expected = "imagesTr/CASE_0000.nii.gz, or a list of training images in dataset.json"
+        report(UserError(what, shortened(names, 5) or "no files", expected, do, folder))
     twice = sorted(name for name, n in Counter(case.name for case in dataset.cases).items() if n > 1)
     if twice:
-        report(
-            UserError(
-                "Two cases have the same name",
-                path=path,
-                found=some(twice),
-                expected="a name for each case, unique over training, test and extra images",
-                do="rename the files of one of them",
-            )
-        )
+        expected = "a name for each case, unique over training, test and extra images"
+        do = "rename the files of one of them"
+        report(UserError("Two cases have the same name", shortened(twice, 5), expected, do, path))
     whole: dict[str, Case] = {}
     for case in dataset.cases:
+        if (why := name_problem(case.name)) is not None:
+            what, found = "A case has a name that cannot be a file name", f"{printable(case.name)}: {why}"
+            report(UserError(what, found, "a short name in UTF-8", "rename its files", path))
+            continue
         missing = [index for index, image in enumerate(case.images) if not is_file(image)]
         for index in missing:
             channel = dataset.channels[index] if len(case.images) == len(dataset.channels) else None
             report(missing_image(case.name, case.images[index], channel))
         if not missing:
             whole.setdefault(case.name, case)
-    ordered = tuple(sorted(whole.values(), key=lambda case: (case.pool, case.name)))
-    return replace(dataset, cases=ordered)
+    return replace(dataset, cases=tuple(sorted(whole.values(), key=lambda case: (case.pool, case.name))))
+
+
+def _log(notices: Sequence[Notice]) -> None:
+    """Log each notice once a process, however often the data set is opened."""
+    for notice in notices:
+        text = f"{notice.what}: {printable(str(notice.found))} ({notice.path}); {notice.do}"
+        if text not in _logged:
+            _logged.add(text)
+            log.warning(text)
 
 
 def _unknown_layout(root: Path, meta: object) -> UserError:
     if not root.is_dir():
-        return UserError(
-            "The data set folder does not exist", path=root, expected="a folder", do="check the path"
-        )
+        return UserError("The data set folder does not exist", None, "a folder", "check the path", root)
     if isinstance(meta, dict):
-        found = "a dataset.json with the keys " + some(list(meta), 10)
+        found = "a dataset.json with the keys " + shortened(meta, 10)
     elif (root / "dataset.json").is_file():
         found = "a dataset.json that holds no table of names and values"
     else:
-        found = "no dataset.json, but " + (
-            some(sorted(item.name for item in root.iterdir())) or "no files at all"
-        )
+        names = shortened(sorted(printable(item.name) for item in root.iterdir()), 5)
+        found = "no dataset.json, but " + (names or "no files at all")
     return UserError(
         "The folder is no data set of a known layout",
-        path=root,
-        found=found,
-        expected='a dataset.json with "channel_names" (nnU-Net raw), with "modality" or "training" (MSD),'
+        found,
+        'a dataset.json with "channel_names" (nnU-Net raw), with "modality" or "training" (MSD),'
         ' or with "format": "semivox"',
-        do='write one, e.g. {"channel_names": {"0": "MR"}, "labels": {"background": 0, "liver": 1}},'
+        'write one, e.g. {"channel_names": {"0": "MR"}, "labels": {"background": 0, "liver": 1}},'
         " beside imagesTr/CASE_0000.nii.gz and labelsTr/CASE.nii.gz; or use semivox import for other layouts",
+        root,
     )

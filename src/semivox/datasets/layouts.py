@@ -1,27 +1,36 @@
-"""Data set folders of other tools: nnU-Net raw and MSD, found by the keys of their dataset.json.
+"""Cases of a folder in nnU-Net raw or MSD layout, found by listing it; no image or label file is opened.
 
-Nothing here opens an image or a label file; folders are listed, `dataset.json` is read.
+Every file in the image and label folders is used, or named in an error or a warning.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from semivox.datasets.declared import Meta, read_ending
-from semivox.errors import UserError
-
-Pool = Literal["train", "test", "extra"]
-Report = Callable[[UserError], None]
-
-FOLDERS: tuple[tuple[Pool, str, str], ...] = (
-    ("train", "imagesTr", "labelsTr"),
-    ("test", "imagesTs", "labelsTs"),
-    ("extra", "imagesUn", ""),
+from semivox.datasets.listing import (
+    FOLDERS,
+    Notice,
+    Pool,
+    Report,
+    dangling_link,
+    data_files,
+    is_file,
+    list_files,
+    missing_image,
+    stop,
 )
+from semivox.errors import UserError, nearest, shortened
+from semivox.io.formats import NIFTI_ENDINGS
+
+Kind = Literal["semivox", "nnunet", "msd"]
+
+_LISTS: dict[Pool, tuple[str, ...]] = {"train": ("training",), "test": ("test", "testing"), "extra": ()}
+_NUMBERED = re.compile(r"(.+)_(\d{4})")
 
 
 @dataclass(frozen=True)
@@ -41,9 +50,47 @@ class Case:
     pool: Pool
 
 
-def stop(error: UserError) -> None:
-    """Take a problem as the end: the usual way to report one."""
-    raise error
+def recognise(meta: Meta, root: Path, channels: Sequence[str]) -> Kind:
+    """Tell nnU-Net raw from MSD by the files on disk.
+
+    Raises:
+        UserError: channel files in `imagesTr` and the list `training` both fit and name different cases.
+    """
+    stems = {stem for stem, *_ in data_files(root / "imagesTr")}
+    cases = _complete(stems, len(channels))
+    if not meta.get("training"):
+        if cases:
+            labels = {stem for stem, *_ in data_files(root / "labelsTr")}
+            return "msd" if "modality" in meta and labels and labels <= stems else "nnunet"
+        return "msd" if stems and not any(_channel(stem, channels) for stem in stems) else "nnunet"
+    if "channel_names" not in meta or not cases:
+        return "msd"
+    listed = [case for case in msd_cases(meta, root, channels, lambda _: None) if case.pool == "train"]
+    fits = any(all(map(is_file, case.images)) for case in listed)
+    if fits and {case.name for case in listed} != cases:
+        raise UserError(
+            "The folder fits two layouts",
+            f"nnU-Net raw: {len(cases)} cases with channel files in imagesTr;"
+            f' MSD: {len(listed)} cases in the list "training"',
+            "the same cases in both, or one layout",
+            f'choose with: semivox import "{root}" -o OUT --kind nnunet (or msd); or remove "training"'
+            " from dataset.json",
+            root / "dataset.json",
+        )
+    return "nnunet"
+
+
+def _complete(stems: Iterable[str], count: int) -> set[str]:
+    """Return the cases if all names are CASE_0000 to CASE_`count - 1`, complete for each case."""
+    found = [_NUMBERED.fullmatch(stem) for stem in stems]
+    cases = {match[1] for match in found if match}
+    wanted = {f"{case}_{index:04d}" for case in cases for index in range(count)}
+    return cases if None not in found and wanted == {match[0] for match in found if match} else set()
+
+
+def _channel(stem: str, channels: Sequence[str]) -> tuple[str, int] | None:
+    match = _NUMBERED.fullmatch(stem)
+    return (match[1], int(match[2])) if match and int(match[2]) < len(channels) else None
 
 
 def nnunet_cases(
@@ -55,19 +102,49 @@ def nnunet_cases(
     """
     ending = read_ending(meta, root / "dataset.json", any_format=any_format)
     for pool, images, labels in FOLDERS:
-        cases = list(_channel_files(root / images, ending, channels, report))
-        label_files = _files(root / labels, ending) if labels else {}
-        if orphans := sorted(label_files.keys() - {name for name, _ in cases}):
-            report(
-                UserError(
-                    "Label files without an image",
-                    path=root / labels,
-                    found=some([name + ending for name in orphans]),
-                    expected=f"for every label CASE{ending} an image {images}/CASE_0000{ending}",
-                    do="rename or remove them (label files have no channel number)",
-                )
-            )
-        yield from (Case(name, files, label_files.get(name), pool) for name, files in cases)
+        cases = dict(_channel_files(root / images, ending, channels, report))
+        label_files = list_files(root / labels, ending, report) if labels else {}
+        _check_orphans(label_files, cases, root / labels, f"{images}/CASE_0000{ending or '.nii.gz'}", report)
+        yield from (Case(name, files, label_files.get(name), pool) for name, files in cases.items())
+
+
+def _channel_files(
+    folder: Path, ending: str | None, channels: Sequence[str], report: Report
+) -> Iterator[tuple[str, tuple[Path, ...]]]:
+    found: dict[str, dict[int, Path]] = {}
+    for stem, path in list_files(folder, ending, report).items():
+        if (part := _channel(stem, channels)) is not None:
+            found.setdefault(part[0], {})[part[1]] = path
+            continue
+        last = f" to CASE_{len(channels) - 1:04d}" if len(channels) > 1 else ""
+        expected = f"CASE_0000{last} before the ending (the channels are {', '.join(channels)})"
+        what = "An image has no valid channel number at the end of its name"
+        report(
+            UserError(what, path.name, expected, "rename it, or declare the channel in dataset.json", path)
+        )
+    for name, files in found.items():
+        for index, channel in enumerate(channels):
+            if index not in files:
+                report(missing_image(name, folder / f"{name}_{index:04d}{ending or '.nii.gz'}", channel))
+        if len(files) == len(channels):
+            yield name, tuple(files[index] for index in range(len(channels)))
+
+
+def _check_orphans(
+    labels: Mapping[str, Path], cases: Iterable[str], folder: Path, image: str, report: Report
+) -> None:
+    known = set(cases)
+    orphans = sorted(labels.keys() - known)
+    if not orphans:
+        return
+    hints = [f"{stem} may belong to {near}" for stem in orphans[:3] if (near := nearest(stem, known))]
+    do = "rename or remove them (label files have no channel number)"
+    do += f"; {', '.join(hints)}" if hints else ""
+    found, expected = (
+        shortened((labels[stem].name for stem in orphans), 5),
+        f"for label CASE an image {image}",
+    )
+    report(UserError("Label files without an image", found, expected, do, folder))
 
 
 def msd_cases(meta: Meta, root: Path, channels: Sequence[str], report: Report = stop) -> Iterator[Case]:
@@ -76,118 +153,66 @@ def msd_cases(meta: Meta, root: Path, channels: Sequence[str], report: Report = 
     What `report` is told of and survives is left out.
     """
     ending = read_ending(meta, root / "dataset.json")
-    keys: dict[Pool, tuple[str, ...]] = {"train": ("training",), "test": ("test", "testing"), "extra": ()}
     for pool, images, labels in FOLDERS:
-        entries = next((meta[key] for key in keys[pool] if key in meta), None)
-        if entries is None:
-            entries = [
-                {"image": f"{images}/{name}{ending}", "label": f"{labels or images}/{name}{ending}"}
-                for name in _files(root / images, ending)
-            ]
-        if not isinstance(entries, list):
+        entries = next((meta[key] for key in _LISTS[pool] if key in meta), None)
+        if isinstance(entries, list) and (entries or pool != "train"):
+            yield from _listed_cases(entries, root, channels, pool, labels, report)
+        elif entries:
             report(_bad_entry(root, entries))
+        else:
+            files = list_files(root / images, ending, report)
+            label_files = list_files(root / labels, ending, report) if labels else {}
+            _check_orphans(label_files, files, root / labels, f"{images}/CASE", report)
+            yield from (Case(name, (path,), label_files.get(name), pool) for name, path in files.items())
+
+
+def _listed_cases(
+    entries: Sequence[Any], root: Path, channels: Sequence[str], pool: Pool, labels: str, report: Report
+) -> Iterator[Case]:
+    there = list_files(root / labels, None, lambda _: None) if labels else {}
+    spare = dict(there)  # files that no entry explains
+    lost = []
+    for entry in entries:
+        parts = entry if isinstance(entry, Mapping) else {"image": entry}
+        image, label = parts.get("image"), parts.get("label")
+        listed: list[Any] = image if isinstance(image, list) else [image]
+        if not listed or not all(map(_is_nifti, listed)) or not isinstance(label, str | None):
+            report(_bad_entry(root, entry))
             continue
-        for entry in entries:
-            try:
-                case = _msd_case(entry, root, channels, pool, labels)
-            except UserError as error:
-                report(error)
-                continue
-            yield case
+        name, images = _listed_images([root / item for item in listed], len(channels))
+        file = root / label if label else there.get(name) if pool == "test" else None
+        if file is not None and not is_file(file):
+            if file.is_symlink():
+                report(dangling_link(file))
+            lost.append(str(label))
+            file = None
+        spare = {stem: path for stem, path in spare.items() if path != file and (label or stem != name)}
+        yield Case(name, images, file, pool)
+    if lost:
+        others = shortened((path.name for path in spare.values()), 5)
+        found = shortened(lost, 5) + (f"; but files not listed: {others}" if others else "")
+        what, expected = "Label files that dataset.json lists do not exist", "a file at each of these paths"
+        do = "correct the paths in dataset.json" + ("" if spare else "; these cases count as unlabeled")
+        report((UserError if spare else Notice)(what, found, expected, do, root / labels))
 
 
-def _msd_case(entry: Any, root: Path, channels: Sequence[str], pool: Pool, labels: str) -> Case:
-    parts = entry if isinstance(entry, Mapping) else {"image": entry}
-    image, label = parts.get("image"), parts.get("label")
-    listed = image if isinstance(image, list) else [image]
-    if not listed or not all(isinstance(item, str) and item.endswith((".nii", ".nii.gz")) for item in listed):
-        raise _bad_entry(root, entry)
-    if label is not None and not isinstance(label, str):
-        raise _bad_entry(root, entry)
-    files = tuple(root / str(item) for item in listed)
-    ending = ".nii.gz" if files[0].name.endswith(".nii.gz") else ".nii"
-    name = files[0].name.removesuffix(ending)
+def _listed_images(files: list[Path], count: int) -> tuple[str, tuple[Path, ...]]:
+    """Return the case's name and its images; a file that is there by channel alone becomes one a channel."""
+    path = files[0]
+    ending = next(end for end in NIFTI_ENDINGS if path.name.lower().endswith(end))
+    name, ending = path.name[: -len(ending)], path.name[-len(ending) :]
     if len(files) > 1:
-        name = name.removesuffix("_0000")
-    elif not is_file(files[0]) and is_file(files[0].with_name(f"{name}_0000{ending}")):
-        files = tuple(files[0].with_name(f"{name}_{index:04d}{ending}") for index in range(len(channels)))
-    if label is None and pool == "test":
-        label = f"{labels}/{name}{ending}"
-    label_file = root / label if label is not None and pool != "extra" else None
-    return Case(name, files, label_file if label_file is not None and is_file(label_file) else None, pool)
+        return name.removesuffix("_0000"), tuple(files)
+    if not is_file(path) and is_file(path.with_name(f"{name}_0000{ending}")):
+        files = [path.with_name(f"{name}_{index:04d}{ending}") for index in range(count)]
+    return name, tuple(files)
 
 
-def _channel_files(
-    folder: Path, ending: str, channels: Sequence[str], report: Report
-) -> Iterator[tuple[str, tuple[Path, ...]]]:
-    found: dict[str, dict[int, Path]] = {}
-    for stem, path in _files(folder, ending).items():
-        match = re.fullmatch(r"(.+)_(\d{4})", stem)
-        if match is None or int(match[2]) >= len(channels):
-            report(_bad_number(path, ending, channels))
-            continue
-        found.setdefault(match[1], {})[int(match[2])] = path
-    for name, files in found.items():
-        for index, channel in enumerate(channels):
-            if index not in files:
-                report(missing_image(name, folder / f"{name}_{index:04d}{ending}", channel))
-        if len(files) == len(channels):
-            yield name, tuple(files[index] for index in range(len(channels)))
-
-
-def missing_image(case: str, path: Path, channel: str | None) -> UserError:
-    """Make the message for an image file that is declared or implied but not there."""
-    return UserError(
-        f"Case {case}: the image" + (f" of channel {channel}" if channel else "") + " is missing",
-        path=path,
-        found="no such file",
-        expected="one image file for each channel of each case",
-        do="add the file, or remove the case from the data set",
-    )
-
-
-def _files(folder: Path, ending: str) -> dict[str, Path]:
-    """List files by name without ending, sorted; hidden files (among them macOS's `._NAME`) are left out."""
-    if not folder.is_dir():
-        return {}
-    names = sorted(path.name for path in folder.iterdir())
-    return {
-        name.removesuffix(ending): folder / name
-        for name in names
-        if name.endswith(ending) and not name.startswith(".")
-    }
-
-
-def is_file(path: Path) -> bool:
-    """Whether there is a file; a name that no file can have is none."""
-    try:
-        return path.is_file()
-    except (OSError, ValueError):
-        return False
-
-
-def some(names: Sequence[str], limit: int = 5) -> str:
-    """Join the first names, and tell how many more there are."""
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
-
-
-def _bad_number(path: Path, ending: str, channels: Sequence[str]) -> UserError:
-    return UserError(
-        "An image has no valid channel number at the end of its name",
-        path=path,
-        found=path.name,
-        expected=f"CASE_0000{ending}"
-        + (f" to CASE_{len(channels) - 1:04d}{ending}" if len(channels) > 1 else "")
-        + f" (the channels are {', '.join(channels)})",
-        do="rename the file, or declare the channel in dataset.json",
-    )
+def _is_nifti(item: object) -> bool:
+    return isinstance(item, str) and item.lower().endswith(NIFTI_ENDINGS)
 
 
 def _bad_entry(root: Path, entry: object) -> UserError:
-    return UserError(
-        "An entry of a case list is malformed",
-        path=root / "dataset.json",
-        found=repr(entry)[:200],
-        expected='{"image": "./imagesTr/CASE.nii.gz", "label": "./labelsTr/CASE.nii.gz"}',
-        do="correct dataset.json",
-    )
+    expected = '{"image": "./imagesTr/CASE.nii.gz", "label": "./labelsTr/CASE.nii.gz"}'
+    found, do = repr(entry)[:200], "correct dataset.json"
+    return UserError("An entry of a case list is malformed", found, expected, do, root / "dataset.json")

@@ -1,18 +1,21 @@
-"""The roles of the cases, and the files that fix them: semivox's own form, and nnU-Net's folds."""
+"""The roles of the cases: how they are chosen, and the files that fix them, semivox's or nnU-Net's."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from semivox.datasets.dataset import Dataset
-from semivox.datasets.layouts import some
-from semivox.errors import UserError
+from semivox.errors import UserError, shortened
 from semivox.files import read_json, write_json
+
+if TYPE_CHECKING:
+    from semivox.config import SplitConfig
 
 
 class Split(BaseModel):
@@ -33,6 +36,129 @@ class Split(BaseModel):
     val: tuple[str, ...] = ()
     test: tuple[str, ...] = ()
     how: str = ""
+
+    def roles(self) -> dict[str, str]:
+        """Return the role of each case that has one: labeled, unlabeled, val or test."""
+        lists = {"labeled": self.labeled, "unlabeled": self.unlabeled, "val": self.val, "test": self.test}
+        return {name: role for role, names in lists.items() for name in names}
+
+
+def make_split(dataset: Dataset, config: SplitConfig) -> Split:
+    """Split the training pool in the order of the data set (else of the names), or shuffled by `config.seed`.
+
+    Validation takes the last `config.val` cases that have a label file, labeled the first `config.labeled` of
+    the others that have one; everything else, and the extra pool, is unlabeled. A fraction refers to all
+    training cases that are not for validation (half a case rounds up, at least 1). With `config.fold` and no
+    file, validation takes one fold of `k_folds`.
+
+    Raises:
+        UserError: more cases asked for than have a label file; or what `load_split` says, with `config.file`.
+    """
+    if config.file is not None:
+        return load_split(Path(config.file), dataset, config.fold or 0)
+    if config.fold is not None:
+        splits = k_folds(dataset, config.folds, config.labeled, config.seed)
+        if config.fold >= len(splits):
+            raise _no_fold(config.fold, len(splits), None)
+        return splits[config.fold]
+    order = _ordered(dataset, config.seed)
+    labeled = dataset.with_label(order)
+    if config.val >= len(labeled):
+        raise _too_few(dataset, len(labeled), 1, config.val)
+    val = labeled[len(labeled) - config.val :]
+    how = f"{_order_text(dataset, config.seed)}; val: the last {config.val} with a label file"
+    return _assign(dataset, order, val, config.labeled, how)
+
+
+def split_by_files(dataset: Dataset) -> Split:
+    """Call every training case with a label file labeled and the others unlabeled; none is for validation."""
+    train = [*dataset.pool("train"), *dataset.pool("extra")]
+    return Split(
+        labeled=tuple(case.name for case in train if case.label is not None),
+        unlabeled=tuple(case.name for case in train if case.label is None),
+        test=tuple(case.name for case in dataset.pool("test")),
+        how="by label files",
+    )
+
+
+def k_folds(
+    dataset: Dataset, folds: int, labeled: float | None = None, seed: int | None = None
+) -> list[Split]:
+    """Make cross-validation splits: each training case with a label file is for validation exactly once.
+
+    Fold k validates on every `folds`-th case from the k-th on; the rest is divided as in `make_split`.
+
+    Raises:
+        UserError: fewer than 2 folds, or more folds than cases with a label file; and as `make_split`.
+    """
+    order = _ordered(dataset, seed)
+    with_file = dataset.with_label(order)
+    if not 2 <= folds <= len(with_file):
+        found = f"{folds} folds, {len(with_file)} cases with a label file"
+        expected = "2 folds or more, and at most one for each case with a label file"
+        do = "choose another number of folds: --set split.folds=N"
+        raise UserError("The number of folds does not fit", found, expected, do, dataset.root)
+    how = f"{_order_text(dataset, seed)}; val: fold {{}} of {folds}, every {folds}th case with a label file"
+    return [
+        _assign(dataset, order, with_file[fold::folds], labeled, how.format(fold)) for fold in range(folds)
+    ]
+
+
+def _ordered(dataset: Dataset, seed: int | None) -> tuple[str, ...]:
+    """Return the names of the training pool: in the data set's order, or shuffled from the sorted ones."""
+    names = sorted(case.name for case in dataset.pool("train"))
+    if seed is None:
+        first = [name for name in dataset.order if name in set(names)]
+        return (*first, *(name for name in names if name not in set(first)))
+    return tuple(names[i] for i in np.random.RandomState(seed).permutation(len(names)))
+
+
+def _order_text(dataset: Dataset, seed: int | None) -> str:
+    if seed is not None:
+        return f"shuffled with seed {seed}"
+    return "in the data set's order" if dataset.order else "sorted by name"
+
+
+def _assign(
+    dataset: Dataset, order: Sequence[str], val: Sequence[str], labeled: float | None, how: str
+) -> Split:
+    """Divide what is not for validation into labeled and unlabeled."""
+    rest = [name for name in order if name not in set(val)]
+    candidates = dataset.with_label(rest)
+    count = _count(labeled, len(rest), len(candidates))
+    if count > len(candidates):
+        raise _too_few(dataset, len(val) + len(candidates), count, len(val))
+    chosen = candidates[:count]
+    extra = [case.name for case in dataset.pool("extra")]
+    return Split(
+        labeled=chosen,
+        unlabeled=(*(name for name in rest if name not in set(chosen)), *extra),
+        val=tuple(val),
+        test=tuple(case.name for case in dataset.pool("test")),
+        how=f"{how}; labeled: the first {count} of the others with a label file",
+    )
+
+
+def _count(labeled: float | None, cases: int, available: int) -> int:
+    """Turn a number, a fraction of `cases` or None (all) into a number of labeled cases."""
+    if labeled is None:
+        return available
+    if isinstance(labeled, int) and not isinstance(labeled, bool) and labeled >= 1:
+        return labeled
+    if isinstance(labeled, float) and 0 < labeled < 1:
+        return max(1, int(labeled * cases + 0.5))
+    expected, do = "a whole number from 1 on, or a fraction between 0 and 1", "leave it out to take all"
+    raise UserError("The number of labeled cases is out of range", labeled, expected, do)
+
+
+def _too_few(dataset: Dataset, available: int, labeled: int, val: int) -> UserError:
+    what = (
+        "There are not enough training cases with a label file" if available else "No case has a label file"
+    )
+    found = f"{available} of {len(dataset.pool('train'))} training cases have a label file"
+    expected = f"at least {labeled + val}: {labeled} labeled + {val} for validation"
+    do = "ask for fewer labeled or validation cases, or add label files to labelsTr"
+    return UserError(what, found, expected, do, dataset.root)
 
 
 def save_splits(path: Path, splits: Sequence[Split]) -> None:
@@ -60,13 +186,7 @@ def load_split(path: Path, dataset: Dataset, fold: int) -> Split:
     if not isinstance(folds, list) or not folds or not all(isinstance(entry, dict) for entry in folds):
         raise _malformed(path, "neither semivox splits (version 1) nor a list of folds")
     if not 0 <= fold < len(folds):
-        raise UserError(
-            f"There is no fold {fold}",
-            path=path,
-            found=f"{len(folds)} folds",
-            expected=f"0 to {len(folds) - 1}",
-            do="choose one of these",
-        )
+        raise _no_fold(fold, len(folds), path)
     try:
         if isinstance(content, dict):
             split = Split.model_validate(folds[fold])
@@ -90,7 +210,7 @@ class _NnunetFold(BaseModel):
 def _from_nnunet(entry: dict[str, Any], dataset: Dataset, path: Path, fold: int) -> Split:
     lists = _NnunetFold.model_validate(entry)
     train = lists.train or ()
-    _known(train, dataset, path)
+    _check_known(train, dataset, path)
     labeled = lists.labeled if lists.labeled is not None else dataset.with_label(train)
     used = {*labeled, *lists.val, *(lists.test or ())}
     unlabeled = lists.unlabeled
@@ -104,56 +224,47 @@ def _from_nnunet(entry: dict[str, Any], dataset: Dataset, path: Path, fold: int)
     test = lists.test
     if test is None:
         test = tuple(case.name for case in dataset.pool("test") if case.name not in used)
-    return Split(
-        labeled=labeled, unlabeled=unlabeled, val=lists.val, test=test, how=f"fold {fold} of {path.name}"
-    )
+    how = f"fold {fold} of {path.name}"
+    return Split(labeled=labeled, unlabeled=unlabeled, val=lists.val, test=test, how=how)
 
 
-def _known(names: Sequence[str], dataset: Dataset, path: Path) -> None:
+def _check_known(names: Sequence[str], dataset: Dataset, path: Path) -> None:
     for name in names:
         try:
             dataset.case(name)
         except UserError as error:
-            raise UserError(
-                error.what, path=path, found=error.found, expected=error.expected, do=error.do
-            ) from None
+            raise UserError(error.what, error.found, error.expected, error.do, path) from None
 
 
 def _check(split: Split, dataset: Dataset, path: Path) -> None:
     lists = {role: getattr(split, role) for role in ("labeled", "unlabeled", "val", "test")}
     counts = Counter(name for names in lists.values() for name in names)
-    _known(list(counts), dataset, path)
+    _check_known(list(counts), dataset, path)
     if twice := [name for name, count in counts.items() if count > 1]:
-        places = [
+        places = (
             f"{name} in {' and '.join(r for r in lists for n in lists[r] if n == name)}" for name in twice
-        ]
-        raise UserError(
-            "A case has two roles in the split",
-            path=path,
-            found=some(places),
-            expected="each case once, in one of the lists",
-            do="remove it from all lists but one",
         )
+        expected, do = "each case once, in one of the lists", "remove it from all lists but one"
+        raise UserError("A case has two roles in the split", shortened(places, 5), expected, do, path)
     if not split.labeled:
         raise UserError(
-            "The split has no labeled case", path=path, expected="one at least", do='fill the list "labeled"'
+            "The split has no labeled case", None, "at least one", 'fill the list "labeled"', path
         )
     if missing := [name for name in (*split.labeled, *split.val) if dataset.case(name).label is None]:
-        raise UserError(
-            "A labeled or validation case of the split has no label file",
-            path=path,
-            found=some(missing),
-            expected="a label file for each of them",
-            do="add the label files, or move these cases to the unlabeled",
-        )
+        what = "A labeled or validation case of the split has no label file"
+        do = "add the label files, or move these cases to the unlabeled"
+        raise UserError(what, shortened(missing, 5), "a label file for each of them", do, path)
+
+
+def _no_fold(fold: int, count: int, path: Path | None) -> UserError:
+    what, expected = f"There is no fold {fold}", f"0 to {count - 1}"
+    return UserError(what, f"{count} folds", expected, "choose one of these", path)
 
 
 def _malformed(path: Path, found: str) -> UserError:
-    return UserError(
-        "The file holds no splits",
-        path=path,
-        found=found,
-        expected='{"format": "semivox-splits", "version": 1, "folds": [{"labeled": [...], "unlabeled": [...],'
-        ' "val": [...], "test": [...]}]} or nnU-Net\'s [{"train": [...], "val": [...]}]',
-        do="correct the file, or give another one",
+    expected = (
+        '{"format": "semivox-splits", "version": 1, "folds": [{"labeled": [...], "unlabeled": [...],'
+        ' "val": [...], "test": [...]}]} or nnU-Net\'s [{"train": [...], "val": [...]}]'
     )
+    do = "correct the file, or give another one"
+    return UserError("The file holds no splits", found, expected, do, path)

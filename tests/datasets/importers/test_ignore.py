@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from semivox.training.module import TrainingModule
 
 import semivox
 from semivox.config import Config, PlanConfig, SplitConfig, load_config
@@ -23,7 +24,6 @@ from semivox.preprocessing.fingerprint import fingerprint
 from semivox.preprocessing.planner import make_plan
 from semivox.preprocessing.prepare import prepare
 from semivox.preprocessing.store import Store
-from semivox.training.module import TrainingModule
 from semivox.training.validation import _dice
 
 SHAPE = (20, 18, 16)
@@ -92,8 +92,8 @@ def test_training_does_not_depend_on_them(raw: Path, tmp_path: Path, monkeypatch
 
     def hide(module: TrainingModule, batch: dict[str, Any], batch_idx: int) -> Any:
         labeled = batch["labeled"]
-        seen.append(float(labeled["counted"].float().mean()))
-        labeled["label"] = torch.where(labeled["counted"], labeled["label"], 1)
+        seen.append(float(labeled["valid"].float().mean()))
+        labeled["label"] = torch.where(labeled["valid"], labeled["label"], 1)
         return step(module, batch, batch_idx)
 
     step = TrainingModule.training_step

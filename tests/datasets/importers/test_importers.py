@@ -13,7 +13,7 @@ import pytest
 from semivox.datasets.dataset import open_dataset
 from semivox.datasets.importers import h5 as h5_source
 from semivox.datasets.importers.bring_in import import_dataset
-from semivox.datasets.importers.found import Loaded
+from semivox.datasets.importers.source import Loaded
 from semivox.errors import UserError
 from semivox.io.volume import read_image, read_label
 
@@ -70,9 +70,8 @@ def test_msd_folder(tmp_path: Path) -> None:
     }
     (source / "dataset.json").write_text(json.dumps(meta))
     assert import_dataset(source, tmp_path / "out", kind="msd") == open_dataset(source)
-    with pytest.raises(UserError, match="not of the layout nnunet") as error:
-        import_dataset(source, tmp_path / "out2", kind="nnunet")
-    assert error.value.found == "msd"
+    chosen = import_dataset(source, tmp_path / "out2", kind="nnunet")
+    assert [case.name for case in chosen.cases] == ["a", "b"]
 
 
 def test_source_is_never_overwritten(tmp_path: Path) -> None:
@@ -81,6 +80,29 @@ def test_source_is_never_overwritten(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="overwrite its source"):
         import_dataset(source, tmp_path / "source" / ".." / "source")
     assert (source / "dataset.json").read_bytes() == before
+
+
+def test_a_source_that_fits_several_layouts_asks(tmp_path: Path) -> None:
+    source = nnunet(tmp_path / "source")
+    cases(source, "x")
+    with pytest.raises(UserError, match="fits several layouts") as error:
+        import_dataset(source, tmp_path / "out")
+    assert error.value.found == "nnunet or msd, h5"
+    assert len(import_dataset(source, tmp_path / "out", kind="nnunet").cases) == 2
+    assert len(import_dataset(source, tmp_path / "out2", kind="h5").cases) == 1
+    with pytest.raises(UserError, match="did you mean dicom"):
+        import_dataset(source, tmp_path / "out3", kind="dicoms")  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="did you mean labels"):
+        import_dataset(source, tmp_path / "out3", label="x")
+
+
+def test_the_index_of_another_source_is_left_alone(tmp_path: Path) -> None:
+    first, second = nnunet(tmp_path / "first"), nnunet(tmp_path / "second")
+    import_dataset(first, tmp_path / "out")
+    (first / "labelsTr" / "b.nii.gz").touch()
+    assert import_dataset(first, tmp_path / "out").case("b").label is not None, "a new label is taken up"
+    with pytest.raises(UserError, match="index of another source"):
+        import_dataset(second, tmp_path / "out")
 
 
 def test_unknown_layout(tmp_path: Path) -> None:

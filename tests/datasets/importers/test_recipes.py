@@ -17,7 +17,7 @@ from semivox.datasets.importers.recipes import run_recipe
 from semivox.datasets.importers.recipes.brats2019 import clip_level
 from semivox.datasets.importers.recipes.orient import orient_label
 from semivox.datasets.importers.recipes.published import choose_split, margins, published_splits
-from semivox.datasets.splitting import make_split
+from semivox.datasets.splits import make_split
 from semivox.errors import UserError
 from semivox.io.volume import Volume, read_image
 

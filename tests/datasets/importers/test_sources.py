@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import nibabel as nib
@@ -13,7 +15,7 @@ import SimpleITK as sitk
 from semivox.config import SplitConfig
 from semivox.datasets.dataset import Dataset, open_dataset
 from semivox.datasets.importers.bring_in import import_dataset
-from semivox.datasets.splitting import make_split
+from semivox.datasets.splits import make_split
 from semivox.errors import UserError
 from semivox.io.volume import IGNORE, read_image, read_label
 
@@ -54,10 +56,7 @@ def test_pairs_with_two_channels(tmp_path: Path) -> None:
     save(raw / ".hidden" / "p9_t1.nii.gz", scan())
     (raw / "p1" / "p1_t1.txt").write_text("notes")
     dataset = import_dataset(
-        raw,
-        tmp_path / "out",
-        images=("T1=*/{case}_t1.*", "T2=*/{case}_t2.*"),
-        labels=("{case}/seg.nii.gz",),
+        raw, tmp_path / "out", images=("T1=*/{case}_t1.*", "T2=*/{case}_t2.*"), labels=("{case}/seg.nii.gz",)
     )
     assert dataset.channels == ("T1", "T2")
     assert (dataset.class_names, dataset.class_values) == (("background", "class_2", "class_5"), (0, 2, 5))
@@ -298,20 +297,118 @@ def test_images_of_a_pattern_may_be_dicom_folders(tmp_path: Path) -> None:
     np.testing.assert_array_equal(stored(dataset, "p1"), label(0, 1))
 
 
-def test_the_output_of_another_import_is_left_alone(tmp_path: Path) -> None:
-    save(tmp_path / "raw" / "a.nii.gz", scan())
-    save(tmp_path / "raw" / "b.nii.gz", scan(1))
-    options = {"images": ("*.nii.gz",), "classes": {"organ": 1}}
-    import_dataset(tmp_path / "raw", tmp_path / "out", **options)
-    (tmp_path / "raw" / "b.nii.gz").unlink()
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    """Two labeled scans, a and b."""
+    for seed, name in enumerate("ab"):
+        save(tmp_path / "raw" / f"{name}_t1.nii.gz", scan(seed))
+        save(tmp_path / "raw" / f"{name}_seg.nii.gz", label(0, 1, seed=seed))
+    return tmp_path / "raw"
+
+
+PAIRS = {"images": ("{case}_t1.nii.gz",), "labels": ("{case}_seg.nii.gz",), "classes": {"organ": 1}}
+
+
+def unlabeled(dataset: Dataset) -> list[tuple[str, bool]]:
+    return [(case.name, case.label is None) for case in dataset.cases]
+
+
+def notes(out: Path) -> str:
+    return "; ".join(json.loads((out / "import.json").read_text())["notes"])
+
+
+def test_an_import_follows_its_source(raw: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    import_dataset(raw, out, **PAIRS)
+    times = {path: path.stat().st_mtime_ns for path in out.rglob("*.nii.gz")}
+    os.utime(raw / "a_seg.nii.gz")
+    import_dataset(raw, out, **PAIRS)
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*.nii.gz")} == times, "the same content"
+    before = (raw / "a_seg.nii.gz").stat()
+    corrected = np.zeros(SHAPE, np.int16)
+    corrected[1, 2, 3] = 1
+    save(raw / "a_seg.nii.gz", corrected)
+    os.utime(raw / "a_seg.nii.gz", ns=(before.st_atime_ns, before.st_mtime_ns - 10**12))
+    save(raw / "c_t1.nii.gz", scan(2))
+    dataset = import_dataset(raw, out, **PAIRS)
+    np.testing.assert_array_equal(stored(dataset, "a"), corrected)
+    assert unlabeled(dataset) == [("a", False), ("b", False), ("c", True)]
+    assert "written anew, because their source files have changed: a" in notes(out)
+    (raw / "a_seg.nii.gz").unlink()
+    for kind in ("t1", "seg"):
+        (raw / f"b_{kind}.nii.gz").unlink()
+    save(raw / "d_t1.nii.gz", scan(4))
+    save(raw / "d_seg.nii.gz", label(0, 1))
+    dataset = import_dataset(raw, out, **PAIRS)
+    assert unlabeled(dataset) == [("a", True), ("c", True), ("d", False)]
+    assert not list(out.rglob("b*.nii.gz")) and not (out / "labelsTr" / "a.nii.gz").exists()
+    assert "removed, because the source no longer has them: b" in notes(out)
+    import_dataset(raw, out, **PAIRS)
+    assert notes(out) == ""
+
+
+def test_two_labels_that_change_places_are_noticed(raw: Path, tmp_path: Path) -> None:
+    import_dataset(raw, tmp_path / "out", **PAIRS)
+    (raw / "a_seg.nii.gz").rename(raw / "x")
+    (raw / "b_seg.nii.gz").rename(raw / "a_seg.nii.gz")
+    (raw / "x").rename(raw / "b_seg.nii.gz")
+    dataset = import_dataset(raw, tmp_path / "out", **PAIRS)
+    np.testing.assert_array_equal(stored(dataset, "a"), label(0, 1, seed=1))
+
+
+def test_classes_by_name_that_get_other_values_are_written_anew(tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    labels = ("liver={case}_liver.nii.gz", "tumor={case}_tumor.nii.gz")
+    options = {"images": ("scans/{case}.nii.gz",), "labels": labels}
+    save(raw / "b_tumor.nii.gz", label(0, 1))
+    for name in ("a", "b"):
+        save(raw / "scans" / f"{name}.nii.gz", scan())
+    assert import_dataset(raw, tmp_path / "out", **options).class_names[1:] == ("tumor",)
+    save(raw / "a_liver.nii.gz", label(0, 1))
+    dataset = import_dataset(raw, tmp_path / "out", **options)
+    assert dataset.class_names[1:] == ("liver", "tumor")
+    np.testing.assert_array_equal(stored(dataset, "b"), 2 * label(0, 1))
+
+
+def test_the_output_of_another_import_is_left_alone(raw: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    import_dataset(raw, out, **PAIRS)
+    save(tmp_path / "second" / "a_t1.nii.gz", scan())
+    save(tmp_path / "second" / "a_seg.nii.gz", label(0, 1))
+    with pytest.raises(UserError, match="imported from another source"):
+        import_dataset(tmp_path / "second", out, **PAIRS)
+    save(out / "imagesTr" / "x_0000.nii.gz", scan())
     with pytest.raises(UserError, match="holds another data set") as error:
-        import_dataset(tmp_path / "raw", tmp_path / "out", **options)
-    assert error.value.found == "imagesTr/b_0000.nii.gz"
-    other = tmp_path / "other"
-    other.mkdir()
-    (other / "dataset.json").write_text("{}")
-    with pytest.raises(UserError, match="holds another data set"):
-        import_dataset(tmp_path / "raw", other, **options)
+        import_dataset(raw, out, **PAIRS)
+    assert error.value.found == "imagesTr/x_0000.nii.gz"
+    for name in ("dataset.json", "labelsTr/a.nii.gz"):
+        path = tmp_path / "other" / name
+        path.parent.mkdir(parents=True)
+        path.write_text("{}")
+        with pytest.raises(UserError, match="holds another data set"):
+            import_dataset(raw, tmp_path / "other", **PAIRS)
+        assert [file for file in (tmp_path / "other").rglob("*") if file.is_file()] == [path]
+        shutil.rmtree(tmp_path / "other")
+
+
+def test_an_imported_label_that_was_edited_is_not_lost(raw: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    edited = import_dataset(raw, out, **PAIRS).case("a").label
+    assert edited is not None
+    save(edited, label(1, 1))
+    np.testing.assert_array_equal(stored(import_dataset(raw, out, **PAIRS), "a"), label(1, 1))
+    save(raw / "a_seg.nii.gz", label(0, 1, seed=9))
+    with pytest.raises(UserError, match="edited") as error:
+        import_dataset(raw, out, **PAIRS)
+    assert error.value.path == edited
+
+
+def test_a_case_without_its_first_channel_is_named(raw: Path, tmp_path: Path) -> None:
+    for name in "abc":
+        save(raw / f"{name}_t2.nii.gz", scan())
+    patterns = ("T1={case}_t1.nii.gz", "T2={case}_t2.nii.gz")
+    with pytest.raises(UserError, match="Case c: the image of channel T1 is missing"):
+        import_dataset(raw, tmp_path / "out", **{**PAIRS, "images": patterns})
 
 
 def test_an_interrupted_import_with_new_settings_keeps_nothing_old(tmp_path: Path) -> None:
@@ -323,7 +420,8 @@ def test_an_interrupted_import_with_new_settings_keeps_nothing_old(tmp_path: Pat
     second.write_bytes(whole[:200])
     with pytest.raises(UserError, match="cannot be read"):
         import_dataset(tmp_path / "raw", tmp_path / "out", channels=("CT",), **options)
-    assert sorted(path.name for path in (tmp_path / "out").rglob("*.*")) == ["a_0000.nii.gz", "import.json"]
+    left = sorted(path.name for path in (tmp_path / "out").rglob("*.*"))
+    assert left == ["a_0000.nii.gz", "import.json", "run_report.json"]
     second.write_bytes(whole)
     dataset = import_dataset(tmp_path / "raw", tmp_path / "out", channels=("CT",), **options)
     assert dataset.channels == ("CT",)

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from semivox.datasets.dataset import Dataset, open_dataset, write_index
-from semivox.datasets.declared import detect
+from semivox.datasets.declared import read_ending
 from semivox.datasets.importers.convert import convert
 from semivox.datasets.importers.dicom import find_dicom, holds_dicom
-from semivox.datasets.importers.found import Found
 from semivox.datasets.importers.h5 import find_h5, h5_files
-from semivox.datasets.importers.nnunet import find_nnunet
-from semivox.datasets.importers.options import ImportOptions
-from semivox.datasets.importers.pairs import find_pairs, find_single
+from semivox.datasets.importers.pairs import find_nnunet, find_pairs, find_single
+from semivox.datasets.importers.source import Found, ImportOptions
 from semivox.datasets.importers.table import find_table
-from semivox.errors import UserError
+from semivox.datasets.listing import data_files
+from semivox.errors import UserError, unknown
 from semivox.files import read_json
 from semivox.io.formats import ENDINGS, ITK_ENDINGS
 from semivox.progress import Progress
@@ -57,74 +57,78 @@ def import_dataset(
         options: see `ImportOptions`.
 
     Raises:
-        UserError: an unknown layout; one that is not `kind`; and what the layout's reader says.
+        UserError: an unknown layout, or several that fit; an output folder of another source; and what the
+            layout's reader says.
     """
+    if kind not in get_args(Kind):
+        raise unknown("kind of data set", kind, get_args(Kind))
+    for name in options:
+        if name not in (known := [field.name for field in fields(ImportOptions)]):
+            raise unknown("import option", name, known)
     if source.resolve() == out.resolve():
-        raise UserError(
-            "The import would overwrite its source", path=source, do="choose another output folder"
-        )
+        do = "choose another output folder"
+        raise UserError("The import would overwrite its source", source, "another folder", do, source)
     chosen = ImportOptions(**options)
-    layout = detect_layout(source, chosen) if kind in ("auto", "nnunet", "msd") else kind
-    if kind not in ("auto", layout):
-        raise _another_layout(source, kind, layout)
-    if layout is None or layout == "msd" or (layout == "nnunet" and not _is_converted(source)):
-        write_index(open_dataset(source), out)
-        return open_dataset(out)
-    _check_kind(source, layout)
+    layout = detect_layout(source, chosen) if kind == "auto" else kind
+    if layout in ("described", "nnunet", "msd"):
+        path = source / "dataset.json"
+        meta = read_json(path) if path.is_file() else {}
+        if not isinstance(meta, dict) or read_ending(meta, path, any_format=True) not in ITK_ENDINGS:
+            return _index(source, out, None if layout == "described" else layout)
+        layout = "nnunet"
+    _check_source(source, layout)
     found = _FINDERS[layout](source, chosen)
     settings = {"source": str(source.resolve()), "kind": layout, "ignore": ignore, **chosen.as_dict()}
     return convert(found, out, settings=settings, ignore=ignore, progress=progress)
 
 
-def detect_layout(source: Path, options: ImportOptions) -> str | None:
-    """Tell the layout of a source; None: unknown."""
+def detect_layout(source: Path, options: ImportOptions) -> str:
+    """Tell the layout of a source by what is on disk; "described": by its `dataset.json`.
+
+    Raises:
+        UserError: several layouts fit.
+    """
     if source.is_file():
         return "csv" if source.suffix.lower() == ".csv" else "file"
     if options.images:
         return "pairs"
+    described = ["nnunet or msd"] if _is_described(source) else []
+    fitting = described + (["h5"] if source.is_dir() and h5_files(source) else [])
+    fitting += ["dicom"] if source.is_dir() and not described and holds_dicom(source) else []
+    if len(fitting) > 1:
+        do = f"choose one with --kind, e.g. --kind {fitting[-1]}"
+        raise UserError("The source fits several layouts", ", ".join(fitting), "one layout", do, source)
+    return fitting[0] if fitting and not described else "described"
+
+
+def _is_described(source: Path) -> bool:
+    """Whether there is a `dataset.json` and scans that it can be about."""
     path = source / "dataset.json"
-    if path.is_file():
-        meta = read_json(path)
-        if isinstance(meta, dict) and (kind := detect(meta)):
-            return kind
-    if not source.is_dir():
-        return None
-    if h5_files(source):
-        return "h5"
-    return "dicom" if holds_dicom(source) else None
+    meta = read_json(path) if path.is_file() else None
+    listed = isinstance(meta, dict) and (meta.get("training") or meta.get("format") == "semivox")
+    return meta is not None and (bool(listed) or any(data_files(source / "imagesTr")))
 
 
-def _is_converted(source: Path) -> bool:
-    """Whether an nnU-Net raw folder has files of another format than NIfTI."""
-    return read_json(source / "dataset.json").get("file_ending") in ITK_ENDINGS
+def _index(source: Path, out: Path, kind: Any) -> Dataset:
+    """Write the index of a data set whose scans stay where they are."""
+    dataset = open_dataset(source, kind=kind)
+    path = out / "dataset.json"
+    old = read_json(path) if path.is_file() else {}
+    if isinstance(old, dict) and old.get("format") == "semivox":
+        root = (out.resolve() / str(old.get("root"))).resolve()
+        if root != dataset.root:
+            what, do = "The output folder holds the index of another source", "choose another output folder"
+            raise UserError(what, root, dataset.root, do, out)
+    write_index(dataset, out)
+    return open_dataset(out)
 
 
-def _check_kind(source: Path, layout: str) -> None:
-    wants_file = layout in ("csv", "file")
-    if source.exists() and source.is_file() == wants_file:
-        if layout != "file" or source.name.lower().endswith(ENDINGS):
-            return
-        raise UserError(
-            "The file is of no format that can be imported",
-            path=source,
-            found=source.name,
-            expected=", ".join(ENDINGS) + " or .csv",
-            do="convert it to NIfTI",
-        )
-    raise UserError(
-        f"The source is no {'file' if wants_file else 'folder'}",
-        path=source,
-        found="nothing" if not source.exists() else "a folder" if source.is_dir() else "a file",
-        expected=f"a {'file' if wants_file else 'folder'} for --kind {layout}",
-        do="check the path",
-    )
-
-
-def _another_layout(source: Path, kind: str, layout: str | None) -> UserError:
-    return UserError(
-        f"The folder is not of the layout {kind}",
-        path=source,
-        found=layout or "none of the known layouts",
-        expected=kind,
-        do=f"give the kind that fits, or auto ({', '.join(get_args(Kind))})",
-    )
+def _check_source(source: Path, layout: str) -> None:
+    wanted = "file" if layout in ("csv", "file") else "folder"
+    there = "file" if source.is_file() else "folder" if source.is_dir() else "nothing"
+    if there != wanted:
+        expected = f"a {wanted} for --kind {layout}"
+        raise UserError(f"The source is no {wanted}", there, expected, "check the path", source)
+    if layout == "file" and not source.name.lower().endswith(ENDINGS):
+        what, expected = "The file is of no format that can be imported", ", ".join(ENDINGS) + " or .csv"
+        raise UserError(what, source.name, expected, "convert it to NIfTI", source)

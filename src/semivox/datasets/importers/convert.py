@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from semivox.datasets.dataset import Dataset, open_dataset
-from semivox.datasets.importers.found import CaseSource, Found, Loaded, check_cases, no_class
-from semivox.datasets.layouts import FOLDERS, some
-from semivox.errors import UserError
-from semivox.files import read_json, write_json
-from semivox.io.formats import Array
-from semivox.io.volume import list_values, read_values, write_map
+from semivox.datasets.importers.source import CaseSource, Found, Loaded, no_class
+from semivox.datasets.listing import FOLDERS
+from semivox.errors import UserError, shortened
+from semivox.files import locked, read_json, signature, write_json
+from semivox.io.formats import Array, list_values
+from semivox.io.volume import write_map
+from semivox.manifest import Manifest
 from semivox.progress import Progress
 
 RECORD = "import.json"
 _IMAGE_TYPES = (np.uint8, np.int16, np.uint16)
 _LABEL_TYPES = (np.uint8, np.int16, np.int32)
 _FOLDERS = {pool: (images, labels or "labelsUn") for pool, images, labels in FOLDERS}
+_SOURCE = ("source", "recipe", "raw")
+_HEADERS = (".mhd", ".nhdr", ".hdr")
 
 
 def convert(
@@ -35,8 +38,9 @@ def convert(
 ) -> Dataset:
     """Write `imagesTr/CASE_0000.nii.gz`, `labelsTr/CASE.nii.gz` and so on, and `dataset.json` at the end.
 
-    Whole files of an earlier call with the same settings are kept, so an interrupted import goes on where it
-    stopped. Values are stored as integers where all of them are, else as float32.
+    Cases of an earlier call with the same settings whose source files are unchanged are kept, so an
+    interrupted import resumes; changed ones are written anew, and files of cases that the source no longer
+    has are removed. Values are stored as integers where all of them are, else as float32.
 
     Args:
         found: the cases.
@@ -47,155 +51,191 @@ def convert(
         progress: called with (done, total, case name).
 
     Raises:
-        UserError: no training case or no class; two cases of one name; files of another import in `out`;
-            label values that are not declared; and what reading a case says.
+        UserError: no training case or no class; two cases of one name; files in `out` that this import did
+            not write, or that were edited since; label values that are not declared; and what reading says.
     """
-    ignore = found.ignore if ignore is None else ignore
-    check_cases(found, out)
-    record = {"settings": dict(settings), "notes": list(found.notes), **found.facts}
-    keep = _may_keep(found, out, record)
-    values: set[int] = set()
-    facts: dict[str, Any] = read_json(out / RECORD).get("cases", {}) if keep else {}
-    for done, case in enumerate(found.cases, start=1):
-        label_path = _label_path(out, case)
-        if not (keep and _images(out, case) and (label_path.is_file() or not case.labeled)):
-            loaded = case.load()
-            values |= _check(case, loaded, found, ignore)
-            if not keep and done == 1:
-                _clear(found, out)
-                write_json(out / RECORD, record)
-            _write(case, loaded, out)
-            facts.update({case.name: dict(loaded.facts)} if loaded.facts else {})
-        elif case.labeled and found.classes is None:
-            values |= set(np.unique(read_values(label_path).array).tolist())
-        if progress is not None:
-            progress(done, len(found.cases), case.name)
-    classes = found.classes if found.classes is not None else _named(values - {0} - {ignore})
-    if not classes:
-        raise no_class(out, "labels that are 0 everywhere")
-    train = [case.name for case in found.cases if case.pool == "train"]
-    channels = found.channels or tuple(
-        f"channel_{index}" for index in range(len(_images(out, found.cases[0])))
-    )
-    meta: dict[str, Any] = {
-        "name": name or out.resolve().name,
-        "description": found.description,
-        "channel_names": {str(index): channel for index, channel in enumerate(channels)},
-        "labels": {"background": 0, **classes, **({"ignore": ignore} if ignore is not None else {})},
-        "numTraining": len(train),
-        "file_ending": ".nii.gz",
-    }
-    if found.order:
-        meta["order"] = [name for name in found.order if name in set(train)]
-    if found.regions:
-        meta["regions"] = {key: list(members) for key, members in found.regions.items()}
-    write_json(out / RECORD, {**record, **({"cases": facts} if facts else {})})
-    write_json(out / "dataset.json", meta)
+    found.check(out)
+    with locked(out):
+        writer = _Writer(found, out, settings, found.ignore if ignore is None else ignore)
+        for done, case in enumerate(found.cases, start=1):
+            writer.write(case)
+            if progress is not None:
+                progress(done, len(found.cases), case.name)
+        writer.finish(name or out.resolve().name)
     return open_dataset(out)
 
 
+class _Writer:
+    """The output folder: what an earlier import wrote there, and what this one adds and removes."""
+
+    def __init__(self, found: Found, out: Path, settings: Mapping[str, Any], ignore: int | None) -> None:
+        self.found, self.out, self.ignore = found, out, ignore
+        self.manifest = Manifest(out)
+        record = read_json(out / RECORD) if (out / RECORD).is_file() else {}
+        settings = {**settings, "values": None if found.classes is None else dict(found.classes)}
+        _check_output(out, self.manifest, record.get("settings", {}), settings)
+        self.old: dict[str, Any] = record.get("cases", {})
+        self.is_same = record.get("settings") == settings
+        self.record = {"settings": dict(settings), "notes": list(found.notes), **found.facts}
+        self.cases: dict[str, Any] = dict(self.old) if self.is_same else {}
+        self.changed: list[str] = []
+
+    def write(self, case: CaseSource) -> None:
+        """Write a case, unless its files are there and made from the same source files."""
+        entry = self.cases.get(case.name, {})
+        made_from = _made_from(case.files, entry.get("made_from"))
+        wrote = entry.get("wrote", [])
+        is_current = wrote and entry["made_from"]["content"] == made_from["content"]
+        if is_current and entry["pool"] == case.pool and all((self.out / file).is_file() for file in wrote):
+            self.cases[case.name] = {**entry, "made_from": made_from}
+            return
+        loaded = case.load()
+        values = _check(case, loaded, self.found, self.ignore)
+        if not self.is_same:  # only now: a call that cannot read its first case leaves the folder as it was
+            self._remove(file for entry in self.old.values() for file in entry["wrote"])
+            self._remove(["dataset.json"])
+            self.old, self.is_same = {}, True
+        elif wrote:
+            self._remove(wrote)
+            self.changed.append(case.name)
+        wrote = self._save(case, loaded)
+        entry = {"pool": case.pool, "made_from": made_from, "wrote": wrote, "values": sorted(values)}
+        self.cases[case.name] = {**loaded.facts, **entry}
+        write_json(self.out / RECORD, {**self.record, "cases": self.cases})
+
+    def _save(self, case: CaseSource, loaded: Loaded) -> list[str]:
+        """Write the files of a case, the label first: where the last image is, everything is."""
+        images, labels = _FOLDERS[case.pool]
+        names = [f"{images}/{case.name}_{index:04d}.nii.gz" for index in range(len(loaded.image.array))]
+        label = [] if loaded.label is None else [f"{labels}/{case.name}.nii.gz"]
+        self.manifest.claim(RECORD, *label, *names)
+        if loaded.label is not None:
+            write_map(self.out / label[0], compact(loaded.label, _LABEL_TYPES), loaded.image.affine)
+            self.manifest.sign(label[0])
+        for file, channel in zip(names, loaded.image.array, strict=True):
+            write_map(self.out / file, compact(channel), loaded.image.affine)
+        return [*label, *names]
+
+    def _remove(self, files: Iterable[str]) -> None:
+        """Delete files that an import wrote; a label that was edited since then is refused."""
+        for file in files:
+            path = self.out / file
+            if not self.manifest.owns(file):
+                continue
+            if file.startswith("labels") and self.manifest.is_edited(file):
+                what = "An imported label was edited, and its source has changed, too"
+                do = "move it away, or bring the edit into the source, then import again"
+                raise UserError(what, "another content", "the file as the import wrote it", do, path)
+            path.unlink(missing_ok=True)
+
+    def finish(self, name: str) -> None:
+        """Remove what the source no longer has, and describe the data set."""
+        found = self.found
+        values = {value for case in found.cases for value in self.cases[case.name]["values"]}
+        classes = found.classes if found.classes is not None else _named(values - {0, self.ignore})
+        if not classes:
+            raise no_class(self.out, "labels that are 0 everywhere")
+        gone = sorted(self.cases.keys() - {case.name for case in found.cases})
+        self._remove(file for case in gone for file in self.cases.pop(case)["wrote"])
+        notes = [*self.record["notes"]]
+        for names, text in (
+            (self.changed, "written anew, because their source files have changed"),
+            (gone, "removed, because the source no longer has them"),
+        ):
+            notes += [f"{text}: {shortened(names, 10)}"] if names else []
+        train = [case.name for case in found.cases if case.pool == "train"]
+        count = sum(file.startswith("images") for file in self.cases[found.cases[0].name]["wrote"])
+        channels = found.channels or tuple(f"channel_{index}" for index in range(count))
+        ignore = {} if self.ignore is None else {"ignore": self.ignore}
+        meta: dict[str, Any] = {
+            "name": name,
+            "description": found.description,
+            "channel_names": {str(index): channel for index, channel in enumerate(channels)},
+            "labels": {"background": 0, **classes, **ignore},
+            "numTraining": len(train),
+            "file_ending": ".nii.gz",
+        }
+        if found.order:
+            meta["order"] = [name for name in found.order if name in set(train)]
+        if found.regions:
+            meta["regions"] = {key: list(members) for key, members in found.regions.items()}
+        self.manifest.claim("dataset.json", RECORD)
+        write_json(self.out / RECORD, {**self.record, "notes": notes, "cases": self.cases})
+        write_json(self.out / "dataset.json", meta)
+
+
+def _check_output(out: Path, manifest: Manifest, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Refuse a folder with files that no import wrote, or that another source was imported into."""
+    if old and any(old.get(key) != new.get(key) for key in _SOURCE):
+        before, now = (
+            " ".join(str(item[key]) for key in _SOURCE if item.get(key) is not None) for item in (old, new)
+        )
+        what = "The output folder was imported from another source"
+        raise UserError(what, before, now, "choose another output folder", out)
+    own = manifest.files()
+    names = ["dataset.json", *(f"{folder}/{file}" for folder, file in _files_in(out))]
+    if strangers := [name for name in names if name not in own and (out / name).exists()]:
+        what, expected = "The output folder holds another data set", "an empty folder, or one of this import"
+        raise UserError(what, shortened(strangers, 5), expected, "choose another output folder", out)
+
+
+def _files_in(out: Path) -> Iterator[tuple[str, str]]:
+    for folder in (name for names in _FOLDERS.values() for name in names):
+        for file in sorted((out / folder).glob("[!.]*")):
+            yield folder, file.name
+
+
+def _made_from(files: Sequence[Path], known: Mapping[str, str] | None) -> dict[str, str]:
+    """Return digests of names, sizes and times, and of the content, of source files and folders.
+
+    The files are read only where the first digest is not the `known` one.
+    """
+    paths: list[Path] = []
+    for file in files:
+        beside = file.parent.glob(f"{file.stem}.*") if file.suffix.lower() in _HEADERS else [file]
+        paths += sorted(path for path in (file.rglob("*") if file.is_dir() else beside) if path.is_file())
+    stats = [(path.name, (stat := path.stat()).st_size, stat.st_mtime_ns) for path in paths]
+    times = blake2b(repr(stats).encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
+    if known is not None and known.get("times") == times:
+        return dict(known)
+    content = blake2b(digest_size=16)
+    for path in paths:
+        content.update(signature(path)[-1].encode())
+    return {"times": times, "content": content.hexdigest()}
+
+
 def compact(values: Array, types: Sequence[type[np.generic]] = _IMAGE_TYPES) -> Array:
-    """Give the values in the first integer type that holds them all exactly, else as float32."""
+    """Return the values in the first integer type that holds them all exactly, else as float32."""
     low, high = float(values.min()), float(values.max())
     for dtype in types:
         limits = np.iinfo(dtype)  # type: ignore[type-var]
         if limits.min <= low and high <= limits.max:
             whole = values.astype(dtype)
-            return whole if values.dtype.kind in "iub" or np.array_equal(whole, values) else _float(values)
-    return _float(values)
-
-
-def _float(values: Array) -> Array:
+            if values.dtype.kind in "iub" or np.array_equal(whole, values):
+                return whole
+            break
     return np.asarray(values, np.float32)
 
 
 def _check(case: CaseSource, loaded: Loaded, found: Found, ignore: int | None) -> set[int]:
-    """Give the values of the label; refuse another number of channels and values that are not declared."""
-    count = len(loaded.image.array)
+    """Return the values of the label; refuse another number of channels and values that are not declared."""
+    origin, count = case.files[-1], len(loaded.image.array)
     if found.channels and count != len(found.channels):
-        raise UserError(
-            f"Case {case.name} has another number of channels than the data set",
-            path=case.origin,
-            found=count,
-            expected=f"{len(found.channels)} ({', '.join(found.channels)})",
-            do="give one --channel NAME for each channel, in their order",
-        )
+        what = f"Case {case.name} has another number of channels than the data set"
+        expected = f"{len(found.channels)} ({', '.join(found.channels)})"
+        do = "name each channel with --channel NAME, in their order"
+        raise UserError(what, count, expected, do, origin)
     if loaded.label is None:
         return set()
     values = set(np.unique(loaded.label).tolist())
     if found.classes is not None and (unknown := sorted(values - {0, ignore, *found.classes.values()})):
-        raise UserError(
-            f"The label of case {case.name} holds values that are no class",
-            path=case.origin,
-            found=list_values(loaded.label[np.isin(loaded.label, unknown)]),
-            expected="0 and " + ", ".join(f"{value} ({key})" for key, value in found.classes.items()),
-            do="declare every class with --class NAME=VALUE, voxels without annotation with --ignore",
-        )
+        what = f"The label of case {case.name} holds values that are no class"
+        expected = "0 and " + ", ".join(f"{value} ({key})" for key, value in found.classes.items())
+        do = "declare every class with --class NAME=VALUE, voxels without annotation with --ignore"
+        raise UserError(what, list_values(loaded.label[np.isin(loaded.label, unknown)]), expected, do, origin)
     return values
 
 
-def _write(case: CaseSource, loaded: Loaded, out: Path) -> None:
-    """Write the files of a case, the label first: where the last image is, everything is."""
-    if loaded.label is not None:
-        write_map(_label_path(out, case), compact(loaded.label, _LABEL_TYPES), loaded.image.affine)
-    for index, channel in enumerate(loaded.image.array):
-        write_map(_image_path(out, case, index), compact(channel), loaded.image.affine)
-
-
-def _named(values: AbstractSet[int | None]) -> dict[str, int]:
-    ordered = sorted(value for value in values if value is not None)
+def _named(values: set[int]) -> dict[str, int]:
+    ordered = sorted(values)
     return {"foreground": ordered[0]} if len(ordered) == 1 else {f"class_{v}": v for v in ordered}
-
-
-def _image_path(out: Path, case: CaseSource, index: int) -> Path:
-    return out / _FOLDERS[case.pool][0] / f"{case.name}_{index:04d}.nii.gz"
-
-
-def _label_path(out: Path, case: CaseSource) -> Path:
-    return out / _FOLDERS[case.pool][1] / f"{case.name}.nii.gz"
-
-
-def _images(out: Path, case: CaseSource) -> list[Path]:
-    """List the image files of a case that are there."""
-    folder = out / _FOLDERS[case.pool][0]
-    return sorted(folder.glob(f"{_escaped(case.name)}_[0-9][0-9][0-9][0-9].nii.gz"))
-
-
-def _escaped(name: str) -> str:
-    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
-
-
-def _may_keep(found: Found, out: Path, record: Mapping[str, Any]) -> bool:
-    """Tell whether files that are in `out` come from a call with the same settings.
-
-    Raises:
-        UserError: `out` holds images or labels of cases that this import does not have.
-    """
-    path = out / RECORD
-    keep = path.is_file() and read_json(path).get("settings") == record["settings"]
-    expected = {(case.pool, case.name) for case in found.cases}
-    strangers = []
-    for pool, folders in _FOLDERS.items():
-        for folder, tail in zip(folders, ("_0000", ""), strict=True):
-            for file in sorted((out / folder).glob("[!.]*.nii.gz")) if (out / folder).is_dir() else ():
-                stem = file.name.removesuffix(".nii.gz")
-                case = stem[: -len(tail)] if tail else stem
-                if (pool, case) not in expected:
-                    strangers.append(f"{folder}/{file.name}")
-    if strangers or (not keep and (out / "dataset.json").is_file() and not path.is_file()):
-        raise UserError(
-            "The output folder holds another data set",
-            path=out,
-            found=some(strangers) or "a dataset.json that this import did not write",
-            expected="an empty folder, or one of an earlier call of the same import",
-            do="choose another output folder",
-        )
-    return keep
-
-
-def _clear(found: Found, out: Path) -> None:
-    """Remove what a call with other settings wrote, so that an interrupted import keeps nothing of it."""
-    (out / "dataset.json").unlink(missing_ok=True)
-    for case in found.cases:
-        for path in (*_images(out, case), _label_path(out, case)):
-            path.unlink(missing_ok=True)

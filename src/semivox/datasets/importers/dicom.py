@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from semivox.datasets.importers.found import CaseSource, Found, Loaded
 from semivox.datasets.importers.labels import LabelFile, assemble, class_table
-from semivox.datasets.importers.options import ImportOptions, read_lists
+from semivox.datasets.importers.source import CaseSource, Found, ImportOptions, Loaded, read_lists
 from semivox.errors import UserError
 from semivox.io.dicom import read_series
 from semivox.io.dicom_series import Series, choose_series, find_series, list_series
@@ -31,13 +30,8 @@ def find_dicom(source: Path, options: ImportOptions) -> Found:
         series = choose_series(find_series(folder), options.series, folder)
         labels = find_series(folder, segmentations=True)
         if len(labels) > 1:
-            raise UserError(
-                "There are several DICOM-SEG objects",
-                path=folder,
-                found=list_series(labels),
-                expected="one a case",
-                do="keep one of them in the folder",
-            )
+            what, do = "There are several DICOM-SEG objects", "keep one of them in the folder"
+            raise UserError(what, list_series(labels), "one a case", do, folder)
         chosen.append((folder, series, tuple(LabelFile(item.slices[0].path) for item in labels)))
     classes = class_table((file for _, _, files in chosen for file in files), options.classes)
     cases = tuple(
@@ -46,7 +40,7 @@ def find_dicom(source: Path, options: ImportOptions) -> Found:
             lists.pool(folder.name),
             bool(labels),
             partial(_load, series, labels, classes),
-            labels[0].path if labels else folder,
+            (*(item.path for item in series.slices), *(file.path for file in labels)),
         )
         for folder, series, labels in chosen
     )
@@ -56,7 +50,7 @@ def find_dicom(source: Path, options: ImportOptions) -> Found:
 
 
 def case_folders(source: Path) -> list[Path]:
-    """Give the folders of the cases: those below `source` that hold DICOM, or `source` if files lie in it."""
+    """Return the folders of the cases: those in `source` that hold DICOM, or `source` if files lie in it."""
     inner = sorted(path for path in source.iterdir() if path.is_dir() and not path.name.startswith("."))
     own = [path for path in source.iterdir() if path.is_file()]
     if any(_has_magic(path) for path in own) or not inner:

@@ -12,19 +12,18 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from semivox.datasets.layouts import some
-from semivox.errors import UserError
+from semivox.errors import UserError, shortened
 
 
 def tasks() -> dict[str, tuple[str, str]]:
-    """Give address and MD5 checksum of each task's archive, as MONAI has them."""
+    """Return address and MD5 checksum of each task's archive, as MONAI has them."""
     from monai.apps.datasets import DecathlonDataset
 
     return {name: (url, DecathlonDataset.md5[name]) for name, url in DecathlonDataset.resource.items()}
 
 
 def find_task(name: str, known: dict[str, Any]) -> str:
-    """Give the full name for `Task04_Hippocampus`, `hippocampus`, `task04` or `4`.
+    """Return the full name for `Task04_Hippocampus`, `hippocampus`, `task04` or `4`.
 
     Raises:
         UserError: none fits, or several do.
@@ -38,12 +37,8 @@ def find_task(name: str, known: dict[str, Any]) -> str:
         or (number and task.lower().startswith(f"task{int(number[1]):02d}_"))
     ]
     if len(fitting) != 1:
-        raise UserError(
-            "Unknown data set",
-            found=name,
-            expected=", ".join(known),
-            do="name one of these, e.g. semivox fetch hippocampus DATA",
-        )
+        do = "name one of these, e.g. semivox fetch hippocampus DATA"
+        raise UserError("Unknown data set", name, ", ".join(known), do)
     return fitting[0]
 
 
@@ -78,13 +73,9 @@ def _archive(task: str, mirror: Path) -> Path:
     found = next((path for path in sorted(mirror.rglob(f"{task}.tar")) if path.is_file()), None)
     if found is None:
         names = sorted(path.name for path in mirror.iterdir()) if mirror.is_dir() else []
-        raise UserError(
-            "The archive is not in the mirror",
-            path=mirror,
-            found=some(names) or "no such folder, or an empty one",
-            expected=f"{task}.tar",
-            do="check the folder given with --from",
-        )
+        there = shortened(names, 5) or "no such folder, or an empty one"
+        do = "check the folder after --from"
+        raise UserError("The archive is not in the mirror", there, f"{task}.tar", do, mirror)
     return found
 
 
@@ -92,13 +83,8 @@ def _verify(archive: Path, md5: str) -> None:
     from monai.apps.utils import check_hash
 
     if not check_hash(archive, md5, "md5"):
-        raise UserError(
-            "The archive is damaged or another version",
-            path=archive,
-            found="another MD5 checksum",
-            expected=md5,
-            do="copy or download it again",
-        )
+        what, do = "The archive is damaged or another version", "copy or download it again"
+        raise UserError(what, "another MD5 checksum", md5, do, archive)
 
 
 def _download(url: str, md5: str, folder: Path) -> Path:
@@ -110,12 +96,10 @@ def _download(url: str, md5: str, folder: Path) -> Path:
         if not archive.is_file():
             raise OSError("no file arrived")
     except (OSError, RuntimeError, ValueError) as error:  # MONAI's HashCheckError is a ValueError
-        raise UserError(
-            "The download failed",
-            found=f"{' '.join(str(error).split())[:300]} ({url})",
-            expected="a connection, and an archive with MONAI's checksum",
-            do="try again, or get the archive elsewhere and use --from FOLDER",
-        ) from error
+        found = f"{' '.join(str(error).split())[:300]} ({url})"
+        expected = "a connection, and an archive with MONAI's checksum"
+        do = "try again, or get the archive elsewhere and use --from FOLDER"
+        raise UserError("The download failed", found, expected, do) from error
     return archive
 
 
@@ -124,30 +108,17 @@ def _unpack(archive: Path, folder: Path, task: str) -> Path:
     folder.mkdir()
     size, free = archive.stat().st_size, shutil.disk_usage(folder).free
     if free < size * 1.1:
-        raise UserError(
-            "The disk has too little space",
-            path=folder.parent,
-            found=f"{free / 1e9:.1f} GB",
-            expected=f"{size / 1e9:.1f} GB",
-            do="free some space or choose another folder",
-        )
+        found, expected = f"{free / 1e9:.1f} GB", f"{size / 1e9:.1f} GB"
+        do = "free some space or choose another folder"
+        raise UserError("The disk has too little space", found, expected, do, folder.parent)
     try:
         with tarfile.open(archive) as stream:
             stream.extractall(folder, filter="data")
     except (tarfile.TarError, EOFError, OSError) as error:
-        raise UserError(
-            "The archive cannot be unpacked",
-            path=archive,
-            found=str(error),
-            expected="a whole tar file with plain files inside",
-            do="copy or download it again",
-        ) from error
+        what, expected = "The archive cannot be unpacked", "a whole tar file with plain files inside"
+        raise UserError(what, error, expected, "copy or download it again", archive) from error
     if not (folder / task / "dataset.json").is_file():
-        raise UserError(
-            "The archive does not hold the data set",
-            path=archive,
-            found=some(sorted(path.name for path in folder.iterdir())),
-            expected=f"{task}/dataset.json",
-            do="download it again",
-        )
+        found = shortened(sorted(path.name for path in folder.iterdir()), 5)
+        what, do = "The archive does not hold the data set", "download it again"
+        raise UserError(what, found, f"{task}/dataset.json", do, archive)
     return folder / task

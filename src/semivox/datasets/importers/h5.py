@@ -8,12 +8,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from semivox.datasets.importers.found import CaseSource, Found, Loaded
-from semivox.datasets.importers.options import ImportOptions, read_lists
-from semivox.datasets.layouts import some
-from semivox.errors import UserError
-from semivox.io.formats import Array
-from semivox.io.volume import Volume, list_values
+from semivox.datasets.importers.source import CaseSource, Found, ImportOptions, Loaded, read_lists
+from semivox.errors import UserError, shortened
+from semivox.io.formats import Array, list_values
+from semivox.io.reader import guarded
+from semivox.io.volume import Volume
 
 LA_NAME = "mri_norm2.h5"
 
@@ -22,18 +21,14 @@ def find_h5(source: Path, options: ImportOptions) -> Found:
     """Find `CASE/mri_norm2.h5` and `CASE.h5`; their voxel size is said to be `options.spacing_mm`."""
     files = h5_files(source)
     if not files:
-        raise UserError(
-            "The folder holds no h5 files",
-            path=source,
-            found=some(sorted(path.name for path in source.iterdir())) or "nothing",
-            expected=f"CASE.h5 or CASE/{LA_NAME}",
-            do="check the path",
-        )
+        found = shortened(sorted(path.name for path in source.iterdir()), 5) or "nothing"
+        expected = f"CASE.h5 or CASE/{LA_NAME}"
+        raise UserError("The folder holds no h5 files", found, expected, "check the path", source)
     lists = read_lists(source, options, set(files))
     affine = np.diag([*options.spacing_mm, 1.0])
     spacing = " x ".join(f"{value:g}" for value in options.spacing_mm)
     cases = tuple(
-        CaseSource(name, lists.pool(name), True, partial(load_h5, path, affine), path)
+        CaseSource(name, lists.pool(name), True, partial(load_h5, path, affine), (path,))
         for name, path in files.items()
     )
     return Found(
@@ -50,12 +45,12 @@ def h5_files(source: Path) -> dict[str, Path]:
     single = {path.stem: path for path in source.glob("[!.]*.h5")}
     folders = {path.parent.name: path for path in source.glob(f"[!.]*/{LA_NAME}")}
     if both := sorted(single.keys() & folders.keys()):
-        raise UserError(
-            "Two h5 files have the same case name", path=source, found=some(both), do="remove one of them"
-        )
+        what, do = "Two h5 files have the same case name", "remove one of them"
+        raise UserError(what, shortened(both, 5), "one file a case", do, source)
     return dict(sorted({**single, **folders}.items()))
 
 
+@guarded
 def load_h5(path: Path, affine: Array, *, binary: bool = False) -> Loaded:
     """Read `image` (X, Y, Z), or (C, X, Y, Z), and `label` (X, Y, Z).
 
@@ -70,37 +65,24 @@ def load_h5(path: Path, affine: Array, *, binary: bool = False) -> Loaded:
     """
     try:
         with h5py.File(path) as file:
-            keys = list(file)
-            if not {"image", "label"} <= set(keys):
-                raise UserError(
-                    "The h5 file lacks a key",
-                    path=path,
-                    found="keys " + (", ".join(keys) or "none"),
-                    expected="keys image, label",
-                    do="rename the keys in the file, or convert it to NIfTI",
-                )
+            if not {"image", "label"} <= set(file):
+                found, expected = "keys " + (", ".join(file) or "none"), "keys image, label"
+                do = "rename the keys in the file, or convert it to NIfTI"
+                raise UserError("The h5 file lacks a key", found, expected, do, path)
             image, label = np.asarray(file["image"][()], np.float32), np.asarray(file["label"][()])
     except (OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise UserError(
-            "The file cannot be read as h5",
-            path=path,
-            found=" ".join(str(error).split())[:300],
-            expected="a whole h5 file with arrays image and label",
-            do="copy or download it again",
-        ) from error
+        found, expected = " ".join(str(error).split())[:300], "a whole h5 file with arrays image and label"
+        do = "copy or download it again"
+        raise UserError("The file cannot be read as h5", found, expected, do, path) from error
     problem = None
     if image.ndim not in (3, 4) or image.shape[-3:] != label.shape or image.size == 0:
         problem = f"shapes {image.shape} and {label.shape}", "two 3D arrays of the same shape"
     elif not np.isfinite(image).all():
-        count = int((~np.isfinite(image)).sum())
-        problem = f"{count} NaN or infinite values in the image", "finite numbers"
+        problem = f"{(~np.isfinite(image)).sum()} NaN or infinite values in the image", "finite numbers"
     elif label.dtype.kind not in "iub" and (wrong := label != np.rint(label)).any():
         problem = "label values " + list_values(label[wrong]), "integers"
     if problem is not None:
-        found, expected = problem
         do = "correct the file, or convert it to NIfTI"
-        raise UserError(
-            "The arrays of the h5 file cannot be used", path=path, found=found, expected=expected, do=do
-        )
+        raise UserError("The arrays of the h5 file cannot be used", *problem, do, path)
     values = (label > 0).astype(np.uint8) if binary else label.astype(np.int32)
     return Loaded(Volume(image if image.ndim == 4 else image[None], affine), values)

@@ -10,7 +10,7 @@ import numpy as np
 
 from semivox.errors import UserError
 from semivox.io.formats import DICOM_ENDINGS, Array
-from semivox.io.regrid import onto_grid
+from semivox.io.geometry import onto_grid
 from semivox.io.volume import Volume, read_values
 
 
@@ -28,7 +28,7 @@ class LabelFile:
 
 
 def class_table(files: Iterable[LabelFile], declared: Mapping[str, int]) -> dict[str, int] | None:
-    """Give the value of each class: as declared, else 1, 2, ... for names in the order they appear.
+    """Return the value of each class: as declared, else 1, 2, ... for names in the order they appear.
 
     None: the files hold values without names, and none are declared.
 
@@ -45,18 +45,15 @@ def class_table(files: Iterable[LabelFile], declared: Mapping[str, int]) -> dict
                 names.setdefault(name, file.path)
         elif file.name is not None:
             if declared and file.name not in declared:
-                raise _undeclared(file, declared)
+                what, do = "A label pattern has a name that is not declared", f"add --class {file.name}=VALUE"
+                raise UserError(what, file.name, ", ".join(declared), do, file.path)
             names.setdefault(file.name, file.path)
         else:
             plain = plain or file.path
     if names and plain:
-        raise UserError(
-            "Some labels have names, others have values",
-            path=plain,
-            found=f"{', '.join(names)} by name",
-            expected="all of one kind",
-            do="give every label pattern a name: --labels NAME=PATTERN",
-        )
+        what, found = "Some labels have names, others have values", f"{', '.join(names)} by name"
+        do = "give every label pattern a name: --labels NAME=PATTERN"
+        raise UserError(what, found, "all of one kind", do, plain)
     if declared:
         return dict(declared)
     return {name: value for value, name in enumerate(names, start=1)} if names else None
@@ -80,13 +77,3 @@ def assemble(files: Sequence[LabelFile], like: Volume, classes: Mapping[str, int
                 part = np.where(part != 0, np.int32((classes or {})[file.name]), np.int32(0))
         label = part if label is None else np.where(part != 0, part, label)
     return label if label is not None else np.zeros(like.array.shape[-3:], np.int32)
-
-
-def _undeclared(file: LabelFile, declared: Mapping[str, int]) -> UserError:
-    return UserError(
-        "A label pattern has a name that is not declared",
-        path=file.path,
-        found=file.name,
-        expected=", ".join(declared),
-        do=f"add --class {file.name}=VALUE",
-    )

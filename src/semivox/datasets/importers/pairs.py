@@ -1,19 +1,23 @@
-"""Images and labels found by patterns of their paths, and single files."""
+"""Images and labels found by patterns of their paths, single files, and nnU-Net raw in NRRD or MetaImage."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from semivox.datasets.importers.found import CaseSource, Found, Loaded
+from semivox.datasets.dataset import open_dataset
 from semivox.datasets.importers.labels import LabelFile, assemble, class_table
-from semivox.datasets.importers.options import ImportOptions, read_lists
-from semivox.datasets.layouts import Pool, missing_image, some
-from semivox.errors import UserError
+from semivox.datasets.importers.source import CaseSource, Found, ImportOptions, Loaded, read_lists
+from semivox.datasets.listing import Pool, missing_image
+from semivox.errors import UserError, shortened
+from semivox.files import read_json
 from semivox.io.formats import ENDINGS, stem
 from semivox.io.volume import read_image
+
+Entry = tuple[str, Pool, tuple[Path, ...], tuple[LabelFile, ...]]
 
 _NAMED = re.compile(r"(?P<name>[^/*?{}=]+)=(?P<pattern>.+)")
 
@@ -33,38 +37,29 @@ def find_pairs(source: Path, options: ImportOptions) -> Found:
     images = [_match(source, paths, pattern) for _, pattern in channels]
     labels = [(name, _match(source, paths, pattern)) for name, pattern in map(split_name, options.labels)]
     if not images or not images[0]:
-        raise UserError(
-            "No image fits the pattern",
-            path=source,
-            found=some([path.relative_to(source).as_posix() for path in paths if path.is_file()])
-            or "no files",
-            expected=options.images[0] if options.images else "a pattern: --images",
-            do='e.g. --images "*/{case}_t1.nii.gz" --labels "*/{case}_seg.nii.gz"',
-        )
-    if orphans := sorted({name for _, files in labels for name in files} - images[0].keys()):
-        raise UserError(
-            "Labels have no image",
-            path=source,
-            found=some(orphans),
-            expected="an image for each label",
-            do="correct the patterns, or move these files away",
-        )
-    for index, files in enumerate(images):
-        if lacking := sorted(images[0].keys() - files.keys()):
-            pattern = channels[index][1].replace("{case}", lacking[0])
-            raise missing_image(lacking[0], source / pattern, channels[index][0])
-    lists = read_lists(source, options, set(images[0]))
-    names = options.channels or tuple(name for name, _ in channels if name)
-    entries = [
+        found = shortened([path.relative_to(source).as_posix() for path in paths if path.is_file()], 5)
+        expected = options.images[0] if options.images else "a pattern: --images"
+        do = 'e.g. --images "*/{case}_t1.nii.gz" --labels "*/{case}_seg.nii.gz"'
+        raise UserError("No image fits the pattern", found or "no files", expected, do, source)
+    names: set[str] = set().union(*images)
+    if orphans := sorted({name for _, files in labels for name in files} - names):
+        do = "correct the patterns, or move these files away"
+        raise UserError("Labels have no image", shortened(orphans, 5), "an image for each label", do, source)
+    for (channel, pattern), files in zip(channels, images, strict=True):
+        if lacking := sorted(names - files.keys()):
+            raise missing_image(lacking[0], source / pattern.replace("{case}", lacking[0]), channel)
+    lists = read_lists(source, options, names)
+    entries: list[Entry] = [
         (
             case,
             lists.pool(case),
             tuple(files[case] for files in images),
             tuple(LabelFile(files[case], name) for name, files in labels if case in files),
         )
-        for case in sorted(images[0])
+        for case in sorted(names)
     ]
-    return found_of(entries, names, options, f"Imported from {source.resolve().name}", lists.order)
+    given = options.channels or tuple(name for name, _ in channels if name)
+    return found_of(entries, given, options, f"Imported from {source.resolve().name}", lists.order)
 
 
 def find_single(source: Path, options: ImportOptions) -> Found:
@@ -74,7 +69,17 @@ def find_single(source: Path, options: ImportOptions) -> Found:
     return found_of(entries, options.channels, options, f"Imported from {source.name}")
 
 
-Entry = tuple[str, Pool, tuple[Path, ...], tuple[LabelFile, ...]]
+def find_nnunet(source: Path, _: ImportOptions) -> Found:
+    """Find the cases of nnU-Net raw in any format as `dataset.json` declares them."""
+    dataset = open_dataset(source, kind="nnunet", any_format=True)
+    entries: list[Entry] = [
+        (case.name, case.pool, case.images, (LabelFile(case.label),) if case.label else ())
+        for case in dataset.cases
+    ]
+    classes = dict(zip(dataset.class_names[1:], dataset.class_values[1:], strict=True))
+    description = str(read_json(source / "dataset.json").get("description", ""))
+    found = found_of(entries, dataset.channels, ImportOptions(classes=classes), description, dataset.order)
+    return replace(found, ignore=dataset.ignore_value, regions=dataset.regions)
 
 
 def found_of(
@@ -84,7 +89,7 @@ def found_of(
     description: str,
     order: tuple[str, ...] = (),
 ) -> Found:
-    """Make what is found of (case, pool, image files, label files)."""
+    """Return what was found, from (case, pool, image files, label files)."""
     classes = class_table((file for entry in entries for file in entry[3]), options.classes)
     cases = tuple(
         CaseSource(
@@ -92,7 +97,7 @@ def found_of(
             pool,
             bool(labels),
             partial(_load, images, labels, classes, tuple(channels) or None),
-            labels[0].path if labels else images[0],
+            (*images, *(file.path for file in labels)),
         )
         for name, pool, images, labels in entries
     )
@@ -133,13 +138,9 @@ def _match(source: Path, paths: Sequence[Path], pattern: str) -> dict[str, Path]
             continue
         case = match["case"]
         if case in found:
-            raise UserError(
-                f"Several files fit the pattern for case {case}",
-                path=source,
-                found=some([item.relative_to(source).as_posix() for item in (found[case], path)]),
-                expected=f"one file for each case and pattern ({pattern})",
-                do="make the pattern more precise",
-            )
+            both = [item.relative_to(source).as_posix() for item in (found[case], path)]
+            what, expected = f"Several files fit the pattern for case {case}", f"one file ({pattern})"
+            raise UserError(what, ", ".join(both), expected, "make the pattern more precise", source)
         found[case] = path
     return found
 
@@ -149,13 +150,8 @@ def _regex(pattern: str, source: Path) -> re.Pattern[str]:
     text = pattern.removeprefix("./")
     if "{case}" not in text:
         if text.count("*") != 1:
-            raise UserError(
-                "The pattern does not say which part is the case",
-                path=source,
-                found=pattern,
-                expected="{case} in the place of the case's name",
-                do='e.g. --images "images/{case}_t1.nii.gz"',
-            )
+            what, expected = "The pattern does not say which part is the case", "{case} in the case's place"
+            raise UserError(what, pattern, expected, 'e.g. --images "images/{case}_t1.nii.gz"', source)
         text = text.replace("*", "{case}")
     parts = re.split(r"(\{case\}|\*\*/|\*|\?)", text)
     known = {"**/": "(?:.*/)?", "*": "[^/]*", "?": "[^/]"}

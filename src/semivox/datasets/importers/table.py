@@ -6,22 +6,17 @@ import csv
 import re
 from pathlib import Path
 
-from semivox.datasets.importers.found import Found
 from semivox.datasets.importers.labels import LabelFile
-from semivox.datasets.importers.options import ImportOptions, read_lists
 from semivox.datasets.importers.pairs import Entry, found_of
-from semivox.datasets.layouts import Pool, missing_image
+from semivox.datasets.importers.source import Found, ImportOptions, read_lists
+from semivox.datasets.listing import Pool, missing_image
 from semivox.errors import UserError
 from semivox.io.formats import stem
 
 _POOLS: dict[str, Pool] = {
-    "": "train",
-    "train": "train",
-    "training": "train",
-    "test": "test",
-    "testing": "test",
-    "unlabeled": "extra",
-    "extra": "extra",
+    **dict.fromkeys(("", "train", "training"), "train"),
+    **dict.fromkeys(("test", "testing"), "test"),
+    **dict.fromkeys(("unlabeled", "extra"), "extra"),
 }
 
 
@@ -42,13 +37,9 @@ def find_table(source: Path, options: ImportOptions) -> Found:
     images = [name for name in columns if name == "image" or re.fullmatch(r"image[_ ]?\w+", name)]
     labels = [name for name in columns if name == "label" or name.startswith("label_")]
     if not images:
-        raise UserError(
-            "The table has no column of images",
-            path=source,
-            found=", ".join(columns),
-            expected="columns image, label (or image_0, image_1, ... for several channels)",
-            do="name the columns in the first line",
-        )
+        expected = "columns image, label (or image_0, image_1, ... for several channels)"
+        do, found = "name the columns in the first line", ", ".join(columns)
+        raise UserError("The table has no column of images", found, expected, do, source)
     root = options.root or source.parent
     entries: list[Entry] = []
     for number, row in enumerate(rows, start=2):
@@ -57,12 +48,12 @@ def find_table(source: Path, options: ImportOptions) -> Found:
         for file in files:
             if not file.exists():
                 raise missing_image(name, file, None)
-        found = tuple(
+        masks = tuple(
             LabelFile(root / row[column], None if column == "label" else column.removeprefix("label_"))
             for column in labels
             if row[column]
         )
-        entries.append((name, _pool(row.get("pool", ""), source, number), files, found))
+        entries.append((name, _pool(row.get("pool", ""), source, number), files, masks))
     lists = read_lists(source.parent, options, {entry[0] for entry in entries})
     if lists.train is not None or lists.test:
         entries = [
@@ -87,25 +78,16 @@ def _read(source: Path) -> list[dict[str, str]]:
                 for row in csv.DictReader(stream, delimiter=delimiter)
             ]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(
-            "The table cannot be read",
-            path=source,
-            found=" ".join(str(error).split()),
-            expected="comma-separated text in UTF-8",
-            do="save it as CSV",
-        ) from error
+        found = " ".join(str(error).split())
+        what, expected = "The table cannot be read", "comma-separated text in UTF-8"
+        raise UserError(what, found, expected, "save it as CSV", source) from error
     if not rows:
-        raise UserError("The table has no rows", path=source, expected="a line of names and a line a case")
+        raise UserError("The table has no rows", None, "a line of names and a line a case", None, source)
     return rows
 
 
 def _pool(text: str, source: Path, number: int) -> Pool:
     if text.lower() not in _POOLS:
-        raise UserError(
-            "Unknown pool in the table",
-            path=source,
-            found=f"{text!r} in line {number}",
-            expected="train, test or unlabeled",
-            do="correct the column pool",
-        )
+        found, do = f"{text!r} in line {number}", "correct the column pool"
+        raise UserError("Unknown pool in the table", found, "train, test or unlabeled", do, source)
     return _POOLS[text.lower()]

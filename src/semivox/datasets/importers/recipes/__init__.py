@@ -14,14 +14,10 @@ from typing import Literal
 from semivox.datasets.dataset import Dataset
 from semivox.datasets.importers.convert import convert
 from semivox.datasets.importers.recipes.published import RecipeOptions
-from semivox.errors import UserError
+from semivox.errors import UserError, unknown
 from semivox.progress import Progress
 
-RECIPES = {
-    "la2018": "semivox.datasets.importers.recipes.la2018",
-    "pancreas-ct": "semivox.datasets.importers.recipes.pancreas_ct",
-    "brats2019": "semivox.datasets.importers.recipes.brats2019",
-}
+RECIPES = {"la2018": "la2018", "pancreas-ct": "pancreas_ct", "brats2019": "brats2019"}
 
 
 def run_recipe(
@@ -54,10 +50,11 @@ def run_recipe(
             not have; a label that cannot be brought onto its image.
     """
     if name not in RECIPES:
-        raise UserError("Unknown recipe", found=name, expected=", ".join(RECIPES))
+        raise unknown("recipe", name, RECIPES)
     if raw.resolve() == out.resolve():
-        raise UserError("The import would overwrite its source", path=raw, do="choose another output folder")
+        do = "choose another output folder"
+        raise UserError("The import would overwrite its source", raw, "another folder", do, raw)
     options = RecipeOptions(crop=crop, split=split, hu=hu, modalities=modalities, target=target)
-    found = import_module(RECIPES[name]).find(raw, options)
+    found = import_module(f"{__name__}.{RECIPES[name]}").find(raw, options)
     settings = {"recipe": name, "raw": str(raw.resolve()), **options.as_dict()}
     return convert(found, out, settings=settings, name=name, progress=progress)

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 
-from semivox.datasets.importers.found import Found, Loaded
 from semivox.datasets.importers.h5 import load_h5
 from semivox.datasets.importers.recipes.published import (
     Case,
@@ -23,9 +22,10 @@ from semivox.datasets.importers.recipes.published import (
     unique,
     zscored,
 )
+from semivox.datasets.importers.source import Found, Loaded
 from semivox.errors import UserError
 from semivox.io.formats import Array
-from semivox.io.regrid import onto_grid
+from semivox.io.geometry import onto_grid
 from semivox.io.volume import Volume, read_image, read_values
 
 _PARTS = {"necrotic_core": 1, "edema": 2, "enhancing": 4}
@@ -53,7 +53,7 @@ def find(raw: Path, options: RecipeOptions) -> Found:
     if from_h5:
         _check_h5(raw, options)
         cases = {
-            name: Case(path, True, partial(load_h5, path, np.eye(4), binary=True))
+            name: Case((path,), partial(load_h5, path, np.eye(4), binary=True))
             for name, path in stored.items()
         }
         protocol = (
@@ -61,9 +61,9 @@ def find(raw: Path, options: RecipeOptions) -> Found:
         )
     else:
         cases = {
-            name: Case(label, label.is_file(), partial(_load, path, names, options))
+            name: Case(files, partial(_load, path, names, options), files[-1].is_file())
             for name, path in scans.items()
-            for label in [_beside(path, "seg")]
+            for files in [tuple(_beside(path, sequence) for sequence in (*names, "seg"))]
         }
         protocol = (
             f"Cropped to the brain's box (found without labels), clipped at {_CLIP:.1%} of its voxels,"
@@ -86,7 +86,7 @@ def find(raw: Path, options: RecipeOptions) -> Found:
 
 
 def clip_level(values: Array) -> float:
-    """Give the center of the first of 256 bins up to which 99.9 % of the values lie, as published."""
+    """Return the center of the first of 256 bins up to which 99.9 % of the values lie, as published."""
     counts, edges = np.histogram(values, bins=_BINS)
     reached = np.cumsum(counts) / values.size
     index = int(np.argmax(reached >= _CLIP))
@@ -120,7 +120,7 @@ def _published(loaded: Loaded) -> Loaded:
 
 
 def _beside(flair: Path, name: str) -> Path:
-    """Give the file of another sequence of the case; either may be compressed."""
+    """Return the file of another sequence of the case; either may be compressed."""
     stem = flair.name.rpartition("_flair.nii")[0]
     candidates = [flair.with_name(f"{stem}_{name}{ending}") for ending in (".nii.gz", ".nii")]
     return next((path for path in candidates if path.is_file()), candidates[0])
@@ -128,10 +128,7 @@ def _beside(flair: Path, name: str) -> Path:
 
 def _check_h5(raw: Path, options: RecipeOptions) -> None:
     if options.modalities == "all" or options.target == "regions":
-        raise UserError(
-            "The published h5 files hold FLAIR and the whole tumor only",
-            path=raw,
-            found="BraTS19_*.h5",
-            expected="the official download, for four sequences or the parts of the tumor",
-            do="name that folder, or leave out --modalities and --target",
-        )
+        what = "The published h5 files hold FLAIR and the whole tumor only"
+        expected = "the official download, for four sequences or the parts of the tumor"
+        do = "name that folder, or leave out --modalities and --target"
+        raise UserError(what, "BraTS19_*.h5", expected, do, raw)

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 
-from semivox.datasets.importers.found import Found, Loaded
 from semivox.datasets.importers.h5 import LA_NAME, load_h5
 from semivox.datasets.importers.recipes.published import (
     Case,
@@ -25,7 +24,8 @@ from semivox.datasets.importers.recipes.published import (
     unique,
     zscored,
 )
-from semivox.io.regrid import onto_grid
+from semivox.datasets.importers.source import Found, Loaded
+from semivox.io.geometry import onto_grid
 from semivox.io.volume import read_image, read_values
 
 _IMAGE, _LABEL = "lgemri.nrrd", "laendo.nrrd"
@@ -41,14 +41,16 @@ def find(raw: Path, options: RecipeOptions) -> Found:
     crops = unique([(path.parent.name, path) for path in sorted(raw.rglob(LA_NAME))], raw)
     if crops and (options.crop == "published" or not scans):
         affine = np.diag([_SPACING_MM] * 3 + [1.0])
-        cases = {name: Case(path, True, partial(load_h5, path, affine)) for name, path in crops.items()}
+        cases = {name: Case((path,), partial(load_h5, path, affine)) for name, path in crops.items()}
         protocol = (
             "Published crops (h5): z-scored over the whole scan, cropped around the labels of all cases,"
             f" unlabeled and test cases included; they store no voxel size, {_SPACING_MM} mm is assumed."
         )
     else:
         cases = {
-            name: Case(_label_of(path), _label_of(path).is_file(), partial(_load, path, name, options))
+            name: Case(
+                (path, _label_of(path)), partial(_load, path, name, options), _label_of(path).is_file()
+            )
             for name, path in scans.items()
         }
         protocol = (

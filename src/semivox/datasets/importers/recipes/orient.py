@@ -68,26 +68,19 @@ def orient_label(label: Volume, image: Volume, path: Path) -> tuple[Array, str]:
         if _Way(swap, (x, y, z)).lay(label.array).shape == shape
     ]
     if not ways:
-        raise UserError(
-            "The label has another size than its scan",
-            path=path,
-            found=label.array.shape,
-            expected=f"{shape}: one label slice for each slice of the series",
-            do="check that the series is complete and that the label belongs to it",
-        )
+        what, expected = "The label has another size than its scan", f"{shape}: a label slice for each slice"
+        do = "check that the series is complete and that the label belongs to it"
+        raise UserError(what, label.array.shape, expected, do, path)
     if not label.array.any():
-        raise UserError("The label is empty", path=path, found="no voxel of the pancreas", expected="some")
+        raise UserError("The label is empty", "no voxel of the pancreas", "some", path=path)
     header = _from_header(label, image)
     scores = {way: _contrast(way.lay(label.array), image.array[0]) for way in ways}
     best = max(scores.values())
     if best < _LEAST:
-        raise UserError(
-            "The orientation of the label cannot be settled",
-            path=path,
-            found=f"no orientation in which it stands out (best contrast {best:.2f})",
-            expected=f"a contrast of {_LEAST} at least between the label and its surroundings",
-            do="check that the label belongs to this scan",
-        )
+        what = "The orientation of the label cannot be settled"
+        found = f"no orientation in which it stands out (best contrast {best:.2f})"
+        expected = f"a contrast of {_LEAST} at least between the label and its surroundings"
+        raise UserError(what, found, expected, "check that the label belongs to this scan", path)
     equal = [way for way, score in scores.items() if score >= _NEAR * best]
     chosen = min(equal, key=lambda way: (way.distance(header), -scores[way]))
     source = "header and content" if chosen == header else "content, against its header"
@@ -95,19 +88,18 @@ def orient_label(label: Volume, image: Volume, path: Path) -> tuple[Array, str]:
 
 
 def _from_header(label: Volume, image: Volume) -> _Way:
-    """Give the way that the directions of the two affines say; where they are, does not matter."""
+    """Return the way that the directions of the two affines say; where they are, does not matter."""
     own, wanted = (nib.orientations.io_orientation(item.affine) for item in (label, image))
     turn = nib.orientations.ornt_transform(own, wanted)
     swap = int(turn[0, 0]) == 1
     flips = [False] * 3
-    for source, (target, sign) in enumerate(turn):
-        del source
+    for target, sign in turn:
         flips[int(target)] = bool(sign < 0)
     return _Way(swap, (flips[0], flips[1], flips[2]))
 
 
 def _contrast(label: Array, image: Array) -> float:
-    """Give the difference of the mean HU of the label's core and of the shell around it, in deviations."""
+    """Return the difference of the mean HU of the label's core and of the shell around it, in deviations."""
     where = [np.flatnonzero(label.any(axis=tuple(o for o in range(3) if o != axis))) for axis in range(3)]
     box = tuple(
         slice(max(int(w[0]) - _SHELL, 0), min(int(w[-1]) + _SHELL + 1, side))

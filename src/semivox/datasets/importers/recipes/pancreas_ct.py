@@ -12,9 +12,9 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import SimpleITK as sitk
 
 from semivox.datasets.importers.dicom import load_volume
-from semivox.datasets.importers.found import Found, Loaded
 from semivox.datasets.importers.h5 import load_h5
 from semivox.datasets.importers.recipes.orient import orient_label
 from semivox.datasets.importers.recipes.published import (
@@ -27,13 +27,15 @@ from semivox.datasets.importers.recipes.published import (
     unique,
     zscored,
 )
-from semivox.datasets.importers.recipes.resample import to_spacing
+from semivox.datasets.importers.source import Found, Loaded
 from semivox.errors import UserError
 from semivox.io.dicom_series import choose_series, find_series
+from semivox.io.formats import Array
 from semivox.io.volume import Volume, read_values
 
 PAPER_HU, COMMON_HU = (-120.0, 240.0), (-125.0, 275.0)
 _TARGET, _MARGIN = (96, 96), 25
+_TO_LPS = np.diag([-1.0, -1.0, 1.0])
 _FORMS = {  # published file name: split that goes with it
     re.compile(r"image(\d{4})_norm\.h5"): "mc-net",
     re.compile(r"PANCREAS_(\d{4})\.h5"): "mcf-0",
@@ -54,7 +56,7 @@ def find(raw: Path, options: RecipeOptions) -> Found:
     if stored and (options.crop == "published" or not scans):
         split = choose_split("pancreas-ct", options.split or form)
         cases = {
-            name: Case(path, True, partial(load_h5, path, np.eye(4), binary=True))
+            name: Case((path,), partial(load_h5, path, np.eye(4), binary=True))
             for name, path in stored.items()
         }
         protocol = (
@@ -65,9 +67,9 @@ def find(raw: Path, options: RecipeOptions) -> Found:
         split = choose_split("pancreas-ct", options.split or "mcf-0")
         cases = {
             name: Case(
-                labels.get(name, folder),
-                name in labels,
+                (folder, *([labels[name]] if name in labels else [])),
                 partial(_load, folder, labels.get(name), window, options.crop),
+                name in labels,
             )
             for name, folder in scans.items()
         }
@@ -110,13 +112,9 @@ def _stored(raw: Path) -> tuple[dict[str, Path], str]:
     present = [split for split, files in found.items() if files]
     if len(present) > 1:
         names = [files[0][1].name for files in found.values() if files]
-        raise UserError(
-            "The folder mixes published forms of Pancreas-CT, whose case numbers differ",
-            path=raw,
-            found=", ".join(names),
-            expected="files of one form",
-            do="name the folder of one of them",
-        )
+        what = "The folder mixes published forms of Pancreas-CT, whose case numbers differ"
+        do = "name the folder of one of them"
+        raise UserError(what, ", ".join(names), "files of one form", do, raw)
     return (unique(found[present[0]], raw), present[0]) if present else ({}, "")
 
 
@@ -131,15 +129,52 @@ def _load(folder: Path, label_path: Path | None, window: tuple[float, float], cr
     if crop == "none":
         return Loaded(clipped, label, facts)
     if label is None:
-        raise UserError(
-            "The published crop needs a label, and this case has none",
-            path=folder,
-            found="no labelNNNN.nii.gz",
-            expected="the label file of every case",
-            do="add it, or leave out --crop",
-        )
+        what, do = "The published crop needs a label, and this case has none", "add it, or leave out --crop"
+        raise UserError(what, "no labelNNNN.nii.gz", "the label file of every case", do, folder)
     loaded = to_spacing(Loaded(Volume(image.array, image.affine), label), 1.0)
     clipped = Volume(np.clip(loaded.image.array, *window), loaded.image.affine)
     margin = np.full((2, 2), _MARGIN)
     cropped = crop_in_plane(Loaded(clipped, loaded.label), _TARGET, margin, label_path or folder)
     return Loaded(zscored(cropped.image), cropped.label, facts)
+
+
+def to_spacing(loaded: Loaded, spacing_mm: float) -> Loaded:
+    """Resample to a voxel size equal along all axes, images by cubic B-splines; the first voxel stays.
+
+    Args:
+        loaded: (C, X, Y, Z) and (X, Y, Z) with orthogonal axes.
+        spacing_mm: the new voxel size.
+    """
+    affine = loaded.image.affine
+    shape = [
+        max(1, round(side * old / spacing_mm))
+        for side, old in zip(loaded.image.array.shape[1:], loaded.image.spacing_mm, strict=True)
+    ]
+    directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    array = np.stack(
+        [_resampled(item, affine, shape, spacing_mm, sitk.sitkBSpline) for item in loaded.image.array]
+    )
+    label = None
+    if loaded.label is not None:
+        label = _resampled(loaded.label, affine, shape, spacing_mm, sitk.sitkNearestNeighbor)
+    new = np.eye(4)
+    new[:3, :3], new[:3, 3] = directions * spacing_mm, affine[:3, 3]
+    return Loaded(Volume(array, new), label)
+
+
+def _resampled(array: Array, affine: Array, shape: list[int], spacing_mm: float, how: int) -> Array:
+    image = sitk.GetImageFromArray(np.ascontiguousarray(array.T))
+    axes = _TO_LPS @ affine[:3, :3]
+    lengths = np.linalg.norm(axes, axis=0)
+    image.SetSpacing(lengths.tolist())
+    image.SetDirection((axes / lengths).ravel().tolist())
+    image.SetOrigin((_TO_LPS @ affine[:3, 3]).tolist())
+    grid = sitk.ResampleImageFilter()
+    grid.SetReferenceImage(image)
+    grid.SetSize(shape)
+    grid.SetOutputSpacing([spacing_mm] * 3)
+    grid.SetInterpolator(how)
+    grid.SetOutputPixelType(image.GetPixelID())
+    low = float(array.min())
+    grid.SetDefaultPixelValue(low)
+    return np.asarray(sitk.GetArrayFromImage(grid.Execute(image)).T)

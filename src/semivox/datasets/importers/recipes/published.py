@@ -12,11 +12,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from semivox.datasets.importers.found import CaseSource, Found, Loaded
-from semivox.datasets.layouts import Pool, some
-from semivox.errors import UserError
-from semivox.io.formats import Array
-from semivox.io.volume import Volume, list_values
+from semivox.datasets.importers.source import CaseSource, Found, Loaded
+from semivox.datasets.listing import Pool
+from semivox.errors import UserError, shortened
+from semivox.io.formats import Array, list_values
+from semivox.io.volume import Volume
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class RecipeOptions:
     target: Literal["whole", "regions"] = "whole"
 
     def as_dict(self) -> dict[str, Any]:
-        """Give plain values, for the record."""
+        """Return plain values, for the record."""
         return {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
 
 
@@ -51,7 +51,7 @@ class PublishedSplit:
     test: tuple[str, ...]
 
     def pool(self, case: str) -> Pool:
-        """Give the pool of a case; validation cases are training cases that come last in the order."""
+        """Return the pool of a case; validation cases are training cases that come last in the order."""
         return "test" if case in self.test else "train"
 
 
@@ -67,35 +67,25 @@ def published_splits(recipe: str) -> dict[str, PublishedSplit]:
 
 
 def choose_split(recipe: str, wanted: str) -> PublishedSplit:
-    """Give a split by name.
+    """Return a split by name.
 
     Raises:
         UserError: an unknown name.
     """
     splits = published_splits(recipe)
     if wanted not in splits:
-        raise UserError(
-            f"{recipe} has no split of this name",
-            found=wanted,
-            expected=", ".join(splits),
-            do="choose one of these with --split",
-        )
+        what, do = f"{recipe} has no split of this name", "choose one of these with --split"
+        raise UserError(what, wanted, ", ".join(splits), do)
     return splits[wanted]
 
 
 @dataclass(frozen=True)
 class Case:
-    """A case of the download.
+    """A case of the download: the files and folders it is made from, label last, and what reads them."""
 
-    Attributes:
-        origin: the file that its label comes from, or the folder of the case.
-        labeled: whether there is a label.
-        load: reads it.
-    """
-
-    origin: Path
-    labeled: bool
+    files: tuple[Path, ...]
     load: Callable[[], Loaded]
+    labeled: bool = True
 
 
 def make_found(
@@ -133,13 +123,10 @@ def make_found(
     extra = sorted(cases.keys() - set(listed))
     unlabeled = [name for name in listed if name in cases and not cases[name].labeled]
     if len(missing) == len(listed):
-        raise UserError(
-            "None of the published cases was found",
-            path=raw,
-            found=some(extra or sorted(path.name for path in raw.iterdir())) or "an empty folder",
-            expected=f"cases such as {listed[0]}, in the folders of the official download",
-            do="name the folder that was unpacked",
-        )
+        there = shortened(extra or sorted(path.name for path in raw.iterdir()), 5) or "an empty folder"
+        expected = f"cases such as {listed[0]}, in the folders of the official download"
+        do = "name the folder that was unpacked"
+        raise UserError("None of the published cases was found", there, expected, do, raw)
     remarks = [f"{protocol} Split {split.name}: {split.origin}."]
     for names, text in (
         (missing, f"{len(missing)} of {len(listed)} published cases are missing: "),
@@ -147,12 +134,11 @@ def make_found(
         (unlabeled, f"{len(unlabeled)} cases have no label file and count as unlabeled: "),
         (list(unknown), f"{len(unknown)} entries were not recognised: "),
     ):
-        if names:
-            remarks.append(text + some(names, 10))
+        remarks += [text + shortened(names, 10)] if names else []
     sources = tuple(
-        CaseSource(name, split.pool(name), cases[name].labeled, cases[name].load, cases[name].origin)
+        CaseSource(name, split.pool(name), case.labeled, case.load, case.files)
         for name in listed
-        if name in cases
+        if (case := cases.get(name)) is not None
     )
     return Found(
         sources,
@@ -182,13 +168,9 @@ def unique(found: Sequence[tuple[str, Path]], raw: Path) -> dict[str, Path]:
     table: dict[str, Path] = {}
     for name, path in found:
         if name in table:
-            raise UserError(
-                f"Case {name} is there twice",
-                path=raw,
-                found=f"{table[name].relative_to(raw)} and {path.relative_to(raw)}",
-                expected="each case once",
-                do="move one of them away",
-            )
+            both = f"{table[name].relative_to(raw)} and {path.relative_to(raw)}"
+            do = "move one of them away"
+            raise UserError(f"Case {name} is there twice", both, "each case once", do, raw)
         table[name] = path
     return table
 
@@ -196,13 +178,9 @@ def unique(found: Sequence[tuple[str, Path]], raw: Path) -> dict[str, Path]:
 def check_values(label: Array, allowed: Sequence[int], path: Path) -> None:
     """Refuse label values that a data set does not have."""
     if (wrong := ~np.isin(label, allowed)).any():
-        raise UserError(
-            "The label holds values that this data set does not have",
-            path=path,
-            found=list_values(label[wrong]),
-            expected=", ".join(map(str, allowed)),
-            do="download the file again; for labels of your own use semivox import with patterns",
-        )
+        what = "The label holds values that this data set does not have"
+        do = "download the file again; for labels of your own use semivox import with patterns"
+        raise UserError(what, list_values(label[wrong]), ", ".join(map(str, allowed)), do, path)
 
 
 def margins(name: str, low: Sequence[int], high: Sequence[int]) -> Array:
@@ -234,13 +212,8 @@ def crop_in_plane(loaded: Loaded, target: Sequence[int], margin: Array, path: Pa
     for axis in range(2):
         inside = np.flatnonzero((loaded.label != 0).any(axis=(1 - axis, 2)))
         if inside.size == 0:
-            raise UserError(
-                "The published crop needs a label, and this one is empty",
-                path=path,
-                found="no foreground voxel",
-                expected="a label",
-                do="download the file again, or leave out --crop",
-            )
+            what, do = "The published crop needs a label", "download the file again, or leave out --crop"
+            raise UserError(what, "no foreground voxel", "a label", do, path)
         first, last = int(inside[0]), int(inside[-1])
         pad = max(target[axis] - (last - first), 0) // 2
         start = max(first - int(margin[0, axis]) - pad, 0)
@@ -257,7 +230,7 @@ def crop_to(loaded: Loaded, box: tuple[slice, ...]) -> Loaded:
 
 
 def zscored(image: Volume, mask: Array | None = None) -> Volume:
-    """Give the image with mean 0 and deviation 1 over all voxels, or over those of `mask` (C, X, Y, Z)."""
+    """Return the image with mean 0 and deviation 1 over all voxels, or over those of `mask` (C, X, Y, Z)."""
     array = np.empty_like(image.array, np.float32)
     for index, channel in enumerate(image.array.astype(np.float64)):
         values = channel if mask is None else channel[mask[index]]

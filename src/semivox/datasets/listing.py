@@ -1,0 +1,127 @@
+"""Folders listed: files of scans by their endings, files that are not used, names that cannot be used.
+
+Every file in the image and label folders is used, or named in an error or a warning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from difflib import SequenceMatcher
+from pathlib import Path
+from typing import Literal
+
+from semivox.errors import UserError, shortened
+from semivox.io.formats import ITK_ENDINGS, NIFTI_ENDINGS
+
+Pool = Literal["train", "test", "extra"]
+Report = Callable[[UserError], None]
+
+FOLDERS: tuple[tuple[Pool, str, str], ...] = (
+    ("train", "imagesTr", "labelsTr"),
+    ("test", "imagesTs", "labelsTs"),
+    ("extra", "imagesUn", ""),
+)
+_LONGEST = 200  # bytes of a case's name: outputs add a channel, an ending and a temporary prefix
+_SIMILAR = 0.85
+
+
+class Notice(UserError):  # noqa: N818
+    """A warning in the form of an error: something to tell that stops nothing."""
+
+
+def stop(error: UserError) -> None:
+    """Raise an error, and let a notice pass: the usual way to report one."""
+    if not isinstance(error, Notice):
+        raise error
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a file; a name that no file can have is none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def data_files(folder: Path) -> Iterator[tuple[str, Path, str]]:
+    """List scans as stem, path and ending, sorted; hidden files (macOS's `._NAME`) are left out."""
+    for name in sorted(path.name for path in folder.iterdir()) if folder.is_dir() else ():
+        ending = next((end for end in (*NIFTI_ENDINGS, *ITK_ENDINGS) if name.lower().endswith(end)), None)
+        if ending is not None and not name.startswith("."):
+            yield name[: -len(ending)], folder / name, ending
+
+
+def list_files(folder: Path, ending: str | None, report: Report) -> dict[str, Path]:
+    """Return the files by name without ending.
+
+    With a declared `ending`, another one is reported; else any NIfTI ending will do, in capitals too.
+    """
+    found: dict[str, Path] = {}
+    for stem, path, its in data_files(folder):
+        if not (path.name.endswith(ending) if ending else its in NIFTI_ENDINGS):
+            what, expected = (
+                "A file has another ending than declared",
+                f"names that end in {ending or '.nii.gz'}",
+            )
+            do = "rename or convert it; without file_ending in dataset.json, .nii and .nii.gz are both read"
+            report(UserError(what, path.name, expected, do, path))
+        elif not is_file(path):
+            report(dangling_link(path))
+        elif stem in found:
+            what, files = ("Two files differ in the ending alone", f"{found[stem].name} and {path.name}")
+            report(UserError(what, files, "one file", "remove one of them", path))
+        else:
+            found[stem] = path
+    return found
+
+
+def unused_files(root: Path, used: Iterable[Path]) -> Iterator[UserError]:
+    """Name the files beside those of the cases; a folder that is misnamed is an error."""
+    known = {path.resolve() for path in used}
+    standard = [name for _, *names in FOLDERS for name in names if name]
+    absent = [name for name in standard if not (root / name).is_dir()]
+    for folder in sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else ():
+        if folder.name in standard:
+            names = sorted(path.name for path in folder.iterdir() if path.resolve() not in known)
+            if shown := [printable(name) for name in names if not name.startswith(".")]:
+                what, do = (
+                    "Files that the data set does not use",
+                    "remove them, or correct names or dataset.json",
+                )
+                yield Notice(what, shortened(shown, 8), "files of cases", do, folder)
+            continue
+        alike = {name: SequenceMatcher(None, name, folder.name).ratio() for name in absent}
+        near = max(alike, key=alike.__getitem__, default="")
+        files = [path for _, path, _ in data_files(folder)] if alike.get(near, 0) >= _SIMILAR else []
+        if files and not any(path.resolve() in known for path in files):
+            what, found = "A folder of scans is not used", f"{folder.name}, which holds {files[0].name}"
+            yield UserError(what, found, near, f"rename it to {near}, or move it away", folder)
+
+
+def missing_image(case: str, path: Path, channel: str | None) -> UserError:
+    """Return the error for an image file that is declared or implied but not there."""
+    of = f" of channel {channel}" if channel else ""
+    found = "a link to a file that does not exist" if path.is_symlink() else "no such file"
+    expected, do = "one image file for each channel of each case", "add the file, or remove the case"
+    return UserError(f"Case {case}: the image{of} is missing", found, expected, do, path)
+
+
+def dangling_link(path: Path) -> UserError:
+    do = "restore the file, or remove the link"
+    return UserError("A link points to a file that does not exist", path.name, "a file", do, path)
+
+
+def name_problem(name: str) -> str | None:
+    """Say why a case's name cannot become part of a file name; None if it can."""
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:
+        return "bytes that are no UTF-8 text"
+    if not name or "/" in name or name.startswith(".") or any(ord(letter) < 32 for letter in name):
+        return "an empty name, a leading dot, / or a control character"
+    return f"{size} bytes, at most {_LONGEST} leave room for endings" if size > _LONGEST else None
+
+
+def printable(name: str) -> str:
+    """Return a name that any terminal can show."""
+    return name.encode("utf-8", "backslashreplace").decode()
