@@ -87,12 +87,12 @@ class Process:
         often = ", most often because memory ran out" if code == -signal.SIGKILL else ""
         return f"the process ended with {signal.Signals(-code).name}{often}"
 
-    def close(self) -> None:
-        """End the process; a call in progress may remove its unfinished files."""
+    def close(self, patience_s: float = 2.0) -> None:
+        """End the process; a call in progress has `patience_s` to remove its unfinished files."""
         self.socket.close()
         if self._process.is_alive():
             self._process.terminate()
-            self._process.join(2)
+            self._process.join(patience_s)
             self._process.kill()
 
 
@@ -112,10 +112,12 @@ def _serve(sock: socket.socket, module: str, memory: int | None, quiet: bool) ->
     HERE.guarded = memory is not None
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent alone answers Ctrl-C
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # removes unfinished files
-    os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is imported, which most functions do later or never
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if memory is not None:
         _set_limits(memory)
+        os.environ["OMP_NUM_THREADS"] = (
+            "1"  # read when torch is imported, which most functions do later or never
+        )
     if quiet:
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 1)
