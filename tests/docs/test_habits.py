@@ -39,7 +39,9 @@ def test_the_floor_is_what_the_package_allows() -> None:
 
 
 def test_the_linters_are_the_same_everywhere() -> None:
-    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"][0]["hooks"]
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"][0][
+        "hooks"
+    ]
     asked = {need for hook in hooks for need in hook.get("additional_dependencies", [])}
     assert asked == {f"ruff=={pins('constraints.txt')['ruff']}"}
 

@@ -44,7 +44,7 @@ def verb(function: Callable[Given, Result]) -> Callable[Given, Result]:
 
     An argument is checked against its annotation, strictly: no 1 for True, no 2.0 for 2, no NaN.
 
-    Example:
+    Examples:
         >>> @verb
         ... def halve(number: int) -> float:
         ...     return number / 2

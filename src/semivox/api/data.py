@@ -27,7 +27,7 @@ def load_config(
 ) -> Config:
     """Resolve settings; see `semivox.config.load_config`.
 
-    Example:
+    Examples:
         >>> load_config(preset="lite", train={"seed": 1}, settings=["net.width=8"]).net.width
         8
     """
@@ -63,7 +63,7 @@ def make_phantoms(
         seed: of the data set.
         progress: called with (cases done, cases, name) after each case.
     """
-    from semivox.datasets.phantom_set import make_phantoms as run
+    from semivox.datasets.phantom import make_phantoms as run
 
     return run(Path(out), train=train, test=test, classes=classes, shape=shape, seed=seed, progress=progress)
 
@@ -85,7 +85,7 @@ def import_dataset(
         kind: the layout of `source`; "auto" finds it.
         ignore: label value of voxels that are not annotated.
         options: images, labels, channels, classes, series, root, train_list, test_list, spacing_mm: see
-            `semivox.datasets.importers.options.ImportOptions`.
+            `semivox.datasets.importers.source.ImportOptions`.
     """
     from semivox.datasets.importers.bring_in import import_dataset as run
     from semivox.manifest import write_manifest

@@ -49,7 +49,7 @@ def load_grid(
 ) -> Grid:
     """Resolve a grid for `benchmark`: a shipped ablation, then a YAML file, then `changes`.
 
-    Example:
+    Examples:
         >>> [row.label for row in load_grid(changes={"methods": ["supervised", "dual"]}).methods]
         ['supervised', 'dual']
     """

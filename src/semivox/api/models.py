@@ -59,8 +59,8 @@ def train(
     Returns:
         The run folder, with `model.safetensors` and `model.yaml` for `predict`.
 
-    Example:
-        run = semivox.train("Heart", method="dual", labeled=8, preset="lite")
+    Examples:
+        >>> run = semivox.train("Heart", method="dual", labeled=8, preset="lite")
     """
     from semivox.training.train import train as run
 
@@ -145,7 +145,7 @@ def predict_image(
     Returns:
         Class indices `(X, Y, Z)` on the image's own grid, with probabilities and members on request.
 
-    Example:
+    Examples:
         label = semivox.predict_image(run, (array, affine)).label
     """
     from semivox.inference.predict import predict_image as run
