@@ -3,19 +3,20 @@
     python benchmarks/start_up.py
 
 Answers: processor and wall-clock time of fresh processes, medians. First step: after the imports of
-`semivox.training.train`, on six prepared phantoms, a patch of 64 x 64 x 48, the preset `la-8-lite`.
+`semivox.train`, on six prepared phantoms, a patch of 64 x 64 x 48, the preset `la-8-lite`.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-from timing import Seconds, head, medians, row
+from timing import Seconds, head, medians, parser_of, row
 
 REPEATS = 5
 FIRST_STEP = """
@@ -33,24 +34,27 @@ def note(self, step):
         print("TIMES", *(b - a for a, b in zip(begun, imported)), *(b - a for a, b in zip(imported, now())))
     return after_step(self, step)
 method.after_step = note
-train(sys.argv[1] + "/raw", work=sys.argv[1] + "/work", out=sys.argv[1] + "/run", preset="la-8-lite", labeled=3,
-      config={"split": {"val": 0}, "plan": {"spacing_mm": [1.5, 1.5, 1.5]}, "train": {"iterations": 1, "workers": 0}})
+folder = sys.argv[1]
+config = {"split": {"val": 0}, "plan": {"spacing_mm": [1.5] * 3}, "train": {"iterations": 1, "workers": 0}}
+where = {"work": folder + "/work", "out": folder + "/" + sys.argv[2]}
+train(folder + "/raw", **where, preset="la-8-lite", labeled=3, config=config)
 """
 
 
 def main() -> None:
+    parser_of(__doc__).parse_args()
     head("command", "CPU", "wall")
     for command in (["--help"], ["methods"], ["methods", "dual"], ["train", "--help"], ["--version"]):
         spent = medians([answer(["-m", "semivox", *command]) for _ in range(REPEATS)])
         row(f"semivox {' '.join(command)}", f"{spent.cpu:.2f} s", f"{spent.wall:.2f} s")
-    from semivox.datasets.phantom_set import make_phantoms
+    from semivox import make_phantoms
 
     with tempfile.TemporaryDirectory() as folder:
         make_phantoms(Path(folder) / "raw", train=6, test=1)
-        subprocess.run([sys.executable, "-c", FIRST_STEP, folder, "prepare"], check=True)
-        command = [sys.executable, "-c", FIRST_STEP, folder, "train"]
-        out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    times = [f"{float(word):.2f} s" for word in out.split()]
+        for name in ("warm-up", "run"):  # the first call prepares the scans
+            command = [sys.executable, "-c", FIRST_STEP, folder, name]
+            out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    times = [f"{float(word):.2f} s" for word in re.search(r"TIMES (.+)", out)[1].split()]
     row("imports of train", *times[:2])
     row("from there to the end of the first step", *times[2:])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def test_commands_and_options_exist(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_settings_exist(page: Path) -> None:
     for words in typed(page, "semivox"):
-        settings = [value for word, value in zip(words, words[1:], strict=False) if word == "--set"]
+        settings = [value for word, value in pairwise(words) if word == "--set"]
         for name in (setting.partition("=")[0].split(".") for setting in settings if "=" in setting):
             section = Config.model_fields[name[0]].annotation
             assert name[1] in section.model_fields, ".".join(name)  # type: ignore[union-attr]
