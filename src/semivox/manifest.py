@@ -39,7 +39,10 @@ class Manifest:
     def files(self) -> dict[str, Any]:
         """Return the paths of semivox's files, with the content hash of those that users may edit."""
         files = self.read().get("files")
-        return files if isinstance(files, dict) else {}
+        inside = files if isinstance(files, dict) else {}
+        return {
+            name: mark for name, mark in inside.items() if ".." not in Path(name).parts and name[:1] != "/"
+        }
 
     def owns(self, name: str) -> bool:
         """Whether semivox wrote this file."""

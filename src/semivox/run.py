@@ -197,11 +197,13 @@ def _with_free(stored: Config, asked: Config) -> Config:
 def _changes(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Describe what differs between two results of `Workspace.made_from`; a data set may have been moved."""
     whose = "dataset"
-    texts = [
-        f"{key} {'is new' if old is None else 'is gone' if new is None else 'has changed'}"
-        for key, (old, new) in _differences(dict(stored), dict(now)).items()
-        if key != whose
-    ]
+    texts = []
+    for key, (old, new) in _differences(dict(stored), dict(now)).items():
+        section, _, name = key.partition(".")
+        if section == "files":
+            texts.append(f"{name} {'is new' if old is None else 'is gone' if new is None else 'has changed'}")
+        elif section != whose:
+            texts.append(f"{name}: {old or 'unused'} before, {new or 'unused'} now")
     if texts and stored.get(whose) != now.get(whose):
         texts.insert(0, f"made from {stored.get(whose)}, not from {now.get(whose)}")
     return texts

@@ -2,37 +2,46 @@
 
 from __future__ import annotations
 
-import shutil
-from dataclasses import dataclass
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from semivox.config import Config, SplitConfig
 from semivox.datasets.dataset import Dataset, open_dataset, write_index
 from semivox.datasets.splits import Split, load_split, make_split, save_splits
-from semivox.errors import UserError
-from semivox.preprocessing.fingerprint import fingerprint
-from semivox.preprocessing.plan import Plan, load_plan, save_plan
-from semivox.preprocessing.planner import make_plan
+from semivox.errors import UserError, shortened
+from semivox.files import locked, read_json
+from semivox.manifest import Manifest
+from semivox.preprocessing.plan import Plan
+from semivox.preprocessing.plan_file import PlanFile, check_classes, relative
+from semivox.preprocessing.prepare import RECORD, Preparation, clear_store
 from semivox.preprocessing.store import Store
 from semivox.progress import ProgressFactory, no_progress
 
 DEFAULT_PARENT = Path("semivox-work")
+INDEX, SPLITS = "dataset.json", "splits.json"
+
+OnCase = Callable[[Path, Plan, str, np.ndarray, np.ndarray | None], None]
+"""`on_case(path, plan, name, image, label)`, called in the worker, may draw a case into `path`."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """Paths and contents of one workspace; made by `open_workspace`."""
+    """One workspace: its folder, and the data set as it is now; made by `open_workspace`."""
 
     folder: Path
     dataset: Dataset
 
     @property
     def splits_file(self) -> Path:
-        return self.folder / "splits.json"
-
-    @property
-    def plan_file(self) -> Path:
-        return self.folder / "plans.json"
+        return self.folder / SPLITS
 
     @property
     def store(self) -> Store:
@@ -42,120 +51,261 @@ class Workspace:
     def overlays(self) -> Path:
         return self.folder / "overlays"
 
-    def split(self, config: SplitConfig) -> Split:
-        """The split asked for; with default settings the one in `splits.json`, which may be edited.
+    @property
+    def plan_file(self) -> Path:
+        return self.plans.path
 
-        The first split made in a workspace is saved there.
+    @property
+    def plans(self) -> PlanFile:
+        return PlanFile(self.folder, self.dataset)
+
+    @property
+    def manifest(self) -> Manifest:
+        return Manifest(self.folder)
+
+    def split(self, config: SplitConfig, *, fresh: bool = False) -> Split:
+        """Return the split asked for; with default settings that in `splits.json`, if it was edited.
+
+        Args:
+            config: what is asked for.
+            fresh: do not use a file that semivox wrote, even if it was edited.
         """
-        if config == SplitConfig() and self.splits_file.exists():
-            return load_split(self.splits_file, self.dataset, 0)
-        split = make_split(self.dataset, config)
-        if not self.splits_file.exists():
-            save_splits(self.splits_file, [split])
+        kept = self.manifest.is_edited(SPLITS) and not (fresh and self.manifest.owns(SPLITS))
+        if config != SplitConfig() or not kept:
+            return make_split(self.dataset, config)
+        split = load_split(self.splits_file, self.dataset, 0)
+        used = split.roles()
+        left = [case.name for case in self.dataset.cases if case.pool != "test" and case.name not in used]
+        without = f"; it does not name {shortened(left, 5)}" if left else ""
+        log.warning("The split is that of %s, which was edited%s", self.splits_file, without)
         return split
 
-    def plan(
-        self, split: Split, config: Config, progress: ProgressFactory = no_progress, workers: int = 0
-    ) -> Plan:
-        """The plan in `plans.json`, or a new one made from the scans and the labeled cases of `split`.
+    def holds(self, split: Split) -> bool:
+        """Whether index and split of the data set are on disk as they are now."""
+        stored = _stored_index(self.folder)
+        if stored is None or replace(stored, notices=()) != replace(self.dataset, notices=()):
+            return False
+        return self.manifest.is_edited(SPLITS) or self._stored_split() == split
 
-        Raises:
-            UserError: when the stored plan contradicts settings that are asked for now, or was made with
-                labels that `split` hides.
-        """
-        if not self.plan_file.exists():
-            with progress("fingerprint") as report:
-                trust = bool(config.plan.trust_image_geometry)
-                measured = fingerprint(
-                    self.dataset, split, report, workers=workers, trust_image_geometry=trust
-                )
-            plan = make_plan(self.dataset, split, config.plan, measured=measured)
-            save_plan(plan, self.plan_file)
-            return plan
-        plan = load_plan(self.plan_file)
-        self._check(plan, config)
-        self._check_labels_seen(plan, split)
-        return plan
+    def record(self, split: Split) -> None:
+        """Write index and split of the data set; an edited `splits.json` is left alone."""
+        self.manifest.claim(INDEX)
+        write_index(self.dataset, self.folder)
+        if not self.manifest.is_edited(SPLITS) and self._stored_split() != split:
+            self.manifest.claim(SPLITS)
+            save_splits(self.splits_file, [split])
+            self.manifest.sign(SPLITS)
 
-    def _check(self, plan: Plan, config: Config) -> None:
-        asked = config.plan.model_dump(exclude_none=True)
-        if "normalisation" in asked:
-            asked["normalisation"] = (asked["normalisation"],) * len(plan.channels)
-        stored = plan.model_dump()
-        differing = {key: (stored[key], value) for key, value in asked.items() if stored[key] != value}
-        if differing:
-            raise UserError(
-                "The workspace was planned with other settings",
-                path=self.plan_file,
-                found="; ".join(f"{key}: {old} stored, {new} asked" for key, (old, new) in differing.items()),
-                expected="the same plan",
-                do="choose another --work folder, or make this one anew with: semivox prepare --fresh",
-            )
+    def preparation(self, split: Split, plan: Plan) -> Preparation:
+        """Return what has to be done to the store."""
+        known = self.manifest.read().get("measured")
+        return Preparation(self.dataset, split, plan, self.store.folder, known)
 
-    def _check_labels_seen(self, plan: Plan, split: Split) -> None:
-        hidden = sorted(set(plan.fingerprint.get("labeled_cases", ())) - set(split.labeled) - set(split.val))
-        if "ct" in plan.normalisation and hidden:
-            raise UserError(
-                "The workspace's intensity window was planned with labels that this split hides",
-                path=self.plan_file,
-                found=", ".join(hidden[:5]) + (" ..." if len(hidden) > 5 else ""),
-                expected="a plan made from labeled cases of this split only",
-                do="choose another --work folder for this split",
-            )
+    def prepare(
+        self, todo: Preparation, plan: Plan, workers: int, on_case: OnCase | None, progress: ProgressFactory
+    ) -> None:
+        """Bring the store up to date, and note what was done."""
+        names = [job.case.name for job in todo.jobs]
+        self.manifest.claim(f"store/{RECORD}", *(map(overlay_name, names) if on_case else ()))
+        if unmeasured := [name for name in names if todo.known and name not in todo.known]:
+            log.warning("New, and not measured for plans.json, which is kept: %s", shortened(unmeasured, 5))
+        draw = partial(_draw, on_case, self.folder, plan) if on_case else None
+        with progress("prepare") as report:
+            done = todo.run(workers, draw, report)
+        self.manifest.report("prepare", cases=done, workers=workers)
+
+    def made_from(self, split: Split, plan: Plan) -> dict[str, Any]:
+        """Return what a run on these cases is made from: files, by content, with split and plan."""
+        cases = read_json(self.store.folder / RECORD)["cases"]
+        roles, files = split.roles(), dict[str, str | None]()
+        for case in self.dataset.cases:
+            if (role := roles.get(case.name, "test")) == "test":
+                continue
+            entry = cases.get(case.name) or {}
+            labels = (case.label,) if case.label and role != "unlabeled" else ()
+            pairs = zip((*case.images, *labels), (*entry.get("image", ()), entry.get("label")), strict=False)
+            files |= {
+                relative(path, self.dataset.root): None if mark is None else mark[-1] for path, mark in pairs
+            }
+        return {
+            "dataset": f"{self.dataset.name} in {self.dataset.root}",
+            "split": {name: role for name, role in roles.items() if role != "test"},
+            "plan": {
+                **plan.grid_settings(),
+                **plan.model_dump(mode="json", include={"patch", "final_patch"}),
+            },
+            "files": files,
+        }
+
+    def clear(self) -> None:
+        """Delete what semivox wrote here; other files stay."""
+        if self.manifest.owns(f"store/{RECORD}"):
+            clear_store(self.store.folder)
+        self.manifest.remove()
+
+    def _stored_split(self) -> Split | None:
+        if not self.splits_file.exists():
+            return None
+        try:
+            return Split.model_validate(read_json(self.splits_file)["folds"][0])
+        except (KeyError, IndexError, TypeError, ValueError):
+            return None
+
+
+def plan_data(
+    data: Path | str,
+    *,
+    config: Config | None = None,
+    work: Path | None = None,
+    fresh: bool = False,
+    workers: int = 0,
+    progress: ProgressFactory = no_progress,
+) -> tuple[Workspace, Split, Plan]:
+    """Make the split and the plan of a data set, or return those that still hold.
+
+    Args:
+        data: a raw folder (nnU-Net raw or MSD layout) or a workspace.
+        config: settings; `config.split` and `config.plan` matter here.
+        work: the workspace folder for raw data.
+        fresh: delete an earlier plan, split and prepared scans first.
+        workers: processes that measure the scans; 0 works in this process.
+        progress: shows the progress.
+
+    Raises:
+        UserError: bad input; a folder of another data set or that another process writes to.
+    """
+    return _bring_up(data, config, work, fresh, workers, progress, store=False, on_case=None)
+
+
+def prepare_data(
+    data: Path | str,
+    *,
+    config: Config | None = None,
+    work: Path | None = None,
+    fresh: bool = False,
+    workers: int = 2,
+    on_case: OnCase | None = None,
+    progress: ProgressFactory = no_progress,
+) -> tuple[Workspace, Split, Plan]:
+    """Resample, normalise and store every training scan; what is stored already and still true is kept.
+
+    Labels are opened for the labeled and the validation cases only.
+
+    Args:
+        data, config, work, fresh, workers, progress: as of `plan_data`.
+        on_case: draws a case into `overlays/CASE.png`; a function of an importable module.
+
+    Raises:
+        UserError: as of `plan_data`, and of `prepare`.
+    """
+    return _bring_up(data, config, work, fresh, workers, progress, store=True, on_case=on_case)
+
+
+def _bring_up(
+    data: Path | str,
+    config: Config | None,
+    work: Path | None,
+    fresh: bool,
+    workers: int,
+    progress: ProgressFactory,
+    *,
+    store: bool,
+    on_case: OnCase | None,
+) -> tuple[Workspace, Split, Plan]:
+    """Check everything first; then write what is missing, as the only writer."""
+    config = config or Config()
+    workspace = open_workspace(Path(data), work=work, preset=config.preset)
+    split = workspace.split(config.split, fresh=fresh)
+    plan = None if fresh else workspace.plans.current(split, config)
+    todo = workspace.preparation(split, plan) if store and plan is not None else None
+    if plan is None or (todo is not None and todo.is_needed) or not workspace.holds(split):
+        with locked(workspace.folder):
+            if fresh:
+                workspace.clear()
+            plan = plan or workspace.plans.make(split, config, progress, workers)
+            workspace.record(split)
+            workspace.manifest.report("plan", plan=plan.model_dump(mode="json", exclude={"fingerprint"}))
+            if store:
+                todo = todo or workspace.preparation(split, plan)
+                workspace.prepare(todo, plan, workers, on_case, progress)
+    if todo is None:
+        volumes = plan.fingerprint.get("class_volumes_ml") or {}
+        sizes = (
+            [[volumes[name]["max"] for name in plan.class_names[1:] if name in volumes]] if volumes else []
+        )
+    else:
+        sizes = [todo.cases[name]["voxels"][1:] for name in split.labeled]
+    check_classes(workspace.dataset, sizes, tell=True)
+    return workspace, split, plan
+
+
+def _draw(
+    on_case: OnCase, folder: Path, plan: Plan, name: str, image: np.ndarray, label: np.ndarray | None
+) -> None:
+    on_case(folder / overlay_name(name), plan, name, image, label)
+
+
+def overlay_name(case: str) -> str:
+    """Return the path of a case's picture, relative to the workspace."""
+    return f"overlays/{case.replace('/', '_')}.png"
 
 
 def stored_split(data: Path, dataset: Dataset, config: SplitConfig) -> Split:
-    """The split asked for; with default settings a workspace's own. Nothing is written."""
-    workspace = Workspace(data, dataset)
-    if config == SplitConfig() and is_workspace(data) and workspace.splits_file.exists():
-        return load_split(workspace.splits_file, dataset, 0)
-    return make_split(dataset, config)
+    """Return the split asked for; with default settings that of a workspace, if it was edited."""
+    return Workspace(data, dataset).split(config)
 
 
 def open_workspace(data: Path, *, work: Path | None = None, preset: str | None = None) -> Workspace:
-    """Open `data`: a workspace, or a raw folder, for which a workspace is made.
+    """Open `data`: a workspace, or a raw folder and the workspace that belongs to it. Nothing is written.
+
+    The cases are those that the raw folder holds now.
 
     Args:
         data: a workspace, or a folder in nnU-Net raw or MSD layout.
-        work: where the workspace of a raw folder goes; default `semivox-work/NAME[-PRESET]`.
+        work: where the workspace of a raw folder is; default `semivox-work/NAME[-PRESET]`.
         preset: part of the default name, since a preset fixes the plan.
+
+    Raises:
+        UserError: no data set; a folder that belongs to another data set, or is not semivox's.
     """
-    dataset = open_dataset(data)
     if is_workspace(data):
         if work is not None and work.resolve() != data.resolve():
-            raise UserError(
-                "--work was given, but the data folder is a workspace already",
-                found=f"--data {data} and --work {work}",
-                expected="one of them",
-                do="leave out --work",
-            )
-        return Workspace(data, dataset)
+            what, found = "--work was given, but the data folder is a workspace already", f"{data} and {work}"
+            raise UserError(what, found, "one of them", "leave out --work")
+        index = _stored_index(data)
+        raw = index.root if index is not None else data
+        moved = raw.resolve() == data.resolve() or not (raw / INDEX).is_file()
+        return Workspace(data, open_dataset(data if moved else raw))
+    dataset = open_dataset(data)
     folder = work or DEFAULT_PARENT / "-".join(filter(None, (dataset.name, preset)))
-    if is_workspace(folder):
-        known = open_dataset(folder)
-        if known.root.resolve() != dataset.root.resolve() and known.name != dataset.name:
-            raise UserError(
-                "The workspace belongs to another data set",
-                path=folder,
-                found=known.name,
-                expected=dataset.name,
-                do="choose another --work folder",
-            )
-    write_index(dataset, folder)
+    if known := _stored_index(folder):
+        _require_same(known, dataset, folder)
+    Manifest(folder).require_own(INDEX)
     return Workspace(folder, dataset)
-
-
-def clear_workspace(workspace: Workspace) -> None:
-    """Delete plan, splits and prepared scans; the data set's index stays."""
-    for folder in (workspace.folder / "store", workspace.overlays):
-        shutil.rmtree(folder, ignore_errors=True)
-    for file in (workspace.plan_file, workspace.splits_file):
-        file.unlink(missing_ok=True)
 
 
 def is_workspace(folder: Path) -> bool:
     """Whether a folder is a workspace, and not raw data."""
-    index = folder / "dataset.json"
+    index = folder / INDEX
     if not index.is_file():
         return False
     return '"format": "semivox"' in index.read_text(encoding="utf-8", errors="replace")
+
+
+def _stored_index(folder: Path) -> Dataset | None:
+    """Return the data set as it was when the workspace was written."""
+    return open_dataset(folder, lambda error: None) if is_workspace(folder) else None
+
+
+def _require_same(known: Dataset, dataset: Dataset, folder: Path) -> None:
+    """Refuse the workspace of another data set; one that was moved with its files is the same."""
+    before, now = known.root.resolve(), dataset.root.resolve()
+    moved = not before.exists() and {case.name for case in known.cases} & {c.name for c in dataset.cases}
+    if before != now and not moved:
+        raise UserError(
+            "The workspace belongs to another data set",
+            f"{known.name} in {before}",
+            f"{dataset.name} in {now}",
+            "choose another --work folder",
+            folder,
+        )
