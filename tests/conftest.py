@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from semivox.config import Config, load_config
-from semivox.datasets.phantom_set import make_phantoms
+from semivox.datasets.phantom import make_phantoms
 
 sys.path.insert(0, str(Path(__file__).parent / "io"))  # makes `dicom_writer` and `fuzzing` importable
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from semivox.datasets.phantom import _orient, _Space, phantom
-from semivox.datasets.phantom_set import make_phantoms
+from semivox.datasets.phantom import make_phantoms, phantom
+from semivox.datasets.phantom_shapes import Space, orient
 from semivox.errors import UserError
 
 SMALL = (24, 24, 18)
@@ -126,8 +126,8 @@ def test_affines_cover_thick_oblique_flipped_and_permuted(
 def test_affine_undoes_flips_and_permutations() -> None:
     original = np.arange(6 * 5 * 4, dtype=np.float32).reshape(6, 5, 4)
     for seed in range(40):
-        space = _Space((6, 5, 4), 1.5, np.random.default_rng(seed))
-        image, label, affine = _orient(space, original, original.astype(np.uint8), 2)
+        space = Space((6, 5, 4), 1.5, np.random.default_rng(seed))
+        image, label, affine = orient(space, original, original.astype(np.uint8), 2)
         back = nib.as_closest_canonical(nib.Nifti1Image(image, affine))
         assert np.array_equal(back.get_fdata(), original)
         assert np.allclose(back.header.get_zooms(), (1.5, 1.5, 3.0))

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import nibabel as nib
 import numpy as np
 
-from semivox.benchmark.compare import Cell, compare, comparison
+from semivox.benchmark.cells import Cell
+from semivox.benchmark.compare import compare, comparison
 from semivox.config import Config, load_config, overridden
 from semivox.datasets.dataset import Dataset, open_dataset
-from semivox.datasets.phantom_set import make_phantoms
+from semivox.datasets.phantom import make_phantoms
 from semivox.io.volume import read_image, read_label
 from semivox.progress import ProgressFactory, no_progress
 from semivox.reporting.comparison import save_comparison

@@ -1,7 +1,8 @@
-"""Signed fields in mm, negative inside, on a grid of points: the building blocks of phantoms."""
+"""The building blocks of phantoms: a seeded grid, signed fields in mm (negative inside), and the imaging."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,38 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 Field = NDArray[np.float32]
+Triple = tuple[int, int, int]
 
 FAR_MM = 1e3
+
+
+@dataclass(frozen=True)
+class Space:
+    """A grid of voxels of `spacing_mm` around the origin, with a seeded source of randomness."""
+
+    shape: Triple
+    spacing_mm: float
+    rng: np.random.Generator
+
+    def coordinates(self) -> Field:
+        """World coordinates of the voxel centres, (3, X, Y, Z), mm."""
+        axes = [(np.arange(n, dtype=np.float32) - (n - 1) / 2) * self.spacing_mm for n in self.shape]
+        return np.stack(np.meshgrid(*axes, indexing="ij")).astype(np.float32)
+
+    def noise(self, size_mm: float) -> Field:
+        """Smooth random field, mean about 0, deviation 1, with details of `size_mm`; a cubic B-spline."""
+        cells = [max(1, round(n * self.spacing_mm / size_mm)) for n in self.shape]
+        field = self.rng.standard_normal([c + 3 for c in cells]).astype(np.float32)
+        for n, c in zip(self.shape, cells, strict=True):
+            field = np.tensordot(field, spline_weights(n, c), axes=(0, 1))
+        return np.asarray(field / 0.33, dtype=np.float32)
+
+    def uniform(self, low: float, high: float) -> float:
+        return float(self.rng.uniform(low, high))
+
+    def around(self, centre: tuple[float, float, float], reach: float) -> Field:
+        """Draw a point near `centre`, at most `reach` mm away along each axis."""
+        return (np.asarray(centre) + self.rng.uniform(-reach, reach, 3)).astype(np.float32)
 
 
 def ellipsoid(where: Field, centre: Any, axes_mm: tuple[float, ...], turn: Any = None) -> Field:
@@ -89,3 +120,55 @@ def spline_weights(n: int, cells: int) -> Field:
     near = 2 / 3 - distance**2 + distance**3 / 2
     far = np.clip(2 - distance, 0, None) ** 3 / 6
     return np.where(distance < 1, near, far).astype(np.float32)
+
+
+def paint_over(space: Space, signal: Field, field: NDArray[np.floating[Any]], value: Any) -> None:
+    """Paint `value` where `field` is negative, with an edge one voxel wide."""
+    alpha = np.clip(0.5 - field / space.spacing_mm, 0, 1)
+    signal += alpha * (value - signal)
+
+
+def thicken(field: Field, factor: int) -> Field:
+    """Mean over `factor` slices; leftover slices are dropped."""
+    x, y, z = field.shape
+    count = max(1, z // factor)
+    used = field[:, :, : count * factor].reshape(x, y, count, -1)
+    return np.asarray(used.mean(axis=3), dtype=np.float32)
+
+
+def image_of(space: Space, signal: Field, factor: int) -> Field:
+    """Shading, blur, thick slices, gain and Rician noise."""
+    pull = space.rng.uniform(-0.006, 0.006, 3).astype(np.float32)
+    shading = np.tensordot(pull, space.coordinates(), axes=1) + space.uniform(0.05, 0.2) * space.noise(45.0)
+    blurred = ndimage.gaussian_filter(
+        signal * np.exp(shading), space.uniform(0.45, 1.1) / space.spacing_mm, truncate=3.0
+    )
+    blurred = thicken(blurred, factor)
+    sigma = space.uniform(0.03, 0.085)
+    real, imaginary = sigma * space.rng.standard_normal((2, *blurred.shape), dtype=np.float32)
+    gain = 400 * 3 ** space.uniform(-1, 1)
+    noisy = gain * np.hypot(blurred + real, imaginary)
+    return np.asarray(np.rint(noisy).clip(0, 32000), dtype=np.float32)
+
+
+def orient(
+    space: Space, image: Field, label: NDArray[np.uint8], factor: int
+) -> tuple[Field, NDArray[np.uint8], NDArray[np.float64]]:
+    """Give the scan an affine; now and then oblique, with flipped axes, or with axes in another order."""
+    rng = space.rng
+    turn = rotation(rng.uniform(-25, 25, 3) if rng.random() < 0.3 else np.zeros(3))
+    flips = [[False, False, False], [True, True, False], [True, False, True]][
+        int(rng.choice(3, p=[0.6, 0.3, 0.1]))
+    ]
+    order = [[0, 1, 2], [2, 0, 1], [1, 2, 0]][int(rng.choice(3, p=[0.84, 0.08, 0.08]))]
+    affine = np.eye(4)
+    affine[:3, :3] = turn @ np.diag([space.spacing_mm, space.spacing_mm, space.spacing_mm * factor])
+    affine[:3, 3] = rng.uniform(-60, 60, 3)
+    for axis in np.flatnonzero(flips):
+        affine[:3, 3] += affine[:3, axis] * (image.shape[axis] - 1)
+        affine[:3, axis] *= -1
+    affine[:3, :3] = affine[:3, order]
+    flipped = tuple(int(axis) for axis in np.flatnonzero(flips))
+    image = np.ascontiguousarray(np.flip(image, flipped).transpose(order))
+    label = np.ascontiguousarray(np.flip(label, flipped).transpose(order))
+    return image, label, affine
