@@ -14,14 +14,14 @@ import pandas as pd
 import pytest
 import typer
 
-from semivox.benchmark import compare
-from semivox.benchmark.cells import make_jobs
-from semivox.benchmark.estimate import Estimator, windows
+from semivox.benchmark import cells
 from semivox.benchmark.grid import Grid, load_grid
 from semivox.benchmark.isolate import Worker, attempt
+from semivox.benchmark.jobs import Estimator, make_jobs
 from semivox.benchmark.run import benchmark, forecast
 from semivox.cli.app import app
 from semivox.errors import UserError
+from semivox.training.estimate import windows
 
 SETTINGS = {
     "net": {"width": 2},
@@ -58,14 +58,14 @@ def weights(out: Path) -> dict[str, int]:
 def test_a_cell_that_fails_does_not_stop_the_others_and_is_tried_again(
     phantoms: Path, work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train = compare.train
+    train = cells.train_run
 
-    def fails_once(data: Path, *, config: Any, **rest: Any) -> Path:
+    def fails_once(workspace: Any, split: Any, plan: Any, config: Any, run: Path, **rest: Any) -> Path:
         if config.method.name == "supervised" and config.split.labeled == 3:
             raise RuntimeError("out of luck")
-        return train(data, config=config, **rest)
+        return train(workspace, split, plan, config, run, **rest)
 
-    monkeypatch.setattr(compare, "train", fails_once)
+    monkeypatch.setattr(cells, "train_run", fails_once)
     done = benchmark(phantoms, small(), out=tmp_path, work=work, isolate=False)
     assert done.failed == {"3 labels, supervised, seed 0": "RuntimeError: out of luck"}
     assert done.tables is not None and len(done.tables.runs) == 3
@@ -74,7 +74,7 @@ def test_a_cell_that_fails_does_not_stop_the_others_and_is_tried_again(
     assert "fails_once" in details.read_text()
 
     before = weights(tmp_path)
-    monkeypatch.setattr(compare, "train", train)
+    monkeypatch.setattr(cells, "train_run", train)
     again = benchmark(phantoms, small(), out=tmp_path, work=work, isolate=False, published="la")
     assert not again.failed and not details.exists()
     after = weights(tmp_path)
@@ -123,23 +123,19 @@ def test_a_comparison_declared_late_is_called_late(phantoms: Path, work: Path, t
 
 
 def test_a_forecast_trains_nothing(phantoms: Path, work: Path, tmp_path: Path) -> None:
-    cells = forecast(phantoms, small(), out=tmp_path, work=work)
-    assert [cell.state for cell in cells] == ["open"] * 4
+    found = forecast(phantoms, small(), out=tmp_path, work=work)
+    assert [cell.state for cell in found] == ["open"] * 4
     assert not weights(tmp_path)
-    job, step = cells[0].job, Estimator([], tmp_path / "steps.json").step(cells[0].job)
-    shape = [
-        40,
-        40,
-        32,
-    ]  # the phantoms' shape is about that of the plan's grid here, and a patch has 16 voxels
-    assert windows(job) >= max(shape) // 16
-    assert cells[0].seconds == pytest.approx(step * 2 + step / 3 / 2 * windows(job) * 2)
+    job, step = found[0].job, Estimator([], tmp_path / "steps.json").step(found[0].job)
+    count = windows(job.config, job.plan)
+    assert count >= 40 // 16  # a scan has about 40 voxels along its longest side here, a patch has 16
+    assert found[0].seconds == pytest.approx(step * 2 + step / 3 / 2 * count * 2)
 
 
 def test_a_probe_that_fails_is_a_failed_cell(
     phantoms: Path, work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("semivox.training.assemble.Training.step_seconds", lambda *_: 1 / 0)
+    monkeypatch.setattr("semivox.benchmark.jobs.step_seconds", lambda *_: 1 / 0)
     (cell, *_) = forecast(phantoms, small(), out=tmp_path, work=work)
     assert cell.state == "fails: ZeroDivisionError: division by zero"
     done = benchmark(phantoms, small(), out=tmp_path, work=work, max_hours=1, isolate=False)
@@ -150,7 +146,7 @@ def test_mistakes_are_noticed_before_anything_is_trained(phantoms: Path, work: P
     wrong = {"label": "x", "method": "supervised", "options": {"nett": "vnet"}}
     with pytest.raises(UserError, match="did you mean net"):
         make_jobs(phantoms, small(methods=[wrong], compare=None), out=tmp_path, work=work)
-    with pytest.raises(UserError, match="both give 2 labeled cases"):
+    with pytest.raises(UserError, match="both mean 2 labeled cases"):
         make_jobs(phantoms, small(labels=[2, 0.33], compare=None), out=tmp_path, work=work)
 
 
@@ -208,7 +204,7 @@ def test_the_command_ends_with_1_after_a_failure(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(compare, "train", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(cells, "train_run", lambda *_, **__: 1 / 0)
     arguments = ["benchmark", "-d", str(phantoms), "-o", str(tmp_path), "--work", str(work), "--no-isolate"]
     arguments += [
         "-m",

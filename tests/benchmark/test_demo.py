@@ -10,8 +10,7 @@ from PIL import Image
 
 from semivox.benchmark.compare import comparison
 from semivox.benchmark.demo import demo, median_case
-from semivox.config import Config
-from semivox.training.train import overridden
+from semivox.config import Config, overridden
 
 
 def test_demo_compares_the_two_methods_on_the_same_cases(quick: Config, tmp_path: Path) -> None:

@@ -62,6 +62,23 @@ def test_shipped_ablations(name: str, rows: int, labels: tuple[float, ...]) -> N
     assert reference == method_class("dual").Config(), "the others are compared with the published setting"
 
 
+@pytest.mark.parametrize(
+    ("presets", "labels"),
+    [
+        (["la-8-lite"], (8, 12, 16, 20)), (["la-8", "la-16-lite"], (8, 12, 16, 20)),
+        (["pancreas-6"], (6, 9, 12, 16)), (["brats-25"], (25, 38, 50, 63)),
+        (["la-8", "brats-25"], (0.1, 0.15, 0.2, 0.25)), (["hippocampus-lite"], (0.1, 0.15, 0.2, 0.25)),
+    ],
+)  # fmt: skip
+def test_an_ablation_has_the_published_numbers_of_labels(
+    presets: list[str], labels: tuple[float, ...]
+) -> None:
+    """Also with presets that take validation cases from the training list."""
+    grid = load_grid(ablation="distance", changes={"presets": presets})
+    assert grid.labels == labels and type(grid.labels[0]) is type(labels[0])
+    assert load_grid(ablation="distance", changes={"presets": presets, "labels": [0.1]}).labels == (0.1,)
+
+
 def test_a_preset_does_not_switch_the_modules_of_a_row() -> None:
     """The demo's preset has two terms off."""
     grid = load_grid(ablation="modules", changes={"presets": ["demo"], "seeds": 1})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from semivox.benchmark.published import TABLES, published
 from semivox.benchmark.scores import Declared, Scored, Setting, comparison_table, run_table, setting_table
 from semivox.errors import UserError
 from semivox.evaluation.statistics import bootstrap_mean, paired_difference
+from semivox.reporting.benchmark import score_rows
 
 
 def run(method: str, seed: int, values: dict[str, tuple[float, float]], labeled: int = 8) -> Scored:
@@ -56,6 +58,18 @@ def test_cases_are_averaged_over_classes_and_seeds_and_seeds_have_a_spread() -> 
     assert table.loc[("dual", "dice_lcc"), "mean"] == pytest.approx(np.mean(cases) / 2)
     assert table.loc[("dual", "hd95_mm"), "mean"] == pytest.approx((6 + 8.5 + 5) / 3)
     assert math.isnan(table.loc[("supervised", "dice"), "sd_seeds"])
+
+
+def test_networks_alone_have_rows_but_no_comparisons() -> None:
+    alone = [run("dual", seed, {"a": (0.1, 0.2), "b": (0.3, 0.3), "c": (0.4, 0.4)}) for seed in (0, 1)]
+    alone = [replace(one, setting=one.setting._replace(network="vnet"), facts={}) for one in alone]
+    table = setting_table([*RUNS, *alone]).set_index(["method", "network", "metric"])
+    assert table.loc[("dual", "vnet", "dice"), "mean"] == pytest.approx((0.15 + 0.3 + 0.4) / 3)
+    assert table.loc[("dual", "", "dice"), "mean"] == pytest.approx((0.6 + 0.85 + 0.375) / 3)
+    _, rows = score_rows(table.reset_index())
+    assert [row[1] for row in rows if row[1]] == ["dual", "supervised", "dual, vnet alone"]
+    plain = comparison_table(RUNS, "supervised")
+    pd.testing.assert_frame_equal(comparison_table([*RUNS, *alone], "supervised"), plain)
 
 
 def naive_holm(pvalues: list[float]) -> list[float]:

@@ -19,6 +19,7 @@ def settings(failures: int = 0) -> pd.DataFrame:
         "preset",
         "labeled",
         "method",
+        "network",
         "metric",
         "mean",
         "low",
@@ -38,7 +39,7 @@ def settings(failures: int = 0) -> pd.DataFrame:
         ):
             n = 18 if metric == "hd95_mm" else 20
             rows.append(
-                ("p", 8, "ua_mt", metric + suffix, mean, mean - 0.1, mean + 0.1, n, 0.0123, 3, failures)
+                ("p", 8, "ua_mt", "", metric + suffix, mean, mean - 0.1, mean + 0.1, n, 0.0123, 3, failures)
             )
     return pd.DataFrame(rows, columns=columns)
 

@@ -1,153 +1,152 @@
-"""The cells of a grid made ready to run: settings, workspace, cases and run folder of each."""
+"""One run of a comparison: train, predict the held-out cases, score them on the scanner's grid."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from semivox.benchmark.compare import Role, read_cell, run_cell, scored_cases
-from semivox.benchmark.grid import Grid, Place, cells_of, settings_of
-from semivox.benchmark.scores import Scored, Setting
 from semivox.config import Config
 from semivox.datasets.dataset import Case
 from semivox.datasets.splits import Split
 from semivox.errors import UserError
-from semivox.files import read_json
-from semivox.methods.cost import method_cost
-from semivox.nets import NetFactory
+from semivox.evaluation.evaluate import evaluate_folder
+from semivox.evaluation.references import Classes
+from semivox.evaluation.summary import read_metrics
+from semivox.files import read_json, write_json
+from semivox.inference.model import load_model
+from semivox.inference.predict import best_precision, stored_settings
+from semivox.inference.predictor import predict_files
+from semivox.methods.base import Method, SingleMethod
 from semivox.preprocessing.plan import Plan
-from semivox.preprocessing.ready import prepare
-from semivox.preprocessing.workspace import Workspace, is_workspace
+from semivox.preprocessing.workspace import Workspace
 from semivox.progress import ProgressFactory, no_progress
+from semivox.training.runs import train_run
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Role = Literal["test", "val"]
 
 
 @dataclass(frozen=True)
-class Job:
-    """One cell, ready to run; can be sent to another process."""
+class Cell:
+    """One run of a comparison, ready for it or done; can be sent to another process.
 
-    place: Place
-    config: Config
+    Attributes:
+        workspace, split, plan: its data.
+        config: complete settings.
+        run: the run folder; predictions and scores go to `run/role`.
+        role: test or val.
+        cases: those of that role.
+    """
+
     workspace: Workspace
     split: Split
     plan: Plan
+    config: Config
+    run: Path
     role: Role
     cases: tuple[Case, ...]
-    run: Path
-    macs: float  # to predict one patch; NaN if they cannot be counted
 
     @property
-    def setting(self) -> Setting:
-        """Its row in the tables."""
-        return Setting(self.place.preset or "default", len(self.split.labeled), self.place.variant.label)
+    def method(self) -> str:
+        """Name of the method."""
+        return self.config.method.name
 
     @property
-    def kind(self) -> str:
-        """What decides how long a training step takes."""
-        return f"{self.place.preset or 'default'}, {self.place.variant.label}"
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether it is trained and scored."""
-        return read_cell(self.run, self.role, self.config) is not None
+    def scores(self) -> Path:
+        """Folder of predictions and scores."""
+        return self.run / self.role
 
     @property
     def is_begun(self) -> bool:
         """Whether there is something to resume."""
         return (self.run / "config.yaml").exists()
 
-    def execute(self, *, bar: bool = False, progress: ProgressFactory = no_progress) -> None:
-        """Train, predict and score what is missing."""
-        folder = self.workspace.folder
-        run_cell(folder, self.config, self.run, self.role, self.cases, bar=bar, progress=progress)
+    @property
+    def is_finished(self) -> bool:
+        """Whether it is trained and scored."""
+        return (self.scores / "metrics.csv").exists() and self._timing.exists()
 
-    def scored(self) -> Scored:
-        """The scores of a finished job."""
-        cell = read_cell(self.run, self.role, self.config)
-        assert cell is not None, self.run
-        report = read_json(self.run / "run_report.json")["train"]
-        facts: dict[str, Any] = {
+    def table(self) -> pd.DataFrame:
+        """Read the scores: one row a case and class."""
+        return read_metrics(self.scores / "metrics.csv")
+
+    def member_tables(self) -> dict[str, pd.DataFrame]:
+        """Read the scores of each network alone, where the prediction is the mean of several."""
+        names = read_json(self._timing).get("members", [])
+        return {name: read_metrics(self.scores / name / "metrics.csv") for name in names}
+
+    def facts(self) -> dict[str, Any]:
+        """Return size and times of a finished run."""
+        report, times = read_json(self.run / "run_report.json")["train"], read_json(self._timing)
+        return {
             "iterations": report["iterations"],
             "checkpoint": report["checkpoint"],
-            "seconds_training": cell.seconds_training,
-            "seconds_predicting": cell.seconds_predicting,
+            "seconds_training": report["seconds_training"],
+            "seconds_predicting": times["seconds_predicting"],
+            "seconds_scoring": times.get("seconds_scoring", 0.0),
             "parameters": report["parameters"],
-            "macs": self.macs,
         }
-        return Scored(self.setting, self.place.seed, cell.table(), facts)
+
+    def execute(self, *, bar: bool = False, progress: ProgressFactory = no_progress) -> None:
+        """Train, predict and score what is missing."""
+        train_run(self.workspace, self.split, self.plan, self.config, self.run, bar=bar)
+        if not self.is_finished:
+            self._score(progress)
+
+    @property
+    def _timing(self) -> Path:
+        return self.scores / "timing.json"
+
+    def _score(self, progress: ProgressFactory) -> None:
+        model, started = load_model(self.run), time.monotonic()
+        several = averages_networks(model.method)
+        with progress(f"predict {self.method}") as report:
+            predict_files(
+                model,
+                {case.name: case.images for case in self.cases},
+                self.scores,
+                stored_settings(model),
+                precision=best_precision(model),
+                save_members=several,
+                progress=report,
+            )
+        predicted = time.monotonic()
+        members = (
+            sorted(folder.name for folder in self.scores.iterdir() if folder.is_dir()) if several else []
+        )
+        for folder in (self.scores, *(self.scores / name for name in members)):
+            with progress(f"evaluate {self.method}") as report:
+                evaluate_folder(
+                    folder,
+                    {case.name: case.label for case in self.cases if case.label is not None},
+                    Classes(model.plan.class_names, model.plan.class_values, model.plan.ignore_value),
+                    folder,
+                    workers=2 if self.config.train.workers else 0,  # no process where none is wanted
+                    progress=report,
+                )
+        times = {"predicting": predicted - started, "scoring": time.monotonic() - predicted}
+        seconds = {f"seconds_{name}": round(value, 1) for name, value in times.items()}
+        write_json(self._timing, {**seconds, "members": members})
 
 
-def make_jobs(
-    data: Path | str,
-    grid: Grid,
-    *,
-    out: Path,
-    work: Path | None = None,
-    progress: ProgressFactory = no_progress,
-) -> list[Job]:
-    """Prepare the data of every preset and number of labels, check every method, in the order of priority.
+def averages_networks(method: Method) -> bool:
+    """Tell whether a prediction is the mean of several networks, which can then be scored alone, too."""
+    return not isinstance(method, SingleMethod) and type(method).combine is Method.combine
 
-    One plan serves all numbers of labels of a preset; it is made with the smallest, so that it has seen no
-    label that another run hides.
 
-    Args:
-        data: a raw folder or a workspace.
-        grid: what to run.
-        out: folder for run folders and, for raw data, a workspace a preset.
-        work: folder for these workspaces instead.
-        progress: shows the progress of the preparation.
+def scored_cases(workspace: Workspace, split: Split, role: Role) -> tuple[Case, ...]:
+    """Return the test or validation cases that have a reference label.
 
     Raises:
-        UserError: unusable data, settings, method or option, before anything is trained.
+        UserError: there is none.
     """
-    ready: dict[tuple[str | None, Any], tuple[Workspace, Split, Plan, tuple[Case, ...]]] = {}
-    first: dict[tuple[str | None, Any], Place] = {}
-    for place in cells_of(grid):
-        first.setdefault((place.preset, place.labels), place)
-    raw = not is_workspace(Path(data))
-    for key in sorted(first, key=lambda key: _rank(key[1])):
-        config = settings_of(grid, first[key])
-        folder = (work or out / "work") / (key[0] or "default") if raw else None
-        workers = 2 if config.train.workers else 0
-        workspace, split, plan = prepare(data, config=config, work=folder, workers=workers, progress=progress)
-        ready[key] = workspace, split, plan, tuple(scored_cases(workspace, split, grid.cases))
-    _check_counts({key: len(split.labeled) for key, (_, split, _, _) in ready.items()})
-    costs: dict[str, float] = {}
-    jobs = []
-    for place in cells_of(grid):
-        workspace, split, plan, cases = ready[place.preset, place.labels]
-        config = settings_of(grid, place)
-        kind = f"{place.preset} {place.variant.label}"
-        if kind not in costs:
-            costs[kind] = _macs(config, plan)
-        run = out / place.folder
-        jobs.append(Job(place, config, workspace, split, plan, grid.cases, cases, run, costs[kind]))
-    return jobs
-
-
-def _check_counts(counts: dict[tuple[str | None, Any], int]) -> None:
-    """Two entries of `labels` must not mean the same number: their runs would be taken for seeds of one."""
-    seen: dict[tuple[str | None, int], Any] = {}
-    for (preset, labels), count in counts.items():
-        if (preset, count) in seen:
-            raise UserError(
-                "Two numbers of labels of the grid are the same",
-                found=f"{seen[preset, count]} and {labels} both give {count} labeled cases",
-                expected="different numbers",
-                do="leave one of them out",
-            )
-        seen[preset, count] = labels
-
-
-def _rank(labels: float | None) -> tuple[bool, bool, float]:
-    """Fractions first, then numbers, then all labels."""
-    return (labels is None, isinstance(labels, int), labels or 0)
-
-
-def _macs(config: Config, plan: Plan) -> float:
-    """Check the method's options, and count."""
-    net = NetFactory(len(plan.channels), len(plan.class_names), **config.net.model_dump())
-    try:
-        return method_cost(config.method.name, config.method.options, net, plan.patch).predicting.macs
-    except (NotImplementedError, RuntimeError):  # a method that needs values, which meta tensors lack
-        return float("nan")
+    cases: Sequence[Case] = [workspace.dataset.case(name) for name in getattr(split, role)]
+    chosen = tuple(case for case in cases if case.label is not None)
+    if not chosen:
+        raise UserError(f"The data set has no {role} cases with reference labels", path=workspace.folder)
+    return chosen

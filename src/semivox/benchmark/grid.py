@@ -4,31 +4,28 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from importlib import resources
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
-from semivox.config import Config, MethodConfig, config_error, load_config, parse_config
-from semivox.errors import UserError
+from semivox.config import Config, MethodConfig, Settings, config_error, load_config, parse_config
+from semivox.errors import UserError, unknown
 from semivox.files import read_yaml
+from semivox.settings import Labeled, Seed
 
 Axis = Literal["seeds", "presets", "labels", "methods"]
-Labels = int | float | None
+Labels = Labeled | None
 AXES: tuple[Axis, ...] = ("seeds", "presets", "labels", "methods")
+_PUBLISHED_LISTS = {"la": 80, "pancreas": 62, "brats": 250}  # training cases, none of them for validation
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Variant(_Part):
+class Variant(Settings):
     """A method with some of its options changed; a row of the tables."""
 
     method: str = Field(description="registered name")
@@ -46,7 +43,7 @@ class Variant(_Part):
         return {"label": value.get("method"), **value} if isinstance(value, Mapping) else value
 
 
-class Comparison(_Part):
+class Comparison(Settings):
     """The one comparison that is declared before the runs."""
 
     method: str = Field(description="row that is expected to be better")
@@ -56,12 +53,13 @@ class Comparison(_Part):
     metric: str = "dice"
 
 
-class Grid(_Part):
+class Grid(Settings):
     """What `benchmark` runs.
 
     Attributes:
         methods: rows of the tables.
-        labels: numbers (int) or fractions (float < 1) of labels; null: the preset's.
+        labels: numbers (int), or fractions (float < 1) of the training cases without those for validation;
+            null: the preset's.
         seeds: of weights, batches and augmentation; a whole number n in a file means 0 to n - 1.
         presets: shipped settings; null: none.
         settings: sections of the settings for all runs, over the preset's.
@@ -74,7 +72,7 @@ class Grid(_Part):
 
     methods: tuple[Variant, ...] = Field(min_length=1)
     labels: tuple[Labels, ...] = Field(default=(None,), min_length=1)
-    seeds: tuple[int, ...] = Field(default=(0, 1, 2), min_length=1)
+    seeds: tuple[Seed, ...] = Field(default=(0, 1, 2), min_length=1, max_length=1000)
     presets: tuple[str | None, ...] = Field(default=(None,), min_length=1)
     settings: dict[str, Any] = Field(default_factory=dict)
     assignments: tuple[str, ...] = ()
@@ -86,7 +84,12 @@ class Grid(_Part):
     @field_validator("seeds", mode="before")
     @classmethod
     def _counted(cls, value: Any) -> Any:
-        return tuple(range(value)) if isinstance(value, int) and not isinstance(value, bool) else value
+        return tuple(range(min(value, 1001))) if type(value) is int else value
+
+    @field_validator("methods", "labels", "presets", mode="before")
+    @classmethod
+    def _several(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str | int | float | Mapping) else value
 
 
 @dataclass(frozen=True)
@@ -108,17 +111,13 @@ class Place:
     @property
     def name(self) -> str:
         """For messages."""
-        parts = (
-            self.preset,
-            self.labels and f"{self.labels:g} labels",
-            self.variant.label,
-            f"seed {self.seed}",
-        )
+        labels = f"{self.labels:g} labels" if self.labels else None
+        parts = (self.preset, labels, self.variant.label, f"seed {self.seed}")
         return ", ".join(part for part in parts if part)
 
 
 def ablation_names() -> list[str]:
-    """Names of the shipped ablations."""
+    """List the shipped ablations."""
     folder = resources.files("semivox") / "ablations"
     return sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml"))
 
@@ -128,45 +127,43 @@ def load_grid(
 ) -> Grid:
     """Resolve a shipped ablation, then a YAML file, then `changes`; a later entry replaces an earlier one.
 
+    With presets of one published data set, an ablation's fractions of labels become the published numbers:
+    10 % of LA are 8 labels, whether or not a preset takes some of the 80 training cases for validation.
+
     Raises:
         UserError: unknown ablation, key or value; two rows of one name; a comparison that is not in the grid.
     """
     merged: dict[str, Any] = dict(_read_ablation(ablation)) if ablation else {}
+    shares = merged.get("labels")
     for layer in (read_yaml(file) or {} if file else {}, changes or {}):
+        if not isinstance(layer, Mapping):
+            raise UserError(
+                "This is no grid", repr(layer)[:100], "methods: [...], labels: [...] ...", path=file
+            )
         merged.update({key: value for key, value in layer.items() if value is not None})
     if not merged.get("methods"):
-        raise UserError(
-            "The grid has no methods",
-            path=file,
-            expected="methods: [dual, supervised]",
-            do="or --method NAME",
-        )
+        expected, do = "methods: [dual, supervised]", "or --method NAME"
+        raise UserError("The grid has no methods", None, expected, do, file)
+    if shares is not None and merged["labels"] is shares:
+        merged["labels"] = _published_counts(shares, merged.get("presets") or ())
     try:
         grid = Grid.model_validate(merged)
     except ValidationError as error:
         raise config_error(error, Grid) from error
-    if sorted(grid.priority) != sorted(AXES):
-        raise UserError(
-            "The priority does not name each axis once",
-            found=", ".join(grid.priority),
-            expected=", ".join(AXES) + " in any order",
-            do="correct it, or leave it out",
-        )
-    _check_names(grid)
-    if grid.reference is not None and grid.reference not in {variant.label for variant in grid.methods}:
-        raise UserError(
-            "The reference is not a row of the grid",
-            found=grid.reference,
-            expected="one of " + ", ".join(variant.label for variant in grid.methods),
-            do="correct it, or leave it out",
-        )
-    return (
-        grid if grid.compare is None else grid.model_copy(update={"compare": _completed(grid, grid.compare)})
-    )
+    _check(grid)
+    if grid.compare is None:
+        return grid
+    return grid.model_copy(update={"compare": _completed(grid, grid.compare)})
+
+
+def _published_counts(shares: Sequence[float], presets: Sequence[str | None]) -> list[float]:
+    families = {str(preset).split("-")[0] for preset in presets}
+    total = _PUBLISHED_LISTS.get(families.pop()) if len(families) == 1 else None
+    return list(shares) if total is None else [int(share * total + 0.5) for share in shares]
 
 
 def cells_of(grid: Grid) -> list[Place]:
-    """The cells in the order of priority."""
+    """List the cells in the order of priority."""
     axes = {"seeds": grid.seeds, "presets": grid.presets, "labels": grid.labels, "methods": grid.methods}
     cells = []
     for values in product(*(axes[axis] for axis in grid.priority)):
@@ -176,9 +173,9 @@ def cells_of(grid: Grid) -> list[Place]:
 
 
 def settings_of(grid: Grid, place: Place) -> Config:
-    """The complete settings of one cell; what a preset says of a method holds for that method's rows."""
+    """Resolve the settings of one cell; what a preset says of a method holds for that method's rows."""
     row = place.variant
-    base = load_config(preset=place.preset, settings=grid.assignments, **grid.settings)
+    base = load_config(preset=place.preset, file=grid.settings, settings=grid.assignments)
     method = base.method if base.method.name == row.method else MethodConfig(name=row.method)
     values = base.model_dump()
     values["method"] = method.model_dump() | {"options": {**method.options, **row.options}}
@@ -190,23 +187,29 @@ def settings_of(grid: Grid, place: Place) -> Config:
     return parse_config(values)
 
 
-def _check_names(grid: Grid) -> None:
-    """Rows, labels, seeds and presets must not share a folder."""
+def _check(grid: Grid) -> None:
+    """Refuse a wrong priority or reference; rows, labels, seeds and presets must not share a folder."""
+    if sorted(grid.priority) != sorted(AXES):
+        found, expected = ", ".join(grid.priority), ", ".join(AXES) + " in any order"
+        do = "correct it, or leave it out"
+        raise UserError("The priority does not name each axis once", found, expected, do)
     count = Counter(place.folder for place in cells_of(grid))
     if twice := [folder for folder, times in count.items() if times > 1]:
+        expected = "a label of its own for each row, and each number of labels, seed and preset once"
+        raise UserError("Two runs of the grid have the same name", twice[0], expected, "change or remove one")
+    rows = [variant.label for variant in grid.methods]
+    if grid.reference is not None and grid.reference not in rows:
+        do = "correct it, or leave it out"
         raise UserError(
-            "Two runs of the grid have the same name",
-            found=twice[0],
-            expected="a label of its own for each row, and each number of labels, seed and preset once",
-            do="change or remove one of them",
+            "The reference is not a row of the grid", grid.reference, f"one of {', '.join(rows)}", do
         )
 
 
 def _completed(grid: Grid, compare: Comparison) -> Comparison:
-    """The comparison with labels and preset filled in where the grid has only one."""
-    rows = [variant.label for variant in grid.methods]
+    """Fill in labels and preset of the comparison where the grid has only one."""
     labels = grid.labels[0] if len(grid.labels) == 1 else compare.labels
     preset = grid.presets[0] if len(grid.presets) == 1 else compare.preset
+    rows = [variant.label for variant in grid.methods]
     for what, value, known in (
         ("method", compare.method, rows),
         ("reference", compare.reference, rows),
@@ -214,24 +217,14 @@ def _completed(grid: Grid, compare: Comparison) -> Comparison:
         ("preset", preset, list(grid.presets)),
     ):
         if value not in known:
-            raise UserError(
-                f"The declared comparison names no {what} of the grid",
-                found=value,
-                expected="one of " + ", ".join(map(str, known)),
-                do=f"correct compare.{what}",
-            )
+            expected = "one of " + ", ".join(map(str, known))
+            problem = f"The declared comparison names no {what} of the grid"
+            raise UserError(problem, value, expected, f"correct compare.{what}")
     return compare.model_copy(update={"labels": labels, "preset": preset})
 
 
 def _read_ablation(name: str) -> dict[str, Any]:
-    known = ablation_names()
-    if name not in known:
-        closest = get_close_matches(name, known, n=1, cutoff=0.5)
-        raise UserError(
-            f"Unknown ablation: {name}",
-            found=name,
-            expected=", ".join(known),
-            do=f"did you mean {closest[0]}?" if closest else "choose one of these",
-        )
+    if name not in ablation_names():
+        raise unknown("ablation", name, ablation_names())
     text = (resources.files("semivox") / "ablations" / f"{name}.yaml").read_text(encoding="utf-8")
     return dict(yaml.safe_load(text))

@@ -6,13 +6,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from semivox.benchmark.cells import Job, make_jobs
-from semivox.benchmark.estimate import Estimator
 from semivox.benchmark.grid import Comparison, Grid
 from semivox.benchmark.isolate import Failure, Worker, attempt
-from semivox.benchmark.tables import Declaration, Tables, write_tables
+from semivox.benchmark.jobs import Estimator, Job, make_jobs
+from semivox.benchmark.scores import Declared
+from semivox.benchmark.tables import Tables, write_tables
 from semivox.files import read_json, write_json, write_text
 from semivox.manifest import write_manifest
 from semivox.progress import ProgressFactory, no_progress
@@ -55,7 +54,7 @@ def forecast(
 ) -> list[Forecast]:
     """Prepare the data and estimate every cell, in the order of priority; nothing is trained.
 
-    Arguments as for `benchmark`.
+    Arguments: see `semivox.api.benchmark`.
     """
     jobs = make_jobs(data, grid, out=Path(out), work=work, progress=progress)
     estimator = Estimator(jobs, Path(out) / "steps.json")
@@ -90,31 +89,47 @@ def benchmark(
     progress: ProgressFactory = no_progress,
     say: Say = lambda _: None,
 ) -> Outcome:
-    """Train, predict and score every cell of a grid, then write the tables; a repeated call goes on.
+    """Train, predict and score every cell of a grid, then write the tables; a repeated call resumes.
 
     A cell that fails is reported and the next one begins; a repeated call tries it again.
-
-    Args:
-        data: a raw folder or a workspace.
-        grid: what to run; see `semivox.benchmark.grid.load_grid`.
-        out: folder for `runs/`, `table.md`, `table.tex`, CSV files and pictures.
-        work: folder for a workspace a preset, for raw data; default `out/work`.
-        max_hours: begin no cell that is estimated to end later; the order is that of `grid.priority`.
-            0 only makes the tables of what is finished.
-        published: la, pancreas or brats: show that paper's figures beside these.
-        ablation: name of the shipped ablation that the grid is; chooses the published table.
-        isolate: run cells in a process of their own, so that one that is killed does not end the benchmark.
-        bar: show training progress bars.
-        progress: shows the progress of everything else.
-        say: gets a line before and after each cell.
+    Arguments: see `semivox.api.benchmark`.
     """
     out = Path(out)
-    started = time.monotonic()
     jobs = make_jobs(data, grid, out=out, work=work, progress=progress)
-    declaration = _declare(grid.compare, jobs, out / "declared.json")
-    outcome = Outcome()
-    estimator = Estimator(jobs, out / "steps.json")
-    worker = Worker(isolate=isolate)
+    declared = _declare(grid.compare, jobs, out / "declaration.json")
+    outcome = _run(jobs, out, max_hours, Worker(isolate=isolate), bar=bar, progress=progress, say=say)
+    finished = [job for job in jobs if job.is_finished]
+    if finished:
+        outcome.tables = write_tables(
+            [scored for job in finished for scored in job.scored()],
+            out,
+            reference=grid.reference or (grid.compare.reference if grid.compare else grid.methods[0].label),
+            declared=declared,
+            missing={**outcome.failed, **dict.fromkeys(outcome.left, "left for lack of time")},
+            cases=grid.cases,
+            dataset=jobs[0].workspace.dataset.name,
+            published=published,
+            ablation=ablation,
+        )
+    facts = {"failed": outcome.failed, "left": outcome.left}
+    content = {"grid": grid.model_dump(mode="json"), **facts, "environment": environment()}
+    write_json(out / "benchmark.json", content)
+    write_manifest(out, "benchmark", cells=len(jobs), finished=len(finished), **facts)
+    return outcome
+
+
+def _run(
+    jobs: Sequence[Job],
+    out: Path,
+    max_hours: float | None,
+    worker: Worker,
+    *,
+    bar: bool,
+    progress: ProgressFactory,
+    say: Say,
+) -> Outcome:
+    """Run what is not finished, as long as there is time."""
+    outcome, estimator, started = Outcome(), Estimator(jobs, out / "steps.json"), time.monotonic()
     try:
         for index, job in enumerate(jobs):
             if job.is_finished:
@@ -135,25 +150,6 @@ def benchmark(
                 say(f"failed: {failure.message}")
     finally:
         worker.close()
-    scored = [job.scored() for job in jobs if job.is_finished]
-    if scored:
-        outcome.tables = write_tables(
-            scored,
-            out,
-            reference=grid.reference or (grid.compare.reference if grid.compare else grid.methods[0].label),
-            declaration=declaration,
-            missing={**outcome.failed, **dict.fromkeys(outcome.left, "left for lack of time")},
-            cases=grid.cases,
-            dataset=jobs[0].workspace.dataset.name,
-            published=published,
-            ablation=ablation,
-        )
-    facts: dict[str, Any] = {"failed": outcome.failed, "left": outcome.left}
-    write_json(
-        out / "benchmark.json",
-        {"grid": grid.model_dump(mode="json"), **facts, "environment": environment()},
-    )
-    write_manifest(out, "benchmark", cells=len(jobs), finished=len(scored), **facts)
     return outcome
 
 
@@ -166,7 +162,7 @@ def _note(job: Job, failure: Failure | None) -> None:
         file.unlink(missing_ok=True)
 
 
-def _declare(compare: Comparison | None, jobs: Sequence[Job], file: Path) -> Declaration | None:
+def _declare(compare: Comparison | None, jobs: Sequence[Job], file: Path) -> tuple[Declared, int] | None:
     """Record the declared comparison, and how many cells were finished when it was declared."""
     if compare is None:
         return None
@@ -175,17 +171,8 @@ def _declare(compare: Comparison | None, jobs: Sequence[Job], file: Path) -> Dec
     if known.get("compare") != asked:
         known = {"compare": asked, "finished_before": sum(job.is_finished for job in jobs)}
         write_json(file, known)
-    (setting,) = {
-        job.setting
-        for job in jobs
-        if (job.place.preset, job.place.labels, job.place.variant.label)
-        == (compare.preset, compare.labels, compare.method)
-    }
-    return Declaration(
-        setting.preset,
-        setting.labeled,
-        compare.method,
-        compare.reference,
-        compare.metric,
-        int(known["finished_before"]),
-    )
+    wanted = compare.preset, compare.labels, compare.method
+    places = {job.setting: (job.place.preset, job.place.labels, job.place.variant.label) for job in jobs}
+    setting = next(setting for setting, place in places.items() if place == wanted)
+    pair = compare.method, compare.reference, compare.metric
+    return Declared(setting.preset, setting.labeled, *pair), int(known["finished_before"])

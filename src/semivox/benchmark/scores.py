@@ -22,6 +22,7 @@ class Setting(NamedTuple):
     preset: str
     labeled: int
     method: str
+    network: str = ""  # the one that is scored alone; empty for the method's own prediction
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Scored:
 
 
 def run_table(runs: Sequence[Scored]) -> pd.DataFrame:
-    """One row a run: setting, seed, cases, failures, the mean over cases of every metric, its facts."""
+    """Make one row a run: setting, seed, cases, failures, the mean over cases of every metric, its facts."""
     return pd.DataFrame(
         [
             {
@@ -70,27 +71,18 @@ def run_table(runs: Sequence[Scored]) -> pd.DataFrame:
 
 
 def setting_table(runs: Sequence[Scored]) -> pd.DataFrame:
-    """One row a setting and metric: mean, 95 % interval over cases, standard deviation over seeds.
+    """Make one row a setting and metric: mean, 95 % interval over cases, standard deviation over seeds.
 
     A case's value is the mean over its classes, then over the seeds; `sd_seeds` is that of the seeds' means
     (NaN for one seed), `n` counts cases with a value, `failures` adds up those of the seeds.
     """
     rows = []
     for setting, group in _grouped(runs):
-        tables = [run.by_case() for run in group]
-        together = pd.concat(tables).groupby(level=0).mean()
-        spread = pd.DataFrame([table.mean() for table in tables]).std(ddof=1)
-        for metric, interval in bootstrap_means(together).items():
-            rows.append(
-                {
-                    **setting._asdict(),
-                    "metric": metric,
-                    **interval._asdict(),
-                    "sd_seeds": spread[metric],
-                    "seeds": len(group),
-                    "failures": sum(run.failures for run in group),
-                }
-            )
+        spread = pd.DataFrame([run.by_case().mean() for run in group]).std(ddof=1)
+        counts = {"seeds": len(group), "failures": sum(run.failures for run in group)}
+        for metric, interval in bootstrap_means(_case_values(group)).items():
+            start = {**setting._asdict(), "metric": metric, **interval._asdict()}
+            rows.append({**start, "sd_seeds": spread[metric], **counts})
     return pd.DataFrame(rows)
 
 
@@ -107,11 +99,12 @@ class Declared(NamedTuple):
 def comparison_table(
     runs: Sequence[Scored], reference: str, declared: Declared | None = None, metric: str = "dice"
 ) -> pd.DataFrame:
-    """Paired differences on the same cases, each with its 95 % interval and Wilcoxon's p.
+    """Compute paired differences on the same cases, each with its 95 % interval and Wilcoxon's p.
 
     The declared comparison comes first and keeps its p. All others, every method against `reference` with
-    the same preset and labels, share a Holm correction: `p_holm`. `seed_low` and `seed_high` are the smallest
-    and largest difference of the means of runs with the same seed: what the interval over cases cannot say.
+    the same preset and labels (no network alone), share a Holm correction: `p_holm`. `seed_low` and
+    `seed_high` are the smallest and largest difference of the means of runs with the same seed: what the
+    interval over cases cannot say.
 
     Args:
         runs: of all settings.
@@ -119,11 +112,9 @@ def comparison_table(
         declared: the comparison that is not corrected; left out while one of its runs is missing.
         metric: of the others.
     """
-    groups = dict(_grouped(runs))
+    groups = {setting: group for setting, group in _grouped(runs) if not setting.network}
     values = {setting: _case_values(group) for setting, group in groups.items()}
-    wanted = []
-    if declared is not None:
-        wanted.append(declared)
+    wanted = [] if declared is None else [declared]
     for setting in values:
         other = Declared(setting.preset, setting.labeled, setting.method, reference, metric)
         if setting.method != reference and other != declared:

@@ -14,17 +14,13 @@ from semivox.benchmark.scores import Declared, Scored, comparison_table, run_tab
 from semivox.files import replacing, write_text
 from semivox.reporting import benchmark as show
 from semivox.reporting.curves import save_curves
+from semivox.reporting.table import STARRED, Rows, latex_table, markdown_table
 
-
-class Declaration(NamedTuple):
-    """The declared comparison, and how many cells were finished when it was declared."""
-
-    preset: str
-    labeled: int
-    method: str
-    reference: str
-    metric: str
-    finished_before: int
+_INTERVALS = (
+    "An interval over cases, and p, say how far a difference depends on the cases. By seed: the smallest"
+    " and the largest difference between two runs of one seed; where these have two signs, the order of"
+    " the methods depends on chance in training."
+)
 
 
 class Tables(NamedTuple):
@@ -35,12 +31,30 @@ class Tables(NamedTuple):
     comparisons: pd.DataFrame
 
 
+class _Page:
+    """Text in Markdown, and its tables in LaTeX."""
+
+    def __init__(self, title: str) -> None:
+        self.text, self.latex = [f"# {title}", ""], list[str]()
+
+    def add(self, *lines: str) -> None:
+        """Add paragraphs."""
+        for line in lines:
+            self.text += [line, ""]
+
+    def table(self, table: tuple[list[str], Rows], caption: str | None = None) -> None:
+        """Add a table; those with a caption are in LaTeX, too."""
+        self.text.append(markdown_table(*table))
+        if caption is not None:
+            self.latex.append(latex_table(*table, caption))
+
+
 def write_tables(
     scored: Sequence[Scored],
     out: Path,
     *,
     reference: str,
-    declaration: Declaration | None,
+    declared: tuple[Declared, int] | None,
     missing: Mapping[str, str],
     cases: Literal["test", "val"],
     dataset: str,
@@ -50,85 +64,64 @@ def write_tables(
     """Write `runs.csv`, `table.csv`, `comparisons.csv`, `table.md`, `table.tex` and `dice-PRESET.png`.
 
     Args:
-        scored: the finished cells.
+        scored: the finished cells, and their networks alone.
         out: the folder.
         reference: row that the others are compared with.
-        declaration: the declared comparison.
+        declared: the declared comparison, and how many cells were finished when it was declared.
         missing: why cells are not in the tables, by name.
         cases: which were scored.
         dataset: its name.
         published, ablation: as for `benchmark`.
     """
-    declared = None if declaration is None else Declared(*declaration[:-1])
-    tables = Tables(run_table(scored), setting_table(scored), comparison_table(scored, reference, declared))
+    compared = comparison_table(scored, reference, declared[0] if declared else None)
+    tables = Tables(run_table(scored), setting_table(scored), compared)
     for name, table in zip(("runs", "table", "comparisons"), tables, strict=True):
         with replacing(out / f"{name}.csv") as temporary:
             table.to_csv(temporary, index=False)
-    text, latex = [f"# Benchmark on {dataset}", ""], []
+    page = _Page(f"Benchmark on {dataset}")
+    runs, own = (table[table["network"] == ""] for table in tables[:2])
     for preset, settings in tables.settings.groupby("preset", sort=False):
-        runs = tables.runs[tables.runs["preset"] == preset]
-        title = f"{preset}: {settings['n'].max()} {cases} cases"
-        picture = f"dice-{preset}.png"
-        save_curves(out / picture, settings, runs, title=title)
-        headings, rows = show.score_rows(settings)
-        note = (
-            f"{show.EXPLANATION} {show.STARRED}."
-            if any("*" in "".join(r) for r in rows)
-            else show.EXPLANATION
-        )
-        text += [f"## {title}", "", show.markdown_table(headings, rows), note.replace("*", r"\*"), ""]
-        text += [f"![Dice]({picture})", "", show.markdown_table(*show.cost_rows(runs))]
-        latex.append(show.latex_table(headings, rows, f"{title}. {note}"))
-    text += _comparisons(tables.comparisons, reference, declaration, latex)
-    text += _published(tables.settings, dataset, published, ablation, latex) if published else []
+        title, picture = f"{preset}: {settings['n'].max()} {cases} cases", f"dice-{preset}.png"
+        here = runs[runs["preset"] == preset]
+        save_curves(out / picture, own[own["preset"] == preset], here, title=title)
+        rows = show.score_rows(settings)
+        note = show.EXPLANATION + (f" {STARRED}." if any("*" in "".join(row) for row in rows[1]) else "")
+        page.add(f"## {title}")
+        page.table(rows, f"{title}. {note}")
+        page.add(note.replace("*", r"\*"), f"![Dice]({picture})")
+        page.table(show.cost_rows(here))
+    _add_comparisons(page, tables.comparisons, reference, declared)
+    if published:
+        name = ablation if ablation in TABLES else "comparison"
+        caption = f"{PROTOCOL} Here: runs of this benchmark on {dataset}, another protocol; all voxels."
+        page.add(f"## Published figures ({published})", caption)
+        page.table(show.published_rows(published_figures(published, name), own), caption)
     if missing:
-        text += ["## Not in these tables", "", *(f"* {name}: {why}" for name, why in missing.items()), ""]
-    write_text(out / "table.md", "\n".join(text))
-    write_text(out / "table.tex", "\n".join(latex))
+        page.add("## Not in these tables", "\n".join(f"* {name}: {why}" for name, why in missing.items()))
+    write_text(out / "table.md", "\n".join(page.text))
+    write_text(out / "table.tex", "\n".join(page.latex))
     return tables
 
 
-def _comparisons(
-    comparisons: pd.DataFrame, reference: str, declaration: Declaration | None, latex: list[str]
-) -> list[str]:
-    text = ["## Comparisons on the same cases", ""]
-    if declaration is None:
-        text += ["No comparison was declared before the runs: all that follow are exploratory.", ""]
+def _add_comparisons(
+    page: _Page, comparisons: pd.DataFrame, reference: str, declared: tuple[Declared, int] | None
+) -> None:
+    page.add("## Comparisons on the same cases")
+    if declared is None:
+        page.add("No comparison was declared before the runs: all that follow are exploratory.")
+    elif declared[1] == 0:
+        page.add("Declared before the first run was finished:")
     else:
-        when = declaration.finished_before
-        text.append(
-            "Declared before the first run was finished:"
-            if when == 0
-            else f"Declared when {when} runs were finished already, so not before the results:"
-        )
-        text.append("")
+        page.add(f"Declared when {declared[1]} runs were finished already, so not before the results:")
     for is_declared in (True, False):
         if not len(comparisons) or not (comparisons["declared"] == is_declared).any():
-            text += ["Its runs are not finished.", ""] if is_declared and declaration else []
+            if is_declared and declared:
+                page.add("Its runs are not finished.")
             continue
-        headings, rows = show.comparison_rows(comparisons, declared=is_declared)
-        caption = (
-            "The declared comparison."
-            if is_declared
-            else f"All other comparisons, with {reference}; p after Holm's correction (tests: {len(rows)})."
-        )
-        text += [] if is_declared else [caption, ""]
-        text.append(show.markdown_table(headings, rows))
-        latex.append(show.latex_table(headings, rows, caption))
-    text += [
-        "An interval over cases, and p, say how far a difference depends on the cases. By seed: the smallest"
-        " and the largest difference between two runs of one seed; where these have two signs, the order of"
-        " the methods depends on chance in training.",
-        "",
-    ]
-    return text
-
-
-def _published(
-    settings: pd.DataFrame, dataset: str, published: str, ablation: str | None, latex: list[str]
-) -> list[str]:
-    name = ablation if ablation in TABLES else "comparison"
-    headings, rows = show.published_rows(published_figures(published, name), settings)
-    caption = f"{PROTOCOL} Here: runs of this benchmark on {dataset}, another protocol; all voxels."
-    latex.append(show.latex_table(headings, rows, caption))
-    return [f"## Published figures ({published})", "", caption, "", show.markdown_table(headings, rows)]
+        rows = show.comparison_rows(comparisons, declared=is_declared)
+        tests = f"p after Holm's correction (tests: {len(rows[1])})"
+        caption = "The declared comparison." if is_declared else f"All others, with {reference}; {tests}."
+        if not is_declared:
+            page.add(caption)
+        page.table(rows, caption)
+    page.add(_INTERVALS)

@@ -18,7 +18,7 @@ from semivox.evaluation.references import Classes, case_files, declared_classes,
 from semivox.evaluation.summary import nnunet_summary
 from semivox.files import replacing, write_json
 from semivox.io.geometry import affine_text, same_affine
-from semivox.io.parallel import run_jobs
+from semivox.io.reader import run_jobs
 from semivox.io.volume import IGNORE, Volume, read_label
 from semivox.manifest import write_manifest
 from semivox.progress import Progress, ProgressFactory, no_progress

@@ -13,8 +13,7 @@ from semivox.inference.predict import Finisher
 from semivox.inference.sources import Scan
 from semivox.io.dicom import series_of
 from semivox.io.dicom_codes import segment_codes
-from semivox.io.dicom_seg import highdicom
-from semivox.io.dicom_series import Series, choose_series, find_series
+from semivox.io.dicom_series import Series, choose_series, dicom_package, find_series
 from semivox.io.dicom_write import Maker, Origin, write_segmentation
 
 
@@ -43,7 +42,7 @@ def export_dicom_seg(
         UserError: highdicom is not installed; unknown classes; another grid; what reading the series says.
     """
     file, folder, target = Path(segmentation), Path(dicom), Path(out)
-    highdicom(target)
+    dicom_package("highdicom", target)
     if target.suffix.lower() != ".dcm":
         do = f"-o {target}.dcm"
         raise UserError("The output is not named as DICOM", target.name, "a name ending in .dcm", do, target)
@@ -78,7 +77,7 @@ def dicom_seg_writer(codes: Path | str | None = None) -> Finisher:
             )
             what, expected = "A DICOM-SEG needs a DICOM series to refer to", "a folder of DICOM"
             raise UserError(what, found, expected, do, others[0].files[0])
-        highdicom(scans[0].files[0])
+        dicom_package("highdicom", scans[0].files[0])
         pairs = zip(model.plan.class_names, model.plan.class_values, strict=True)
         values = {name: value for name, value in pairs if value != 0}
         meanings = segment_codes(list(values), None if codes is None else Path(codes))

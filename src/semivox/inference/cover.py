@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from semivox.config import PredictConfig
 from semivox.inference.windows import MemoryShortageError, Triple, sliding_window
 from semivox.nets.blocks import DIVISOR, Segmenter
-from semivox.nets.heap import idle
+from semivox.nets.cpu import idle
 
 _MAPS = 8  # of full resolution and `width` channels at a forward pass's peak; measured: 5.8 (32), 6.8 (bf16)
 

@@ -22,20 +22,23 @@ EXPLANATION = (
 def score_rows(settings: pd.DataFrame) -> tuple[list[str], Rows]:
     """Return headings and cells of the scores: two lines a setting, all voxels and largest component.
 
+    Where a prediction is the mean of several networks, each of them alone follows.
+
     Args:
         settings: of one preset, from `benchmark.scores.setting_table`.
     """
     cases = settings["n"].max()
     headings = ["labels", "method", "seeds", "result", *map(metric_label, _METRICS), "failed"]
     rows = []
-    for (labeled, method), block in settings.groupby(["labeled", "method"], sort=False):
+    for (labeled, method, network), block in settings.groupby(["labeled", "method", "network"], sort=False):
         values = {str(row["metric"]): row for row in block.to_dict("records")}
         first = next(iter(values.values()))
         for suffix, result in _RESULTS.items():
             if "dice" + suffix not in values:
                 continue
             cells = [_score(values, metric, suffix, int(cases)) for metric in _METRICS]
-            start = [str(labeled), str(method), str(first["seeds"])] if not suffix else ["", "", ""]
+            name = f"{method}, {network} alone" if network else str(method)
+            start = [str(labeled), name, str(first["seeds"])] if not suffix else ["", "", ""]
             rows.append([*start, result, *cells, "" if suffix else str(first["failures"])])
     return headings, rows
 
