@@ -11,9 +11,8 @@ import pytest
 import semivox
 from semivox.config import Config, load_config
 from semivox.methods import METHODS
-from semivox.preprocessing.ready import prepare
 from semivox.training.checkpoints import last_path, load
-from semivox.training.module import TrainingModule
+from semivox.training.step import Stepper
 
 SETTINGS: dict[str, Any] = {
     "net": {"width": 2},
@@ -31,11 +30,11 @@ def workspaces(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> tupl
     """Prepared data: with every file in order, and with hidden label files that are not NIfTI files."""
     place = tmp_path_factory.mktemp("every method")
     config = load_config(**SETTINGS)
-    workspace, split, _ = prepare(phantoms, config=config, work=place / "whole", workers=0)
+    workspace, split, _ = semivox.prepare(phantoms, config=config, work=place / "whole", workers=0)
     shutil.copytree(phantoms, place / "data")
     for name in split.unlabeled:
         (place / "data" / "labelsTr" / f"{name}.nii.gz").write_bytes(b"not a scan")
-    other, _, _ = prepare(place / "data", config=config, work=place / "hidden", workers=0)
+    other, _, _ = semivox.prepare(place / "data", config=config, work=place / "hidden", workers=0)
     return workspace.folder, other.folder
 
 
@@ -55,15 +54,15 @@ def test_hidden_labels_and_interruptions_change_nothing(
     straight = semivox.train(whole, config=four_steps(name), out=tmp_path / "straight", diagnose=True)
     assert (straight / "diagnosis" / "diagnosis.png").is_file()
 
-    step = TrainingModule.training_step
+    step = Stepper.step
 
-    def crash(module: TrainingModule, batch: Any, batch_idx: int) -> Any:
-        if batch_idx == 3:
+    def crash(stepper: Stepper, iteration: int, *batches: Any) -> None:
+        if iteration == 3:
             raise CrashError
-        return step(module, batch, batch_idx)
+        step(stepper, iteration, *batches)
 
     with monkeypatch.context() as patch, pytest.raises(CrashError):
-        patch.setattr(TrainingModule, "training_step", crash)
+        patch.setattr(Stepper, "step", crash)
         semivox.train(hidden, config=four_steps(name), out=tmp_path / "resumed")
     assert load(last_path(tmp_path / "resumed")).iteration == 2
     resumed = semivox.train(hidden, config=four_steps(name), out=tmp_path / "resumed")

@@ -13,13 +13,12 @@ import pytest
 import yaml
 
 import semivox
-from semivox.config import Config, load_config
+from semivox.config import Config, load_config, overridden
 from semivox.errors import UserError
 from semivox.inference.model import load_model
 from semivox.inference.predict import changed_settings
-from semivox.training.assemble import batch_sizes
-from semivox.training.budget import Costs
-from semivox.training.train import overridden
+from semivox.training.estimate import Costs
+from semivox.training.runs import batch_sizes
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +163,7 @@ def test_selection_by_validation_uses_the_best_checkpoint(
 def test_a_budget_is_found_once_and_kept(
     phantoms: Path, quick: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("semivox.training.assemble.probe", lambda *_, **__: Costs(step_s=0.15))
+    monkeypatch.setattr("semivox.training.runs.probe", lambda *_, **__: Costs(step_s=0.15))
     budget = {"budget_s": 12.0, "validate_every": None, "checkpoint_every": None}
     config = overridden(
         quick, {"train": budget, "split": {"val": 0}, "method": {"name": "supervised_matched"}}

@@ -139,7 +139,7 @@ def checked(config: Config, *, training: bool = False) -> Config:
     if config.split.file is not None and not Path(config.split.file).is_file():
         raise UserError("There is no such split file", do="check split.file", path=config.split.file)
     if training:
-        from semivox.hardware import resolve_device
+        from semivox.training.runs import check
 
-        resolve_device(config.train.device)
+        check(config)
     return config

@@ -181,7 +181,7 @@ def plan(
     Args:
         data: a raw folder (nnU-Net raw or MSD layout) or a workspace.
     """
-    from semivox.preprocessing.ready import plan as run
+    from semivox.preprocessing.workspace import plan_data as run
 
     chosen, folder = checked(settings(config, preset)), raw_folder(data)
     return run(folder, config=chosen, work=optional(work), fresh=fresh, workers=workers, progress=progress)
@@ -207,12 +207,13 @@ def prepare(
         data: a raw folder (nnU-Net raw or MSD layout) or a workspace.
         overlays: write a picture of each case, with the outline of its label.
     """
-    from semivox.preprocessing.ready import prepare as run
+    from semivox.preprocessing.workspace import prepare_data as run
+    from semivox.reporting.drawing import draw_case
 
     chosen, folder = checked(settings(config, preset)), raw_folder(data)
     return run(
-        folder, config=chosen, work=optional(work), fresh=fresh, workers=workers, overlays=overlays,
-        progress=progress,
+        folder, config=chosen, work=optional(work), fresh=fresh, workers=workers,
+        on_case=draw_case if overlays else None, progress=progress,
     )  # fmt: skip
 
 

@@ -21,7 +21,7 @@ from semivox.progress import ProgressFactory, no_progress
 from semivox.settings import Seed
 
 if TYPE_CHECKING:
-    from semivox.benchmark.compare import Cell
+    from semivox.benchmark.cells import Cell
     from semivox.benchmark.demo import Demo
     from semivox.benchmark.grid import Grid
     from semivox.benchmark.run import Forecast, Outcome

@@ -62,13 +62,23 @@ def train(
     Examples:
         >>> run = semivox.train("Heart", method="dual", labeled=8, preset="lite")
     """
-    from semivox.training.train import train as run
+    from semivox.preprocessing.workspace import prepare_data
+    from semivox.reporting.drawing import diagnosis_drawer, draw_case
+    from semivox.training.runs import default_folder, train_run
 
     chosen = settings(config, preset, method={"name": method}, split={"labeled": labeled})
     chosen, folder = checked(chosen, training=True), raw_folder(data)
-    return run(
-        folder, config=chosen, out=optional(out), work=optional(work), fresh=fresh, extend=extend,
-        diagnose=diagnose, bar=bar, progress=progress,
+    workers = 2 if chosen.train.workers else 0  # no process at all where none is wanted
+    workspace, split, plan = prepare_data(
+        folder, config=chosen, work=optional(work), workers=workers, on_case=draw_case, progress=progress
+    )
+    if chosen.train.selection == "val" and not split.val:
+        do = "keep some with --val N, or leave out train.selection"
+        raise UserError("The checkpoint cannot be chosen by validation", "no validation cases", "some", do)
+    return train_run(
+        workspace, split, plan, chosen, optional(out) or default_folder(workspace, chosen, split),
+        fresh=fresh, extend=extend, diagnose=diagnose,
+        draw=diagnosis_drawer(f"{chosen.method.name} on {workspace.dataset.name}"), bar=bar,
     )  # fmt: skip
 
 

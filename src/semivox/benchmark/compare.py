@@ -14,9 +14,10 @@ from semivox.evaluation.statistics import bootstrap_mean, paired_difference
 from semivox.evaluation.summary import class_rows
 from semivox.files import write_json
 from semivox.manifest import write_manifest
-from semivox.preprocessing.ready import prepare
+from semivox.preprocessing.workspace import prepare_data
 from semivox.progress import ProgressFactory, no_progress
 from semivox.reporting.curves import save_paired_scores
+from semivox.reporting.drawing import draw_case
 from semivox.run import environment
 
 
@@ -40,7 +41,9 @@ def compare(
     """
     out = Path(out)
     options = options or {config.method.name: config.method.options}
-    workspace, split, plan = prepare(data, config=config, work=work, progress=progress)
+    workspace, split, plan = prepare_data(
+        data, config=config, work=work, on_case=draw_case, progress=progress
+    )
     chosen = scored_cases(workspace, split, cases)
     cells = []
     for seed in seeds:

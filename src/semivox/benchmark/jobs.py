@@ -19,9 +19,9 @@ from semivox.files import read_json, write_json
 from semivox.methods.cost import method_cost
 from semivox.nets import NetFactory
 from semivox.preprocessing.plan import Plan
-from semivox.preprocessing.ready import prepare
-from semivox.preprocessing.workspace import Workspace, is_workspace
+from semivox.preprocessing.workspace import Workspace, is_workspace, prepare_data
 from semivox.progress import ProgressFactory, no_progress
+from semivox.reporting.drawing import draw_case
 from semivox.training.estimate import run_seconds
 from semivox.training.runs import batch_sizes, step_seconds
 
@@ -89,7 +89,9 @@ def make_jobs(
         config = settings_of(grid, first[key])
         folder = (work or out / "work") / (key[0] or "default") if raw else None
         workers = 2 if config.train.workers else 0
-        workspace, split, plan = prepare(data, config=config, work=folder, workers=workers, progress=progress)
+        workspace, split, plan = prepare_data(
+            data, config=config, work=folder, workers=workers, on_case=draw_case, progress=progress
+        )
         ready[key] = workspace, split, plan, scored_cases(workspace, split, grid.cases)
     _check_counts({key: len(split.labeled) for key, (_, split, _, _) in ready.items()})
     macs: dict[str, float] = {}

@@ -1,0 +1,28 @@
+"""What other rooms are handed to draw with: they do not know this room; matplotlib comes on the first call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from semivox.preprocessing.plan import Plan
+
+
+def draw_case(path: Path, plan: Plan, name: str, image: np.ndarray, label: np.ndarray | None) -> None:
+    """Draw a prepared case with the outline of its label, in the process that prepares it."""
+    from semivox.reporting.overlay import save_overlay
+
+    save_overlay(path, image, label, plan.spacing_mm, name=name, class_names=plan.class_names)
+
+
+def diagnosis_drawer(title: str) -> Callable[[Path, str], None]:
+    """Return what draws the table of a diagnosis beside it."""
+
+    def draw(table: Path, subtitle: str) -> None:
+        from semivox.reporting.diagnosis import save_diagnosis
+
+        save_diagnosis(table.with_suffix(".png"), table, title=title, subtitle=subtitle)
+
+    return draw
