@@ -160,7 +160,7 @@ def test_spacing_within_a_thousandth_is_left_alone() -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 9, 4), (1, 1, 1), (3, 2, 11)])
-@pytest.mark.parametrize("target", [(0.4, 3.0, 1.0), (50.0, 50.0, 50.0)])
+@pytest.mark.parametrize("target", [(0.4, 3.0, 1.0), (2.0, 50.0, 50.0)])
 def test_thin_and_odd_shapes(shape: tuple[int, ...], target: tuple[float, float, float]) -> None:
     image = Volume(random_image(shape, channels=2), np.diag([2.0, 1.0, 1.0, 1.0]))
     array, grid = to_working_grid(image, plan(target, channels=2))
@@ -170,6 +170,13 @@ def test_thin_and_odd_shapes(shape: tuple[int, ...], target: tuple[float, float,
     assert (label_to_working_grid(label, grid) == 1).all()
     assert probs_to_source(array, grid).shape == (2, *shape)
     assert np.isfinite(array).all()
+
+
+def test_a_scan_in_metres_taken_for_millimetres_is_refused() -> None:
+    image = Volume(random_image((200, 300, 40)), np.diag([0.0009, 0.0009, 0.003, 1.0]))
+    with pytest.raises(UserError, match="smaller than a voxel of the working grid") as error:
+        to_working_grid(image, plan((1, 1, 1)))
+    assert error.value.found == "0.18 x 0.27 x 0.12 mm"
 
 
 def interpolation(old: int, new: int) -> np.ndarray:

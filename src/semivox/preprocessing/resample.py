@@ -20,6 +20,7 @@ import numpy.typing as npt
 from scipy.ndimage import gaussian_filter1d
 
 from semivox.errors import UserError
+from semivox.io.formats import BadFileError
 from semivox.io.geometry import Triple, canonical_axes, foreground_box
 from semivox.io.reader import check_memory
 from semivox.io.volume import Volume
@@ -111,12 +112,14 @@ def to_working_grid(image: Volume, plan: Plan, path: Path | None = None) -> tupl
         (C, X, Y, Z) float32, a copy, and the way back.
 
     Raises:
-        UserError: another number of channels than the plan has; a working grid that memory cannot hold.
+        UserError: another number of channels than the plan has; a working grid that memory cannot hold; a
+            scan smaller than a voxel of it, as with metres taken for millimetres.
     """
     if (found := len(image.array)) != (count := len(plan.channels)):
         what, expected = "The image has another number of channels than the plan", ", ".join(plan.channels)
         raise UserError(what, found, f"{count} ({expected})", "give one file a channel, in this order", path)
     grid = _working_grid(image, plan)
+    _check_extent(image, plan, path)
     check_memory((len(image.array), *grid.shape), _COPY_BYTES, path)
     source = grid.cropped(image.array)
     array = np.empty((len(source), *grid.shape), np.float32)
@@ -125,6 +128,15 @@ def to_working_grid(image: Volume, plan: Plan, path: Path | None = None) -> tupl
         normalise(values, plan.normalisation[index], plan.intensity[index])
         array[index] = resample(values, grid.shape)
     return array, grid
+
+
+def _check_extent(image: Volume, plan: Plan, path: Path | None) -> None:
+    extent_mm = np.multiply(image.array.shape[1:], image.spacing_mm)
+    if extent_mm.max() < min(plan.spacing_mm):
+        sides, wanted = (" x ".join(f"{side:g}" for side in mm) for mm in (extent_mm, plan.spacing_mm))
+        do = "check the voxel size and the unit in its header; lengths are in mm unless it says otherwise"
+        what, expected = "The scan is smaller than a voxel of the working grid", f"more than {wanted} mm"
+        raise BadFileError(what, f"{sides} mm", expected, do, path)
 
 
 def normalise(values: Array, how: str, intensity: Mapping[str, float]) -> None:
