@@ -50,15 +50,32 @@ def show_progress(title: str) -> Iterator[Report]:
 
 
 def _line_report(title: str) -> Report:
+    """Print a line at each tenth, with the time left at the speed since the line before."""
     import sys
+    import time
 
-    shown = -1
+    began: tuple[int, float] | None = None
+    tenth = -1
 
     def report(done: int, total: int, name: str = "", *rest: object) -> None:
-        nonlocal shown
-        tenth = 10 * done // max(total, 1)
-        if tenth > shown:
-            shown = tenth
-            print(f"{title}: {done}/{total}", file=sys.stderr, flush=True)
+        nonlocal began, tenth
+        first, began = began is None, began or (done, time.perf_counter())
+        if (now := 10 * done // max(total, 1)) <= tenth:
+            return
+        tenth = now
+        parts = [f"{title}: {done}/{total}", name]
+        if done > began[0]:
+            seconds = (time.perf_counter() - began[1]) / (done - began[0]) * (total - done)
+            parts.append(f"{_clock(seconds)} left")
+            began = (done, time.perf_counter())
+        if not first or done:
+            print("  ".join(part for part in parts if part), file=sys.stderr, flush=True)
 
     return report
+
+
+def _clock(seconds: float) -> str:
+    """Write 0:09, 12:30 or 1:02:03."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
