@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from semivox.config import TrainConfig
 from semivox.methods.base import Batch, Method, Step, fixed
-from semivox.training.trainer import fit
+from semivox.training.loop import fit
 
 SIDE = 6
 
@@ -166,7 +166,7 @@ def kill_run(folder: Path, slow_s: float) -> Toy:
     """The run of the kill test."""
     torch.set_num_threads(1)
     toy, config = make_toy(), settings()
-    fit(toy, loaders_for(config, slow_s=slow_s), config, folder, validate=score, fresh=False)
+    fit(toy, loaders_for(config, slow_s=slow_s), config, folder, validate=score)
     return toy
 
 

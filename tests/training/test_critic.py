@@ -11,13 +11,13 @@ from engine_toy import Patches, Toy, loaders_for, make_toy, score, settings
 
 from semivox.config import TrainConfig
 from semivox.methods.base import Batch, Step
-from semivox.training.budget import probe
+from semivox.training.estimate import probe
 from semivox.training.checkpoints import last_path, load
-from semivox.training.trainer import fit
+from semivox.training.loop import fit
 
 
 def run(toy: Toy, config: TrainConfig, folder: Path) -> Toy:
-    fit(toy, loaders_for(config), config, folder, validate=score, fresh=False, progress=False)
+    fit(toy, loaders_for(config), config, folder, validate=score)
     return toy
 
 

@@ -12,9 +12,8 @@ import pandas as pd
 import pytest
 
 import semivox
-from semivox.config import load_config
+from semivox.config import load_config, overridden
 from semivox.errors import UserError
-from semivox.training.train import overridden
 
 CONFIG = load_config(
     method={"name": "dual"},

@@ -15,7 +15,7 @@ from engine_toy import Toy, loaders_for, make_toy, score, settings
 from semivox.methods.base import Batch, Method, Step
 from semivox.training.checkpoints import last_path, load
 from semivox.training.diagnosis import Diagnosis, Row, gradient_norms
-from semivox.training.trainer import fit
+from semivox.training.loop import fit
 
 EVERY = {"diagnose_every": 4}
 
@@ -43,8 +43,6 @@ def run(folder: Path, *, diagnosed: bool, toy: Toy | None = None) -> Toy:
         config,
         folder,
         validate=score,
-        fresh=False,
-        progress=False,
         diagnosis=diagnosis if diagnosed else None,
     )
     assert len(drawn) == diagnosed

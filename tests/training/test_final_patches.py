@@ -12,12 +12,11 @@ import yaml
 
 import semivox
 import semivox.training.validation as validation
-from semivox.config import Config, TrainConfig
+from semivox.config import Config, TrainConfig, overridden
 from semivox.errors import UserError
 from semivox.inference.model import load_model
-from semivox.io.extent import Triple
-from semivox.training.budget import Costs
-from semivox.training.train import overridden
+from semivox.io.geometry import Triple
+from semivox.training.estimate import Costs
 
 PATCH, FINAL = (16, 16, 16), (48, 32, 48)
 
@@ -56,7 +55,7 @@ def test_the_best_weights_keep_the_patches_that_they_have_seen(
     """Validation is made to like the second of four iterations most."""
     scores = iter([0.1, 0.9, 0.5, 0.6])
     monkeypatch.setattr(
-        "semivox.training.assemble.make_validator", lambda *_: lambda *_: {"dice": next(scores)}
+        "semivox.training.runs.make_validator", lambda *_: lambda *_: {"dice": next(scores)}
     )
     run = train(overridden(config, {"train": {"selection": "val"}}))
     assert pd.read_csv(run / "logs" / "metrics.csv")["val_dice"].tolist() == [0.1, 0.9, 0.5, 0.6]
@@ -70,7 +69,7 @@ def test_a_finished_run_gets_a_final_part(
     """Weights from before the extension have seen no final patch, wherever the longer schedule has them."""
     scores = iter([0.9 if iteration == best else 0.1 for iteration in range(1, 7)])
     monkeypatch.setattr(
-        "semivox.training.assemble.make_validator", lambda *_: lambda *_: {"dice": next(scores)}
+        "semivox.training.runs.make_validator", lambda *_: lambda *_: {"dice": next(scores)}
     )
     for iterations, share, extend in ((4, 0.0, False), (6, 0.9, True)):
         train = {"iterations": iterations, "final_share": share, "selection": "val"}
@@ -88,7 +87,7 @@ def test_a_budget_counts_both_parts(
     def probe(_method: object, _loaders: object, settings: TrainConfig, **_: object) -> Costs:
         return Costs(step_s={0.0: 0.1, 1.0: 0.3}[settings.final_share])
 
-    monkeypatch.setattr("semivox.training.assemble.probe", probe)
+    monkeypatch.setattr("semivox.training.runs.probe", probe)
     budget = {"budget_s": 12.0, "validate_every": None, "checkpoint_every": None, "final_share": 0.25}
     run = train(
         overridden(
@@ -108,7 +107,7 @@ def test_final_patches_without_room_are_refused_before_the_run(
         assert tuple(batch["image"].shape[2:]) == FINAL
         raise UserError("The device ran out of memory")
 
-    monkeypatch.setattr("semivox.training.assemble.probe", probe)
+    monkeypatch.setattr("semivox.training.runs.probe", probe)
     with pytest.raises(UserError, match="memory"):
         train(config)
     assert not (tmp_path / "run" / "config.yaml").exists()
@@ -127,7 +126,7 @@ def test_a_finished_run_stays_as_it_is_where_a_final_part_has_no_room(
     run = train(overridden(config, {"train": {"final_share": 0.0}}))
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     longer = overridden(config, {"train": {"iterations": 6}})
-    monkeypatch.setattr("semivox.training.assemble.probe", probe)
+    monkeypatch.setattr("semivox.training.runs.probe", probe)
     with pytest.raises(UserError, match="memory"):
         semivox.train(phantoms, config=longer, out=run, work=tmp_path / "work", extend=True)
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before

@@ -19,13 +19,13 @@ from semivox.config import TrainConfig
 from semivox.errors import UserError
 from semivox.methods.base import Batch, Step
 from semivox.training.checkpoints import best_path, last_path, load, load_weights
-from semivox.training.module import make_sgd
-from semivox.training.trainer import FitResult, fit
+from semivox.training.step import make_sgd
+from semivox.training.loop import FitResult, fit
 
 
 def run(toy: Toy, config: TrainConfig, folder: Path, validate: Any = None, **loaders: Any) -> FitResult:
     make = loaders_for(config, **loaders)
-    return fit(toy, make, config, folder, validate=validate, fresh=False, progress=False)
+    return fit(toy, make, config, folder, validate=validate)
 
 
 def rows(folder: Path) -> pd.DataFrame:
@@ -237,7 +237,7 @@ def test_loss_must_be_a_scalar(tmp_path: Path) -> None:
 def test_loaders_of_the_wrong_length_are_refused(tmp_path: Path) -> None:
     make = loaders_for(settings(iterations=5))
     with pytest.raises(ValueError, match="must have 6 batches"):
-        fit(make_toy(), make, settings(iterations=6), tmp_path, validate=None, fresh=False, progress=False)
+        fit(make_toy(), make, settings(iterations=6), tmp_path, validate=None)
 
 
 class Reads(TorchDispatchMode):
@@ -300,5 +300,5 @@ def test_error_in_a_loader_process_stays_readable(tmp_path: Path) -> None:
         return {"labeled": DataLoader(Failing(0, True, start, 3, 0.0), batch_size=None, num_workers=1)}
 
     with pytest.raises(UserError) as error:
-        fit(make_toy(), make, config, tmp_path, validate=None, fresh=False, progress=False)
+        fit(make_toy(), make, config, tmp_path, validate=None)
     assert str(error.value).startswith("The case is broken") and "Traceback" not in str(error.value)

@@ -15,7 +15,7 @@ from semivox.preprocessing.plan import Plan
 from semivox.preprocessing.planner import make_plan
 from semivox.preprocessing.prepare import prepare
 from semivox.preprocessing.store import Store
-from semivox.training.hidden import HiddenPatches, read_hidden_patches, require_hidden_labels
+from semivox.training.diagnosis import HiddenPatches, read_hidden_patches, require_hidden_labels
 
 Prepared = tuple[Dataset, Split, Plan, Store]
 

@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from semivox.training.logs import MetricsTable, RunLog
 from semivox.training.progress import Display
-from semivox.training.trainer import fit
+from semivox.training.loop import fit
 
 
 def test_a_late_column_widens_the_table(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_training_is_silent(
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         warnings.filterwarnings("ignore", category=DeprecationWarning)
-        fit(make_toy(), loaders_for(config), config, tmp_path, validate=score, fresh=False, progress=False)
+        fit(make_toy(), loaders_for(config), config, tmp_path, validate=score)
     assert [str(warning.message) for warning in caught] == []
     assert caplog.records == []
     captured = capfd.readouterr()
@@ -74,7 +74,7 @@ def test_training_is_silent(
 
 def test_away_from_a_terminal_ten_lines(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     config = settings(iterations=40, budget_s=500.0)
-    fit(make_toy(), loaders_for(config), config, tmp_path, validate=None, fresh=False)
+    fit(make_toy(), loaders_for(config), config, tmp_path, validate=None)
     *lines, last = capfd.readouterr().err.splitlines()
     assert len(lines) == 10
     assert lines[4].startswith("iteration 20/40  loss ") and " supervised 0." in lines[4]

@@ -15,7 +15,7 @@ from semivox.config import load_config, preset_names
 from semivox.errors import UserError
 from semivox.training import machine as module
 from semivox.training import machine_times as times_module
-from semivox.training.assemble import Training
+from semivox.training.runs import Training
 from semivox.training.machine import Machine, machine
 
 TINY = {"net_patch": (16, 16, 16), "device": "cpu"}

@@ -11,7 +11,7 @@ from engine_toy import loaders_for, make_toy, settings
 from semivox.errors import UserError
 from semivox.training import checkpoints, precision
 from semivox.training.precision import continued_precision, resolve_precision
-from semivox.training.trainer import fit
+from semivox.training.loop import fit
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 
@@ -57,6 +57,6 @@ def test_a_resumed_run_keeps_its_arithmetic(tmp_path: Path, monkeypatch: pytest.
     ):
         monkeypatch.setattr(precision, "prefers_bf16", lambda device, quicker=quicker: quicker)
         config = settings(iterations=iterations, precision=asked)
-        fit(make_toy(), loaders_for(config), config, tmp_path, validate=None, fresh=False, progress=False)
+        fit(make_toy(), loaders_for(config), config, tmp_path, validate=None)
         state = checkpoints.load(checkpoints.last_path(tmp_path))
         assert (state.iteration, state.precision) == (iterations, expected)

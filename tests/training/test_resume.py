@@ -17,7 +17,7 @@ from engine_toy import kill_run, loaders_for, make_toy, score, settings
 
 from semivox.errors import UserError
 from semivox.training.checkpoints import best_path, last_path, load
-from semivox.training.trainer import fit
+from semivox.training.loop import fit
 
 
 def table(folder: Path) -> pd.DataFrame:
@@ -66,7 +66,7 @@ def interrupted_at(folder: Path, iteration: int, how: type[BaseException] | int)
                 raise how
 
     toy.hook = hook
-    fit(toy, loaders_for(config), config, folder, validate=score, fresh=False, progress=False)
+    fit(toy, loaders_for(config), config, folder, validate=score)
 
 
 def test_ctrl_c_is_a_keyboard_interrupt_and_resumes(tmp_path: Path) -> None:
@@ -88,10 +88,10 @@ def test_sigterm_leaves_a_checkpoint_of_the_step_it_came_in(tmp_path: Path) -> N
 def test_a_finished_run_is_only_read(tmp_path: Path) -> None:
     config = settings(iterations=6)
     trained = make_toy()
-    first = fit(trained, loaders_for(config), config, tmp_path, validate=score, fresh=False, progress=False)
+    first = fit(trained, loaders_for(config), config, tmp_path, validate=score)
     again = make_toy(seed=5)
     again.hook = lambda *_: pytest.fail("trained again")
-    second = fit(again, loaders_for(config), config, tmp_path, validate=score, fresh=False, progress=False)
+    second = fit(again, loaders_for(config), config, tmp_path, validate=score)
     assert (second.iterations, second.best) == (first.iterations, first.best)
     assert second.seconds == pytest.approx(first.seconds, abs=0.5)
     assert same_weights(again, trained)
@@ -103,7 +103,7 @@ def test_fresh_starts_over(tmp_path: Path) -> None:
     for fresh in (False, True):
         toy = make_toy()
         toy.hook = lambda labeled, unlabeled, step: steps.append(step.iteration)
-        fit(toy, loaders_for(config), config, tmp_path, validate=None, fresh=fresh, progress=False)
+        fit(toy, loaders_for(config), config, tmp_path, validate=None, fresh=fresh)
     assert steps == [*range(6), *range(6)]
     assert list(table(tmp_path)["iteration"]) == [1, 2, 4, 6]
 
@@ -111,7 +111,7 @@ def test_fresh_starts_over(tmp_path: Path) -> None:
 @pytest.mark.parametrize("damage", ["cut", "one byte", "garbage", "foreign"])
 def test_a_damaged_checkpoint_says_what_to_do(tmp_path: Path, damage: str) -> None:
     config = settings(iterations=4)
-    fit(make_toy(), loaders_for(config), config, tmp_path, validate=None, fresh=False, progress=False)
+    fit(make_toy(), loaders_for(config), config, tmp_path, validate=None)
     path = last_path(tmp_path)
     content = path.read_bytes()
     middle = len(content) // 2
@@ -128,18 +128,18 @@ def test_a_damaged_checkpoint_says_what_to_do(tmp_path: Path, damage: str) -> No
             }[damage]
         )
     with pytest.raises(UserError, match="--fresh") as error:
-        fit(make_toy(), loaders_for(config), config, tmp_path, validate=None, fresh=False, progress=False)
+        fit(make_toy(), loaders_for(config), config, tmp_path, validate=None)
     assert error.value.path == path
-    fit(make_toy(), loaders_for(config), config, tmp_path, validate=None, fresh=True, progress=False)
+    fit(make_toy(), loaders_for(config), config, tmp_path, validate=None, fresh=True)
 
 
 def test_more_iterations_extend_a_run(tmp_path: Path) -> None:
     """It goes on at the step where it ended, with the learning rate of the longer schedule."""
     config = settings(iterations=4, log_every=1, schedule="poly")
-    fit(make_toy(), loaders_for(config), config, tmp_path, validate=None, fresh=False, progress=False)
+    fit(make_toy(), loaders_for(config), config, tmp_path, validate=None)
     longer = settings(iterations=8, log_every=1, schedule="poly")
     result = fit(
-        make_toy(), loaders_for(longer), longer, tmp_path, validate=None, fresh=False, progress=False
+        make_toy(), loaders_for(longer), longer, tmp_path, validate=None
     )
     assert result.iterations == 8
     rates = pd.read_csv(tmp_path / "logs" / "metrics.csv").set_index("iteration")["lr"]
@@ -149,14 +149,14 @@ def test_more_iterations_extend_a_run(tmp_path: Path) -> None:
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
     config = settings(iterations=4)
-    fit(make_toy(), loaders_for(config), config, tmp_path, validate=None, fresh=False, progress=False)
+    fit(make_toy(), loaders_for(config), config, tmp_path, validate=None)
     shorter = settings(iterations=3, log_every=1)
     with pytest.raises(UserError, match="iterations=4") as error:
-        fit(make_toy(), loaders_for(shorter), shorter, tmp_path, validate=None, fresh=False, progress=False)
+        fit(make_toy(), loaders_for(shorter), shorter, tmp_path, validate=None)
     assert error.value.expected == "iterations=3"
     wide = make_toy(width=8)
     with pytest.raises(UserError, match="other settings"):
-        fit(wide, loaders_for(config), config, tmp_path, validate=None, fresh=False, progress=False)
+        fit(wide, loaders_for(config), config, tmp_path, validate=None)
     wide.config = make_toy().config
     with pytest.raises(UserError, match=r"average \(1?"):
-        fit(wide, loaders_for(config), config, tmp_path, validate=None, fresh=False, progress=False)
+        fit(wide, loaders_for(config), config, tmp_path, validate=None)

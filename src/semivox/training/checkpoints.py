@@ -1,9 +1,8 @@
-"""What a run needs to go on: written atomically, read without unpickling code."""
+"""What a run needs to resume: written whole or not at all, read without unpickling code."""
 
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,21 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from semivox.config import TrainConfig
 from semivox.errors import UserError
 from semivox.files import replacing
 from semivox.methods.base import Method
+from semivox.training.fabric import Precision
 from semivox.training.failures import weights_not_finite
-from semivox.training.precision import LightningPrecision
 
 _FORMAT = 1
 _FRESH = "start over with --fresh, or choose another run folder"
-_DECISIVE = (
-    "iterations", "seed", "batch_labeled", "batch_unlabeled", "augment", "foreground_crops", "lr", "momentum",
-    "weight_decay", "schedule", "final_share",
-)  # fmt: skip
-_EXTENDED = {"iterations", "final_share"}  # what may differ in a longer run
-_ABSENT = {"final_share": 0.0}  # what a checkpoint means that was written before there was such a setting
 
 
 @dataclass
@@ -40,7 +32,7 @@ class Checkpoint:
         scaler: state of the gradient scaler; empty except in 16 bit training.
         precision: from `resolve_precision`; None in best.ckpt.
         seconds: wall-clock time spent so far.
-        run: the settings that decide the result; a run goes on only if they are the same.
+        run: `iterations` and `final_share` of the run at that time; an extension changes them.
         scores: validation results of these weights; only in the best checkpoint.
     """
 
@@ -49,34 +41,26 @@ class Checkpoint:
     momentum: list[Tensor] = field(default_factory=list)
     critic: dict[str, Any] = field(default_factory=dict)
     scaler: dict[str, Any] = field(default_factory=dict)
-    precision: LightningPrecision | None = None
+    precision: Precision | None = None
     seconds: float = 0.0
     run: dict[str, Any] = field(default_factory=dict)
     scores: dict[str, float] = field(default_factory=dict)
 
 
 def last_path(folder: Path) -> Path:
-    """Checkpoint from which the run in `folder` goes on."""
+    """Return the path of the checkpoint from which the run in `folder` resumes."""
     return folder / "checkpoints" / "last.ckpt"
 
 
 def best_path(folder: Path) -> Path:
-    """Checkpoint with the highest validation Dice; it has weights but no momentum."""
+    """Return the path of the checkpoint with the highest validation Dice; it has weights but no momentum."""
     return folder / "checkpoints" / "best.ckpt"
-
-
-def describe_run(method: Method, config: TrainConfig) -> dict[str, Any]:
-    """Return the settings that must agree for a run to go on; device, precision and logging may change."""
-    settings = config.model_dump(mode="json")
-    decisive = {name: settings[name] for name in _DECISIVE}
-    return {"method": type(method).__name__, "options": method.config.model_dump(mode="json"), **decisive}
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
     """Write `checkpoint`, replacing an older one only when the new one is whole."""
-    content = {"format": _FORMAT, **vars(checkpoint)}
     with replacing(path) as temporary:
-        torch.save(content, temporary)
+        torch.save({"format": _FORMAT, **vars(checkpoint)}, temporary)
 
 
 def load(path: Path) -> Checkpoint:
@@ -94,49 +78,41 @@ def load(path: Path) -> Checkpoint:
             raise ValueError("another format version")
         return Checkpoint(**content)
     except Exception as error:
-        detail = " ".join(str(error).split())[:120]
-        raise UserError(
-            "The checkpoint cannot be read",
-            path=path,
-            found=f"{type(error).__name__}: {detail}",
-            expected="a whole checkpoint of this version of semivox",
-            do="start over with --fresh, or put back a copy of the file",
-        ) from error
-
-
-def require_same_run(path: Path, checkpoint: Checkpoint, run: Mapping[str, Any]) -> None:
-    """Raise a `UserError` naming the settings in which `checkpoint` differs from `run`.
-
-    More iterations than the checkpoint's are no difference, and then another `final_share` is none: a run may
-    be extended.
-    """
-    stored = _ABSENT | checkpoint.run
-    longer = stored.get("iterations", 0) < run["iterations"]
-    changed = [name for name, value in run.items() if stored.get(name) != value]
-    changed = [name for name in changed if not (longer and name in _EXTENDED)]
-    if changed:
-        raise UserError(
-            "The run folder holds a run with other settings",
-            path=path,
-            found=", ".join(f"{name}={stored.get(name)}" for name in changed),
-            expected=", ".join(f"{name}={run[name]}" for name in changed),
-            do=_FRESH,
+        found = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+        expected, do = (
+            "a whole checkpoint of semivox",
+            "start over with --fresh, or put back a copy of the file",
         )
+        raise UserError("The checkpoint cannot be read", found, expected, do, path) from error
 
 
-def load_weights(path: Path, method: Method, checkpoint: Checkpoint | None = None) -> Checkpoint:
+def resume(folder: Path, method: Method) -> tuple[Checkpoint, dict[str, Any] | None]:
+    """Load the last weights of the run in `folder` into `method`; return its state and its best scores.
+
+    Whether the run may be resumed with the settings of this call has been decided before, by `semivox.run`.
+    """
+    last, best = last_path(folder), best_path(folder)
+    if not last.is_file():
+        best.unlink(missing_ok=True)
+        return Checkpoint(0, {}), None
+    state = load_weights(last, method)
+    if not best.is_file():
+        return state, None
+    found = load(best)
+    return state, {"iteration": found.iteration, **found.scores}
+
+
+def load_weights(path: Path, method: Method) -> Checkpoint:
     """Copy the weights in `path` into `method`, and return the checkpoint.
 
     Args:
         path: a file written by `save`, e.g. `best_path(folder)`.
         method: built, with networks of the same shapes.
-        checkpoint: the content of `path`, if it has been read before.
 
     Raises:
         UserError: damaged file, or weights that do not fit the method.
     """
-    checkpoint = checkpoint or load(path)
-    own = method.state_dict()
+    checkpoint, own = load(path), method.state_dict()
     differing = sorted(own.keys() ^ checkpoint.weights.keys()) + [
         f"{name} {tuple(value.shape)}"
         for name, value in checkpoint.weights.items()
@@ -145,10 +121,10 @@ def load_weights(path: Path, method: Method, checkpoint: Checkpoint | None = Non
     if differing:
         raise UserError(
             "The checkpoint does not fit the networks",
-            path=path,
-            found=f"{len(differing)} tensors differ, the first is {differing[0]}",
-            expected=f"the weights of {type(method).__name__} as it is set up now",
-            do=f"use the method and network settings of the run, {_FRESH}",
+            f"{len(differing)} tensors differ, the first is {differing[0]}",
+            f"the weights of {type(method).__name__} as it is set up now",
+            f"use the method and network settings of the run, {_FRESH}",
+            path,
         )
     method.load_state_dict(checkpoint.weights)
     return checkpoint

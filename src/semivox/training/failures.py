@@ -1,16 +1,25 @@
-"""Failures of training in words that a user can act on."""
+"""What ends a run before its time, in words that a user can act on: failures, and signals."""
 
 from __future__ import annotations
 
 import re
+import signal
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import FrameType
+from typing import Any
 
 import torch
+from torch.utils.data import DataLoader
 
+from semivox import errors
 from semivox.errors import UserError
 
+_GRACE_S = 120
 _MARK = "semivox.errors.UserError: "
+_CALMER = "a smaller --set train.lr, or --set train.precision=32; then start over with --fresh"
+_BEFORE = "training stopped and the last checkpoint holds the weights from before"
 
 
 @contextmanager
@@ -37,18 +46,18 @@ def readable(error: BaseException) -> UserError | None:
     if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in text:
         return UserError(
             "The device ran out of memory",
-            found=text.splitlines()[0],
-            expected="room for the networks and one batch",
-            do="a smaller patch (plan.patch; plan.final_patch where train.final_share is set), fewer patches"
+            text.splitlines()[0],
+            "room for the networks and one batch",
+            "a smaller patch (plan.patch; plan.final_patch where train.final_share is set), fewer patches"
             " a step (train.batch_labeled, train.batch_unlabeled) or --set train.precision=bf16",
         )
     if isinstance(error, RuntimeError) and re.search(r"DataLoader worker .*(killed|exited)", text):
         return UserError(
             "A loader process died",
-            found=text.splitlines()[0],
-            expected="loader processes that live as long as the training",
-            do="--set train.workers=0; if it then runs, the machine has too little memory for the"
-            " processes. The same command goes on from the last checkpoint",
+            text.splitlines()[0],
+            "loader processes that live as long as the training",
+            "--set train.workers=0; if it then runs, the machine has too little memory for the"
+            " processes. The same command resumes from the last checkpoint",
         )
     return None
 
@@ -60,20 +69,65 @@ def not_finite(first: Mapping[str, int], iterations: int) -> UserError:
         first: for each term that was not finite, the iteration (from 1) at which that first happened.
         iterations: length of the run.
     """
-    start = min(first.values())
-    return UserError(
-        f"The loss is not finite at iteration {start} of {iterations}",
-        found=", ".join(f"{name} (iteration {at})" for name, at in sorted(first.items(), key=lambda x: x[1])),
-        expected="finite loss terms; training stopped and the last checkpoint holds the weights from before",
-        do="a smaller --set train.lr, or --set train.precision=32; then start over with --fresh",
-    )
+    found = ", ".join(f"{name} (iteration {at})" for name, at in sorted(first.items(), key=lambda x: x[1]))
+    what = f"The loss is not finite at iteration {min(first.values())} of {iterations}"
+    return UserError(what, found, f"finite loss terms; {_BEFORE}", _CALMER)
 
 
 def weights_not_finite(iteration: int) -> UserError:
     """Return the error for weights that became NaN or infinite although no loss term did."""
-    return UserError(
-        f"The weights are not finite after iteration {iteration}",
-        found="NaN or infinity in the parameters while every loss term was finite",
-        expected="finite weights; training stopped and the last checkpoint holds the weights from before",
-        do="a smaller --set train.lr, or --set train.precision=32; then start over with --fresh",
-    )
+    found = "NaN or infinity in the parameters while every loss term was finite"
+    what = f"The weights are not finite after iteration {iteration}"
+    return UserError(what, found, f"finite weights; {_BEFORE}", _CALMER)
+
+
+class Interruption:
+    """SIGINT and SIGTERM, noted instead of acted upon while a step is under way.
+
+    Attributes:
+        pending: the signal that came, None until then.
+    """
+
+    def __init__(self) -> None:
+        self.pending: int | None = None
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        """Note the signal; the second one ends the run at once, without a checkpoint."""
+        if self.pending is not None:
+            raise self.error()
+        self.pending = number
+
+    def error(self) -> KeyboardInterrupt:
+        """Return the exception that stands for the signal: its exit code is 130, or 143 for SIGTERM."""
+        return KeyboardInterrupt() if self.pending == signal.SIGINT else errors.Terminated()
+
+
+@contextmanager
+def deferred_signals() -> Iterator[Interruption]:
+    """Note SIGINT and SIGTERM inside the block; only the main thread can do so, elsewhere nothing changes."""
+    interruption = Interruption()
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        before = {number: signal.signal(number, interruption) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield interruption
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def shield(loader: DataLoader[Any]) -> None:
+    """Leave SIGINT and SIGTERM to this process: those of `loader`, which may get them too, live on."""
+    loader.worker_init_fn = _outlive_signals
+
+
+def _outlive_signals(worker: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "alarm"):
+        signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(_GRACE_S))
+
+
+def shut_down(batches: Iterator[Any]) -> None:
+    """End the loader's processes behind `batches` now: an exception held somewhere would let them live on."""
+    if end := getattr(batches, "_shutdown_workers", None):
+        end()

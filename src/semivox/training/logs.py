@@ -1,16 +1,18 @@
-"""The logged numbers of a run: a table for people and pandas, events for TensorBoard."""
+"""The logged numbers of a run: a table for people and pandas, events for TensorBoard, a line for the user."""
 
 from __future__ import annotations
 
 import csv
 import io
-import shutil
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from torch.utils.tensorboard import SummaryWriter
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
 
-from semivox.files import write_text
+from semivox.files import write_text, writing
 
 Value = int | float
 
@@ -39,7 +41,7 @@ class MetricsTable:
             self._columns += new
             self._rewrite()
             return
-        with self._path.open("a", encoding="utf-8", newline="") as file:
+        with writing(self._path), self._path.open("a", encoding="utf-8", newline="") as file:
             csv.DictWriter(file, self._columns, restval="", lineterminator="\n").writerow(texts)
 
     def _rewrite(self) -> None:
@@ -64,29 +66,46 @@ def _read_rows(path: Path, start: int) -> list[dict[str, str]]:
 class RunLog:
     """Writes the same rows to `metrics.csv` and to TensorBoard.
 
+    TensorBoard's own writer works in a thread, where a full disk ends in a traceback; this one does not.
+
     Args:
         folder: the `logs` folder of the run.
-        start: iteration from which the run goes on; 0 clears what is there.
+        start: iteration from which the run resumes; TensorBoard forgets what it has of later ones.
     """
 
     def __init__(self, folder: Path, start: int) -> None:
-        if start == 0:
-            shutil.rmtree(folder / "tensorboard", ignore_errors=True)
+        events = folder / "tensorboard"
         self._table = MetricsTable(folder / "metrics.csv", start)
-        self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
+        self._path = events / f"events.out.tfevents.{time.time():010.0f}.{start:09d}"
+        with writing(self._path):
+            events.mkdir(parents=True, exist_ok=True)
+            self._file = self._path.open("ab")
+        self._records = RecordWriter(self._file)
+        self._event(Event(file_version="brain.Event:2"))
+        self._event(Event(step=start + 1, session_log=SessionLog(status=SessionLog.START)))
 
     def write(self, row: Mapping[str, Value]) -> None:
         """Write one row; it must have an `iteration`. Columns `val_x` appear as `val/x` in TensorBoard."""
         self._table.write(row)
-        for name, value in row.items():
-            if name != "iteration":
-                tag = f"val/{name[4:]}" if name.startswith("val_") else f"train/{name}"
-                self._events.add_scalar(tag, value, int(row["iteration"]))
+        tags = {
+            name: f"val/{name[4:]}" if name.startswith("val_") else f"train/{name}"
+            for name in row
+            if name != "iteration"
+        }
+        values = [Summary.Value(tag=tag, simple_value=row[name]) for name, tag in tags.items()]
+        self._event(Event(step=int(row["iteration"]), summary=Summary(value=values)))
+
+    def _event(self, event: Event) -> None:
+        event.wall_time = time.time()
+        with writing(self._path):
+            self._records.write(event.SerializeToString())
 
     def flush(self) -> None:
         """Bring the TensorBoard events to disk."""
-        self._events.flush()
+        with writing(self._path):
+            self._file.flush()
 
     def close(self) -> None:
         """Finish the TensorBoard events; the table needs no closing."""
-        self._events.close()
+        with writing(self._path):
+            self._file.close()

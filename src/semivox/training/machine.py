@@ -2,33 +2,46 @@
 
 from __future__ import annotations
 
+import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 
 from semivox.config import Config, load_config, preset_names
+from semivox.datasets.dataset import Dataset
+from semivox.datasets.phantom import phantom
+from semivox.datasets.splits import Split
 from semivox.hardware import device_name, prefers_bf16, resolve_device
-from semivox.io.memory import machine_memory
-from semivox.nets import NETS
+from semivox.io.geometry import Triple
+from semivox.io.reader import machine_memory
+from semivox.methods import create
+from semivox.methods.cost import method_cost
+from semivox.nets import NETS, NetFactory, build_net
+from semivox.nets.cpu import kept
+from semivox.patches.augment import make_augment
+from semivox.patches.loaders import Patches
+from semivox.patches.patch_sizes import PatchSizes
+from semivox.preprocessing.plan import FIGURES, Plan
+from semivox.preprocessing.store import Store
+from semivox.preprocessing.workspace import Workspace
 from semivox.progress import ProgressFactory, no_progress
-from semivox.training.assemble import batch_sizes
-from semivox.training.machine_times import (
-    Times,
-    Triple,
-    net_times,
-    patches_per_second,
-    preset_time,
-    step_cost,
-    write_scans,
-)
-from semivox.training.train import overridden
+from semivox.training.runs import batch_sizes, step_seconds
+
+M = TypeVar("M", bound=torch.nn.Module)
 
 NET_PATCH: Triple = (64, 64, 48)
+NET_BATCH = 2
+SCAN: Triple = (144, 144, 112)
+_CASES = ("labeled", "unlabeled")
+_STEPS = 4  # a probe takes two more to warm up
+_ROUNDS = 8  # patches read
+_LONG_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -42,7 +55,7 @@ class NetTime:
 
 @dataclass(frozen=True)
 class Reading:
-    """How many labeled patches one worker process gives, augmentation included."""
+    """How many labeled patches a second one worker process reads and augments."""
 
     patch: Triple
     augment: str
@@ -84,8 +97,19 @@ class Machine:
     seconds: float
 
     def as_dict(self) -> dict[str, Any]:
-        """Give plain data."""
+        """Return plain data."""
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class Times:
+    """Of one kind of preset; costs in multiply-accumulates."""
+
+    step_s: float
+    window_s: float
+    cost: float
+    window_cost: float
+    measured: bool
 
 
 def machine(
@@ -106,28 +130,20 @@ def machine(
         progress: shows the progress.
     """
     started, where = time.perf_counter(), resolve_device(device)
-    configs = [
-        overridden(load_config(preset=name), {"train": {"device": device, "workers": 0}})
-        for name in (preset_names() if presets is None else presets)
-    ]
+    configs = [_on(device, load_config(preset=one)) for one in presets or preset_names()]
     kinds = {_kind(one): one for one in configs if one.plan.patch}
-    order = sorted(kinds, key=lambda kind: step_cost(kinds[kind]))
     total, known = len(NETS) + len(kinds), dict[Any, Times]()
     with tempfile.TemporaryDirectory() as folder, progress("machine") as report:
         store, nets = write_scans(Path(folder) / "store"), []
         for name in NETS:
             nets.append(NetTime(name, *net_times(name, net_patch, where)))
             report(len(nets), total, name)
-        for kind in order:
+        for kind in sorted(kinds, key=lambda kind: step_cost(kinds[kind])):
             left = limit_s - (time.perf_counter() - started)
             known[kind] = preset_time(Path(folder), kinds[kind], where, list(known.values()), left)
             report(len(nets) + len(known), total, kinds[kind].preset or "")
         patches = sorted({(one.plan.patch, one.train.augment) for one in configs if one.plan.patch})
-        readings = [
-            Reading(patch, augment, round(patches_per_second(store, patch, augment), 1))
-            for patch, augment in patches
-            if patch
-        ]
+        readings = [Reading(p, a, round(patches_per_second(store, p, a), 1)) for p, a in patches]
     memory = machine_memory()
     return Machine(
         device=device_name(where),
@@ -143,6 +159,11 @@ def machine(
     )
 
 
+def _on(device: str, config: Config) -> Config:
+    changed = config.train.model_copy(update={"device": device, "workers": 0})
+    return config.model_copy(update={"train": changed})
+
+
 def _kind(config: Config) -> tuple[Any, ...]:
     """What the time of a step depends on; presets that differ in the weights of terms are alike."""
     net = tuple(sorted(config.net.model_dump().items()))
@@ -151,15 +172,138 @@ def _kind(config: Config) -> tuple[Any, ...]:
 
 
 def _forecast(config: Config, found: Times | None) -> Forecast:
-    train = config.train
-    head = (
-        config.preset or "",
-        config.method.name,
-        config.plan.patch,
-        sum(batch_sizes(config)),
-        train.iterations,
-    )
+    train, patches = config.train, sum(batch_sizes(config))
+    head = (config.preset or "", config.method.name, config.plan.patch, patches, train.iterations)
     if found is None:
         return Forecast(*head)
     hours = found.step_s * train.iterations / 3600
     return Forecast(*head, found.step_s, found.window_s, hours, found.measured)
+
+
+def _factory(config: Config) -> NetFactory:
+    return NetFactory(in_channels=1, num_classes=2, **config.net.model_dump())
+
+
+def step_cost(config: Config) -> float:
+    """Count the multiply-accumulates to predict the patches of a mean step: its time is in proportion."""
+    share, sizes = config.train.final_share, _sizes(config)
+    first, final = (_window_cost(config, size) for size in (sizes.first, _window(config)))
+    return ((1 - share) * first + share * final) * sum(batch_sizes(config))
+
+
+def _sizes(config: Config) -> PatchSizes:
+    assert config.plan.patch is not None
+    return PatchSizes(config.plan.patch, config.plan.final_patch if config.train.final_share else None)
+
+
+def _window(config: Config) -> Triple:
+    """Return the size of a prediction's windows: that of the last patches of the training."""
+    sizes = _sizes(config)
+    return sizes.final or sizes.first
+
+
+def _window_cost(config: Config, size: Triple) -> float:
+    return float(
+        method_cost(config.method.name, config.method.options, _factory(config), size).predicting.macs
+    )
+
+
+def write_scans(folder: Path) -> Store:
+    """Write two cases, the same phantom side by side until it is as large as a heart's scan."""
+    image, label, _ = phantom(0)
+    times = [-(-size // side) for size, side in zip(SCAN, image.shape, strict=True)]
+    part = tuple(slice(size) for size in SCAN)
+    large = np.tile((image - image.mean()) / image.std(), times)[part].astype(np.float32)
+    store = Store(folder)
+    for name in _CASES:
+        store.write_image(name, large[None], {})
+    store.write_label(_CASES[0], np.tile(label, times)[part])
+    return store
+
+
+@kept()
+def preset_time(
+    folder: Path, config: Config, device: torch.device, known: Sequence[Times], left_s: float
+) -> Times:
+    """Measure a preset, or conclude from the last, cheaper one of `known` where too little time is left."""
+    steps, window = step_cost(config), _window_cost(config, _window(config))
+    if known:
+        rate, window_rate = known[-1].step_s / known[-1].cost, known[-1].window_s / known[-1].window_cost
+        if (_STEPS + 2) * rate * steps > left_s:
+            return Times(rate * steps, window_rate * window, steps, window, measured=False)
+    step_s = step_seconds(*_made_up_run(folder, config), steps=_STEPS, limit_s=max(left_s / 2, 0.0))
+    method = _laid_out(create(config.method.name, config.method.options, _factory(config)), device)
+    image = torch.randn(1, 1, *_window(config), device=device)
+    with torch.no_grad():
+        window_s = _seconds(lambda: method.eval().predict(image), device)
+    return Times(step_s, window_s, steps, window, measured=True)
+
+
+def _made_up_run(folder: Path, config: Config) -> tuple[Workspace, Split, Plan, Config]:
+    """Return the parts of a run on the made-up scans that is never begun."""
+    sizes, names = _sizes(config), ("background", "foreground")
+    dataset = Dataset("phantoms", folder, ("MR",), names, (0, 1), cases=())
+    plan = Plan(
+        dataset=dataset.name,
+        channels=dataset.channels,
+        class_names=names,
+        class_values=(0, 1),
+        spacing_mm=(1.0, 1.0, 1.0),
+        patch=sizes.first,
+        final_patch=sizes.final,
+        normalisation=("none",),
+        crop="none",
+        intensity=(dict.fromkeys(FIGURES, 0.0),),
+    )
+    return Workspace(folder, dataset), Split(labeled=_CASES[:1], unlabeled=_CASES[1:]), plan, config
+
+
+@kept()
+def net_times(name: str, patch: Triple, device: torch.device) -> tuple[float, float]:
+    """Measure a forward and backward pass of `NET_BATCH` patches, and a forward pass of one, in seconds."""
+    net = _laid_out(build_net(name, in_channels=1, num_classes=2), device)
+    images = torch.randn(NET_BATCH, 1, *patch, device=device)
+
+    def step() -> None:
+        net.zero_grad()
+        net(images).float().square().mean().backward()
+
+    step_s = _seconds(step, device)
+    with torch.no_grad():
+        return step_s, _seconds(lambda: net.eval()(images[:1]), device)
+
+
+def _laid_out(module: M, device: torch.device) -> M:
+    """Move to the device, in the memory layout of training."""
+    return module.to(device=device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload, no-any-return]
+
+
+def _seconds(run: Callable[[], object], device: torch.device, repeats: int = 3) -> float:
+    """Median time in the precision of training, after one call to warm up; fewer where they take long."""
+    times: list[float] = []
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=prefers_bf16(device)):
+        while len(times) <= repeats and (len(times) < 2 or sum(times) <= _LONG_S):
+            started = time.perf_counter()
+            run()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            times.append(time.perf_counter() - started)
+    return statistics.median(times[1:])
+
+
+def patches_per_second(store: Store, patch: Triple, augment: Any) -> float:
+    """Measure the labeled patches, half of them around the foreground, that a process reads and augments."""
+    patches = Patches(
+        _CASES[:1],
+        store.image,
+        PatchSizes(patch),
+        make_augment(augment),
+        read_label=store.label,
+        read_foreground=store.foreground_voxels,
+        foreground_share=0.5,
+    )
+    patches.sample(0, 0, 0)
+    started = time.perf_counter()
+    for index in range(_ROUNDS):
+        patches.sample(0, index, 1)
+    return _ROUNDS / (time.perf_counter() - started)

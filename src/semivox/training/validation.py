@@ -1,4 +1,4 @@
-"""Whole-volume validation during training, on the plan's grid."""
+"""Whole-volume validation during training, on the working grid."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def make_validator(
 ) -> Callable[[Method, torch.device, int], dict[str, float]]:
     """Build a function that segments the validation cases by sliding window and scores them.
 
-    Windows have the size of the patches in the last of the iterations done, its third argument.
+    Its third argument is the number of iterations done: windows have the size of the patches in the last one.
 
     It returns `dice` (mean over cases of the mean over the foreground classes present in reference or
-    prediction) and `dice_CLASS`. These figures are on the plan's grid; `evaluate` uses the scanner's grid.
+    prediction) and `dice_CLASS`. These figures are on the working grid; `evaluate` uses the scanner's grid.
     """
     classes = plan.class_names[1:]
 
@@ -36,18 +36,20 @@ def make_validator(
             limit = room(method, device)
             probs = covered(image, method.predict, patch=sizes.at(done - 1), config=config, room=limit)
             scores[row] = _dice(probs.argmax(0).cpu().numpy(), np.asarray(store.label(name)[:]), len(classes))
-        per_case = [np.nanmean(row) for row in scores if not np.isnan(row).all()]
-        result = {"dice": float(np.mean(per_case)) if per_case else float("nan")}
-        for index, name in enumerate(classes):
-            column = scores[:, index]
-            result[f"dice_{name}"] = float(np.nanmean(column)) if not np.isnan(column).all() else float("nan")
-        return result
+        by_class = {f"dice_{name}": _mean(column) for name, column in zip(classes, scores.T, strict=True)}
+        return {"dice": _mean(np.array([_mean(row) for row in scores])), **by_class}
 
     return validate
 
 
+def _mean(values: NDArray[np.float64]) -> float:
+    """Average the numbers that are not NaN; NaN if there is none."""
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else float("nan")
+
+
 def _dice(prediction: NDArray[np.int64], reference: NDArray[np.uint8], classes: int) -> NDArray[np.float64]:
-    """Dice of each foreground class where the reference is known; NaN where a class is absent from both."""
+    """Compute the Dice of each foreground class where the reference is known; NaN where both have none."""
     prediction = np.where(reference == IGNORE, 0, prediction)
     scores = np.full(classes, np.nan)
     for index in range(1, classes + 1):

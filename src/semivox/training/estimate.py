@@ -1,0 +1,198 @@
+"""How long training takes: the one estimator of `--budget`, `benchmark --dry-run` and `info --machine`."""
+
+from __future__ import annotations
+
+import copy
+import math
+import statistics
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from itertools import pairwise
+from math import prod
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from semivox.config import Config, TrainConfig
+from semivox.errors import UserError
+from semivox.hardware import resolve_device
+from semivox.inference.cover import tiling
+from semivox.inference.windows import window_starts, window_stride
+from semivox.methods.base import Method
+from semivox.patches.patch_sizes import patch_sizes
+from semivox.preprocessing.plan import Plan
+from semivox.training import checkpoints
+from semivox.training.fabric import autocast, make_fabric, quiet, resolve_precision
+from semivox.training.failures import explained
+from semivox.training.loop import SAVES, VALIDATIONS, MakeLoaders, Validate, batches, evaluating
+from semivox.training.step import Stepper
+
+SMALLEST = 50
+FORWARD_SHARE = 1 / 3  # of a training step: one pass forward, two backward
+_WARM_UP = 2
+_GOLDEN = (math.sqrt(5) - 1) / 2
+_HICCUP = 3.0  # a step that took longer than so many medians counts as so long
+
+
+class Costs(NamedTuple):
+    """Seconds of what a run consists of; 0 for what was not measured."""
+
+    step_s: float
+    validation_s: float = 0.0
+    checkpoint_s: float = 0.0
+
+
+def probe(
+    method: Method,
+    make_loaders: MakeLoaders,
+    config: TrainConfig,
+    *,
+    steps: int = 8,
+    limit_s: float = 30.0,
+    validate: Validate | None = None,
+    folder: Path | None = None,
+) -> Costs:
+    """Measure a training step, loading included, and what else a run does, on its device in its precision.
+
+    Takes two steps to warm up and then `steps` more on a copy of the method. They are spread evenly over the
+    run, also the first few of them: a method may switch on some of its terms after a while. The method and
+    torch's generators stay as they were.
+
+    Args:
+        method: built, with its initial weights.
+        make_loaders: as for `fit`.
+        config: settings of the run.
+        steps: steps to time.
+        limit_s: stop earlier when this time is over, but time two steps at least.
+        validate: as for `fit`; is called once.
+        folder: the run folder, where a checkpoint is written and deleted.
+
+    Returns:
+        The mean time of a step, in which a single hiccup counts little, and of the others if asked for.
+    """
+    device = resolve_device(config.device)
+    fabric = make_fabric(device, resolve_precision(config.precision, device))
+    places = [0.5] * _WARM_UP + [(0.5 + _GOLDEN * index) % 1 for index in range(steps)]
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), quiet(), explained():
+        stepper = Stepper(fabric, copy.deepcopy(method).train(), config)
+        times = [_now(device)]
+        with closing(batches(fabric, make_loaders, config, 0)) as found:
+            for place, (_, labeled, unlabeled) in zip(places, found, strict=False):
+                stepper.step(int(place * config.iterations), labeled, unlabeled)
+                times.append(_now(device))
+                if times[-1] - times[0] > limit_s and len(times) > _WARM_UP + 2:
+                    break
+        validation_s = _validation_s(stepper, validate) if validate else 0.0
+        checkpoint_s = _checkpoint_s(stepper, folder) if folder else 0.0
+    return Costs(_mean_step(times), validation_s, checkpoint_s)
+
+
+def _mean_step(times: Sequence[float]) -> float:
+    """Average the steps between `times`; a run too short to warm up counts all of them."""
+    steps = [after - before for before, after in pairwise(times)]
+    steps = steps[_WARM_UP:] or steps
+    most = _HICCUP * statistics.median(steps)
+    return statistics.fmean(min(step, most) for step in steps)
+
+
+def _validation_s(stepper: Stepper, validate: Validate) -> float:
+    device, started = stepper.fabric.device, _now(stepper.fabric.device)
+    with evaluating(stepper.method), autocast(stepper.fabric):
+        validate(stepper.method, device, stepper.config.iterations)
+    return _now(device) - started
+
+
+def _checkpoint_s(stepper: Stepper, folder: Path) -> float:
+    device, started = stepper.fabric.device, _now(stepper.fabric.device)
+    path = folder / ".probe.ckpt"  # where nothing is left of a run that is refused after this
+    weights = dict(stepper.method.state_dict())
+    try:
+        checkpoints.save(path, checkpoints.Checkpoint(0, weights, momentum=stepper.momentum()))
+    finally:
+        path.unlink(missing_ok=True)
+    return _now(device) - started
+
+
+def _now(device: torch.device) -> float:
+    """Return the time at which the device has done all that was asked of it."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def iterations_for(
+    settings: TrainConfig,
+    costs: Costs,
+    *,
+    validations: int = VALIDATIONS,
+    saves: int = SAVES,
+    overhead_s: float = 0.0,
+) -> int:
+    """Return the largest number of iterations that fits into `settings.budget_s`.
+
+    Args:
+        settings: of the run; `validate_every` and `checkpoint_every` go before the numbers below.
+        costs: from `probe`.
+        validations: how many there are in a run.
+        saves: how often the state is saved; the best weights are taken to be after half the validations.
+        overhead_s: everything that happens once: start, probe, end.
+
+    Raises:
+        UserError: fewer than 50 iterations would fit.
+    """
+    assert settings.budget_s is not None
+    budget_s, fixed_s, step_s = settings.budget_s, overhead_s, costs.step_s
+    validated_s = costs.validation_s + (0.5 * costs.checkpoint_s if costs.validation_s else 0.0)
+    for each_s, times, every in (
+        (validated_s, validations, settings.validate_every),
+        (costs.checkpoint_s, saves, settings.checkpoint_every),
+    ):
+        fixed_s += each_s * times if every is None else 0.0
+        step_s += each_s / every if every is not None else 0.0
+    iterations = math.floor((budget_s - fixed_s) / step_s + 1e-9)
+    if iterations < SMALLEST:
+        raise UserError(
+            "The budget is too small",
+            f"{budget_s:.0f} s: one step takes {step_s:.3g} s, validation and start-up {fixed_s:.0f} s",
+            f"at least {math.ceil(SMALLEST * step_s + fixed_s)} s, enough for {SMALLEST} iterations",
+            "a larger budget, a smaller patch (plan.patch) or network (net.width)",
+        )
+    return iterations
+
+
+def run_seconds(config: Config, plan: Plan, step_s: float, *, batch: int, val: int, test: int) -> float:
+    """Estimate a run: training, validation and, afterwards, prediction; not start-up and scoring.
+
+    Args:
+        config: settings of the run; a time budget is taken as it is.
+        plan: of its data.
+        step_s: seconds of a training step.
+        batch: patches a step.
+        val: validation cases.
+        test: cases to predict afterwards.
+    """
+    train, case_s = config.train, FORWARD_SHARE * step_s / max(batch, 1) * windows(config, plan)
+    if train.budget_s is not None:
+        return train.budget_s + case_s * test
+    validations = VALIDATIONS
+    if train.validate_every is not None:
+        validations = max(1, train.iterations // train.validate_every)
+    return step_s * train.iterations + case_s * (test + validations * val)
+
+
+def windows(config: Config, plan: Plan) -> float:
+    """Count the sliding windows of a scan of median size; larger ones than the patch count as several."""
+    train = config.train
+    window = patch_sizes(plan, train, train.iterations).at(train.iterations - 1)
+    size, spacing = plan.fingerprint["shape"]["median"], plan.fingerprint["spacing_mm"]["median"]
+    shape = [
+        max(round(side * before / after), patch)
+        for side, before, after, patch in zip(size, spacing, plan.spacing_mm, window, strict=True)
+    ]
+    cover = tiling(shape, window, config.predict)
+    strides = window_stride(cover["patch"], cover["stride"], cover["overlap"])
+    axes = zip(shape, cover["patch"], strides, strict=True)
+    count = prod(len(window_starts(max(side, patch), patch, stride)) for side, patch, stride in axes)
+    return count * prod(cover["patch"]) / prod(plan.patch)

@@ -1,0 +1,112 @@
+"""Where a run computes, in how many processes and in which arithmetic."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+from lightning.fabric import Fabric
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+
+from semivox.errors import UserError
+from semivox.hardware import device_name, has_bf16, prefers_bf16
+
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+"""Lightning's names."""
+
+log = logging.getLogger(__name__)
+
+
+def make_fabric(device: torch.device, precision: Precision, *, processes: int = 1) -> Fabric:
+    """Return a Fabric that is launched: with several processes, this one has become one of them.
+
+    One process ignores the variables of a cluster, as `semivox train` may run inside a larger job. Several
+    are started by Lightning, each with the command line of this one, or by what started this one.
+
+    Args:
+        device: where to train; with several processes only its type matters.
+        precision: from `resolve_precision`.
+        processes: how many share the work, each on a device of its own.
+    """
+    one = processes == 1
+    with quiet():
+        fabric = Fabric(
+            accelerator=device.type,
+            devices=[device.index or 0] if one and device.type != "cpu" else processes,
+            strategy="auto" if one else "ddp",
+            precision=precision,
+            plugins=[LightningEnvironment()] if one else None,
+        )
+        fabric.launch()
+    return fabric
+
+
+@contextmanager
+def autocast(fabric: Fabric) -> Iterator[None]:
+    """Compute in the precision of `fabric` inside the block.
+
+    PyTorch's cache of rounded weights is off: a pass without gradients, such as a teacher's, would leave it
+    copies that are cut off from their weights, and the next pass of the same network would get no gradients.
+    """
+    before = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        with fabric.autocast():
+            yield
+    finally:
+        torch.set_autocast_cache_enabled(before)
+
+
+def resolve_precision(setting: str, device: torch.device) -> Precision:
+    """Turn `TrainConfig.precision` into Lightning's name for it; `auto` is bf16 where that is quicker.
+
+    A warning says where bf16 is asked of a device without instructions for it.
+
+    Raises:
+        UserError: 16 bit floating point anywhere but on a CUDA GPU.
+    """
+    if setting == "auto":
+        return "bf16-mixed" if prefers_bf16(device) else "32-true"
+    if setting == "16":
+        if device.type != "cuda":
+            expected, do = "auto, 32 or bf16 on this device", "--set train.precision=auto"
+            raise UserError("Precision 16 needs a CUDA GPU", f"device {device.type}", expected, do)
+        return "16-mixed"
+    if setting == "bf16" and not has_bf16(device):
+        log.warning(
+            "%s has no bfloat16 instructions: steps may take 20 times as long as with train.precision=auto",
+            device_name(device),
+        )
+    return "bf16-mixed" if setting == "bf16" else "32-true"
+
+
+def resumed_precision(precision: Precision, before: Precision | None, device: torch.device) -> Precision:
+    """Return what a run with `auto` resumes with: on a CPU, what it has used so far, if the CPU has it.
+
+    The trial of the speed behind `auto` might come out otherwise this time.
+    """
+    if device.type != "cpu" or before is None or (before == "bf16-mixed" and not has_bf16(device)):
+        return precision
+    return before
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence Lightning's messages and warnings inside the block; let cuDNN choose its fastest kernels."""
+    loggers = [logging.getLogger(f"lightning.{part}") for part in ("fabric", "pytorch")]
+    levels, before = [logger.level for logger in loggers], torch.backends.cudnn.benchmark
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    torch.backends.cudnn.benchmark = True
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"lightning\.")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+        torch.backends.cudnn.benchmark = before

@@ -1,0 +1,311 @@
+"""The training loop. Read `fit` from top to bottom: what a run does stands there in order."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from lightning.fabric import Fabric
+from torch import distributed
+from torch.utils.data import DataLoader
+
+from semivox.config import TrainConfig
+from semivox.errors import UserError
+from semivox.hardware import resolve_device
+from semivox.methods.base import Batch, Method, fixed
+from semivox.progress import Report, no_progress, show_progress
+from semivox.training import checkpoints
+from semivox.training.checkpoints import Checkpoint
+from semivox.training.diagnosis import Diagnoser, Diagnosis
+from semivox.training.fabric import (
+    Precision,
+    autocast,
+    make_fabric,
+    quiet,
+    resolve_precision,
+    resumed_precision,
+)
+from semivox.training.failures import deferred_signals, explained, not_finite, shield, shut_down
+from semivox.training.logs import RunLog, Value
+from semivox.training.step import Stepper, precision_of, streams
+
+MakeLoaders = Callable[[int, int, int], dict[str, DataLoader[Any]]]
+"""(start, rank, world) -> loaders by stream, each with one batch for every iteration from `start` on."""
+Validate = Callable[[Method, torch.device, int], dict[str, float]]
+"""(method, device, iterations done) -> scores of whole validation cases, among them `dice`."""
+
+VALIDATIONS, SAVES = 10, 20  # a run, where `validate_every` and `checkpoint_every` are not set
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a finished run tells.
+
+    Attributes:
+        iterations: optimiser steps done.
+        seconds: wall-clock time, validation and resumed parts included.
+        best: `iteration`, `dice` and the other scores of `checkpoints/best.ckpt`; None without validation.
+    """
+
+    iterations: int
+    seconds: float
+    best: dict[str, Any] | None
+
+
+def fit(
+    method: Method,
+    make_loaders: MakeLoaders,
+    config: TrainConfig,
+    folder: Path,
+    *,
+    validate: Validate | None = None,
+    bar: bool = False,
+    diagnosis: Diagnosis | None = None,
+    processes: int = 1,
+) -> FitResult:
+    """Train `method` in place for `config.iterations` steps; on return it holds the last weights, on the CPU.
+
+    Called again on the same folder it resumes from the last checkpoint, to the same result (bit for bit in
+    32 bit arithmetic on one CPU); a finished run is only read. The method is put into training mode first;
+    one whose parts must stay in evaluation mode overrides `train`. SIGINT and SIGTERM end the run after the
+    step or validation under way, with a checkpoint.
+
+    Args:
+        method: built, with its initial weights.
+        make_loaders: loaders of the streams, which may lack one of them.
+        config: settings of the run; `iterations` is taken as it is, also with a budget.
+        folder: run folder; gets checkpoints/last.ckpt and best.ckpt, logs/metrics.csv and tensorboard/.
+        validate: called in evaluation mode under autocast; its `dice` decides best.ckpt.
+        bar: show the progress.
+        diagnosis: what to measure of the run beside; it changes nothing in the result.
+        processes: how many share the work; each takes batches of its own and gradients are averaged.
+
+    Raises:
+        UserError: unusable device or precision, damaged checkpoint, loss that is not finite, memory that ran
+            out, full disk.
+        KeyboardInterrupt: a signal ended the run; its subclass `Terminated` stands for SIGTERM.
+    """
+    device = resolve_device(config.device)
+    precision = resolve_precision(config.precision, device)
+    state, best = checkpoints.resume(folder, method)
+    if state.iteration >= config.iterations:
+        return FitResult(state.iteration, state.seconds, best)
+    if config.precision == "auto":
+        precision = resumed_precision(precision, state.precision, device)
+    fabric = make_fabric(device, precision, processes=processes)
+    if state.scaler:
+        fabric.strategy.precision.load_state_dict(state.scaler)
+    with quiet(), explained(), deferred_signals() as interruption:
+        stepper = Stepper(
+            fabric, method.train(), config, momentum=state.momentum or None, critic=state.critic
+        )
+        diagnoser = Diagnoser(diagnosis, config, state.iteration) if diagnosis else None
+        steps = batches(fabric, make_loaders, config, state.iteration)
+        with closing(steps), recording(stepper, folder, state, best, validate=validate, bar=bar) as recorder:
+            for iteration, labeled, unlabeled in steps:
+                if diagnoser and fabric.is_global_zero:
+                    diagnoser.before(stepper, iteration, labeled, unlabeled)
+                stepper.step(iteration, labeled, unlabeled)
+                if diagnoser and fabric.is_global_zero:
+                    diagnoser.after(stepper, iteration + 1)
+                stop = agreed(fabric, config, iteration + 1, interruption.pending is not None)
+                recorder.after(iteration + 1, stop=stop)
+                if stop:
+                    raise interruption.error()
+    method.cpu()
+    return FitResult(config.iterations, recorder.seconds, recorder.best)
+
+
+def batches(
+    fabric: Fabric, make_loaders: MakeLoaders, config: TrainConfig, start: int
+) -> Generator[tuple[int, Batch, Batch]]:
+    """Yield (iteration, labeled, unlabeled) from iteration `start` on, on the device of this process."""
+    loaders = make_loaders(start, fabric.global_rank, fabric.world_size)
+    if not loaders:
+        raise UserError(
+            "There is nothing to train on",
+            "no labeled and no unlabeled batches",
+            "at least one stream with cases",
+            "check the split and train.batch_labeled, train.batch_unlabeled",
+        )
+    left, lengths = config.iterations - start, {name: len(loader) for name, loader in loaders.items()}
+    if any(length != left for length in lengths.values()):
+        raise ValueError(f"loaders must have {left} batches, found {lengths}")
+    for loader in loaders.values():
+        shield(loader)
+    iterators = [iter(loader) for loader in loaders.values()]
+    try:
+        for index, parts in enumerate(zip(*iterators, strict=True)):
+            batch = fabric.to_device(dict(zip(loaders, parts, strict=True)))
+            yield start + index, *streams(batch)
+    finally:
+        for iterator in iterators:
+            shut_down(iterator)
+
+
+def interval(setting: int | None, total: int, times: int) -> int:
+    """Return `setting`, or the interval that gives at most `times` events in `total` iterations."""
+    return setting or -(-total // times)
+
+
+def due(done: int, every: int, total: int) -> bool:
+    """Whether something that happens at every `every`-th iteration, and at the last, happens after `done`."""
+    return done % every == 0 or done == total
+
+
+def agreed(fabric: Fabric, config: TrainConfig, done: int, stop: bool) -> bool:
+    """Whether any process wants to stop; several ask each other only where losses are logged."""
+    if fabric.world_size == 1:
+        return stop
+    if not due(done, config.log_every, config.iterations):
+        return False
+    votes = torch.tensor([float(stop)], device=fabric.device)
+    distributed.all_reduce(votes)
+    return bool(votes.item())
+
+
+@contextmanager
+def evaluating(method: Method) -> Iterator[None]:
+    """Switch to evaluation mode without gradients; afterwards every module has the mode it had before."""
+    with fixed(method), torch.no_grad():
+        yield
+
+
+@contextmanager
+def recording(
+    stepper: Stepper,
+    folder: Path,
+    state: Checkpoint,
+    best: dict[str, Any] | None,
+    *,
+    validate: Validate | None,
+    bar: bool,
+) -> Iterator[Recorder | Bystander]:
+    """Open log and progress bar of a run that resumes from `state`; say how to resume it if it is stopped."""
+    if not stepper.fabric.is_global_zero:
+        yield Bystander()
+        return
+    log = RunLog(folder / "logs", state.iteration)
+    try:
+        with (show_progress if bar else no_progress)("training") as report:
+            report(state.iteration, stepper.config.iterations, "")
+            yield Recorder(stepper, folder, state, best, validate, log, report)
+    except KeyboardInterrupt:
+        if bar:
+            print("Training stopped. The same command resumes from the last checkpoint.", file=sys.stderr)
+        raise
+    finally:
+        log.close()
+
+
+class Bystander:
+    """Stands for the recorder in all processes but the first, which alone writes."""
+
+    seconds, best = 0.0, None
+
+    def after(self, done: int, *, stop: bool) -> None:
+        """Do nothing."""
+
+
+class Recorder:
+    """Reads the losses, validates, writes the log and the checkpoints.
+
+    Between the iterations at which one of these is due nothing is read from the device.
+    """
+
+    def __init__(
+        self,
+        stepper: Stepper,
+        folder: Path,
+        state: Checkpoint,
+        best: dict[str, Any] | None,
+        validate: Validate | None,
+        log: RunLog,
+        report: Report,
+    ) -> None:
+        self._stepper, self._folder, self.best = stepper, folder, best
+        self._validate, self._log, self._report = validate, log, report
+        self._began, self._text = time.perf_counter() - state.seconds, ""
+        self._config = config = stepper.config
+        self._validate_every = interval(config.validate_every, config.iterations, VALIDATIONS)
+        self._save_every = interval(config.checkpoint_every, config.iterations, SAVES)
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock time of the run, resumed parts included."""
+        return time.perf_counter() - self._began
+
+    def after(self, done: int, *, stop: bool) -> None:
+        """Do what is due after `done` steps; if the run is about to `stop`, save its state."""
+        total = self._config.iterations
+        logs = due(done, self._config.log_every, total) or done == 1
+        validates = self._validate is not None and due(done, self._validate_every, total)
+        saves = due(done, self._save_every, total) or stop
+        if logs or validates or saves:
+            self._read(done, logs=logs, validates=validates, saves=saves)
+        self._report(done, total, self._text)
+
+    def _read(self, done: int, *, logs: bool, validates: bool, saves: bool) -> None:
+        losses, notes, broken = self._stepper.watch.read()
+        row = self._row(done, losses, notes)
+        if broken:
+            self._log.write(row)
+            raise not_finite(broken, self._config.iterations)
+        if validates or saves:
+            checkpoints.require_finite(self._stepper.method, done)
+        if validates:
+            row |= self._validated(done)
+        if logs or validates:
+            self._log.write(row)
+            shown = {"loss": row["loss"], **losses}
+            self._text = "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
+        if saves:
+            self._save(done)
+
+    def _row(self, done: int, losses: dict[str, float], notes: dict[str, float]) -> dict[str, Value]:
+        row: dict[str, Value] = {"iteration": done, "seconds": round(self.seconds, 3)}
+        row |= {"lr": self._stepper.lr(done - 1), "loss": sum(losses.values())}
+        if self._config.budget_s is not None:
+            row["forecast_s"] = round(self.seconds * self._config.iterations / done, 1)
+        for name, value in (*losses.items(), *notes.items()):
+            row[name if name not in row else f"{name}_"] = value
+        return row
+
+    def _validated(self, done: int) -> dict[str, Value]:
+        """Score the weights, keep them if their Dice is the highest so far, return the columns."""
+        assert self._validate is not None
+        method, fabric = self._stepper.method, self._stepper.fabric
+        with evaluating(method), autocast(fabric):
+            found = self._validate(method, fabric.device, done)
+        scores = {name: float(value) for name, value in found.items()}
+        dice = scores.get("dice", math.nan)
+        if not math.isnan(dice) and (self.best is None or dice > self.best["dice"]):
+            self.best = {"iteration": done, **scores}
+            best = Checkpoint(done, dict(method.state_dict()), run=self._schedule(), scores=scores)
+            checkpoints.save(checkpoints.best_path(self._folder), best)
+        return {f"val_{name}": value for name, value in scores.items()}
+
+    def _save(self, done: int) -> None:
+        self._log.flush()
+        fabric = self._stepper.fabric
+        checkpoint = Checkpoint(
+            done,
+            dict(self._stepper.method.state_dict()),
+            momentum=self._stepper.momentum(),
+            critic=self._stepper.critic_state(),
+            scaler=dict(fabric.strategy.precision.state_dict()),
+            precision=cast("Precision", precision_of(fabric)),
+            seconds=self.seconds,
+            run=self._schedule(),
+        )
+        checkpoints.save(checkpoints.last_path(self._folder), checkpoint)
+
+    def _schedule(self) -> dict[str, Any]:
+        return {"iterations": self._config.iterations, "final_share": self._config.final_share}

@@ -1,0 +1,184 @@
+"""Quality of pseudo-labels against a label that training does not see."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from semivox.losses.prediction import most_probable
+from semivox.losses.supervised import both
+from semivox.methods.base import PseudoLabel
+
+BINS = 15
+
+
+class Finding(NamedTuple):
+    """One measured number.
+
+    Attributes:
+        measure: what was measured, e.g. dice.
+        of: of which pseudo-label (a name of `Method.pseudo_labels`), pair of them, or loss.
+        part: class name, "all", "foreground", a bin, or a network.
+        value: the number.
+    """
+
+    measure: str
+    of: str
+    part: str
+    value: float
+
+
+class PseudoQuality:
+    """Counts over batches of patches; a quotient over nothing is left out of the findings.
+
+    Args:
+        class_names: background first.
+    """
+
+    def __init__(self, class_names: Sequence[str]) -> None:
+        self._classes = tuple(class_names)
+        self._labels: dict[str, Tensor] = {}  # (K, K), rows are the true classes
+        self._all: dict[str, Tensor] = {}  # the same without regard to `valid`, for masked labels only
+        self._pairs: dict[str, Tensor] = {}
+        self._bins: dict[tuple[str, str], Tensor] = {}
+
+    def add(self, labels: Mapping[str, PseudoLabel], truth: Tensor) -> None:
+        """Count one batch; labels with probabilities are also checked for calibration and compared in pairs.
+
+        Args:
+            labels: by name, as from `Method.pseudo_labels`.
+            truth: class indices (B, X, Y, Z); a voxel with any other number is left out.
+        """
+        count = len(self._classes)
+        known = truth < count
+        truth = truth * known
+        for name, found in labels.items():
+            _add(self._labels, name, confusion(truth, found.label, count, both(known, found.valid)))
+            if found.valid is not None:
+                _add(self._all, name, confusion(truth, found.label, count, known))
+            if found.probs is not None:
+                foreground = known & ((truth > 0) | (found.label > 0))
+                _add(self._bins, (name, "all"), reliability_bins(found.probs, truth, BINS, known))
+                _add(self._bins, (name, "foreground"), reliability_bins(found.probs, truth, BINS, foreground))
+        members = [(name, found.label) for name, found in labels.items() if found.probs is not None]
+        for (name_a, label_a), (name_b, label_b) in combinations(members, 2):
+            _add(self._pairs, f"{name_a}-{name_b}", confusion(label_a, label_b, count, known))
+
+    def findings(self) -> Iterator[Finding]:
+        """Return everything that was counted.
+
+        Of each label, on its valid voxels: `dice`, `precision`, `recall`, `volume` (labeled / true volume) of
+        each foreground class. Of each label with a mask: `share` (of all voxels), `purity` (share of correct
+        ones) and `coverage` (share of the true class's voxels that are in it), each of all and by class.
+        Of each network: `ece`, of all voxels and of those that it or the truth calls foreground, and
+        for the bins `bin_share`, `bin_confidence`, `bin_accuracy`. Of each pair of networks: `agreement`
+        (Dice of their labels) of each foreground class.
+        """
+        found = [*self._overlaps(), *self._masks(), *self._agreements(), *self._calibrations()]
+        return (finding for finding in found if finding.value == finding.value)
+
+    def _overlaps(self) -> Iterator[Finding]:
+        for name, matrix in self._labels.items():
+            for index, part in enumerate(self._classes[1:], start=1):
+                hit, true, labeled = _hits(matrix, index)
+                yield Finding("dice", name, part, _ratio(2 * hit, true + labeled))
+                yield Finding("precision", name, part, _ratio(hit, labeled))
+                yield Finding("recall", name, part, _ratio(hit, true))
+                yield Finding("volume", name, part, _ratio(labeled, true))
+
+    def _masks(self) -> Iterator[Finding]:
+        for name, everywhere in self._all.items():
+            matrix, voxels = self._labels[name], int(everywhere.sum())
+            inside = int(matrix.sum())
+            yield Finding("share", name, "all", _ratio(inside, voxels))
+            yield Finding("purity", name, "all", _ratio(int(matrix.trace()), inside))
+            for index, part in enumerate(self._classes):
+                hit, true, labeled = _hits(matrix, index)
+                yield Finding("share", name, part, _ratio(labeled, voxels))
+                yield Finding("purity", name, part, _ratio(hit, labeled))
+                yield Finding("coverage", name, part, _ratio(true, int(everywhere[index].sum())))
+
+    def _agreements(self) -> Iterator[Finding]:
+        for pair, matrix in self._pairs.items():
+            for index, part in enumerate(self._classes[1:], start=1):
+                hit, first, second = _hits(matrix, index)
+                yield Finding("agreement", pair, part, _ratio(2 * hit, first + second))
+
+    def _calibrations(self) -> Iterator[Finding]:
+        for (name, part), counts in self._bins.items():
+            yield Finding("ece", name, part, calibration_error(counts))
+            if part == "all":
+                total = float(counts[0].sum())
+                for index, (number, confidence, correct) in enumerate(counts.T.tolist(), start=1):
+                    if number:
+                        place = f"{index:02d}/{BINS}"
+                        yield Finding("bin_share", name, place, number / total)
+                        yield Finding("bin_confidence", name, place, confidence / number)
+                        yield Finding("bin_accuracy", name, place, correct / number)
+
+
+@torch.no_grad()
+def confusion(truth: Tensor, label: Tensor, num_classes: int, valid: Tensor | None = None) -> Tensor:
+    """Count voxels by true class (rows) and assigned class (columns): (K, K) int64 on the CPU.
+
+    Args:
+        truth: class indices of any shape.
+        label: class indices, same shape.
+        num_classes: K.
+        valid: boolean, same shape: which voxels to count; None: all.
+    """
+    pairs = (truth * num_classes + label).cpu()
+    if valid is not None:
+        pairs = pairs[valid.cpu()]
+    return torch.bincount(pairs.flatten(), minlength=num_classes**2).view(num_classes, num_classes)
+
+
+@torch.no_grad()
+def reliability_bins(probs: Tensor, truth: Tensor, bins: int = BINS, valid: Tensor | None = None) -> Tensor:
+    """Sort voxels by confidence, the largest probability, into bins of equal width over (0, 1].
+
+    Args:
+        probs: (B, K, X, Y, Z).
+        truth: class indices (B, X, Y, Z).
+        bins: how many.
+        valid: boolean (B, X, Y, Z): which voxels to count; None: all.
+
+    Returns:
+        (3, bins) float64 on the CPU: number of voxels, sum of their confidences, number of correct ones.
+    """
+    confidence, label = most_probable(probs)
+    confidence, correct = confidence.cpu(), (label == truth).cpu()
+    if valid is not None:
+        confidence, correct = confidence[valid.cpu()], correct[valid.cpu()]
+    place = ((confidence * bins).ceil().long() - 1).clamp(0, bins - 1).flatten()
+    rows = (torch.ones_like(confidence), confidence, correct)
+    return torch.stack([torch.bincount(place, row.flatten().double(), minlength=bins) for row in rows])
+
+
+def calibration_error(counts: Tensor) -> float:
+    """Compute the expected calibration error, sum_b n_b / n |accuracy_b - confidence_b|, 0..1.
+
+    Args:
+        counts: from `reliability_bins`; NaN without voxels.
+
+    Source: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, Eq. 3.
+    """
+    number, confidence, correct = counts
+    return float((correct - confidence).abs().sum() / number.sum())
+
+
+def _add(sums: dict[Any, Tensor], key: object, counts: Tensor) -> None:
+    sums[key] = sums[key] + counts if key in sums else counts
+
+
+def _hits(matrix: Tensor, index: int) -> tuple[int, int, int]:
+    """Return the voxels of a class in both, by the rows, by the columns of a confusion matrix."""
+    return int(matrix[index, index]), int(matrix[index].sum()), int(matrix[:, index].sum())
+
+
+def _ratio(part: int, whole: int) -> float:
+    return part / whole if whole else float("nan")

@@ -1,0 +1,307 @@
+"""One training run: check the settings, put the parts together, train, write the weights for inference."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from semivox.config import Config, TrainConfig
+from semivox.datasets.splits import Split, save_splits
+from semivox.errors import UserError
+from semivox.files import locked
+from semivox.hardware import resolve_device
+from semivox.inference.model import save_model
+from semivox.io.geometry import Triple
+from semivox.manifest import write_manifest
+from semivox.methods import create, method_class
+from semivox.methods.base import Method
+from semivox.nets import NetFactory
+from semivox.nets.cpu import kept
+from semivox.patches.loaders import build_loaders
+from semivox.patches.patch_sizes import patch_sizes
+from semivox.preprocessing.plan import Plan, save_plan
+from semivox.preprocessing.workspace import Workspace
+from semivox.run import Run
+from semivox.training.checkpoints import best_path, load_weights
+from semivox.training.diagnosis import NOTICE, Draw, make_diagnosis, require_hidden_labels
+from semivox.training.estimate import Costs, iterations_for, probe
+from semivox.training.fabric import resolve_precision
+from semivox.training.loop import FitResult, MakeLoaders, Validate, fit
+from semivox.training.validation import make_validator
+
+STARTUP_S = 2.0  # first batches, weights for inference
+PROBE_STEPS, PROBE_SHARE = 40, 0.04  # of the budget's time at most
+
+
+def check(config: Config) -> None:
+    """Refuse settings that no run can have, before any scan is opened.
+
+    Raises:
+        UserError: unknown method, option, network or device, a precision that the device does not have, a
+            batch without labeled patches or without patches that the method needs.
+    """
+    resolve_precision(config.train.precision, resolve_device(config.train.device))
+    kind = method_class(config.method.name)
+    labeled, unlabeled = batch_sizes(config)
+    if not labeled or (kind.batch[1] and not unlabeled):
+        raise UserError(
+            "The batch is impossible",
+            f"{labeled} labeled and {unlabeled} unlabeled patches a step",
+            f"labeled patches{', and unlabeled ones for ' + config.method.name if kind.batch[1] else ''}",
+            "change method.batch, or train.batch_labeled and train.batch_unlabeled",
+        )
+    with torch.device("meta"), torch.random.fork_rng([]):
+        create(config.method.name, config.method.options, NetFactory(1, 2, **config.net.model_dump()))
+
+
+def train_run(
+    workspace: Workspace,
+    split: Split,
+    plan: Plan,
+    config: Config,
+    folder: Path,
+    *,
+    fresh: bool = False,
+    extend: bool = False,
+    diagnose: bool = False,
+    draw: Draw = lambda table, subtitle: None,
+    bar: bool = False,
+) -> Path:
+    """Train a model on prepared scans; the same call resumes an interrupted run and leaves a finished one.
+
+    Args:
+        workspace: with the prepared scans.
+        split: which cases are labeled, unlabeled and for validation.
+        plan: patch, grid and classes.
+        config: settings of the run.
+        folder: of the run.
+        fresh: delete an earlier run in that folder first.
+        extend: let a run that was begun with fewer `train.iterations` resume from its last checkpoint, with
+            the learning rate that the longer schedule has there; `train.final_share` may change with it.
+        diagnose: compare pseudo-labels with labels that training does not see, and write
+            `diagnosis/diagnosis.csv` in the run folder; the trained weights stay the same.
+        draw: draws that table beside it, with the given subtitle.
+        bar: show the progress.
+
+    Returns:
+        The run folder, with `model.safetensors` and `model.yaml` for `predict`.
+
+    Raises:
+        UserError: for a run that was begun with other settings or data, or that another process is writing.
+    """
+    _check_trainable(plan, config.method.name)
+    if diagnose:
+        require_hidden_labels(workspace.dataset, split)
+    run = Run(folder)
+    made_from = workspace.made_from(split, plan) if hasattr(workspace, "made_from") else None
+    with locked(folder):
+        if fresh:
+            run.clear()
+        config = run.resume_config(config, made_from, extend=extend)
+        finished = run.is_trained and not run.is_extended_by(config)
+        if finished and diagnose and not run.diagnosis_file.exists():
+            raise UserError(
+                "The run is finished, and was not diagnosed",
+                "a trained model and no diagnosis",
+                "a run that still has iterations to do: its weights on the way are not stored",
+                "add --fresh to train again, to the same weights, or choose another -o folder",
+                run.folder,
+            )
+        if not finished:
+            assembly = Assembly(workspace, split, plan, config)
+            facts = assembly.train(run, made_from, bar=bar, draw=draw if diagnose else None)
+            if run.diagnosis_file.exists():
+                facts |= {"diagnosed": True, "diagnosis": NOTICE}
+            write_manifest(folder, "train", **facts)
+    return folder
+
+
+def default_folder(workspace: Workspace, config: Config, split: Split) -> Path:
+    """Return `runs/DATASET/PRESET/METHOD/Nl_foldK_seedS`, in the current folder."""
+    name = f"{len(split.labeled)}l_fold{config.split.fold or 0}_seed{config.train.seed}"
+    return Path("runs", workspace.dataset.name, config.preset or "default", config.method.name, name)
+
+
+@kept()
+def step_seconds(
+    workspace: Workspace, split: Split, plan: Plan, config: Config, *, steps: int = 8, limit_s: float = 30.0
+) -> float:
+    """Measure the time of one step (see `semivox.training.estimate.probe`); nothing is written."""
+    assembly = Assembly(workspace, split, plan, config)
+    try:
+        return assembly.costs(assembly.method(), steps=steps, limit_s=limit_s).step_s
+    finally:
+        torch.cuda.empty_cache()  # the run itself may happen in another process
+
+
+def batch_sizes(config: Config) -> tuple[int, int]:
+    """Labeled and unlabeled patches a step: `train.batch_*`, else `method.batch`, else the method's own."""
+    own = config.method.batch or method_class(config.method.name).batch
+    asked = (config.train.batch_labeled, config.train.batch_unlabeled)
+    labeled, unlabeled = (size if given is None else given for given, size in zip(asked, own, strict=True))
+    return labeled, unlabeled
+
+
+def _check_trainable(plan: Plan, method: str) -> None:
+    if plan.ignore_value is not None and not method_class(method).partial_labels:
+        raise UserError(
+            f"The method {method} cannot leave out voxels that are not annotated",
+            f"a data set with the label value {plan.ignore_value} to ignore",
+            "a method with partial_labels = True, as all that come with semivox",
+            "choose another method; or use Batch.valid in its losses, then set partial_labels",
+        )
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """The parts of one run, built from the resolved settings."""
+
+    workspace: Workspace
+    split: Split
+    plan: Plan
+    config: Config
+
+    @kept()
+    def train(self, run: Run, made_from: Any, *, bar: bool, draw: Draw | None) -> dict[str, Any]:
+        """Train, write the weights for inference, return what `run_report.json` records."""
+        started, method = time.monotonic(), self.method()
+        config = self._with_iterations(method, run)
+        run.start(config, made_from)
+        save_splits(run.folder / "splits.json", [self.split])
+        save_plan(self.plan, run.folder / "plans.json")
+        diagnosis = None
+        if draw is not None:
+            path, batch = run.diagnosis_file, sum(batch_sizes(config))
+            diagnosis = make_diagnosis(self.workspace, self.split, self.plan, path, batch=batch, draw=draw)
+        loaders, validator = self.loaders(method, config.train), self.validator(config.train)
+        probed_s = time.monotonic() - started
+        with run.adopting():
+            result = fit(
+                method, loaders, config.train, run.folder, validate=validator, bar=bar, diagnosis=diagnosis
+            )
+        if bar and config.train.budget_s is not None:
+            spent, budget = probed_s + result.seconds, config.train.budget_s
+            share = f"{100 * (spent / budget - 1):+.1f} %"
+            print(f"took {spent:.0f} s of a budget of {budget:.0f} s ({share})", file=sys.stderr)
+        chosen = self._save(method, result, config, run)
+        return {
+            "iterations": result.iterations,
+            "seconds_training": round(result.seconds, 1),
+            "seconds_total": round(time.monotonic() - started, 1),
+            "checkpoint": chosen,
+            "best": result.best,
+            "labeled": list(self.split.labeled),
+            "split": self.split.how,
+            "parameters": sum(parameter.numel() for parameter in method.parameters()),
+        }
+
+    def method(self) -> Method:
+        """Build the method with its initial weights."""
+        torch.manual_seed(self.config.train.seed)
+        method = create(self.config.method.name, self.config.method.options, NetFactory(**self._net()))
+        if method.uses_unlabeled and not self.split.unlabeled:
+            raise UserError(
+                f"The method {self.config.method.name} learns from unlabeled scans, but there are none",
+                f"{len(self.split.labeled)} labeled, 0 unlabeled cases",
+                "at least one scan without a label, or fewer labels asked for",
+                "use --method supervised, or --labeled N with N smaller than the number of labels",
+            )
+        return method
+
+    def loaders(self, method: Method, settings: TrainConfig) -> MakeLoaders:
+        """Return what makes the loaders of one process."""
+        labeled, unlabeled = batch_sizes(self.config)
+        build = partial(
+            build_loaders,
+            self.workspace.store,
+            self.split,
+            self.plan,
+            settings,
+            batch_labeled=labeled,
+            batch_unlabeled=unlabeled,
+            iterations=settings.iterations,
+            strong_view=method.strong_view,
+        )
+        return lambda start, rank, world: build(start=start, rank=rank, world=world)
+
+    def validator(self, settings: TrainConfig) -> Validate | None:
+        """Return what scores the validation cases, if there are any."""
+        if not self.split.val:
+            return None
+        sizes = patch_sizes(self.plan, settings, settings.iterations)
+        return make_validator(self.workspace.store, self.split.val, self.plan, sizes, self.config.predict)
+
+    def costs(self, method: Method, *, steps: int, limit_s: float, **beside: Any) -> Costs:
+        """Probe the run; where the size of its patches changes, both parts, with the mean of their steps."""
+        share = self.config.train.final_share
+        if share in (0.0, 1.0):
+            return self._part(method, share, steps=steps, limit_s=limit_s, **beside)
+        halves = {"steps": (steps + 1) // 2, "limit_s": limit_s / 2}
+        first, final = self._part(method, 0.0, **halves, **beside), self._part(method, 1.0, **halves)
+        return first._replace(step_s=(1 - share) * first.step_s + share * final.step_s)
+
+    def _part(self, method: Method, final_share: float, **settings: Any) -> Costs:
+        """Probe steps on the final patches (1) or on those before (0)."""
+        train = self.config.train.model_copy(update={"final_share": final_share})
+        return probe(method, self.loaders(method, train), train, **settings)
+
+    def _with_iterations(self, method: Method, run: Run) -> Config:
+        """Return the settings with the `iterations` that fit the time budget, or that the run has already."""
+        settings = self.config.train
+        if run.is_begun and not run.is_extended_by(self.config):
+            return self.config
+        if settings.budget_s is None:
+            if settings.final_share:  # a lack of memory shows now, not after most of the run
+                self._part(method, 1.0, steps=2, limit_s=0.0)
+            return self.config
+        started, limit_s = time.monotonic(), PROBE_SHARE * settings.budget_s
+        beside = {"validate": self.validator(settings), "folder": run.folder}
+        costs = self.costs(method, steps=PROBE_STEPS, limit_s=limit_s, **beside)
+        iterations = iterations_for(settings, costs, overhead_s=time.monotonic() - started + STARTUP_S)
+        changed = settings.model_copy(update={"iterations": iterations})
+        return self.config.model_copy(update={"train": changed})
+
+    def _net(self) -> dict[str, Any]:
+        channels, classes = len(self.plan.channels), len(self.plan.class_names)
+        return {"in_channels": channels, "num_classes": classes, **self.config.net.model_dump()}
+
+    def _save(self, method: Method, result: FitResult, config: Config, run: Run) -> str:
+        """Write the weights that are the result; return why it is these."""
+        patch, chosen = self._select(method, result, config.train, run)
+        plan = self.plan
+        if (
+            patch != plan.patch
+        ):  # windows of predictions are as large as the patches that the weights saw last
+            reason = "The final patch, which these weights were last trained on."
+            plan = plan.model_copy(update={"patch": patch, "reasons": plan.reasons | {"patch": reason}})
+        save_model(
+            method,
+            run.folder,
+            method_name=config.method.name,
+            options=config.method.options,
+            net=self._net(),
+            plan=plan,
+            extra={"checkpoint": chosen, "predict": config.predict.model_dump(mode="json")},
+        )
+        return chosen
+
+    def _select(
+        self, method: Method, result: FitResult, settings: TrainConfig, run: Run
+    ) -> tuple[Triple, str]:
+        """Load the weights that are the result; return the patch they were last trained on, and why these.
+
+        The best weights may be older than an extension of the run, which has another schedule.
+        """
+        done, chosen = result.iterations, "last"
+        if settings.selection == "val" and result.best is not None:
+            best = load_weights(best_path(run.folder), method)
+            before = {name: best.run.get(name, 0) for name in ("iterations", "final_share")}
+            settings, done = settings.model_copy(update=before), best.iteration
+            chosen = f"best on validation cases (iteration {done})"
+        return patch_sizes(self.plan, settings, settings.iterations).at(done - 1), chosen
