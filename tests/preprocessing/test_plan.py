@@ -376,9 +376,8 @@ def test_a_missing_entry_and_a_foreign_file_are_explained(tmp_path: Path) -> Non
 
 
 def test_planning_and_preparing_start_without_torch_and_matplotlib() -> None:
-    code = (
-        "import sys, semivox.preprocessing.workspace; sys.exit(bool({'torch', 'matplotlib'} & set(sys.modules)))"
-    )
+    heavy = "{'torch', 'matplotlib'} & set(sys.modules)"
+    code = f"import sys, semivox.preprocessing.workspace; sys.exit(bool({heavy}))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

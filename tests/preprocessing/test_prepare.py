@@ -23,7 +23,7 @@ from semivox.preprocessing import prepare as module
 from semivox.preprocessing.plan import Plan
 from semivox.preprocessing.planner import make_plan
 from semivox.preprocessing.prepare import prepare
-from semivox.preprocessing.resample import Grid, label_to_working_grid, label_to_source, to_working_grid
+from semivox.preprocessing.resample import Grid, label_to_source, label_to_working_grid, to_working_grid
 from semivox.preprocessing.store import Store
 
 SPLIT = Split(labeled=("a", "b"), unlabeled=("c", "d"), val=("e",), test=("t",))
@@ -184,23 +184,24 @@ def test_a_full_disk_damages_nothing(raw: Path, tmp_path: Path) -> None:
     assert contents(store) == contents(whole)
 
 
-def test_a_store_of_another_plan_is_refused(raw: Path, tmp_path: Path) -> None:
-    dataset, folder = open_dataset(raw), tmp_path / "store"
+def test_a_store_of_another_plan_is_made_anew(
+    raw: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    dataset, store, whole = open_dataset(raw), Store(tmp_path / "store"), Store(tmp_path / "whole")
     plan = plan_for(dataset)
-    prepare(dataset, SPLIT, plan, folder, workers=0)
-    before = contents(Store(folder))
-    for change in ({"spacing_mm": (1.0, 1.0, 2.0)}, {"normalisation": "none"}, {"crop": "foreground"}):
-        with pytest.raises(UserError, match="--fresh, or use another workspace") as error:
-            prepare(dataset, SPLIT, plan_for(dataset, **change), folder, workers=0)
-        assert str(error.value.found).startswith(next(iter(change)))
-    assert contents(Store(folder)) == before
+    prepare(dataset, SPLIT, plan, store.folder, workers=0)
     figures = ({"mean": 1.0, "std": 2.0, "p005": 3.0, "p995": 4.0},)
     same = plan.model_copy(update={"patch": (32, 16, 16), "reasons": {}, "intensity": figures})
-    assert prepare(dataset, SPLIT, same, folder, workers=0) == []
+    assert prepare(dataset, SPLIT, same, store.folder, workers=0) == []
     ct = plan_for(dataset, normalisation="ct")
-    prepare(dataset, SPLIT, ct, tmp_path / "ct", workers=0)
-    with pytest.raises(UserError, match="intensity"):
-        prepare(dataset, SPLIT, ct.model_copy(update={"intensity": figures}), tmp_path / "ct", workers=0)
+    plans = [plan_for(dataset, spacing_mm=(1.0, 1.0, 2.0)), ct, ct.model_copy(update={"intensity": figures})]
+    for other, name in zip(plans, ("spacing_mm", "normalisation", "intensity"), strict=True):
+        assert len(prepare(dataset, SPLIT, other, store.folder, workers=0)) == 5
+        assert name in caplog.text
+    fewer = Split(labeled=("a",))
+    prepare(dataset, fewer, plan, store.folder, workers=0)
+    prepare(dataset, fewer, plan, whole.folder, workers=0)
+    assert contents(store) == contents(whole)
 
 
 def callback(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
@@ -259,7 +260,8 @@ def test_a_worker_that_dies_is_explained(raw: Path, tmp_path: Path, monkeypatch:
             on_case=callback("die", tmp_path, monkeypatch),
         )
     assert store.has_label("a")
-    assert prepare(dataset, SPLIT, plan_for(dataset), store.folder, workers=0) == ["b", "e", "c", "d"]
+    assert all(store.has_image(name) for name in "acde")
+    assert prepare(dataset, SPLIT, plan_for(dataset), store.folder, workers=0) == ["b"]
 
 
 def test_workers_are_as_many_as_memory_allows(

@@ -1,4 +1,4 @@
-"""The plan's grid and the way back: 48 orientations, oblique scans, crops, resampling, normalisation."""
+"""The working grid and the way back: 48 orientations, oblique scans, crops, resampling, normalisation."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from semivox.io.volume import Volume
 from semivox.preprocessing.plan import Plan
 from semivox.preprocessing.resample import (
     Grid,
-    label_to_working_grid,
     label_to_source,
+    label_to_working_grid,
     map_to_source,
     normalise,
     probs_to_source,
@@ -340,9 +340,8 @@ def test_normalisations() -> None:
     image = Volume(random_image((8, 8, 8)) * 40 + 30, np.eye(4))
     image.array[0, :, :4] = 0
     raw = image.array[0].astype(float)
-    made = {
-        how: to_working_grid(image, plan(normalisation=how))[0][0] for how in ("zscore", "zscore_nonzero", "ct")
-    }
+    hows = ("zscore", "zscore_nonzero", "ct")
+    made = {how: to_working_grid(image, plan(normalisation=how))[0][0] for how in hows}
     assert np.allclose(made["zscore"], (raw - raw.mean()) / raw.std(), atol=1e-5)
     chosen = raw[raw != 0]
     wanted = np.where(raw != 0, (raw - chosen.mean()) / chosen.std(), 0)

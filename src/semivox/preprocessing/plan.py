@@ -96,6 +96,12 @@ class Plan(BaseModel):
             names.add("intensity")
         return self.model_dump(mode="json", include=names)
 
+    def largest_volumes_ml(self) -> list[list[float]]:
+        """Return the largest volume of each foreground class, once for each labeled case measured."""
+        ranges = self.fingerprint.get("class_volumes_ml") or {}
+        largest = [ranges[name]["max"] for name in self.class_names[1:] if name in ranges]
+        return [largest] * len(self.fingerprint.get("labeled_cases", ())) if largest else []
+
 
 def save_plan(plan: Plan, path: Path) -> None:
     """Write the plan as indented JSON."""

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from semivox.config import Config
 from semivox.datasets.check_set import missing_classes
@@ -68,8 +69,10 @@ class PlanFile:
         self._check_labels_seen(plan, split)
         return plan
 
-    def make(self, split: Split, config: Config, progress: ProgressFactory, workers: int) -> Plan:
-        """Measure the scans, choose a plan and write it.
+    def make(
+        self, split: Split, config: Config, progress: ProgressFactory, workers: int
+    ) -> tuple[Plan, dict[str, Any]]:
+        """Measure the scans and choose a plan; return also what it was made from. Nothing is written.
 
         Raises:
             UserError: unusable files; labels that are all empty; a `plans.json` that semivox did not write.
@@ -79,12 +82,14 @@ class PlanFile:
         with progress("fingerprint") as report:
             measured = fingerprint(self.dataset, split, report, workers=workers, trust_image_geometry=trust)
         check_classes(self.dataset, measured.class_volumes_ml())
-        plan = make_plan(self.dataset, split, config.plan, measured=measured)
+        return make_plan(self.dataset, split, config.plan, measured=measured), measured.sources
+
+    def save(self, plan: Plan, sources: dict[str, Any]) -> None:
+        """Write a plan of `make`."""
         self.manifest.claim(NAME)
         save_plan(plan, self.path)
         self.manifest.sign(NAME)
-        self.manifest.update(measured=measured.sources)
-        return plan
+        self.manifest.update(measured=sources)
 
     def _changed_files(self, plan: Plan, split: Split) -> list[str]:
         """List files that the plan was made from and that are different now; labels only count for CT."""

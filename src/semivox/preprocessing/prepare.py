@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from math import prod
@@ -140,6 +140,10 @@ class Preparation:
         finally:
             self._save()
         return [job.case.name for job in jobs if job.case.name in written]
+
+    def class_voxels(self, names: Sequence[str]) -> list[list[int]]:
+        """Return the voxels of each foreground class in the stored labels of these cases."""
+        return [self.cases[name]["voxels"][1:] for name in names]
 
     def _recorded(self) -> dict[str, Any]:
         """Read what the store holds; of a store for another plan nothing is usable."""

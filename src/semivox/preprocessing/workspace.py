@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -48,10 +48,6 @@ class Workspace:
         return Store(self.folder / "store")
 
     @property
-    def overlays(self) -> Path:
-        return self.folder / "overlays"
-
-    @property
     def plan_file(self) -> Path:
         return self.plans.path
 
@@ -82,8 +78,7 @@ class Workspace:
 
     def holds(self, split: Split) -> bool:
         """Whether index and split of the data set are on disk as they are now."""
-        stored = _stored_index(self.folder)
-        if stored is None or replace(stored, notices=()) != replace(self.dataset, notices=()):
+        if _stored_index(self.folder) != self.dataset or _stored_names(self.folder) != _names(self.dataset):
             return False
         return self.manifest.is_edited(SPLITS) or self._stored_split() == split
 
@@ -117,23 +112,19 @@ class Workspace:
     def made_from(self, split: Split, plan: Plan) -> dict[str, Any]:
         """Return what a run on these cases is made from: files, by content, with split and plan."""
         cases = read_json(self.store.folder / RECORD)["cases"]
-        roles, files = split.roles(), dict[str, str | None]()
+        roles, files, root = split.roles(), dict[str, str | None](), self.dataset.root
         for case in self.dataset.cases:
             if (role := roles.get(case.name, "test")) == "test":
                 continue
             entry = cases.get(case.name) or {}
             labels = (case.label,) if case.label and role != "unlabeled" else ()
             pairs = zip((*case.images, *labels), (*entry.get("image", ()), entry.get("label")), strict=False)
-            files |= {
-                relative(path, self.dataset.root): None if mark is None else mark[-1] for path, mark in pairs
-            }
+            files |= {relative(path, root): None if mark is None else mark[-1] for path, mark in pairs}
+        patches = plan.model_dump(mode="json", include={"patch", "final_patch"})
         return {
-            "dataset": f"{self.dataset.name} in {self.dataset.root}",
+            "dataset": f"{self.dataset.name} in {root}",
             "split": {name: role for name, role in roles.items() if role != "test"},
-            "plan": {
-                **plan.grid_settings(),
-                **plan.model_dump(mode="json", include={"patch", "final_patch"}),
-            },
+            "plan": {**plan.grid_settings(), **patches},
             "files": files,
         }
 
@@ -220,21 +211,17 @@ def _bring_up(
     todo = workspace.preparation(split, plan) if store and plan is not None else None
     if plan is None or (todo is not None and todo.is_needed) or not workspace.holds(split):
         with locked(workspace.folder):
+            plan, sources = (plan, None) if plan else workspace.plans.make(split, config, progress, workers)
             if fresh:
                 workspace.clear()
-            plan = plan or workspace.plans.make(split, config, progress, workers)
+            if sources is not None:
+                workspace.plans.save(plan, sources)
             workspace.record(split)
             workspace.manifest.report("plan", plan=plan.model_dump(mode="json", exclude={"fingerprint"}))
             if store:
                 todo = todo or workspace.preparation(split, plan)
                 workspace.prepare(todo, plan, workers, on_case, progress)
-    if todo is None:
-        volumes = plan.fingerprint.get("class_volumes_ml") or {}
-        sizes = (
-            [[volumes[name]["max"] for name in plan.class_names[1:] if name in volumes]] if volumes else []
-        )
-    else:
-        sizes = [todo.cases[name]["voxels"][1:] for name in split.labeled]
+    sizes = plan.largest_volumes_ml() if todo is None else todo.class_voxels(split.labeled)
     check_classes(workspace.dataset, sizes, tell=True)
     return workspace, split, plan
 
@@ -275,7 +262,8 @@ def open_workspace(data: Path, *, work: Path | None = None, preset: str | None =
         index = _stored_index(data)
         raw = index.root if index is not None else data
         moved = raw.resolve() == data.resolve() or not (raw / INDEX).is_file()
-        return Workspace(data, open_dataset(data if moved else raw))
+        kind = index.kind if index is not None else None
+        return Workspace(data, open_dataset(data) if moved else open_dataset(raw, kind=kind))
     dataset = open_dataset(data)
     folder = work or DEFAULT_PARENT / "-".join(filter(None, (dataset.name, preset)))
     if known := _stored_index(folder):
@@ -286,10 +274,8 @@ def open_workspace(data: Path, *, work: Path | None = None, preset: str | None =
 
 def is_workspace(folder: Path) -> bool:
     """Whether a folder is a workspace, and not raw data."""
-    index = folder / INDEX
-    if not index.is_file():
-        return False
-    return '"format": "semivox"' in index.read_text(encoding="utf-8", errors="replace")
+    index, mark = folder / INDEX, '"format": "semivox"'
+    return index.is_file() and mark in index.read_text(encoding="utf-8", errors="replace")
 
 
 def _stored_index(folder: Path) -> Dataset | None:
@@ -297,15 +283,19 @@ def _stored_index(folder: Path) -> Dataset | None:
     return open_dataset(folder, lambda error: None) if is_workspace(folder) else None
 
 
+def _stored_names(folder: Path) -> set[str]:
+    """Return the names of all cases in the index, also of those whose files are gone."""
+    return {case["name"] for case in read_json(folder / INDEX)["cases"]}
+
+
+def _names(dataset: Dataset) -> set[str]:
+    return {case.name for case in dataset.cases}
+
+
 def _require_same(known: Dataset, dataset: Dataset, folder: Path) -> None:
     """Refuse the workspace of another data set; one that was moved with its files is the same."""
     before, now = known.root.resolve(), dataset.root.resolve()
-    moved = not before.exists() and {case.name for case in known.cases} & {c.name for c in dataset.cases}
+    moved = not before.exists() and _stored_names(folder) & _names(dataset)
     if before != now and not moved:
-        raise UserError(
-            "The workspace belongs to another data set",
-            f"{known.name} in {before}",
-            f"{dataset.name} in {now}",
-            "choose another --work folder",
-            folder,
-        )
+        what, do = "The workspace belongs to another data set", "choose another --work folder"
+        raise UserError(what, f"{known.name} in {before}", f"{dataset.name} in {now}", do, folder)
