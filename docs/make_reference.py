@@ -8,8 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from semivox.files import write_json, write_text
-from semivox.methods.catalogue import reference_pages
-from semivox.methods.index import INDEX_FILE, build_index
+from semivox.methods.catalogue import INDEX_FILE, build_index, reference_pages
 
 PAGES = Path(__file__).parent / "reference" / "methods"
 

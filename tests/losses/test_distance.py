@@ -99,12 +99,12 @@ def test_distances_are_known_where_no_unknown_voxel_is_nearer() -> None:
     random = np.random.default_rng(0)
     smooth = ndimage.gaussian_filter(random.random((9, 8, 7)), 1.5)
     label = (smooth > np.quantile(smooth, 0.6)).astype(np.int64)
-    counted = random.random(label.shape) < 0.97
-    hidden = np.stack([np.where(counted, label, value) for value in (0, 1, label)])
-    found = signed_distance(torch.from_numpy(hidden), 2, torch.from_numpy(np.stack([counted] * 3)))
+    valid = random.random(label.shape) < 0.97
+    hidden = np.stack([np.where(valid, label, value) for value in (0, 1, label)])
+    found = signed_distance(torch.from_numpy(hidden), 2, torch.from_numpy(np.stack([valid] * 3)))
     assert found.known is not None
     known = found.known[0, 0].numpy()
-    assert 0.2 < known.mean() < 0.95 and not known[~counted].any()
+    assert 0.2 < known.mean() < 0.95 and not known[~valid].any()
     naive = []
     for value in hidden:
         d_in, d_out = (ndimage.distance_transform_edt(inside) for inside in (value == 1, value == 0))
@@ -115,17 +115,17 @@ def test_distances_are_known_where_no_unknown_voxel_is_nearer() -> None:
     scaled = np.where(scaled > 0, scaled / scaled.max(), scaled / -scaled.min())
     for one in found.map:
         np.testing.assert_allclose(one[0].numpy()[known], scaled[known], atol=1e-6)
-    unsure = (naive[0] != naive[1]) & counted  # what the test is about: some counted voxels are unsure
+    unsure = (naive[0] != naive[1]) & valid  # what the test is about: some valid voxels are unsure
     assert unsure.any() and not known[unsure].any()
 
 
 def test_distance_error_over_known_voxels() -> None:
     a, b = torch.randn(2, 2, 2, 4, 3, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    counted = torch.tensor([[True, False], [True, True]])
+    valid = torch.tensor([[True, False], [True, True]])
     known = torch.rand(a.shape, generator=torch.Generator().manual_seed(1)) < 0.5
-    squares = [(a[v] - b[v]).item() ** 2 for v in np.ndindex(a.shape) if counted[v[:2]] and known[v]]
-    assert distance_error(a, b, counted, known).item() == pytest.approx(sum(squares) / len(squares))
-    assert distance_error(a, b, counted, torch.zeros_like(known)).item() == 0
+    squares = [(a[v] - b[v]).item() ** 2 for v in np.ndindex(a.shape) if valid[v[:2]] and known[v]]
+    assert distance_error(a, b, valid, known).item() == pytest.approx(sum(squares) / len(squares))
+    assert distance_error(a, b, valid, torch.zeros_like(known)).item() == 0
 
 
 def test_no_patches() -> None:
@@ -136,14 +136,14 @@ def test_no_patches() -> None:
 def test_distance_error_against_loop() -> None:
     generator = torch.Generator().manual_seed(0)
     a, b = torch.randn(2, 3, 2, 4, 3, 2, generator=generator, dtype=torch.float64)
-    counted = torch.tensor([[True, False], [True, True], [False, False]])
-    squares = [(a[v] - b[v]).item() ** 2 for v in np.ndindex(3, 2, 4, 3, 2) if counted[v[0], v[1]]]
-    assert distance_error(a, b, counted).item() == pytest.approx(sum(squares) / len(squares), abs=1e-9)
-    assert distance_error(a, b, torch.ones_like(counted)).item() == pytest.approx(
+    valid = torch.tensor([[True, False], [True, True], [False, False]])
+    squares = [(a[v] - b[v]).item() ** 2 for v in np.ndindex(3, 2, 4, 3, 2) if valid[v[0], v[1]]]
+    assert distance_error(a, b, valid).item() == pytest.approx(sum(squares) / len(squares), abs=1e-9)
+    assert distance_error(a, b, torch.ones_like(valid)).item() == pytest.approx(
         torch.nn.functional.mse_loss(a, b).item()
     )
-    assert distance_error(a, b, torch.zeros_like(counted)).item() == 0
-    assert distance_error(a[:0], b[:0], counted[:0]).item() == 0
+    assert distance_error(a, b, torch.zeros_like(valid)).item() == 0
+    assert distance_error(a[:0], b[:0], valid[:0]).item() == 0
 
 
 def test_level_set_mask_by_hand() -> None:

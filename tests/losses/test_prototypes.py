@@ -1,3 +1,5 @@
+"""Prototypes, drawn voxels and cosines against plain formulas."""
+
 from __future__ import annotations
 
 import math
@@ -5,20 +7,45 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from semivox.losses.prototypes import (
     Drawn,
     PrototypeTerms,
+    Rows,
+    best_rows,
     class_prototypes,
+    cosines,
     distances_to_own,
     draw,
+    draw_rows,
+    inverse_norm,
     mean_pair_distance,
+    partners,
     prototype_terms,
     pull,
     safe_sqrt,
+    take_rows,
     voxel_rows,
+    weighted_cosine_distance,
+    weighted_prototypes,
 )
 from semivox.losses.supervised import onehot
+
+
+@pytest.mark.parametrize(("shape", "dim"), [((2, 5, 7), 1), ((6, 4), 1), ((2, 3, 4), -1)])
+def test_like_the_plain_formula_and_its_gradient(shape, dim):
+    features = torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(inverse_norm(features, dim), 1 / features.square().sum(dim).sqrt())
+    assert torch.autograd.gradcheck(lambda f: inverse_norm(f, dim), features.requires_grad_())
+
+
+def test_a_vector_without_direction_has_neither_length_nor_gradient():
+    features = torch.tensor([[0.0, 0.0], [3.0, 4.0], [1e-7, 0.0]], requires_grad=True)
+    inverse = inverse_norm(features)
+    assert inverse.tolist() == pytest.approx([0.0, 0.2, 0.0])
+    inverse.sum().backward()
+    assert features.grad.tolist() == [[0.0, 0.0], pytest.approx([-3 / 125, -4 / 125]), [0.0, 0.0]]
 
 
 def scene(
@@ -274,11 +301,154 @@ def test_other_label_for_the_voxels_that_are_pulled(seed: int) -> None:
 
 def test_voxels_that_do_not_count_are_not_pulled() -> None:
     features, label, reliable = scene(3, 0)
-    counted = torch.rand(label.shape, generator=torch.Generator().manual_seed(1)) < 0.5
+    valid = torch.rand(label.shape, generator=torch.Generator().manual_seed(1)) < 0.5
     generator = torch.Generator().manual_seed(5)
     found = prototype_terms(
-        features, label, reliable, num_classes=3, fraction=1.0, generator=generator, counted=counted
+        features, label, reliable, num_classes=3, fraction=1.0, generator=generator, valid=valid
     )
-    chosen = (~reliable & counted).numpy()
+    chosen = (~reliable & valid).numpy()
     expected = naive(features.numpy(), label.numpy(), reliable.numpy(), chosen, 3)
     assert (found.pull.item(), found.apart.item()) == pytest.approx(expected, abs=1e-6)
+
+
+def random_values(seed: int, *shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def test_prototypes_against_voxel_loop() -> None:
+    features, weights = random_values(0, 2, 5, 7), random_values(1, 2, 3, 7).abs()
+    weights[1, 2] = 0
+    found = weighted_prototypes(features, weights)
+    for b in range(2):
+        for c in range(3):
+            total = sum(features[b, :, v].numpy() * weights[b, c, v].item() for v in range(7))
+            share = sum(weights[b, c, v].item() for v in range(7)) + 1e-5
+            np.testing.assert_allclose(found[b, c].numpy(), total / share, atol=1e-12)
+    assert bool((found[1, 2] == 0).all())
+
+
+def test_cosines_against_voxel_loop() -> None:
+    features, prototypes = random_values(0, 2, 5, 7), random_values(1, 2, 3, 5)
+    found = cosines(features, prototypes)
+    for b in range(2):
+        for c in range(3):
+            for v in range(7):
+                f, p = features[b, :, v].numpy(), prototypes[b, c].numpy()
+                expected = float(f @ p) / math.sqrt(float(f @ f)) / math.sqrt(float(p @ p))
+                assert found[b, c, v].item() == pytest.approx(expected, abs=1e-12)
+
+
+def test_nothing_to_compare_scores_zero_with_finite_gradients() -> None:
+    """Features after a ReLU may be zero vectors, and an absent class has a zero prototype."""
+    features, prototypes = random_values(0, 1, 4, 3), random_values(1, 1, 2, 4)
+    features[0, :, 1], prototypes[0, 1] = 0, 0
+    features.requires_grad_()
+    prototypes.requires_grad_()
+    found = cosines(features, prototypes)
+    assert bool((found[0, :, 1] == 0).all() and (found[0, 1] == 0).all())
+    found.sum().backward()
+    assert bool(torch.isfinite(features.grad).all() and torch.isfinite(prototypes.grad).all())
+
+
+def test_gradients_of_cosines_and_weighted_prototypes() -> None:
+    features, weights = (
+        random_values(0, 1, 3, 5).requires_grad_(),
+        random_values(1, 1, 2, 5).abs().requires_grad_(),
+    )
+    others = random_values(2, 1, 3, 4).requires_grad_()
+    assert torch.autograd.gradcheck(
+        lambda f, w, o: cosines(o, weighted_prototypes(f, w)), (features, weights, others)
+    )
+
+
+@pytest.mark.parametrize(
+    ("have", "count", "expected"), [(2, 2, [0, 1]), (2, 5, [0, 1, 0, 1, 0]), (3, 2, [0, 1]), (1, 3, [0] * 3)]
+)
+def test_partners(have: int, count: int, expected: list[int]) -> None:
+    assert partners(torch.arange(have), count).tolist() == expected
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_rows_are_of_their_class_and_different() -> None:
+    label = torch.randint(0, 3, (2, 6, 5, 4), generator=seeded())
+    rows = draw_rows(label, 3, 20, seeded(1))
+    assert rows.voxel.shape == rows.chosen.shape == (3, 20) and rows.chosen.all()
+    for c in range(3):
+        assert (label.flatten()[rows.voxel[c]] == c).all()
+        assert len(set(rows.voxel[c].tolist())) == 20
+    assert not torch.equal(rows.voxel, draw_rows(label, 3, 20, seeded(2)).voxel)
+    assert torch.equal(rows.voxel, draw_rows(label, 3, 20, seeded(1)).voxel)
+
+
+def test_small_and_absent_classes() -> None:
+    label = torch.zeros(2, 3, 3, 3, dtype=torch.int64)
+    label[1, 0, 0, 1:] = 2
+    rows = draw_rows(label, 4, 7, seeded())
+    assert rows.chosen.sum(dim=1).tolist() == [7, 0, 2, 0]
+    assert set(rows.voxel[2].tolist()) == {28, 29}  # repeated, so that no other class is among them
+    assert set(rows.voxel[2][rows.chosen[2]].tolist()) == {28, 29}
+    everything = draw_rows(label, 4, 10_000, seeded())
+    assert everything.voxel.shape == (4, 54)
+    assert sorted(everything.voxel[0][everything.chosen[0]].tolist()) == [
+        n for n in range(54) if n not in (28, 29)
+    ]
+
+
+def test_draw_is_uniform() -> None:
+    label = torch.tensor([0, 1, 1, 1, 1, 0, 1, 1]).view(1, 2, 2, 2)
+    generator = seeded()
+    counts = torch.zeros(8)
+    for _ in range(3000):
+        counts[draw_rows(label, 2, 2, generator).voxel[1]] += 1
+    assert counts[[0, 5]].sum() == 0 and counts.sum() == 6000
+    assert counts[counts > 0].min() > 900 and counts.max() < 1100
+
+
+def test_take_rows() -> None:
+    features = torch.randn(2, 3, 4, 2, 5)
+    voxel = torch.tensor([[0, 41, 79], [40, 7, 39]])
+    found = take_rows(features, Rows(voxel, voxel > -1))
+    assert found.shape == (2, 3, 3)
+    flat = features.movedim(1, -1).reshape(-1, 3)
+    for c in range(2):
+        for row in range(3):
+            assert torch.equal(found[c, row], flat[voxel[c, row]])
+    last = features.contiguous(memory_format=torch.channels_last_3d)
+    assert torch.equal(take_rows(last, Rows(voxel, voxel > -1)), found)
+
+
+def test_best_rows() -> None:
+    rows = torch.arange(12.0).view(2, 6, 1)
+    score = torch.tensor([[3.0, 1, 9, 7, 5, 2], [0, 1, 2, 3, 4, 5]])
+    valid = torch.tensor([[True, True, False, True, True, True], [False, False, True, False, False, False]])
+    found, filled = best_rows(rows, score, valid, 3)
+    assert found.squeeze(2).tolist() == [[3, 4, 0], [8, 0, 0]]
+    assert filled.tolist() == [[True, True, True], [True, False, False]]
+    found, filled = best_rows(rows, score, valid, 8)
+    assert found.shape == (2, 8, 1) and filled.sum(dim=1).tolist() == [5, 1]
+    assert not found[~filled].any()
+
+
+def test_weighted_cosine_distance_against_loops() -> None:
+    rows, others = torch.randn(2, 5, 3, dtype=torch.float64), torch.randn(2, 4, 3, dtype=torch.float64)
+    weights, other_weights = torch.rand(2, 5, dtype=torch.float64), torch.rand(2, 4, dtype=torch.float64)
+    weights[0, 2] = other_weights[1, 0] = 0
+    found = weighted_cosine_distance(rows, weights, others, other_weights)
+    for c in range(2):
+        m, n = float(weights[c].sum()), float(other_weights[c].sum())
+        total = 0.0
+        for x, a in zip(rows[c].tolist(), weights[c].tolist(), strict=True):
+            for y, b in zip(others[c].tolist(), other_weights[c].tolist(), strict=True):
+                cosine = sum(i * j for i, j in zip(x, y, strict=True)) / (math.hypot(*x) * math.hypot(*y))
+                total += (a / m) * (b / n) * (1 - cosine)
+        assert found[c].item() == pytest.approx(total, abs=1e-6)
+
+
+def test_equal_and_opposite_features() -> None:
+    rows, weights = torch.tensor([3.0, 4.0]).expand(1, 5, 2), torch.rand(1, 5)
+    assert weighted_cosine_distance(rows, weights, 2 * rows, weights).item() == pytest.approx(0, abs=1e-6)
+    assert weighted_cosine_distance(rows, weights, -rows, weights).item() == pytest.approx(2, abs=1e-6)
+    assert math.isfinite(weighted_cosine_distance(rows, 0 * weights, rows, 0 * weights).item())

@@ -7,8 +7,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from semivox.losses.reduction import masked_mean, mean
-from semivox.losses.supervised import cross_entropy, cross_entropy_dice, dice_loss, nll, onehot
+from semivox.losses.supervised import (
+    cross_entropy,
+    cross_entropy_dice,
+    dice_loss,
+    masked_mean,
+    mean,
+    nll,
+    onehot,
+)
 
 
 def random_case(classes: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:

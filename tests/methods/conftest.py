@@ -20,7 +20,7 @@ from semivox.methods.base import Batch, Method, PairMethod, Step
 from semivox.methods.dual import Dual
 from semivox.methods.heads import MultiDecoderMethod, SignedDistanceMethod
 from semivox.nets import NetFactory
-from semivox.nets.multi_decoder import Decoded
+from semivox.nets.heads import Decoded
 
 SHAPE = (4, 3, 2)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from semivox.losses.schedule import lr_factor
+from semivox.losses.schedules import lr_factor
 from semivox.methods import create
 from semivox.methods.base import Batch
 from semivox.nets import NetFactory

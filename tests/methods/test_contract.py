@@ -14,7 +14,8 @@ import torch
 import semivox.methods
 from semivox.errors import UserError
 from semivox.methods import METHODS, create, method_class
-from semivox.methods.base import Batch, Method, PairMethod
+from semivox.methods.base import Batch, Method, PairMethod, TeacherMethod
+from semivox.methods.heads import MultiDecoderMethod
 from semivox.nets import NetFactory
 
 Factory = Callable[..., Any]
@@ -133,8 +134,11 @@ def test_prediction(name: str) -> None:
     probs, members = method.predict(image), method.predict_members(image)
     assert probs.shape == (1, 3, 16, 16, 32) and probs.dtype == torch.float32
     torch.testing.assert_close(probs.sum(dim=1), torch.ones(1, 16, 16, 32))
-    torch.testing.assert_close(torch.stack(list(members.values())).mean(dim=0), probs)
-    assert len(members) == (2 if isinstance(method, PairMethod) else 1)
+    torch.testing.assert_close(method.combine(members), probs)
+    several = isinstance(method, PairMethod | TeacherMethod | MultiDecoderMethod)
+    assert len(members) == 3 if name == "mc_net_plus" else len(members) == 1 + several
+    if not isinstance(method, TeacherMethod | MultiDecoderMethod):
+        torch.testing.assert_close(torch.stack(list(members.values())).mean(dim=0), probs)
 
 
 @pytest.mark.parametrize("name", METHODS)

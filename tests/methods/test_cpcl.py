@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from semivox.losses.matching import cosines
+from semivox.losses.prototypes import cosines
 from semivox.losses.supervised import cross_entropy
 from semivox.methods import create
 from semivox.methods.base import Batch

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from semivox.losses.prediction import Prediction
-from semivox.losses.pseudo import joint_label
+from semivox.losses.pseudo_labels import joint_label
 from semivox.losses.supervised import nll
 from semivox.methods import create
 from semivox.methods.base import Batch

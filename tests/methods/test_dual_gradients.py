@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from semivox.losses.prediction import Prediction
-from semivox.losses.pseudo import foreground_label, joint_label
+from semivox.losses.pseudo_labels import foreground_label, joint_label
 from semivox.losses.supervised import onehot
 from semivox.losses.uncertainty import percentile
 from semivox.methods import create

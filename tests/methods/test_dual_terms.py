@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 READINGS = [
     {},
@@ -31,6 +32,14 @@ READINGS = [
     {"lambda_max": 0.5},
     {"unsup_ramp": "sigmoid", "ramp_fraction": 0.4},
     {"unsup_ramp": "sigmoid", "unsup_weight": 0.3},
+    {"ue_reading": "weight"},
+    {"ue_reading": "weight", "ue_on": "unlabeled"},
+    {"ue_reading": "weight", "exclude_uncertain": True, "efs_normalise": "mean"},
+    {"ue_on": "unlabeled"},
+    {"ue_on": "unlabeled", "exclude_uncertain": True},
+    {"pgl_percentile": "batch"},
+    {"percentile_by": "class"},
+    {"percentile_by": "class", "alpha": 30, "exclude_uncertain": True},
 ]
 
 
@@ -98,22 +107,44 @@ def naive_dual(dual: Any, truth: np.ndarray, count: int, done: float) -> dict[st
     terms["cr"] = ramp * cfg.beta * sum(distances) / (len(distances) + 1e-16)
 
     w = ramp * cfg.unsup_weight
-    t = [float(np.percentile([net.entropy(v) for v in unlabeled], cfg.alpha)) for net in nets]
     eps = 1e-12  # a threshold that is itself a voxel's entropy must not depend on rounding
-    low = [{v: net.entropy(v) <= t[k] + eps for v in unlabeled} for k, net in enumerate(nets)]
-    reliable = [v for v in unlabeled if a.label(v) == b.label(v) and low[0][v] and low[1][v]]
+
+    def certain(voxels: list[tuple[int, ...]]) -> list[dict[tuple[int, ...], bool]]:
+        """Where each network's entropy is at most its percentile over `voxels`, or those of its class."""
+        found = []
+        for net in nets:
+            limits = [float(np.percentile([net.entropy(v) for v in voxels], cfg.alpha))] * classes
+            if cfg.percentile_by == "class":
+                by_class = [[net.entropy(v) for v in voxels if net.label(v) == c] for c in range(classes)]
+                limits = [np.percentile(own or [0.0], cfg.alpha, method="higher") for own in by_class]
+            found.append({v: net.entropy(v) <= limits[net.label(v)] + eps for v in unlabeled})
+        return found
+
+    low = certain(unlabeled)
+    sure = certain(everything) if cfg.pgl_percentile == "batch" else low
+    reliable = [v for v in unlabeled if a.label(v) == b.label(v) and sure[0][v] and sure[1][v]]
     uncertain = [v for v in unlabeled if v not in reliable]
+    taught = reliable if cfg.exclude_uncertain else unlabeled
+
+    def divergence(student: Net, teacher: Net, v: tuple[int, ...]) -> float:
+        q, p = teacher.p(v, cfg.temperature), student.p(v)
+        return sum(q[c] * (math.log(q[c]) - math.log(p[c])) for c in range(classes) if q[c] > 0)
+
+    def rectified(student: Net, v: tuple[int, ...], label: int) -> float:
+        """Cross-entropy of a pseudo-label, in the reading in which UE weighs it."""
+        other = b if student is a else a
+        weight = math.exp(-divergence(student, other, v)) if cfg.ue_reading == "weight" else 1.0
+        return weight * student.ce(v, label)
 
     def pseudo(net: Net, v: tuple[int, ...]) -> int:  # 3
         best = 1 + int(np.argmax(net.p(v)[1:]))
         return best if net.p(v)[best] > cfg.tau_p else 0
 
-    taught = reliable if cfg.exclude_uncertain else unlabeled
-    cps = [a.ce(v, pseudo(b, v)) + b.ce(v, pseudo(a, v)) for v in taught]
+    cps = [rectified(a, v, pseudo(b, v)) + rectified(b, v, pseudo(a, v)) for v in taught]
     terms["cps"] = w * sum(cps) / max(len(cps), 1)
 
     efs = []  # 4
-    for v in unlabeled:
+    for v in taught:
         if not low[0][v] and not low[1][v]:
             continue
         labels = a.label(v), b.label(v)
@@ -121,16 +152,17 @@ def naive_dual(dual: Any, truth: np.ndarray, count: int, done: float) -> dict[st
         target = surer
         if cfg.efs_target == "union" and 0 in labels:
             target = max(labels)
-        efs.append(a.ce(v, target) + b.ce(v, target))
+        efs.append(rectified(a, v, target) + rectified(b, v, target))
     factor = len(unlabeled) / len(efs) if cfg.efs_normalise == "total" else 1.0
     terms["efs"] = w * factor * sum(efs) / len(efs)
 
     ue = 0.0  # 5
     for student, teacher in ((a, b), (b, a)):
-        for v in everything:
-            q, p = teacher.p(v, cfg.temperature), student.p(v)
-            divergence = sum(q[c] * (math.log(q[c]) - math.log(p[c])) for c in range(classes) if q[c] > 0)
-            ue += (math.exp(-divergence) * student.ce(v, int(np.argmax(q))) + divergence) / len(everything)
+        voxels = labeled + taught if cfg.ue_on == "all" else taught
+        for v in voxels:
+            d = divergence(student, teacher, v)
+            term = math.exp(-d) * student.ce(v, teacher.label(v)) if cfg.ue_reading == "term" else 0.0
+            ue += (term + d) / len(voxels)
     terms["ue"] = w * ue
 
     pgl = 0.0  # 6
@@ -188,6 +220,13 @@ def test_readings_differ(fixed_dual: Callable[..., Any], step: Callable[..., Any
         ("cr", {"cr_distance": "kl"}),
         ("cr", {"cr_target": "label"}),
         ("cps", {"exclude_uncertain": True}),
+        ("efs", {"exclude_uncertain": True}),
+        ("ue", {"exclude_uncertain": True}),
+        ("cps", {"ue_reading": "weight"}),
+        ("efs", {"ue_reading": "weight"}),
+        ("ue", {"ue_reading": "weight"}),
+        ("ue", {"ue_on": "unlabeled"}),
+        ("efs", {"percentile_by": "class"}),
         ("cps", {"tau_p": 0.3}),
         ("efs", {"efs_target": "lower_entropy"}),
         ("efs", {"efs_normalise": "mean"}),
@@ -196,6 +235,21 @@ def test_readings_differ(fixed_dual: Callable[..., Any], step: Callable[..., Any
         ("pgl", {"prototype_term": "none"}),
     ):
         assert value(term, **options) != pytest.approx(value(term), rel=1e-3), options
+
+
+def test_certain_labeled_voxels_lower_the_percentile_of_the_batch(
+    fixed_dual: Callable[..., Any], step: Callable[..., Any]
+) -> None:
+    """They count for the reliable set of PGL only; with the percentile of the unlabeled voxels they do not."""
+    found = {}
+    for name in ("unlabeled", "batch"):
+        dual, labeled, unlabeled = fixed_dual(3, pgl_percentile=name)
+        with torch.no_grad():
+            for net in (dual.net_a, dual.net_b):
+                net.logit_map[:2] *= 100
+        losses = dual.losses(labeled, unlabeled, at := step(3))
+        found[name] = losses["efs"].item(), sum(at.notes[f"reliable_{c}"].item() for c in range(3))
+    assert found["batch"][0] == found["unlabeled"][0] and 0 < found["batch"][1] < found["unlabeled"][1]
 
 
 @pytest.mark.parametrize("term", ["cr", "cps", "efs", "ue", "pgl"])

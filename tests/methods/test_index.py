@@ -11,8 +11,17 @@ from pydantic import Field
 from semivox.errors import UserError
 from semivox.methods import METHODS
 from semivox.methods.base import Method
-from semivox.methods.catalogue import cite, describe_method, list_methods, method_page, reference_pages
-from semivox.methods.index import build_index, citations, describe, read_index
+from semivox.methods.catalogue import (
+    build_index,
+    citations,
+    cite,
+    describe,
+    describe_method,
+    list_methods,
+    method_page,
+    read_index,
+    reference_pages,
+)
 
 PAGES = Path(__file__).resolve().parents[2] / "docs" / "reference" / "methods"
 REMEDY = "run `make reference` (python docs/make_reference.py) and commit what it writes"

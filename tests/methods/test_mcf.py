@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from semivox.nets.count import count_parameters
 from torch import Tensor
 
 from semivox.losses.consistency import sharpen
@@ -16,7 +17,6 @@ from semivox.methods import create
 from semivox.methods.base import Batch
 from semivox.methods.mcf import MCF
 from semivox.nets import NetFactory
-from semivox.nets.count import count_parameters
 
 Factory = Callable[..., Any]
 

@@ -18,9 +18,9 @@ from semivox.nets import NetFactory
 Factory = Callable[..., Any]
 NET = NetFactory(in_channels=1, num_classes=3, width=2, dropout=0.0)
 SHAPE = (32, 16, 16)
-COUNTED = torch.ones(2, *SHAPE, dtype=torch.bool)
-COUNTED[:, 13:] = False
-COUNTED[:, 3:5, 7] = False
+VALID = torch.ones(2, *SHAPE, dtype=torch.bool)
+VALID[:, 13:] = False
+VALID[:, 3:5, 7] = False
 USES_LABEL = ("sup", "cdr", "cr")
 
 VARIANTS: list[tuple[str, dict[str, Any], int]] = [
@@ -30,6 +30,9 @@ VARIANTS: list[tuple[str, dict[str, Any], int]] = [
     ("cpcl", {"variant": "released"}, 5),
     ("dtc", {"absent": "zero"}, 5),
     ("dual", {"cr_target": "label", "exclude_uncertain": True, "pseudo_dice": True}, 5),
+    ("dual", {"mix": "paste", "ue_reading": "weight", "pgl_percentile": "batch"}, 5),
+    ("dual", {"mix": "paste", "percentile_by": "class", "ue_on": "unlabeled"}, 5),
+    ("dual", {"variant": "released"}, 5),
     ("dual", {"cr_target": "label", "cr_distance": "kl", "cr_mask": "or"}, 5),
     ("dual", {"mix": "paste", "warmup_fraction": 0.8}, 5),
     ("dual", {"mix": "paste", "pseudo_dice": True, "efs_normalise": "mean"}, 5),
@@ -49,7 +52,7 @@ def build(name: str, options: dict[str, Any]) -> Method:
     return create(name, options, NET)
 
 
-def patches(seed: int, counted: Tensor | None = COUNTED) -> tuple[Batch, Batch]:
+def patches(seed: int, valid: Tensor | None = VALID) -> tuple[Batch, Batch]:
     """Two boxes on noise; where the label does not count it is random."""
     image = 0.3 * torch.randn(4, 1, *SHAPE, generator=torch.Generator().manual_seed(0))
     label = torch.zeros(4, *SHAPE, dtype=torch.int64)
@@ -57,8 +60,8 @@ def patches(seed: int, counted: Tensor | None = COUNTED) -> tuple[Batch, Batch]:
     label[:, 9:22, 4:9, 6:13] = 2
     image += label.unsqueeze(1)
     hidden = torch.randint(0, 3, (2, *SHAPE), generator=torch.Generator().manual_seed(seed))
-    label = label[:2] if counted is None else torch.where(counted, label[:2], hidden)
-    return Batch(image[:2], label, counted=counted), Batch(image[2:], None)
+    label = label[:2] if valid is None else torch.where(valid, label[:2], hidden)
+    return Batch(image[:2], label, valid=valid), Batch(image[2:], None)
 
 
 class Outputs(TorchFunctionMode):
@@ -76,7 +79,7 @@ class Outputs(TorchFunctionMode):
 
 
 def test_all_methods_of_the_package_take_partial_labels() -> None:
-    assert not Method.partial_labels and all(method_class(name).partial_labels for name in METHODS)
+    assert Method.partial_labels and all(method_class(name).partial_labels for name in METHODS)
 
 
 @every_variant
@@ -102,10 +105,10 @@ def test_if_all_voxels_count_it_is_as_without_a_mask(
     name: str, options: dict[str, Any], iteration: int, step: Factory
 ) -> None:
     masked, plain = (
-        build(name, options).losses(*patches(1, counted), step(iteration))
-        for counted in (torch.ones_like(COUNTED), None)
+        build(name, options).losses(*patches(1, valid), step(iteration))
+        for valid in (torch.ones_like(VALID), None)
     )
-    labels = patches(1, torch.ones_like(COUNTED))[0].target, patches(1, None)[0].target
+    labels = patches(1, torch.ones_like(VALID))[0].target, patches(1, None)[0].target
     assert torch.equal(*labels)
     values = {key: loss.item() for key, loss in plain.items()}
     assert {key: loss.item() for key, loss in masked.items()} == pytest.approx(values, rel=1e-5, abs=1e-7)
@@ -124,7 +127,7 @@ def test_supervised_gradients_are_zero_where_there_is_no_label(
         own.grad = None  # of an adversarial probe
     terms = [loss for key, loss in losses.items() if key.startswith(USES_LABEL)]
     torch.stack(terms).sum().backward()
-    inside = COUNTED[0]
+    inside = VALID[0]
     gradients = [own.grad for own in outputs.found if own.grad is not None]
     assert gradients
     for gradient in gradients:
@@ -136,7 +139,7 @@ def test_supervised_gradients_are_zero_where_there_is_no_label(
 def test_no_label_at_all(name: str, options: dict[str, Any], iteration: int, step: Factory) -> None:
     method = build(name, options)
     for _ in range(2):
-        losses = method.losses(*patches(1, torch.zeros_like(COUNTED)), step(iteration))
+        losses = method.losses(*patches(1, torch.zeros_like(VALID)), step(iteration))
     assert all(loss.item() == 0 for key, loss in losses.items() if key.startswith(USES_LABEL))
     assert all(bool(torch.isfinite(loss)) for loss in losses.values())
     torch.stack(list(losses.values())).sum().backward()
@@ -156,7 +159,7 @@ def test_nothing_is_read_back_to_the_host(
 def test_pasted_voxels_without_label_are_not_taught(step: Factory) -> None:
     """In a mixture of `dual` they have the image of one scan, and the networks' view of another one."""
     options = {"mix": "paste", "lambda_max": 0.0}
-    labeled, unlabeled = patches(1, torch.zeros_like(COUNTED))
+    labeled, unlabeled = patches(1, torch.zeros_like(VALID))
     pasted = exchange_masks(2, cuboid_mask(SHAPE, 2 / 3, step(5).generator))
     for key in ("cps", "efs", "ue"):
         method = build("dual", options)
@@ -180,4 +183,4 @@ def test_pasted_voxels_with_a_label_are_taught(step: Factory) -> None:
     gradient = outputs.found[0].grad
     assert gradient is not None
     taught = gradient[2:].abs().sum(dim=1) > 0
-    assert bool(taught[pasted & COUNTED].all()) and not bool(taught[pasted & ~COUNTED].any())
+    assert bool(taught[pasted & VALID].all()) and not bool(taught[pasted & ~VALID].any())

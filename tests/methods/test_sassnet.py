@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from semivox.nets.count import count_parameters
 from torch import nn
 
 from semivox.methods import create
@@ -15,7 +16,6 @@ from semivox.methods.base import Batch
 from semivox.methods.dtc import DTC
 from semivox.methods.sassnet import SASSNet
 from semivox.nets import NetFactory
-from semivox.nets.count import count_parameters
 
 Factory = Callable[..., Any]
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from semivox.nets.count import count_parameters
 from torch import Tensor, nn
 
 from semivox.losses.supervised import dice_loss
@@ -17,7 +18,6 @@ from semivox.methods import create
 from semivox.methods.base import Batch
 from semivox.methods.ss_net import SSNet
 from semivox.nets import NetFactory
-from semivox.nets.count import count_parameters
 
 Factory = Callable[..., Any]
 SHAPE = (5, 4, 3)

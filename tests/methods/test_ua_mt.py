@@ -187,7 +187,7 @@ def test_the_student_predicts(name: str) -> None:
         for parameter in method.teacher.parameters():
             parameter.fill_(torch.nan)
         torch.testing.assert_close(method.predict(image), torch.softmax(method.net(image), dim=1))
-    assert list(method.predict_members(image)) == ["vnet"]
+    assert list(method.predict_members(image)) == ["student", "teacher"]
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from semivox.nets.count import count_parameters
 
 from semivox.methods import create
 from semivox.methods.base import Batch
 from semivox.nets import NetFactory
-from semivox.nets.count import count_parameters
 
 Factory = Callable[..., Any]
 

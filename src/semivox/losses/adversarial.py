@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from semivox.losses.prediction import Prediction
-from semivox.losses.reduction import mean
+from semivox.losses.supervised import mean
 
 
 @contextmanager
 def frozen_statistics(net: nn.Module) -> Iterator[None]:
-    """Inside the block batch normalisation does not update its running statistics; what it computes stays."""
+    """Stop batch normalisation from updating its running statistics; what it computes stays the same."""
     layers = [part for part in net.modules() if isinstance(part, _BatchNorm) and part.track_running_stats]
     for layer in layers:
         layer.track_running_stats = False
@@ -27,7 +27,7 @@ def frozen_statistics(net: nn.Module) -> Iterator[None]:
 
 
 def overlap_loss(p: Tensor, q: Tensor) -> Tensor:
-    """1 - mean over voxels of sum_c p_c q_c, the linear Dice loss over all classes at once; (B, K, X, Y, Z).
+    """Compute 1 - mean over voxels of sum_c p_c q_c, a linear Dice loss; both (B, K, X, Y, Z).
 
     Not a divergence: for p = q it is 1 - mean(sum p^2), lowest for sure predictions.
     """
@@ -50,7 +50,7 @@ def virtual_adversarial_loss(
     power_steps: int,
     generator: torch.Generator,
 ) -> Tensor:
-    """`overlap_loss` between the target and the prediction on the image moved by `radius` against it.
+    """Compute `overlap_loss` of the target and the prediction on the image moved by `radius` against it.
 
     The direction starts at random and becomes the loss's gradient at `probe_radius`, `power_steps` times. The
     probes leave no gradients behind, and neither they nor the last pass change running statistics.
@@ -70,9 +70,7 @@ def virtual_adversarial_loss(
     direction = unit(noise - 0.5)
 
     def loss_at(shift: Tensor) -> Tensor:
-        moved = torch.empty_like(image).copy_(
-            image + shift
-        )  # in the image's memory layout, also with 1 channel
+        moved = torch.empty_like(image).copy_(image + shift)  # in the image's layout, also with 1 channel
         logits = net(moved)
         with torch.autocast(image.device.type, enabled=False):
             return overlap_loss(Prediction.of(logits).probs, target)

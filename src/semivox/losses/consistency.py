@@ -1,68 +1,94 @@
-"""Differences between two predictions, voxel by voxel: inputs (B, K, X, Y, Z), outputs (B, X, Y, Z)."""
+"""Differences between predictions: unless said otherwise from (B, K, X, Y, Z) to (B, X, Y, Z)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import permutations
+from math import log
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from semivox.losses.prediction import Prediction
-from semivox.losses.reduction import masked_mean, mean
-from semivox.losses.supervised import nll, onehot
+from semivox.losses.supervised import masked_mean, mean, nll, onehot
 
 
 def squared_error(p: Tensor, q: Tensor) -> Tensor:
-    """Sum over the foreground classes of (p_c - q_c)^2."""
+    """Sum (p_c - q_c)^2 over the foreground classes."""
     return (p[:, 1:] - q[:, 1:]).square().sum(dim=1)
 
 
 def mean_squared_error(p: Tensor, q: Tensor) -> Tensor:
-    """Mean over all classes of (p_c - q_c)^2."""
+    """Average (p_c - q_c)^2 over all classes."""
     return (p - q).square().mean(dim=1)
 
 
 def squared_error_to_label(p: Tensor, label: Tensor) -> Tensor:
-    """`squared_error` to the one-hot form of a label (B, X, Y, Z)."""
+    """Compute `squared_error` to the one-hot form of a label (B, X, Y, Z)."""
     return squared_error(p, onehot(label, p.shape[1]).to(p.dtype))
 
 
 def kl_divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """KL(p || q) = sum_c p_c (log p_c - log q_c) in nats, from log-probabilities, over all classes."""
+    """Compute KL(p || q) = sum_c p_c (log p_c - log q_c) in nats, from log-probabilities of all classes."""
     return (log_p.exp() * (log_p - log_q)).sum(dim=1)
 
 
 def symmetric_kl(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """(KL(p || q) + KL(q || p)) / 2."""
+    """Compute (KL(p || q) + KL(q || p)) / 2."""
     return 0.5 * ((log_p.exp() - log_q.exp()) * (log_p - log_q)).sum(dim=1)
 
 
-def rectified_cross_entropy(
-    student: Prediction, teacher: Prediction, temperature: float, mask: Tensor | None = None
+def pair_distance(
+    a: Prediction, b: Prediction, kind: Literal["mse", "kl"], label: Tensor | None = None
 ) -> Tensor:
-    """Teach the student the teacher's label, less where the two differ, and shrink that difference.
+    """Measure how far two predictions are from each other or, with a label, both from it.
 
-    With q = softmax(log p_teacher / T) and D = KL(q || p_student) per voxel:
-    mean(exp(-D) CE(student, argmax q)) + mean(D). The weight exp(-D) carries gradient to the student; none
-    reaches the teacher.
+    Args:
+        a: one prediction.
+        b: the other one.
+        kind: mse: `squared_error`; kl: `symmetric_kl`, to a label the cross-entropy KL(one-hot || p).
+        label: class indices (B, X, Y, Z), to sum the distances of both to it.
+    """
+    if label is None:
+        return squared_error(a.probs, b.probs) if kind == "mse" else symmetric_kl(a.log_probs, b.log_probs)
+    if kind == "mse":
+        return squared_error_to_label(a.probs, label) + squared_error_to_label(b.probs, label)
+    return nll(a.log_probs, label) + nll(b.log_probs, label)
+
+
+def tempered_divergence(student: Prediction, teacher: Prediction, temperature: float) -> Tensor:
+    """Compute D = KL(q || p_student) with q = softmax(log p_teacher / T); no gradient reaches the teacher.
 
     Args:
         student: the network that learns.
         teacher: the other one.
         temperature: T; below 1 sharpens the teacher.
+    """
+    log_q = torch.log_softmax(teacher.log_probs.detach() / temperature, dim=1)
+    return kl_divergence(log_q, student.log_probs)
+
+
+def rectified_cross_entropy(
+    student: Prediction, teacher: Prediction, divergence: Tensor, mask: Tensor | None = None
+) -> Tensor:
+    """Teach the student the teacher's label, less where the two differ: mean(exp(-D) CE(student, label)).
+
+    The weight exp(-D) carries gradient to the student; none reaches the teacher.
+
+    Args:
+        student: the network that learns.
+        teacher: the other one.
+        divergence: D, see `tempered_divergence`.
         mask: boolean (B, X, Y, Z), the voxels that are taught; None: all.
 
     Source: the rectifying weight of Zheng and Yang, IJCV 2021.
     """
-    log_q = torch.log_softmax(teacher.log_probs.detach() / temperature, dim=1)
-    divergence = kl_divergence(log_q, student.log_probs)
-    taught = torch.exp(-divergence) * nll(student.log_probs, teacher.label)
-    return masked_mean(taught, mask) + masked_mean(divergence, mask)
+    return masked_mean(torch.exp(-divergence) * nll(student.log_probs, teacher.label), mask)
 
 
 def sharpen(log_probs: Tensor, temperature: float) -> Tensor:
-    """softmax(log p / T), (B, K, X, Y, Z); for two classes p^(1/T) / (p^(1/T) + (1 - p)^(1/T)) of each."""
+    """Compute softmax(log p / T); for two classes p^(1/T) / (p^(1/T) + (1 - p)^(1/T)) of each."""
     return torch.softmax(log_probs / temperature, dim=1)
 
 
@@ -71,8 +97,8 @@ def mutual_consistency(
 ) -> Tensor:
     """Regress each prediction on the sharpened form of every other one.
 
-    The sum over ordered pairs i != j of mean((p_i - sharpen(p_j))^2), a mean over samples, all classes and
-    voxels.
+    Returns the sum over ordered pairs i != j of mean((p_i - sharpen(p_j))^2), a mean over samples, all
+    classes and voxels.
 
     Args:
         predictions: of the same images.
@@ -87,3 +113,30 @@ def mutual_consistency(
         targets = [target.detach() for target in targets]
     pairs = permutations(range(len(predictions)), 2)
     return torch.stack([mean((predictions[i].probs - targets[j]).square()) for i, j in pairs]).sum()
+
+
+def mean_log_probs(log_probs: Sequence[Tensor]) -> Tensor:
+    """Return the logarithm of the mean of several softmax maps; finite also where all of them vanish."""
+    return torch.logsumexp(torch.stack(list(log_probs)), dim=0) - log(len(log_probs))
+
+
+def rectified_consistency(
+    log_probs: Tensor, log_average: Tensor, kl: Literal["from_average", "to_average"] = "from_average"
+) -> Tensor:
+    """Measure the distance of one scale from the average, less where the two differ, plus that difference.
+
+    With D = KL(average || scale) per voxel and v = exp(-D):
+    mean(v (average - scale)^2) / (mean(v) + 1e-8) + mean(D). Nothing is detached. No voxels return 0.
+
+    Args:
+        log_probs: the scale's log-softmax (B, K, X, Y, Z).
+        log_average: that of the average.
+        kl: from_average: D as above; to_average: D = KL(scale || average).
+
+    Source: Luo et al., MICCAI 2021.
+    """
+    pair = (log_average, log_probs) if kl == "from_average" else (log_probs, log_average)
+    divergence = kl_divergence(*pair)
+    weight = torch.exp(-divergence)
+    error = weight * mean_squared_error(log_probs.exp(), log_average.exp())
+    return mean(error) / (mean(weight) + 1e-8) + mean(divergence)

@@ -7,15 +7,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from semivox.losses.reduction import masked_mean, mean
-from semivox.losses.supervised import onehot
+from semivox.losses.supervised import masked_mean, mean, onehot
 
 _FAR = 2.0**22  # above any squared distance in a patch, and exact in float32 with one added
 
 
 @torch.no_grad()
 def squared_distance(mask: Tensor) -> Tensor:
-    """Squared Euclidean distance in voxels from each voxel to the nearest one where `mask` is False.
+    """Compute the squared distance in voxels from each voxel to the nearest one where `mask` is False.
 
     Exact: along one axis after the other, the smallest sum of what was found so far and the squared offset.
     That takes as many passes over the array as its sides are long, on any device.
@@ -39,7 +38,7 @@ def squared_distance(mask: Tensor) -> Tensor:
 
 
 class SignedDistance(NamedTuple):
-    """What `signed_distance` returns."""
+    """Signed distance maps, and where they can be relied on."""
 
     map: Tensor  # (B, K - 1, X, Y, Z) float32, -1..1
     present: Tensor  # (B, K - 1) boolean, whether the patch has the class
@@ -47,8 +46,8 @@ class SignedDistance(NamedTuple):
 
 
 @torch.no_grad()
-def signed_distance(label: Tensor, num_classes: int, counted: Tensor | None = None) -> SignedDistance:
-    """Normalised signed distance map of each foreground class in each patch.
+def signed_distance(label: Tensor, num_classes: int, valid: Tensor | None = None) -> SignedDistance:
+    """Compute the normalised signed distance map of each foreground class in each patch.
 
     With d_in the distance of a voxel of the class to the nearest other voxel, and d_out that of another voxel
     to the nearest one of the class: d_out / max d_out outside, -d_in / max d_in inside, and 0 on the inner
@@ -61,7 +60,7 @@ def signed_distance(label: Tensor, num_classes: int, counted: Tensor | None = No
     Args:
         label: class indices (B, X, Y, Z).
         num_classes: K, background included.
-        counted: boolean (B, X, Y, Z), the voxels whose class is known; None: all.
+        valid: boolean (B, X, Y, Z), the voxels whose class is known; None: all.
 
     Source: Li et al., "Shape-aware semi-supervised 3D semantic segmentation", MICCAI 2020.
     """
@@ -69,11 +68,11 @@ def signed_distance(label: Tensor, num_classes: int, counted: Tensor | None = No
     if not inside.numel():
         return SignedDistance(inside.float(), inside.new_zeros(inside.shape[:2]), None)
     maybe, known = inside, None  # in the class for all that is known
-    if counted is not None:
-        sure = counted.unsqueeze(1)
+    if valid is not None:
+        sure = valid.unsqueeze(1)
         inside, maybe = inside & sure, inside | ~sure
     d_in, d_out = squared_distance(maybe), squared_distance(~inside)
-    if counted is not None:
+    if valid is not None:
         known = sure & (d_in + d_out <= squared_distance(sure))  # one of the two is 0 at a known voxel
         d_in, d_out = d_in * known, d_out * known
     d_in, d_out = d_in.sqrt(), d_out.sqrt()
@@ -83,30 +82,28 @@ def signed_distance(label: Tensor, num_classes: int, counted: Tensor | None = No
     return SignedDistance((outer - inner) * present[..., None, None, None], present, known)
 
 
-def distance_error(
-    predicted: Tensor, distance: Tensor, counted: Tensor, known: Tensor | None = None
-) -> Tensor:
-    """Mean squared error of distance maps, over the voxels of the maps that count; 0 if none does.
+def distance_error(predicted: Tensor, distance: Tensor, use: Tensor, known: Tensor | None = None) -> Tensor:
+    """Average the squared error of distance maps over the maps in use; 0 if there is none.
 
     Args:
         predicted: (B, F, X, Y, Z).
         distance: (B, F, X, Y, Z).
-        counted: (B, F) boolean.
-        known: (B, F, X, Y, Z) boolean, the voxels that count; None: all.
+        use: (B, F) boolean, which maps to compare.
+        known: (B, F, X, Y, Z) boolean, which voxels of them; None: all.
     """
     if known is not None:
-        return masked_mean((predicted - distance).square(), known & counted[..., None, None, None])
+        return masked_mean((predicted - distance).square(), known & use[..., None, None, None])
     each = (predicted - distance).square().flatten(2)
-    return (each.sum(dim=2) * counted).sum() / (counted.sum() * each.shape[2]).clamp_min(1)
+    return (each.sum(dim=2) * use).sum() / (use.sum() * each.shape[2]).clamp_min(1)
 
 
 def level_set_mask(distance: Tensor, steepness: float) -> Tensor:
-    """Soft mask of a signed distance map that is negative inside: sigmoid(-steepness * distance)."""
+    """Turn a signed distance map, negative inside, into a soft mask: sigmoid(-steepness * distance)."""
     return torch.sigmoid(-steepness * distance)
 
 
 def level_set_consistency(probs: Tensor, distance: Tensor, steepness: float) -> Tensor:
-    """Mean over samples, foreground classes and voxels of (soft mask of the distance map - probability)^2.
+    """Average (soft mask of the distance map - probability)^2 over samples, foreground classes and voxels.
 
     Both sides carry gradient. That of the distance map vanishes, in float32 too, but for voxels within about
     10 / steepness of its zero level.

@@ -8,17 +8,17 @@ import torch
 from torch import Tensor
 
 from semivox.losses.prediction import Prediction
-from semivox.losses.reduction import masked_mean, mean
-from semivox.losses.supervised import nll
+from semivox.losses.supervised import masked_mean, mean, nll
 
 
 def cuboid_mask(shape: Sequence[int], share: float, generator: torch.Generator) -> Tensor:
-    """False in one random cuboid, True around it: (X, Y, Z) boolean, on the generator's device.
+    """Return a mask (X, Y, Z) that is False in one random cuboid and True around it.
 
     Args:
         shape: (X, Y, Z) voxels.
         share: side of the cuboid / side of the patch, 0..1, rounded down to voxels.
-        generator: draws the first voxel, uniform over all positions except the last one, as published.
+        generator: draws the first voxel, uniform over all positions except the last one, as published; the
+            mask is on its device.
     """
     mask = torch.ones((), dtype=torch.bool, device=generator.device)
     for axis, side in enumerate(shape):
@@ -31,18 +31,18 @@ def cuboid_mask(shape: Sequence[int], share: float, generator: torch.Generator) 
 
 
 def exchange_masks(count: int, mask: Tensor) -> Tensor:
-    """`mask` for even samples, its complement for odd ones: (count, X, Y, Z) boolean from (X, Y, Z)."""
+    """Take `mask` (X, Y, Z) for even samples and its complement for odd ones: (count, X, Y, Z) boolean."""
     odd = torch.arange(count, device=mask.device).view(-1, 1, 1, 1) % 2 == 1
     return mask ^ odd
 
 
 def paste(outer: Tensor, inner: Tensor, mask: Tensor) -> Tensor:
-    """`outer` where the mask (X, Y, Z) holds, `inner` elsewhere; both (B, ..., X, Y, Z)."""
+    """Take `outer` where the mask (X, Y, Z) holds, `inner` elsewhere; both (B, ..., X, Y, Z)."""
     return torch.where(mask, outer, inner)
 
 
 def halves(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Samples 0 to `count` - 1 and the next `count` ones, beginning again after the last (B >= 1)."""
+    """Return samples 0 to `count` - 1 and the next `count` ones, starting again after the last (B >= 1)."""
     order = torch.arange(2 * count, device=values.device) % len(values)
     return values[order[:count]], values[order[count:]]
 
@@ -50,7 +50,7 @@ def halves(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
 def linear_dice_of_samples(
     probs: Tensor, label: Tensor, mask: Tensor | None = None, *, smooth: float = 1e-5
 ) -> Tensor:
-    """Soft Dice loss of each sample and class: 1 - (2 sum m p y + e) / (sum m (p + y) + e).
+    """Average the Dice loss of each sample and class, 1 - (2 sum m p y + e) / (sum m (p + y) + e).
 
     Args:
         probs: (B, K, X, Y, Z).
@@ -73,7 +73,7 @@ def linear_dice_of_samples(
 
 
 def region_loss(prediction: Prediction, label: Tensor, mask: Tensor | None = None) -> Tensor:
-    """(cross-entropy + Dice) / 2 where the mask holds, each with the number of those voxels as its base.
+    """Compute (cross-entropy + Dice) / 2 over the voxels where the mask holds.
 
     Args:
         prediction: of B samples.

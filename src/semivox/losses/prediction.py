@@ -25,9 +25,9 @@ def log_softmax(logits: Tensor) -> Tensor:
 
 @torch.no_grad()
 def most_probable(probs: Tensor) -> tuple[Tensor, Tensor]:
-    """Largest value over the classes and its index, the first one of a tie: both (B, ...) from (B, K, ...).
+    """Find the largest value over the classes and its index, the first one of a tie: both (B, ...).
 
-    A comparison a class: several times faster than `max(dim=1)`, whose memory access jumps.
+    One comparison a class. `max(dim=1)` jumps through memory: a step of `dual` would take MOSTPROB longer.
     """
     best, index = probs[:, 0], torch.zeros_like(probs[:, 0], dtype=torch.int64)
     for position in range(1, probs.shape[1]):
@@ -67,17 +67,15 @@ class Prediction:
 
     def __getitem__(self, samples: slice) -> Self:
         """Take the samples of a slice, attached to the same graph."""
-        return type(self)(
-            self.log_probs[samples], self.probs[samples], self.confidence[samples], self.label[samples]
-        )
+        return type(self)(*(values[samples] for values in vars(self).values()))
 
     def joined(self, other: Self) -> Self:
-        """These samples, then those of `other`."""
+        """Concatenate these samples and those of `other`."""
         pairs = zip(vars(self).values(), vars(other).values(), strict=True)
         return type(self)(*(torch.cat(pair) for pair in pairs))
 
     def detach(self) -> Self:
-        """The same values without gradient."""
+        """Return the same values without gradient."""
         return type(self)(self.log_probs.detach(), self.probs.detach(), self.confidence, self.label)
 
     @property
@@ -85,7 +83,7 @@ class Prediction:
         """K, background included."""
         return self.probs.shape[1]
 
+    @torch.no_grad()
     def entropy(self) -> Tensor:
-        """-sum_c p_c log p_c in nats, (B, X, Y, Z), 0..log K, without gradient."""
-        with torch.no_grad():
-            return -(self.probs * self.log_probs).sum(dim=1)
+        """Compute -sum_c p_c log p_c in nats, (B, X, Y, Z), 0..log K, without gradient."""
+        return -(self.probs * self.log_probs).sum(dim=1)

@@ -1,57 +1,43 @@
-"""Class prototypes in feature space: unit vectors, compared by Euclidean distance.
+"""Class prototypes in feature space, and the voxels that are compared with them.
 
-Features are rows, (M, D) for M voxels, in the precision of the network: see `voxel_rows`. They are never
-normalised as a whole, and only those that are drawn are compared with a prototype.
+Features come as rows (M, D), one a voxel, see `voxel_rows`, or as maps (B, D, N), N the voxels of a sample.
 """
 
 from __future__ import annotations
 
 from math import ceil, log1p, sqrt
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+from torch.nn.functional import normalize, pad
 
-from semivox.losses.norms import TINY, inverse_norm
 from semivox.losses.prediction import widen
-from semivox.losses.reduction import both, masked_mean
+from semivox.losses.supervised import both, masked_mean, onehot
+
+TINY = 1e-12  # a vector with a smaller square has no direction
+
+
+def inverse_norm(features: Tensor, dim: int = 1) -> Tensor:
+    """Compute 1 / ||f|| over `dim`; 0 for a vector without direction (||f||^2 <= 1e-12)."""
+    squares = features.square().sum(dim=dim)
+    positive = squares > TINY
+    return torch.where(positive, torch.where(positive, squares, 1.0).rsqrt(), 0.0)
+
+
+def safe_sqrt(values: Tensor) -> Tensor:
+    """Square root with gradient 0 instead of infinity at (and below) 0."""
+    positive = values > TINY
+    return torch.where(positive, torch.where(positive, values, 1.0).sqrt(), 0.0)
 
 
 def voxel_rows(features: Tensor, start: int = 0) -> Tensor:
-    """(B, D, X, Y, Z) -> (B, N, D) of the samples from `start` on.
-
-    A view of channels-last memory, and its gradient arrives in that layout.
-    """
+    """Reshape (B, D, X, Y, Z) to (B, N, D), the samples from `start` on; a view of channels-last memory."""
     return features.movedim(1, -1).flatten(1, -2)[start:]
 
 
-class _UnitSums(torch.autograd.Function):
-    """sum_v w_c(v) f(v) / ||f(v)||: (M, D) rows and boolean (K, M) members -> (K, D), at least float32.
-
-    With u = f / ||f|| the gradient of a member of class c is (g_c - u (u.g_c)) / ||f||. Written out, it takes
-    a third of the passes over the rows, and keeps nothing of their size.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor, members: Tensor) -> Tensor:
-        wide = widen(rows)
-        scale = inverse_norm(wide)
-        ctx.save_for_backward(rows, members, scale)
-        return torch.matmul(members * scale, wide)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        rows, members, scale = ctx.saved_tensors
-        wide, weights = widen(rows), members * scale
-        along = (torch.matmul(gradient, wide.T) * weights).sum(dim=0) * scale.square()
-        across = torch.matmul(weights.T.contiguous(), gradient).addcmul_(wide, along.unsqueeze(1), value=-1)
-        return across.to(rows.dtype), None
-
-
 def class_prototypes(rows: Tensor, members: Tensor) -> Tensor:
-    """Normalised mean of the unit features of each class, with gradient.
+    """Return the normalised mean of the unit features of each class, with gradient.
 
     Args:
         rows: (M, D).
@@ -60,12 +46,13 @@ def class_prototypes(rows: Tensor, members: Tensor) -> Tensor:
     Returns:
         (K, D) unit vectors, at least float32; zeros for a class without members.
     """
-    sums: Tensor = _UnitSums.apply(rows, members)  # type: ignore[no-untyped-call]
+    wide = widen(rows)
+    sums = torch.matmul(members * inverse_norm(wide), wide)
     return sums * inverse_norm(sums).unsqueeze(1)
 
 
 def distances_to_own(rows: Tensor, prototypes: Tensor, label: Tensor) -> Tensor:
-    """||f / ||f|| - mu_c|| of each voxel to the prototype of its class c, (M,), 0..2.
+    """Compute ||f / ||f|| - mu_c|| of each voxel to the prototype of its class c, (M,), 0..2.
 
     From the inner product: ||f - mu||^2 = 2 - 2 f.mu for unit vectors. At distance 0 the gradient is 0.
 
@@ -76,13 +63,13 @@ def distances_to_own(rows: Tensor, prototypes: Tensor, label: Tensor) -> Tensor:
     """
     wide = widen(rows)
     scale = inverse_norm(wide)
-    cosines = (wide * prototypes.index_select(0, label)).sum(dim=1) * scale
-    lengths = (scale.detach() > 0).to(cosines.dtype) + 1.0
-    return safe_sqrt(lengths - 2.0 * cosines)
+    cosine = (wide * prototypes.index_select(0, label)).sum(dim=1) * scale
+    lengths = (scale.detach() > 0).to(cosine.dtype) + 1.0
+    return safe_sqrt(lengths - 2.0 * cosine)
 
 
 def pull(distances: Tensor, chosen: Tensor, present: Tensor) -> Tensor:
-    """Sum over classes of the mean distance of the chosen voxels; classes without prototype or voxels add 0.
+    """Sum over classes the mean distance of the chosen voxels; classes without prototype or voxels add 0.
 
     Args:
         distances: (M,), see `distances_to_own`.
@@ -94,21 +81,10 @@ def pull(distances: Tensor, chosen: Tensor, present: Tensor) -> Tensor:
 
 
 def mean_pair_distance(prototypes: Tensor, present: Tensor) -> Tensor:
-    """Mean distance between the prototypes of two different classes; 0 if fewer than two are present.
-
-    Args:
-        prototypes: (K, D).
-        present: (K,) boolean.
-    """
+    """Average the distance between prototypes (K, D) of two `present` (K,) classes; 0 without a pair."""
     squares = (prototypes.unsqueeze(1) - prototypes.unsqueeze(0)).square().sum(dim=2)
     pairs = (present.unsqueeze(1) & present.unsqueeze(0)).triu(diagonal=1)
     return masked_mean(safe_sqrt(squares), pairs)
-
-
-def safe_sqrt(values: Tensor) -> Tensor:
-    """Square root with gradient 0 instead of infinity at (and below) 0."""
-    positive = values > TINY
-    return torch.where(positive, torch.where(positive, values, 1.0).sqrt(), 0.0)
 
 
 class Drawn(NamedTuple):
@@ -153,7 +129,7 @@ def draw(candidates: Tensor, fraction: float, generator: torch.Generator) -> Dra
 
 
 class PrototypeTerms(NamedTuple):
-    """What `prototype_terms` returns."""
+    """The two terms of a prototype loss, and the size of each class."""
 
     pull: Tensor  # sum over classes of the mean distance of the drawn voxels to their fixed prototype
     apart: Tensor  # mean distance between live prototypes
@@ -169,7 +145,7 @@ def prototype_terms(
     fraction: float,
     generator: torch.Generator,
     query_label: Tensor | None = None,
-    counted: Tensor | None = None,
+    valid: Tensor | None = None,
 ) -> PrototypeTerms:
     """Make prototypes of the reliable voxels and measure how far some of the others are from theirs.
 
@@ -183,7 +159,7 @@ def prototype_terms(
         fraction: of the voxels that are not reliable, see `draw`.
         generator: on the same device.
         query_label: class of the other voxels, where that is not `label`, as `label`.
-        counted: boolean, as `label`: voxels that may be drawn; None: all that are not reliable.
+        valid: boolean, as `label`: voxels that may be drawn; None: all that are not reliable.
     """
     rows, label, reliable = features.flatten(0, 1), label.flatten(), reliable.flatten()
     others = label if query_label is None else query_label.flatten()
@@ -191,11 +167,117 @@ def prototype_terms(
     members = (label == classes) & reliable
     sizes = members.sum(dim=1)
     prototypes = class_prototypes(rows, members)
-    free = both(~reliable, None if counted is None else counted.flatten())
-    drawn = draw((others == classes) & free, fraction, generator)
-    distances = distances_to_own(
-        rows.index_select(0, drawn.places), prototypes.detach(), others.index_select(0, drawn.places)
-    )
-    return PrototypeTerms(
-        pull(distances, drawn.chosen, sizes > 0), mean_pair_distance(prototypes, sizes > 0), sizes
-    )
+    free = both(~reliable, None if valid is None else valid.flatten())
+    places, chosen = draw((others == classes) & free, fraction, generator)
+    own = rows.index_select(0, places), prototypes.detach(), others.index_select(0, places)
+    pulled = pull(distances_to_own(*own), chosen, sizes > 0)
+    return PrototypeTerms(pulled, mean_pair_distance(prototypes, sizes > 0), sizes)
+
+
+def weighted_prototypes(features: Tensor, weights: Tensor) -> Tensor:
+    """Average the features of each sample and class: sum_v w_c(v) f(v) / (sum_v w_c(v) + 1e-5).
+
+    Args:
+        features: (B, D, N).
+        weights: (B, K, N) >= 0, how much a voxel stands for a class.
+
+    Returns:
+        (B, K, D); zeros for a class without weight.
+
+    Source: Xu et al., "Cyclic prototype consistency learning", JBHI 2022.
+    """
+    sums = torch.matmul(weights, features.transpose(1, 2))
+    return sums / (weights.sum(dim=2, keepdim=True) + 1e-5)
+
+
+def cosines(features: Tensor, prototypes: Tensor) -> Tensor:
+    """Compute the cosine of each voxel's feature (B, D, N) with each prototype (B, K, D) of its sample.
+
+    Returns:
+        (B, K, N), -1..1; 0 where either has no direction.
+    """
+    directions = prototypes * inverse_norm(prototypes, dim=2).unsqueeze(2)
+    return torch.matmul(directions, features) * inverse_norm(features).unsqueeze(1)
+
+
+def partners(tensor: Tensor, count: int) -> Tensor:
+    """Take sample b modulo B of (B, ...), B > 0, for each b of `count` samples of the other kind."""
+    return tensor[torch.arange(count, device=tensor.device) % len(tensor)]
+
+
+class Rows(NamedTuple):
+    """Some voxels of each class."""
+
+    voxel: Tensor  # (K, R) int64, into the flattened label
+    chosen: Tensor  # (K, R) boolean; False: a repetition, or a voxel of another class where there is none
+
+
+@torch.no_grad()
+def draw_rows(
+    label: Tensor, num_classes: int, rows: int, generator: torch.Generator, valid: Tensor | None = None
+) -> Rows:
+    """Draw up to `rows` voxels of each class at random, without repetition among the chosen ones.
+
+    A class with fewer voxels has them all, repeated to fill its row: batch normalisation over the rows then
+    sees no other class.
+
+    Args:
+        label: class indices of any shape, N elements; N >= 1.
+        num_classes: K.
+        rows: R is this, but at most N.
+        generator: on the label's device.
+        valid: boolean, of the label's shape, the voxels that have a class; None: all.
+    """
+    flat = label.flatten()
+    members = onehot(flat.unsqueeze(0), num_classes).squeeze(0)
+    members = both(members, None if valid is None else valid.flatten())
+    lots = torch.rand(flat.shape, generator=generator, device=flat.device)
+    voxel = (lots + ~members).topk(min(rows, flat.numel()), dim=1, largest=False).indices  # own class first
+    place = torch.arange(voxel.shape[1], device=flat.device)
+    sizes = members.sum(dim=1, keepdim=True)
+    return Rows(voxel.gather(1, place % sizes.clamp(1, voxel.shape[1])), place < sizes)
+
+
+def take_rows(features: Tensor, rows: Rows) -> Tensor:
+    """Take the features (K, R, D) of the drawn voxels from (B, D, X, Y, Z)."""
+    flat = features.flatten(2)
+    return flat[rows.voxel // flat.shape[2], :, rows.voxel % flat.shape[2]]
+
+
+@torch.no_grad()
+def best_rows(rows: Tensor, score: Tensor, valid: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Keep the valid rows of highest score of each class, at most `count`.
+
+    Args:
+        rows: (K, R, D).
+        score: (K, R).
+        valid: (K, R) boolean.
+        count: M.
+
+    Returns:
+        (K, M, D), zeros where a class has fewer valid rows, and (K, M) boolean, where it has one.
+    """
+    best = torch.where(valid, score, -torch.inf).topk(min(count, rows.shape[1]), dim=1)
+    filled = pad(best.values > -torch.inf, (0, count - best.values.shape[1]))
+    found = rows.gather(1, best.indices.unsqueeze(2).expand(-1, -1, rows.shape[2]))
+    found = pad(found, (0, 0, 0, count - found.shape[1]))
+    return torch.where(filled.unsqueeze(2), found, 0.0), filled
+
+
+def weighted_cosine_distance(rows: Tensor, weights: Tensor, others: Tensor, other_weights: Tensor) -> Tensor:
+    """Compute sum_ij a_i b_j (1 - cos(x_i, y_j)) of each class, a and b the weights divided by their sums.
+
+    Args:
+        rows: x, (K, M, D).
+        weights: (K, M) >= 0; if all of a class are 0 its result means nothing.
+        others: y, (K, N, D).
+        other_weights: (K, N), likewise.
+
+    Returns:
+        (K,), 0..2.
+    """
+    means = [
+        (normalize(x, dim=2) * (w / w.sum(dim=1, keepdim=True).clamp_min(1e-12)).unsqueeze(2)).sum(dim=1)
+        for x, w in ((rows, weights), (others, other_weights))
+    ]
+    return 1.0 - (means[0] * means[1]).sum(dim=1)

@@ -1,34 +1,49 @@
-"""Losses against a label."""
+"""Losses against a label, and means that are 0 for an empty input.
+
+Nothing here copies a value to the host, so a GPU never waits.
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from semivox.losses.reduction import masked_mean
+
+def mean(values: Tensor) -> Tensor:
+    """Average all elements; return 0 for a tensor without elements."""
+    return values.sum() / max(values.numel(), 1)
 
 
-def nll(log_probs: Tensor, label: Tensor) -> Tensor:
-    """Negative log-probability of each voxel's class.
+def masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:
+    """Average `values` where the boolean `mask` (same shape) holds; 0 if nowhere; None: everywhere."""
+    if mask is None:
+        return mean(values)
+    return (values * mask).sum() / mask.sum().clamp_min(1)
 
-    Args:
-        log_probs: (B, K, X, Y, Z).
-        label: class indices (B, X, Y, Z), int64.
 
-    Returns:
-        (B, X, Y, Z), >= 0.
-    """
-    return -log_probs.gather(1, label.unsqueeze(1)).squeeze(1)
+def both(mask: Tensor, other: Tensor | None) -> Tensor:
+    """Combine two boolean masks by "and"; None holds everywhere."""
+    return mask if other is None else mask & other
 
 
 def onehot(label: Tensor, num_classes: int) -> Tensor:
-    """Boolean (B, K, ...) from class indices (B, ...); unlike torch's, without a copy to the host."""
+    """Turn class indices (B, ...) into boolean (B, K, ...); unlike torch's, without a copy to the host."""
     classes = torch.arange(num_classes, device=label.device)
     return label.unsqueeze(1) == classes.view(1, -1, *(1,) * (label.ndim - 1))
 
 
+def nll(log_probs: Tensor, label: Tensor) -> Tensor:
+    """Return the negative log-probability of each voxel's class, (B, X, Y, Z), >= 0.
+
+    Args:
+        log_probs: (B, K, X, Y, Z).
+        label: class indices (B, X, Y, Z), int64.
+    """
+    return -log_probs.gather(1, label.unsqueeze(1)).squeeze(1)
+
+
 def cross_entropy(log_probs: Tensor, label: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Mean of `nll` over batch and voxels, of the mask if there is one; 0 over nothing."""
+    """Average `nll` over batch and voxels, those of the mask if there is one."""
     return masked_mean(nll(log_probs, label), mask)
 
 
@@ -41,14 +56,14 @@ def dice_loss(
     squared: bool = True,
     smooth: float = 1e-5,
 ) -> Tensor:
-    """Soft Dice loss: 1 - (2 sum p y + e) / (sum p^2 + sum y^2 + e), or with sum p for sum p^2.
+    """Compute the soft Dice loss 1 - (2 sum p y + e) / (sum p^2 + sum y^2 + e), or with sum p for sum p^2.
 
     The sums run over batch and voxels together; the loss is averaged over classes. An empty batch gives 0.
 
     Args:
         probs: (B, K, X, Y, Z) in 0..1.
         label: class indices (B, X, Y, Z).
-        mask: boolean (B, X, Y, Z), the voxels that count; None: all.
+        mask: valid voxels, boolean (B, X, Y, Z); None: all.
         background: whether class 0 takes part in the average.
         squared: whether probabilities are squared in the denominator; published methods differ in it.
         smooth: e.
@@ -67,6 +82,6 @@ def dice_loss(
 def cross_entropy_dice(
     log_probs: Tensor, probs: Tensor, label: Tensor, mask: Tensor | None = None, *, background: bool = False
 ) -> Tensor:
-    """Cross-entropy + Dice, the supervised term of most methods; `mask`, `background`: see `dice_loss`."""
+    """Add cross-entropy and Dice, the supervised term of most methods; arguments as in `dice_loss`."""
     dice = dice_loss(probs, label, mask=mask, background=background)
     return cross_entropy(log_probs, label, mask) + dice

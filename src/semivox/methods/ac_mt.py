@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from semivox.losses.consistency import mean_squared_error
-from semivox.losses.perturb import add_noise, sampled_probabilities
 from semivox.losses.prediction import Prediction, widen
-from semivox.losses.reduction import masked_mean, mean
-from semivox.losses.schedule import sigmoid_rampup
-from semivox.losses.supervised import cross_entropy_dice
-from semivox.losses.uncertainty import normalised_entropy
+from semivox.losses.schedules import sigmoid_rampup
+from semivox.losses.supervised import cross_entropy_dice, masked_mean, mean
+from semivox.losses.uncertainty import add_noise, normalised_entropy, sampled_probabilities
 from semivox.methods.base import Batch, Step, TeacherMethod, full_precision
 
 RAMP_FRACTION, RAMP_STEPS = 6000 / 8000, 40  # published: a step each 150 of 8000 iterations
@@ -61,7 +59,6 @@ class ACMT(TeacherMethod):
         noise_std: float = Field(0.1, ge=0, description="noise on the teacher's input, standard deviation")
         noise_limit: float = Field(0.2, ge=0, description="largest magnitude of this noise")
 
-    partial_labels: ClassVar[bool] = True
     config: Config
 
     def losses(self, labeled: Batch, unlabeled: Batch, step: Step) -> dict[str, Tensor]:
@@ -75,7 +72,7 @@ class ACMT(TeacherMethod):
             student = Prediction.of(logits)
             own, student = student[:count], student[count:]
             sup = 0.5 * cross_entropy_dice(
-                own.log_probs, own.probs, labeled.target, labeled.counted, background=True
+                own.log_probs, own.probs, labeled.target, labeled.valid, background=True
             )
         if not len(unlabeled.image):
             return {"sup": sup, "consistency": torch.zeros_like(sup)}

@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
-from semivox.losses.ema import update_ema
-from semivox.losses.mixing import cuboid_mask, paste
+from semivox.config import Settings
 from semivox.losses.prediction import most_probable
 from semivox.nets import NetFactory
 from semivox.nets.blocks import Segmenter
 
 
 class Batch(NamedTuple):
-    """Patches of one stream; an absent stream has B = 0 and the other's patch size."""
+    """Patches of one stream; an empty batch has B = 0 and the other stream's patch size."""
 
     image: Tensor  # (B, C, X, Y, Z) float
     label: Tensor | None  # (B, X, Y, Z) int64 class indices; None: unlabeled
     strong: Tensor | None = None  # as image, the same patches changed more; for methods with `strong_view`
-    counted: Tensor | None = None  # (B, X, Y, Z) bool, where the label is one; None: everywhere
+    valid: Tensor | None = None  # (B, X, Y, Z) bool, the voxels that have a label; None: all
 
     @property
     def target(self) -> Tensor:
-        """The label, also for an absent stream (then without elements)."""
+        """The label; of an empty batch one without elements."""
         if self.label is not None:
             return self.label
         if len(self.image):
@@ -46,7 +45,7 @@ class PseudoLabel(NamedTuple):
 
     @classmethod
     def of(cls, probs: Tensor) -> Self:
-        """The most probable class of one network's probabilities (B, K, X, Y, Z)."""
+        """Take the most probable class of one network's probabilities (B, K, X, Y, Z)."""
         return cls(most_probable(probs)[1], probs=probs)
 
 
@@ -82,14 +81,12 @@ class Method(nn.Module):
     survive a resume is a parameter or a buffer.
     """
 
-    class Config(BaseModel):
+    class Config(Settings):
         """The method's options; defaults are the published ones."""
-
-        model_config = ConfigDict(frozen=True, extra="forbid")
 
     batch: ClassVar[tuple[int, int]] = (2, 2)  # labeled, unlabeled patches a step
     strong_view: ClassVar[bool] = False  # whether `Batch.strong` of unlabeled patches is wanted
-    partial_labels: ClassVar[bool] = False  # whether no loss uses a label where `Batch.counted` is False
+    partial_labels: ClassVar[bool] = True  # False: some loss uses a label also where `Batch.valid` is False
     config: Config
 
     def __init__(self, config: Config) -> None:
@@ -106,11 +103,11 @@ class Method(nn.Module):
         raise NotImplementedError
 
     def losses(self, labeled: Batch, unlabeled: Batch, step: Step) -> dict[str, Tensor]:
-        """Compute the weighted scalars whose sum is minimised; exactly 0 for terms over an empty stream."""
+        """Compute the weighted scalars whose sum is minimised; exactly 0 for terms over an empty batch."""
         raise NotImplementedError
 
     def critic_parameters(self) -> list[dict[str, Any]]:
-        """Parameter groups of a critic, as `torch.optim.Adam` takes them; none if there is no critic.
+        """List the parameter groups of a critic, as `torch.optim.Adam` takes them; none without a critic.
 
         A second optimiser trains them, the first one does not.
         """
@@ -125,14 +122,18 @@ class Method(nn.Module):
 
     def predict(self, image: Tensor) -> Tensor:
         """(B, C, X, Y, Z) -> probabilities (B, K, X, Y, Z) float32."""
-        raise NotImplementedError
+        return self.combine(self.predict_members(image))
 
     def predict_members(self, image: Tensor) -> dict[str, Tensor]:
-        """Probabilities of each network alone, by name."""
+        """Compute the probabilities of each network alone, by name."""
         return {type(self).__name__.lower(): self.predict(image)}
 
+    def combine(self, members: Mapping[str, Tensor]) -> Tensor:
+        """Make the prediction of the members' probabilities: their mean, unless a method says otherwise."""
+        return torch.stack(list(members.values())).mean(dim=0)
+
     def pseudo_labels(self, image: Tensor) -> dict[str, PseudoLabel]:
-        """What the networks say of unlabeled patches (B, C, X, Y, Z) now, and what is taught of it, by name.
+        """Show what the networks say of unlabeled patches (B, C, X, Y, Z), and what is taught of it, by name.
 
         Called by `train --diagnose` only: in training mode, without gradients, on a copy of the method.
         A method that makes its own labels or masks overrides this to show them.
@@ -145,27 +146,6 @@ def full_precision(image: Tensor) -> AbstractContextManager[None]:
     kind = "cpu" if image.is_meta else image.device.type  # on meta, where costs are counted, there is none
     context: AbstractContextManager[None] = torch.autocast(kind, enabled=False)
     return context
-
-
-def with_mixtures(labeled: Batch, cuboid: float, step: Step) -> Batch:
-    """Append mixtures of the labeled patches: each with a cuboid from the one before, label included.
-
-    A single patch has none to mix with, and stays alone.
-
-    Args:
-        labeled: any number of patches.
-        cuboid: side of the cuboid / side of the patch.
-        step: its generator places the cuboid.
-    """
-    if len(labeled.image) < 2:
-        return labeled
-    mask = cuboid_mask(labeled.image.shape[2:], cuboid, step.generator)
-
-    def extended(values: Tensor) -> Tensor:
-        return torch.cat([values, paste(values, values.roll(1, dims=0), mask)])
-
-    counted = None if labeled.counted is None else extended(labeled.counted)
-    return Batch(extended(labeled.image), extended(labeled.target), counted=counted)
 
 
 @contextmanager
@@ -183,7 +163,7 @@ def without_dropout(net: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def fixed(module: nn.Module) -> Iterator[None]:
-    """Inside the block: evaluation mode, and no gradients for the parameters; afterwards as before."""
+    """Put a module into evaluation mode without gradients for its parameters; restore it afterwards."""
     training = [part for part in module.modules() if part.training]
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     module.eval().requires_grad_(False)
@@ -196,8 +176,27 @@ def fixed(module: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
+@torch.no_grad()
+def update_ema(teacher: nn.Module, student: nn.Module, decay: float) -> None:
+    """Set the teacher's parameters to decay * teacher + (1 - decay) * student; its buffers stay its own."""
+    old: list[Tensor] = list(teacher.parameters())
+    torch._foreach_lerp_(old, list(student.parameters()), 1.0 - decay)
+
+
+@torch.no_grad()
+def copy_buffers(teacher: nn.Module, student: nn.Module) -> None:
+    """Copy the student's buffers, e.g. running statistics, to the teacher."""
+    for old, new in zip(teacher.buffers(), student.buffers(), strict=True):
+        old.copy_(new)
+
+
+def warm_decay(step: Step, decay: float) -> float:
+    """Compute the decay at a step, min(1 - 1 / (t + 1), decay): the first steps average over fewer."""
+    return min(1.0 - 1.0 / (step.iteration + 1), decay)
+
+
 def probabilities(net: Segmenter, image: Tensor) -> Tensor:
-    """Softmax of the network's logits in float32, (B, K, X, Y, Z)."""
+    """Compute the softmax of the network's logits in float32, (B, K, X, Y, Z)."""
     return torch.softmax(net(image).float(), dim=1)
 
 
@@ -214,11 +213,11 @@ class SingleMethod(Method):
         self.net = net(self.config.net)
 
     def predict(self, image: Tensor) -> Tensor:
-        """Softmax of the network."""
+        """Compute the softmax of the network."""
         return probabilities(self.net, image)
 
     def predict_members(self, image: Tensor) -> dict[str, Tensor]:
-        """Softmax of the one network, by its name."""
+        """Compute the softmax of the one network, by its name."""
         return {self.config.net: self.predict(image)}
 
 
@@ -240,14 +239,16 @@ class TeacherMethod(SingleMethod):
         self.teacher = deepcopy(self.net).requires_grad_(False)
 
     def after_step(self, step: Step) -> None:
-        """Move the teacher; the first steps average over fewer: decay = min(1 - 1 / (t + 1), ema_decay)."""
-        decay = min(1.0 - 1.0 / (step.iteration + 1), self.config.ema_decay)
-        update_ema(self.teacher, self.net, decay)
+        """Move the teacher; the first steps average over fewer."""
+        update_ema(self.teacher, self.net, warm_decay(step, self.config.ema_decay))
 
-    def pseudo_labels(self, image: Tensor) -> dict[str, PseudoLabel]:
-        """Labels of the student and of the teacher."""
-        networks = {"student": self.net, "teacher": self.teacher}
-        return {name: PseudoLabel.of(probabilities(net, image)) for name, net in networks.items()}
+    def predict_members(self, image: Tensor) -> dict[str, Tensor]:
+        """Compute the softmax of the student and of the teacher."""
+        return {"student": probabilities(self.net, image), "teacher": probabilities(self.teacher, image)}
+
+    def combine(self, members: Mapping[str, Tensor]) -> Tensor:
+        """Take the student alone."""
+        return members["student"]
 
 
 class PairMethod(Method):
@@ -264,17 +265,13 @@ class PairMethod(Method):
         self.net_a, self.net_b = net(name_a), net(name_b)
 
     def predict_members(self, image: Tensor) -> dict[str, Tensor]:
-        """Probabilities of A and of B, by network name (with suffix _a and _b if both have the same)."""
+        """Compute the softmax of A and of B, by network name (with _a and _b if both have the same)."""
         name_a, name_b = self.config.nets
         if name_a == name_b:
             name_a, name_b = f"{name_a}_a", f"{name_b}_b"
         return {name_a: probabilities(self.net_a, image), name_b: probabilities(self.net_b, image)}
 
     def pseudo_labels(self, image: Tensor) -> dict[str, PseudoLabel]:
-        """Labels of "a" and of "b"."""
-        networks = {"a": self.net_a, "b": self.net_b}
-        return {name: PseudoLabel.of(probabilities(net, image)) for name, net in networks.items()}
-
-    def predict(self, image: Tensor) -> Tensor:
-        """Mean of the two softmax maps."""
-        return torch.stack(list(self.predict_members(image).values())).mean(dim=0)
+        """Show the labels of "a" and of "b"."""
+        found = self.predict_members(image).values()
+        return {name: PseudoLabel.of(probs) for name, probs in zip("ab", found, strict=True)}

@@ -9,11 +9,10 @@ from pydantic import Field
 from torch import Tensor
 
 from semivox.losses.components import Neighbours, largest_components
-from semivox.losses.ema import copy_state, update_ema
 from semivox.losses.mixing import cuboid_mask, halves, paste, region_loss
 from semivox.losses.prediction import Prediction, most_probable
-from semivox.losses.reduction import both
-from semivox.methods.base import Batch, PseudoLabel, Step, TeacherMethod, full_precision
+from semivox.losses.supervised import both
+from semivox.methods.base import Batch, PseudoLabel, Step, TeacherMethod, copy_buffers, full_precision, update_ema
 
 
 class BCP(TeacherMethod):
@@ -31,7 +30,7 @@ class BCP(TeacherMethod):
 
     Source: Bai et al., "Bidirectional Copy-Paste for Semi-Supervised Medical Image Segmentation", CVPR 2023,
     arXiv 2305.00673. Published for one foreground class; here every class keeps its largest component. Both
-    phases share one run (published: 2000 + 15000 iterations) and one optimiser, whose momentum goes on. The
+    phases share one run (published: 2000 + 15000 iterations) and one optimiser, whose momentum is kept. The
     published code starts the second phase from, and reports, the checkpoints that score best on its test
     cases (read in the code; issue 19 there explains it as staying comparable with earlier work); here each
     phase ends with its last iteration. Of unequal or odd numbers of patches some are used twice.
@@ -54,7 +53,6 @@ class BCP(TeacherMethod):
             description="of the teacher: train: dropout, batch statistics; eval: the student's running ones",
         )
 
-    partial_labels: ClassVar[bool] = True
     config: Config
 
     def losses(self, labeled: Batch, unlabeled: Batch, step: Step) -> dict[str, Tensor]:
@@ -68,14 +66,14 @@ class BCP(TeacherMethod):
         y_a, y_b = halves(labeled.target, count)
         if self._pretrains(step) or not len(unlabeled.image):
             mixture = self._student(paste(l_a, l_b, mask))
-            counted = None if labeled.counted is None else paste(*halves(labeled.counted, count), mask)
+            valid = None if labeled.valid is None else paste(*halves(labeled.valid, count), mask)
             with full_precision(mask):
-                return {"sup": region_loss(mixture, paste(y_a, y_b, mask), counted), "mix": nothing}
+                return {"sup": region_loss(mixture, paste(y_a, y_b, mask), valid), "mix": nothing}
 
         u_a, u_b = halves(unlabeled.image, count)
         pseudo_a, pseudo_b = self._pseudo_label(u_a), self._pseudo_label(u_b)
         mix_1, mix_2 = self._student(paste(l_a, u_a, mask)), self._student(paste(u_b, l_b, mask))
-        c_a, c_b = (None, None) if labeled.counted is None else halves(labeled.counted, count)
+        c_a, c_b = (None, None) if labeled.valid is None else halves(labeled.valid, count)
         with full_precision(mask):
             sup = region_loss(mix_1, y_a, both(mask, c_a)) + region_loss(mix_2, y_b, both(~mask, c_b))
             mix = region_loss(mix_1, pseudo_a, ~mask) + region_loss(mix_2, pseudo_b, mask)
@@ -84,12 +82,10 @@ class BCP(TeacherMethod):
 
     def after_step(self, step: Step) -> None:
         """Move the teacher by a constant decay; in pre-training it is the student's copy."""
-        if self._pretrains(step):
-            copy_state(self.teacher, self.net)
-        else:
-            update_ema(self.teacher, self.net, self.config.ema_decay)
-            if self.config.teacher_mode == "eval":
-                copy_state(self.teacher, self.net, parameters=False)
+        pretrains = self._pretrains(step)
+        update_ema(self.teacher, self.net, 0.0 if pretrains else self.config.ema_decay)
+        if pretrains or self.config.teacher_mode == "eval":
+            copy_buffers(self.teacher, self.net)
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode of all networks; the teacher's may be fixed by `teacher_mode`."""
@@ -99,7 +95,7 @@ class BCP(TeacherMethod):
         return self
 
     def pseudo_labels(self, image: Tensor) -> dict[str, PseudoLabel]:
-        """Labels of the student and of the teacher, and "taught", the teacher's after cleaning."""
+        """Show the labels of the student and of the teacher, and "taught", the teacher's after cleaning."""
         found = super().pseudo_labels(image)
         taught = self._cleaned(found["teacher"].label, self.net.num_classes)
         return {**found, "taught": PseudoLabel(taught)}

@@ -1,81 +1,140 @@
-"""`methods`: what there is, its options, what to cite, a page for each. Does not import torch."""
+"""Every method with its options, citation and reference page, read without importing torch.
+
+The index behind it, `index.json`, is generated from the classes by `make reference`.
+"""
 
 from __future__ import annotations
 
-from difflib import get_close_matches
-from typing import Any
+import inspect
+import json
+import re
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from semivox.errors import UserError
+from semivox.errors import UserError, unknown
 from semivox.methods import METHODS, method_class, method_table
-from semivox.methods.index import describe, read_index
 
+if TYPE_CHECKING:
+    from semivox.methods.base import Method
+
+INDEX_FILE = Path(__file__).with_name("index.json")
 OUTSIDE = "from another package; `semivox methods NAME` loads it"
+_ENTRY = re.compile(r"^@\w+\{.*?^\}", flags=re.MULTILINE | re.DOTALL)
+_KEYWORDS = re.compile(r"^\s*keywords\s*=\s*\{(.*?)\},?\n", flags=re.MULTILINE)
+_KINDS = {"boolean": "true | false", "array": "list", "string": "name", "integer": "whole number"}
+_LIMITS = (("minimum", ">="), ("exclusiveMinimum", ">"), ("maximum", "<="), ("exclusiveMaximum", "<"))
+
+
+def _read(name: str) -> str:
+    return (resources.files("semivox") / "methods" / name).read_text(encoding="utf-8")
+
+
+def read_index() -> dict[str, dict[str, Any]]:
+    """Return what `build_index` wrote: name -> description, in the order of the table of methods."""
+    index: dict[str, dict[str, Any]] = json.loads(_read("index.json"))
+    return index
+
+
+def build_index() -> dict[str, dict[str, Any]]:
+    """Describe every method of the package from its class; imports them all."""
+    cited = citations()
+    return {name: describe(method_class(name), METHODS[name], cited.get(name, "")) for name in METHODS}
+
+
+def describe(kind: type[Method], where: str, bibtex: str = "") -> dict[str, Any]:
+    """Describe a method in plain values: summary, text, source, batch, options, BibTeX.
+
+    The docstring's first paragraph is the summary, the one that begins with "Source:" the source.
+
+    Args:
+        kind: its class.
+        where: "module:Class".
+        bibtex: its entries.
+    """
+    paragraphs = inspect.cleandoc(kind.__doc__ or "").split("\n\n")
+    source = next((text for text in paragraphs if text.startswith("Source:")), "")
+    schema = kind.Config.model_json_schema(mode="serialization")
+    return {
+        "class": where,
+        "summary": _joined(paragraphs[0]),
+        "text": [_joined(text) for text in paragraphs[1:] if text != source],
+        "source": _joined(source.removeprefix("Source:")),
+        "labeled_patches": kind.batch[0],
+        "unlabeled_patches": kind.batch[1],
+        "options": [
+            {
+                "name": name,
+                "values": _values(schema["properties"][name]),
+                "default": json.loads(json.dumps(field.get_default(call_default_factory=True))),
+                "description": field.description or "",
+            }
+            for name, field in kind.Config.model_fields.items()
+        ],
+        "bibtex": bibtex,
+    }
 
 
 def list_methods() -> dict[str, dict[str, Any]]:
-    """Every registered method, as `semivox.methods.index.describe` has it; the package's own come first.
+    """Return every registered method as `describe` has it; the package's own come first.
 
     Methods of other packages are named with their class only, since describing one imports it.
     """
-    others = {
-        name: {"class": where, "summary": OUTSIDE}
-        for name, where in method_table().items()
-        if name not in METHODS
-    }
+    table = method_table().items()
+    others = {name: {"class": where, "summary": OUTSIDE} for name, where in table if name not in METHODS}
     return {**read_index(), **others}
 
 
 def describe_method(name: str) -> dict[str, Any]:
-    """One method; one of another package is imported.
+    """Describe one method; one of another package is imported.
 
     Raises:
         UserError: unknown name (the nearest one is named), or a class that cannot be loaded.
     """
     known = list_methods()
     if name not in known:
-        closest = get_close_matches(name, known, n=1, cutoff=0.5)
-        raise UserError(
-            f"Unknown method: {name}",
-            found=name,
-            expected="one of " + ", ".join(sorted(known)),
-            do=f"did you mean {closest[0]}?" if closest else "choose one of these",
-        )
+        raise unknown("method", name, sorted(known))
     entry = known[name]
     return entry if name in METHODS else describe(method_class(name), entry["class"])
 
 
+def citations() -> dict[str, str]:
+    """Return the BibTeX entries of each method, by name; also of methods that are not registered."""
+    found: dict[str, str] = {}
+    for entry in _ENTRY.findall(_read("citations.bib")):
+        names, text = _KEYWORDS.search(entry), _KEYWORDS.sub("", entry)
+        for name in names[1].split(",") if names else ():
+            known = found.get(name.strip())
+            found[name.strip()] = f"{known}\n\n{text}" if known else text
+    return found
+
+
 def cite(name: str) -> str:
-    """The BibTeX entries of a method.
+    """Return the BibTeX entries of a method.
 
     Raises:
         UserError: unknown name, or a method without citation.
     """
     entry = describe_method(name)
     if not entry["bibtex"]:
-        raise UserError(
-            f"No citation is known for {name}",
-            found=entry["class"],
-            expected="an entry in citations.bib of semivox.methods",
-            do="ask the authors of that package",
-        )
+        where, wanted = entry["class"], "an entry in citations.bib of semivox.methods"
+        raise UserError(f"No citation is known for {name}", where, wanted, "ask the authors of that package")
     return str(entry["bibtex"])
 
 
 def reference_pages() -> dict[str, str]:
-    """The reference pages in Markdown by file name: one a method, and `index.md`."""
+    """Return the reference pages in Markdown by file name: one a method, and `index.md`."""
     index = read_index()
     pages = {f"{name}.md": method_page(name, entry) for name, entry in index.items()}
     lines = ["# Methods", "", "| name | what it is |", "|---|---|"]
     lines += [f"| [`{name}`]({name}.md) | {_cell(entry['summary'])} |" for name, entry in index.items()]
-    lines += [
-        "",
-        "Generated from the code by `make reference`. How to [add your own](../../how-to/add-a-method.md).",
-    ]
+    add = "How to [add your own](../../how-to/add-a-method.md)."
+    lines += ["", f"Generated from the code by `make reference`. {add}"]
     return {"index.md": "\n".join(lines) + "\n", **pages}
 
 
 def method_page(name: str, entry: dict[str, Any]) -> str:
-    """A page of Markdown about one method."""
+    """Return a page of Markdown about one method."""
     lines = [f"# `{name}`", "", entry["summary"], ""]
     lines += [line for text in entry["text"] for line in (text, "")]
     if entry["source"]:
@@ -95,12 +154,12 @@ def method_page(name: str, entry: dict[str, Any]) -> str:
 
 
 def patches(entry: dict[str, Any]) -> str:
-    """`2 labeled, 2 unlabeled`."""
+    """Return e.g. `2 labeled, 2 unlabeled`."""
     return f"{entry['labeled_patches']} labeled, {entry['unlabeled_patches']} unlabeled"
 
 
 def shown(value: Any) -> str:
-    """A default as one types it after `--set`."""
+    """Write a default as one types it after `--set`."""
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "null"}[value]
     return f"[{', '.join(map(shown, value))}]" if isinstance(value, list) else str(value)
@@ -108,3 +167,20 @@ def shown(value: Any) -> str:
 
 def _cell(text: str) -> str:
     return text.replace("|", r"\|")
+
+
+def _joined(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _values(schema: dict[str, Any]) -> str:
+    """Write what an option may be, from its JSON schema: `xor | or`, `number >= 0`, `true | false`."""
+    if "enum" in schema:
+        return " | ".join(map(str, schema["enum"]))
+    if "anyOf" in schema:
+        return " | ".join(map(_values, schema["anyOf"]))
+    if "prefixItems" in schema:
+        return "[" + ", ".join(map(_values, schema["prefixItems"])) + "]"
+    kind = schema.get("type", "value")
+    limits = [f"{sign} {schema[key]:g}" for key, sign in _LIMITS if key in schema]
+    return f"{_KINDS.get(kind, kind)} {' and '.join(limits)}".strip()

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from semivox.losses.consistency import mean_squared_error
-from semivox.losses.matching import cosines, partners, weighted_prototypes
-from semivox.losses.perturb import add_noise
 from semivox.losses.prediction import Prediction, widen
-from semivox.losses.reduction import mean
-from semivox.losses.schedule import sigmoid_rampup
-from semivox.losses.supervised import cross_entropy, cross_entropy_dice, onehot
+from semivox.losses.prototypes import cosines, partners, weighted_prototypes
+from semivox.losses.schedules import sigmoid_rampup
+from semivox.losses.supervised import both, cross_entropy, cross_entropy_dice, mean, onehot
+from semivox.losses.uncertainty import add_noise
 from semivox.methods.base import Batch, Step, TeacherMethod, full_precision
 from semivox.nets.blocks import enlarge
 
@@ -58,7 +57,6 @@ class CPCL(TeacherMethod):
         noise_std: float = Field(0.1, ge=0, description="stability: noise on the teacher's input")
         noise_limit: float = Field(0.2, ge=0, description="stability: largest magnitude of this noise")
 
-    partial_labels: ClassVar[bool] = True
     config: Config
 
     def losses(self, labeled: Batch, unlabeled: Batch, step: Step) -> dict[str, Tensor]:
@@ -72,7 +70,7 @@ class CPCL(TeacherMethod):
         with full_precision(images):
             own = Prediction.of(logits[:count])
             sup = 0.5 * cross_entropy_dice(
-                own.log_probs, own.probs, labeled.target, labeled.counted, background=True
+                own.log_probs, own.probs, labeled.target, labeled.valid, background=True
             )
         terms = {"sup": sup}
         if cfg.stability if cfg.stability is not None else cfg.variant == "released":
@@ -101,7 +99,7 @@ class CPCL(TeacherMethod):
             logits = self.teacher.head(maps[0])
         with full_precision(image):
             teacher, label = Prediction.of(logits), labeled.target.flatten(1)
-            counted = None if labeled.counted is None else labeled.counted.flatten(1)
+            valid = None if labeled.valid is None else labeled.valid.flatten(1)
             probs, probs_u = own.probs.flatten(2), teacher.probs.flatten(2)
             if cfg.variant == "released":
                 probs, features = probs.detach(), features.detach()
@@ -109,8 +107,7 @@ class CPCL(TeacherMethod):
                 enlarge(widen(values), 2**LEVEL).flatten(2) for values in (features, maps[LEVEL])
             )
             members, members_u = (onehot(x, own.num_classes) for x in (label, teacher.label.flatten(1)))
-            if counted is not None:
-                members = members & counted.unsqueeze(1)
+            members = both(members, None if valid is None else valid.unsqueeze(1))
             prototypes = partners(weighted_prototypes(features, members * probs), len(image))
             prototypes_u = partners(weighted_prototypes(features_u, members_u * probs_u), len(label))
 
@@ -118,4 +115,4 @@ class CPCL(TeacherMethod):
             backward = torch.log_softmax(cfg.scale * cosines(features, prototypes_u), dim=1)
             if cfg.variant == "released":
                 backward = torch.log_softmax(backward.exp(), dim=1)
-            return mean(mean_squared_error(forward, probs_u)), cross_entropy(backward, label, counted)
+            return mean(mean_squared_error(forward, probs_u)), cross_entropy(backward, label, valid)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from semivox.losses.distance import level_set_consistency
-from semivox.losses.schedule import sigmoid_rampup
+from semivox.losses.schedules import sigmoid_rampup
 from semivox.methods.base import Batch, Step, full_precision
 from semivox.methods.heads import SignedDistanceMethod
 
@@ -35,7 +33,6 @@ class DTC(SignedDistanceMethod):
         )
         steepness: float = Field(1500.0, gt=0, description="k: steepness of the sigmoid of the distance map")
 
-    partial_labels: ClassVar[bool] = True
     config: Config
 
     def losses(self, labeled: Batch, unlabeled: Batch, step: Step) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import torch
@@ -15,7 +16,7 @@ from semivox.losses.supervised import cross_entropy, dice_loss
 from semivox.methods.base import Batch, Method, PseudoLabel, SingleMethod, full_precision
 from semivox.nets import NetFactory
 from semivox.nets.blocks import UpKind
-from semivox.nets.multi_decoder import MultiDecoder
+from semivox.nets.heads import MultiDecoder
 
 
 class MultiDecoderMethod(Method):
@@ -51,35 +52,29 @@ class MultiDecoderMethod(Method):
 
         Dice alone hardly teaches a class that is nowhere predicted; `ce_weight` adds cross-entropy.
         """
-        cfg, label, counted = self.config, labeled.target, labeled.counted
+        cfg, label, valid = self.config, labeled.target, labeled.valid
         terms = {}
         for kind, own in zip(self.kinds, predictions, strict=True):
-            loss = dice_loss(own.probs, label, mask=counted, squared=False, smooth=1e-8)
+            loss = dice_loss(own.probs, label, mask=valid, squared=False, smooth=1e-8)
             if cfg.ce_weight:
-                loss = loss + cfg.ce_weight * cross_entropy(own.log_probs, label, counted)
+                loss = loss + cfg.ce_weight * cross_entropy(own.log_probs, label, valid)
             terms[f"sup_{kind}"] = cfg.sup_weight * loss
         return terms
 
-    def predict_members(self, image: Tensor) -> dict[str, Tensor]:
-        """Softmax of the first decoder, by the network's name, or of each, by its kind of up-sampling."""
-        if self.config.prediction == "first":
-            return {self.config.net: torch.softmax(self.net.first(image).float(), dim=1)}
-        return self.each_decoder(image)
-
-    def pseudo_labels(self, image: Tensor) -> dict[str, PseudoLabel]:
-        """Label of each decoder, by its kind of up-sampling."""
-        return {kind: PseudoLabel.of(probs) for kind, probs in self.each_decoder(image).items()}
-
     def predict(self, image: Tensor) -> Tensor:
-        """Softmax of the first decoder, or mean of all."""
-        return torch.stack(list(self.predict_members(image).values())).mean(dim=0)
+        """Compute the softmax of the first decoder, or the mean of all."""
+        if self.config.prediction == "first":
+            return torch.softmax(self.net.first(image).float(), dim=1)
+        return super().predict(image)
 
-    def each_decoder(self, image: Tensor) -> dict[str, Tensor]:
-        """Softmax of each decoder, by its kind of up-sampling."""
-        return {
-            kind: torch.softmax(widen(own.logits), dim=1)
-            for kind, own in zip(self.kinds, self.net(image), strict=True)
-        }
+    def predict_members(self, image: Tensor) -> dict[str, Tensor]:
+        """Compute the softmax of each decoder, by its kind of up-sampling."""
+        outputs = zip(self.kinds, self.net(image), strict=True)
+        return {kind: torch.softmax(widen(own.logits), dim=1) for kind, own in outputs}
+
+    def combine(self, members: Mapping[str, Tensor]) -> Tensor:
+        """Take the first decoder alone, or the mean of all."""
+        return members[self.kinds[0]] if self.config.prediction == "first" else super().combine(members)
 
 
 class SignedDistanceMethod(SingleMethod):
@@ -114,11 +109,11 @@ class SignedDistanceMethod(SingleMethod):
 
     def supervised(self, prediction: Prediction, distance: Tensor, labeled: Batch) -> dict[str, Tensor]:
         """Foreground Dice loss, and squared error of the distance maps, on labeled patches."""
-        truth = signed_distance(labeled.target, prediction.num_classes, labeled.counted)
-        counted = truth.present if self.config.absent == "skip" else torch.ones_like(truth.present)
-        error = distance_error(distance, truth.map, counted, truth.known)
+        truth = signed_distance(labeled.target, prediction.num_classes, labeled.valid)
+        use = truth.present if self.config.absent == "skip" else torch.ones_like(truth.present)
+        error = distance_error(distance, truth.map, use, truth.known)
         return {
-            "sup_dice": dice_loss(prediction.probs, labeled.target, mask=labeled.counted),
+            "sup_dice": dice_loss(prediction.probs, labeled.target, mask=labeled.valid),
             "sup_sdf": self.config.sdf_weight * error,
         }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -11,10 +11,9 @@ from torch import Tensor
 from semivox.losses.consistency import squared_error_to_label
 from semivox.losses.prediction import Prediction
 from semivox.losses.prototypes import prototype_terms, voxel_rows
-from semivox.losses.pseudo import confident_foreground, joint_label
-from semivox.losses.reduction import both, masked_mean, mean
-from semivox.losses.schedule import sigmoid_rampup
-from semivox.losses.supervised import cross_entropy, dice_loss, nll
+from semivox.losses.pseudo_labels import confident_foreground, joint_label
+from semivox.losses.schedules import sigmoid_rampup
+from semivox.losses.supervised import both, cross_entropy, dice_loss, masked_mean, mean, nll
 from semivox.losses.uncertainty import percentile
 from semivox.methods.base import Batch, PairMethod, PseudoLabel, Step, full_precision
 
@@ -59,7 +58,6 @@ class LUSEG(PairMethod):
         pseudo_weight: float = Field(1.0, ge=0, description="L_u: weight at the end of its ramp over the run")
         lambda_max: float = Field(0.1, ge=0, description="L_con: weight at the end of its ramp over the run")
 
-    partial_labels: ClassVar[bool] = True
     config: Config
 
     def losses(self, labeled: Batch, unlabeled: Batch, step: Step) -> dict[str, Tensor]:
@@ -72,15 +70,15 @@ class LUSEG(PairMethod):
         logits_a, logits_b = self.net_a.head(features_a), self.net_b.head(features_b)
         with full_precision(images):
             both_a, both_b = Prediction.of(logits_a), Prediction.of(logits_b)
-            a, b, label, counted = both_a[:count], both_b[:count], labeled.target, labeled.counted
-            dice_a, dice_b = (dice_loss(own.probs, label, mask=counted) for own in (a, b))
+            a, b, label, valid = both_a[:count], both_b[:count], labeled.target, labeled.valid
+            dice_a, dice_b = (dice_loss(own.probs, label, mask=valid) for own in (a, b))
             error = squared_error_to_label(a.probs, label) + squared_error_to_label(b.probs, label)
             differ = confident_foreground(a, cfg.tau) != confident_foreground(b, cfg.tau)
-            differ = both(differ, counted)
+            differ = both(differ, valid)
             step.note("cdr_share", mean(differ))
             terms = {
-                "sup_a": cross_entropy(a.log_probs, label, counted) + dice_a,
-                "sup_b": cross_entropy(b.log_probs, label, counted) + dice_b,
+                "sup_a": cross_entropy(a.log_probs, label, valid) + dice_a,
+                "sup_b": cross_entropy(b.log_probs, label, valid) + dice_b,
                 "cdr": cfg.disagreement_weight * masked_mean(error, differ),
             }
 
@@ -101,7 +99,7 @@ class LUSEG(PairMethod):
         return terms
 
     def pseudo_labels(self, image: Tensor) -> dict[str, PseudoLabel]:
-        """Labels of "a" and "b", and "taught", the common label with its reliable voxels."""
+        """Show the labels of "a" and "b", and "taught", the common label with its reliable voxels."""
         logits_a, logits_b = self.net_a(image), self.net_b(image)
         with full_precision(image):
             a, b = Prediction.of(logits_a), Prediction.of(logits_b)

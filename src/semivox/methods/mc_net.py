@@ -10,7 +10,7 @@ from torch import Tensor
 
 from semivox.losses.consistency import mutual_consistency
 from semivox.losses.prediction import Prediction
-from semivox.losses.schedule import sigmoid_rampup
+from semivox.losses.schedules import sigmoid_rampup
 from semivox.methods.base import Batch, Step, full_precision
 from semivox.methods.heads import MultiDecoderMethod
 from semivox.nets.blocks import UpKind
@@ -36,7 +36,6 @@ class MCNet(MultiDecoderMethod):
         detach_targets: bool = Field(False, description="no gradient through the sharpened probabilities")
 
     others: ClassVar[tuple[UpKind, ...]] = ("trilinear",)
-    partial_labels: ClassVar[bool] = True
     config: Config
 
     def losses(self, labeled: Batch, unlabeled: Batch, step: Step) -> dict[str, Tensor]:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from semivox.losses.consistency import sharpen, squared_error_to_label
 from semivox.losses.prediction import Prediction
-from semivox.losses.reduction import both, masked_mean, mean
-from semivox.losses.schedule import sigmoid_rampup
-from semivox.losses.supervised import cross_entropy, dice_loss
+from semivox.losses.schedules import sigmoid_rampup
+from semivox.losses.supervised import both, cross_entropy, dice_loss, masked_mean, mean
 from semivox.methods.base import Batch, PairMethod, Step, full_precision
 
 
@@ -39,7 +36,6 @@ class MCF(PairMethod):
         temperature: float = Field(0.1, gt=0, description="DCPL: of the teaching distribution; < 1 sharpens")
         lambda_max: float = Field(0.1, ge=0, description="DCPL: weight at the end of its ramp over the run")
 
-    partial_labels: ClassVar[bool] = True
     config: Config
 
     def losses(self, labeled: Batch, unlabeled: Batch, step: Step) -> dict[str, Tensor]:
@@ -49,10 +45,10 @@ class MCF(PairMethod):
         logits_a, logits_b = self.net_a(images), self.net_b(images)
         with full_precision(images):
             both_a, both_b = Prediction.of(logits_a), Prediction.of(logits_b)
-            a, b, label, counted = both_a[:count], both_b[:count], labeled.target, labeled.counted
-            dice_a, dice_b = (dice_loss(own.probs, label, mask=counted) for own in (a, b))
+            a, b, label, valid = both_a[:count], both_b[:count], labeled.target, labeled.valid
+            dice_a, dice_b = (dice_loss(own.probs, label, mask=valid) for own in (a, b))
             error = squared_error_to_label(a.probs, label) + squared_error_to_label(b.probs, label)
-            differ = both(a.label != b.label, counted)
+            differ = both(a.label != b.label, valid)
 
             a_teaches = dice_a <= dice_b
             weight = cfg.lambda_max * sigmoid_rampup(step.fraction)
@@ -61,8 +57,8 @@ class MCF(PairMethod):
         step.note("cdr_share", mean(differ))
         step.note("weight_dcpl", weight)
         return {
-            "sup_a": cross_entropy(a.log_probs, label, counted) + dice_a,
-            "sup_b": cross_entropy(b.log_probs, label, counted) + dice_b,
+            "sup_a": cross_entropy(a.log_probs, label, valid) + dice_a,
+            "sup_b": cross_entropy(b.log_probs, label, valid) + dice_b,
             "cdr": cfg.cdr_weight * masked_mean(error, differ),
             "dcpl": weight * consistency,
         }

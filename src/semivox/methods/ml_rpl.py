@@ -9,8 +9,8 @@ from pydantic import Field
 from torch import Tensor
 
 from semivox.losses.prediction import Prediction, widen
-from semivox.losses.reliability import reliable_cross_entropy
-from semivox.losses.schedule import sigmoid_rampup
+from semivox.losses.pseudo_labels import reliable_cross_entropy
+from semivox.losses.schedules import sigmoid_rampup
 from semivox.methods.base import Batch, PseudoLabel, Step, full_precision
 from semivox.methods.heads import MultiDecoderMethod
 from semivox.nets.blocks import UpKind
@@ -36,7 +36,6 @@ class MLRPL(MultiDecoderMethod):
         mutual_on_labeled: bool = Field(True, description="pseudo-labels also teach on labeled patches")
 
     others: ClassVar[tuple[UpKind, ...]] = ("nearest",)
-    partial_labels: ClassVar[bool] = True
     config: Config
 
     def losses(self, labeled: Batch, unlabeled: Batch, step: Step) -> dict[str, Tensor]:
@@ -58,8 +57,8 @@ class MLRPL(MultiDecoderMethod):
         return terms
 
     def pseudo_labels(self, image: Tensor) -> dict[str, PseudoLabel]:
-        """Label of each decoder, valid where it teaches the other one."""
-        probs = self.each_decoder(image)
+        """Show the label of each decoder, valid where it teaches the other one."""
+        probs = self.predict_members(image)
         one, two = (torch.special.entr(own).sum(dim=1) for own in probs.values())
         return {
             kind: PseudoLabel.of(own)._replace(valid=surer)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from semivox.losses.prediction import widen
-from semivox.losses.schedule import sigmoid_rampup
+from semivox.losses.schedules import sigmoid_rampup
 from semivox.losses.supervised import cross_entropy
 from semivox.methods.base import Batch, Step, fixed, full_precision
 from semivox.methods.heads import SignedDistanceMethod
 from semivox.nets import NetFactory
-from semivox.nets.discriminator import Discriminator
+from semivox.nets.heads import Discriminator
 
 LABELED = 1  # the discriminator's second class
 
@@ -46,7 +46,6 @@ class SASSNet(SignedDistanceMethod):
         critic_lr: float = Field(1e-4, gt=0, description="learning rate of the discriminator (Adam)")
         critic_betas: tuple[float, float] = Field((0.9, 0.99), description="Adam's decay of the two averages")
 
-    partial_labels: ClassVar[bool] = True
     config: Config
 
     def build(self, net: NetFactory) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from semivox.losses.adversarial import virtual_adversarial_loss
-from semivox.losses.memory import Rows, best_rows, draw_rows, take_rows, weighted_cosine_distance
 from semivox.losses.prediction import Prediction, widen
-from semivox.losses.schedule import sigmoid_rampup
+from semivox.losses.prototypes import Rows, best_rows, draw_rows, take_rows, weighted_cosine_distance
+from semivox.losses.schedules import sigmoid_rampup
 from semivox.losses.supervised import cross_entropy, dice_loss
 from semivox.methods.base import Batch, SingleMethod, Step, fixed, full_precision
 from semivox.nets import NetFactory
@@ -58,7 +58,6 @@ class SSNet(SingleMethod):
         power_steps: int = Field(1, ge=0, description="adversarial: refinements of the random direction")
         ramp_fraction: float = Field(0.4, gt=0, le=1, description="share of the run that the ramp w takes")
 
-    partial_labels: ClassVar[bool] = True
     config: Config
 
     def build(self, net: NetFactory) -> None:
@@ -86,13 +85,13 @@ class SSNet(SingleMethod):
         with full_precision(images):
             prediction = Prediction.of(logits)
             own, other, label = prediction[:count], prediction[count:], labeled.target
-            entropy = cross_entropy(own.log_probs, label, labeled.counted)
+            entropy = cross_entropy(own.log_probs, label, labeled.valid)
             step.note("cross_entropy", entropy)
-            sup = dice_loss(own.probs, label, mask=labeled.counted, squared=False, smooth=1e-8)
+            sup = dice_loss(own.probs, label, mask=labeled.valid, squared=False, smooth=1e-8)
             sup = sup + cfg.ce_weight * entropy
             contrast = sup.new_zeros(())
             if count:
-                drawn = self._draw(label, step, labeled.counted)
+                drawn = self._draw(label, step, labeled.valid)
                 rows = take_rows(widen(features[:count]), drawn)
                 self._remember(rows, drawn, own.label)
                 contrast = contrast + self._contrast(rows, drawn.chosen)
@@ -105,9 +104,9 @@ class SSNet(SingleMethod):
         terms["vat"] = cfg.vat_weight * weight * self._vat(images, step)
         return terms
 
-    def _draw(self, label: Tensor, step: Step, counted: Tensor | None = None) -> Rows:
+    def _draw(self, label: Tensor, step: Step, valid: Tensor | None = None) -> Rows:
         rows = self.config.rows * len(label)
-        return draw_rows(label, self.net.num_classes, rows, step.generator, counted)
+        return draw_rows(label, self.net.num_classes, rows, step.generator, valid)
 
     @torch.no_grad()
     def _remember(self, rows: Tensor, drawn: Rows, predicted: Tensor) -> None:

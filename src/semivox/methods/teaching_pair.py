@@ -1,41 +1,139 @@
-"""Two networks that label unlabeled patches for each other, mixed with labeled ones if that is asked for."""
+"""Two networks that label unlabeled patches for each other, and what we added to the published methods.
+
+With the defaults nothing is added: A and B see labeled and unlabeled patches as they are, and each teaches
+what it says in the pass in which it learns.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from copy import deepcopy
-from typing import Literal
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, NamedTuple
 
 import torch
-from pydantic import Field
+from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
-from semivox.losses.ema import update_ema
-from semivox.losses.mixing import cuboid_mask, exchange_masks
+from semivox.losses.mixing import cuboid_mask, exchange_masks, paste
 from semivox.losses.prediction import Prediction
-from semivox.losses.pseudo import Teaching
-from semivox.methods.base import Batch, PairMethod, Step, full_precision, with_mixtures, without_dropout
+from semivox.losses.prototypes import voxel_rows
+from semivox.losses.pseudo_labels import Teaching
+from semivox.losses.schedules import sigmoid_rampup
+from semivox.losses.supervised import both, cross_entropy_dice, dice_loss, masked_mean, mean, nll
+from semivox.losses.uncertainty import percentile, percentile_by_class
+from semivox.methods.base import (
+    Batch,
+    PairMethod,
+    PseudoLabel,
+    Step,
+    full_precision,
+    update_ema,
+    warm_decay,
+    without_dropout,
+)
 from semivox.nets import NetFactory
 
 
-class TeachingPair(PairMethod):
-    """What the terms of a dual method start from: the images of a step, and what A and B teach there.
+class Mixing(BaseModel):
+    """Options of mixing patches; not in the papers."""
 
-    With the defaults A and B see labeled and unlabeled patches as they are and teach by the same pass.
+    mix: Literal["none", "paste"] = Field(
+        "none",
+        description="ours: paste: exchange a cuboid between labeled and unlabeled patches, or, without the latter,"
+        " add mixtures of labeled ones",
+    )
+    mix_cuboid: float = Field(
+        2 / 3, gt=0, lt=1, description="ours: side of the pasted cuboid / side of the patch"
+    )
+
+    def with_mixtures(self, labeled: Batch, step: Step) -> Batch:
+        """Append mixtures of the labeled patches: each with a cuboid from the one before, label included.
+
+        A single patch has none to mix with, and stays alone.
+        """
+        if self.mix == "none" or len(labeled.image) < 2:
+            return labeled
+        mask = cuboid_mask(labeled.image.shape[2:], self.mix_cuboid, step.generator)
+
+        def extended(values: Tensor) -> Tensor:
+            return torch.cat([values, paste(values, values.roll(1, dims=0), mask)])
+
+        valid = None if labeled.valid is None else extended(labeled.valid)
+        return Batch(extended(labeled.image), extended(labeled.target), valid=valid)
+
+
+class Said(NamedTuple):
+    """The pseudo-labels of a step, and where they are trusted; all (B, X, Y, Z)."""
+
+    by_a: Tensor  # int64, what A teaches B
+    by_b: Tensor  # int64, what B teaches A
+    joint: Tensor  # int64, one label for both
+    certain: Tensor  # boolean, where the joint label is taught
+    reliable: Tensor  # boolean, where both networks agree and are certain
+
+
+@dataclass(frozen=True)
+class View:
+    """What one of the two networks says in a step, with gradient, and what it teaches, without.
+
+    Args:
+        whole: prediction of the labeled and then the unlabeled patches (or mixtures of both).
+        taught: prediction that teaches the other network on the same patches.
+        teaching: the unlabeled part of that, with its entropy.
+        features: of the unlabeled patches, (B, N, D), before the head's dropout.
+        count: number of labeled patches.
     """
 
-    class Config(PairMethod.Config):
-        mix: Literal["none", "paste"] = Field(
-            "none",
-            description="paste: exchange a cuboid between unlabeled and labeled patches; pseudo-labels are"
-            " those of the patches before, and the truth where it is known",
-        )
-        mix_cuboid: float = Field(2 / 3, gt=0, lt=1, description="side of that cuboid / side of the patch")
+    whole: Prediction
+    taught: Prediction
+    teaching: Teaching
+    features: Tensor
+    count: int
+
+    @cached_property
+    def labeled(self) -> Prediction:
+        """The prediction of the labeled patches."""
+        return self.whole[: self.count]
+
+    @cached_property
+    def unlabeled(self) -> Prediction:
+        """The prediction of the unlabeled patches."""
+        return self.whole[self.count :]
+
+    def supervised(self, labeled: Batch) -> Tensor:
+        """Compute cross-entropy + Dice on the labeled patches."""
+        own = self.labeled
+        return cross_entropy_dice(own.log_probs, own.probs, labeled.target, labeled.valid)
+
+
+class TeachingPair(PairMethod):
+    """A pair whose terms start from `views`: the base of `dual`, for any pair with pseudo-labels."""
+
+    class Config(Mixing, PairMethod.Config):
         teacher_decay: float = Field(
             0.0,
             ge=0,
             lt=1,
-            description="above 0: moving averages of A and B teach, and this share of them stays each step",
+            description="ours: above 0 moving averages of A and B teach; share that stays a step",
+        )
+        warmup_fraction: float = Field(
+            0.0, ge=0, lt=1, description="ours: share of the run, at its start, that learns from labels only"
+        )
+        unsup_ramp: Literal["none", "sigmoid"] = Field(
+            "none", description="ours: sigmoid: ramp up the terms between the networks after the warm-up"
+        )
+        ramp_fraction: float = Field(
+            1.0, gt=0, le=1, description="ours: share of the run that this ramp takes"
+        )
+        unsup_weight: float = Field(
+            1.0, ge=0, description="ours: weight of the terms on unlabeled patches after the ramp"
+        )
+        pseudo_dice: bool = Field(False, description="ours: Dice beside the cross-entropy with pseudo-labels")
+        percentile_by: Literal["all", "class"] = Field(
+            "all", description="ours: class: an entropy percentile for each predicted class"
         )
 
     config: Config
@@ -51,36 +149,125 @@ class TeachingPair(PairMethod):
         self.teachers = nn.ModuleList(copies).requires_grad_(False)
 
     def after_step(self, step: Step) -> None:
-        """Move the averages; the first steps average over fewer, as `TeacherMethod` does."""
-        decay = min(1.0 - 1.0 / (step.iteration + 1), self.config.teacher_decay)
-        for teacher, net in zip(self.teachers, (self.net_a, self.net_b), strict=False):  # or no teachers
-            update_ema(teacher, net, decay)
+        """Move the averages, if there are any."""
+        for teacher, net in zip(self.teachers, (self.net_a, self.net_b), strict=False):
+            update_ema(teacher, net, warm_decay(step, self.config.teacher_decay))
 
-    def inputs(
-        self, labeled: Batch, unlabeled: Batch, step: Step, alpha: float
-    ) -> tuple[Tensor, tuple[Teaching, Teaching] | None]:
-        """Images of the step, labeled ones first, and what A and B teach on the others.
+    def views(self, labeled: Batch, unlabeled: Batch, step: Step) -> tuple[Batch, View, View]:
+        """Pass the patches of a step through A and B.
 
         Returns:
-            (B, C, X, Y, Z), and None where A and B teach what they say in this pass.
+            The labeled batch (in the warm-up with mixtures, if asked for), and the views of A and of B.
         """
-        if not len(unlabeled.image):
-            return labeled.image, None
-        if self.config.mix == "paste" and len(labeled.image):
-            return self._mixtures(labeled, unlabeled, step, alpha)
-        images = torch.cat([labeled.image, unlabeled.image])
-        return images, self.teachings(unlabeled.image, alpha) if self.config.teacher_decay else None
+        if step.fraction < self.config.warmup_fraction:
+            labeled, unlabeled = (self.config.with_mixtures(labeled, step), Batch(unlabeled.image[:0], None))
+        images, teachings = self._inputs(labeled, unlabeled, step)
+        count, found = len(labeled.image), []
+        features = [net.features(images) for net in (self.net_a, self.net_b)]
+        logits = [self.net_a.head(features[0]), self.net_b.head(features[1])]
+        with full_precision(images):
+            for index in range(2):
+                whole = taught = Prediction.of(logits[index])
+                if teachings is None:
+                    teaching = Teaching.of(whole[count:])
+                else:
+                    teaching = teachings[index]
+                    taught = whole[:count].joined(teaching.prediction)
+                found.append(View(whole, taught, teaching, voxel_rows(features[index], count), count))
+        return labeled, found[0], found[1]
 
-    def labels_only(self, labeled: Batch, unlabeled: Batch, step: Step) -> tuple[Batch, Batch]:
-        """Take no unlabeled patches; with `mix`, mixtures of labeled ones stand beside those themselves."""
-        nothing = Batch(unlabeled.image[:0], None)
-        if self.config.mix == "none":
-            return labeled, nothing
-        return with_mixtures(labeled, self.config.mix_cuboid, step), nothing
+    def weights(self, step: Step) -> tuple[float, float]:
+        """Return the ramp, for terms on labeled patches, and w(t), for those on unlabeled ones.
+
+        Both are 0 in the warm-up: there, pulling the networks together would pull the one that has found the
+        foreground first back to the other.
+        """
+        cfg = self.config
+        after = step.fraction - cfg.warmup_fraction
+        ramp = 1.0 if cfg.unsup_ramp == "none" else sigmoid_rampup(after / cfg.ramp_fraction)
+        ramp = ramp if after >= 0 else 0.0
+        step.note("weight_unsup", cfg.unsup_weight * ramp)
+        return ramp, cfg.unsup_weight * ramp
+
+    def trusted(
+        self, a: Teaching, b: Teaching, alpha: float, views: Sequence[View] = (), step: Step | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Find the voxels where A or B is certain, and those where both are and agree; (B, X, Y, Z) boolean.
+
+        Certain means an entropy of at most its alpha-th percentile over the unlabeled voxels. Where `views`
+        are given, that of the second kind of voxels also counts the labeled ones.
+        """
+        limits = [self.threshold(one, alpha) for one in (a, b)]
+        low_a, low_b = (both(one.entropy <= t, one.taught) for one, t in zip((a, b), limits, strict=True))
+        certain = low_a | low_b
+        if step is not None:
+            step.note("threshold_a", mean(limits[0]))
+            step.note("threshold_b", mean(limits[1]))
+        if views:
+            limits = [self.threshold(v.teaching, alpha, v.labeled.entropy()) for v in views]
+            low_a, low_b = (both(one.entropy <= t, one.taught) for one, t in zip((a, b), limits, strict=True))
+        return certain, (a.prediction.label == b.prediction.label) & low_a & low_b
+
+    def threshold(self, teaching: Teaching, alpha: float, others: Tensor | None = None) -> Tensor:
+        """Compute the percentile of the entropy over all voxels, or for each one over those of its class.
+
+        Args:
+            teaching: of the unlabeled patches.
+            alpha: 0..100.
+            others: further entropies that the percentile over all voxels counts, (B, X, Y, Z).
+        """
+        entropy = teaching.own_entropy
+        if self.config.percentile_by == "class":
+            label, classes = teaching.own_label, teaching.prediction.num_classes
+            return percentile_by_class(entropy, label, classes, alpha)
+        return percentile(entropy if others is None else torch.cat([entropy, others]), alpha)
+
+    def said(self, a: Teaching, b: Teaching, views: Sequence[View] = (), step: Step | None = None) -> Said:
+        """Make the pseudo-labels of a step; `views` are those of A and B, in a diagnosis there are none."""
+        raise NotImplementedError
+
+    def pseudo_labels(self, image: Tensor) -> dict[str, PseudoLabel]:
+        """Show the labels of "a" and "b", what they teach each other and both, and where it is trusted."""
+        a, b = self.teachings(image)
+        said = self.said(a, b)
+        return {
+            "a": PseudoLabel(a.prediction.label, probs=a.prediction.probs),
+            "b": PseudoLabel(b.prediction.label, probs=b.prediction.probs),
+            "cps_a": PseudoLabel(said.by_a),
+            "cps_b": PseudoLabel(said.by_b),
+            "joint": PseudoLabel(said.joint),
+            "filtered": PseudoLabel(said.joint, valid=said.certain),
+            "reliable": PseudoLabel(a.prediction.label, valid=said.reliable),
+        }
+
+    def pseudo_losses(
+        self,
+        views: Sequence[View],
+        labels: Sequence[Tensor],
+        valid: Tensor | None,
+        weights: Sequence[Tensor | None] = (None, None),
+        factor: Tensor | float = 1.0,
+    ) -> Tensor:
+        """Sum over the networks the mean cross-entropy with a pseudo-label, times `factor`.
+
+        Args:
+            views: of A and of B.
+            labels: class indices that each of them learns, (B, X, Y, Z).
+            valid: the voxels that are taught, boolean (B, X, Y, Z); None: all.
+            weights: of each voxel, (B, X, Y, Z), for each of the networks.
+            factor: of the cross-entropy; the Dice of `pseudo_dice` is added as it is.
+        """
+        total = torch.zeros((), device=labels[0].device)
+        for view, label, weight in zip(views, labels, weights, strict=True):
+            entropy = nll(view.unlabeled.log_probs, label)
+            total = total + factor * masked_mean(entropy if weight is None else weight * entropy, valid)
+            if self.config.pseudo_dice and len(label):
+                total = total + dice_loss(view.unlabeled.probs, label, mask=valid)
+        return total
 
     @torch.no_grad()
-    def teachings(self, image: Tensor, alpha: float, *pasted: Tensor | None) -> tuple[Teaching, Teaching]:
-        """What A and B, or their averages, say of whole patches, and the truth that was pasted.
+    def teachings(self, image: Tensor, *pasted: Tensor | None) -> tuple[Teaching, Teaching]:
+        """Ask A and B, or their averages, about whole patches, and put in the truth that was pasted.
 
         Dropout is active only where the networks themselves teach, without mixtures: there the published
         pass is the one that learns.
@@ -91,18 +278,23 @@ class TeachingPair(PairMethod):
             with without_dropout(net) if calm else nullcontext():
                 logits = net(image)
             with full_precision(image):
-                found.append(Teaching.of(Prediction.of(logits), alpha, *pasted))
+                found.append(Teaching.of(Prediction.of(logits), *pasted))
         return found[0], found[1]
 
-    def _mixtures(
-        self, labeled: Batch, unlabeled: Batch, step: Step, alpha: float
-    ) -> tuple[Tensor, tuple[Teaching, Teaching]]:
+    def _inputs(
+        self, labeled: Batch, unlabeled: Batch, step: Step
+    ) -> tuple[Tensor, tuple[Teaching, Teaching] | None]:
+        """Return the images of the step, labeled ones first; and what is taught, unless by the same pass."""
+        if not len(unlabeled.image):
+            return labeled.image, None
+        if self.config.mix == "none" or not len(labeled.image):
+            images = torch.cat([labeled.image, unlabeled.image])
+            return images, self.teachings(unlabeled.image) if self.config.teacher_decay else None
         count = len(unlabeled.image)
         partner = torch.arange(count, device=unlabeled.image.device) % len(labeled.image)
         mask = cuboid_mask(unlabeled.image.shape[2:], self.config.mix_cuboid, step.generator)
         known = exchange_masks(count, mask)
         mixed = torch.where(known.unsqueeze(1), labeled.image[partner], unlabeled.image)
-        truth = labeled.target[partner]
-        counted = None if labeled.counted is None else labeled.counted[partner]
-        taught = self.teachings(unlabeled.image, alpha, truth, known, counted)
+        valid = None if labeled.valid is None else labeled.valid[partner]
+        taught = self.teachings(unlabeled.image, labeled.target[partner], known, valid)
         return torch.cat([labeled.image, mixed]), taught

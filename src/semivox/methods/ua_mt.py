@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from semivox.losses.consistency import kl_divergence, mean_squared_error
-from semivox.losses.perturb import add_noise, sampled_probabilities
 from semivox.losses.prediction import Prediction, log_softmax
-from semivox.losses.reduction import masked_mean, mean
-from semivox.losses.schedule import sigmoid_rampup
-from semivox.losses.supervised import cross_entropy_dice
-from semivox.losses.uncertainty import normalised_entropy
+from semivox.losses.schedules import sigmoid_rampup
+from semivox.losses.supervised import cross_entropy_dice, masked_mean, mean
+from semivox.losses.uncertainty import add_noise, normalised_entropy, sampled_probabilities
 from semivox.methods.base import Batch, Step, TeacherMethod, full_precision
 
 RAMP_STEPS = 40  # published: a step each 150 of 6000 iterations
@@ -48,7 +46,6 @@ class UAMT(TeacherMethod):
         distance: Literal["mse", "kl"] = Field("mse", description="squared error, or KL(teacher || student)")
         consistency_on_labeled: bool = Field(False, description="consistency on labeled patches as well")
 
-    partial_labels: ClassVar[bool] = True
     config: Config
 
     def losses(self, labeled: Batch, unlabeled: Batch, step: Step) -> dict[str, Tensor]:
@@ -61,7 +58,7 @@ class UAMT(TeacherMethod):
         with full_precision(images):
             student = Prediction.of(logits)
             own = student[:count]
-            sup = 0.5 * cross_entropy_dice(own.log_probs, own.probs, labeled.target, labeled.counted)
+            sup = 0.5 * cross_entropy_dice(own.log_probs, own.probs, labeled.target, labeled.valid)
         if not cfg.consistency_on_labeled:
             student, images = student[count:], unlabeled.image
         consistency = self._consistency(student, images, step) if len(images) else torch.zeros_like(sup)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
+from semivox.losses.consistency import mean_log_probs, rectified_consistency
 from semivox.losses.prediction import log_softmax
-from semivox.losses.pyramid import mean_log_probs, rectified_consistency
-from semivox.losses.schedule import sigmoid_rampup
+from semivox.losses.schedules import sigmoid_rampup
 from semivox.losses.supervised import cross_entropy_dice
 from semivox.methods.base import Batch, SingleMethod, Step, full_precision
 from semivox.nets import NetFactory
-from semivox.nets.pyramid import PyramidHeads
+from semivox.nets.heads import PyramidHeads
 
 RAMP_STEPS = 400  # published: a step each 150 of 60000 iterations
 
@@ -47,7 +47,6 @@ class URPC(SingleMethod):
             "from_average", description="D = KL(average || scale), as released, or KL(scale || average)"
         )
 
-    partial_labels: ClassVar[bool] = True
     config: Config
 
     def build(self, net: NetFactory) -> None:
@@ -70,7 +69,7 @@ class URPC(SingleMethod):
             own, others = [s[:count] for s in scales], [s[count:] for s in scales]
             average = mean_log_probs(others)
             sup = [
-                cross_entropy_dice(s, s.exp(), labeled.target, labeled.counted, background=True) for s in own
+                cross_entropy_dice(s, s.exp(), labeled.target, labeled.valid, background=True) for s in own
             ]
             pyramid = [rectified_consistency(s, average, self.config.kl) for s in others]
             return {

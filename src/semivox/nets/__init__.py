@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from difflib import get_close_matches
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from semivox.errors import UserError
+from semivox.errors import UserError, unknown
 
 if TYPE_CHECKING:
     from semivox.nets.blocks import Segmenter
@@ -21,24 +20,18 @@ NETS: dict[str, str] = {
 
 
 def lookup(table: Mapping[str, str], name: str, kind: str) -> Any:
-    """Import the class that a table of "module:Class" strings gives for `name`.
+    """Import the class that a table of "module:Class" strings holds for `name`.
 
     Raises:
         UserError: a name that is not in the table (the nearest one is named), or a broken entry.
     """
     if name not in table:
-        matches = get_close_matches(name, table, n=1, cutoff=0.5)
-        raise UserError(
-            f"Unknown {kind}: {name}",
-            found=name,
-            expected="one of " + ", ".join(sorted(table)),
-            do=f"did you mean {matches[0]}?" if matches else "choose one of these",
-        )
+        raise unknown(kind, name, sorted(table))
     module, _, attribute = table[name].partition(":")
     try:
         return getattr(import_module(module), attribute)
     except (ImportError, AttributeError) as error:
-        raise UserError(f"The {kind} {name} cannot be loaded", found=error, expected=table[name]) from error
+        raise UserError(f"The {kind} {name} cannot be loaded", error, table[name]) from error
 
 
 def build_net(

@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
+from math import gcd, prod
 from typing import Literal
 
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from semivox.errors import UserError
-from semivox.nets.convolution import Conv3x3x3, ConvTranspose2x2x2
-from semivox.nets.normalisation import norm_layer
+from semivox.errors import UserError, unknown
+from semivox.nets.cpu import Conv3x3x3, ConvTranspose2x2x2, InstanceNorm
 
 LEVELS = 5
 DIVISOR = 2 ** (LEVELS - 1)
+NORMS = ("batch", "instance", "group", "none")
 UpKind = Literal["transposed", "trilinear", "nearest"]
+
+
+def norm_layer(norm: str, channels: int) -> nn.Module:
+    """Build batch, instance (no learned scale), group (at most 16 groups) or no normalisation."""
+    match norm:
+        case "batch":
+            return nn.BatchNorm3d(channels)
+        case "instance":
+            return InstanceNorm(channels)
+        case "group":
+            return nn.GroupNorm(gcd(16, channels), channels)
+        case "none":
+            return nn.Identity()
+    raise unknown("normalisation layer", norm, NORMS)
 
 
 class Stage(nn.Sequential):
@@ -60,15 +74,10 @@ class Up(nn.Sequential):
             case "transposed":
                 enlarge = [ConvTranspose2x2x2(channels, half)]
             case "trilinear":
-                enlarge = [
-                    nn.Upsample(scale_factor=2, mode="trilinear", align_corners=True),
-                    Conv3x3x3(channels, half),
-                ]
+                larger = nn.Upsample(scale_factor=2, mode="trilinear", align_corners=True)
+                enlarge = [larger, Conv3x3x3(channels, half)]
             case "nearest":
-                enlarge = [
-                    nn.Upsample(scale_factor=2, mode="nearest"),
-                    Conv3x3x3(channels, half),
-                ]
+                enlarge = [nn.Upsample(scale_factor=2, mode="nearest"), Conv3x3x3(channels, half)]
         super().__init__(*enlarge, norm_layer(norm, half), nn.ReLU(inplace=True))
 
 
@@ -201,22 +210,16 @@ class Segmenter(nn.Module):
     def _check(self, image: Tensor) -> None:
         batch, channels, *sides = image.shape
         if channels != self.in_channels:
-            raise UserError("Wrong number of image channels", found=channels, expected=self.in_channels)
+            raise UserError("Wrong number of image channels", channels, self.in_channels)
+        size, wanted = " x ".join(map(str, sides)), f"sides divisible by {DIVISOR}"
         if any(side % DIVISOR for side in sides):
-            raise UserError(
-                "The network cannot take a patch of this size",
-                found=" x ".join(map(str, sides)),
-                expected=f"sides divisible by {DIVISOR}",
-                do="set plan.patch, e.g. --set plan.patch=[96,96,96]",
-            )
+            do = "set plan.patch, e.g. --set plan.patch=[96,96,96]"
+            raise UserError("The network cannot take a patch of this size", size, wanted, do)
         samples = {"instance": 1, "batch": batch if self.training else 2}.get(self.norm, 2)
         if batch and samples * prod(sides) == DIVISOR**3:
-            raise UserError(
-                f"The patch is too small for {self.norm} normalisation",
-                found=f"one voxel at the coarsest level of a {' x '.join(map(str, sides))} patch",
-                expected="at least two voxels",
-                do="set a larger plan.patch, or net.norm=group",
-            )
+            what = f"The patch is too small for {self.norm} normalisation"
+            found = f"one voxel at the coarsest level of a {size} patch"
+            raise UserError(what, found, "at least two voxels", "set a larger plan.patch, or net.norm=group")
 
 
 def make_head(width: int, num_classes: int, dropout: float) -> nn.Sequential:

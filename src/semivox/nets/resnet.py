@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from semivox.nets.blocks import Encoder, Segmenter
-from semivox.nets.convolution import Conv3x3x3, Conv7x7x7
-from semivox.nets.normalisation import norm_layer
+from semivox.nets.blocks import Encoder, Segmenter, norm_layer
+from semivox.nets.cpu import Conv3x3x3, Conv7x7x7
 
 
 class BasicBlock(nn.Module):
@@ -54,11 +53,7 @@ class ResNet34(Segmenter):
     blocks = (3, 4, 6, 3)  # a stage
 
     def __init__(self, *, in_channels: int, num_classes: int, width: int, norm: str, dropout: float) -> None:
-        stem = nn.Sequential(
-            Conv7x7x7(in_channels, width),
-            norm_layer(norm, width),
-            nn.ReLU(inplace=True),
-        )
+        stem = nn.Sequential(Conv7x7x7(in_channels, width), norm_layer(norm, width), nn.ReLU(inplace=True))
         levels: list[nn.Module] = [stem]
         for level, count in enumerate(self.blocks):
             channels = width * 2**level

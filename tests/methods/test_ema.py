@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import pytest
 import torch
 from torch import nn
 
-from semivox.losses.ema import copy_state, update_ema
+from semivox.methods.base import Step, copy_buffers, update_ema, warm_decay
 
 
 def test_parameters_move_and_buffers_stay() -> None:
@@ -20,11 +23,13 @@ def test_parameters_move_and_buffers_stay() -> None:
     assert torch.equal(teacher.weight, student.weight)
 
 
-def test_copy_state() -> None:
+def test_buffers_are_copied_alone() -> None:
     teacher, student = nn.BatchNorm1d(1), nn.BatchNorm1d(1)
     nn.init.constant_(student.weight, 3.0)
     student.running_mean.fill_(5.0)  # type: ignore[union-attr]
-    copy_state(teacher, student, parameters=False)
+    copy_buffers(teacher, student)
     assert teacher.weight.item() == 1.0 and teacher.running_mean.item() == 5.0  # type: ignore[union-attr]
-    copy_state(teacher, student)
-    assert teacher.weight.item() == 3.0
+
+
+def test_the_first_steps_average_over_fewer(step: Callable[..., Step]) -> None:
+    assert [warm_decay(step(t, 10), 0.6) for t in (0, 1, 2, 9)] == pytest.approx([0, 0.5, 0.6, 0.6])

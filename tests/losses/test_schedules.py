@@ -1,10 +1,12 @@
+"""Ramps and learning rates."""
+
 from __future__ import annotations
 
 import math
 
 import pytest
 
-from semivox.losses.schedule import lr_factor, sigmoid_rampup
+from semivox.losses.schedules import lr_factor, sigmoid_rampup
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
-"""The convolutions with a way of their own on a CPU against PyTorch's: outputs and all gradients."""
+"""What PyTorch's CPU kernels need: the same numbers and gradients, and memory that is kept."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -9,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from semivox.hardware import has_bf16
-from semivox.nets.convolution import Conv3x3x3, Conv7x7x7, ConvTranspose2x2x2
+from semivox.methods import create
+from semivox.nets import NetFactory, cpu
+from semivox.nets.cpu import Conv3x3x3, Conv7x7x7, ConvTranspose2x2x2, InstanceNorm
 
 CASES = [
     (Conv7x7x7, 1, 2),
@@ -113,3 +117,129 @@ def test_the_output_may_be_changed_in_place() -> None:
     torch.relu_(layer(image)).sum().backward()
     expected = (plain(layer)(image) > 0).sum(dim=(0, 2, 3, 4)).float()
     assert layer.bias is not None and torch.equal(layer.bias.grad, expected)
+
+
+BLOCK = 2**26  # bytes
+
+needs_glibc = pytest.mark.skipif(cpu._glibc() is None, reason="only with the C library of Linux")
+
+
+IN_A_FRESH_PROCESS = f"""
+import resource
+from pathlib import Path
+import numpy as np
+from semivox.nets import cpu
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+def block():
+    return np.ones({BLOCK}, np.uint8)
+"""
+
+
+def measured(code: str) -> list[int]:
+    """What `code` prints in a process where nothing else has used the cpu."""
+    done = subprocess.run(
+        [sys.executable, "-c", IN_A_FRESH_PROCESS + code], check=True, capture_output=True, text=True
+    )
+    return [int(word) for word in done.stdout.split()]
+
+
+@needs_glibc
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_freed_block_waits_for_the_next_of_its_size(kept):
+    (grown,) = measured(f"""
+from contextlib import nullcontext
+with cpu.kept() if {kept} else nullcontext():
+    for _ in range(8):  # alignment leaves small rests between them at first
+        block()
+    waiting = resident()
+    again = block()
+    print(resident() - waiting)
+""")
+    assert grown < BLOCK / 4 if kept else grown > BLOCK * 3 / 4
+
+
+@needs_glibc
+def test_it_is_given_back_at_the_end_of_the_outermost_block():
+    held, idle, rest, nothing = measured("""
+before = resident()
+with cpu.kept():
+    with cpu.kept():
+        block()
+    print(resident() - before, cpu.idle())
+print(resident() - before, cpu.idle())
+""")
+    assert held > BLOCK * 3 / 4 and idle >= BLOCK
+    assert rest < BLOCK / 4 and nothing == 0
+
+
+def test_nothing_happens_where_there_is_no_glibc(monkeypatch):
+    monkeypatch.setattr("sys.platform", "darwin")
+    with cpu.kept():
+        assert cpu.idle() == 0
+        assert cpu._depth == 0
+
+
+def test_it_ends_with_an_error():
+    with pytest.raises(ValueError, match="stop"), cpu.kept():
+        raise ValueError("stop")
+    assert cpu._depth == 0
+
+
+def test_results_are_the_same():
+    net = create("supervised_pair", {}, NetFactory(1, 2, width=4)).eval()
+    image = torch.randn(1, 1, 32, 32, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        plain = net.predict(image)
+        with cpu.kept():
+            assert torch.equal(net.predict(image), plain)
+
+
+LAST = torch.channels_last_3d
+
+
+def batch_of(samples: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(samples)
+    return (5 + 3 * torch.randn(samples, 4, 6, 5, 3, generator=generator)).to(dtype)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("samples", [1, 3])
+def test_the_same_numbers_and_gradients(samples: int, training: bool) -> None:
+    found = []
+    for layer, image in (
+        (InstanceNorm(4), batch_of(samples).to(memory_format=LAST)),
+        (nn.InstanceNorm3d(4), batch_of(samples)),
+    ):
+        image.requires_grad_()
+        result = layer.train(training)(image)
+        result.pow(3).sum().backward()
+        found.append((result.detach(), image.grad))
+    for mine, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-9)
+
+
+def test_each_sample_has_mean_0_and_variance_1() -> None:
+    result = InstanceNorm(4)(batch_of(2).to(memory_format=LAST))
+    torch.testing.assert_close(result.mean((2, 3, 4)), torch.zeros(2, 4, dtype=torch.float64))
+    variance = result.var((2, 3, 4), correction=0)
+    torch.testing.assert_close(variance, torch.ones_like(variance), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+def test_the_memory_layout_stays(samples: int) -> None:
+    image = batch_of(samples, torch.bfloat16).to(memory_format=LAST).requires_grad_()
+    result = InstanceNorm(4)(image)
+    assert result.is_contiguous(memory_format=LAST)
+    assert result.dtype == torch.bfloat16
+    result.sum().backward()
+    assert image.grad.is_contiguous(memory_format=LAST)
+    assert InstanceNorm(4)(batch_of(samples)).is_contiguous()
+
+
+def test_no_samples_and_too_few_voxels() -> None:
+    assert InstanceNorm(4)(torch.empty(0, 4, 2, 2, 2).to(memory_format=LAST)).shape == (0, 4, 2, 2, 2)
+    with pytest.raises(ValueError, match="more than 1"):
+        InstanceNorm(4)(torch.ones(2, 4, 1, 1, 1).to(memory_format=LAST))

@@ -1,13 +1,19 @@
-"""Convolutions that compute what PyTorch's do, by the way that is right and quick on a CPU."""
+"""What PyTorch's CPU kernels need to be right and quick; on other devices nothing here does anything.
+
+MEASURED
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import ctypes
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv3d, conv_transpose3d, pad
+from torch.nn.functional import batch_norm, conv3d, conv_transpose3d, pad
 
 from semivox.losses.prediction import widen
 
@@ -19,8 +25,9 @@ class Conv3x3x3(nn.Conv3d):
 
     On a CPU, where the input's first side is 2 voxels, it computes in float32: oneDNN's bfloat16 gradient
     of the weights is wrong there, up to infinity and NaN (seen with PyTorch 2.13.0 and AVX512-BF16;
-    `tests/nets/test_nets.py` compares the two). A single small map in float32 goes to oneDNN, too: PyTorch
-    alone takes a kernel of its own for it, which is several times slower.
+    `tests/nets/test_nets.py` compares the two).
+
+    A single small map in float32 goes to oneDNN, too: PyTorch alone takes a kernel of its own for it.
     """
 
     def __init__(self, inputs: int, channels: int, *, stride: int = 1, bias: bool = True) -> None:
@@ -100,7 +107,7 @@ class ConvTranspose2x2x2(nn.ConvTranspose3d):
 
 
 class _BiasGradient(torch.autograd.Function):
-    """Give `bias` the gradient it has where it was added to `values`, which pass unchanged."""
+    """Pass `values` unchanged, and to `bias` the gradient it has where it was added to them."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, bias: Tensor) -> Tensor:
@@ -111,3 +118,87 @@ class _BiasGradient(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
         return gradient, gradient.sum(dim=(0, 2, 3, 4)).to(ctx.dtype)
+
+
+class InstanceNorm(nn.InstanceNorm3d):
+    """Instance normalisation without learned scale or running statistics.
+
+    PyTorch's moves channels-last memory into the other layout, and what follows has to live with that. On a
+    CPU each sample is normalised as a batch of its own here: the same numbers, and the layout stays.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(B, C, X, Y, Z) -> the same shape; mean 0 and variance 1 of each sample's channels."""
+        layout = torch.channels_last_3d
+        if input.device.type != "cpu" or not len(input) or not input.is_contiguous(memory_format=layout):
+            return super().forward(input)
+        samples = [batch_norm(one, None, None, training=True, eps=self.eps) for one in torch.split(input, 1)]
+        return torch.cat(samples) if len(samples) > 1 else samples[0]
+
+
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -2, -3, -4  # names of mallopt(3), from malloc.h
+_MIB = 2**20
+_KEEP = {_MMAP_MAX: 0, _TRIM_THRESHOLD: -1, _TOP_PAD: 64 * _MIB}
+_USUAL = {  # of glibc once a program has freed some large blocks: its thresholds rise by themselves
+    _MMAP_MAX: 65536,
+    _MMAP_THRESHOLD: 32 * _MIB,
+    _TRIM_THRESHOLD: 64 * _MIB,
+    _TOP_PAD: 128 * 1024,
+}
+_depth = 0
+
+
+@contextmanager
+def kept() -> Iterator[None]:
+    """Keep glibc from returning freed memory to the OS until the outermost block ends.
+
+    Without that, the system clears every page anew at the next layer, and a step allocates gigabytes. No
+    result changes. With another C library than glibc nothing happens.
+    """
+    global _depth  # noqa: PLW0603
+    libc = _glibc()
+    if libc is None:
+        yield
+        return
+    if _depth == 0:
+        _set(libc, _KEEP)
+    _depth += 1
+    try:
+        yield
+    finally:
+        _depth -= 1
+        if _depth == 0:
+            _set(libc, _USUAL)
+            libc.malloc_trim(0)
+
+
+def idle() -> int:
+    """Return the bytes that `kept` holds ready for this process; the OS counts them as used."""
+    libc = _glibc() if _depth else None
+    if libc is None or not hasattr(libc, "mallinfo2"):  # glibc before 2.33: its numbers overflow at 2 GB
+        return 0
+    libc.mallinfo2.restype = _Info
+    return int(libc.mallinfo2().fordblks)
+
+
+class _Info(ctypes.Structure):
+    """`struct mallinfo2`."""
+
+    _fields_ = (
+        ("before", ctypes.c_size_t * 8),
+        ("fordblks", ctypes.c_size_t),
+        ("keepcost", ctypes.c_size_t),
+    )
+
+
+def _glibc() -> ctypes.CDLL | None:
+    """Return the C library of this process if it is glibc."""
+    if not sys.platform.startswith("linux"):
+        return None
+    libc = ctypes.CDLL(None)
+    return libc if hasattr(libc, "gnu_get_libc_version") and hasattr(libc, "mallopt") else None
+
+
+def _set(libc: ctypes.CDLL, options: dict[int, int]) -> None:
+    for option, value in options.items():
+        libc.mallopt(option, value)

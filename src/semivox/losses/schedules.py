@@ -8,6 +8,10 @@ from typing import Literal
 STEP_EVERY = 2500 / 6000  # of a run: the published decay after each 2500 of 6000 iterations
 
 
+def _clipped(fraction: float) -> float:
+    return min(max(fraction, 0.0), 1.0)
+
+
 def sigmoid_rampup(fraction: float, steps: int | None = None) -> float:
     """Compute exp(-5 (1 - fraction)^2): 0.0067 at 0, 1 from `fraction` 1 on.
 
@@ -17,7 +21,7 @@ def sigmoid_rampup(fraction: float, steps: int | None = None) -> float:
 
     Source: Laine and Aila, "Temporal ensembling", ICLR 2017.
     """
-    done = min(max(fraction, 0.0), 1.0)
+    done = _clipped(fraction)
     if steps is not None:
         done = floor(done * steps + 1e-9) / steps  # a step begins at its iteration, whatever the rounding
     return exp(-5.0 * (1.0 - done) ** 2)
@@ -30,11 +34,10 @@ def lr_factor(schedule: Literal["step", "poly", "constant"], fraction: float) ->
         schedule: step: 0.1 for each 2500/6000 of the run that is done; poly: (1 - fraction)^0.9; constant: 1.
         fraction: iterations done / iterations of the run, clipped to 0..1.
     """
-    done = min(max(fraction, 0.0), 1.0)
     match schedule:
         case "step":
-            return float(0.1 ** floor(done / STEP_EVERY))
+            return float(0.1 ** floor(_clipped(fraction) / STEP_EVERY))
         case "poly":
-            return float((1.0 - done) ** 0.9)
+            return float((1.0 - _clipped(fraction)) ** 0.9)
         case "constant":
             return 1.0

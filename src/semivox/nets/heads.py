@@ -1,0 +1,121 @@
+"""What is put behind or beside a network: further decoders, heads on coarser levels, a discriminator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, cast
+
+from torch import Tensor, nn
+
+from semivox.nets.blocks import LEVELS, Decoder, Segmenter, UpKind, enlarge, initialise, make_head
+from semivox.nets.unet3d import LEVEL_DROPOUT
+
+
+class Decoded(NamedTuple):
+    """What one decoder makes of an image."""
+
+    features: Tensor  # (B, width, X, Y, Z), after the head's dropout
+    logits: Tensor  # (B, K, X, Y, Z)
+
+
+class MultiDecoder(nn.Module):
+    """A segmenter and further decoders, which up-sample differently, with heads of their own.
+
+    The channels that are dropped at the coarsest level are the same for all decoders; those dropped before
+    the heads are drawn for each. With a V-Net of width 16, one channel and two classes, one further decoder
+    makes 12,347,716 parameters, two make 15,246,566.
+
+    Args:
+        first: the segmenter with the first decoder.
+        others: how the further decoders up-sample, see `Up`.
+
+    Source: Wu et al., "Mutual consistency training", MICCAI 2021.
+    """
+
+    def __init__(self, first: Segmenter, others: Sequence[UpKind]) -> None:
+        super().__init__()
+        self.first, self.in_channels = first, first.in_channels
+        self.decoders = nn.ModuleList(Decoder(first.width, first.norm, up=kind) for kind in others)
+        self.heads = nn.ModuleList(
+            make_head(first.width, first.num_classes, first.head_dropout) for _ in others
+        )
+        self.decoders.apply(initialise)
+        self.heads.apply(initialise)
+
+    def forward(self, image: Tensor) -> list[Decoded]:
+        """(B, C, X, Y, Z) -> the output of each decoder, the first one's first."""
+        levels = self.first.encode(image)
+        decoders, heads = (self.first.decoder, *self.decoders), (self.first.head, *self.heads)
+        outputs = []
+        for decoder, (dropout, convolution) in zip(decoders, heads, strict=True):
+            features = dropout(decoder(levels))
+            outputs.append(Decoded(features, convolution(features)))
+        return outputs
+
+
+class PyramidHeads(nn.Module):
+    """One 1x1x1 convolution for each decoder level but the finest, which has the network's own head.
+
+    Args:
+        net: the network, which has the width and the number of classes.
+        dropout: probability of dropping a channel of the coarsest level before its head, the finer ones have
+            `LEVEL_DROPOUT` of it; 0 for a network whose levels come with channels dropped.
+    """
+
+    def __init__(self, net: Segmenter, *, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.heads = nn.ModuleList(
+            nn.Sequential(
+                nn.Dropout3d(dropout * LEVEL_DROPOUT[level]),
+                nn.Conv3d(net.width * 2**level, net.num_classes, kernel_size=1),
+            )
+            for level in range(1, LEVELS - 1)
+        )
+        self.apply(initialise)
+
+    def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """Turn the coarser maps of `Segmenter.pyramid` into logits (B, K, X, Y, Z) at full resolution."""
+        return [
+            enlarge(cast(Tensor, head(values)), 2**level)
+            for level, (head, values) in enumerate(zip(self.heads, maps, strict=True), start=1)
+        ]
+
+
+class Discriminator(nn.Module):
+    """Guess whether a distance map was predicted for a labeled scan.
+
+    Four convolutions 4x4x4 with stride 2 and padding 1, each followed by LeakyReLU 0.2 and, but for the last,
+    dropout of whole channels; global average, two logits; no normalisation. Map and image enter through
+    convolutions of their own, whose outputs are added. With width 64 and one channel each: 11,020,290
+    parameters and 15.41 GMAC for a 112x112x80 patch.
+
+    Args:
+        map_channels: channels of the distance map.
+        image_channels: channels of the image.
+        width: channels after the first convolution; they double at each of the three others.
+        dropout: probability of dropping a channel.
+
+    Source: Li et al., "Shape-aware semi-supervised 3D semantic segmentation", MICCAI 2020; the average there
+        is over a fixed grid, here over any.
+    """
+
+    def __init__(
+        self, *, map_channels: int, image_channels: int, width: int = 64, dropout: float = 0.5
+    ) -> None:
+        super().__init__()
+        self.map_input, self.image_input = _halve(map_channels, width), _halve(image_channels, width)
+        layers: list[nn.Module] = []
+        for level in range(3):
+            channels = width * 2**level
+            layers += [nn.LeakyReLU(0.2), nn.Dropout3d(dropout), _halve(channels, 2 * channels)]
+        self.layers = nn.Sequential(*layers, nn.LeakyReLU(0.2), nn.AdaptiveAvgPool3d(1), nn.Flatten())
+        self.verdict = nn.Linear(8 * width, 2)
+
+    def forward(self, distance: Tensor, image: Tensor) -> Tensor:
+        """Maps (B, F, X, Y, Z) and images (B, C, X, Y, Z) -> logits (B, 2): unlabeled, labeled."""
+        logits: Tensor = self.verdict(self.layers(self.map_input(distance) + self.image_input(image)))
+        return logits
+
+
+def _halve(inputs: int, outputs: int) -> nn.Conv3d:
+    return nn.Conv3d(inputs, outputs, kernel_size=4, stride=2, padding=1)
