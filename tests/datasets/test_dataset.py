@@ -226,6 +226,12 @@ def test_two_layouts_that_fit_are_asked_about(tmp_path: Path) -> None:
     assert names(open_dataset(make(tmp_path, {**NNUNET, "training": entries})).cases) == ["a", "b", "c"]
 
 
+def test_a_list_that_is_not_read_is_named(tmp_path: Path) -> None:
+    entries = [{"image": "imagesTr/a.nii.gz"}]
+    root = make(tmp_path, {**MSD, "training": entries, "validation": entries * 2}, ["imagesTr/a.nii.gz"])
+    assert [notice.found for notice in open_dataset(root).notices] == ["validation: 2 entries"]
+
+
 def test_labels_that_a_list_names_but_nobody_has(tmp_path: Path) -> None:
     """With spare label files it is a typing error; without them the cases are unlabeled, and named."""
     entries = [{"image": f"imagesTr/{name}.nii.gz", "label": f"labels/{name}.nii.gz"} for name in "ab"]

@@ -40,7 +40,7 @@ __all__ = ["Case", "Dataset", "open_dataset", "write_index"]
 
 log = logging.getLogger(__name__)
 _logged: set[str] = set()
-_PLAIN = ("name", "channels", "class_names", "class_values", "ignore_value", "order", "regions")
+_PLAIN = ("name", "channels", "class_names", "class_values", "ignore_value", "order", "regions", "kind")
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,7 @@ class Dataset:
         ignore_value: the value on disk of voxels that are not annotated; None where there are none.
         order: training cases in the order that splits follow, first those listed; empty: sorted by name.
         regions: values on disk of unions of classes that are scored beside these.
+        kind: the layout of `root`, where it was chosen; None: the files on disk tell it.
         notices: files that are not used, and labels that are declared but not there.
     """
 
@@ -69,6 +70,7 @@ class Dataset:
     ignore_value: int | None = None
     order: tuple[str, ...] = ()
     regions: Regions = field(default_factory=dict)
+    kind: Kind | None = None
     notices: tuple[Notice, ...] = field(default=(), compare=False)
 
     @property
@@ -143,7 +145,7 @@ def open_dataset(
             read_ignore(meta, path),
             read_order(meta, path),
         )
-        dataset = Dataset(name, root, channels, names, values, tuple(cases), ignore, order, regions)
+        dataset = Dataset(name, root, channels, names, values, tuple(cases), ignore, order, regions, kind)
     dataset = replace(_checked(dataset, path, tell), notices=tuple(notices))
     if report is None:
         _log(notices)
@@ -201,6 +203,7 @@ class _Index(BaseModel):
     ignore_value: int | None = None
     order: tuple[str, ...] = ()
     regions: dict[str, tuple[int, ...]] = {}
+    kind: Kind | None = None
     cases: tuple[_IndexCase, ...]
 
     @model_validator(mode="after")

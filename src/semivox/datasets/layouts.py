@@ -137,7 +137,8 @@ def _check_orphans(
     orphans = sorted(labels.keys() - known)
     if not orphans:
         return
-    hints = [f"{stem} may belong to {near}" for stem in orphans[:3] if (near := nearest(stem, known))]
+    bare = known - labels.keys()
+    hints = [f"{stem} may belong to {near}" for stem in orphans[:3] if (near := nearest(stem, bare))]
     do = "rename or remove them (label files have no channel number)"
     do += f"; {', '.join(hints)}" if hints else ""
     found, expected = (
@@ -153,6 +154,11 @@ def msd_cases(meta: Meta, root: Path, channels: Sequence[str], report: Report = 
     What `report` is told of and survives is left out.
     """
     ending = read_ending(meta, root / "dataset.json")
+    read = {key for keys in _LISTS.values() for key in keys}
+    for key, value in meta.items():
+        if key not in read and isinstance(value, list) and any(isinstance(entry, Mapping) for entry in value):
+            what, do = "A list of cases in dataset.json is not used", 'move them to "training" or "test"'
+            report(Notice(what, f"{key}: {len(value)} entries", "training, test", do, root / "dataset.json"))
     for pool, images, labels in FOLDERS:
         entries = next((meta[key] for key in _LISTS[pool] if key in meta), None)
         if isinstance(entries, list) and (entries or pool != "train"):

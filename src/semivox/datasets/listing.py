@@ -77,7 +77,7 @@ def list_files(folder: Path, ending: str | None, report: Report) -> dict[str, Pa
 
 def unused_files(root: Path, used: Iterable[Path]) -> Iterator[UserError]:
     """Name the files beside those of the cases; a folder that is misnamed is an error."""
-    known = {path.resolve() for path in used}
+    known = {path.resolve() for path in used if is_file(path)}
     standard = [name for _, *names in FOLDERS for name in names if name]
     absent = [name for name in standard if not (root / name).is_dir()]
     for folder in sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else ():

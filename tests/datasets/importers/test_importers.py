@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import h5py
 import nibabel as nib
@@ -11,9 +12,9 @@ import numpy as np
 import pytest
 
 from semivox.datasets.dataset import open_dataset
-from semivox.datasets.importers import h5 as h5_source
+from semivox.datasets.importers import convert
 from semivox.datasets.importers.bring_in import import_dataset
-from semivox.datasets.importers.source import Loaded
+from semivox.datasets.importers.source import CaseSource
 from semivox.errors import UserError
 from semivox.io.volume import read_image, read_label
 
@@ -56,8 +57,9 @@ def test_folder_is_indexed_where_it_is(tmp_path: Path, kind: str) -> None:
     source = nnunet(tmp_path / "source")
     before = sorted(path for path in source.rglob("*"))
     dataset = import_dataset(source, tmp_path / "out", kind=kind)
-    assert dataset == open_dataset(source) == open_dataset(tmp_path / "out")
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["dataset.json"]
+    assert open_dataset(source, kind=None if kind == "auto" else "nnunet") == dataset
+    assert open_dataset(tmp_path / "out") == dataset
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"dataset.json", "run_report.json"}
     assert sorted(source.rglob("*")) == before
 
 
@@ -69,7 +71,7 @@ def test_msd_folder(tmp_path: Path) -> None:
         "training": [{"image": "imagesTr/a_0000.nii.gz", "label": "labelsTr/a.nii.gz"}],
     }
     (source / "dataset.json").write_text(json.dumps(meta))
-    assert import_dataset(source, tmp_path / "out", kind="msd") == open_dataset(source)
+    assert import_dataset(source, tmp_path / "out", kind="msd") == open_dataset(source, kind="msd")
     chosen = import_dataset(source, tmp_path / "out2", kind="nnunet")
     assert [case.name for case in chosen.cases] == ["a", "b"]
 
@@ -108,8 +110,9 @@ def test_the_index_of_another_source_is_left_alone(tmp_path: Path) -> None:
 def test_unknown_layout(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no data set of a known layout"):
         import_dataset(tmp_path, tmp_path / "out")
-    with pytest.raises(UserError, match="no h5 files"):
-        import_dataset(tmp_path, tmp_path / "out", kind="h5")
+    for kind in ("h5", "dicom"):
+        with pytest.raises(UserError, match=f"(?i)holds no {kind} files"):
+            import_dataset(tmp_path, tmp_path / "out", kind=kind)
 
 
 def test_h5_becomes_nifti(tmp_path: Path) -> None:
@@ -145,15 +148,15 @@ def test_h5_spacing(tmp_path: Path) -> None:
 def test_h5_import_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = cases(tmp_path / "source", "a", "b", "c")
     read: list[str] = []
-    original = h5_source.load_h5
+    original = convert._check
 
-    def spy(path: Path, affine: np.ndarray) -> Loaded:
-        read.append(path.parent.name)
+    def spy(case: CaseSource, *rest: Any) -> set[int]:
+        read.append(case.name)
         if len(read) == 3:
             raise KeyboardInterrupt
-        return original(path, affine)
+        return original(case, *rest)
 
-    monkeypatch.setattr(h5_source, "load_h5", spy)
+    monkeypatch.setattr(convert, "_check", spy)
     with pytest.raises(KeyboardInterrupt):
         import_dataset(source, tmp_path / "out")
     (tmp_path / "out" / "imagesTr" / "a_0000.nii.gz").unlink()

@@ -19,6 +19,7 @@ from semivox.datasets.listing import data_files
 from semivox.errors import UserError, unknown
 from semivox.files import read_json
 from semivox.io.formats import ENDINGS, ITK_ENDINGS
+from semivox.manifest import Manifest
 from semivox.progress import Progress
 
 Kind = Literal["auto", "nnunet", "msd", "pairs", "csv", "h5", "dicom", "file"]
@@ -119,6 +120,7 @@ def _index(source: Path, out: Path, kind: Any) -> Dataset:
         if root != dataset.root:
             what, do = "The output folder holds the index of another source", "choose another output folder"
             raise UserError(what, root, dataset.root, do, out)
+    Manifest(out).claim("dataset.json")
     write_index(dataset, out)
     return open_dataset(out)
 

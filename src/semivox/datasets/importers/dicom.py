@@ -24,6 +24,10 @@ def find_dicom(source: Path, options: ImportOptions) -> Found:
             several DICOM-SEG objects; and what reading a series says.
     """
     folders = case_folders(source)
+    if not any(map(holds_dicom, folders)):
+        raise UserError(
+            "The folder holds no DICOM files", None, "a DICOM series a folder", "check the path", source
+        )
     lists = read_lists(source, options, {folder.name for folder in folders})
     chosen: list[tuple[Path, Series, tuple[LabelFile, ...]]] = []
     for folder in folders:
