@@ -22,6 +22,7 @@ from semivox.io.geometry import (
     is_degenerate,
     same_affine,
 )
+from semivox.io.nifti import header_affine
 from semivox.io.volume import IGNORE, Volume, read_header, read_image, read_label
 
 Array = npt.NDArray[Any]
@@ -215,10 +216,15 @@ def _check_header(
         what, do = "The header's unit of length is not mm", "if its numbers are mm, correct the unit"
         report.warn(what, path, unit, "mm, to which voxel size and origin are converted", do)
     if image is not None and len(shape) == 3:
-        _compare(path, shape, header.get_best_affine(), image, report, trust=trust)
+        _compare(path, shape, header_affine(header), image, report, trust=trust)
     if int(header["sform_code"]) <= 0 or int(header["qform_code"]) <= 0:
         return
-    sform, qform = header.get_sform(), header.get_qform()
+    try:
+        sform, qform = header.get_sform(), header.get_qform()
+    except ValueError as error:
+        expected, do = "a rotation", "write the sform into the qform, too: other programs may use it"
+        report.warn("The header's qform is no rotation", path, str(error), expected, do)
+        return
     if not is_degenerate(sform) and not same_affine(qform, sform, shape):
         report.warn(
             "The header places the scan in two ways",

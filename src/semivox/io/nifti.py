@@ -29,8 +29,6 @@ _PLACE = (
 def read_nifti(path: Path, *, as_float: bool) -> tuple[Array, Array]:
     """Read the voxels, (X, Y, Z) or (X, Y, Z, C) with C > 1, and the affine, voxel to world mm (RAS+).
 
-    The sform counts, else the qform, else the voxel size alone, as in nibabel. Extensions are left out.
-
     Raises:
         UserError: a file that is missing, damaged or no 3D image of plain numbers; a voxel size that is not
             above 0.
@@ -61,6 +59,12 @@ def read_nifti_header(path: Path) -> nib.Nifti1Header:
             return _raw_header(stream.read(_HEADER_BYTES))[1]
     except Exception as error:
         raise unreadable(path, error, "NIfTI", "a whole .nii or .nii.gz file") from error
+
+
+def header_affine(header: Any) -> Array:
+    """Return the affine of a header in mm: from its sform, else its qform, else its voxel size alone."""
+    unit = _UNIT_MM.get(int(header["xyzt_units"]) & 7, 1.0)
+    return np.diag([unit, unit, unit, 1.0]) @ np.asarray(header.get_best_affine(), np.float64)
 
 
 def write_nifti(path: Path, array: Array, affine: Array, like: nib.Nifti1Header | None = None) -> None:
@@ -136,7 +140,6 @@ def _affine(raw: Any, header: Any, path: Path) -> Array:
         found = f"pixdim {' '.join(f'{value:g}' for value in raw['pixdim'][:4])}"
         expected = "-1 or 1, and three lengths above 0"
         raise bad_file(path, "The voxel size in the header is not positive", found, expected, do)
-    unit = _UNIT_MM.get(int(raw["xyzt_units"]) & 7, 1.0)
-    affine = np.diag([unit, unit, unit, 1.0]) @ np.asarray(header.get_best_affine(), np.float64)
+    affine = header_affine(header)
     check_affine(affine, path)
     return affine
