@@ -47,7 +47,7 @@ def test_a_file_replaces_axes_of_an_ablation_and_the_command_line_those_of_the_f
 @pytest.mark.parametrize(
     ("name", "rows", "labels"),
     [
-        ("modules", 10, (0.1,)), ("distance", 2, (0.1, 0.15, 0.2, 0.25)), ("contrast", 3, (0.1, 0.2)),
+        ("modules", 12, (0.1,)), ("distance", 2, (0.1, 0.15, 0.2, 0.25)), ("contrast", 3, (0.1, 0.2)),
         ("percentile", 9, (0.1,)), ("tau", 6, (0.1,)), ("temperature", 5, (0.1,)), ("beta", 5, (0.1,)),
     ],
 )  # fmt: skip

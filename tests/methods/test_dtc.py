@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 from scipy import ndimage
-from semivox.nets.count import count_parameters
 
 from semivox.methods import create
 from semivox.methods.base import Batch
+from semivox.methods.cost import count_parameters
 from semivox.methods.dtc import DTC
 from semivox.nets import NetFactory
 

@@ -240,7 +240,7 @@ def test_readings_differ(fixed_dual: Callable[..., Any], step: Callable[..., Any
 def test_certain_labeled_voxels_lower_the_percentile_of_the_batch(
     fixed_dual: Callable[..., Any], step: Callable[..., Any]
 ) -> None:
-    """They count for the reliable set of PGL only; with the percentile of the unlabeled voxels they do not."""
+    """They count for the reliable set of PGL only, and not by default."""
     found = {}
     for name in ("unlabeled", "batch"):
         dual, labeled, unlabeled = fixed_dual(3, pgl_percentile=name)

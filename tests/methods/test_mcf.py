@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from semivox.nets.count import count_parameters
 from torch import Tensor
 
 from semivox.losses.consistency import sharpen
 from semivox.methods import create
 from semivox.methods.base import Batch
+from semivox.methods.cost import count_parameters
 from semivox.methods.mcf import MCF
 from semivox.nets import NetFactory
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from semivox.nets.count import count_parameters
 from torch import nn
 
 from semivox.methods import create
 from semivox.methods.base import Batch
+from semivox.methods.cost import count_parameters
 from semivox.methods.dtc import DTC
 from semivox.methods.sassnet import SASSNet
 from semivox.nets import NetFactory

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from semivox.nets.count import count_parameters
 from torch import Tensor, nn
 
 from semivox.losses.supervised import dice_loss
 from semivox.methods import create
 from semivox.methods.base import Batch
+from semivox.methods.cost import count_parameters
 from semivox.methods.ss_net import SSNet
 from semivox.nets import NetFactory
 

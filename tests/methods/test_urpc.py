@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from semivox.nets.count import count_parameters
 
 from semivox.methods import create
 from semivox.methods.base import Batch
+from semivox.methods.cost import count_parameters
 from semivox.nets import NetFactory
 
 Factory = Callable[..., Any]

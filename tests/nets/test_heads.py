@@ -12,16 +12,12 @@ import torch.nn.functional as F
 from scipy import ndimage
 from torch import nn
 
-from semivox.methods.cost import counted
+from semivox.methods.cost import count_parameters, counted
 from semivox.nets import NETS, build_net
 from semivox.nets.blocks import Decoder, Up, enlarge
 from semivox.nets.heads import Discriminator, MultiDecoder, PyramidHeads
 
 ONE, TWO = ("trilinear",), ("trilinear", "nearest")
-
-
-def count_parameters(net: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in net.parameters())
 
 
 def count_macs(net: nn.Module, shape: tuple[int, ...]) -> int:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from semivox.errors import UserError
-from semivox.methods.cost import counted
+from semivox.methods.cost import count_parameters, counted
 from semivox.nets import NETS, NetFactory, build_net
 from semivox.nets.cpu import Conv3x3x3
 
@@ -18,10 +18,6 @@ SIZES = {  # parameters with batch normalisation, with instance normalisation, M
     "resnet34": (17_930_354, 17_920_018, 72_735_129_600, None),
     "unet3d": (5_886_994, 5_884_050, 69_178_654_720, 60_990_160_896),
 }
-
-
-def count_parameters(net: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in net.parameters())
 
 
 def count_macs(net: nn.Module, shape: tuple[int, ...]) -> int:

@@ -12,7 +12,15 @@ from semivox.losses.components import Neighbours, largest_components
 from semivox.losses.mixing import cuboid_mask, halves, paste, region_loss
 from semivox.losses.prediction import Prediction, most_probable
 from semivox.losses.supervised import both
-from semivox.methods.base import Batch, PseudoLabel, Step, TeacherMethod, copy_buffers, full_precision, update_ema
+from semivox.methods.base import (
+    Batch,
+    PseudoLabel,
+    Step,
+    TeacherMethod,
+    copy_buffers,
+    full_precision,
+    update_ema,
+)
 
 
 class BCP(TeacherMethod):

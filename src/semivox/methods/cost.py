@@ -48,11 +48,10 @@ def method_cost(name: str, options: Mapping[str, Any], net: NetFactory, patch: S
         label = torch.empty((1, *patch), dtype=torch.int64)
         with torch.no_grad(), counted(method) as found:
             method.predict(image)
-            predicting = _summed(found.values(), sum(_own(layer) for layer in found))
+            predicting = _summed(found.values(), sum(map(count_parameters, found)))
             method.predict_members(image)
             _pass_critic(method, Batch(image, label), Batch(image[:0], None))
-        parameters = sum(parameter.numel() for parameter in method.parameters())
-        return Cost(predicting, _summed(found.values(), parameters))
+        return Cost(predicting, _summed(found.values(), count_parameters(method)))
 
 
 @contextmanager
@@ -97,5 +96,6 @@ def _summed(costs: Any, parameters: int) -> Count:
     return Count(parameters, sum(macs), sum(printed))
 
 
-def _own(layer: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in layer.parameters())
+def count_parameters(module: nn.Module) -> int:
+    """Count the learned scalars."""
+    return sum(parameter.numel() for parameter in module.parameters())

@@ -63,7 +63,4 @@ class SupervisedPair(PairMethod):
     def losses(self, labeled: Batch, unlabeled: Batch, step: Step) -> dict[str, Tensor]:
         """Compute "sup_a" and "sup_b"; unlabeled patches are ignored."""
         labeled = self.config.with_mixtures(labeled, step)
-        return {
-            "sup_a": supervised_loss(self.net_a, labeled),
-            "sup_b": supervised_loss(self.net_b, labeled),
-        }
+        return {"sup_a": supervised_loss(self.net_a, labeled), "sup_b": supervised_loss(self.net_b, labeled)}

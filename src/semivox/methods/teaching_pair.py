@@ -42,7 +42,7 @@ class Mixing(BaseModel):
 
     mix: Literal["none", "paste"] = Field(
         "none",
-        description="ours: paste: exchange a cuboid between labeled and unlabeled patches, or, without the latter,"
+        description="ours: paste: exchange a cuboid between labeled and unlabeled patches; without unlabeled ones,"
         " add mixtures of labeled ones",
     )
     mix_cuboid: float = Field(

@@ -72,7 +72,4 @@ class URPC(SingleMethod):
                 cross_entropy_dice(s, s.exp(), labeled.target, labeled.valid, background=True) for s in own
             ]
             pyramid = [rectified_consistency(s, average, self.config.kl) for s in others]
-            return {
-                "sup": 0.5 * torch.stack(sup).mean(),
-                "pyramid": weight * torch.stack(pyramid).mean(),
-            }
+            return {"sup": 0.5 * torch.stack(sup).mean(), "pyramid": weight * torch.stack(pyramid).mean()}

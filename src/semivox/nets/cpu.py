@@ -184,11 +184,7 @@ def idle() -> int:
 class _Info(ctypes.Structure):
     """`struct mallinfo2`."""
 
-    _fields_ = (
-        ("before", ctypes.c_size_t * 8),
-        ("fordblks", ctypes.c_size_t),
-        ("keepcost", ctypes.c_size_t),
-    )
+    _fields_ = (("before", ctypes.c_size_t * 8), ("fordblks", ctypes.c_size_t), ("keepcost", ctypes.c_size_t))
 
 
 def _glibc() -> ctypes.CDLL | None:
