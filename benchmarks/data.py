@@ -20,8 +20,7 @@ import torch
 
 from peers.data import read_case, read_patch
 from semivox.patches.augment import make_augment
-from semivox.patches.loaders import Patches, cut, random_start
-from semivox.patches.patch_sizes import PatchSizes
+from semivox.patches.loaders import Patches, PatchSizes, cut, random_start
 from semivox.preprocessing import store as layout
 from semivox.preprocessing.store import Store
 from timing import head, paired, parser_of, row, timed

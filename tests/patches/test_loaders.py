@@ -13,8 +13,15 @@ import torch
 from semivox.config import TrainConfig
 from semivox.errors import UserError
 from semivox.io.volume import IGNORE
-from semivox.patches.loaders import Patches, build_loaders, cut, random_start, start_around
-from semivox.patches.patch_sizes import PatchSizes
+from semivox.patches.loaders import (
+    Patches,
+    PatchSizes,
+    build_loaders,
+    cut,
+    patch_sizes,
+    random_start,
+    start_around,
+)
 
 
 class Part:
@@ -247,7 +254,6 @@ def test_seed_iteration_slot_and_stream_all_matter() -> None:
     images += [batch["image"][slot] for batch in first["unlabeled"] for slot in (0, 1)]
     images += [batch["image"][slot] for batch in other["labeled"] for slot in (0, 1)]
     assert len({image.numpy().tobytes() for image in images}) == 36
-    drawn(seed=-3, **options)
 
 
 def test_global_random_numbers_are_left_alone() -> None:
@@ -388,3 +394,22 @@ def test_strong_view_belongs_to_the_unlabeled_stream_and_leaves_the_first_view_a
     assert different == len(plain["unlabeled"])
     assert same(both["unlabeled"], drawn(strong_view=True)["unlabeled"])
     assert same(both["unlabeled"][2:], drawn(strong_view=True, start=2)["unlabeled"])
+
+
+SMALL, LARGE = (32, 32, 16), (64, 48, 16)
+SIZED: Any = SimpleNamespace(patch=SMALL, final_patch=LARGE)
+
+
+@pytest.mark.parametrize(
+    ("share", "large"), [(0.0, 0), (0.1, 1), (0.15, 2), (0.5, 5), (1.0, 10)], ids=lambda value: f"{value:g}"
+)
+def test_the_share_is_rounded_and_stands_at_the_end(share: float, large: int) -> None:
+    sizes = patch_sizes(SIZED, TrainConfig(final_share=share), 10)
+    assert [sizes.at(iteration) for iteration in range(10)] == [SMALL] * (10 - large) + [LARGE] * large
+
+
+def test_a_plan_without_a_final_patch() -> None:
+    old: Any = SimpleNamespace(patch=SMALL, final_patch=None)
+    assert patch_sizes(old, TrainConfig(), 10) == PatchSizes(SMALL)
+    with pytest.raises(UserError, match=r"final_share 0\.2.*plans\.json"):
+        patch_sizes(old, TrainConfig(final_share=0.2), 10)

@@ -1,4 +1,7 @@
-"""Random changes of training patches, by preset; no label is ever interpolated."""
+"""Random changes of training patches, by preset; no label is ever interpolated.
+
+Everything runs on one thread or treats each voxel by itself, so the number of threads changes nothing.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,9 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn.functional import grid_sample
 
-from semivox.patches.deform import deform
-
+Array = NDArray[Any]
 Image = NDArray[np.float32]
 Label = NDArray[np.uint8]
 Augment = Callable[[Image, Label | None, np.random.Generator], tuple[Image, Label | None]]
@@ -21,7 +24,11 @@ StrongView = Callable[[Image, np.random.Generator], Image]
 Preset = Literal["crop", "rotflip", "intensity", "strong"]
 
 _LATERAL = re.compile(r"left|right|(?:^|[\W_])(?:l|r|lt|rt|lh|rh)$|^(?:l|r|lt|rt|lh|rh)[\W_]", re.IGNORECASE)
-_DEFORMED = 0.5  # share of patches that `strong` deforms
+_DEFORMED, _BENT = 0.5, 0.5  # share of patches that `strong` deforms, and of these that it also bends
+MAX_ANGLE = np.pi / 12  # about each axis, either way
+SCALE = (0.85, 1.2)
+CONTROL = 16  # voxels between the control points of the elastic part
+MAX_OFFSET = 0.4 * CONTROL  # of a control point, in the finest voxels; beyond it space would fold
 
 
 def make_augment(
@@ -67,12 +74,8 @@ def make_strong_view() -> StrongView:
 
 
 def lateral_classes(names: Sequence[str]) -> tuple[str, ...]:
-    """Find the classes of one side: left or right in the name, or L, R, LT, RT, LH, RH at an end."""
+    """Return the classes of one side: left or right in the name, or L, R, LT, RT, LH, RH at an end."""
     return tuple(name for name in names if _LATERAL.search(name))
-
-
-def _unchanged(image: Image, label: Label | None, rng: np.random.Generator) -> tuple[Image, Label | None]:
-    return image, label
 
 
 def rotate_flip(
@@ -90,6 +93,87 @@ def rotate_flip(
     return _dihedral(image, quarters, mirror), None if label is None else _dihedral(label, quarters, mirror)
 
 
+def deform(
+    image: Image, label: Label | None, rng: np.random.Generator, spacing_mm: Sequence[float]
+) -> tuple[Image, Label | None]:
+    """Rotate, scale and bend a patch around its center: image and label by the same displacements.
+
+    Rotations are those of space in mm; about an axis whose two others have different voxel sizes they are
+    smaller, by the ratio of the two. What comes from outside the patch repeats its border.
+
+    Args:
+        image: (C, X, Y, Z); interpolated linearly.
+        label: (X, Y, Z); each voxel takes the nearest one's class.
+        rng: source of all randomness.
+        spacing_mm: voxel size.
+    """
+    shape, spacing = image.shape[-3:], np.asarray(spacing_mm, float)
+    matrix = random_affine(rng, spacing)
+    offsets = random_offsets(shape, rng, spacing) if rng.random() < _BENT else None
+    grid = torch.from_numpy(_sampling_grid(shape, matrix, offsets))[None]
+    moved = _sample(image, grid, "bilinear")
+    return moved, None if label is None else _sample(label[None], grid, "nearest")[0].astype(label.dtype)
+
+
+def random_affine(rng: np.random.Generator, spacing: Array) -> Array:
+    """Draw a (3, 3) matrix in voxel units: rotations about the three axes and one scale for all."""
+    matrix = np.diag(np.full(3, 1 / rng.uniform(*SCALE)))
+    for axis in range(3):
+        one, other = (axis + 1) % 3, (axis + 2) % 3
+        ratio = min(spacing[one], spacing[other]) / max(spacing[one], spacing[other])
+        angle = ratio * rng.uniform(-MAX_ANGLE, MAX_ANGLE)
+        turn = np.eye(3)
+        turn[one, one] = turn[other, other] = np.cos(angle)
+        turn[one, other], turn[other, one] = -np.sin(angle), np.sin(angle)
+        matrix = matrix @ turn
+    return np.asarray(matrix * spacing / spacing[:, None])
+
+
+def random_offsets(shape: Sequence[int], rng: np.random.Generator, spacing: Array) -> Array:
+    """Draw a smooth displacement of every voxel, (3, X, Y, Z) float32 in voxels.
+
+    A free-form deformation: uniform cubic B-splines over control points with normal offsets, whose deviation
+    is at most 2 of the finest voxels.
+    """
+    count = [-(-side // CONTROL) + 3 for side in shape]
+    deviation = rng.uniform(0, 2)
+    control: Array = np.clip(rng.normal(0, deviation, (3, *count)), -MAX_OFFSET, MAX_OFFSET)
+    control = (control * (spacing.min() / spacing).reshape(3, 1, 1, 1)).astype(np.float32)
+    for axis, side in enumerate(shape):
+        # einsum without BLAS: one thread, a fixed order of summation
+        letters = "axyz"
+        source, target = letters, letters.replace(letters[axis + 1], "n")
+        control = np.einsum(f"n{letters[axis + 1]},{source}->{target}", _splines(side), control)
+    return control
+
+
+def _splines(side: int) -> Array:
+    """Return the values of the cubic B-splines around each voxel of an axis, (side, control points)."""
+    place = np.arange(side) / CONTROL
+    distance = np.abs(place[:, None] + 1 - np.arange(-(-side // CONTROL) + 3))
+    inner, outer = 2 / 3 - distance**2 + distance**3 / 2, (2 - distance) ** 3 / 6
+    return np.where(distance < 1, inner, np.where(distance < 2, outer, 0)).astype(np.float32)
+
+
+def _sampling_grid(shape: Sequence[int], matrix: Array, offsets: Array | None) -> Array:
+    """Return where each voxel's value comes from, (X, Y, Z, 3) for `grid_sample`: -1..1, last axis first."""
+    grid = np.empty((*shape, 3), np.float32)
+    axes = [np.arange(side) - (side - 1) / 2 for side in shape]
+    for axis, side in enumerate(shape):
+        unit = 2 / max(side - 1, 1)
+        x, y, z = ((unit * matrix[axis, other] * axes[other]).astype(np.float32) for other in range(3))
+        place = (x[:, None] + y)[:, :, None] + z
+        if offsets is not None:
+            place += np.float32(unit) * offsets[axis]
+        grid[..., 2 - axis] = place
+    return grid
+
+
+def _sample(array: Array, grid: torch.Tensor, mode: str) -> Array:
+    values = torch.from_numpy(np.ascontiguousarray(array, np.float32))[None]
+    return np.asarray(grid_sample(values, grid, mode, "border", align_corners=True)[0].numpy())
+
+
 def _mirror_deform(
     image: Image,
     label: Label | None,
@@ -105,11 +189,15 @@ def _mirror_deform(
     return deform(image, label, rng, spacing_mm) if rng.random() < _DEFORMED else (image, label)
 
 
-def _dihedral(array: NDArray[Any], quarters: int, mirror: bool) -> NDArray[Any]:
+def _dihedral(array: Array, quarters: int, mirror: bool) -> Array:
     """Turn the x-y plane of an array (..., X, Y, Z) by quarters, after mirroring x; a copy."""
     if mirror:
         array = np.flip(array, -3)
     return np.ascontiguousarray(np.rot90(array, quarters, axes=(-3, -2)))
+
+
+def _unchanged(image: Image, label: Label | None, rng: np.random.Generator) -> tuple[Image, Label | None]:
+    return image, label
 
 
 class _Chain:
@@ -129,30 +217,22 @@ class _Intensity:
     """MONAI's random intensity transforms on the standardised image."""
 
     def __init__(self, *, strong: bool) -> None:
-        from monai.transforms import (
-            Compose,
-            RandAdjustContrast,
-            RandGaussianNoise,
-            RandGaussianSmooth,
-            RandScaleIntensity,
-            RandShiftIntensity,
-            RandSimulateLowResolution,
-        )
+        from monai import transforms as t
 
         gamma, factor, shift, noise = (0.7, 1.5), 0.15, 0.15, 0.15
         if strong:
             gamma, factor, shift, noise = (0.5, 2.0), 0.3, 0.3, 0.25
         sigma = (0.3, 1.5 if strong else 1.0)
-        self.contrast = RandAdjustContrast(prob=0.5 if strong else 0.3, gamma=gamma)
+        self.contrast = t.RandAdjustContrast(prob=0.5 if strong else 0.3, gamma=gamma)
         others = [
-            RandScaleIntensity(prob=0.3, factors=factor),
-            RandShiftIntensity(prob=0.3, offsets=shift),
-            RandGaussianSmooth(prob=0.2, sigma_x=sigma, sigma_y=sigma, sigma_z=sigma),
-            RandGaussianNoise(prob=0.3, std=noise),
+            t.RandScaleIntensity(prob=0.3, factors=factor),
+            t.RandShiftIntensity(prob=0.3, offsets=shift),
+            t.RandGaussianSmooth(prob=0.2, sigma_x=sigma, sigma_y=sigma, sigma_z=sigma),
+            t.RandGaussianNoise(prob=0.3, std=noise),
         ]
         if strong:
-            others.append(RandSimulateLowResolution(prob=0.25, zoom_range=(0.5, 1.0)))
-        self.others = Compose(others)
+            others.append(t.RandSimulateLowResolution(prob=0.25, zoom_range=(0.5, 1.0)))
+        self.others = t.Compose(others)
 
     def __call__(self, image: Image, rng: np.random.Generator) -> Image:
         self.contrast.set_random_state(seed=int(rng.integers(2**31)))
@@ -165,7 +245,7 @@ class _Intensity:
 
 
 def _standardised(image: Image) -> tuple[Image, Image, Image]:
-    """Bring each channel to mean 0 and deviation 1; returns also the old mean and deviation (C, 1, 1, 1)."""
+    """Bring each channel to mean 0 and deviation 1; return also the old mean and deviation (C, 1, 1, 1)."""
     mean = image.mean(axis=(1, 2, 3), keepdims=True)
     std = image.std(axis=(1, 2, 3), keepdims=True)
     std[std == 0] = 1

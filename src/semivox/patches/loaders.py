@@ -7,7 +7,7 @@ resumed run change it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,21 +18,50 @@ from semivox.config import TrainConfig
 from semivox.errors import UserError
 from semivox.io.volume import IGNORE
 from semivox.patches.augment import Augment, StrongView, lateral_classes, make_augment, make_strong_view
-from semivox.patches.patch_sizes import PatchSizes, patch_sizes
 
 if TYPE_CHECKING:
     from semivox.datasets.splits import Split
-    from semivox.io.extent import Triple
+    from semivox.io.geometry import Triple
     from semivox.preprocessing.plan import Plan
     from semivox.preprocessing.store import Store
 
 _LABELED, _UNLABELED = 0, 1
 _SHUFFLE = 2**31  # stands where an iteration would: keeps the shuffles' randomness apart from the patches'
-
 _VIEW = 1  # sets the second view's random numbers apart from the first one's
 
 Read = Callable[[str], Any]
 Sample = dict[str, Any]
+
+
+class PatchSizes(NamedTuple):
+    """`first` before iteration `change`, `final` from there on; without a change always `first`."""
+
+    first: Triple
+    final: Triple | None = None
+    change: int = 0
+
+    def at(self, iteration: int) -> Triple:
+        """Return the voxels along each axis of the patches that this iteration trains on."""
+        return self.first if self.final is None or iteration < self.change else self.final
+
+
+def patch_sizes(plan: Plan, config: TrainConfig, iterations: int) -> PatchSizes:
+    """Return the sizes of a run of so many iterations, as `train.final_share` divides it.
+
+    Raises:
+        UserError: the plan has no final patch, because an earlier version made it.
+    """
+    if not config.final_share:
+        return PatchSizes(plan.patch)
+    if plan.final_patch is None:
+        what = "The plan has no patch for the last part of the run"
+        found = f"train.final_share {config.final_share:g}, but no final_patch in plans.json"
+        do = (
+            "write one into plans.json, e.g. the size of a large scan, its sides multiples of 16;"
+            " or delete the file and run semivox prepare again"
+        )
+        raise UserError(what, found, "a plan with final_patch", do)
+    return PatchSizes(plan.patch, plan.final_patch, iterations - round(config.final_share * iterations))
 
 
 def build_loaders(
@@ -49,13 +78,13 @@ def build_loaders(
     world: int = 1,
     strong_view: bool = False,
 ) -> dict[str, DataLoader[Sample]]:
-    """Make the loaders "labeled" and "unlabeled"; a stream with batch 0 or without cases is absent.
+    """Make the loaders "labeled" and "unlabeled", without one whose batch is 0 or that has no cases.
 
     A batch is {"image": (B, C, X, Y, Z) float32, "label": (B, X, Y, Z) int64, "case": names}; the unlabeled
     stream has no "label" and no access to the store's labels, but with `strong_view` an "image_strong": the
     same patches in the same position, with the intensities of the preset "strong" on top. With a plan that
-    has voxels to ignore the labeled stream has "counted" (B, X, Y, Z) bool, False at them; their "label" is
-    background. Each stream goes through its cases in an order shuffled anew every time round.
+    has voxels to ignore the labeled stream has the valid mask "valid" (B, X, Y, Z) bool, False at them; their
+    "label" is background. Each stream goes through its cases in an order shuffled anew every time round.
 
     The loaders already divide the work between ranks: a trainer must not replace their samplers.
 
@@ -71,45 +100,48 @@ def build_loaders(
         start: step to begin with; a loader has `iterations - start` batches.
         rank: of this process.
         world: number of processes.
-        strong_view: give the unlabeled stream its second view; the first one does not change by that.
+        strong_view: add the second view to the unlabeled stream; the first one does not change by that.
 
     Raises:
         UserError: cases of the split are not in the store.
     """
-    streams = {
-        "labeled": (_LABELED, split.labeled, batch_labeled),
-        "unlabeled": (_UNLABELED, split.unlabeled, batch_unlabeled),
-    }
+    sizes, seed = patch_sizes(plan, config, iterations), config.seed
     flip = not lateral_classes(plan.class_names) if config.flip_left_right is None else config.flip_left_right
     augment = make_augment(config.augment, flip_left_right=flip, spacing_mm=plan.spacing_mm)
-    loaders = {}
-    for name, (stream, cases, batch) in streams.items():
-        if batch == 0 or not cases:
-            continue
-        labeled = stream == _LABELED
-        _check_prepared(store, cases, labeled)
-        patches = Patches(
-            cases,
-            store.image,
-            patch_sizes(plan, config, iterations),
-            augment,
-            read_label=store.label if labeled else None,
-            read_foreground=store.foreground_voxels if labeled else None,
-            foreground_share=config.foreground_crops if labeled else 0.0,
-            partial=plan.ignore_value is not None,
-            key=(config.seed % 2**64, stream),
-            strong_view=make_strong_view() if strong_view and not labeled else None,
+    streams: dict[str, tuple[int, Patches]] = {}
+    if batch_labeled and split.labeled:
+        _check_prepared(store, split.labeled, labeled=True)
+        streams["labeled"] = (
+            batch_labeled,
+            Patches(
+                split.labeled,
+                store.image,
+                sizes,
+                augment,
+                read_label=store.label,
+                read_foreground=store.foreground_voxels,
+                foreground_share=config.foreground_crops,
+                partial=plan.ignore_value is not None,
+                key=(seed, _LABELED),
+            ),
         )
-        schedule = Schedule(patches, batch=batch, iterations=iterations, start=start, rank=rank, world=world)
-        loaders[name] = DataLoader(
-            schedule,
+    if batch_unlabeled and split.unlabeled:
+        _check_prepared(store, split.unlabeled, labeled=False)
+        view = make_strong_view() if strong_view else None
+        key = (seed, _UNLABELED)
+        patches = Patches(split.unlabeled, store.image, sizes, augment, key=key, strong_view=view)
+        streams["unlabeled"] = batch_unlabeled, patches
+    return {
+        name: DataLoader(
+            Schedule(patches, batch=batch, iterations=iterations, start=start, rank=rank, world=world),
             batch_size=batch,
             num_workers=config.workers,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=config.workers > 0,
             generator=torch.Generator(),  # of its own, so that torch's global random numbers stay untouched
         )
-    return loaders
+        for name, (batch, patches) in streams.items()
+    }
 
 
 class Patches:
@@ -120,13 +152,13 @@ class Patches:
 
     Args:
         cases: names.
-        read_image: gives something of shape (C, X, Y, Z) that can be sliced.
+        read_image: returns something of shape (C, X, Y, Z) that can be sliced.
         sizes: (X, Y, Z) voxels of a patch, by iteration.
         augment: see `make_augment`.
         read_label: likewise, (X, Y, Z) class indices; None: patches without labels.
-        read_foreground: gives foreground voxels (N, 3).
+        read_foreground: returns foreground voxels (N, 3).
         foreground_share: share of patches centred on one of them.
-        partial: whether labels have voxels to ignore, `IGNORE`; then a labeled patch tells which ones count.
+        partial: whether labels have voxels to ignore, `IGNORE`; then a labeled patch has a valid mask.
         key: numbers that all randomness starts from.
         strong_view: makes a second view of each patch, from random numbers of its own.
     """
@@ -150,7 +182,7 @@ class Patches:
         self.foreground_share, self.partial, self.strong_view = foreground_share, partial, strong_view
 
     def case(self, position: int) -> str:
-        """Name of the case at a position of the endless sequence of shuffled rounds."""
+        """Return the case at a position of the endless sequence of shuffled rounds."""
         turn, place = divmod(position, len(self.cases))
         order = np.random.default_rng([*self.key, _SHUFFLE, turn]).permutation(len(self.cases))
         return self.cases[int(order[place])]
@@ -167,8 +199,8 @@ class Patches:
         image, label = self.augment(image, label, rng)
         sample: Sample = {"image": torch.from_numpy(image), "case": name}
         if label is not None and self.partial:
-            counted = label != IGNORE
-            sample["counted"], label = torch.from_numpy(counted), label * counted
+            valid = label != IGNORE
+            sample["valid"], label = torch.from_numpy(valid), label * valid
         if label is not None:
             sample["label"] = torch.from_numpy(label).long()
         if self.strong_view is not None:
@@ -210,14 +242,14 @@ class Schedule(Dataset[Sample]):
 
 
 def random_start(shape: Sequence[int], patch: Sequence[int], rng: np.random.Generator) -> tuple[int, ...]:
-    """First voxel of a patch, uniform over all that fit; centred (negative) along axes that are too short."""
+    """Draw the first voxel of a patch, uniform over all that fit; negative (centred) along short axes."""
     return tuple(
         int(rng.integers(n - p + 1)) if n >= p else -((p - n) // 2) for n, p in zip(shape, patch, strict=True)
     )
 
 
 def start_around(centre: Sequence[int], shape: Sequence[int], patch: Sequence[int]) -> tuple[int, ...]:
-    """First voxel of the patch around `centre`, moved into the volume; along short axes as `random_start`."""
+    """Return the first voxel of the patch around `centre`, moved into the volume; see `random_start`."""
     return tuple(
         min(max(int(c) - p // 2, 0), n - p) if n >= p else -((p - n) // 2)
         for c, n, p in zip(centre, shape, patch, strict=True)
@@ -233,21 +265,19 @@ def cut(source: Any, start: Sequence[int], patch: Sequence[int]) -> NDArray[Any]
         border.append((low - first, first + size - high))
     leading = len(source.shape) - 3
     part: NDArray[Any] = source[(slice(None),) * leading + tuple(inside)]
-    if not part.flags.owndata:  # an array gives a view; the store gives a new array
+    if not part.flags.owndata:  # an array returns a view, the store a new array
         part = part.copy()
     if not any(before or after for before, after in border):
         return part
     return np.pad(part, [(0, 0)] * leading + border)
 
 
-def _check_prepared(store: Store, cases: Sequence[str], labeled: bool) -> None:
-    missing = [name for name in cases if not store.has_image(name)]
-    unlabeled = [name for name in cases if labeled and name not in missing and not store.has_label(name)]
-    if missing or unlabeled:
-        raise UserError(
-            "The data are not prepared for this split",
-            found=f"no {'image' if missing else 'label'} of {', '.join((missing or unlabeled)[:5])}"
-            f" ({len(missing or unlabeled)} of {len(cases)} cases)",
-            expected="every case of the split in the store",
-            do="run semivox prepare again; it adds what is missing",
-        )
+def _check_prepared(store: Store, cases: Sequence[str], *, labeled: bool) -> None:
+    kind, missing = "image", [name for name in cases if not store.has_image(name)]
+    if labeled and not missing:
+        kind, missing = "label", [name for name in cases if not store.has_label(name)]
+    if missing:
+        found = f"no {kind} of {', '.join(missing[:5])} ({len(missing)} of {len(cases)} cases)"
+        do = "run semivox prepare again; it adds what is missing"
+        what, expected = "The data are not prepared for this split", "every case of the split in the store"
+        raise UserError(what, found, expected, do)

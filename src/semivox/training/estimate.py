@@ -21,7 +21,7 @@ from semivox.hardware import resolve_device
 from semivox.inference.cover import tiling
 from semivox.inference.windows import window_starts, window_stride
 from semivox.methods.base import Method
-from semivox.patches.patch_sizes import patch_sizes
+from semivox.patches.loaders import patch_sizes
 from semivox.preprocessing.plan import Plan
 from semivox.training import checkpoints
 from semivox.training.fabric import autocast, make_fabric, quiet, resolve_precision

@@ -25,8 +25,7 @@ from semivox.methods.cost import method_cost
 from semivox.nets import NETS, NetFactory, build_net
 from semivox.nets.cpu import kept
 from semivox.patches.augment import make_augment
-from semivox.patches.loaders import Patches
-from semivox.patches.patch_sizes import PatchSizes
+from semivox.patches.loaders import Patches, PatchSizes
 from semivox.preprocessing.plan import FIGURES, Plan
 from semivox.preprocessing.store import Store
 from semivox.preprocessing.workspace import Workspace

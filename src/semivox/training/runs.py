@@ -23,8 +23,7 @@ from semivox.methods import create, method_class
 from semivox.methods.base import Method
 from semivox.nets import NetFactory
 from semivox.nets.cpu import kept
-from semivox.patches.loaders import build_loaders
-from semivox.patches.patch_sizes import patch_sizes
+from semivox.patches.loaders import build_loaders, patch_sizes
 from semivox.preprocessing.plan import Plan, save_plan
 from semivox.preprocessing.workspace import Workspace
 from semivox.run import Run

@@ -12,7 +12,7 @@ from semivox.config import PredictConfig
 from semivox.inference.cover import covered, room
 from semivox.io.volume import IGNORE
 from semivox.methods.base import Method
-from semivox.patches.patch_sizes import PatchSizes
+from semivox.patches.loaders import PatchSizes
 from semivox.preprocessing.plan import Plan
 from semivox.preprocessing.store import Store
 
