@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from semivox.training.module import TrainingModule
 
 import semivox
 from semivox.config import Config, PlanConfig, SplitConfig, load_config
@@ -19,11 +17,13 @@ from semivox.datasets.dataset import open_dataset, write_index
 from semivox.datasets.splits import make_split
 from semivox.errors import UserError
 from semivox.io.volume import IGNORE
+from semivox.methods.base import Batch
 from semivox.methods.supervised import Supervised
 from semivox.preprocessing.fingerprint import fingerprint
 from semivox.preprocessing.planner import make_plan
 from semivox.preprocessing.prepare import prepare
 from semivox.preprocessing.store import Store
+from semivox.training.step import Stepper
 from semivox.training.validation import _dice
 
 SHAPE = (20, 18, 16)
@@ -90,14 +90,14 @@ def test_training_does_not_depend_on_them(raw: Path, tmp_path: Path, monkeypatch
     first = semivox.train(raw, config=config, out=tmp_path / "run", work=tmp_path / "work")
     seen = []
 
-    def hide(module: TrainingModule, batch: dict[str, Any], batch_idx: int) -> Any:
-        labeled = batch["labeled"]
-        seen.append(float(labeled["valid"].float().mean()))
-        labeled["label"] = torch.where(labeled["valid"], labeled["label"], 1)
-        return step(module, batch, batch_idx)
+    def hide(stepper: Stepper, iteration: int, labeled: Batch, unlabeled: Batch) -> None:
+        assert labeled.valid is not None and labeled.label is not None
+        seen.append(float(labeled.valid.float().mean()))
+        changed = labeled._replace(label=torch.where(labeled.valid, labeled.label, 1))
+        step(stepper, iteration, changed, unlabeled)
 
-    step = TrainingModule.training_step
-    monkeypatch.setattr(TrainingModule, "training_step", hide)
+    step = Stepper.step
+    monkeypatch.setattr(Stepper, "step", hide)
     second = semivox.train(raw, config=config, out=tmp_path / "again", work=tmp_path / "work")
     assert (first / "model.safetensors").read_bytes() == (second / "model.safetensors").read_bytes()
     assert seen and all(0.5 < share < 1 for share in seen)
@@ -126,7 +126,7 @@ def test_a_method_that_does_not_know_of_them_is_refused(
     raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Supervised, "partial_labels", False)
-    with pytest.raises(UserError, match="does not say that it leaves out"):
+    with pytest.raises(UserError, match="cannot leave out voxels"):
         semivox.train(raw, config=settings("supervised"), out=tmp_path / "run", work=tmp_path / "work")
 
 
