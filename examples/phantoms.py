@@ -21,8 +21,8 @@ def main(out: Path, iterations: int = 300) -> None:
         out=out / "run",
     )
     semivox.predict(run, data / "imagesTs", out / "segmentations")
-    result = semivox.evaluate(out / "segmentations", data=data)
-    print(result)
+    scores = semivox.evaluate(out / "segmentations", data=data)
+    print(scores[["case", "class", "dice", "hd95_mm"]].to_string(index=False))
 
 
 if __name__ == "__main__":  # loaders start processes, which import this file again
