@@ -1,19 +1,30 @@
-"""Which settings a run folder goes on with."""
+"""What belongs to semivox in a folder, and which settings a run resumes with."""
+
+from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from semivox.config import Config, load_config
 from semivox.errors import UserError
+from semivox.manifest import Manifest
 from semivox.run import Run
+
+MADE_FROM: dict[str, Any] = {
+    "dataset": "heart in /a",
+    "split": {"a": "labeled", "b": "unlabeled"},
+    "plan": {"patch": [16, 16, 16]},
+    "files": {"imagesTr/a.nii.gz": "1", "labelsTr/a.nii.gz": "2"},
+}
 
 
 @pytest.fixture
 def budgeted(tmp_path: Path) -> Run:
     """A run of 60 iterations that a budget of 12 s has found."""
-    run = Run(tmp_path)
-    run.start(asked(iterations=60, budget_s=12.0))
+    run = Run(tmp_path / "run")
+    run.start(asked(iterations=60, budget_s=12.0), MADE_FROM)
     return run
 
 
@@ -24,7 +35,7 @@ def asked(**train: object) -> Config:
 @pytest.mark.parametrize("final", [{}, {"final_share": 0.3}])
 def test_a_run_with_a_budget_is_extended_by_iterations(budgeted: Run, final: dict[str, float]) -> None:
     longer = asked(iterations=90, **final)
-    assert budgeted.resume_config(longer, extend=True) == longer
+    assert budgeted.resume_config(longer, MADE_FROM, extend=True) == longer
 
 
 def test_the_same_budget_resumes(budgeted: Run) -> None:
@@ -44,3 +55,111 @@ def test_the_same_budget_resumes(budgeted: Run) -> None:
 def test_anything_else_is_another_run(budgeted: Run, train: dict[str, float], extend: bool) -> None:
     with pytest.raises(UserError, match=r"train\.iterations: 60 stored|train\.budget_s"):
         budgeted.resume_config(asked(**train), extend=extend)
+
+
+@pytest.mark.parametrize(
+    "train",
+    [
+        {"workers": 7},
+        {"device": "cpu"},
+        {"precision": "32"},
+        {"log_every": 3, "checkpoint_every": 5, "validate_every": 2, "diagnose_every": 9},
+    ],
+)
+def test_what_cannot_change_the_result_is_taken_as_asked(budgeted: Run, train: dict[str, Any]) -> None:
+    """Also a preset's name, and settings of split and plan that lead to the same ones."""
+    config = load_config(
+        train={"budget_s": 12.0, **train}, plan={"patch": (16, 16, 16)}, split={"labeled": 1}
+    )
+    resumed = budgeted.resume_config(config.model_copy(update={"preset": "lite"}), MADE_FROM)
+    assert resumed.train == config.train.model_copy(update={"iterations": 60})
+
+
+def test_validation_matters_where_it_chooses_the_result(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.start(asked(selection="val", validate_every=10))
+    with pytest.raises(UserError, match=r"train\.validate_every: 10 stored, 5 asked"):
+        run.resume_config(asked(selection="val", validate_every=5))
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (
+            {"files": {**MADE_FROM["files"], "labelsTr/a.nii.gz": "3"}},
+            r"found: +labelsTr/a\.nii\.gz has changed",
+        ),
+        ({"files": {"imagesTr/a.nii.gz": "1"}}, r"labelsTr/a\.nii\.gz is gone"),
+        ({"split": {"a": "labeled", "b": "unlabeled", "c": "val"}}, "c: unused before, val now"),
+        ({"plan": {"patch": [32, 16, 16]}}, r"patch: \[16, 16, 16\] before, \[32, 16, 16\] now"),
+        ({"dataset": "liver in /b", "files": {}}, "made from heart in /a, not from liver in /b"),
+    ],
+)
+def test_other_data_are_refused_by_name(budgeted: Run, change: dict[str, Any], text: str) -> None:
+    config = asked(budget_s=12.0)
+    with pytest.raises(UserError, match=rf"(?s)begun with other data.*{text}.*--fresh"):
+        budgeted.resume_config(config, {**MADE_FROM, **change})
+    assert budgeted.resume_config(config, {**MADE_FROM, "dataset": "heart in /moved"}).train.iterations == 60
+
+
+def test_only_own_files_are_overwritten_and_deleted(tmp_path: Path) -> None:
+    mine = ("logs/thesis.txt", "checkpoints/other.pt", "notes.txt")
+    for name in mine:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("mine")
+    run = Run(tmp_path)
+    run.start(asked(), MADE_FROM)
+    with pytest.raises(RuntimeError), run.adopting():
+        (tmp_path / "logs/tensorboard").mkdir()
+        for name in ("logs/metrics.csv", "logs/tensorboard/events.1", "checkpoints/last.ckpt"):
+            (tmp_path / name).write_text("")
+        raise RuntimeError
+    run.clear()
+    assert sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()) == sorted(
+        mine
+    )
+    assert not (tmp_path / "logs/tensorboard").exists()
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "splits.json", "model.safetensors", "checkpoints/last.ckpt"])
+def test_a_folder_with_foreign_files_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("mine")
+    run = Run(tmp_path)
+    run.clear()
+    for call in (run.resume_config, run.start):
+        with pytest.raises(UserError, match=rf"(?s)did not write.*{name}.*another folder"):
+            call(asked())
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / name]
+
+
+def test_edits_are_noticed(tmp_path: Path) -> None:
+    manifest, path = Manifest(tmp_path), tmp_path / "plans.json"
+    manifest.claim("plans.json")
+    path.write_text("own")
+    assert not manifest.is_edited("plans.json"), "killed before it was signed"
+    manifest.sign("plans.json")
+    assert not manifest.is_edited("plans.json") and not manifest.is_edited("absent.json")
+    path.write_text("edited")
+    assert manifest.is_edited("plans.json") and manifest.owns("plans.json")
+    (tmp_path / "foreign.json").write_text("")
+    assert manifest.is_edited("foreign.json") and not manifest.owns("foreign.json")
+
+
+def test_a_manifest_cannot_delete_outside_its_folder(tmp_path: Path) -> None:
+    outside, folder = tmp_path / "outside.txt", tmp_path / "run"
+    outside.write_text("mine")
+    manifest = Manifest(folder)
+    manifest.update(files={"../outside.txt": None, str(outside): None, "a.txt": None})
+    (folder / "a.txt").touch()
+    manifest.remove()
+    assert outside.exists() and not (folder / "a.txt").exists()
+
+
+def test_each_verb_keeps_its_newest_entry(tmp_path: Path) -> None:
+    manifest = Manifest(tmp_path)
+    for number in (1, 2):
+        manifest.report("plan", number=number)
+    manifest.report("train", labeled=3)
+    content = manifest.read()
+    assert (content["plan"]["number"], content["train"]["labeled"]) == (2, 3)
