@@ -250,7 +250,7 @@ def test_an_implausible_voxel_size(tree: Tree) -> None:
         tree.image(name, tree.noise(ord(name)), np.diag([0.001, 0.001, 0.002, 1]))
         tree.label(name, tree.blob(ord(name) - 97), np.diag([0.001, 0.001, 0.002, 1]))
     (group, *_) = grouped(tree.check())
-    assert "implausible" in group.first.what and len(group.problems) == 6
+    assert "implausible" in group[0].what and len(group) == 6
 
 
 def test_structure_is_reported_as_a_whole(tree: Tree) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from semivox.benchmark.run import Forecast, Outcome
+    from semivox.datasets.check import Problem
     from semivox.reporting.inspect import CheckResult, Information
     from semivox.training.machine import Forecast as PresetForecast
     from semivox.training.machine import Machine
@@ -220,20 +221,20 @@ def problems(result: CheckResult) -> None:
         text(f"{_count(result.hidden, 'label file')} of unlabeled cases not opened")
 
 
-def _problem(group: Any) -> None:
-    first, count = group.first, len(group.problems)
+def _problem(group: list[Problem]) -> None:
+    first, count = group[0], len(group)
     style = "bold red" if first.severity == "error" else "bold yellow"
     times = f"  ({count} times)" if count > 1 else ""
     text(Text.assemble((f"{first.severity}: ", style), (first.what, "bold"), times))
-    for problem in group.problems[:_SHOWN]:
+    for problem in group[:_SHOWN]:
         text(Text(f"  {problem.path or problem.case or ''}", style="cyan"))
         for name in ("found", "expected"):
             if (value := getattr(problem, name)) is not None:
                 text(f"    {name + ':':<10}{value}")
     if count > _SHOWN:
-        rest = ", ".join(dict.fromkeys(problem.case or "" for problem in group.problems[_SHOWN : 4 * _SHOWN]))
+        rest = ", ".join(dict.fromkeys(problem.case or "" for problem in group[_SHOWN : 4 * _SHOWN]))
         text(Text(f"  and {count - _SHOWN} more: {rest} (all with --json)", style="dim"))
-    for do in dict.fromkeys(problem.do for problem in group.problems if problem.do):
+    for do in dict.fromkeys(problem.do for problem in group if problem.do):
         text(f"  do: {do}")
     text("")
 

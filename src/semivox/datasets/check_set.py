@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -191,20 +191,9 @@ def _unusual_spacings(reports: Sequence[CaseReport]) -> Iterator[Problem]:
             )
 
 
-@dataclass(frozen=True)
-class Group:
-    """Problems of one kind."""
-
-    problems: tuple[Problem, ...]
-
-    @property
-    def first(self) -> Problem:
-        return self.problems[0]
-
-
-def grouped(problems: Sequence[Problem]) -> list[Group]:
+def grouped(problems: Sequence[Problem]) -> list[list[Problem]]:
     """Put problems of one kind together, in the order of their first ones."""
     kinds: dict[tuple[str, str], list[Problem]] = defaultdict(list)
     for problem in problems:
         kinds[problem.severity, problem.what].append(problem)
-    return [Group(tuple(items)) for items in kinds.values()]
+    return list(kinds.values())

@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from semivox.datasets.declared import (
     Regions,
@@ -24,7 +24,6 @@ from semivox.datasets.declared import (
 from semivox.datasets.layouts import Case, Kind, msd_cases, nnunet_cases, recognise
 from semivox.datasets.listing import (
     Notice,
-    Pool,
     Report,
     is_file,
     missing_image,
@@ -40,7 +39,6 @@ __all__ = ["Case", "Dataset", "open_dataset", "write_index"]
 
 log = logging.getLogger(__name__)
 _logged: set[str] = set()
-_PLAIN = ("name", "channels", "class_names", "class_values", "ignore_value", "order", "regions", "kind")
 
 
 @dataclass(frozen=True)
@@ -60,6 +58,8 @@ class Dataset:
         kind: the layout of `root`, where it was chosen; None: the files on disk tell it.
         notices: files that are not used, and labels that are declared but not there.
     """
+
+    __pydantic_config__ = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
     name: str
     root: Path
@@ -82,10 +82,10 @@ class Dataset:
     def _by_name(self) -> dict[str, Case]:
         return {case.name: case for case in self.cases}
 
-    def case(self, name: str) -> Case:
-        """Return one case; an unknown name is a `UserError` that tells the nearest one."""
+    def case(self, name: str, path: Path | None = None) -> Case:
+        """Return one case; an unknown name (in the file `path`) raises an error with the nearest one."""
         if name not in self._by_name:
-            raise unknown("case", name, self._by_name)
+            raise unknown("case", name, self._by_name, path)
         return self._by_name[name]
 
     def with_label(self, names: Sequence[str]) -> tuple[str, ...]:
@@ -171,47 +171,13 @@ def write_index(dataset: Dataset, folder: Path) -> None:
     def text(file: Path) -> str:
         return (file.relative_to(base) if file.is_relative_to(base) else file).as_posix()
 
-    cases = tuple(
-        _IndexCase(
-            name=case.name,
-            pool=case.pool,
-            images=tuple(map(text, case.images)),
-            label=text(case.label) if case.label else None,
-        )
-        for case in dataset.cases
-    )
-    plain = {name: getattr(dataset, name) for name in _PLAIN}
-    index = _Index(root=text(dataset.root), cases=cases, **plain)
-    write_json(path, {"format": "semivox", "version": 1, **index.model_dump()})
-
-
-class _IndexCase(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-    name: str
-    pool: Pool
-    images: tuple[str, ...] = Field(min_length=1)
-    label: str | None = None
-
-
-class _Index(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-    name: str
-    root: str
-    channels: tuple[str, ...] = Field(min_length=1)
-    class_names: tuple[str, ...] = Field(min_length=2)
-    class_values: tuple[int, ...]
-    ignore_value: int | None = None
-    order: tuple[str, ...] = ()
-    regions: dict[str, tuple[int, ...]] = {}
-    kind: Kind | None = None
-    cases: tuple[_IndexCase, ...]
-
-    @model_validator(mode="after")
-    def _check_classes(self) -> _Index:
-        values = self.class_values
-        if len(values) != len(self.class_names) or len(set(values)) != len(values) or values[0] != 0:
-            raise ValueError("class_values: one for each of class_names, all different, 0 first")
-        return self
+    index = asdict(replace(dataset, notices=()))
+    del index["notices"]
+    index["root"] = text(dataset.root)
+    for entry, case in zip(index["cases"], dataset.cases, strict=True):
+        entry["images"] = [text(image) for image in case.images]
+        entry["label"] = text(case.label) if case.label else None
+    write_json(path, {"format": "semivox", "version": 1, **index})
 
 
 def _read_index(meta: dict[str, Any], path: Path, report: Report) -> Dataset:
@@ -219,7 +185,16 @@ def _read_index(meta: dict[str, Any], path: Path, report: Report) -> Dataset:
     try:
         if meta.get("version") != 1:
             raise ValueError(f"version {meta.get('version')}")
-        index = _Index.model_validate({k: v for k, v in meta.items() if k not in ("format", "version")})
+        content = {key: value for key, value in meta.items() if key not in ("format", "version")}
+        index = TypeAdapter(Dataset).validate_python(content)
+        values = index.class_values
+        if (
+            not index.channels
+            or len({*values}) != len(index.class_names)
+            or len(values) < 2
+            or values[0] != 0
+        ):
+            raise ValueError("class_values: one for each of class_names, all different, 0 first")
     except (ValidationError, ValueError) as error:
         what, found = "The data set's index is damaged or of another version", " ".join(str(error).split())
         expected, do = "a version 1 index, as semivox import writes it", "run semivox import again"
@@ -230,11 +205,11 @@ def _read_index(meta: dict[str, Any], path: Path, report: Report) -> Dataset:
         if label is not None and not is_file(label):
             gone.append(label.name)
             label = None
-        cases.append(Case(case.name, tuple(base / image for image in case.images), label, case.pool))
+        cases.append(replace(case, images=tuple(base / image for image in case.images), label=label))
     if gone:
         what, do = "Label files that the index names are gone", "restore them; their cases count as unlabeled"
         report(Notice(what, shortened(gone, 5), "the files that were there", do, path))
-    return Dataset(cases=tuple(cases), root=base / index.root, **index.model_dump(include=set(_PLAIN)))
+    return replace(index, cases=tuple(cases), root=base / index.root)
 
 
 def _checked(dataset: Dataset, path: Path, report: Report) -> Dataset:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import ConfigDict
+
 from semivox.datasets.declared import Meta, read_ending
 from semivox.datasets.listing import (
     FOLDERS,
@@ -43,6 +45,8 @@ class Case:
         label: None where there is no label file.
         pool: where it was found; a train case without label file is unlabeled, and so is every extra case.
     """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
 
     name: str
     images: tuple[Path, ...]

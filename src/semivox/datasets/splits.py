@@ -210,7 +210,8 @@ class _NnunetFold(BaseModel):
 def _from_nnunet(entry: dict[str, Any], dataset: Dataset, path: Path, fold: int) -> Split:
     lists = _NnunetFold.model_validate(entry)
     train = lists.train or ()
-    _check_known(train, dataset, path)
+    for name in train:
+        dataset.case(name, path)
     labeled = lists.labeled if lists.labeled is not None else dataset.with_label(train)
     used = {*labeled, *lists.val, *(lists.test or ())}
     unlabeled = lists.unlabeled
@@ -228,18 +229,11 @@ def _from_nnunet(entry: dict[str, Any], dataset: Dataset, path: Path, fold: int)
     return Split(labeled=labeled, unlabeled=unlabeled, val=lists.val, test=test, how=how)
 
 
-def _check_known(names: Sequence[str], dataset: Dataset, path: Path) -> None:
-    for name in names:
-        try:
-            dataset.case(name)
-        except UserError as error:
-            raise UserError(error.what, error.found, error.expected, error.do, path) from None
-
-
 def _check(split: Split, dataset: Dataset, path: Path) -> None:
     lists = {role: getattr(split, role) for role in ("labeled", "unlabeled", "val", "test")}
     counts = Counter(name for names in lists.values() for name in names)
-    _check_known(list(counts), dataset, path)
+    for name in counts:
+        dataset.case(name, path)
     if twice := [name for name, count in counts.items() if count > 1]:
         places = (
             f"{name} in {' and '.join(r for r in lists for n in lists[r] if n == name)}" for name in twice
