@@ -12,14 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from semivox.errors import UserError
 from semivox.io.dicom_series import Series, Slice, dicom_package, find_series, list_series, read_dataset
 from semivox.io.formats import Array, bad_file, unreadable
 from semivox.io.geometry import check_affine, ras_affine
 from semivox.io.reader import guarded
 
 _SAME_STEP = 0.05  # of the usual distance between slices; positions are often rounded to 0.1 mm
-_SAME_DIRECTION = 1e-3
+_SAME = 1e-3  # of directions and pixel spacings
 
 
 def read_dicom(path: Path) -> tuple[Array, Array]:
@@ -32,7 +31,7 @@ def read_dicom(path: Path) -> tuple[Array, Array]:
         series = find_series(path)
         if len(series) != 1:
             what, do = "The folder does not hold exactly one DICOM image series", "name one with --series"
-            raise UserError(what, list_series(series) or "none", "the slices of one series", do, path)
+            raise bad_file(path, what, list_series(series) or "none", "the slices of one series", do)
         return read_series(series[0])
     return read_series(series_of(path))
 
@@ -100,7 +99,7 @@ def _check_alike(slices: Sequence[Slice]) -> None:
             raise bad_file(item.path, "The pixel spacing is not positive", item.spacing, "two lengths in mm")
         for name in ("size", "orientation", "pixel spacing"):
             found, wanted = (getattr(one, name.removeprefix("pixel ")) for one in (item, first))
-            if not np.allclose(found, wanted, rtol=_SAME_DIRECTION, atol=_SAME_DIRECTION):
+            if not np.allclose(found, wanted, rtol=0 if name == "size" else _SAME, atol=_SAME):
                 what = f"The slices of the series do not belong together: another {name}"
                 expected = f"{_numbers(wanted)} as in {first.path.name}"
                 do = "move the slices of the other acquisition to a folder of their own"

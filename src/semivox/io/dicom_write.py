@@ -59,11 +59,11 @@ def write_segmentation(
     codes: Mapping[str, SegmentCode],
     maker: Maker,
 ) -> bool:
-    """Write a label map as a binary DICOM-SEG object, a segment a class.
+    """Write a label map as a binary DICOM-SEG object with one segment for each class.
 
-    Segments are numbered 1, 2, ... in the order of the label values, so that they are the values where these
-    are 1, 2, ...; the value itself stands in the segment's description. A class that no voxel has is a
-    segment without frames. The UID follows from the content: who writes the same twice has one object.
+    Segments are numbered 1, 2, ... in the order of the label values; the value itself is in the segment's
+    description. A class without voxels is a segment without frames. The UID is made from the content: the
+    same segmentation written twice is one object.
 
     Args:
         path: ends in `.dcm`.
@@ -93,37 +93,43 @@ def write_segmentation(
     if path.is_file() and _uid_of(path) == uids[1]:
         return False
     stack = np.ascontiguousarray(numbers.T)  # (Z, Y, X): frames of rows and columns
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of names and descriptions that the source has
-        try:
-            seg = hd.seg.Segmentation(
-                source_images=sources,
-                pixel_array=stack if volume is None else volume.with_array(stack),
-                segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
-                segment_descriptions=[
-                    _segment(hd, number, name, value, codes[name], maker)
-                    for number, (name, value) in enumerate(known, start=1)
-                ],
-                series_instance_uid=uids[0],
-                sop_instance_uid=uids[1],
-                series_number=1000 + int(sources[0].get("SeriesNumber") or 0),
-                instance_number=1,
-                manufacturer="semivox",
-                manufacturer_model_name=f"semivox {maker.method}".strip(),
-                software_versions=__version__,
-                device_serial_number=maker.model[:16] or "none",
-                series_description=REMARK,
-                content_label="SEGMENTATION",
-                content_description="For research; check before use",
-                specific_character_set="ISO_IR 192",  # UTF-8: classes may have any name
-            )
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            what = "The DICOM series cannot be referred to by a DICOM-SEG"
-            expected = "a series with the tags of its patient, study and frame of reference"
-            raise bad_file(series.path, what, shortened_text(error), expected, _EXPORT) from error
+    pixels = stack if volume is None else volume.with_array(stack)
+    named = enumerate(known, start=1)
+    segments = [_segment(hd, number, name, value, codes[name], maker) for number, (name, value) in named]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of names and descriptions that the source has
+            seg = _segmentation(hd, sources, pixels, segments, uids, maker)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        what = "The DICOM series cannot be referred to by a DICOM-SEG"
+        expected = "a series with the tags of its patient, study and frame of reference"
+        raise bad_file(series.path, what, shortened_text(error), expected, _EXPORT) from error
     with replacing(path) as temporary:
         seg.save_as(temporary)
     return True
+
+
+def _segmentation(
+    hd: Any, sources: list[Any], pixels: Any, segments: list[Any], uids: tuple[str, str], maker: Maker
+) -> Any:
+    return hd.seg.Segmentation(
+        source_images=sources,
+        pixel_array=pixels,
+        segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
+        segment_descriptions=segments,
+        series_instance_uid=uids[0],
+        sop_instance_uid=uids[1],
+        series_number=1000 + int(sources[0].get("SeriesNumber") or 0),
+        instance_number=1,
+        manufacturer="semivox",
+        manufacturer_model_name=f"semivox {maker.method}".strip(),
+        software_versions=__version__,
+        device_serial_number=maker.model[:16] or "none",
+        series_description=REMARK,
+        content_label="SEGMENTATION",
+        content_description="For research; check before use",
+        specific_character_set="ISO_IR 192",  # UTF-8: classes may have any name
+    )
 
 
 def _sources(series: Series) -> tuple[list[Any], Any, Volume]:

@@ -21,7 +21,7 @@ import numpy as np
 
 from semivox.errors import UserError
 
-HERE = SimpleNamespace(guarded=False)  # whether this process has a limit itself
+HERE = SimpleNamespace(guarded=False)  # whether this very process has a limit of memory
 
 
 class DiedError(Exception):
@@ -115,9 +115,7 @@ def _serve(sock: socket.socket, module: str, memory: int | None, quiet: bool) ->
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if memory is not None:
         _set_limits(memory)
-        os.environ["OMP_NUM_THREADS"] = (
-            "1"  # read when torch is imported, which most functions do later or never
-        )
+        os.environ["OMP_NUM_THREADS"] = "1"  # torch reads it when a function imports it
     if quiet:
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 1)

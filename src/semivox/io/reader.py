@@ -73,7 +73,7 @@ def guarded(function: Callable[Given, Result]) -> Callable[Given, Result]:
 
 
 def _call(module: str, name: str, *args: Any, **kwargs: Any) -> Any:
-    """Call a function by its name, so that a test may have put another one in its place here."""
+    """Call a function by its name, which is the original even if the caller has wrapped it."""
     return getattr(import_module(module), name)(*args, **kwargs)
 
 
