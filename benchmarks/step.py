@@ -16,27 +16,29 @@ import os
 import platform
 import subprocess
 import sys
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
-from semivox.training.critic import CriticOptimizer
-from semivox.training.module import make_sgd, streams
 
 from passes import Recorder, timed_distances
 from peers.dual_step import DualStep
 from semivox.config import TrainConfig
 from semivox.hardware import prefers_bf16
 from semivox.methods import METHODS, create, method_class
-from semivox.methods.base import Batch, Step
+from semivox.methods.base import Batch
 from semivox.nets import NetFactory
 from semivox.nets.blocks import NORMS
 from semivox.nets.cpu import kept
+from semivox.training.fabric import Precision, autocast, make_fabric
+from semivox.training.step import Stepper, streams
 from timing import Elsewhere, Seconds, alternating, head, medians, parser_of, peak_mb, row, timed, triple
 
 FRACTION = 0.7  # of the run: no ramp is near 0, no warm-up is left
-PRECISION = {"32": torch.float32, "bf16": torch.bfloat16}
+ITERATIONS = 1000
+PRECISION: dict[str, Precision] = {"32": "32-true", "bf16": "bf16-mixed"}
 
 
 @dataclass(frozen=True)
@@ -57,49 +59,28 @@ class Setting:
 
 
 class Ours:
-    """A registered method and its optimisers, stepped as the engine steps them."""
+    """A registered method, stepped as training steps it, without reading data."""
 
     def __init__(self, name: str, setting: Setting) -> None:
         torch.manual_seed(0)
-        self.setting, self.iteration = setting, 0
         self.method = create(name, {}, NetFactory(1, 2, width=setting.width, norm=setting.norm)).train()
-        for parameter in self.method.parameters():
-            if parameter.dim() == 5:
-                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
-        self.critic = CriticOptimizer(self.method, {})
-        trained = [p for p in self.method.parameters() if p.requires_grad and not self.critic.owns(p)]
-        self.optimizer = make_sgd(trained, TrainConfig(), None, fused=False)
+        self.fabric = make_fabric(torch.device("cpu"), PRECISION[setting.precision])
+        self.stepper = Stepper(self.fabric, self.method, TrainConfig(iterations=ITERATIONS))
         share = setting.batch // 4
         labeled, unlabeled = (share * count for count in method_class(name).batch)
-        self.labeled, self.unlabeled = batches(labeled, unlabeled, setting.patch)
+        self.batches = batches(labeled, unlabeled, setting.patch)
 
     def step(self) -> None:
-        """Losses, backward pass, optimisers, teacher; without Lightning and without reading data."""
-        self.iteration += 1
-        step = Step(700, round(700 / FRACTION), torch.Generator().manual_seed(self.iteration))
-        self.optimizer.zero_grad()
-        with self.autocast():
-            losses = self.method.losses(self.labeled, self.unlabeled, step)
-        torch.stack([loss.float() for loss in losses.values()]).sum().backward()
-        self.optimizer.step()
-        self.critic.step(self.labeled, self.unlabeled, step, self)  # type: ignore[arg-type]
-        with torch.no_grad():
-            self.method.after_step(step)
+        """Take a step: losses, backward pass, optimisers, teacher."""
+        self.stepper.step(round(FRACTION * ITERATIONS), *self.batches)
 
-    precision = "benchmark"  # with `forward_context` what the critic asks of a precision plugin
-
-    def forward_context(self) -> torch.autocast:
-        """The precision of the networks."""
-        return self.autocast()
-
-    def autocast(self) -> torch.autocast:
-        """The precision of the networks."""
-        half = self.setting.precision == "bf16"
-        return torch.autocast("cpu", dtype=torch.bfloat16, enabled=half)
+    def autocast(self) -> AbstractContextManager[None]:
+        """Compute in the precision of the networks."""
+        return autocast(self.fabric)
 
 
 def batches(labeled: int, unlabeled: int, patch: tuple[int, int, int]) -> tuple[Batch, Batch]:
-    """Noise with a bright box, as the engine hands it over."""
+    """Make noise with a bright box, as the loaders return it."""
     generator = torch.Generator().manual_seed(0)
     image = torch.randn(labeled + unlabeled, 1, *patch, generator=generator)
     label = torch.zeros(labeled, *patch, dtype=torch.int64)
