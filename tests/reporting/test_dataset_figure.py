@@ -10,8 +10,9 @@ from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 
 from semivox.preprocessing.fingerprint import CaseFingerprint, Fingerprint, Intensity
+from semivox.preprocessing.inspect import Sample
 from semivox.reporting import dataset_figure
-from semivox.reporting.dataset_figure import Sample, save_dataset_figure
+from semivox.reporting.dataset_figure import save_dataset_figure
 
 
 def case(number: int, channels: int, labeled: bool) -> CaseFingerprint:

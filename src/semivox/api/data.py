@@ -15,9 +15,9 @@ from semivox.settings import Device, Seed, Workers
 if TYPE_CHECKING:
     from semivox.datasets.dataset import Dataset
     from semivox.datasets.splits import Split
+    from semivox.preprocessing.inspect import CheckResult, Information
     from semivox.preprocessing.plan import Plan
     from semivox.preprocessing.workspace import Workspace
-    from semivox.reporting.inspect import CheckResult, Information
     from semivox.training.machine import Machine
 
 
@@ -148,10 +148,19 @@ def info(
     Args:
         figure: a PNG to draw the distributions and some scans into.
     """
-    from semivox.reporting.inspect import info as run
+    from semivox.preprocessing.inspect import info as run
+    from semivox.preprocessing.inspect import read_samples
 
     chosen, folder = settings(config), raw_folder(data)
-    return run(folder, config=chosen, figure=optional(figure), workers=workers, progress=progress)
+    found = run(folder, chosen, workers=workers, progress=progress)
+    if figure is not None:
+        from semivox.reporting.dataset_figure import save_dataset_figure
+
+        samples = read_samples(found, trust_image_geometry=bool(chosen.plan.trust_image_geometry))
+        dataset = found.dataset
+        names = dataset.name, dataset.channels, dataset.class_names
+        save_dataset_figure(Path(figure), *names, found.measured, samples)
+    return found
 
 
 @verb
@@ -159,10 +168,10 @@ def check(
     data: AnyPath, *, config: Anything = None, workers: Workers = 2, progress: ProgressFactory = no_progress
 ) -> CheckResult:
     """Read every file once and return all problems, each with its file and what to do."""
-    from semivox.reporting.inspect import check as run
+    from semivox.preprocessing.inspect import check as run
 
     chosen, folder = settings(config), raw_folder(data)
-    return run(folder, config=chosen, workers=workers, progress=progress)
+    return run(folder, chosen, workers=workers, progress=progress)
 
 
 @verb

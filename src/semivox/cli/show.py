@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from semivox.benchmark.run import Forecast, Outcome
     from semivox.datasets.check import Problem
-    from semivox.reporting.inspect import CheckResult, Information
+    from semivox.preprocessing.inspect import CheckResult, Information
     from semivox.training.machine import Forecast as PresetForecast
     from semivox.training.machine import Machine
 

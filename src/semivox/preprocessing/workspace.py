@@ -238,8 +238,11 @@ def overlay_name(case: str) -> str:
 
 
 def stored_split(data: Path, dataset: Dataset, config: SplitConfig) -> Split:
-    """Return the split asked for; with default settings that of a workspace, if it was edited."""
-    return Workspace(data, dataset).split(config)
+    """Return the split asked for; with default settings that of a workspace. Nothing is written."""
+    workspace = Workspace(data, dataset)
+    if config == SplitConfig() and is_workspace(data) and workspace.splits_file.exists():
+        return load_split(workspace.splits_file, dataset, 0)
+    return workspace.split(config)
 
 
 def open_workspace(data: Path, *, work: Path | None = None, preset: str | None = None) -> Workspace:

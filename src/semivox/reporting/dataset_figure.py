@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from semivox.preprocessing.fingerprint import Fingerprint
+from semivox.preprocessing.inspect import Sample
 from semivox.reporting.slices import (
-    Volume,
     add_panel,
     draw_letters,
     draw_outlines,
@@ -44,24 +43,6 @@ _LABELED, _OTHER = "#1fb6ff", "#9aa0a8"
 _AXES = ("right-left", "back-front", "down-up")
 _NAMED = 5  # classes that have room for their names side by side
 _FAR = 50.0  # ratio of the largest to the usual values from which on their axis is logarithmic
-
-
-class Sample(NamedTuple):
-    """One scan to be drawn.
-
-    Attributes:
-        name: of the case.
-        image: one channel (X, Y, Z).
-        label: class indices (X, Y, Z), or None.
-        spacing_mm: voxel size.
-        axes: where the array's axes point to, as `nibabel.aff2axcodes` says.
-    """
-
-    name: str
-    image: Volume
-    label: Volume | None
-    spacing_mm: tuple[float, float, float]
-    axes: str
 
 
 def save_dataset_figure(

@@ -12,7 +12,7 @@ import pytest
 
 import semivox
 from semivox.config import load_config
-from semivox.reporting.inspect import CheckResult, check, info
+from semivox.preprocessing.inspect import CheckResult
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def test_info_opens_labels_of_labeled_cases_alone_and_no_test_case(folder: Path,
     for path in [*labels(folder)[2:], *(folder / "imagesTs").iterdir(), *(folder / "labelsTs").iterdir()]:
         path.write_bytes(b"not to be read")
     config = load_config(split={"labeled": 2})
-    found = info(folder, config=config, figure=tmp_path / "a.png", workers=0)
+    found = semivox.info(folder, config=config, figure=tmp_path / "a.png", workers=0)
     content = json.loads(json.dumps(found.as_dict()))
     cases = content["cases"]
     assert (
@@ -53,10 +53,10 @@ def test_a_workspace_is_seen_with_its_own_split_and_stays_as_it_is(folder: Path,
     hidden = [folder / "labelsTr" / f"{name}.nii.gz" for name in split.unlabeled]
     for path in hidden:
         path.write_bytes(b"not to be read")
-    assert info(workspace.folder, workers=0).split == split
-    result = check(workspace.folder, workers=0)
+    assert semivox.info(workspace.folder, workers=0).split == split
+    result = semivox.check(workspace.folder, workers=0)
     assert (result.errors, result.hidden, result.cases) == (0, 3, 8)
-    assert check(folder, workers=0).errors == 3
+    assert semivox.check(folder, workers=0).errors == 3
     assert {path: path.stat().st_mtime_ns for path in workspace.folder.rglob("*")} == before
 
 

@@ -1,14 +1,15 @@
-"""`info` and `check`: what a data set looks like, and what is wrong with it; nothing is written into it."""
+"""What a data set looks like, and what is wrong with it; nothing is written into it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import nibabel as nib
 import numpy as np
+from numpy.typing import NDArray
 
 from semivox.config import Config
 from semivox.datasets.check import Problem
@@ -20,9 +21,26 @@ from semivox.io.volume import IGNORE, read_image, read_label
 from semivox.preprocessing.fingerprint import Fingerprint, fingerprint
 from semivox.preprocessing.workspace import stored_split
 from semivox.progress import ProgressFactory, no_progress
-from semivox.reporting.dataset_figure import Sample, save_dataset_figure
 
 SAMPLES = 6
+
+
+class Sample(NamedTuple):
+    """One scan to be drawn.
+
+    Attributes:
+        name: of the case.
+        image: one channel (X, Y, Z).
+        label: class indices (X, Y, Z), or None.
+        spacing_mm: voxel size.
+        axes: where the array's axes point to, as `nibabel.aff2axcodes` says.
+    """
+
+    name: str
+    image: NDArray[Any]
+    label: NDArray[Any] | None
+    spacing_mm: tuple[float, float, float]
+    axes: str
 
 
 @dataclass(frozen=True)
@@ -34,7 +52,7 @@ class Information:
     measured: Fingerprint
 
     def as_dict(self) -> dict[str, Any]:
-        """Give plain data; volumes and foreground of labeled cases alone."""
+        """Return plain data; volumes and foreground of labeled cases alone."""
         foreground = self.measured.foreground
         return {
             "dataset": self.dataset.name,
@@ -59,10 +77,11 @@ class CheckResult:
 
     @property
     def errors(self) -> int:
+        """How many of them are errors."""
         return sum(problem.severity == "error" for problem in self.problems)
 
     def as_dict(self) -> dict[str, Any]:
-        """Give plain data."""
+        """Return plain data."""
         return {
             "dataset": self.dataset,
             "cases": self.cases,
@@ -74,97 +93,71 @@ class CheckResult:
 
 
 def info(
-    data: Path | str,
-    *,
-    config: Config | None = None,
-    figure: Path | None = None,
-    workers: int = 2,
-    progress: ProgressFactory = no_progress,
+    data: Path, config: Config, *, workers: int = 2, progress: ProgressFactory = no_progress
 ) -> Information:
-    """Measure a data set: shapes, voxel sizes and intensities of all training scans, volumes of the classes.
+    """Measure shapes, voxel sizes and intensities of all training scans, and volumes of the classes.
 
     Labels are opened for the labeled cases of the split alone; test cases are not opened at all.
 
     Args:
         data: a raw folder or a workspace.
         config: settings; `config.split` and `config.plan.trust_image_geometry` matter here.
-        figure: a PNG to draw the distributions and some scans into.
         workers: processes; 0 works in this process.
         progress: shows the progress.
     """
-    config = config or Config()
-    dataset = open_dataset(Path(data))
-    split = stored_split(Path(data), dataset, config.split)
+    dataset = open_dataset(data)
+    split = stored_split(data, dataset, config.split)
     trust = bool(config.plan.trust_image_geometry)
     with progress("fingerprint") as report:
         measured = fingerprint(dataset, split, report, workers=workers, trust_image_geometry=trust)
-    result = Information(dataset, split, measured)
-    if figure is not None:
-        samples = [_sample(result, index, trust) for index in _spread(len(measured.cases), SAMPLES)]
-        save_dataset_figure(figure, dataset.name, dataset.channels, dataset.class_names, measured, samples)
-    return result
+    return Information(dataset, split, measured)
+
+
+def read_samples(found: Information, *, trust_image_geometry: bool = False) -> list[Sample]:
+    """Read some scans again to draw them, evenly spread over the cases, with the labels of labeled ones."""
+    dataset, count = found.dataset, len(found.measured.cases)
+    samples = []
+    for index in sorted({round(index) for index in np.linspace(0, count - 1, min(count, SAMPLES))}):
+        case = dataset.case(found.measured.cases[index].name)
+        image = read_image(case.images, dataset.channels, trust_image_geometry=trust_image_geometry)
+        label = None
+        if case.label is not None and case.name in found.split.labeled:
+            values, ignore = dataset.class_values, dataset.ignore_value
+            trusted = {"trust_image_geometry": trust_image_geometry}
+            label = read_label(case.label, values, image, ignore, **trusted).array
+            label[label == IGNORE] = 0
+        axes = "".join(nib.aff2axcodes(image.affine))
+        samples.append(Sample(case.name, image.array[0], label, image.spacing_mm, axes))
+    return samples
 
 
 def check(
-    data: Path | str,
-    *,
-    config: Config | None = None,
-    workers: int = 2,
-    progress: ProgressFactory = no_progress,
+    data: Path, config: Config, *, workers: int = 2, progress: ProgressFactory = no_progress
 ) -> CheckResult:
     """Read every file of a data set once and collect all problems, each with its file and what to do.
 
     Label files of cases that the split calls unlabeled are not opened, those of test cases are.
-
-    Args:
-        data, config, workers, progress: as for `info`.
+    Arguments as for `info`.
 
     Raises:
         UserError: the folder or its description cannot be read at all.
     """
-    config = config or Config()
     problems: list[Problem] = []
 
     def note(error: UserError) -> None:
         problems.append(Problem.of(error))
 
-    dataset = open_dataset(Path(data), note)
-    split = _split(Path(data), dataset, config, note)
+    dataset = open_dataset(data, note)
+    try:
+        split = stored_split(data, dataset, config.split)
+    except UserError as error:
+        note(error)
+        split = split_by_files(dataset)  # every case with a label file is labeled
+    trust = bool(config.plan.trust_image_geometry)
     with progress("check") as report:
         problems += check_dataset(
-            dataset,
-            split,
-            workers=workers,
-            trust_image_geometry=bool(config.plan.trust_image_geometry),
-            progress=report,
+            dataset, split, workers=workers, trust_image_geometry=trust, progress=report
         )
     problems.sort(key=lambda problem: problem.severity != "error")
     hidden = sum(dataset.case(name).label is not None for name in split.unlabeled)
     return CheckResult(dataset.name, len(dataset.cases), hidden, tuple(problems))
-
-
-def _split(data: Path, dataset: Dataset, config: Config, note: Callable[[UserError], None]) -> Split:
-    """The split to go by; where none can be made, every case with a label file is labeled."""
-    try:
-        return stored_split(data, dataset, config.split)
-    except UserError as error:
-        note(error)
-    return split_by_files(dataset)
-
-
-def _spread(count: int, wanted: int) -> list[int]:
-    """Indices spread evenly over `count` cases."""
-    return sorted({round(index) for index in np.linspace(0, count - 1, min(count, wanted))})
-
-
-def _sample(found: Information, index: int, trust: bool) -> Sample:
-    """Read a case again to draw it, its label only if it is labeled."""
-    name = found.measured.cases[index].name
-    case, dataset = found.dataset.case(name), found.dataset
-    image = read_image(case.images, dataset.channels, trust_image_geometry=trust)
-    label = None
-    if case.label is not None and name in found.split.labeled:
-        values, ignore = dataset.class_values, dataset.ignore_value
-        label = read_label(case.label, values, image, ignore, trust_image_geometry=trust).array
-        label[label == IGNORE] = 0
-    return Sample(name, image.array[0], label, image.spacing_mm, "".join(nib.aff2axcodes(image.affine)))
