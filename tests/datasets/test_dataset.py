@@ -177,6 +177,23 @@ def test_files_that_are_not_used_are_named_once(tmp_path: Path, caplog: pytest.L
     assert len(open_dataset(tmp_path / "work").notices) == 3
 
 
+def test_fewer_cases_than_declared_and_folders_with_names_of_scans(tmp_path: Path) -> None:
+    root = make(tmp_path, {**NNUNET, "numTraining": 2}, ["imagesTr/a_0000.nii.gz"])
+    assert [(notice.found, notice.expected) for notice in open_dataset(root).notices] == [
+        ("1 cases", "2 (numTraining)")
+    ]
+    (root / "imagesTr" / "b_0000.nii.gz").mkdir()
+    with pytest.raises(UserError, match="folder has the name of a scan"):
+        open_dataset(root)
+
+
+@pytest.mark.parametrize("name", ["../../x", "", 3, None, "x" * 300, "a\nb"])
+def test_a_name_that_is_no_file_name_is_not_taken(tmp_path: Path, name: object) -> None:
+    assert (
+        open_dataset(make(tmp_path / "d", {**NNUNET, "name": name}, ["imagesTr/a_0000.nii.gz"])).name == "d"
+    )
+
+
 @pytest.mark.parametrize("name", ["labelTr", "LabelsTr", "labels"])
 def test_a_misnamed_folder_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError, match="folder of scans is not used") as error:
@@ -313,6 +330,7 @@ def test_regions_of_nnunet_become_classes_and_regions(tmp_path: Path) -> None:
         ({"background": 0, "liver": "one"}, "not an integer"),
         ({"liver": 1}, "value 0"),
         ({"background": 0, "a": 1, "b": 1}, "same value"),
+        ({"0": "background", "1": "x", "2": "x"}, "same name"),
         ({"background": 0}, "1 to 254 classes"),
         ({"background": 0, **{f"c{i}": i for i in range(1, 256)}}, "1 to 254 classes"),
     ],

@@ -140,13 +140,18 @@ def open_dataset(
             else nnunet_cases(meta, root, channels, tell, any_format=any_format)
         )
         regions = read_regions(meta.get("regions", region_labels(meta)), names, values, path)
-        name, ignore, order = (
-            str(meta.get("name") or root.name),
-            read_ignore(meta, path),
-            read_order(meta, path),
-        )
+        given, ignore, order = meta.get("name"), read_ignore(meta, path), read_order(meta, path)
+        name = given if isinstance(given, str) and name_problem(given) is None else root.name
         dataset = Dataset(name, root, channels, names, values, tuple(cases), ignore, order, regions, kind)
-    dataset = replace(_checked(dataset, path, tell), notices=tuple(notices))
+    dataset = _checked(dataset, path, tell)
+    declared, count = meta.get("numTraining"), len(dataset.pool("train"))
+    if isinstance(declared, int) and declared > count:
+        what, do = (
+            "There are fewer training cases than dataset.json declares",
+            "add them, or correct numTraining",
+        )
+        tell(Notice(what, f"{count} cases", f"{declared} (numTraining)", do, root))
+    dataset = replace(dataset, notices=tuple(notices))
     if report is None:
         _log(notices)
     return dataset

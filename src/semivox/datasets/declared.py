@@ -48,6 +48,8 @@ def read_classes(meta: Meta, path: Path) -> tuple[tuple[str, ...], tuple[int, ..
         raise _bad_labels(path, "No class has the value 0", labels)
     if len(set(values)) < len(values):
         raise _bad_labels(path, "Two classes have the same value", labels)
+    if len({name for _, name in classes}) < len(values):
+        raise _bad_labels(path, "Two classes have the same name", labels)
     if not 2 <= len(values) <= 255:
         what = "There must be 1 to 254 classes beside the background"
         raise _bad_labels(path, what, f"{len(values)} in all")

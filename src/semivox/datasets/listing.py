@@ -107,6 +107,9 @@ def missing_image(case: str, path: Path, channel: str | None) -> UserError:
 
 
 def dangling_link(path: Path) -> UserError:
+    """Return the error for a path that is there, but leads to no file."""
+    if path.is_dir():
+        return UserError("A folder has the name of a scan", path.name, "a file", "rename or remove it", path)
     do = "restore the file, or remove the link"
     return UserError("A link points to a file that does not exist", path.name, "a file", do, path)
 

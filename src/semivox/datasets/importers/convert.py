@@ -136,7 +136,13 @@ class _Writer:
         if not classes:
             raise no_class(self.out, "labels that are 0 everywhere")
         gone = sorted(self.cases.keys() - {case.name for case in found.cases})
-        self._remove(file for case in gone for file in self.cases.pop(case)["wrote"])
+        for case_name in gone:
+            del self.cases[case_name]
+        wrote = {file for entry in self.cases.values() for file in entry["wrote"]}
+        folders = {folder for names in _FOLDERS.values() for folder in names}
+        self._remove(
+            file for file in self.manifest.files() if file.split("/")[0] in folders and file not in wrote
+        )
         notes = [*self.record["notes"]]
         for names, text in (
             (self.changed, "written anew, because their source files have changed"),

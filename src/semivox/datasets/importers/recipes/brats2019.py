@@ -44,7 +44,7 @@ def find(raw: Path, options: RecipeOptions) -> Found:
         [
             (path.name.rpartition("_flair.nii")[0], path)
             for path in sorted(raw.rglob("*_flair.nii*"))
-            if path.name.endswith(("_flair.nii", "_flair.nii.gz")) and path.is_file()
+            if path.name.endswith(("_flair.nii", "_flair.nii.gz")) and path.name[0] != "." and path.is_file()
         ],
         raw,
     )

@@ -39,7 +39,8 @@ def find(raw: Path, options: RecipeOptions) -> Found:
     split = choose_split("la2018", options.split or "ua-mt")
     scans = unique([(path.parent.name, path) for path in sorted(raw.rglob(_IMAGE))], raw)
     crops = unique([(path.parent.name, path) for path in sorted(raw.rglob(LA_NAME))], raw)
-    if crops and (options.crop == "published" or not scans):
+    from_h5 = bool(crops) and (options.crop == "published" or not scans)
+    if from_h5:
         affine = np.diag([_SPACING_MM] * 3 + [1.0])
         cases = {name: Case((path,), partial(load_h5, path, affine)) for name, path in crops.items()}
         protocol = (
@@ -59,7 +60,7 @@ def find(raw: Path, options: RecipeOptions) -> Found:
             if options.crop == "published"
             else "Whole scans as downloaded."
         )
-    whole = (not crops and options.crop == "none") or (bool(scans) and options.crop == "none")
+    whole = options.crop == "none" and not from_h5
     lacking = {path.parent for path in raw.rglob(_LABEL)} - {path.parent for path in scans.values()}
     return make_found(
         raw,

@@ -53,7 +53,8 @@ def find(raw: Path, options: RecipeOptions) -> Found:
     window = options.hu or PAPER_HU
     if not window[0] < window[1]:
         raise UserError("The intensity window is empty", found=window, expected="LOW below HIGH, in HU")
-    if stored and (options.crop == "published" or not scans):
+    from_h5 = bool(stored) and (options.crop == "published" or not scans)
+    if from_h5:
         split = choose_split("pancreas-ct", options.split or form)
         cases = {
             name: Case((path,), partial(load_h5, path, np.eye(4), binary=True))
@@ -79,7 +80,7 @@ def find(raw: Path, options: RecipeOptions) -> Found:
             if options.crop == "published"
             else ""
         )
-    whole = (not stored and options.crop == "none") or (bool(scans) and options.crop == "none")
+    whole = options.crop == "none" and not from_h5
     unknown = [f"{labels[name].name} (label without a scan)" for name in sorted(labels.keys() - scans.keys())]
     return make_found(
         raw,
