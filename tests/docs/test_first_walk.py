@@ -59,7 +59,7 @@ def test_the_readme(phantoms: Path, tmp_path: Path) -> None:
         "--set",
         "net.width=2",
         "--set",
-        "plan.patch=[16,16,16]",
+        "plan.patch=[32,16,16]",
     )
     assert len(list((tmp_path / "segmentations").glob("*.nii.gz"))) == 2
 
