@@ -3,39 +3,29 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from semivox.cli.app import app
-from semivox.cli.options import seconds, settings_from
+from semivox.cli.options import Settings, class_values, number, seconds
 from semivox.errors import UserError
+from semivox.methods import METHODS
 
 COMMANDS = (
-    "import",
-    "fetch",
-    "info",
-    "check",
-    "plan",
-    "prepare",
-    "train",
-    "predict",
-    "evaluate",
-    "demo",
-    "benchmark",
+    "import", "fetch", "info", "check", "plan", "prepare", "train", "predict", "evaluate", "demo", "benchmark",
     "methods",
-)
-
-
-def semivox(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "semivox", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False, timeout=120)
-
-
+)  # fmt: skip
 HEAVY = (
     *("torch", "monai", "lightning", "numpy", "scipy", "pandas", "matplotlib", "nibabel", "SimpleITK"),
     *("h5py", "blosc2", "pydicom", "highdicom", "tensorboard", "safetensors"),
@@ -43,8 +33,19 @@ HEAVY = (
 ANSWERED_AT_ONCE = [
     ["--help"],
     *([name, "--help"] for name in COMMANDS),
-    *(["methods", *more] for more in ([], ["dual"], ["--cite", "dual"], ["--json"])),
+    *(["methods", *more] for more in ([], ["dual"], ["--cite", "dual"], ["--json"], ["dual", "--json"])),
 ]
+Semivox = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def semivox(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "semivox", *map(str, arguments)]
+    settings = {"capture_output": True, "text": True, "check": False, "timeout": 120, **options}
+    return subprocess.run(command, **settings)  # type: ignore[call-overload]
+
+
+def inside(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [*map(str, arguments)])
 
 
 @pytest.mark.parametrize("command", ANSWERED_AT_ONCE, ids=" ".join)
@@ -62,40 +63,126 @@ def test_an_answer_that_needs_no_scan_imports_nothing_heavy(command: list[str]) 
     assert ("Usage" in done.stdout) == ("--help" in command)
 
 
+def test_methods() -> None:
+    shown = inside("methods").stdout
+    assert all(name in shown for name in METHODS)
+    one = inside("methods", "dual").stdout
+    assert "2 labeled, 2 unlabeled" in one and "Set one: --set method.options." in one
+    for more in ((), ("dual",)):
+        options = json.loads(inside("methods", *more, "--json").stdout)["dual"]["options"]
+        assert {option["name"] for option in options} >= {"tau", "alpha"}
+    assert inside("methods", "--cite", "dual").stdout.startswith("@article{lu2025dual,\n")
+
+
 def test_a_missing_folder_is_one_message_and_exit_code_2(tmp_path: Path) -> None:
     done = semivox("train", "-d", tmp_path / "nowhere", cwd=tmp_path)
     assert done.returncode == 2
     assert "nowhere" in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
+    debug = semivox("--debug", "train", "-d", tmp_path / "nowhere", cwd=tmp_path)
+    assert debug.returncode != 0 and "Traceback" in debug.stderr
 
 
-def test_debug_shows_the_traceback(tmp_path: Path) -> None:
-    done = semivox("--debug", "train", "-d", tmp_path / "nowhere", cwd=tmp_path)
-    assert done.returncode != 0
-    assert "Traceback" in done.stderr
+REFUSED = [
+    ("train --set train.iteratons=5", "did you mean iterations"),
+    ("train --set train.lr=[1,", "not valid YAML"),
+    ("train --set method=dual --set method.name=bcp", "Two values for method.name"),
+    ("train --iterations 5 --set train.iterations=6", "Two values for train.iterations"),
+    ("train --method duall", "did you mean dual"),
+    ("train --set method.options.tua=1", "did you mean tau"),
+    ("train --set method.options.tau=true", "tau"),
+    ("train --preset lit", "did you mean lite"),
+    ("prepare --preset lit", "did you mean lite"),
+    ("prepare --set method=duall", "did you mean dual"),
+    ("train --device tpu", "train.device"),
+    ("train --precision 64", "train.precision"),
+    ("train --seed -1", "train.seed"),
+    ("train --seed 4294967296", "train.seed"),
+    ("train --workers -1", "train.workers"),
+    ("train --budget soon", "Unknown time"),
+    ("train --split-file none.json", "no such split file"),
+    ("train --fold 5", "from 0 to 4"),
+    ("train --fold 1 --val 2", "leave out split.val"),
+    ("train --labeled inf", "split.labeled"),
+    ("train --labeled nan", "split.labeled"),
+    ("plan --labeled 1.7", "split.labeled"),
+    ("plan --labeled 1.0", "split.labeled"),
+    ("plan --labeled 0", "split.labeled"),
+    ("plan --val -1", "split.val"),
+    ("plan --split-seed -1", "split.seed"),
+    ("prepare --workers -1", "workers"),
+    ("check --workers -1", "workers"),
+    ("info --workers -1", "workers"),
+    ("info --labeled 0.5.1", "--labeled"),
+    ("benchmark -o out -m dual -l inf --dry-run", "labels"),
+    ("benchmark -o out -m duall --dry-run", "did you mean dual"),
+    ("benchmark -o out -m dual --seeds 0 --dry-run", "seeds"),
+    ("benchmark -o out -m dual --max-hours -1", "max_hours"),
+    ("benchmark -o out -m dual --max-hours nan", "max_hours"),
+    ("benchmark -o out -m dual --preset lit", "did you mean lite"),
+    ("benchmark -o out -m dual --set train.lr=x", "train.lr"),
+    ("benchmark -o out -g list.yaml --dry-run", "list.yaml"),
+    ("benchmark -o out --ablation tua", "did you mean tau"),
+    ("evaluate -i . --nsd-tolerance-mm -1", "nsd_tolerance_mm"),
+    ("evaluate -i . --nsd-tolerance-mm nan", "nsd_tolerance_mm"),
+    ("evaluate -i . --region core", "region"),
+    ("train -c list.yaml", "list.yaml"),
+    ("train -c text.yaml", "text.yaml"),
+]
 
 
-def test_a_mistyped_setting_is_one_message(tmp_path: Path) -> None:
-    done = semivox("train", "-d", tmp_path, "--set", "train.iteratons=5", cwd=tmp_path)
-    assert done.returncode == 2
-    assert "did you mean iterations?" in done.stderr
+@pytest.mark.parametrize(("line", "named"), REFUSED, ids=[line for line, _ in REFUSED])
+def test_what_means_nothing_is_refused_by_name_before_a_scan_is_opened(
+    line: str, named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The data set is empty, so opening it would be another message."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "list.yaml").write_text("- a\n")
+    (tmp_path / "text.yaml").write_text("just text\n")
+    command, *rest = shlex.split(line)
+    done = inside(command, "-d", tmp_path, *rest)
+    said = str(done.exception) + done.output
+    assert named in " ".join(re.sub(r"[│\n]", " ", said).split()), said
+    assert isinstance(done.exception, (UserError, SystemExit)) and not (tmp_path / "out").exists()
+
+
+def test_one_data_set_by_option_or_by_position(phantoms: Path, tmp_path: Path) -> None:
+    for named in ((phantoms,), ("-d", phantoms), ("--data", phantoms)):
+        assert inside("info", *named, "--json", "--workers", 0).exit_code == 0
+    for wrong in ((), (phantoms, "-d", phantoms)):
+        with pytest.raises(UserError, match="One data set"):
+            raise inside("check", *wrong).exception or AssertionError
 
 
 def test_from_import_to_scores(phantoms: Path, tmp_path: Path) -> None:
-    """Each command, typed as the one before suggests."""
-    work, run, out = tmp_path / "work", tmp_path / "run", tmp_path / "out"
+    """Each command, typed as the one before suggests; `next:` lines can be pasted, also with spaces."""
+    work, run, out = tmp_path / "my work", tmp_path / "run", tmp_path / "out"
     narrow = ("--set", "net.width=2", "--set", "train.workers=0", "--set", "plan.patch=[16,16,16]")
-    assert "6 training cases (6 with a label file)" in _passes(semivox("import", phantoms, "-o", work)).stdout
-    _passes(semivox("prepare", "-d", work, "--labeled", 2, "--workers", 0, *narrow))
-    _passes(semivox("train", "-d", work, "-m", "supervised", "--iterations", 2, "-o", run, *narrow))
+    imported = _passes(semivox("import", phantoms, "-o", work)).stdout
+    assert "6 training cases (6 with a label file)" in imported
+    assert _next(imported) == ["semivox", "prepare", "-d", str(work)]
+    prepared = _passes(semivox("prepare", "-d", work, "--labeled", 2, "--workers", 0, *narrow)).stdout
+    train = _next(prepared)
+    assert train[:4] == ["semivox", "train", "-d", str(work)] and "--labeled" in train
+    _passes(semivox(*train[1:], "-o", run, "--iterations", 2, "--device", "cpu"))
     _passes(semivox("predict", "-m", run, "-i", phantoms / "imagesTs", "-o", out, "--save-probabilities"))
     assert len(list(out.glob("*.npz"))) == 2
     scores = _passes(semivox("evaluate", "-i", out, "-d", phantoms, "--workers", 0))
     assert "Dice" in scores.stdout
+    narrow_terminal = semivox(
+        "evaluate", "-i", out, "-d", phantoms, "--workers", 0, env={**os.environ, "COLUMNS": "40"}
+    )
+    assert {"Dice", "95HD (mm)", "NSD"} <= set(re.findall(r"Dice|95HD \(mm\)|NSD", narrow_terminal.stdout))
+    assert "body" in narrow_terminal.stdout and "veins" in narrow_terminal.stdout
     again = semivox("predict", "-m", run, "-i", phantoms / "imagesTs", "-o", out, "--overlap", 0.25)
     assert again.returncode == 2
     assert "--overwrite" in again.stderr
+
+
+def _next(output: str) -> list[str]:
+    (line,) = re.findall(r"^next: (.*)$", output, flags=re.MULTILINE)
+    return shlex.split(line, comments=True)
 
 
 def _passes(done: subprocess.CompletedProcess[str]) -> subprocess.CompletedProcess[str]:
@@ -105,7 +192,7 @@ def _passes(done: subprocess.CompletedProcess[str]) -> subprocess.CompletedProce
 
 def test_info_and_check_speak_json_and_exit_codes(phantoms: Path, tmp_path: Path) -> None:
     def run(*arguments: object) -> Result:
-        return CliRunner().invoke(app, [*map(str, arguments), "--workers", "0"])
+        return inside(*arguments, "--workers", "0")
 
     folder = Path(shutil.copytree(phantoms, tmp_path / "data"))
     found = json.loads(run("info", folder, "--json", "--labeled", 2).stdout)
@@ -122,7 +209,76 @@ def test_info_and_check_speak_json_and_exit_codes(phantoms: Path, tmp_path: Path
     assert as_json.exit_code == 1 and json.loads(as_json.stdout)["errors"] == 1
     bad = semivox("check", folder, "--workers", 0)
     assert bad.returncode == 1
-    assert broken.name in bad.stdout and "ends too early" in bad.stdout and "1 error" in bad.stdout
+    assert broken.name in bad.stdout and "1 error" in bad.stdout
+
+
+@pytest.mark.parametrize("command", ["train", "prepare", "evaluate", "import", "info"])
+def test_an_output_below_a_file_is_a_message(command: str, phantoms: Path, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("x")
+    arguments: dict[str, tuple[object, ...]] = {
+        "train": ("-d", phantoms, "--work", file / "w", "-m", "supervised"),
+        "prepare": ("-d", phantoms, "--work", file, "--workers", 0),
+        "evaluate": ("-i", phantoms / "labelsTs", "-d", phantoms, "-o", file / "sub", "--workers", 0),
+        "import": (phantoms, "-o", file),
+        "info": ("-d", phantoms, "--workers", 0, "--figure", file / "x.png"),
+    }
+    done = semivox(command, *arguments[command], cwd=tmp_path)
+    assert done.returncode == 2 and "Error: " in done.stderr and "Traceback" not in done.stderr, done.stderr
+
+
+def test_names_that_no_text_can_hold_are_messages(tmp_path: Path) -> None:
+    for name in (b"\xff\xfe", b"n" * 300):
+        for command in (("check", "-d"), ("import",)):
+            more = ("-o", tmp_path / "out") if command == ("import",) else ()
+            done = semivox(*command, os.fsdecode(bytes(tmp_path) + b"/" + name), *more, cwd=tmp_path)
+            assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+
+
+def test_a_bug_is_one_line_without_a_traceback(tmp_path: Path) -> None:
+    script = (
+        "import sys, semivox.cli, semivox.methods.catalogue as rooms\n"
+        "rooms.list_methods = lambda: 1 / 0\n"
+        "sys.argv = ['semivox', *sys.argv[1:]]\n"
+        "semivox.cli.main()\n"
+    )
+    command = [sys.executable, "-c", script]
+    done = subprocess.run([*command, "methods"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "a bug in semivox: ZeroDivisionError" in done.stderr
+    debug = subprocess.run([*command, "--debug", "methods"], capture_output=True, text=True, check=False)
+    assert debug.returncode == 1 and "Traceback" in debug.stderr
+
+
+@pytest.mark.parametrize(("number_", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_signal_has_its_exit_code_and_says_how_to_resume(
+    number_: signal.Signals, code: int, workers: int, phantoms: Path, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "semivox", "prepare", "-d", str(phantoms), "--work", str(tmp_path / "w")]
+    process = subprocess.Popen(
+        [*command, "--workers", str(workers)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    while process.poll() is None and not (tmp_path / "w" / "dataset.json").exists():
+        time.sleep(0.01)
+    process.send_signal(number_)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == code, said
+    assert "run the same command again" in said and "Traceback" not in said, said
+
+
+def test_a_signal_during_imports(tmp_path: Path) -> None:
+    script = (
+        "import os, signal, sys, semivox.cli\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'typer':\n"
+        "            os.kill(os.getpid(), signal.SIGTERM)\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        "semivox.cli.main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 143 and "Traceback" not in done.stderr, done.stderr
 
 
 @pytest.mark.parametrize(("text", "expected"), [("90s", 90), ("30m", 1800), ("1.5h", 5400), ("20", 1200)])
@@ -130,12 +286,25 @@ def test_times(text: str, expected: float) -> None:
     assert seconds(text) == expected
 
 
-@pytest.mark.parametrize("text", ["soon", "0m", "-5m", "5d"])
+@pytest.mark.parametrize("text", ["soon", "0m", "-5m", "5d", "inf", "nan", "", "1e3m", "٣m", "99999999h"])
 def test_bad_times(text: str) -> None:
     with pytest.raises(UserError, match="Unknown time"):
         seconds(text)
 
 
+@pytest.mark.parametrize("text", ["organ", "organ=0", "=1", "organ=1.5", "organ=٣", "organ=1e3"])
+def test_bad_classes(text: str) -> None:
+    assert class_values(["a b=2", "c=-300"]) == {"a b": 2, "c": -300}
+    for texts in ([text], ["organ=1", "organ=2"]):
+        with pytest.raises(UserError, match="A class is malformed"):
+            class_values(texts)
+
+
 def test_labeled_is_a_number_or_a_fraction() -> None:
-    assert settings_from(None, None, None, labeled=8.0).split.labeled == 8
-    assert settings_from(None, None, None, labeled=0.1).split.labeled == 0.1
+    assert Settings(labeled=number("8")).resolve().split.labeled == 8
+    assert Settings(labeled=number("0.1")).resolve().split.labeled == 0.1
+
+
+def test_what_was_typed_is_in_the_next_command() -> None:
+    typed = Settings(labeled=2, preset="lite", settings=["train.lr=0.1", "net.width=8"], work=Path("w"))
+    assert shlex.join(typed.again()) == "--labeled 2 --preset lite --set train.lr=0.1 --set net.width=8"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from semivox.cli.show import interval_text, verdict
+from semivox.cli.show import verdict
+from semivox.reporting.table import interval_text
 
 
 @pytest.mark.parametrize(
