@@ -20,8 +20,8 @@ from semivox.losses.prediction import widen
 _LANES = 16  # channels that oneDNN's kernels compute at once
 
 
-class Conv3x3x3(nn.Conv3d):
-    """3x3x3 convolution, padding 1.
+class Conv(nn.Conv3d):
+    """Convolution with an odd kernel that keeps the grid, or divides it by the stride.
 
     On a CPU, where the input's first side is 2 voxels, it computes in float32: oneDNN's bfloat16 gradient
     of the weights is wrong there, up to infinity and NaN (seen with PyTorch 2.13.0 and AVX512-BF16;
@@ -30,8 +30,17 @@ class Conv3x3x3(nn.Conv3d):
     A single small map in float32 goes to oneDNN, too: PyTorch alone takes a kernel of its own for it.
     """
 
-    def __init__(self, inputs: int, channels: int, *, stride: int = 1, bias: bool = True) -> None:
-        super().__init__(inputs, channels, kernel_size=3, stride=stride, padding=1, bias=bias)
+    def __init__(
+        self,
+        inputs: int,
+        channels: int,
+        kernel: tuple[int, int, int] = (3, 3, 3),
+        *,
+        stride: int | tuple[int, int, int] = 1,
+        bias: bool = True,
+    ) -> None:
+        x, y, z = (size // 2 for size in kernel)
+        super().__init__(inputs, channels, kernel, stride=stride, padding=(x, y, z), bias=bias)
 
     def forward(self, input: Tensor) -> Tensor:
         """(B, inputs, X, Y, Z) -> (B, channels, X / stride, ...)."""
@@ -43,9 +52,17 @@ class Conv3x3x3(nn.Conv3d):
     def _quick(self, input: Tensor) -> Tensor:
         if len(input) > 1 or not _wants_onednn(input):
             return super().forward(input)
+        padding = [int(side) for side in self.padding]
         return torch.mkldnn_convolution(
-            input, self.weight, self.bias, (1, 1, 1), self.stride, self.dilation, self.groups
+            input, self.weight, self.bias, padding, self.stride, self.dilation, self.groups
         )
+
+
+class Conv3x3x3(Conv):
+    """3x3x3 convolution, padding 1; see `Conv`."""
+
+    def __init__(self, inputs: int, channels: int, *, stride: int = 1, bias: bool = True) -> None:
+        super().__init__(inputs, channels, stride=stride, bias=bias)
 
 
 def _wants_onednn(input: Tensor) -> bool:
@@ -121,7 +138,7 @@ class _BiasGradient(torch.autograd.Function):
 
 
 class InstanceNorm(nn.InstanceNorm3d):
-    """Instance normalisation without learned scale or running statistics.
+    """Instance normalisation without running statistics; `affine` adds a learned scale and shift.
 
     PyTorch's moves channels-last memory into the other layout, and what follows has to live with that. On a
     CPU each sample is normalised as a batch of its own here: the same numbers, and the layout stays.
@@ -132,7 +149,10 @@ class InstanceNorm(nn.InstanceNorm3d):
         layout = torch.channels_last_3d
         if input.device.type != "cpu" or not len(input) or not input.is_contiguous(memory_format=layout):
             return super().forward(input)
-        samples = [batch_norm(one, None, None, training=True, eps=self.eps) for one in torch.split(input, 1)]
+        scale, shift, eps = self.weight, self.bias, self.eps
+        samples = [
+            batch_norm(one, None, None, scale, shift, training=True, eps=eps) for one in torch.split(input, 1)
+        ]
         return torch.cat(samples) if len(samples) > 1 else samples[0]
 
 

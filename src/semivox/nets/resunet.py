@@ -1,0 +1,165 @@
+"""The network of the default method: a residual U-Net that works on coarse features of a fine image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import avg_pool3d, leaky_relu
+
+from semivox.errors import UserError
+from semivox.nets.cpu import Conv, InstanceNorm
+
+Triple = tuple[int, int, int]
+
+MOST_CHANNELS = 320
+SCALES = 3  # of deep supervision
+_SLOPE = 0.01
+
+
+class ResUNet(nn.Module):
+    """Residual encoder, plain decoder, instance normalisation, deep supervision.
+
+    A strided convolution (the stem) reads blocks of `stem` voxels, so all features live on a grid that is
+    coarser than the image by these factors; the head predicts every voxel of a block at once. The network
+    costs what one on the coarse grid does, and its contours are those of the fine grid.
+
+    Source: residual U-Nets follow nnU-Net (Isensee et al., arXiv 2404.09556); the rearrangement of channels
+    into voxels follows Shi et al., arXiv 1609.05158.
+
+    Args:
+        in_channels: image channels.
+        num_classes: classes, background included.
+        width: channels of the finest level; they double at each coarser one, up to 320.
+        dropout: probability of dropping a channel of the coarsest level.
+        stem: voxels of a block along each axis; 1 leaves the axis as it is.
+        strides: along each axis, between each level and the next coarser one. Where an axis keeps its size
+            while another is halved (thick slices), kernels have one voxel along it.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        num_classes: int,
+        width: int = 24,
+        dropout: float = 0.0,
+        stem: Triple = (1, 1, 1),
+        strides: Sequence[Triple] = ((2, 2, 2),) * 3,
+    ) -> None:
+        super().__init__()
+        self.in_channels, self.num_classes, self.width = in_channels, num_classes, width
+        self.stem_size = stem
+        self.divisor = tuple(s * prod(level[axis] for level in strides) for axis, s in enumerate(stem))
+        channels = [min(MOST_CHANNELS, width * 2**level) for level in range(len(strides) + 1)]
+        kernels = [*map(_kernel, strides), (3, 3, 3)]
+        self.stem = nn.Conv3d(in_channels, width, stem, stem) if prod(stem) > 1 else nn.Identity()
+        first = width if prod(stem) > 1 else in_channels
+        inputs, steps = [first, *channels], [(1, 1, 1), *strides]
+        self.encoder = nn.ModuleList(map(Residual, inputs, channels, steps, kernels))
+        self.dropout = nn.Dropout3d(dropout)
+        self.ups = nn.ModuleList(
+            nn.ConvTranspose3d(below, here, step, step)
+            for here, below, step in zip(channels, channels[1:], strides, strict=False)
+        )
+        self.decoder = nn.ModuleList(
+            nn.Sequential(Conv(2 * here, here, kernel, bias=False), Normalised(here))
+            for here, kernel in zip(channels, kernels[:-1], strict=False)
+        )
+        self.head = nn.Conv3d(width, num_classes * prod(stem), 1)
+        extra = range(1, min(SCALES - (prod(stem) > 1), len(strides)))
+        self.coarse_heads = nn.ModuleList(nn.Conv3d(channels[level], num_classes, 1) for level in extra)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, C, X, Y, Z) -> logits (B, K, X, Y, Z)."""
+        return self._fine(self.pyramid(image)[0])
+
+    def deep(self, image: Tensor) -> list[Tensor]:
+        """(B, C, X, Y, Z) -> logits of up to three scales, fine to coarse, for deep supervision."""
+        maps = self.pyramid(image)
+        fine = self._fine(maps[0])
+        pooled = [avg_pool3d(fine, self.stem_size)] if prod(self.stem_size) > 1 else []
+        coarse = [head(values) for head, values in zip(self.coarse_heads, maps[1:], strict=False)]
+        return [fine, *pooled, *coarse]
+
+    def pyramid(self, image: Tensor) -> list[Tensor]:
+        """(B, C, X, Y, Z) -> the decoder's maps on the grid of the features, fine to coarse.
+
+        Raises:
+            UserError: wrong number of channels, or sides that the network cannot halve so often.
+        """
+        self._check(image)
+        values, skips = self.stem(image), []
+        for level in self.encoder:
+            values = level(values)
+            skips.append(values)
+        values, maps = self.dropout(skips.pop()), []
+        for up, decode in zip(reversed(self.ups), reversed(self.decoder), strict=True):
+            values = decode(torch.cat([up(values), skips.pop()], dim=1))
+            maps.append(values)
+        return maps[::-1]
+
+    def _fine(self, features: Tensor) -> Tensor:
+        logits: Tensor = self.head(features)
+        return to_voxels(logits, self.stem_size)
+
+    def _check(self, image: Tensor) -> None:
+        _, channels, *sides = image.shape
+        if channels != self.in_channels:
+            raise UserError("Wrong number of image channels", channels, self.in_channels)
+        if any(side % divisor for side, divisor in zip(sides, self.divisor, strict=True)):
+            size, wanted = " x ".join(map(str, sides)), " x ".join(map(str, self.divisor))
+            what = "The network cannot take a patch of this size"
+            raise UserError(what, size, f"multiples of {wanted}", "set plan.patch accordingly")
+
+
+class Residual(nn.Module):
+    """Two convolutions beside a shortcut: (B, inputs, X, Y, Z) -> (B, channels, X / stride, ...)."""
+
+    def __init__(self, inputs: int, channels: int, stride: Triple, kernel: Triple) -> None:
+        super().__init__()
+        self.first = nn.Sequential(
+            Conv(inputs, channels, kernel, stride=stride, bias=False), Normalised(channels)
+        )
+        self.second = nn.Sequential(
+            Conv(channels, channels, kernel, bias=False), InstanceNorm(channels, affine=True)
+        )
+        self.shortcut = nn.Sequential(
+            nn.AvgPool3d(stride) if prod(stride) > 1 else nn.Identity(),
+            nn.Conv3d(inputs, channels, 1, bias=False),
+            InstanceNorm(channels, affine=True),
+        )
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Add the shortcut before the last activation."""
+        return leaky_relu(self.second(self.first(values)) + self.shortcut(values), _SLOPE)
+
+
+class Normalised(nn.Sequential):
+    """Instance normalisation and leaky ReLU."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(InstanceNorm(channels, affine=True), nn.LeakyReLU(_SLOPE, inplace=True))
+
+
+def to_voxels(values: Tensor, block: Triple) -> Tensor:
+    """Rearrange channels into the voxels of blocks: (B, K * x * y * z, X, Y, Z) -> (B, K, X * x, ...).
+
+    Args:
+        values: channel k * x * y * z + i holds voxel i (in C order) of class k in each block.
+        block: (x, y, z).
+    """
+    if prod(block) == 1:
+        return values
+    batch, channels, *sides = values.shape
+    split = values.view(batch, channels // prod(block), *block, *sides)
+    order = (0, 1, 5, 2, 6, 3, 7, 4)
+    return split.permute(order).reshape(batch, -1, *(s * b for s, b in zip(sides, block, strict=True)))
+
+
+def _kernel(stride: Triple) -> Triple:
+    """One voxel along axes that keep their size while another is halved."""
+    x, y, z = (1 if step == 1 and max(stride) > 1 else 3 for step in stride)
+    return x, y, z

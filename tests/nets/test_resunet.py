@@ -1,0 +1,51 @@
+"""The residual U-Net: its grids, its blocks of voxels, its memory layout."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from semivox.errors import UserError
+from semivox.nets.resunet import ResUNet, to_voxels
+
+
+def test_channels_become_the_voxels_of_a_block() -> None:
+    """Two classes, blocks of 1 x 2 x 3 voxels, two blocks along the first axis; written out by hand."""
+    values = torch.arange(2 * 6 * 2).float().view(1, 12, 2, 1, 1)
+    voxels = to_voxels(values, (1, 2, 3))
+    assert voxels.shape == (1, 2, 2, 2, 3)
+    for k in range(2):
+        for x in range(2):
+            for y in range(2):
+                for z in range(3):
+                    assert voxels[0, k, x, y, z] == values[0, k * 6 + y * 3 + z, x, 0, 0]
+
+
+def test_a_network_with_a_stem_returns_the_grid_of_the_image() -> None:
+    net = ResUNet(in_channels=2, num_classes=3, width=4, stem=(2, 2, 1), strides=((2, 2, 1), (2, 2, 2)))
+    assert net.divisor == (8, 8, 2)
+    image = torch.randn(1, 2, 16, 24, 4)
+    assert net(image).shape == (1, 3, 16, 24, 4)
+    assert [tuple(logits.shape[2:]) for logits in net.deep(image)] == [(16, 24, 4), (8, 12, 4), (4, 6, 4)]
+    assert torch.equal(net.deep(image)[0], net(image))
+
+
+def test_thick_slices_are_not_halved_and_not_mixed_where_pixels_are_halved() -> None:
+    net = ResUNet(in_channels=1, num_classes=2, width=4, strides=((2, 2, 1), (2, 2, 2)))
+    kernels = [level.first[0].kernel_size for level in net.encoder]
+    assert kernels == [(3, 3, 1), (3, 3, 3), (3, 3, 3)]
+
+
+def test_a_side_that_cannot_be_halved_is_refused() -> None:
+    net = ResUNet(in_channels=1, num_classes=2, width=4)
+    with pytest.raises(UserError, match="multiples of 8 x 8 x 8"):
+        net(torch.zeros(1, 1, 16, 16, 12))
+
+
+def test_maps_keep_the_channels_last_layout() -> None:
+    net = ResUNet(in_channels=1, num_classes=2, width=4, stem=(2, 2, 2)).to(
+        memory_format=torch.channels_last_3d
+    )
+    image = torch.randn(2, 1, 32, 32, 32).to(memory_format=torch.channels_last_3d)
+    for values in net.pyramid(image):
+        assert values.is_contiguous(memory_format=torch.channels_last_3d)
