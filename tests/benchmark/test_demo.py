@@ -21,6 +21,10 @@ def test_demo_compares_the_two_methods_on_the_same_cases(quick: Config, tmp_path
     assert all(sorted(table["case"]) == sorted(by_method["dual"]["case"]) for table in by_method.values())
     expected = by_method["dual"]["dice"].mean() - by_method["supervised_pair"]["dice"].mean()
     assert result.summary["difference"]["dual"]["mean"] == pytest.approx(expected)
+    for cell in result.cells:
+        alone = cell.member_tables()  # each network beside the mean of both
+        assert set(alone) == {"resnet34", "vnet"}
+        assert all(sorted(one["case"]) == sorted(cell.table()["case"]) for one in alone.values())
     with Image.open(result.picture) as picture:
         assert min(picture.size) > 200
     weights = [(cell.run / "model.safetensors").stat().st_mtime_ns for cell in result.cells]

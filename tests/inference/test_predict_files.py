@@ -13,7 +13,7 @@ import pytest
 
 from semivox.config import PredictConfig
 from semivox.errors import UserError
-from semivox.inference import outputs
+from semivox.inference import outputs, predictor
 from semivox.inference.predictor import predict_files
 
 CONFIG = PredictConfig()
@@ -279,6 +279,43 @@ def test_bad_files_do_not_stop_the_others(model, scans, tmp_path, save_scan, blo
     assert before.items() <= stamps(tmp_path / "out").items()
 
 
+def test_scans_that_are_too_large_or_cannot_be_named_do_not_stop_the_others(
+    model, scans, tmp_path, save_scan, blocks
+):
+    save_scan(scans / "huge.nii.gz", blocks(), np.diag([5000.0, 5000, 5000, 1]))
+    (scans / "lost.nii.gz").symlink_to(tmp_path / "nowhere.nii.gz")
+    (scans / "._a.nii.gz").write_bytes(b"Mac OS X")
+    save_scan(scans / "LETTERS.NII.GZ".lower(), blocks()).rename(scans / "LETTERS.NII.GZ")
+    save_scan(scans / "x.nii.gz", blocks()).rename(scans / ("x" * 230 + ".nii.gz"))
+    save_scan(scans / "y.nii.gz", blocks()).rename(scans / "y\udcff.nii.gz")
+    with pytest.raises(UserError, match="4 of 8 scans could not be segmented") as caught:
+        predict_files(model, scans, tmp_path / "out", CONFIG)
+    for text in (
+        "huge: The scan does not fit into this machine's memory",
+        "lost: The file does not exist",
+        "No file can have the name of this scan (x",
+        "No file can have the name of this scan ('y\\udcff')",
+    ):
+        assert text in str(caught.value), text
+    assert names(tmp_path / "out") == {"a.nii.gz", "b 2.nii.gz", "č.nii.gz", "LETTERS.nii.gz", *OUTPUTS}
+
+
+def test_memory_that_runs_out_ends_one_scan(model, scans, tmp_path, monkeypatch):
+    real = predictor.predict_case
+
+    def short(model, image, config, **options):
+        if not image.array.any():
+            raise MemoryError("Unable to allocate 80.0 GiB")
+        return real(model, image, config, **options)
+
+    monkeypatch.setattr(predictor, "predict_case", short)
+    image = nib.load(scans / "a.nii.gz")
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj) * 0, image.affine), scans / "a.nii.gz")
+    with pytest.raises(UserError, match="1 of 3 scans") as caught:
+        predict_files(model, scans, tmp_path / "out", CONFIG)
+    assert "80.0 GiB" in str(caught.value) and names(tmp_path / "out") >= OUTPUTS
+
+
 def test_one_bad_file_alone_says_what_is_wrong_with_it(model, scans, tmp_path):
     (scans / "a.nii.gz").write_bytes(b"not a scan")
     with pytest.raises(UserError, match=r"a\.nii\.gz"):
@@ -310,8 +347,10 @@ def test_unusable_settings_are_refused_before_any_work(model, scans, tmp_path):
 
 
 def test_output_has_to_be_a_folder(model, scans, tmp_path):
-    with pytest.raises(UserError, match="not a folder"):
-        predict_files(model, scans, tmp_path / "result.nii.gz", CONFIG)
+    (tmp_path / "file").write_text("x")
+    for out in (tmp_path / "result.nii.gz", tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(UserError, match=r"not a folder|through a file"):
+            predict_files(model, scans, out, CONFIG)
 
 
 def test_empty_folder(model, tmp_path):

@@ -204,6 +204,7 @@ def evaluate(
     nsd_tolerance_mm: NotNegative = 1.0,
     trust_image_geometry: bool = False,
     regions: Mapping[str, Sequence[int]] | Texts | None = None,
+    ignore: int | None = None,
     workers: Workers = 2,
     progress: ProgressFactory = no_progress,
 ) -> pd.DataFrame:
@@ -221,6 +222,7 @@ def evaluate(
         nsd_tolerance_mm: tolerance of the normalised surface Dice.
         trust_image_geometry: compare voxel by voxel although the affines differ.
         regions: unions of classes to score too, `{"core": [1, 4]}` or `["core=1,4"]`; default: as declared.
+        ignore: label value of reference voxels that are not annotated; default: as declared.
 
     Returns:
         One row a case and class.
@@ -237,7 +239,7 @@ def evaluate(
         Path(predictions), data=None if data is None else raw_folder(data), references=optional(references),
         cases=cases, split_file=optional(split_file), out=optional(out), largest_component=largest_component,
         profile=profile, nsd_tolerance_mm=nsd_tolerance_mm, trust_image_geometry=trust_image_geometry,
-        regions=unions, workers=workers, progress=progress,
+        regions=unions, ignore=ignore, workers=workers, progress=progress,
     )  # fmt: skip
 
 

@@ -135,6 +135,10 @@ def evaluate(
             help="also score this union of label values (repeatable); default: those of the data set",
         ),
     ] = None,
+    ignore: Annotated[
+        int | None,
+        typer.Option("--ignore", help="label value of voxels that are not annotated [default: as declared]"),
+    ] = None,
     workers: o.Workers = 2,
 ) -> None:
     """Score predictions: metrics.csv, summary.json and a table with 95 % intervals over cases."""
@@ -145,7 +149,7 @@ def evaluate(
         predictions, data=data, references=references, cases=cases, split_file=split_file, out=out,
         largest_component=largest_component, profile=profile, nsd_tolerance_mm=nsd_tolerance_mm,
         trust_image_geometry=trust_image_geometry, regions=tuple(region or ()) or None,
-        workers=workers, progress=show_progress,
+        ignore=ignore, workers=workers, progress=show_progress,
     )  # fmt: skip
     show.scores(table)
     typer.echo(f"written: {(out or predictions) / 'metrics.csv'} and summary.json")

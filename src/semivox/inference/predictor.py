@@ -68,8 +68,8 @@ def predict_case(
         config: sliding-window settings.
         precision: arithmetic of the networks; `bf16` only where the hardware has it.
         probabilities: also return probabilities.
-        members: also return what each network says on its own; the prediction is then their mean, out of the
-            same forward passes.
+        members: also return what each network says on its own; the prediction is made of the same forward
+            passes.
 
     Raises:
         UserError: a wrong number of channels, too little memory, or a model that returns NaN.
@@ -261,6 +261,7 @@ def _failure(failed: Mapping[str, UserError], total: int, out: Path) -> UserErro
     if total == 1:
         return next(iter(failed.values()))
     lines = [f"{name}: {error.what} ({error.found})" for name, error in failed.items()]
-    what = f"{len(failed)} of {total} scans could not be segmented; the others are in {out}"
+    what = f"{len(failed)} of {total} scans could not be segmented"
+    what += f"; the others are in {out}" if len(failed) < total else ""
     do = "repair or remove them and run the same command again; finished scans are skipped"
     return UserError(what, "\n            ".join(lines), "readable scans with the model's channels", do)
