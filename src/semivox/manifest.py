@@ -63,7 +63,7 @@ class Manifest:
     def claim(self, *names: str) -> None:
         """List files as semivox's own, before they are written; errors as of `require_own`."""
         self.require_own(*names)
-        self.own(*names)
+        self.update(files={**self.files(), **dict.fromkeys(names)})
 
     def own(self, *names: str) -> None:
         """List files that semivox has just written."""
@@ -76,9 +76,11 @@ class Manifest:
         self.update(files={**self.files(), name: signature(self.folder / name)[-1]})
 
     def is_edited(self, name: str) -> bool:
-        """Whether a file exists and is not as semivox wrote it."""
-        path = self.folder / name
-        return path.is_file() and self.files().get(name) != signature(path)[-1]
+        """Whether a file exists that is not as semivox wrote it."""
+        path, files = self.folder / name, self.files()
+        if not path.is_file():
+            return False
+        return name not in files or files[name] not in (None, signature(path)[-1])
 
     @contextmanager
     def adopting(self, *folders: str) -> Iterator[None]:

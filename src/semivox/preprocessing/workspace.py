@@ -80,13 +80,13 @@ class Workspace:
         """Whether index and split of the data set are on disk as they are now."""
         if _stored_index(self.folder) != self.dataset or _stored_names(self.folder) != _names(self.dataset):
             return False
-        return self.manifest.is_edited(SPLITS) or self._stored_split() == split
+        return self.manifest.is_edited(SPLITS) or self._holds_split(split)
 
     def record(self, split: Split) -> None:
         """Write index and split of the data set; an edited `splits.json` is left alone."""
         self.manifest.claim(INDEX)
         write_index(self.dataset, self.folder)
-        if not self.manifest.is_edited(SPLITS) and self._stored_split() != split:
+        if not self.manifest.is_edited(SPLITS) and not self._holds_split(split):
             self.manifest.claim(SPLITS)
             save_splits(self.splits_file, [split])
             self.manifest.sign(SPLITS)
@@ -134,13 +134,10 @@ class Workspace:
             clear_store(self.store.folder)
         self.manifest.remove()
 
-    def _stored_split(self) -> Split | None:
-        if not self.splits_file.exists():
-            return None
-        try:
-            return Split.model_validate(read_json(self.splits_file)["folds"][0])
-        except (KeyError, IndexError, TypeError, ValueError):
-            return None
+    def _holds_split(self, split: Split) -> bool:
+        """Whether `splits.json`, as semivox wrote it, is this split."""
+        folds = [split.model_dump(mode="json")]
+        return self.splits_file.exists() and bool(read_json(self.splits_file)["folds"] == folds)
 
 
 def plan_data(
@@ -239,10 +236,10 @@ def overlay_name(case: str) -> str:
 
 def stored_split(data: Path, dataset: Dataset, config: SplitConfig) -> Split:
     """Return the split asked for; with default settings that of a workspace. Nothing is written."""
-    workspace = Workspace(data, dataset)
-    if config == SplitConfig() and is_workspace(data) and workspace.splits_file.exists():
-        return load_split(workspace.splits_file, dataset, 0)
-    return workspace.split(config)
+    path = data / SPLITS
+    if config == SplitConfig() and is_workspace(data) and path.exists():
+        return load_split(path, dataset, 0)
+    return make_split(dataset, config)
 
 
 def open_workspace(data: Path, *, work: Path | None = None, preset: str | None = None) -> Workspace:
