@@ -42,6 +42,14 @@ def test_voxels_and_place(tmp_path: Path, ending: str, dtype: type) -> None:
     check_against(tmp_path / f"scan{ending}", image)
 
 
+@pytest.mark.parametrize("ending", [".NRRD", ".Nhdr", ".MHA", ".Mhd"])
+def test_endings_in_any_case(tmp_path: Path, ending: str) -> None:
+    image = image_of(np.random.default_rng(0).integers(0, 100, (4, 5, 6)).astype(np.int16))
+    sitk.WriteImage(image, str(tmp_path / f"scan{ending.lower()}"))
+    (tmp_path / f"scan{ending.lower()}").rename(tmp_path / f"scan{ending}")
+    check_against(tmp_path / f"scan{ending}", image)
+
+
 def test_vector_voxels_are_channels(tmp_path: Path) -> None:
     image = image_of(np.random.default_rng(0).normal(size=(4, 5, 6, 2)).astype(np.float32), vector=True)
     sitk.WriteImage(image, str(tmp_path / "scan.mha"))

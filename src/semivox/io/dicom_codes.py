@@ -41,23 +41,14 @@ class SegmentCode(Code):
 _TISSUE = Code(value="85756007", meaning="Tissue")
 _ABNORMAL = Code(value="49755003", meaning="Morphologically Abnormal Structure")
 _NEOPLASM = SegmentCode(value="108369006", meaning="Neoplasm", category=_ABNORMAL)
-UNKNOWN = SegmentCode(value=_TISSUE.value, meaning=_TISSUE.meaning, category=_TISSUE)
-KNOWN = {
-    "atrium": SegmentCode(value="59652004", meaning="Atrium"),
-    "left atrium": SegmentCode(value="82471001", meaning="Left atrium"),
-    "right atrium": SegmentCode(value="73829009", meaning="Right atrium"),
-    "heart": SegmentCode(value="80891009", meaning="Heart"),
-    "hippocampus": SegmentCode(value="5366008", meaning="Hippocampus"),
-    "brain": SegmentCode(value="12738006", meaning="Brain"),
-    "pancreas": SegmentCode(value="15776009", meaning="Pancreas"),
-    "liver": SegmentCode(value="10200004", meaning="Liver"),
-    "spleen": SegmentCode(value="78961009", meaning="Spleen"),
-    "kidney": SegmentCode(value="64033007", meaning="Kidney"),
-    "prostate": SegmentCode(value="41216001", meaning="Prostate"),
-    "tumor": _NEOPLASM,
-    "tumour": _NEOPLASM,
-    "neoplasm": _NEOPLASM,
+_ANATOMY = {
+    **{"atrium": "59652004", "left atrium": "82471001", "right atrium": "73829009", "heart": "80891009"},
+    **{"hippocampus": "5366008", "brain": "12738006", "pancreas": "15776009", "liver": "10200004"},
+    **{"spleen": "78961009", "kidney": "64033007", "prostate": "41216001"},
 }
+UNKNOWN = SegmentCode(value=_TISSUE.value, meaning=_TISSUE.meaning, category=_TISSUE)
+KNOWN = {name: SegmentCode(value=value, meaning=name.capitalize()) for name, value in _ANATOMY.items()}
+KNOWN |= dict.fromkeys(("tumor", "tumour", "neoplasm"), _NEOPLASM)
 
 
 def segment_codes(names: Sequence[str], file: Path | None = None) -> dict[str, SegmentCode]:

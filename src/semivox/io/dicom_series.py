@@ -109,11 +109,6 @@ class Series:
         """The first file."""
         return self.slices[0].path
 
-    @property
-    def is_segmentation(self) -> bool:
-        """Whether it is a DICOM-SEG object."""
-        return self.slices[0].modality == SEGMENTATION
-
     def __str__(self) -> str:
         first = self.slices[0]
         count = first.frames if len(self.slices) == 1 else len(self.slices)

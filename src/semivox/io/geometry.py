@@ -116,10 +116,7 @@ def check_affine(affine: Array, path: Path) -> None:
 def displacement(affine: Array, reference: Array, shape: Sequence[int]) -> float:
     """Return the largest distance between voxels of the same index on two grids, in voxels of the second.
 
-    Args:
-        affine: (4, 4), voxel to world.
-        reference: (4, 4), likewise.
-        shape: (X, Y, Z) of both; the largest distance is found at one of the eight corners.
+    Both have the `shape` (X, Y, Z); the largest distance is found at one of the eight corners.
     """
     corners = np.array([(*corner, 1.0) for corner in product(*((0, side - 1) for side in shape))])
     moved = corners @ np.linalg.solve(reference, affine).T - corners
@@ -141,16 +138,7 @@ def check_grid(
     *,
     trust: bool = False,
 ) -> None:
-    """Compare the grid of a file with another grid.
-
-    Args:
-        path: the file.
-        shape: its (X, Y, Z).
-        affine: its (4, 4).
-        other_shape: the shape that it should have.
-        other_affine: the affine that it should have.
-        other: what that grid belongs to, in words.
-        trust: compare only the shape.
+    """Compare the grid of a file, (X, Y, Z) and affine, with the one that `other` has.
 
     Raises:
         UserError: another shape, or (without `trust`) another place.

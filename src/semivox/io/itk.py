@@ -27,6 +27,8 @@ def read_itk(path: Path) -> tuple[Array, Array]:
     """
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
+    if path.suffix.lower() in (".mha", ".mhd"):
+        reader.SetImageIO("MetaImageIO")  # which ITK finds by itself only for endings in small letters
     try:
         _check_slices(path)
         reader.ReadImageInformation()

@@ -111,7 +111,7 @@ def _raw_header(content: bytes) -> tuple[Any, Any]:
     for kind in (nib.Nifti1Image, nib.Nifti2Image):
         if kind.header_class.may_contain_header(content[:_HEADER_BYTES]):
             return kind, kind.header_class(content[: kind.header_class.sizeof_hdr], check=False)
-    raise ValueError("the file does not begin with a NIfTI header")
+    raise ValueError("the file does not begin with a NIfTI header" if content else "the file is empty")
 
 
 def _shape(header: Any, held: int, path: Path) -> tuple[int, ...]:
