@@ -14,7 +14,7 @@ from typing import Any
 from semivox.config import Config, parse_config
 from semivox.errors import UserError, shortened
 from semivox.files import read_yaml, write_json, write_yaml
-from semivox.manifest import Manifest, write_manifest  # noqa: F401
+from semivox.manifest import Manifest
 from semivox.version import __version__
 
 _RECORDED = ("torch", "lightning", "monai", "numpy", "scipy", "nibabel", "blosc2")
@@ -62,6 +62,13 @@ class Run:
     def is_trained(self) -> bool:
         """Whether the weights for inference have been written, which happens last."""
         return all((self.folder / name).exists() for name in _MODEL)
+
+    def check(self, asked: Config, *, fresh: bool = False, extend: bool = False) -> None:
+        """Refuse, before any scan is opened, what `start` or `resume_config` would refuse later."""
+        if fresh:
+            self.manifest.require_own(*_WRITTEN)
+        else:
+            self.resume_config(asked, extend=extend)
 
     def resume_config(
         self, asked: Config, made_from: Mapping[str, Any] | None = None, *, extend: bool = False

@@ -26,8 +26,7 @@ from semivox.progress import ProgressFactory, no_progress
 DEFAULT_PARENT = Path("semivox-work")
 INDEX, SPLITS = "dataset.json", "splits.json"
 
-OnCase = Callable[[Path, Plan, str, np.ndarray, np.ndarray | None], None]
-"""`on_case(path, plan, name, image, label)`, called in the worker, may draw a case into `path`."""
+OnCase = Callable[[Path, Plan, str, np.ndarray, np.ndarray | None], None]  # path to draw into, plan, case
 
 log = logging.getLogger(__name__)
 
