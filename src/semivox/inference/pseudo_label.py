@@ -17,7 +17,7 @@ from semivox.files import replacing, write_json
 from semivox.inference.model import LoadedModel, load_model
 from semivox.inference.predict import best_precision, stored_settings
 from semivox.inference.predictor import predict_files
-from semivox.io.volume import IGNORE, read_image, read_label, write_label, write_map
+from semivox.io.volume import IGNORE, read_header, read_image, read_label, write_label, write_map
 from semivox.manifest import write_manifest
 from semivox.progress import ProgressFactory, no_progress
 
@@ -130,9 +130,12 @@ def _write_case(case: Case, label_file: Path, dataset: Dataset, out: Path, trust
     if dataset.ignore_value is not None:
         label = np.where(label == IGNORE, np.uint8(dataset.num_classes), label)
         values.append(dataset.num_classes)
-    write_label(out / "labelsTr" / f"{case.name}.nii.gz", label, values, image.affine)
+    same = len(case.images) == len(images) and all(file.name.endswith(".nii.gz") for file in case.images)
+    copied = same and not trust
+    header = read_header(case.images[0]) if copied else None
+    write_label(out / "labelsTr" / f"{case.name}.nii.gz", label, values, image.affine, header)
     for index, path in enumerate(images):
-        if not trust and len(case.images) == len(images) and case.images[index].name.endswith(".nii.gz"):
+        if copied:
             with replacing(path) as temporary:
                 shutil.copyfile(case.images[index], temporary)
         else:
