@@ -62,7 +62,8 @@ class UserError(Exception):
         self.what, self.found, self.expected, self.do, self.path = what, found, expected, do, path
         lines = (("file", path), ("found", found), ("expected", expected), ("do", do))
         text = [f"  {name + ':':<10}{value}" for name, value in lines if value is not None]
-        super().__init__("\n".join([what, *text]))
+        shown = "\n".join([what, *text])  # names on disk may hold bytes that no terminal can show
+        super().__init__(shown.encode("utf-8", "backslashreplace").decode())
 
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle all five parts, so that the error survives the way from a worker process."""

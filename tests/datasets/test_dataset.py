@@ -243,6 +243,17 @@ def test_two_layouts_that_fit_are_asked_about(tmp_path: Path) -> None:
     assert names(open_dataset(make(tmp_path, {**NNUNET, "training": entries})).cases) == ["a", "b", "c"]
 
 
+@pytest.mark.parametrize("name", ["x" * 300, "a\0", "\ud800", "\udce9"])
+def test_paths_that_no_file_can_have(tmp_path: Path, name: str) -> None:
+    entry = {"image": "imagesTr/a.nii.gz", "label": f"labelsTr/{name}.nii.gz"}
+    root = make(tmp_path, {**MSD, "training": [entry]}, ["imagesTr/a.nii.gz"])
+    (notice,) = open_dataset(root).notices
+    str(notice).encode()
+    with pytest.raises(UserError) as error:
+        open_dataset(make(tmp_path, {**MSD, "training": [{"image": f"imagesTr/{name}.nii.gz"}]}))
+    str(error.value).encode()
+
+
 def test_a_list_that_is_not_read_is_named(tmp_path: Path) -> None:
     entries = [{"image": "imagesTr/a.nii.gz"}]
     root = make(tmp_path, {**MSD, "training": entries, "validation": entries * 2}, ["imagesTr/a.nii.gz"])

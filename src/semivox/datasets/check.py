@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from semivox.datasets.layouts import Case
-from semivox.datasets.listing import Notice
+from semivox.datasets.listing import Notice, printable
 from semivox.errors import UserError
 from semivox.io.geometry import (
     affine_text,
@@ -59,7 +59,8 @@ class Problem:
     def of(error: UserError, case: str | None = None) -> Problem:
         """Turn a message into an error, or a notice into a warning."""
         path, found, expected = (
-            None if value is None else str(value) for value in (error.path, error.found, error.expected)
+            None if value is None else printable(str(value))
+            for value in (error.path, error.found, error.expected)
         )
         severity: Severity = "warning" if isinstance(error, Notice) else "error"
         return Problem(severity, error.what, case, path, found, expected, error.do)

@@ -251,7 +251,7 @@ def _checked(dataset: Dataset, path: Path, report: Report) -> Dataset:
 def _log(notices: Sequence[Notice]) -> None:
     """Log each notice once a process, however often the data set is opened."""
     for notice in notices:
-        text = f"{notice.what}: {printable(str(notice.found))} ({notice.path}); {notice.do}"
+        text = printable(f"{notice.what}: {notice.found} ({notice.path}); {notice.do}")
         if text not in _logged:
             _logged.add(text)
             log.warning(text)

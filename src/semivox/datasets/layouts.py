@@ -22,6 +22,7 @@ from semivox.datasets.listing import (
     dangling_link,
     data_files,
     is_file,
+    is_link,
     list_files,
     missing_image,
     stop,
@@ -192,7 +193,7 @@ def _listed_cases(
         name, images = _listed_images([root / item for item in listed], len(channels))
         file = root / label if label else there.get(name) if pool == "test" else None
         if file is not None and not is_file(file):
-            if file.is_symlink():
+            if is_link(file):
                 report(dangling_link(file))
             lost.append(str(label))
             file = None

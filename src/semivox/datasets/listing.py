@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from difflib import SequenceMatcher
+from os.path import normpath
 from pathlib import Path
 from typing import Literal
 
@@ -39,6 +40,14 @@ def is_file(path: Path) -> bool:
     """Whether there is a file; a name that no file can have is none."""
     try:
         return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def is_link(path: Path) -> bool:
+    """Whether there is a link, be it to nothing."""
+    try:
+        return path.is_symlink()
     except (OSError, ValueError):
         return False
 
@@ -77,12 +86,12 @@ def list_files(folder: Path, ending: str | None, report: Report) -> dict[str, Pa
 
 def unused_files(root: Path, used: Iterable[Path]) -> Iterator[UserError]:
     """Name the files beside those of the cases; a folder that is misnamed is an error."""
-    known = {path.resolve() for path in used if is_file(path)}
+    known = {normpath(path) for path in used}
     standard = [name for _, *names in FOLDERS for name in names if name]
     absent = [name for name in standard if not (root / name).is_dir()]
     for folder in sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else ():
         if folder.name in standard:
-            names = sorted(path.name for path in folder.iterdir() if path.resolve() not in known)
+            names = sorted(path.name for path in folder.iterdir() if normpath(path) not in known)
             if shown := [printable(name) for name in names if not name.startswith(".")]:
                 what, do = (
                     "Files that the data set does not use",
@@ -93,7 +102,7 @@ def unused_files(root: Path, used: Iterable[Path]) -> Iterator[UserError]:
         alike = {name: SequenceMatcher(None, name, folder.name).ratio() for name in absent}
         near = max(alike, key=alike.__getitem__, default="")
         files = [path for _, path, _ in data_files(folder)] if alike.get(near, 0) >= _SIMILAR else []
-        if files and not any(path.resolve() in known for path in files):
+        if files and not any(normpath(path) in known for path in files):
             what, found = "A folder of scans is not used", f"{folder.name}, which holds {files[0].name}"
             yield UserError(what, found, near, f"rename it to {near}, or move it away", folder)
 
@@ -101,7 +110,7 @@ def unused_files(root: Path, used: Iterable[Path]) -> Iterator[UserError]:
 def missing_image(case: str, path: Path, channel: str | None) -> UserError:
     """Return the error for an image file that is declared or implied but not there."""
     of = f" of channel {channel}" if channel else ""
-    found = "a link to a file that does not exist" if path.is_symlink() else "no such file"
+    found = "a link to a file that does not exist" if is_link(path) else "no such file"
     expected, do = "one image file for each channel of each case", "add the file, or remove the case"
     return UserError(f"Case {case}: the image{of} is missing", found, expected, do, path)
 
