@@ -99,3 +99,86 @@ def test_broken_yaml_is_one_message(tmp_path: Path) -> None:
 
 def test_precision_may_be_written_as_a_number() -> None:
     assert load_config(settings=["train.precision=32"]).train.precision == "32"
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "train=50", "split=2", "method=[dual]", "train.lr=[1,", "train.lr=*x", "train.lr=.inf", "train.lr=.nan",
+        "train.lr=",
+        "train.lr.x=3", "train.iterations=1.5", "train.iterations='5'", "train.iterations=true",
+        "train.seed=-1", "train.seed=4294967296", "split.seed=4294967296",
+        "split.labeled=1.7", "split.labeled=1.0",
+        "split.labeled=true", "split.labeled=0", "split.labeled=-2", "split.labeled=.inf",
+        "split.folds=3",
+        "split.fold=5", "net.width=true", "plan.patch=[32,32]", "plan.patch=[32,32,20]", "train.workers=-1",
+        "train.device=tpu", "train.precision=true", "train.momentum=1", "plan.spacing_mm=[1,1,0]", "preset=5",
+        "train={lr: 0.1, lr: 0.2}", "=3", "train..lr=3", "predict.stride=[1,1,0]",
+    ],
+)  # fmt: skip
+def test_what_means_nothing_is_refused_by_name(setting: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load_config(settings=[setting])
+    assert setting.partition("=")[0].partition(".")[0] in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("method=dual", "method.name=bcp"),
+        ("train.lr=1", "train.lr=2"),
+        ("method.options=5", "method.options.a=1"),
+    ],
+)
+def test_two_values_for_one_key_are_refused(first: str, second: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="Two values for"):
+        load_config(settings=[first, second])
+    assert load_config(settings=["train.lr=1", "train.lr=1.0"]).train.lr == 1
+
+
+def test_an_option_and_a_setting_that_contradict_each_other_are_refused() -> None:
+    with pytest.raises(UserError, match=r"Two values for split\.labeled"):
+        load_config(settings=["split.labeled=3"], split={"labeled": 4})
+    with pytest.raises(UserError, match="Two values for preset"):
+        load_config(preset="lite", settings=["preset=la-8"])
+
+
+@pytest.mark.parametrize(
+    "content", ["- a\n", "just text\n", "5\n", "train: 50\n", "? [a]\n: 1\n", "split: {file: x, val: 1}\n"]
+)
+def test_a_file_of_another_form_is_refused(content: str, tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(content)
+    with pytest.raises(UserError):
+        load_config(file=tmp_path / "a.yaml", train={"iterations": 1})
+
+
+def test_a_file_may_name_method_and_preset(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("preset: lite\nmethod: supervised\ntrain:\nnet: {width: 4}\n")
+    config = load_config(file=tmp_path / "a.yaml")
+    assert (config.preset, config.method.name, config.method.options) == ("lite", "supervised", {})
+    assert (config.net.norm, config.net.width, config.train.lr) == ("instance", 4, 0.03)
+    assert (
+        load_config(settings=["preset=lite"])
+        == load_config(preset="lite")
+        == load_config(file={"preset": "lite"})
+    )
+    assert load_config(file=tmp_path / "a.yaml", preset="la-8").train.lr == 0.01
+    for wrong in ({"preset": "nonsense"}, {"methd": "dual"}, {"train": {"lrr": 1}}, {5: 1}):
+        with pytest.raises(UserError):
+            load_config(file=wrong)
+
+
+def test_numbers_as_people_write_them() -> None:
+    assert load_config(settings=["train.lr=1e-3"]).train.lr == 1e-3
+    assert load_config(settings=["train.lr=1"]).train.lr == 1
+    assert load_config(split={"labeled": 8.0}).split.labeled == 8
+
+
+def test_another_way_to_split_replaces_that_of_the_preset() -> None:
+    with_file = load_config(preset="la-8-lite", split={"file": "splits.json", "fold": 7}).split
+    assert (with_file.labeled, with_file.val, with_file.fold) == (None, 0, 7)
+    with_fold = load_config(preset="la-8-lite", split={"fold": 1}).split
+    assert (with_fold.labeled, with_fold.val, with_fold.fold) == (8, 0, 1)
+    for wrong in ({"fold": 1, "val": 2}, {"file": "a", "labeled": 2}, {"file": "a", "folds": 3}):
+        with pytest.raises(UserError, match="split"):
+            load_config(split=wrong)

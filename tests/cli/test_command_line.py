@@ -11,8 +11,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -23,8 +23,8 @@ from semivox.errors import UserError
 from semivox.methods import METHODS
 
 COMMANDS = (
-    "import", "fetch", "info", "check", "plan", "prepare", "train", "predict", "evaluate", "demo", "benchmark",
-    "methods",
+    "import", "fetch", "info", "check", "plan", "prepare", "train", "predict", "evaluate", "demo",
+    "benchmark", "methods",
 )  # fmt: skip
 HEAVY = (
     *("torch", "monai", "lightning", "numpy", "scipy", "pandas", "matplotlib", "nibabel", "SimpleITK"),
@@ -35,13 +35,11 @@ ANSWERED_AT_ONCE = [
     *([name, "--help"] for name in COMMANDS),
     *(["methods", *more] for more in ([], ["dual"], ["--cite", "dual"], ["--json"], ["dual", "--json"])),
 ]
-Semivox = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
-def semivox(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
+def semivox(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "semivox", *map(str, arguments)]
-    settings = {"capture_output": True, "text": True, "check": False, "timeout": 120, **options}
-    return subprocess.run(command, **settings)  # type: ignore[call-overload]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, **options)
 
 
 def inside(*arguments: object) -> Result:

@@ -62,7 +62,7 @@ def table(
 def put(made: Table) -> None:
     """Print a table, as a list of its rows where the terminal is too narrow."""
     console = Console()
-    if Measurement.get(console, console.options.update(width=10_000), made).minimum <= console.width:
+    if _needed(console, made) <= console.width:
         console.print(made)
         return
     if made.title:
@@ -77,6 +77,15 @@ def put(made: Table) -> None:
                 console.print(Text(f"  {heading}: ") + cell, soft_wrap=True)
     if made.caption:
         console.print(made.caption, soft_wrap=True)
+
+
+def _needed(console: Console, made: Table) -> int:
+    """Return the columns of text that a table needs if only cells that may wrap do so, between words."""
+    endless, total = console.options.update(width=10_000), -2
+    for column in made.columns:
+        sizes = [Measurement.get(console, endless, cell) for cell in (column.header, *column.cells)]
+        total += max(size.maximum if column.no_wrap else size.minimum for size in sizes) + 2
+    return total
 
 
 def scores(found: pd.DataFrame) -> None:
