@@ -110,7 +110,7 @@ class Bench:
             return inferer(image, self.naive.predict)[0].argmax(0)
 
     def _nnunet(self) -> NDArray[np.int64]:
-        """Its windows, Gaussian weights and float32 on a CPU; it averages what `predict` gives."""
+        """Its windows, Gaussian weights and float32 on a CPU; it averages what `predict` returns."""
         from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
         with redirect_stdout(StringIO()):

@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from semivox.datasets.dataset import open_dataset, write_index
+from semivox.datasets.dataset import open_dataset
 from semivox.files import write_json
 from timing import parser_of
 
@@ -30,10 +30,13 @@ def main() -> None:
     parser.add_argument("--spacing", type=float, default=1.0, help="mm; other than the scans'")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        work = workspace(arguments.data, Path(name), arguments.cases)
-        command = [sys.executable, "-m", "semivox", "prepare", "-d", str(work), "--workers", "2"]
-        spacing = ["--set", f"plan.spacing_mm={[arguments.spacing] * 3}"]
-        wall, together, alone = watch([*command, *spacing, "--split-file", str(work / "few.json")])
+        folder = Path(name)
+        split = write_split(arguments.data, folder / "few.json", arguments.cases)
+        command = [sys.executable, "-m", "semivox", "prepare", "-d", str(arguments.data), "--workers", "2"]
+        options = ["--work", str(folder / "work"), "--split-file", str(split)]
+        wall, together, alone = watch(
+            [*command, *options, "--set", f"plan.spacing_mm={[arguments.spacing] * 3}"]
+        )
     cases, free = arguments.cases, alone + together / 2
     print(f"{cases} cases: wall {wall:.1f} s; CPU {together:.1f} s in workers, {alone:.1f} s in others")
     print(f"of two cores {(together + alone) / 2 / wall:.0%} used")
@@ -46,13 +49,11 @@ def busy(together: float, alone: float) -> float:
     return (together + alone) / (2 * (alone + together / 2))
 
 
-def workspace(data: Path, work: Path, cases: int) -> Path:
-    """Make a workspace whose split has only so many cases."""
-    dataset = open_dataset(data)
-    write_index(dataset, work)
-    names = [case.name for case in dataset.pool("train") if case.label is not None][:cases]
-    write_json(work / "few.json", [{"train": names, "val": []}])
-    return work
+def write_split(data: Path, file: Path, cases: int) -> Path:
+    """Write a split that has only so many cases."""
+    names = [case.name for case in open_dataset(data).pool("train") if case.label is not None]
+    write_json(file, [{"train": names[:cases], "val": []}])
+    return file
 
 
 def watch(command: list[str]) -> tuple[float, float, float]:
