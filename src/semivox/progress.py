@@ -64,7 +64,7 @@ def _line_report(title: str) -> Report:
             return
         tenth = now
         parts = [f"{title}: {done}/{total}", name]
-        if done > began[0]:
+        if began[0] < done < total:
             seconds = (time.perf_counter() - began[1]) / (done - began[0]) * (total - done)
             parts.append(f"{_clock(seconds)} left")
             began = (done, time.perf_counter())

@@ -1,7 +1,8 @@
-"""A tiny method on volumes in memory; run as a script it trains slowly, to be killed."""
+"""A tiny method on volumes in memory; run as a script it trains, to be killed or in two processes."""
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -29,6 +30,7 @@ class Toy(Method):
     class Config(Method.Config):
         width: int = 4
         dropout: float = 0.3
+        noise: float = 0.1
         poison: int | None = None  # iteration (from 1) whose consistency becomes infinite
         late: int | None = None  # iteration (from 0) at which `late_head` gets its first gradient
         critic: bool = False
@@ -61,7 +63,9 @@ class Toy(Method):
         if len(unlabeled.image):
             image = unlabeled.image
             noise = torch.randn(image.shape, generator=step.generator, device=image.device)
-            gap = self.last(self.features(image)) - self.last(self.features(image + 0.1 * noise))
+            gap = self.last(self.features(image)) - self.last(
+                self.features(image + self.config.noise * noise)
+            )
             terms["consistency"] = 0.1 * gap.float().square().mean()
             if step.iteration + 1 == self.config.poison:
                 terms["consistency"] = terms["consistency"] / 0
@@ -106,7 +110,7 @@ class Patches(Dataset[dict[str, Any]]):
         self, seed: int, labeled: bool, start: int, stop: int, slow_s: float, strong: bool = False
     ) -> None:
         self.seed, self.labeled, self.start, self.stop, self.slow_s = seed, labeled, start, stop, slow_s
-        self.strong = strong
+        self.strong, self.part = strong, slice(None)
 
     def __len__(self) -> int:
         return self.stop - self.start
@@ -115,6 +119,7 @@ class Patches(Dataset[dict[str, Any]]):
         time.sleep(self.slow_s)
         random = np.random.default_rng((self.seed, self.labeled, self.start + index))
         image = torch.from_numpy(random.normal(size=(2, 1, SIDE, SIDE, SIDE)).astype(np.float32))
+        image = image[self.part]
         batch: dict[str, Any] = {"image": image, "case": ["a", "b"]}
         if self.labeled:
             batch["label"] = (image[:, 0] > 0.5).long()
@@ -129,14 +134,19 @@ def loaders_for(
     streams: tuple[str, ...] = ("labeled", "unlabeled"),
     slow_s: float = 0.0,
     strong: bool = False,
+    workers: int = 0,
 ) -> Callable[[int, int, int], dict[str, DataLoader[Any]]]:
-    """The engine's `make_loaders` for the toy data."""
+    """`make_loaders` of `fit` for the toy data; several ranks share the two patches of a batch."""
 
     def make(start: int, rank: int, world: int) -> dict[str, DataLoader[Any]]:
         sets = {
             s: Patches(config.seed, s == "labeled", start, config.iterations, slow_s, strong) for s in streams
         }
-        return {name: DataLoader(patches, batch_size=None) for name, patches in sets.items()}
+        for patches in sets.values():
+            patches.part = slice(2 * rank // world, 2 * (rank + 1) // world)
+        return {
+            name: DataLoader(patches, batch_size=None, num_workers=workers) for name, patches in sets.items()
+        }
 
     return make
 
@@ -162,13 +172,30 @@ def settings(**changes: Any) -> TrainConfig:
     return TrainConfig(**(values | changes))
 
 
-def kill_run(folder: Path, slow_s: float) -> Toy:
-    """The run of the kill test."""
+def kill_run(folder: Path, slow_s: float = 0, workers: int = 0) -> Toy:
+    """The run of the tests that end one."""
     torch.set_num_threads(1)
     toy, config = make_toy(), settings()
-    fit(toy, loaders_for(config, slow_s=slow_s), config, folder, validate=score)
+    fit(toy, loaders_for(config, slow_s=slow_s, workers=workers), config, folder, validate=score)
+    return toy
+
+
+def shared_run(folder: Path, processes: int) -> Toy:
+    """A run whose result does not depend on how many processes share the patches of a step."""
+    torch.set_num_threads(1)
+    toy, config = make_toy(dropout=0.0, noise=0.0), settings(iterations=8, validate_every=None)
+    toy.norm = torch.nn.GroupNorm(1, 4)  # batch statistics are those of a rank's own patches
+    fit(toy, loaders_for(config), config, folder, processes=processes)
     return toy
 
 
 if __name__ == "__main__":
-    kill_run(Path(sys.argv[1]), slow_s=float(sys.argv[2]))
+    task, folder, *numbers = sys.argv[1:]
+    if task == "kill":
+        try:
+            kill_run(Path(folder), slow_s=float(numbers[0]), workers=int(numbers[1]))
+        except KeyboardInterrupt as error:
+            sys.exit(type(error).__name__)
+    else:
+        toy = shared_run(Path(folder), processes=2)
+        torch.save(toy.state_dict(), Path(folder) / f"rank{os.environ['LOCAL_RANK']}.pt")

@@ -11,8 +11,8 @@ from engine_toy import Patches, Toy, loaders_for, make_toy, score, settings
 
 from semivox.config import TrainConfig
 from semivox.methods.base import Batch, Step
-from semivox.training.estimate import probe
 from semivox.training.checkpoints import last_path, load
+from semivox.training.estimate import probe
 from semivox.training.loop import fit
 
 

@@ -37,14 +37,7 @@ def run(folder: Path, *, diagnosed: bool, toy: Toy | None = None) -> Toy:
     diagnosis = Diagnosis(
         careless, lambda path: drawn.append(len(path.read_text())), folder / "diagnosis" / "diagnosis.csv"
     )
-    fit(
-        toy,
-        loaders_for(config),
-        config,
-        folder,
-        validate=score,
-        diagnosis=diagnosis if diagnosed else None,
-    )
+    fit(toy, loaders_for(config), config, folder, validate=score, diagnosis=diagnosis if diagnosed else None)
     assert len(drawn) == diagnosed
     return toy
 

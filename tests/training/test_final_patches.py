@@ -54,9 +54,7 @@ def test_the_best_weights_keep_the_patches_that_they_have_seen(
 ) -> None:
     """Validation is made to like the second of four iterations most."""
     scores = iter([0.1, 0.9, 0.5, 0.6])
-    monkeypatch.setattr(
-        "semivox.training.runs.make_validator", lambda *_: lambda *_: {"dice": next(scores)}
-    )
+    monkeypatch.setattr("semivox.training.runs.make_validator", lambda *_: lambda *_: {"dice": next(scores)})
     run = train(overridden(config, {"train": {"selection": "val"}}))
     assert pd.read_csv(run / "logs" / "metrics.csv")["val_dice"].tolist() == [0.1, 0.9, 0.5, 0.6]
     assert load_model(run).plan.patch == PATCH
@@ -68,9 +66,7 @@ def test_a_finished_run_gets_a_final_part(
 ) -> None:
     """Weights from before the extension have seen no final patch, wherever the longer schedule has them."""
     scores = iter([0.9 if iteration == best else 0.1 for iteration in range(1, 7)])
-    monkeypatch.setattr(
-        "semivox.training.runs.make_validator", lambda *_: lambda *_: {"dice": next(scores)}
-    )
+    monkeypatch.setattr("semivox.training.runs.make_validator", lambda *_: lambda *_: {"dice": next(scores)})
     for iterations, share, extend in ((4, 0.0, False), (6, 0.9, True)):
         train = {"iterations": iterations, "final_share": share, "selection": "val"}
         longer = overridden(config, {"train": train})
@@ -90,10 +86,7 @@ def test_a_budget_counts_both_parts(
     monkeypatch.setattr("semivox.training.runs.probe", probe)
     budget = {"budget_s": 12.0, "validate_every": None, "checkpoint_every": None, "final_share": 0.25}
     run = train(
-        overridden(
-            config,
-            {"train": budget, "split": {"val": 0}, "method": {"name": "supervised_matched"}},
-        )
+        overridden(config, {"train": budget, "split": {"val": 0}, "method": {"name": "supervised_matched"}})
     )
     iterations = yaml.safe_load((run / "config.yaml").read_text())["train"]["iterations"]
     assert 60 <= iterations <= 67  # (12 s - 2 s of start-up) / (3/4 * 0.1 s + 1/4 * 0.3 s)

@@ -19,8 +19,8 @@ from semivox.config import TrainConfig
 from semivox.errors import UserError
 from semivox.methods.base import Batch, Step
 from semivox.training.checkpoints import best_path, last_path, load, load_weights
-from semivox.training.step import make_sgd
 from semivox.training.loop import FitResult, fit
+from semivox.training.step import make_sgd
 
 
 def run(toy: Toy, config: TrainConfig, folder: Path, validate: Any = None, **loaders: Any) -> FitResult:

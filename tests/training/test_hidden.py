@@ -13,7 +13,7 @@ from semivox.datasets.splits import Split
 from semivox.errors import UserError
 from semivox.preprocessing.plan import Plan
 from semivox.preprocessing.planner import make_plan
-from semivox.preprocessing.prepare import prepare
+from semivox.preprocessing.prepare import Preparation
 from semivox.preprocessing.store import Store
 from semivox.training.diagnosis import HiddenPatches, read_hidden_patches, require_hidden_labels
 
@@ -27,7 +27,7 @@ def prepared(phantoms: Path, tmp_path: Path) -> Prepared:
     split = Split(labeled=names[:1], unlabeled=names[1:5], val=names[5:])
     config = PlanConfig(spacing_mm=(2.5, 2.5, 2.5), patch=(16, 16, 16))
     plan = make_plan(dataset, split, config)
-    prepare(dataset, split, plan, tmp_path / "store", workers=0)
+    Preparation(dataset, split, plan, tmp_path / "store").run(0)
     return dataset, split, plan, Store(tmp_path / "store")
 
 
@@ -48,7 +48,7 @@ def test_patches_are_those_of_a_store_that_knows_the_labels(prepared: Prepared, 
     assert found.label.amax() == 2
 
     open_split = split.model_copy(update={"labeled": split.labeled + split.unlabeled, "unlabeled": ()})
-    prepare(dataset, open_split, plan, tmp_path / "open", workers=0)
+    Preparation(dataset, open_split, plan, tmp_path / "open").run(0)
     known = Store(tmp_path / "open")
     for name, image, label in zip(found.cases, found.image.numpy(), found.label.numpy(), strict=True):
         volume, truth = np.asarray(known.image(name)), np.asarray(known.label(name))

@@ -11,11 +11,10 @@ import pytest
 from typer.testing import CliRunner
 
 from semivox.cli.app import app
-from semivox.config import load_config, preset_names
+from semivox.config import Config, load_config, preset_names
 from semivox.errors import UserError
+from semivox.preprocessing.plan import Plan
 from semivox.training import machine as module
-from semivox.training import machine_times as times_module
-from semivox.training.runs import Training
 from semivox.training.machine import Machine, machine
 
 TINY = {"net_patch": (16, 16, 16), "device": "cpu"}
@@ -24,7 +23,7 @@ TINY = {"net_patch": (16, 16, 16), "device": "cpu"}
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shrink the scan that patches are cut from."""
-    monkeypatch.setattr(times_module, "SCAN", (72, 64, 48))
+    monkeypatch.setattr(module, "SCAN", (72, 64, 48))
 
 
 def test_what_is_measured_and_what_is_concluded(quick: None, tmp_path: Path, monkeypatch: Any) -> None:
@@ -58,13 +57,13 @@ def test_with_time_all_are_measured(quick: None, monkeypatch: pytest.MonkeyPatch
     times = iter([0.5, 3.0])
     probed: list[str] = []
 
-    def step_seconds(self: Training, **limits: Any) -> float:
-        assert self.config.train.workers == 0 and self.plan.patch == self.config.plan.patch
+    def step_seconds(workspace: object, split: object, plan: Plan, config: Config, **limits: Any) -> float:
+        assert config.train.workers == 0 and plan.patch == config.plan.patch
         assert 0 < limits["limit_s"] < 60
-        probed.append(self.config.preset or "")
+        probed.append(config.preset or "")
         return next(times)
 
-    monkeypatch.setattr(Training, "step_seconds", step_seconds)
+    monkeypatch.setattr(module, "step_seconds", step_seconds)
     found = machine(presets=["hippocampus-lite", "demo"], limit_s=100.0, **TINY)
     assert probed == ["demo", "hippocampus-lite"]
     assert [one.step_s for one in found.presets] == [3.0, 0.5]
@@ -74,7 +73,7 @@ def test_with_time_all_are_measured(quick: None, monkeypatch: pytest.MonkeyPatch
 def test_every_shipped_preset_has_a_kind_or_a_reason() -> None:
     for name in preset_names():
         config = load_config(preset=name)
-        assert config.plan.patch is None or times_module.step_cost(config) > 0
+        assert config.plan.patch is None or module.step_cost(config) > 0
 
 
 @pytest.fixture

@@ -8,14 +8,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import engine_toy
 import pandas as pd
 import pytest
 import torch
-from engine_toy import kill_run, loaders_for, make_toy, score, settings
+from engine_toy import kill_run, loaders_for, make_toy, score, settings, shared_run
 
-from semivox.errors import UserError
+from semivox.errors import Terminated, UserError
 from semivox.training.checkpoints import best_path, last_path, load
 from semivox.training.loop import fit
 
@@ -32,7 +33,7 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     log = killed / "logs" / "metrics.csv"
     process = subprocess.Popen(
-        [sys.executable, engine_toy.__file__, str(killed), "0.03"], stderr=subprocess.DEVNULL
+        [sys.executable, engine_toy.__file__, "kill", str(killed), "0.03", "0"], stderr=subprocess.DEVNULL
     )
     try:
         until = time.monotonic() + 80
@@ -45,7 +46,7 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
     assert load(last_path(killed)).iteration == 20
     assert table(killed)["iteration"].max() >= 24  # rows that the resumed run must drop
 
-    resumed, straight = kill_run(killed, slow_s=0), kill_run(whole, slow_s=0)
+    resumed, straight = kill_run(killed), kill_run(whole)
 
     assert same_weights(resumed, straight)
     pd.testing.assert_frame_equal(table(killed), table(whole), check_exact=True)
@@ -54,35 +55,64 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
     assert load(best_path(killed)).scores == load(best_path(whole)).scores
 
 
-def interrupted_at(folder: Path, iteration: int, how: type[BaseException] | int) -> None:
-    """Stop a run inside step `iteration` (from 0), by an exception or a signal."""
+def interrupted_at(folder: Path, iteration: int, *what: int | type[BaseException]) -> None:
+    """Stop a run inside step `iteration` (from 0), by signals or an exception."""
     toy, config = make_toy(), settings()
 
     def hook(labeled: object, unlabeled: object, step: object) -> None:
         if step.iteration == iteration:  # type: ignore[attr-defined]
-            if isinstance(how, int):
-                os.kill(os.getpid(), how)
-            else:
-                raise how
+            for one in what:
+                if isinstance(one, int):
+                    os.kill(os.getpid(), one)
+                else:
+                    raise one
 
     toy.hook = hook
     fit(toy, loaders_for(config), config, folder, validate=score)
 
 
-def test_ctrl_c_is_a_keyboard_interrupt_and_resumes(tmp_path: Path) -> None:
-    before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt):
-        interrupted_at(tmp_path / "stopped", 13, KeyboardInterrupt)
-    assert signal.getsignal(signal.SIGINT) is before
-    assert same_weights(kill_run(tmp_path / "stopped", 0), kill_run(tmp_path / "whole", 0))
+@pytest.mark.parametrize(
+    ("what", "error", "left"),
+    [
+        ((signal.SIGINT,), KeyboardInterrupt, 14),
+        ((signal.SIGTERM,), Terminated, 14),
+        ((signal.SIGTERM, signal.SIGTERM), Terminated, 10),  # the second one does not wait
+        ((KeyboardInterrupt,), KeyboardInterrupt, 10),
+    ],
+)
+def test_signals_leave_a_checkpoint_of_the_step_they_came_in(
+    tmp_path: Path, what: tuple[Any, ...], error: type[BaseException], left: int
+) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with pytest.raises(KeyboardInterrupt) as caught:
+        interrupted_at(tmp_path / "stopped", 13, *what)
+    assert caught.type is error
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    assert load(last_path(tmp_path / "stopped")).iteration == left
+    assert same_weights(kill_run(tmp_path / "stopped"), kill_run(tmp_path / "whole"))
     pd.testing.assert_frame_equal(table(tmp_path / "stopped"), table(tmp_path / "whole"), check_exact=True)
 
 
-def test_sigterm_leaves_a_checkpoint_of_the_step_it_came_in(tmp_path: Path) -> None:
-    with pytest.raises(SystemExit):
-        interrupted_at(tmp_path / "stopped", 13, signal.SIGTERM)
-    assert load(last_path(tmp_path / "stopped")).iteration == 14
-    assert same_weights(kill_run(tmp_path / "stopped", 0), kill_run(tmp_path / "whole", 0))
+@pytest.mark.parametrize(
+    ("number", "error"), [(signal.SIGINT, "KeyboardInterrupt"), (signal.SIGTERM, "Terminated")]
+)
+def test_loader_processes_that_get_the_signal_too_stay_out_of_the_way(
+    tmp_path: Path, number: int, error: str
+) -> None:
+    """As from a terminal, `timeout` or a scheduler: the signal goes to the whole group of processes."""
+    process = subprocess.Popen(
+        [sys.executable, engine_toy.__file__, "kill", str(tmp_path), "0.05", "2"],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    until = time.monotonic() + 80
+    while not last_path(tmp_path).exists():
+        assert process.poll() is None and time.monotonic() < until
+        time.sleep(0.01)
+    os.killpg(process.pid, number)
+    assert process.communicate(timeout=60)[1].split() == [error]
+    assert 10 < load(last_path(tmp_path)).iteration < 40
 
 
 def test_a_finished_run_is_only_read(tmp_path: Path) -> None:
@@ -97,21 +127,10 @@ def test_a_finished_run_is_only_read(tmp_path: Path) -> None:
     assert same_weights(again, trained)
 
 
-def test_fresh_starts_over(tmp_path: Path) -> None:
-    config = settings(iterations=6)
-    steps = []
-    for fresh in (False, True):
-        toy = make_toy()
-        toy.hook = lambda labeled, unlabeled, step: steps.append(step.iteration)
-        fit(toy, loaders_for(config), config, tmp_path, validate=None, fresh=fresh)
-    assert steps == [*range(6), *range(6)]
-    assert list(table(tmp_path)["iteration"]) == [1, 2, 4, 6]
-
-
 @pytest.mark.parametrize("damage", ["cut", "one byte", "garbage", "foreign"])
 def test_a_damaged_checkpoint_says_what_to_do(tmp_path: Path, damage: str) -> None:
     config = settings(iterations=4)
-    fit(make_toy(), loaders_for(config), config, tmp_path, validate=None)
+    fit(make_toy(), loaders_for(config), config, tmp_path)
     path = last_path(tmp_path)
     content = path.read_bytes()
     middle = len(content) // 2
@@ -128,35 +147,41 @@ def test_a_damaged_checkpoint_says_what_to_do(tmp_path: Path, damage: str) -> No
             }[damage]
         )
     with pytest.raises(UserError, match="--fresh") as error:
-        fit(make_toy(), loaders_for(config), config, tmp_path, validate=None)
+        fit(make_toy(), loaders_for(config), config, tmp_path)
     assert error.value.path == path
-    fit(make_toy(), loaders_for(config), config, tmp_path, validate=None, fresh=True)
 
 
 def test_more_iterations_extend_a_run(tmp_path: Path) -> None:
     """It goes on at the step where it ended, with the learning rate of the longer schedule."""
     config = settings(iterations=4, log_every=1, schedule="poly")
-    fit(make_toy(), loaders_for(config), config, tmp_path, validate=None)
+    fit(make_toy(), loaders_for(config), config, tmp_path)
     longer = settings(iterations=8, log_every=1, schedule="poly")
-    result = fit(
-        make_toy(), loaders_for(longer), longer, tmp_path, validate=None
-    )
+    result = fit(make_toy(), loaders_for(longer), longer, tmp_path)
     assert result.iterations == 8
     rates = pd.read_csv(tmp_path / "logs" / "metrics.csv").set_index("iteration")["lr"]
     assert rates.index.tolist() == list(range(1, 9))
     assert rates[4] < rates[5] == pytest.approx(longer.lr * (1 - 4 / 8) ** 0.9, rel=1e-4)
 
 
-def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
+def test_a_checkpoint_of_other_networks_is_refused(tmp_path: Path) -> None:
     config = settings(iterations=4)
-    fit(make_toy(), loaders_for(config), config, tmp_path, validate=None)
-    shorter = settings(iterations=3, log_every=1)
-    with pytest.raises(UserError, match="iterations=4") as error:
-        fit(make_toy(), loaders_for(shorter), shorter, tmp_path, validate=None)
-    assert error.value.expected == "iterations=3"
-    wide = make_toy(width=8)
-    with pytest.raises(UserError, match="other settings"):
-        fit(wide, loaders_for(config), config, tmp_path, validate=None)
-    wide.config = make_toy().config
+    fit(make_toy(), loaders_for(config), config, tmp_path)
+    longer = settings(iterations=6)
     with pytest.raises(UserError, match=r"average \(1?"):
-        fit(wide, loaders_for(config), config, tmp_path, validate=None)
+        fit(make_toy(width=8), loaders_for(longer), longer, tmp_path)
+
+
+def test_two_processes_train_as_one(tmp_path: Path) -> None:
+    """Each takes half of the patches; both end with the weights of one process that takes all of them."""
+    subprocess.run(
+        [sys.executable, engine_toy.__file__, "share", str(tmp_path)], check=True, timeout=300,
+        env={name: value for name, value in os.environ.items() if name != "LOCAL_RANK"},
+    )  # fmt: skip
+    ranks = [torch.load(tmp_path / f"rank{rank}.pt") for rank in (0, 1)]
+    alone = shared_run(tmp_path / "alone", processes=1).state_dict()
+    for name, value in alone.items():
+        assert value.isfinite().all()
+        assert torch.equal(ranks[0][name], ranks[1][name]), name
+        torch.testing.assert_close(ranks[0][name], value, rtol=1e-4, atol=1e-6)
+    assert load(last_path(tmp_path)).iteration == 8
+    assert list(table(tmp_path)["iteration"]) == [1, 2, 4, 6, 8]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,9 +59,14 @@ def best_path(folder: Path) -> Path:
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
-    """Write `checkpoint`, replacing an older one only when the new one is whole."""
+    """Write `checkpoint`, replacing an older one only when the new one is whole.
+
+    It is packed in memory: what PyTorch's own file writer says of a full disk differs from place to place.
+    """
+    packed = io.BytesIO()
+    torch.save({"format": _FORMAT, **vars(checkpoint)}, packed)
     with replacing(path) as temporary:
-        torch.save({"format": _FORMAT, **vars(checkpoint)}, temporary)
+        temporary.write_bytes(packed.getbuffer())
 
 
 def load(path: Path) -> Checkpoint:

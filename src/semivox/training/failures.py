@@ -106,9 +106,11 @@ class Interruption:
 def deferred_signals() -> Iterator[Interruption]:
     """Note SIGINT and SIGTERM inside the block; only the main thread can do so, elsewhere nothing changes."""
     interruption = Interruption()
-    before = {}
-    if threading.current_thread() is threading.main_thread():
-        before = {number: signal.signal(number, interruption) for number in (signal.SIGINT, signal.SIGTERM)}
+    main = threading.current_thread() is threading.main_thread()
+    numbers = (signal.SIGINT, signal.SIGTERM) if main else ()
+    before = {n: signal.getsignal(n) for n in numbers if signal.getsignal(n) is not signal.SIG_IGN}
+    for number in before:
+        signal.signal(number, interruption)
     try:
         yield interruption
     finally:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
@@ -20,7 +19,7 @@ from semivox.config import TrainConfig
 from semivox.errors import UserError
 from semivox.hardware import resolve_device
 from semivox.methods.base import Batch, Method, fixed
-from semivox.progress import Report, no_progress, show_progress
+from semivox.progress import no_progress, show_progress
 from semivox.training import checkpoints
 from semivox.training.checkpoints import Checkpoint
 from semivox.training.diagnosis import Diagnoser, Diagnosis
@@ -102,25 +101,32 @@ def fit(
     fabric = make_fabric(device, precision, processes=processes)
     if state.scaler:
         fabric.strategy.precision.load_state_dict(state.scaler)
+    start, total = state.iteration, config.iterations
     with quiet(), explained(), deferred_signals() as interruption:
         stepper = Stepper(
             fabric, method.train(), config, momentum=state.momentum or None, critic=state.critic
         )
-        diagnoser = Diagnoser(diagnosis, config, state.iteration) if diagnosis else None
-        steps = batches(fabric, make_loaders, config, state.iteration)
-        with closing(steps), recording(stepper, folder, state, best, validate=validate, bar=bar) as recorder:
+        steps = batches(fabric, make_loaders, config, start)
+        with (
+            closing(steps),
+            closing(Recorder(stepper, folder, state, best, validate)) as recorder,
+            (show_progress if bar and fabric.is_global_zero else no_progress)("training") as report,
+        ):
+            report(start, total)
+            diagnoser = Diagnoser(diagnosis, config, start) if diagnosis and fabric.is_global_zero else None
             for iteration, labeled, unlabeled in steps:
-                if diagnoser and fabric.is_global_zero:
+                if diagnoser:
                     diagnoser.before(stepper, iteration, labeled, unlabeled)
                 stepper.step(iteration, labeled, unlabeled)
-                if diagnoser and fabric.is_global_zero:
+                if diagnoser:
                     diagnoser.after(stepper, iteration + 1)
                 stop = agreed(fabric, config, iteration + 1, interruption.pending is not None)
                 recorder.after(iteration + 1, stop=stop)
+                report(iteration + 1, total, recorder.text)
                 if stop:
                     raise interruption.error()
     method.cpu()
-    return FitResult(config.iterations, recorder.seconds, recorder.best)
+    return FitResult(total, recorder.seconds, recorder.best)
 
 
 def batches(
@@ -178,46 +184,17 @@ def evaluating(method: Method) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def recording(
-    stepper: Stepper,
-    folder: Path,
-    state: Checkpoint,
-    best: dict[str, Any] | None,
-    *,
-    validate: Validate | None,
-    bar: bool,
-) -> Iterator[Recorder | Bystander]:
-    """Open log and progress bar of a run that resumes from `state`; say how to resume it if it is stopped."""
-    if not stepper.fabric.is_global_zero:
-        yield Bystander()
-        return
-    log = RunLog(folder / "logs", state.iteration)
-    try:
-        with (show_progress if bar else no_progress)("training") as report:
-            report(state.iteration, stepper.config.iterations, "")
-            yield Recorder(stepper, folder, state, best, validate, log, report)
-    except KeyboardInterrupt:
-        if bar:
-            print("Training stopped. The same command resumes from the last checkpoint.", file=sys.stderr)
-        raise
-    finally:
-        log.close()
-
-
-class Bystander:
-    """Stands for the recorder in all processes but the first, which alone writes."""
-
-    seconds, best = 0.0, None
-
-    def after(self, done: int, *, stop: bool) -> None:
-        """Do nothing."""
-
-
 class Recorder:
-    """Reads the losses, validates, writes the log and the checkpoints.
+    """Reads the losses, validates, writes the log and the checkpoints; only the first process does so.
 
     Between the iterations at which one of these is due nothing is read from the device.
+
+    Args:
+        stepper: what is trained.
+        folder: of the run.
+        state: from which the run resumes.
+        best: `iteration` and scores of the best checkpoint so far, if there is one.
+        validate: see `fit`.
     """
 
     def __init__(
@@ -227,15 +204,18 @@ class Recorder:
         state: Checkpoint,
         best: dict[str, Any] | None,
         validate: Validate | None,
-        log: RunLog,
-        report: Report,
     ) -> None:
-        self._stepper, self._folder, self.best = stepper, folder, best
-        self._validate, self._log, self._report = validate, log, report
-        self._began, self._text = time.perf_counter() - state.seconds, ""
+        self._stepper, self._folder, self.best, self._validate = stepper, folder, best, validate
+        self._log = RunLog(folder / "logs", state.iteration) if stepper.fabric.is_global_zero else None
+        self._began, self.text = time.perf_counter() - state.seconds, ""
         self._config = config = stepper.config
         self._validate_every = interval(config.validate_every, config.iterations, VALIDATIONS)
         self._save_every = interval(config.checkpoint_every, config.iterations, SAVES)
+
+    def close(self) -> None:
+        """Close the log."""
+        if self._log is not None:
+            self._log.close()
 
     @property
     def seconds(self) -> float:
@@ -248,25 +228,25 @@ class Recorder:
         logs = due(done, self._config.log_every, total) or done == 1
         validates = self._validate is not None and due(done, self._validate_every, total)
         saves = due(done, self._save_every, total) or stop
-        if logs or validates or saves:
-            self._read(done, logs=logs, validates=validates, saves=saves)
-        self._report(done, total, self._text)
+        if self._log is not None and (logs or validates or saves):
+            self._read(self._log, done, logs=logs, validates=validates, saves=saves)
 
-    def _read(self, done: int, *, logs: bool, validates: bool, saves: bool) -> None:
+    def _read(self, log: RunLog, done: int, *, logs: bool, validates: bool, saves: bool) -> None:
         losses, notes, broken = self._stepper.watch.read()
         row = self._row(done, losses, notes)
         if broken:
-            self._log.write(row)
+            log.write(row)
             raise not_finite(broken, self._config.iterations)
         if validates or saves:
             checkpoints.require_finite(self._stepper.method, done)
         if validates:
             row |= self._validated(done)
         if logs or validates:
-            self._log.write(row)
+            log.write(row)
             shown = {"loss": row["loss"], **losses}
-            self._text = "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
+            self.text = "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
         if saves:
+            log.flush()
             self._save(done)
 
     def _row(self, done: int, losses: dict[str, float], notes: dict[str, float]) -> dict[str, Value]:
@@ -293,7 +273,6 @@ class Recorder:
         return {f"val_{name}": value for name, value in scores.items()}
 
     def _save(self, done: int) -> None:
-        self._log.flush()
         fabric = self._stepper.fabric
         checkpoint = Checkpoint(
             done,

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from semivox.config import Config, load_config, preset_names
+from semivox.config import Config, load_config, overridden, preset_names
 from semivox.datasets.dataset import Dataset
 from semivox.datasets.phantom import phantom
 from semivox.datasets.splits import Split
@@ -129,7 +129,8 @@ def machine(
         progress: shows the progress.
     """
     started, where = time.perf_counter(), resolve_device(device)
-    configs = [_on(device, load_config(preset=one)) for one in presets or preset_names()]
+    asked = {"train": {"device": device, "workers": 0}}
+    configs = [overridden(load_config(preset=one), asked) for one in presets or preset_names()]
     kinds = {_kind(one): one for one in configs if one.plan.patch}
     total, known = len(NETS) + len(kinds), dict[Any, Times]()
     with tempfile.TemporaryDirectory() as folder, progress("machine") as report:
@@ -156,11 +157,6 @@ def machine(
         presets=tuple(_forecast(config, known.get(_kind(config))) for config in configs),
         seconds=round(time.perf_counter() - started, 1),
     )
-
-
-def _on(device: str, config: Config) -> Config:
-    changed = config.train.model_copy(update={"device": device, "workers": 0})
-    return config.model_copy(update={"train": changed})
 
 
 def _kind(config: Config) -> tuple[Any, ...]:
@@ -197,8 +193,7 @@ def _sizes(config: Config) -> PatchSizes:
 
 def _window(config: Config) -> Triple:
     """Return the size of a prediction's windows: that of the last patches of the training."""
-    sizes = _sizes(config)
-    return sizes.final or sizes.first
+    return _sizes(config).final or _sizes(config).first
 
 
 def _window_cost(config: Config, size: Triple) -> float:

@@ -81,10 +81,10 @@ def train_run(
         config: settings of the run.
         folder: of the run.
         fresh: delete an earlier run in that folder first.
-        extend: let a run that was begun with fewer `train.iterations` resume from its last checkpoint, with
-            the learning rate that the longer schedule has there; `train.final_share` may change with it.
-        diagnose: compare pseudo-labels with labels that training does not see, and write
-            `diagnosis/diagnosis.csv` in the run folder; the trained weights stay the same.
+        extend: train a run for more iterations than it was begun with, on the longer schedule;
+            `train.final_share` may change with them.
+        diagnose: compare pseudo-labels with labels that training does not see, in
+            `diagnosis/diagnosis.csv`; the trained weights stay the same.
         draw: draws that table beside it, with the given subtitle.
         bar: show the progress.
 
@@ -186,8 +186,8 @@ class Assembly:
             )
         if bar and config.train.budget_s is not None:
             spent, budget = probed_s + result.seconds, config.train.budget_s
-            share = f"{100 * (spent / budget - 1):+.1f} %"
-            print(f"took {spent:.0f} s of a budget of {budget:.0f} s ({share})", file=sys.stderr)
+            text = f"took {spent:.0f} s of a budget of {budget:.0f} s ({100 * (spent / budget - 1):+.1f} %)"
+            print(text, file=sys.stderr)
         chosen = self._save(method, result, config, run)
         return {
             "iterations": result.iterations,

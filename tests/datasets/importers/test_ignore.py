@@ -21,7 +21,7 @@ from semivox.methods.base import Batch
 from semivox.methods.supervised import Supervised
 from semivox.preprocessing.fingerprint import fingerprint
 from semivox.preprocessing.planner import make_plan
-from semivox.preprocessing.prepare import prepare
+from semivox.preprocessing.prepare import Preparation
 from semivox.preprocessing.store import Store
 from semivox.training.step import Stepper
 from semivox.training.validation import _dice
@@ -63,13 +63,8 @@ def test_from_the_file_to_the_store(raw: Path, tmp_path: Path) -> None:
     plan = make_plan(dataset, split, PlanConfig(patch=(16, 16, 16)))
     assert plan.ignore_value == 7
     drawn: dict[str, set[int]] = {}
-    prepare(
-        dataset,
-        split,
-        plan,
-        tmp_path / "store",
-        workers=0,
-        on_case=lambda name, _, label: drawn.update({name: set(np.unique(label).tolist())}),
+    Preparation(dataset, split, plan, tmp_path / "store").run(
+        0, lambda name, _, label: drawn.update({name: set(np.unique(label).tolist())})
     )
     store = Store(tmp_path / "store")
     stored = np.asarray(store.label("a")[:])
