@@ -7,6 +7,7 @@ import os
 import shutil
 from pathlib import Path
 
+import h5py
 import nibabel as nib
 import numpy as np
 import pytest
@@ -345,6 +346,29 @@ def test_an_import_follows_its_source(raw: Path, tmp_path: Path) -> None:
     assert "removed, because the source no longer has them: b" in notes(out)
     import_dataset(raw, out, **PAIRS)
     assert notes(out) == ""
+
+
+@pytest.mark.parametrize("kind", ["csv", "h5", "dicom"])
+def test_every_kind_of_source_is_followed(tmp_path: Path, kind: str) -> None:
+    """The values of the scan change, and nothing else."""
+    raw = tmp_path / "raw"
+    raw.mkdir()
+
+    def make(seed: int) -> Path:
+        if kind == "dicom":
+            write_series(raw / "a", scan(seed))
+        elif kind == "h5":
+            with h5py.File(raw / "a.h5", "w") as file:
+                file["image"], file["label"] = scan(seed), label(0, 1)
+        else:
+            save(raw / "a.nii", scan(seed))
+            (raw / "cases.csv").write_text("image\na.nii\n")
+            return raw / "cases.csv"
+        return raw
+
+    for seed in (0, 1):
+        dataset = import_dataset(make(seed), tmp_path / "out", classes={"organ": 1})
+        np.testing.assert_array_equal(read_image(dataset.case("a").images).array[0], scan(seed))
 
 
 def test_two_labels_that_change_places_are_noticed(raw: Path, tmp_path: Path) -> None:

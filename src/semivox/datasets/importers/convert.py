@@ -117,16 +117,16 @@ class _Writer:
         return [*label, *names]
 
     def _remove(self, files: Iterable[str]) -> None:
-        """Delete files that an import wrote; a label that was edited since then is refused."""
-        for file in files:
-            path = self.out / file
-            if not self.manifest.owns(file):
-                continue
-            if file.startswith("labels") and self.manifest.is_edited(file):
+        """Delete files that an import wrote; a label that was edited since then is refused first."""
+        signed = self.manifest.files()
+        own = [file for file in files if file in signed]
+        for file in own:
+            if file.startswith("labels") and signed[file] is not None and self.manifest.is_edited(file):
                 what = "An imported label was edited, and its source has changed, too"
                 do = "move it away, or bring the edit into the source, then import again"
-                raise UserError(what, "another content", "the file as the import wrote it", do, path)
-            path.unlink(missing_ok=True)
+                raise UserError(what, "another content", "the file as written", do, self.out / file)
+        for file in own:
+            (self.out / file).unlink(missing_ok=True)
 
     def finish(self, name: str) -> None:
         """Remove what the source no longer has, and describe the data set."""

@@ -33,6 +33,13 @@ _REGIONS = {"whole_tumor": (1, 2, 4), "tumor_core": (1, 4)}  # and the enhancing
 _MODALITIES = {"flair": "FLAIR", "t1": "T1", "t1ce": "T1ce", "t2": "T2"}
 _CLIP = 0.999  # share of the voxels of the brain's box
 _BINS = 256
+_H5_PROTOCOL = (
+    "Published h5 files (FLAIR, whole tumor, cropped to the brain and normalised); 1 mm is assumed."
+)
+_CROP_PROTOCOL = (
+    f"Cropped to the brain's box (found without labels), clipped at {_CLIP:.1%} of its voxels,"
+    " normalised over the voxels above 0, as published."
+)
 _WHOLE = " --set plan.normalisation=zscore_nonzero --set plan.crop=foreground"
 
 
@@ -56,21 +63,14 @@ def find(raw: Path, options: RecipeOptions) -> Found:
             name: Case((path,), partial(load_h5, path, np.eye(4), binary=True))
             for name, path in stored.items()
         }
-        protocol = (
-            "Published h5 files (FLAIR, whole tumor, cropped to the brain and normalised); 1 mm is assumed."
-        )
+        protocol = _H5_PROTOCOL
     else:
         cases = {
             name: Case(files, partial(_load, path, names, options), files[-1].is_file())
             for name, path in scans.items()
             for files in [tuple(_beside(path, sequence) for sequence in (*names, "seg"))]
         }
-        protocol = (
-            f"Cropped to the brain's box (found without labels), clipped at {_CLIP:.1%} of its voxels,"
-            " normalised over the voxels above 0, as published."
-            if options.crop == "published"
-            else "Whole scans as downloaded."
-        )
+        protocol = _CROP_PROTOCOL if options.crop == "published" else "Whole scans as downloaded."
     lacking = sorted(path.name for path in raw.rglob("BraTS19_*") if path.is_dir() and path.name not in cases)
     return make_found(
         raw,

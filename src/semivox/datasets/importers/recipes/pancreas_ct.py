@@ -36,6 +36,14 @@ from semivox.io.volume import Volume, read_values
 PAPER_HU, COMMON_HU = (-120.0, 240.0), (-125.0, 275.0)
 _TARGET, _MARGIN = (96, 96), 25
 _TO_LPS = np.diag([-1.0, -1.0, 1.0])
+_H5_PROTOCOL = (
+    "Published h5 files: cropped around the labels of all cases, unlabeled and test cases included;"
+    " they store no voxel size, 1 mm is assumed, nor the intensity window."
+)
+_CROP_PROTOCOL = (
+    " Resampled to 1 mm, cropped in the plane around the labels of all cases (plus 25 voxels),"
+    " unlabeled and test cases included, z-scored over the crop, as published."
+)
 _FORMS = {  # published file name: split that goes with it
     re.compile(r"image(\d{4})_norm\.h5"): "mc-net",
     re.compile(r"PANCREAS_(\d{4})\.h5"): "mcf-0",
@@ -60,10 +68,7 @@ def find(raw: Path, options: RecipeOptions) -> Found:
             name: Case((path,), partial(load_h5, path, np.eye(4), binary=True))
             for name, path in stored.items()
         }
-        protocol = (
-            "Published h5 files: cropped around the labels of all cases, unlabeled and test cases included;"
-            " they store no voxel size, 1 mm is assumed, nor the intensity window."
-        )
+        protocol = _H5_PROTOCOL
     else:
         split = choose_split("pancreas-ct", options.split or "mcf-0")
         cases = {
@@ -74,12 +79,8 @@ def find(raw: Path, options: RecipeOptions) -> Found:
             )
             for name, folder in scans.items()
         }
-        protocol = f"Clipped to {window[0]:g} to {window[1]:g} HU." + (
-            " Resampled to 1 mm, cropped in the plane around the labels of all cases (plus 25 voxels),"
-            " unlabeled and test cases included, z-scored over the crop, as published."
-            if options.crop == "published"
-            else ""
-        )
+        protocol = f"Clipped to {window[0]:g} to {window[1]:g} HU."
+        protocol += _CROP_PROTOCOL if options.crop == "published" else ""
     whole = options.crop == "none" and not from_h5
     unknown = [f"{labels[name].name} (label without a scan)" for name in sorted(labels.keys() - scans.keys())]
     return make_found(
