@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import SimpleITK as sitk
 from semivox.errors import UserError
 from semivox.io.dicom import read_dicom, read_series
 from semivox.io.dicom_series import Slice, choose_series, find_series
+from semivox.io.process import HERE
 from semivox.io.volume import read_image
 
 pydicom = pytest.importorskip("pydicom", reason="needs the extra dicom")
@@ -236,6 +238,18 @@ def test_several_series_are_listed_and_chosen(tmp_path: Path) -> None:
         choose_series(series, "T3", tmp_path)
     with pytest.raises(UserError, match="several DICOM series"):
         choose_series(series, "*axial", tmp_path)
+
+
+def test_without_the_extra_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_series(tmp_path / "scan", voxels())[0]
+    (tmp_path / "none").mkdir()
+    monkeypatch.setattr(HERE, "guarded", True)  # in this process, where the package seems to be absent
+    monkeypatch.setitem(sys.modules, "pydicom", None)
+    with pytest.raises(UserError, match="DICOM needs extra packages") as error:
+        read_image([tmp_path / "scan"])
+    assert error.value.path == path and error.value.found == "pydicom is not installed"
+    assert error.value.do == 'type: pip install "semivox[dicom]"'
+    assert find_series(tmp_path / "none") == []
 
 
 def test_a_folder_without_dicom(tmp_path: Path) -> None:

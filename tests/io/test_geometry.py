@@ -20,7 +20,7 @@ from semivox.evaluation.references import Classes
 from semivox.io.geometry import TOLERANCE_VOX, displacement, same_affine
 from semivox.io.volume import read_image, read_label
 from semivox.preprocessing.planner import make_plan
-from semivox.preprocessing.prepare import prepare
+from semivox.preprocessing.prepare import Preparation
 from semivox.preprocessing.store import Store
 
 OBLIQUE = np.array([[0.0, -1.2, 0.1, 10.0], [0.7, 0.0, 0.0, -20.5], [0.05, 0.0, 2.5, 300.25], [0, 0, 0, 1]])
@@ -103,7 +103,7 @@ def test_a_real_mask_that_lost_its_affine(real_data: Path, tmp_path: Path) -> No
     plan = make_plan(dataset, split, config)
     assert plan.trust_image_geometry
     assert plan.fingerprint["class_volumes_ml"]["enhancing"]["max"] > 1
-    prepare(dataset, split, plan, tmp_path / "store", workers=0)
+    Preparation(dataset, split, plan, tmp_path / "store").run(0)
     label = np.asarray(Store(tmp_path / "store").label("a"))
     true = np.asarray(nib.load(source / "seg-BraTS23_1.nii.gz").dataobj)[::-1, ::-1] > 0  # LPS to RAS
     place = (np.argwhere(label > 0).mean(0) + 0.5) * 3, np.argwhere(true).mean(0) + 0.5
