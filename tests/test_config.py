@@ -104,7 +104,8 @@ def test_precision_may_be_written_as_a_number() -> None:
 @pytest.mark.parametrize(
     "setting",
     [
-        "train=50", "split=2", "method=[dual]", "train.lr=[1,", "train.lr=*x", "train.lr=.inf", "train.lr=.nan",
+        "train=50", "split=2", "method=[dual]", "train.lr=[1,", "train.lr=*x", "train.lr=.inf",
+        "train.lr=.nan",
         "train.lr=",
         "train.lr.x=3", "train.iterations=1.5", "train.iterations='5'", "train.iterations=true",
         "train.seed=-1", "train.seed=4294967296", "split.seed=4294967296",
