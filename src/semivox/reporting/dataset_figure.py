@@ -39,6 +39,7 @@ from semivox.reporting.style import (
 )
 
 _WIDTH, _MARGIN, _THUMB, _PLOT = 12.0, 0.6, 1.85, 2.3  # inches
+_HEADER = 6.0  # inches that the name of the data set may take
 _LABELED, _OTHER = "#1fb6ff", "#9aa0a8"
 _AXES = ("right-left", "back-front", "down-up")
 _NAMED = 5  # classes that have room for their names side by side
@@ -67,11 +68,11 @@ def save_dataset_figure(
     """
     rows = 1 + (len(channels) + 2) // 3
     legend = class_lines(range(len(class_names)), class_names)
-    foot = 0.1 + max(legend_height(legend, _WIDTH), 0.25)
+    foot = legend_height(legend, _WIDTH, _HEADER)  # beside the name of the data set if there is room
     figure = dark_figure(_WIDTH, 1.5 + _THUMB + rows * (_PLOT + 0.75) + foot)
     high = figure.get_figheight()
     labeled = sum(case.class_volumes_ml is not None for case in measured.cases)
-    write(figure, _MARGIN, high - 0.35, shorten(name, 70), fontsize=14, weight="bold")
+    write(figure, _MARGIN, high - 0.35, shorten(name, 48), fontsize=14, weight="bold")
     found = f"{len(measured.cases)} scans, {labeled} of them labeled"
     write(figure, _MARGIN, high - 0.62, f"{found} (blue; the others gray)", color=FAINT)
     for index, sample in enumerate(samples):
@@ -90,7 +91,7 @@ def save_dataset_figure(
     _draw_volumes(panels[2], class_names, measured)
     for index, channel in enumerate(channels):
         _draw_intensities(panels[3 + index], channel, measured, index, colors)
-    draw_legend(figure, legend)
+    draw_legend(figure, legend, "lower right" if foot else "upper right")
     save_png(figure, path)
 
 

@@ -85,11 +85,11 @@ def legend_height(lines: Sequence[Line2D], width: float, beside: float = 0.0) ->
     return 0.22 * -(-len(lines) // _columns(lines, width))
 
 
-def draw_legend(figure: Figure, lines: Sequence[Line2D]) -> None:
-    """Draw a legend at the lower right."""
+def draw_legend(figure: Figure, lines: Sequence[Line2D], place: str = "lower right") -> None:
+    """Draw a legend in a corner."""
     figure.legend(
         handles=lines,
-        loc="lower right",
+        loc=place,
         ncols=_columns(lines, figure.get_figwidth()),
         frameon=False,
         labelcolor=TEXT,
