@@ -22,7 +22,7 @@ from semivox.io.volume import read_image, read_label
 from semivox.preprocessing import prepare as module
 from semivox.preprocessing.plan import Plan
 from semivox.preprocessing.planner import make_plan
-from semivox.preprocessing.prepare import prepare
+from semivox.preprocessing.prepare import Preparation
 from semivox.preprocessing.resample import Grid, label_to_source, label_to_working_grid, to_working_grid
 from semivox.preprocessing.store import Store
 
@@ -73,6 +73,19 @@ def raw(tmp_path: Path) -> Path:
 def plan_for(dataset: Dataset, **changes: Any) -> Plan:
     config = {"spacing_mm": (1.0, 1.0, 1.0), "patch": (16, 16, 16), **changes}
     return make_plan(dataset, SPLIT, PlanConfig.model_validate(config))
+
+
+def prepare(
+    dataset: Dataset,
+    split: Split,
+    plan: Plan,
+    folder: Path,
+    *,
+    workers: int,
+    on_case: Any = None,
+    progress: Any = None,
+) -> list[str]:
+    return Preparation(dataset, split, plan, folder).run(workers, on_case, progress)
 
 
 def files(store: Store) -> dict[str, tuple[int, bytes]]:

@@ -39,40 +39,6 @@ _SAVE_EVERY_S = 1.0
 log = logging.getLogger(__name__)
 
 
-def prepare(
-    dataset: Dataset,
-    split: Split,
-    plan: Plan,
-    folder: Path,
-    *,
-    workers: int = 2,
-    on_case: OnCase | None = None,
-    progress: Progress | None = None,
-) -> list[str]:
-    """Bring the labeled, unlabeled and validation cases to the working grid and into a store.
-
-    What the store holds is kept as long as the files it was made from are the same; see `Preparation`.
-
-    Args:
-        dataset: the cases.
-        split: which cases, and which labels.
-        plan: voxel size, crop and normalisation.
-        folder: of the store itself (what `Store` gets), usually `store/` in the workspace.
-        workers: processes; 0 works in this one. Fewer are started when memory would not suffice.
-        on_case: called in the worker with name, image (C, X, Y, Z) and label (X, Y, Z) or None on the working
-            grid, before the case is written; with workers it has to be a function of an importable module.
-        progress: called after each case with the number of prepared cases, of all, and the case's name.
-
-    Returns:
-        The names of the cases that were written now, in the order of the split.
-
-    Raises:
-        UserError: a file is damaged or unusable (the other cases are prepared first), the disk is full, or a
-            worker died. What is already in the store stays usable.
-    """
-    return Preparation(dataset, split, plan, folder).run(workers, on_case, progress)
-
-
 class Preparation:
     """What has to be done so that a store holds the cases of a split; making one writes nothing.
 
@@ -86,7 +52,10 @@ class Preparation:
         reasons: what has changed since the store was made, in words.
 
     Args:
-        dataset, split, plan, folder: as of `prepare`.
+        dataset: the cases.
+        split: which cases, and which labels.
+        plan: voxel size, crop and normalisation.
+        folder: of the store itself (what `Store` gets), usually `store/` in the workspace.
         known: signatures of files, by case, which then need not be read; see `sources_of`.
 
     Raises:
@@ -116,7 +85,21 @@ class Preparation:
         return bool(self.jobs or self._gone or self._touched)
 
     def run(self, workers: int, on_case: OnCase | None = None, progress: Progress | None = None) -> list[str]:
-        """Do it; arguments and result as of `prepare`."""
+        """Bring the cases to the working grid and into the store.
+
+        Args:
+            workers: processes; 0 works in this one. Fewer are started when memory would not suffice.
+            on_case: called in the worker with name, image (C, X, Y, Z) and label (X, Y, Z) or None on the
+                working grid, before the case is written; with workers, a function of an importable module.
+            progress: called after each case with the number of prepared cases, of all, and the case's name.
+
+        Returns:
+            The names of the cases that were written now, in the order of the split.
+
+        Raises:
+            UserError: a file is damaged or unusable (the other cases are prepared first), the disk is full,
+                or a worker died. What is already in the store stays usable.
+        """
         if not self.is_needed:
             return []
         for reason in self.reasons:

@@ -183,7 +183,7 @@ def prepare_data(
         on_case: draws a case into `overlays/CASE.png`; a function of an importable module.
 
     Raises:
-        UserError: as of `plan_data`, and of `prepare`.
+        UserError: as of `plan_data`, and of `Preparation.run`.
     """
     return _bring_up(data, config, work, fresh, workers, progress, store=True, on_case=on_case)
 
