@@ -28,20 +28,17 @@ def resolve_device(setting: str) -> torch.device:
     kind, _, index = setting.partition(":")
     if kind not in ("cpu", "gpu", "cuda", "mps") or not (index == "" or index.isdecimal()):
         raise UserError(
-            "Unknown device",
-            found=setting,
-            expected="auto, cpu or gpu (or cuda:1 for the second GPU)",
-            do="use auto",
+            "Unknown device", setting, "auto, cpu or gpu (or cuda:1 for the second GPU)", "use auto"
         )
     there = {"cpu": True, "gpu": cuda, "cuda": cuda, "mps": mps}[kind]
     count = torch.cuda.device_count() if kind in ("gpu", "cuda") and cuda else 1
     if not there or int(index or 0) >= count:
+        seen = f"{torch.cuda.device_count()} CUDA device(s)" if cuda else "no such device"
         raise UserError(
             "The device is not available",
-            found=f"{setting} asked, PyTorch {torch.__version__} sees "
-            + (f"{torch.cuda.device_count()} CUDA device(s)" if cuda else "no such device"),
-            expected="a device that PyTorch can use",
-            do="use cpu, or install a PyTorch build that fits the GPU",
+            f"{setting} asked, PyTorch {torch.__version__} sees {seen}",
+            "a device that PyTorch can use",
+            "use cpu, or install a PyTorch build that fits the GPU",
         )
     if kind == "cpu":
         return torch.device("cpu")
@@ -49,7 +46,7 @@ def resolve_device(setting: str) -> torch.device:
 
 
 def device_name(device: torch.device, cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """What the maker calls the GPU or the processor, else the kind of device."""
+    """Return what the maker calls the GPU or the processor, else the kind of device."""
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
     if device.type == "cpu":
@@ -66,7 +63,7 @@ _CLEARLY = 1.1  # times as fast as float32, for the loss of digits
 
 
 def prefers_bf16(device: torch.device) -> bool:
-    """Whether bfloat16 is the quicker arithmetic of the networks on `device`.
+    """Tell whether the networks run faster in bfloat16 than in float32 on `device`.
 
     On a GPU its instructions decide. Some CPUs have them and are slower with them than in float32, so there
     both are tried once a process, in some hundredths of a second.
@@ -78,7 +75,7 @@ def prefers_bf16(device: torch.device) -> bool:
 
 @cache
 def _cpu_gain(repeats: int = 5) -> float:
-    """Time of a convolution forward and backward in float32 / in bfloat16, the best of several, by turns."""
+    """Return the time of a convolution in float32 / in bfloat16, both passes, the best of several."""
     image, weight = (
         torch.full(shape, 0.1).to(memory_format=torch.channels_last_3d).requires_grad_()
         for shape in ((2, 16, 32, 32, 32), (16, 16, 3, 3, 3))
@@ -97,7 +94,7 @@ def _cpu_gain(repeats: int = 5) -> float:
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Whether `device` has bfloat16 instructions (emulation does not count: it is slower than 32 bit).
+    """Tell whether `device` has bfloat16 instructions (emulation does not count: it is slower than 32 bit).
 
     See `prefers_bf16` for whether they are worth using.
     """
@@ -109,7 +106,7 @@ def has_bf16(device: torch.device) -> bool:
 
 
 def _cpu_has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """AVX512-BF16 or AMX-BF16, as PyTorch reports it or, where it does not tell, the kernel."""
+    """Look for AVX512-BF16 or AMX-BF16 in what PyTorch reports or, where it does not, the kernel."""
     flags = ("avx512_bf16", "amx_bf16")
     try:
         capabilities = torch.cpu.get_capabilities()

@@ -21,12 +21,7 @@ def no_progress(title: str) -> Iterator[Report]:
 def show_progress(title: str) -> Iterator[Report]:
     """A Rich bar on a terminal, else a line at each tenth; `report(done, total, name)` moves it."""
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        TextColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
     console = Console(stderr=True)
