@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from semivox.datasets.check import CaseReport, CheckJob, Problem, check_case
+from semivox.datasets.check import CaseReport, CheckJob, Problem, Severity, check_case
 from semivox.datasets.dataset import Dataset
 from semivox.datasets.listing import Notice
 from semivox.datasets.splits import Split
@@ -115,25 +115,15 @@ def _duplicates(reports: Sequence[CaseReport], role: Mapping[str, str]) -> Itera
             what = f"A scan of the {' and '.join(held_out)} cases is also used otherwise"
             do = "remove it from one of the sides: its score would mean nothing"
         severe = len(names) == 1 or (bool(held_out) and len(set(seen)) > 1)
-        yield Problem(
-            "error" if severe else "warning",
-            what,
-            names[0],
-            str(places[0][1]),
-            shortened([f"{name} ({role[name]}, {path.name})" for name, path in places], 8),
-            "every scan once; compared by content, whatever axes, type and compression",
-            do,
-        )
+        found = shortened((f"{name} ({role[name]}, {path.name})" for name, path in places), 8)
+        expected = "every scan once; compared by content, whatever axes, type and compression"
+        severity: Severity = "error" if severe else "warning"
+        yield Problem(severity, what, names[0], str(places[0][1]), found, expected, do)
     for places in filter(lambda places: len(places) > 1, labels.values()):
-        yield Problem(
-            "warning",
-            "The same label occurs more than once",
-            places[0][0],
-            str(places[0][1]),
-            shortened([f"{name} ({path.name})" for name, path in places], 8),
-            "a label of its own for every scan",
-            "look at these cases; one of the labels may belong to another scan",
-        )
+        what, expected = "The same label occurs more than once", "a label of its own for every scan"
+        found = shortened((f"{name} ({path.name})" for name, path in places), 8)
+        do = "look at these cases; one of the labels may belong to another scan"
+        yield Problem("warning", what, places[0][0], str(places[0][1]), found, expected, do)
 
 
 def _unusual_intensities(reports: Sequence[CaseReport], channels: Sequence[str]) -> Iterator[Problem]:
@@ -146,23 +136,22 @@ def _unusual_intensities(reports: Sequence[CaseReport], channels: Sequence[str])
         if len(known) < _FEWEST:
             continue
         usual = float(np.median(widths))
+        centre = float(np.median([report.levels[index].middle for report in known]))
         far = _outliers([float(np.log(width)) for width in widths], float(np.log(_FACTOR)))
         off = _outliers([report.levels[index].middle for report in known], usual / 2)
         for report, is_far, is_off in zip(known, far, off, strict=True):
             if not (is_far or is_off):
                 continue
             level, files = report.levels[index], report.case.images
-            yield Problem(
-                "warning",
+            what, path = (
                 "The intensities differ from those of the other scans",
-                report.case.name,
-                str(files[min(index, len(files) - 1)]),
-                f"{channel}: {level.low:g} to {level.high:g}, median {level.middle:g}",
-                f"a range about {usual:g} wide, as usual here"
-                f" (median {float(np.median([item.levels[index].middle for item in known])):g})",
-                "look at the scan: another modality, unit or scaling? harmless if every scan is normalised"
-                " by its own mean (zscore), not with ct or none",
+                files[min(index, len(files) - 1)],
             )
+            found = f"{channel}: {level.low:g} to {level.high:g}, median {level.middle:g}"
+            expected = f"a range about {usual:g} wide, as usual here (median {centre:g})"
+            do = "look at the scan: another modality, unit or scaling? harmless if every scan is normalised"
+            do += " by its own mean (zscore), not with ct or none"
+            yield Problem("warning", what, report.case.name, str(path), found, expected, do)
 
 
 def _outliers(values: Sequence[float], least: float) -> list[bool]:
@@ -180,15 +169,13 @@ def _unusual_spacings(reports: Sequence[CaseReport]) -> Iterator[Problem]:
     for report, spacing in known:
         ratio = np.maximum(spacing / usual, usual / spacing)
         if ratio.max() > _SPACING_FACTOR:
-            yield Problem(
-                "warning",
-                "The voxel size differs much from that of the other scans",
-                report.case.name,
-                str(report.case.images[0]),
-                " x ".join(f"{side:g}" for side in spacing) + " mm",
-                " x ".join(f"{side:g}" for side in usual) + f" mm, within a factor of {_SPACING_FACTOR:g}",
-                "check the header; if it is right, much detail is lost or invented when resampling",
+            what = "The voxel size differs much from that of the other scans"
+            found, expected = (
+                " x ".join(f"{side:g}" for side in sides) + " mm" for sides in (spacing, usual)
             )
+            expected += f", within a factor of {_SPACING_FACTOR:g}"
+            do = "check the header; if it is right, much detail is lost or invented when resampling"
+            yield Problem("warning", what, report.case.name, str(report.case.images[0]), found, expected, do)
 
 
 def grouped(problems: Sequence[Problem]) -> list[list[Problem]]:
