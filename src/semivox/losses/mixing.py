@@ -30,6 +30,28 @@ def cuboid_mask(shape: Sequence[int], share: float, generator: torch.Generator) 
     return ~mask
 
 
+def random_cuboid_mask(
+    shape: Sequence[int], shares: tuple[float, float], generator: torch.Generator
+) -> Tensor:
+    """Return a mask (X, Y, Z) that is False in a cuboid of random size and place, and True around it.
+
+    Args:
+        shape: (X, Y, Z) voxels.
+        shares: smallest and largest side of the cuboid / side of the patch, 0..1; each side is drawn alone.
+        generator: draws everything; the mask is on its device, and nothing is copied to the host.
+    """
+    low, high = shares
+    draws = torch.rand((len(shape), 2), generator=generator, device=generator.device)
+    mask = torch.ones((), dtype=torch.bool, device=generator.device)
+    for axis, side in enumerate(shape):
+        length = (low + (high - low) * draws[axis, 0]) * side
+        first = draws[axis, 1] * (side - length)
+        place = torch.arange(side, device=generator.device) + 0.5
+        inside = (place >= first) & (place < first + length)
+        mask = mask & inside.view([-1 if other == axis else 1 for other in range(len(shape))])
+    return ~mask
+
+
 def exchange_masks(count: int, mask: Tensor) -> Tensor:
     """Take `mask` (X, Y, Z) for even samples and its complement for odd ones: (count, X, Y, Z) boolean."""
     odd = torch.arange(count, device=mask.device).view(-1, 1, 1, 1) % 2 == 1

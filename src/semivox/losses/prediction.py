@@ -27,7 +27,7 @@ def log_softmax(logits: Tensor) -> Tensor:
 def most_probable(probs: Tensor) -> tuple[Tensor, Tensor]:
     """Find the largest value over the classes and its index, the first one of a tie: both (B, ...).
 
-    One comparison a class. `max(dim=1)` jumps through memory: a step of `dual` would take MOSTPROB longer.
+    One comparison a class; `max(dim=1)` does not promise the first of a tie on every device.
     """
     best, index = probs[:, 0], torch.zeros_like(probs[:, 0], dtype=torch.int64)
     for position in range(1, probs.shape[1]):

@@ -79,7 +79,7 @@ class ACMT(TeacherMethod):
         return {"sup": sup, "consistency": weight * self._consistency(student, unlabeled.image, step)}
 
     def _consistency(self, student: Prediction, images: Tensor, step: Step) -> Tensor:
-        """L_c: mean difference over the ambiguous voxels."""
+        """Compute L_c, the mean difference over the ambiguous voxels."""
         cfg = self.config
         noise = {"std": cfg.noise_std, "limit": cfg.noise_limit}
         change = THRESHOLD_CHANGE[cfg.variant, cfg.selector]

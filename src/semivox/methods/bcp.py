@@ -118,7 +118,7 @@ class BCP(TeacherMethod):
 
     @torch.no_grad()
     def _pseudo_label(self, image: Tensor) -> Tensor:
-        """Most probable class of the teacher, cleaned; (B, X, Y, Z) int64."""
+        """Take the most probable class of the teacher, cleaned; (B, X, Y, Z) int64."""
         logits = self.teacher(image)
         return self._cleaned(most_probable(logits)[1], logits.shape[1])
 

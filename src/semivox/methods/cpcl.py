@@ -81,7 +81,7 @@ class CPCL(TeacherMethod):
         return terms | {"l2u": weight * l2u, "u2l": weight * cfg.backward_factor * u2l}
 
     def _stability(self, logits: Tensor, images: Tensor, step: Step) -> Tensor:
-        """Mean squared difference between the logits and the teacher's for noisy patches."""
+        """Average the squared difference between the logits and the teacher's for noisy patches."""
         cfg = self.config
         noisy = add_noise(images, step.generator, std=cfg.noise_std, limit=cfg.noise_limit)
         with torch.no_grad():
@@ -92,7 +92,7 @@ class CPCL(TeacherMethod):
     def _cycle(
         self, own: Prediction, features: Tensor, labeled: Batch, image: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """L_L2U and L_U2L, from the student's labeled side and the teacher's view of `image`."""
+        """Compute L_L2U and L_U2L, from the student's labeled side and the teacher's view of `image`."""
         cfg = self.config
         with torch.no_grad():
             maps = self.teacher.pyramid(image)

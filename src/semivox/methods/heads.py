@@ -48,7 +48,7 @@ class MultiDecoderMethod(Method):
         return ("transposed", *self.others)
 
     def supervised(self, predictions: list[Prediction], labeled: Batch) -> dict[str, Tensor]:
-        """Foreground Dice loss, with plain denominator, of each decoder's predictions of labeled patches.
+        """Compute the foreground Dice loss, with plain denominator, of each decoder on labeled patches.
 
         Dice alone hardly teaches a class that is nowhere predicted; `ce_weight` adds cross-entropy.
         """
@@ -108,7 +108,7 @@ class SignedDistanceMethod(SingleMethod):
             return Prediction.of(with_background), torch.tanh(distance)
 
     def supervised(self, prediction: Prediction, distance: Tensor, labeled: Batch) -> dict[str, Tensor]:
-        """Foreground Dice loss, and squared error of the distance maps, on labeled patches."""
+        """Compute the foreground Dice loss and the squared error of the distance maps, on labeled patches."""
         truth = signed_distance(labeled.target, prediction.num_classes, labeled.valid)
         use = truth.present if self.config.absent == "skip" else torch.ones_like(truth.present)
         error = distance_error(distance, truth.map, use, truth.known)
@@ -122,7 +122,7 @@ class SignedDistanceMethod(SingleMethod):
         return self.outputs(image)[0].probs
 
     def pseudo_labels(self, image: Tensor) -> dict[str, PseudoLabel]:
-        """Labels of the class head ("class") and of the distance maps ("distance": the lowest below 0)."""
+        """Show the labels of the class head ("class") and of the distance maps ("distance")."""
         prediction, distance = self.outputs(image)
         depth, index = most_probable(-distance)
         return {

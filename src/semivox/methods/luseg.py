@@ -8,14 +8,14 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from semivox.losses.consistency import squared_error_to_label
 from semivox.losses.prediction import Prediction
 from semivox.losses.prototypes import prototype_terms, voxel_rows
-from semivox.losses.pseudo_labels import confident_foreground, joint_label
+from semivox.losses.pseudo_labels import confident_disagreement, joint_label
 from semivox.losses.schedules import sigmoid_rampup
-from semivox.losses.supervised import both, cross_entropy, dice_loss, masked_mean, mean, nll
+from semivox.losses.supervised import masked_mean, mean, nll
 from semivox.losses.uncertainty import percentile
 from semivox.methods.base import Batch, PairMethod, PseudoLabel, Step, full_precision
+from semivox.methods.mcf import reviewed
 
 
 class LUSEG(PairMethod):
@@ -27,8 +27,8 @@ class LUSEG(PairMethod):
 
     Unlabeled: a voxel is unreliable if both entropies reach their percentile; the label is the union of both
     foregrounds (between two foreground classes, the one of lower entropy). The network with the higher Dice
-    loss on this step's labeled patches gives unit features f, and prototypes mu_c: their normalised means
-    over reliable voxels of class c. With Q_c a hundredth of the unreliable voxels of predicted class c:
+    loss on this step's labeled patches has unit features f, and prototypes mu_c: their normalised means over
+    reliable voxels of class c. With Q_c a hundredth of the unreliable voxels of predicted class c:
 
         L_u = sum_k mean over reliable voxels of CE(p_k, label)
         L_con = sum_c mean over Q_c of ||f - mu_c|| - mean over pairs of ||mu_c - mu_c'||
@@ -62,34 +62,23 @@ class LUSEG(PairMethod):
 
     def losses(self, labeled: Batch, unlabeled: Batch, step: Step) -> dict[str, Tensor]:
         """Compute "sup_a", "sup_b", "cdr" on labeled and "pseudo", "contrast" on unlabeled patches."""
-        cfg, count = self.config, len(labeled.image)
-        released = cfg.variant == "released"
+        cfg, count, released = self.config, len(labeled.image), self.config.variant == "released"
         ramp = sigmoid_rampup(step.fraction)
         images = torch.cat([labeled.image, unlabeled.image])
         features_a, features_b = self.net_a.features(images), self.net_b.features(images)
         logits_a, logits_b = self.net_a.head(features_a), self.net_b.head(features_b)
         with full_precision(images):
-            both_a, both_b = Prediction.of(logits_a), Prediction.of(logits_b)
-            a, b, label, valid = both_a[:count], both_b[:count], labeled.target, labeled.valid
-            dice_a, dice_b = (dice_loss(own.probs, label, mask=valid) for own in (a, b))
-            error = squared_error_to_label(a.probs, label) + squared_error_to_label(b.probs, label)
-            differ = confident_foreground(a, cfg.tau) != confident_foreground(b, cfg.tau)
-            differ = both(differ, valid)
-            step.note("cdr_share", mean(differ))
-            terms = {
-                "sup_a": cross_entropy(a.log_probs, label, valid) + dice_a,
-                "sup_b": cross_entropy(b.log_probs, label, valid) + dice_b,
-                "cdr": cfg.disagreement_weight * masked_mean(error, differ),
-            }
-
-            a, b = both_a[count:], both_b[count:]
-            target, reliable = self._common_label(a, b)
-            a_wins = dice_a <= dice_b
+            whole_a, whole_b = Prediction.of(logits_a), Prediction.of(logits_b)
+            a, b = whole_a[:count], whole_b[:count]
+            differ = confident_disagreement(a, b, cfg.tau)
+            terms, a_wins = reviewed(a, b, labeled, differ, cfg.disagreement_weight, step)
             step.note("a_wins", a_wins)
+
+            a, b = whole_a[count:], whole_b[count:]
+            target, reliable = self._common_label(a, b)
             step.note("reliable_share", mean(reliable))
             loser = torch.where(a_wins, b.label, a.label)
-            rows_a, rows_b = voxel_rows(features_a, count), voxel_rows(features_b, count)
-            features = torch.where(a_wins, rows_b, rows_a)
+            features = torch.where(a_wins, voxel_rows(features_b, count), voxel_rows(features_a, count))
             pseudo = self._pseudo(a, target, reliable) + self._pseudo(b, target, reliable)
             contrast = self._contrast(features, loser, target, reliable, a.num_classes, step)
         terms["pseudo"] = cfg.pseudo_weight * (1.0 if released else ramp) * pseudo
@@ -100,9 +89,9 @@ class LUSEG(PairMethod):
 
     def pseudo_labels(self, image: Tensor) -> dict[str, PseudoLabel]:
         """Show the labels of "a" and "b", and "taught", the common label with its reliable voxels."""
-        logits_a, logits_b = self.net_a(image), self.net_b(image)
+        logits = self.net_a(image), self.net_b(image)
         with full_precision(image):
-            a, b = Prediction.of(logits_a), Prediction.of(logits_b)
+            a, b = (Prediction.of(own) for own in logits)
             taught = PseudoLabel(*self._common_label(a, b))
         return {
             "a": PseudoLabel(a.label, probs=a.probs),
@@ -111,7 +100,7 @@ class LUSEG(PairMethod):
         }
 
     def _common_label(self, a: Prediction, b: Prediction) -> tuple[Tensor, Tensor]:
-        """The union of both foregrounds, and the reliable voxels: where either entropy is low."""
+        """Return the union of both foregrounds, and the reliable voxels: where either entropy is low."""
         entropy_a, entropy_b = a.entropy(), b.entropy()
         low_a = entropy_a < percentile(entropy_a, self.config.alpha)
         low_b = entropy_b < percentile(entropy_b, self.config.alpha)

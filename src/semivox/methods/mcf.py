@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from semivox.losses.consistency import sharpen, squared_error_to_label
+from semivox.losses.consistency import pair_distance, sharpen
 from semivox.losses.prediction import Prediction
 from semivox.losses.schedules import sigmoid_rampup
 from semivox.losses.supervised import both, cross_entropy, dice_loss, masked_mean, mean
@@ -21,7 +21,7 @@ class MCF(PairMethod):
         M_k = mean over D of the squared error of p_k to the label,  L_sup = sum_k CE + Dice + 0.5 M_k
 
     Dynamic competitive pseudo-labels (DCPL), on unlabeled patches: the network w with the lower Dice loss on
-    this step's labeled patches gives s = sharpen(p_w, T) without gradient to the other one, l:
+    this step's labeled patches teaches the other one, l, by s = sharpen(p_w, T) without gradient:
 
         L = L_sup + lambda(t) mean((p_l - s)^2),  lambda(t) = 0.1 exp(-5 (1 - t/t_max)^2)
 
@@ -41,30 +41,48 @@ class MCF(PairMethod):
     def losses(self, labeled: Batch, unlabeled: Batch, step: Step) -> dict[str, Tensor]:
         """Compute "sup_a", "sup_b", "cdr" on labeled and "dcpl" on unlabeled patches."""
         cfg, count = self.config, len(labeled.image)
+        weight = cfg.lambda_max * sigmoid_rampup(step.fraction)
+        step.note("weight_dcpl", weight)
         images = torch.cat([labeled.image, unlabeled.image])
         logits_a, logits_b = self.net_a(images), self.net_b(images)
         with full_precision(images):
-            both_a, both_b = Prediction.of(logits_a), Prediction.of(logits_b)
-            a, b, label, valid = both_a[:count], both_b[:count], labeled.target, labeled.valid
-            dice_a, dice_b = (dice_loss(own.probs, label, mask=valid) for own in (a, b))
-            error = squared_error_to_label(a.probs, label) + squared_error_to_label(b.probs, label)
-            differ = both(a.label != b.label, valid)
-
-            a_teaches = dice_a <= dice_b
-            weight = cfg.lambda_max * sigmoid_rampup(step.fraction)
-            consistency = self._dcpl(both_a[count:], both_b[count:], a_teaches)
-        step.note("a_teaches", a_teaches)
-        step.note("cdr_share", mean(differ))
-        step.note("weight_dcpl", weight)
-        return {
-            "sup_a": cross_entropy(a.log_probs, label, valid) + dice_a,
-            "sup_b": cross_entropy(b.log_probs, label, valid) + dice_b,
-            "cdr": cfg.cdr_weight * masked_mean(error, differ),
-            "dcpl": weight * consistency,
-        }
+            a, b = Prediction.of(logits_a), Prediction.of(logits_b)
+            differ = a.label[:count] != b.label[:count]
+            terms, a_teaches = reviewed(a[:count], b[:count], labeled, differ, cfg.cdr_weight, step)
+            step.note("a_teaches", a_teaches)
+            terms["dcpl"] = weight * self._dcpl(a[count:], b[count:], a_teaches)
+        return terms
 
     def _dcpl(self, a: Prediction, b: Prediction, a_teaches: Tensor) -> Tensor:
-        """Mean over classes and voxels of (p_l - sharpen(p_w))^2; the teaching network's gradient is 0."""
+        """Average (p_l - sharpen(p_w))^2 over classes and voxels; the teaching network's gradient is 0."""
         teacher = torch.where(a_teaches, a.log_probs, b.log_probs).detach()
         student = torch.where(a_teaches, b.probs, a.probs)
         return mean((student - sharpen(teacher, self.config.temperature)).square())
+
+
+def reviewed(
+    a: Prediction, b: Prediction, labeled: Batch, differ: Tensor, weight: float, step: Step
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Compute CE + Dice of both networks ("sup_a", "sup_b"), and "cdr" where they differ.
+
+    Args:
+        a: prediction of A on the labeled patches.
+        b: that of B.
+        labeled: these patches.
+        differ: boolean (B, X, Y, Z), where both are pulled to the label by the squared error.
+        weight: of "cdr".
+        step: to note the share of these voxels.
+
+    Returns:
+        The terms, and whether the Dice loss of A is not above that of B.
+    """
+    label, valid = labeled.target, labeled.valid
+    differ = both(differ, valid)
+    step.note("cdr_share", mean(differ))
+    dice_a, dice_b = (dice_loss(own.probs, label, mask=valid) for own in (a, b))
+    terms = {
+        "sup_a": cross_entropy(a.log_probs, label, valid) + dice_a,
+        "sup_b": cross_entropy(b.log_probs, label, valid) + dice_b,
+        "cdr": weight * masked_mean(pair_distance(a, b, "mse", label), differ),
+    }
+    return terms, dice_a <= dice_b

@@ -71,7 +71,7 @@ class SASSNet(SignedDistanceMethod):
         return terms
 
     def critic_parameters(self) -> list[dict[str, Any]]:
-        """The discriminator's parameters."""
+        """List the discriminator's parameters."""
         cfg = self.config
         return [
             {"params": list(self.discriminator.parameters()), "lr": cfg.critic_lr, "betas": cfg.critic_betas}

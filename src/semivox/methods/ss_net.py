@@ -1,4 +1,4 @@
-"""Smoothness under adversarial perturbation, and features drawn to a memory of their class."""
+"""SS-Net: smoothness under adversarial perturbation, and features drawn to a memory of their class."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ class SSNet(SingleMethod):
         self.filled = torch.where(replace, filled, self.filled)
 
     def _contrast(self, rows: Tensor, chosen: Tensor) -> Tensor:
-        """Mean over classes of the distance to the memory; 0 for a class with less than two of each."""
+        """Average over classes the distance to the memory; 0 for a class with less than two of each."""
         embedded = self.prediction(self.projection(rows.flatten(0, 1))).view(*rows.shape[:2], -1)
         weights = self._scores(self.selectors, embedded.detach()) * chosen
         remembered = self.filled.to(rows.dtype)
@@ -140,7 +140,7 @@ class SSNet(SingleMethod):
         return torch.sigmoid(torch.stack(scores))
 
     def _vat(self, images: Tensor, step: Step) -> Tensor:
-        """Smoothness around a prediction with another draw of dropout, as published."""
+        """Measure smoothness around a prediction with another draw of dropout, as published."""
         with torch.no_grad():
             logits = self.net(images)
         with full_precision(images):

@@ -42,8 +42,8 @@ class Mixing(BaseModel):
 
     mix: Literal["none", "paste"] = Field(
         "none",
-        description="ours: paste: exchange a cuboid between labeled and unlabeled patches; without unlabeled ones,"
-        " add mixtures of labeled ones",
+        description="ours: paste: exchange a cuboid between labeled and unlabeled patches; in a step without"
+        " unlabeled ones, add mixtures of labeled ones",
     )
     mix_cuboid: float = Field(
         2 / 3, gt=0, lt=1, description="ours: side of the pasted cuboid / side of the patch"

@@ -65,7 +65,7 @@ class UAMT(TeacherMethod):
         return {"sup": sup, "consistency": weight * consistency}
 
     def _consistency(self, student: Prediction, images: Tensor, step: Step) -> Tensor:
-        """L_c: sum M d / sum M, M where the teacher is certain."""
+        """Compute L_c = sum M d / sum M, M where the teacher is certain."""
         cfg = self.config
         noise = {"std": cfg.noise_std, "limit": cfg.noise_limit}
         threshold = cfg.threshold_start
