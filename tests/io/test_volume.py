@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 from pathlib import Path
 
 import nibabel as nib
@@ -95,6 +96,19 @@ def test_missing_file(tmp_path: Path) -> None:
     assert error.value.path == tmp_path / "a_0001.nii.gz"
     with pytest.raises(UserError, match="does not exist"):
         read_header(tmp_path / "b.nii")
+
+
+@pytest.mark.parametrize("name", ["scan.nii.gz", "scan.mha"])
+def test_a_pipe_is_no_scan(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(UserError, match="neither a file nor a folder"):
+        read_image([tmp_path / name])
+
+
+@pytest.mark.parametrize("name", ["x" * 300 + ".nii", "a\0.nii", "\ud800.nii.gz"])
+def test_a_name_that_no_file_can_have(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match=r"cannot be read|does not exist"):
+        read_image([tmp_path / name])
 
 
 def _truncate(data: bytes) -> bytes:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import nibabel as nib
 import numpy as np
 
-from semivox.io.formats import DICOM_ENDINGS, ITK_ENDINGS, Array, bad_file, list_values
+from semivox.io.formats import DICOM_ENDINGS, ITK_ENDINGS, Array, bad_file, list_values, unreadable
 from semivox.io.geometry import Volume as Volume  # noqa: PLC0414
 from semivox.io.geometry import check_grid
 from semivox.io.nifti import read_nifti, read_nifti_header, write_nifti
@@ -150,18 +150,28 @@ def write_map(path: Path, array: Array, affine: Array) -> None:
 
 def _read_voxels(path: Path, *, as_float: bool) -> tuple[Array, Array]:
     """Read the voxels, (X, Y, Z) or (X, Y, Z, C) with C > 1, and the affine; a folder is a DICOM series."""
-    name = path.name.lower()
+    name, is_folder = path.name.lower(), _is_folder(path)
     if name.endswith(ITK_ENDINGS):
         from semivox.io.itk import read_itk
 
         voxels, affine = read_itk(path)
-    elif name.endswith(DICOM_ENDINGS) or path.is_dir():
+    elif name.endswith(DICOM_ENDINGS) or is_folder:
         from semivox.io.dicom import read_dicom
 
         voxels, affine = read_dicom(path)
     else:
         voxels, affine = read_nifti(path, as_float=as_float)
     return (voxels.astype(np.float32, copy=False) if as_float else voxels), affine
+
+
+def _is_folder(path: Path) -> bool:
+    """Whether a path is a folder; a pipe or a device, which would keep a reader waiting, is an error."""
+    try:
+        if path.is_dir() or path.is_file() or not path.exists():
+            return path.is_dir()
+    except OSError as error:  # a name that is too long
+        raise unreadable(path, error, "a scan", "a path that the system accepts") from error
+    raise bad_file(path, "The path is neither a file nor a folder", "a pipe or a device", "a scan")
 
 
 def _read_integers(path: Path) -> tuple[Array, Array]:
