@@ -57,23 +57,9 @@ def evaluate(
 ) -> pd.DataFrame:
     """Score a folder of predictions; write `metrics.csv` and `summary.json`.
 
-    Files are matched by the name of the case, whatever their ending (NIfTI, NRRD, MetaImage).
-
-    Args:
-        predictions: folder with one label file a case.
-        data: the data set with the reference labels, of its test cases or of a split's validation cases.
-        references: instead of `data`, a folder with one reference label a case. Classes are then those of
-            `semivox.json` beside the predictions, or of a `dataset.json` beside them or the references.
-        cases: which cases of `data`.
-        split_file: the split that names the validation cases; default: the workspace's.
-        out: where the results go; default: the predictions' folder.
-        largest_component: also score the largest connected component of each class.
-        profile: `published` scores as older papers do (voxel units, failures count as zero distance).
-        nsd_tolerance_mm: tolerance of the normalised surface distance.
-        trust_image_geometry: compare voxel by voxel although the affines differ.
-        regions: values on disk of unions of classes that are scored too; default: those of `data`.
-        ignore: value on disk of reference voxels that are not annotated; default: as declared.
-        workers: processes; 0 works in this process.
+    Files are matched by the name of the case, whatever their ending (NIfTI, NRRD, MetaImage). With
+    `references`, the classes are those of `semivox.json` beside the predictions, or of a `dataset.json` beside
+    them or the references. Arguments: see `semivox.api.evaluate`.
 
     Returns:
         One row a case and class, as from `evaluate_folder`.
@@ -203,15 +189,18 @@ def _score_all(
     """Rows of each case, and why others have none."""
     rows: dict[str, list[Row]] = {}
     failed: dict[str, UserError] = {}
-    count = min(workers, len(tasks))
-    jobs = run_jobs(_attempt, tasks, count if count > 1 else 0, name=lambda task: task.case, doing="scoring")
-    for done, (task, result) in enumerate(jobs, start=1):
-        if isinstance(result, UserError):
-            failed[task.case] = result
-        else:
-            rows[task.case] = result
-        if progress is not None:
-            progress(done, len(tasks), task.case)
+    workers = min(workers, len(tasks)) if min(workers, len(tasks)) > 1 else 0
+    jobs = run_jobs(_attempt, tasks, workers, name=lambda task: task.case, doing="scoring")
+    try:
+        for done, (task, result) in enumerate(jobs, start=1):
+            if isinstance(result, UserError):
+                failed[task.case] = result
+            else:
+                rows[task.case] = result
+            if progress is not None:
+                progress(done, len(tasks), task.case)
+    except UserError as error:  # workers that died, once all others are done
+        failed |= {task.case: error for task in tasks if task.case not in rows and task.case not in failed}
     return rows, failed
 
 
@@ -267,5 +256,7 @@ def _failure(failed: Mapping[str, UserError], total: int, out: Path | None) -> U
     if total == 1:
         return next(iter(failed.values()))
     others = "" if out is None else f"; the scores of the others, without these, are in {out}"
-    lines = "\n            ".join(str(error).replace("\n", "\n            ") for error in failed.values())
+    lines = "\n            ".join(
+        str(error).replace("\n", "\n            ") for error in dict.fromkeys(failed.values())
+    )
     return UserError(f"{len(failed)} of {total} cases could not be scored{others}", lines)

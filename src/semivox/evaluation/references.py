@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from semivox.datasets.dataset import open_dataset
-from semivox.datasets.declared import read_classes, read_ignore
-from semivox.datasets.declared import Regions
+from semivox.datasets.declared import Regions, read_classes, read_ignore
 from semivox.datasets.splits import load_split
 from semivox.errors import UserError
 from semivox.files import read_json

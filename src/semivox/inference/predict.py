@@ -39,19 +39,8 @@ def predict(
     """Segment a file or a folder of scans, each on its own grid, with the data set's label values.
 
     Args:
-        model: a run folder (any folder with `model.safetensors` and `model.yaml`), or a model already loaded.
-        source: one scan, or a folder (`CASE.nii.gz`, or `CASE_0000.nii.gz` for each channel), of NIfTI, NRRD
-            or MetaImage; or a DICOM series, or a folder of such folders.
-        out: folder for `CASE.nii.gz` and, on request, `CASE.npz` with the probabilities.
-        config: sliding-window settings; default: those the model was trained with.
-        save_probabilities: also write probabilities (classes first, float16).
-        save_members: also write the segmentation of each network in a folder of its own.
-        overwrite: replace predictions that another model made.
-        trust_image_geometry: accept channels whose affines disagree; the first one's counts.
-        series: DICOM series to take from each folder: its number, description or UID.
         finisher: called once with the model and the scans; it returns what is called with each scan and its
-            label file, e.g. to write another format.
-        device: auto, cpu or cuda.
+            label file, e.g. to write another format. All others: see `semivox.api.predict`.
     """
     if not isinstance(source, (str, Path)):
         found, expected = type(source).__name__, "one path: of a scan, or of a folder of scans"

@@ -28,6 +28,7 @@ from semivox.reporting.slices import (
 )
 from semivox.reporting.style import (
     FAINT,
+    SCALE_BAR,
     class_lines,
     dark_figure,
     draw_legend,
@@ -41,7 +42,6 @@ _TRUTH = "#ffffff"
 _MARGIN_MM = 10.0  # at most a quarter of the foreground's size
 _PANEL, _NARROWEST, _GAP = 2.9, 2.0, 0.08  # inches: longer side of a panel, column, space between
 _DPI = 140
-_SCALE_BAR = 2.2  # inches that the scale bar and its text take
 
 
 def save_comparison(
@@ -89,7 +89,7 @@ def save_comparison(
     pitch = max(wide, _NARROWEST) + _GAP
     width = max(_GAP + len(found) * pitch, 5.0)
     legend = _legend((truth, *found.values()), class_names)
-    foot = 0.45 + legend_height(legend, width, _SCALE_BAR)
+    foot = 0.45 + legend_height(legend, width, SCALE_BAR)
     top = foot + len(cuts) * (high + _GAP) + 0.38 + (0.24 if scores else 0)
     figure = dark_figure(width, top + (0.38 if title else 0), _DPI)
     if title:

@@ -26,6 +26,7 @@ from semivox.reporting.slices import (
 )
 from semivox.reporting.style import (
     FAINT,
+    SCALE_BAR,
     class_lines,
     dark_figure,
     draw_legend,
@@ -34,8 +35,6 @@ from semivox.reporting.style import (
     shorten,
     write,
 )
-
-_SCALE_BAR = 2.2  # inches that the scale bar and its text take
 
 
 def save_overlay(
@@ -74,7 +73,7 @@ def save_overlay(
     row = scale * max(heights)
     cells = [max(scale * wide, 1.5) for wide in widths]  # room for the caption
     width = max(10.0, sum(cells) + 0.4)
-    foot = 0.35 + legend_height(legend, width, _SCALE_BAR)
+    foot = 0.35 + legend_height(legend, width, SCALE_BAR)
     figure = dark_figure(width, row + 0.95 + foot)
     left = (width - sum(cells) - 0.2) / 2
     window = grey_window(channel)

@@ -20,6 +20,7 @@ CHART_COLORS = ("#1f6fb5", "#d1495b", "#2a9d5c", "#7b4b94", "#d9930d", "#00798c"
 BACKGROUND, TEXT, FAINT = "#14161a", "#f2f2f2", "#9aa0a8"
 DARK, NEUTRAL = "#22262c", "#8a8f98"  # on white
 DPI = 110
+SCALE_BAR = 2.2  # inches that a scale bar and its text take at the lower left
 _MARKERS = "osD^vP*X<>"
 _MOST = 40  # classes named in a legend
 

@@ -73,13 +73,14 @@ def summary_table(
 ) -> Table:
     """Lay out a summary for the screen: mean [95 % interval] over cases, n, failures.
 
+    Dice, Jaccard, 95HD, ASD, NSD, and for classes with failures the distances that count these as the image's
+    diagonal, with a star.
+
     Args:
         summary: columns class, metric, mean, low, high, n, failures; from `evaluation.summary.summarise`.
-        metrics: which, without `_lcc`; default: Dice, Jaccard, 95HD, ASD, NSD, and for classes with failures
-            the distances that count these as the image's diagonal, with a star.
         title: above the table.
     """
-    lines, has_lcc = list(_lines(summary, metrics)), bool(summary["metric"].str.endswith("_lcc").any())
+    lines, has_lcc = list(_lines(summary)), bool(summary["metric"].str.endswith("_lcc").any())
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     table.caption = STARRED if any("*" in line.metric for line in lines) else None
     table.caption_justify = "left"
@@ -99,18 +100,18 @@ def summary_table(
     return table
 
 
-def _lines(summary: pd.DataFrame, metrics: Sequence[str] | None) -> Iterator[_Line]:
+def _lines(summary: pd.DataFrame) -> Iterator[_Line]:
     rows = {(row["class"], row["metric"]): row for row in summary.to_dict("records")}
     classes = list(dict.fromkeys(summary["class"]))
     if len(classes) == 2 and _OVERALL in classes:
         classes.remove(_OVERALL)  # with one class the mean over classes says nothing new
     in_mm = (summary["metric"] == "hd95_mm").any()
-    chosen = metrics or ((*_DEFAULT, *_WHEN_FAILED) if in_mm else _PUBLISHED)
+    chosen = (*_DEFAULT, *_WHEN_FAILED) if in_mm else _PUBLISHED
     for name in classes:
         shown = str(name)
         for metric in chosen:
             row = rows.get((name, metric))
-            if row is None or (metrics is None and metric in _WHEN_FAILED and not row["failures"]):
+            if row is None or (metric in _WHEN_FAILED and not row["failures"]):
                 continue
             lcc = rows.get((name, f"{metric}_lcc"))
             values = interval_text(row), "" if lcc is None else interval_text(lcc)
