@@ -1,0 +1,67 @@
+"""Losses against shares of classes: labels averaged to a coarser grid, and soft pseudo-labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool3d, log_softmax
+
+SCALES = (1.0, 0.5, 0.25)  # weights of deep supervision, fine to coarse, before they are brought to sum 1
+
+
+def sharpened(probs: Tensor, temperature: float) -> Tensor:
+    """Sharpen probabilities (B, K, X, Y, Z): p^(1 / T), brought to sum 1 over the classes.
+
+    Source: Berthelot et al., MixMatch, arXiv 1905.02249, eq. 7.
+    """
+    powers = probs.clamp_min(1e-6) ** (1.0 / temperature)
+    return powers / powers.sum(dim=1, keepdim=True)
+
+
+def soft_cross_entropy_dice(logits: Tensor, shares: Tensor, weight: Tensor) -> Tensor:
+    """Compute cross-entropy + Dice of each sample against shares of the classes.
+
+    With voxels v, weights w and foreground classes k > 0, the terms of one sample are
+    sum_v w sum_k -y log p / mean over samples of sum_v w, and the mean over k of
+    1 - (2 sum_v w p y + 1) / (sum_v w (p + y) + 1).
+
+    Args:
+        logits: (B, K, X, Y, Z).
+        shares: y, (B, K, X, Y, Z) in 0..1, summing to 1 over the classes.
+        weight: w, (B, X, Y, Z), >= 0; 0 leaves a voxel out.
+
+    Returns:
+        (B,) float32; the mean over the samples is the loss of the batch.
+    """
+    log_probs = log_softmax(logits.float(), dim=1)
+    weight = weight.unsqueeze(1)
+    entropies = -(weight * shares * log_probs).flatten(1).sum(dim=1)
+    per_sample = weight.sum() / max(len(weight), 1)
+    probs, taught = log_probs[:, 1:].exp(), shares[:, 1:]
+    overlap = (weight * probs * taught).flatten(2).sum(dim=2)
+    size = (weight * (probs + taught)).flatten(2).sum(dim=2)
+    dice = 1.0 - (2.0 * overlap + 1.0) / (size + 1.0)
+    return entropies / per_sample.clamp_min(1.0) + dice.mean(dim=1)
+
+
+def deep_loss(scales: Sequence[Tensor], shares: Tensor, weight: Tensor) -> Tensor:
+    """Average `soft_cross_entropy_dice` over the scales of deep supervision, weighted 1, 1/2, 1/4.
+
+    Args:
+        scales: logits, fine to coarse, the first on the grid of `shares`.
+        shares: (B, K, X, Y, Z); averaged to the grid of each scale.
+        weight: (B, X, Y, Z), likewise.
+
+    Returns:
+        (B,) float32.
+    """
+    total = shares.new_zeros(len(shares), dtype=torch.float32)
+    for logits, share in zip(scales, SCALES, strict=False):
+        grid = logits.shape[2:]
+        if grid != shares.shape[2:]:
+            shares = adaptive_avg_pool3d(shares, grid)
+            weight = adaptive_avg_pool3d(weight.unsqueeze(1), grid).squeeze(1)
+        total = total + share * soft_cross_entropy_dice(logits, shares, weight)
+    return total / sum(SCALES[: len(scales)])
