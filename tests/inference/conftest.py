@@ -98,7 +98,7 @@ def make_model(tmp_path: Path, make_plan: Callable[..., Plan]) -> Callable[..., 
 
 @pytest.fixture
 def blocks() -> Callable[..., np.ndarray]:
-    """Give a maker of class indices 0, 1, 2 without any symmetry."""
+    """Return a maker of class indices 0, 1, 2 without any symmetry."""
 
     def make(shape=(14, 11, 9)) -> np.ndarray:
         label = np.zeros(shape, np.uint8)

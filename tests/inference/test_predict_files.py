@@ -206,7 +206,7 @@ def test_file_of_unknown_origin(model, scans, tmp_path):
 
 @pytest.fixture
 def interrupt(monkeypatch) -> Callable[[str, str], AbstractContextManager[None]]:
-    """Give a context in which writing one label file is interrupted just before or just after."""
+    """Return a context in which writing one label file is interrupted just before or just after."""
 
     @contextmanager
     def make(name: str, moment: str) -> Iterator[None]:

@@ -46,7 +46,7 @@ def patients(tmp_path, write_series, blocks) -> Path:
 
 
 def points(path: Path, value: int) -> np.ndarray:
-    """Give the sorted world points, LPS, of a value in a NIfTI file."""
+    """Return the sorted world points, LPS, of a value in a NIfTI file."""
     image = nib.load(path)
     world = nib.affines.apply_affine(image.affine, np.argwhere(np.asarray(image.dataobj) == value))
     return np.unique((world * [-1, -1, 1]).round(3) + 0.0, axis=0)

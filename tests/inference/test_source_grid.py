@@ -61,7 +61,7 @@ def test_all_48_orientations(make_model, tmp_path, form, degrees, spacing):
 
 
 def test_resampled_predictions_lie_on_the_scans_grid_too(make_model, tmp_path):
-    """A corner block of three voxels a side, on a plan's grid of another voxel size."""
+    """A corner block of three voxels a side, on a working grid of another voxel size."""
     scans = tmp_path / "scans"
     scans.mkdir()
     for number, (axes, signs) in enumerate(ORIENTATIONS):

@@ -58,8 +58,8 @@ def evaluate(
     """Score a folder of predictions; write `metrics.csv` and `summary.json`.
 
     Files are matched by the name of the case, whatever their ending (NIfTI, NRRD, MetaImage). With
-    `references`, the classes are those of `semivox.json` beside the predictions, or of a `dataset.json` beside
-    them or the references. Arguments: see `semivox.api.evaluate`.
+    `references`, the classes are those of `semivox.json` beside the predictions, or of a `dataset.json`
+    beside them or the references. Arguments: see `semivox.api.evaluate`.
 
     Returns:
         One row a case and class, as from `evaluate_folder`.

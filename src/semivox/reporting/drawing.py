@@ -1,4 +1,4 @@
-"""What other rooms are handed to draw with: they do not know this room; matplotlib comes on the first call."""
+"""What rooms below are handed to draw with; matplotlib is imported on the first call."""
 
 from __future__ import annotations
 

@@ -68,9 +68,7 @@ def mean_digits(value: float) -> int:
     return 3 if abs(value) < 10 else 2
 
 
-def summary_table(
-    summary: pd.DataFrame, *, metrics: Sequence[str] | None = None, title: str | None = None
-) -> Table:
+def summary_table(summary: pd.DataFrame, *, title: str | None = None) -> Table:
     """Lay out a summary for the screen: mean [95 % interval] over cases, n, failures.
 
     Dice, Jaccard, 95HD, ASD, NSD, and for classes with failures the distances that count these as the image's
