@@ -142,7 +142,7 @@ def test_batches_have_the_promised_form() -> None:
 
 
 def test_the_last_share_of_a_run_sees_whole_scans() -> None:
-    """Batches before the change are those of a run without one; a resumed run goes on with the same ones."""
+    """Batches before the change are those of a run without one; a resumed run gets the same ones."""
     mixed = drawn(final_share=1 / 3, augment="crop")
     for name, plain in drawn(augment="crop").items():
         assert same(mixed[name][:4], plain[:4])

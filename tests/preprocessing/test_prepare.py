@@ -147,7 +147,7 @@ def test_labels_that_may_be_opened_are_checked(raw: Path, tmp_path: Path) -> Non
         prepare(open_dataset(raw), SPLIT, plan, tmp_path / "other", workers=0)
 
 
-def test_it_goes_on_where_it_stopped(raw: Path, tmp_path: Path) -> None:
+def test_it_resumes_where_it_stopped(raw: Path, tmp_path: Path) -> None:
     dataset, store = open_dataset(raw), Store(tmp_path / "store")
     plan = plan_for(dataset)
 
