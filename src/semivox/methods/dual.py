@@ -99,7 +99,8 @@ class Dual(TeachingPair):
                 terms["cps"] = weight * self.pseudo_losses((a, b), (said.by_b, said.by_a), only, weights)
             if cfg.efs:  # Eq. 9-11: both learn one label wherever either is certain
                 valid = both(said.certain, only)
-                scale = valid.numel() / valid.sum().clamp_min(1) if cfg.efs_normalise == "total" else 1.0
+                count = valid.sum().clamp_min(1).to(a.whole.probs.dtype)
+                scale = valid.numel() / count if cfg.efs_normalise == "total" else 1.0
                 both_learn = self.pseudo_losses((a, b), (said.joint, said.joint), valid, weights, scale)
                 terms["efs"] = weight * both_learn
                 step.note("efs_valid_share", mean(valid))
