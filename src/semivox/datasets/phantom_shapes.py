@@ -154,7 +154,7 @@ def image_of(space: Space, signal: Field, factor: int) -> Field:
 def orient(
     space: Space, image: Field, label: NDArray[np.uint8], factor: int
 ) -> tuple[Field, NDArray[np.uint8], NDArray[np.float64]]:
-    """Return the scan with an affine; now and then oblique, with flipped axes, or with axes in another order."""
+    """Return the scan with an affine; now and then oblique, or with axes flipped or in another order."""
     rng = space.rng
     turn = rotation(rng.uniform(-25, 25, 3) if rng.random() < 0.3 else np.zeros(3))
     flips = [[False, False, False], [True, True, False], [True, False, True]][
