@@ -15,24 +15,26 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from semivox.errors import UserError as UserError
-from semivox.errors import nearest
 from semivox.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from semivox.api import *  # noqa: F403
+    from semivox.errors import UserError as UserError
 
 
 def __getattr__(name: str) -> Any:
     if name == "api" or (name.startswith("_") and name != "__all__"):
         raise AttributeError(f"module 'semivox' has no attribute {name!r}")
+    errors = import_module("semivox.errors")
+    if name == "UserError":
+        return errors.UserError
     api = import_module("semivox.api")
     public = ["UserError", "__version__", *api.__all__]
     if name in api.__all__:
         return getattr(api, name)
     if name == "__all__":
         return public
-    hint = f"; did you mean {close}?" if (close := nearest(name, public)) else ""
+    hint = f"; did you mean {close}?" if (close := errors.nearest(name, public)) else ""
     raise AttributeError(f"module 'semivox' has no attribute {name!r}{hint}")
 
 

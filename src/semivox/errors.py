@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable
-from difflib import get_close_matches
-from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # the command line reads this file before it can answer signals: it has to be quick
+    from collections.abc import Iterable
+    from pathlib import Path
 
 _SHOWN = 20  # known names listed in a message
 _SYSTEM = {
@@ -94,6 +96,8 @@ def unknown(kind: str, name: object, known: Iterable[object], path: Path | str |
 
 def nearest(name: object, known: Iterable[str]) -> str | None:
     """Return the known name that is most similar to `name`; None if none is."""
+    from difflib import get_close_matches
+
     by_lower = {one.lower(): one for one in known}
     matches = get_close_matches(str(name).lower(), by_lower, n=1, cutoff=0.5)
     return by_lower[matches[0]] if matches else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import signal
 import sys
 from io import TextIOWrapper
@@ -53,6 +52,8 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
 
 def _say_how_to_resume() -> None:
     """From here on a second signal ends the process at once."""
+    import shlex
+
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
     again = shlex.join(["semivox", *sys.argv[1:]])
