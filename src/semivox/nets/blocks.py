@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from semivox.errors import UserError, unknown
-from semivox.nets.cpu import Conv3x3x3, ConvTranspose2x2x2, InstanceNorm
+from semivox.nets.cpu import Conv3x3x3, InstanceNorm
 
 LEVELS = 5
 DIVISOR = 2 ** (LEVELS - 1)
@@ -72,7 +72,7 @@ class Up(nn.Sequential):
         enlarge: list[nn.Module]
         match kind:
             case "transposed":
-                enlarge = [ConvTranspose2x2x2(channels, half)]
+                enlarge = [nn.ConvTranspose3d(channels, half, kernel_size=2, stride=2)]
             case "trilinear":
                 larger = nn.Upsample(scale_factor=2, mode="trilinear", align_corners=True)
                 enlarge = [larger, Conv3x3x3(channels, half)]

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import batch_norm, conv3d, conv_transpose3d, pad
+from torch.nn.functional import batch_norm, conv3d, pad
 
 from semivox.losses.prediction import widen
 
@@ -107,39 +106,6 @@ class Conv7x7x7(nn.Conv3d):
         result = conv3d(lines, weight.contiguous(memory_format=layout), padding=(3, 3, 0))
         rows = result.movedim(1, 4).reshape(*input.shape[:1], *input.shape[2:], self.out_channels)
         return rows.movedim(4, 1)
-
-
-class ConvTranspose2x2x2(nn.ConvTranspose3d):
-    """Transposed convolution 2x2x2 with stride 2: doubles the grid.
-
-    On a CPU PyTorch's gradient of the bias takes several times as long as the rest of the layer; here it is
-    a sum.
-    """
-
-    def __init__(self, inputs: int, channels: int) -> None:
-        super().__init__(inputs, channels, kernel_size=2, stride=2)
-
-    def forward(self, input: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
-        """(B, inputs, X, Y, Z) -> (B, channels, 2 X, 2 Y, 2 Z)."""
-        if input.device.type != "cpu" or self.bias is None or not torch.is_grad_enabled():
-            return super().forward(input)
-        values = conv_transpose3d(input, self.weight, self.bias.detach(), stride=2)
-        result: Tensor = _BiasGradient.apply(values, self.bias)  # type: ignore[no-untyped-call]
-        return result
-
-
-class _BiasGradient(torch.autograd.Function):
-    """Pass `values` unchanged, and to `bias` the gradient it has where it was added to them."""
-
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, bias: Tensor) -> Tensor:
-        ctx.mark_dirty(values)
-        ctx.dtype = bias.dtype
-        return values
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        return gradient, gradient.sum(dim=(0, 2, 3, 4)).to(ctx.dtype)
 
 
 class InstanceNorm(nn.InstanceNorm3d):
