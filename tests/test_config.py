@@ -104,7 +104,7 @@ def test_precision_may_be_written_as_a_number() -> None:
 @pytest.mark.parametrize(
     "setting",
     [
-        "train=50", "split=2", "method=[dual]", "train.lr=[1,", "train.lr=*x", "train.lr=.inf",
+        "train=50", "method=dual", "split=2", "method=[dual]", "train.lr=[1,", "train.lr=*x", "train.lr=.inf",
         "train.lr=.nan",
         "train.lr=",
         "train.lr.x=3", "train.iterations=1.5", "train.iterations='5'", "train.iterations=true",
@@ -126,7 +126,7 @@ def test_what_means_nothing_is_refused_by_name(setting: str) -> None:
 @pytest.mark.parametrize(
     ("first", "second"),
     [
-        ("method=dual", "method.name=bcp"),
+        ("method.name=dual", "method.name=bcp"),
         ("train.lr=1", "train.lr=2"),
         ("method.options=5", "method.options.a=1"),
     ],
@@ -154,7 +154,7 @@ def test_a_file_of_another_form_is_refused(content: str, tmp_path: Path) -> None
 
 
 def test_a_file_may_name_method_and_preset(tmp_path: Path) -> None:
-    (tmp_path / "a.yaml").write_text("preset: lite\nmethod: supervised\ntrain:\nnet: {width: 4}\n")
+    (tmp_path / "a.yaml").write_text("preset: lite\nmethod: {name: supervised}\ntrain:\nnet: {width: 4}\n")
     config = load_config(file=tmp_path / "a.yaml")
     assert (config.preset, config.method.name, config.method.options) == ("lite", "supervised", {})
     assert (config.net.norm, config.net.width, config.train.lr) == ("instance", 4, 0.03)

@@ -144,7 +144,7 @@ def _assignment(setting: str) -> dict[str, Any]:
 
 
 def _layer(values: Any, path: Path | None = None) -> dict[str, Any]:
-    """Check the form of one layer, a mapping of sections that are mappings; understand `method: NAME`."""
+    """Check the form of one layer, a mapping of sections that are mappings."""
     values = {} if values is None else values
     if not isinstance(values, Mapping):
         expected = "sections of names and values, e.g. train: {lr: 0.02}"
@@ -156,13 +156,16 @@ def _layer(values: Any, path: Path | None = None) -> dict[str, Any]:
         value = given.model_dump() if isinstance(given, BaseModel) else deepcopy(given)
         if name == "preset" or isinstance(value, Mapping):
             layer[name] = value
-        elif name == "method" and isinstance(value, str):
-            layer[name] = {"name": value}
         elif value is None:
             layer[name] = {}
         else:
             expected = f"{name}.KEY, with KEY one of {shortened(_fields(Config, [name]), 40)}"
-            raise UserError(f"Wrong setting: {name}", _short(value), expected, "name the key", path)
+            do = (
+                f"method: {{name: {value}}}, or --set method.name={value}"
+                if name == "method"
+                else "name the key"
+            )
+            raise UserError(f"Wrong setting: {name}", _short(value), expected, do, path)
     return layer
 
 
