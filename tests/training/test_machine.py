@@ -97,4 +97,4 @@ def test_the_command(shown: Machine) -> None:
 def test_either_a_data_set_or_the_machine(arguments: list[str]) -> None:
     error = CliRunner().invoke(app, arguments).exception
     assert isinstance(error, UserError)
-    assert "semivox info --machine" in str(error)
+    assert "data set" in str(error)

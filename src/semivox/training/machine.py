@@ -38,9 +38,7 @@ NET_PATCH: Triple = (64, 64, 48)
 NET_BATCH = 2
 SCAN: Triple = (144, 144, 112)
 _CASES = ("labeled", "unlabeled")
-_STEPS = 4  # a probe takes two more to warm up
-_ROUNDS = 8  # patches read
-_LONG_S = 5.0
+_STEPS, _ROUNDS, _LONG_S = 4, 8, 5.0  # a probe takes two steps more to warm up; patches read
 
 
 @dataclass(frozen=True)

@@ -92,13 +92,12 @@ def train_run(
         The run folder, with `model.safetensors` and `model.yaml` for `predict`.
 
     Raises:
-        UserError: for a run that was begun with other settings or data, or that another process is writing.
+        UserError: a run begun with other settings or data, or that another process is writing.
     """
     _check_trainable(plan, config.method.name)
     if diagnose:
         require_hidden_labels(workspace.dataset, split)
-    run = Run(folder)
-    made_from = workspace.made_from(split, plan) if hasattr(workspace, "made_from") else None
+    run, made_from = Run(folder), workspace.made_from(split, plan)
     with locked(folder):
         if fresh:
             run.clear()
