@@ -34,8 +34,7 @@ from semivox.training.runs import batch_sizes, step_seconds
 
 M = TypeVar("M", bound=torch.nn.Module)
 
-NET_PATCH: Triple = (64, 64, 48)
-NET_BATCH = 2
+NET_PATCH, NET_BATCH = (64, 64, 48), 2
 SCAN: Triple = (144, 144, 112)
 _CASES = ("labeled", "unlabeled")
 _STEPS, _ROUNDS, _LONG_S = 4, 8, 5.0  # a probe takes two steps more to warm up; patches read

@@ -74,6 +74,8 @@ def train_run(
 ) -> Path:
     """Train a model on prepared scans; the same call resumes an interrupted run and leaves a finished one.
 
+    Returns the run folder, with `model.safetensors` and `model.yaml` for `predict`.
+
     Args:
         workspace: with the prepared scans.
         split: which cases are labeled, unlabeled and for validation.
@@ -87,9 +89,6 @@ def train_run(
             `diagnosis/diagnosis.csv`; the trained weights stay the same.
         draw: draws that table beside it, with the given subtitle.
         bar: show the progress.
-
-    Returns:
-        The run folder, with `model.safetensors` and `model.yaml` for `predict`.
 
     Raises:
         UserError: a run begun with other settings or data, or that another process is writing.
@@ -131,8 +130,8 @@ def step_seconds(
     workspace: Workspace, split: Split, plan: Plan, config: Config, *, steps: int = 8, limit_s: float = 30.0
 ) -> float:
     """Measure the time of one step (see `semivox.training.estimate.probe`); nothing is written."""
-    assembly = Assembly(workspace, split, plan, config)
     try:
+        assembly = Assembly(workspace, split, plan, config)
         return assembly.costs(assembly.method(), steps=steps, limit_s=limit_s).step_s
     finally:
         torch.cuda.empty_cache()  # the run itself may happen in another process
@@ -177,27 +176,28 @@ class Assembly:
         if draw is not None:
             path, batch = run.diagnosis_file, sum(batch_sizes(config))
             diagnosis = make_diagnosis(self.workspace, self.split, self.plan, path, batch=batch, draw=draw)
-        loaders, validator = self.loaders(method, config.train), self.validator(config.train)
-        probed_s = time.monotonic() - started
+        probed_s, loaders = time.monotonic() - started, self.loaders(method, config.train)
         with run.adopting():
             result = fit(
-                method, loaders, config.train, run.folder, validate=validator, bar=bar, diagnosis=diagnosis
+                method,
+                loaders,
+                config.train,
+                run.folder,
+                validate=self.validator(config.train),
+                bar=bar,
+                diagnosis=diagnosis,
             )
-        if bar and config.train.budget_s is not None:
-            spent, budget = probed_s + result.seconds, config.train.budget_s
+        if bar and (budget := config.train.budget_s) is not None:
+            spent = probed_s + result.seconds
             text = f"took {spent:.0f} s of a budget of {budget:.0f} s ({100 * (spent / budget - 1):+.1f} %)"
             print(text, file=sys.stderr)
         chosen = self._save(method, result, config, run)
         return {
-            "iterations": result.iterations,
-            "seconds_training": round(result.seconds, 1),
-            "seconds_total": round(time.monotonic() - started, 1),
-            "checkpoint": chosen,
-            "best": result.best,
-            "labeled": list(self.split.labeled),
-            "split": self.split.how,
+            "iterations": result.iterations, "seconds_training": round(result.seconds, 1),
+            "seconds_total": round(time.monotonic() - started, 1), "checkpoint": chosen, "best": result.best,
+            "labeled": list(self.split.labeled), "split": self.split.how,
             "parameters": sum(parameter.numel() for parameter in method.parameters()),
-        }
+        }  # fmt: skip
 
     def method(self) -> Method:
         """Build the method with its initial weights."""
@@ -216,16 +216,10 @@ class Assembly:
         """Return what makes the loaders of one process."""
         labeled, unlabeled = batch_sizes(self.config)
         build = partial(
-            build_loaders,
-            self.workspace.store,
-            self.split,
-            self.plan,
-            settings,
-            batch_labeled=labeled,
-            batch_unlabeled=unlabeled,
-            iterations=settings.iterations,
+            build_loaders, self.workspace.store, self.split, self.plan, settings,
+            batch_labeled=labeled, batch_unlabeled=unlabeled, iterations=settings.iterations,
             strong_view=method.strong_view,
-        )
+        )  # fmt: skip
         return lambda start, rank, world: build(start=start, rank=rank, world=world)
 
     def validator(self, settings: TrainConfig) -> Validate | None:
@@ -266,8 +260,8 @@ class Assembly:
         return self.config.model_copy(update={"train": changed})
 
     def _net(self) -> dict[str, Any]:
-        channels, classes = len(self.plan.channels), len(self.plan.class_names)
-        return {"in_channels": channels, "num_classes": classes, **self.config.net.model_dump()}
+        sizes = {"in_channels": len(self.plan.channels), "num_classes": len(self.plan.class_names)}
+        return {**sizes, **self.config.net.model_dump()}
 
     def _save(self, method: Method, result: FitResult, config: Config, run: Run) -> str:
         """Write the weights that are the result; return why it is these."""
