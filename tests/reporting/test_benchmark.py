@@ -102,10 +102,13 @@ def test_comparisons() -> None:
 
 def test_costs_are_means_over_runs() -> None:
     runs = pd.DataFrame(
-        {"method": ["a", "a"], "parameters": [9_448_866] * 2, "macs": [40.1087e9] * 2,
+        {"method": ["a", "a"], "parameters": [18_897_732] * 2, "macs": [40.1087e9] * 2,
+         "parameters_predicting": [9_448_866] * 2, "macs_step": [80.2174e9] * 2, "macs_printed": [94.2e9] * 2,
          "iterations": [6000] * 2, "seconds_training": [600.0, 1200.0], "seconds_predicting": [30.0, 50.0]}
     )  # fmt: skip
-    assert cost_rows(runs)[1] == [["a", "9.45 M", "40.11 G", "6000", "15.0 min", "40 s"]]
+    assert cost_rows(runs)[1] == [
+        ["a", "9.45 M", "18.90 M", "40.11 G", "80.22 G", "94.20 G", "6000", "15.0 min", "40 s"]
+    ]
     assert [duration(value) for value in (0, 99, 100, 5999, 7200)] == [
         "0 s",
         "99 s",

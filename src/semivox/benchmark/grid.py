@@ -20,9 +20,9 @@ from semivox.files import read_yaml
 from semivox.settings import Labeled, Seed
 
 Axis = Literal["seeds", "presets", "labels", "methods"]
-Labels = Labeled | None
+Labels = Literal["all"] | Labeled | None
 AXES: tuple[Axis, ...] = ("seeds", "presets", "labels", "methods")
-_PUBLISHED_LISTS = {"la": 80, "pancreas": 62, "brats": 250}  # training cases, none of them for validation
+PUBLISHED_LISTS = {"la": 80, "pancreas": 62, "brats": 250}  # training cases, none of them for validation
 
 
 class Variant(Settings):
@@ -31,6 +31,8 @@ class Variant(Settings):
     method: str = Field(description="registered name")
     label: str = Field(description="name of the row")
     options: dict[str, Any] = Field(default_factory=dict, description="over those of the preset")
+    more_labels: tuple[Labels, ...] = Field(default=(), description="for this row beside those of the grid")
+    published: str | None = Field(default=None, description="its row in the paper's table; null: the label")
     settings: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="sections of the settings for this row, over the grid's"
     )
@@ -58,8 +60,8 @@ class Grid(Settings):
 
     Attributes:
         methods: rows of the tables.
-        labels: numbers (int), or fractions (float < 1) of the training cases without those for validation;
-            null: the preset's.
+        labels: numbers (int), fractions (float < 1) of the training cases without those for validation, or
+            `all`; null: the preset's.
         seeds: of weights, batches and augmentation; a whole number n in a file means 0 to n - 1.
         presets: shipped settings; null: none.
         settings: sections of the settings for all runs, over the preset's.
@@ -104,14 +106,14 @@ class Place:
     @property
     def folder(self) -> str:
         """Where its run stands, below the output folder."""
-        labels = "labels" if self.labels is None else f"{self.labels:g}labels"
+        labels = "labels" if self.labels is None else f"{_text(self.labels)}labels"
         row = re.sub(r"[^\w.+-]+", "_", self.variant.label).strip("_")
         return f"runs/{self.preset or 'default'}/{labels}/{row}/seed{self.seed}"
 
     @property
     def name(self) -> str:
         """For messages."""
-        labels = f"{self.labels:g} labels" if self.labels else None
+        labels = f"{_text(self.labels)} labels" if self.labels else None
         parts = (self.preset, labels, self.variant.label, f"seed {self.seed}")
         return ", ".join(part for part in parts if part)
 
@@ -128,7 +130,8 @@ def load_grid(
     """Resolve a shipped ablation, then a YAML file, then `changes`; a later entry replaces an earlier one.
 
     With presets of one published data set, an ablation's fractions of labels become the published numbers:
-    10 % of LA are 8 labels, whether or not a preset takes some of the 80 training cases for validation.
+    10 % of LA are 8 labels, whether or not a preset takes some of the 80 training cases for validation. A
+    reference that differs between the published data sets is that of the presets', or of LA.
 
     Raises:
         UserError: unknown ablation, key or value; two rows of one name; a comparison that is not in the grid.
@@ -145,7 +148,9 @@ def load_grid(
         expected, do = "methods: [dual, supervised]", "or --method NAME"
         raise UserError("The grid has no methods", None, expected, do, file)
     if shares is not None and merged["labels"] is shares:
-        merged["labels"] = _published_counts(shares, merged.get("presets") or ())
+        merged["labels"] = published_counts(shares, merged.get("presets") or ())
+    if isinstance(reference := merged.get("reference"), Mapping):
+        merged["reference"] = reference.get(family_of(merged.get("presets") or ()), reference["la"])
     try:
         grid = Grid.model_validate(merged)
     except ValidationError as error:
@@ -156,19 +161,28 @@ def load_grid(
     return grid.model_copy(update={"compare": _completed(grid, grid.compare)})
 
 
-def _published_counts(shares: Sequence[float], presets: Sequence[str | None]) -> list[float]:
+def family_of(presets: Sequence[str | None]) -> str | None:
+    """Return the published data set that the presets are for: la, pancreas or brats; None without one."""
     families = {str(preset).split("-")[0] for preset in presets}
-    total = _PUBLISHED_LISTS.get(families.pop()) if len(families) == 1 else None
-    return list(shares) if total is None else [int(share * total + 0.5) for share in shares]
+    return families.pop() if len(families) == 1 and families <= PUBLISHED_LISTS.keys() else None
+
+
+def published_counts(shares: Sequence[Any], presets: Sequence[str | None]) -> list[Any]:
+    """Turn fractions of labels into the numbers of the presets' published data set, if they are for one."""
+    total = PUBLISHED_LISTS.get(family_of(presets) or "")
+    return [int(s * total + 0.5) if total and isinstance(s, float) else s for s in shares]
 
 
 def cells_of(grid: Grid) -> list[Place]:
     """List the cells in the order of priority."""
-    axes = {"seeds": grid.seeds, "presets": grid.presets, "labels": grid.labels, "methods": grid.methods}
+    more = (labels for row in grid.methods for labels in row.more_labels if labels not in grid.labels)
+    labels = (*grid.labels, *dict.fromkeys(more))
+    axes = {"seeds": grid.seeds, "presets": grid.presets, "labels": labels, "methods": grid.methods}
     cells = []
     for values in product(*(axes[axis] for axis in grid.priority)):
         at: dict[str, Any] = dict(zip(grid.priority, values, strict=True))
-        cells.append(Place(at["presets"], at["labels"], at["methods"], at["seeds"]))
+        if at["labels"] in (*grid.labels, *at["methods"].more_labels):
+            cells.append(Place(at["presets"], at["labels"], at["methods"], at["seeds"]))
     return cells
 
 
@@ -183,8 +197,12 @@ def settings_of(grid: Grid, place: Place) -> Config:
         values.setdefault(section, {}).update(fields)
     values["train"]["seed"] = place.seed
     if place.labels is not None:
-        values["split"]["labeled"] = place.labels
+        values["split"]["labeled"] = None if place.labels == "all" else place.labels
     return parse_config(values)
+
+
+def _text(labels: Labels) -> str:
+    return f"{labels:g}" if isinstance(labels, int | float) else str(labels)
 
 
 def _check(grid: Grid) -> None:

@@ -16,7 +16,8 @@ from semivox.datasets.dataset import Case
 from semivox.datasets.splits import Split
 from semivox.errors import UserError
 from semivox.files import read_json, write_json
-from semivox.methods.cost import method_cost
+from semivox.methods import check_method
+from semivox.methods.cost import Cost, method_cost
 from semivox.nets import NetFactory
 from semivox.preprocessing.plan import Plan
 from semivox.preprocessing.workspace import Workspace, is_workspace, prepare_data
@@ -34,11 +35,11 @@ class Job(Cell):
 
     Attributes:
         place: in the grid.
-        macs: to predict one patch; NaN if they cannot be counted.
+        cost: size and MACs for one patch; None if they cannot be counted.
     """
 
     place: Place
-    macs: float
+    cost: Cost | None
 
     @property
     def setting(self) -> Setting:
@@ -52,7 +53,7 @@ class Job(Cell):
 
     def scored(self) -> list[Scored]:
         """Read the scores of a finished job: of its prediction, then of each network alone."""
-        found = [Scored(self.setting, self.place.seed, self.table(), {**self.facts(), "macs": self.macs})]
+        found = [Scored(self.setting, self.place.seed, self.table(), {**self.facts(), **sizes(self.cost)})]
         for member, table in self.member_tables().items():
             found.append(Scored(self.setting._replace(network=member), self.place.seed, table))
         return found
@@ -69,7 +70,7 @@ def make_jobs(
     """Prepare the data of every preset and number of labels, check every method, in the order of priority.
 
     One plan serves all numbers of labels of a preset; it is made with the smallest, so that it has seen no
-    label that another run hides.
+    label that another run hides. Rows that mean the same settings share a run.
 
     Args:
         data: a raw folder or a workspace.
@@ -94,17 +95,30 @@ def make_jobs(
         )
         ready[key] = workspace, split, plan, scored_cases(workspace, split, grid.cases)
     _check_counts({key: len(split.labeled) for key, (_, split, _, _) in ready.items()})
-    macs: dict[str, float] = {}
+    costs: dict[str, Cost | None] = {}
+    runs: dict[str, str] = {}
     jobs = []
     for place in cells_of(grid):
         workspace, split, plan, cases = ready[place.preset, place.labels]
         config = settings_of(grid, place)
         kind = f"{place.preset} {place.variant.label}"
-        if kind not in macs:
-            macs[kind] = _macs(config, plan)
-        run = out / place.folder
-        jobs.append(Job(workspace, split, plan, config, run, grid.cases, cases, place, macs[kind]))
+        if kind not in costs:
+            costs[kind] = _cost(config, plan)
+        run = out / runs.setdefault(_meaning(config, workspace), place.folder)
+        jobs.append(Job(workspace, split, plan, config, run, grid.cases, cases, place, costs[kind]))
     return jobs
+
+
+def sizes(cost: Cost | None) -> dict[str, float]:
+    """Return MACs and parameters in the conventions of the literature, as columns of the table of runs."""
+    if cost is None:
+        return {}
+    return {
+        "macs": cost.predicting.macs,
+        "macs_step": cost.step.macs,
+        "macs_printed": cost.step.printed_macs,
+        "parameters_predicting": cost.predicting.parameters,
+    }
 
 
 class Estimator:
@@ -150,16 +164,23 @@ def _check_counts(counts: dict[tuple[str | None, Any], int]) -> None:
         seen[preset, count] = labels
 
 
-def _rank(labels: float | None) -> tuple[bool, bool, float]:
+def _rank(labels: float | str | None) -> tuple[bool, bool, float]:
     """Fractions first, then numbers, then all labels."""
-    return (labels is None, isinstance(labels, int), labels or 0)
+    number = labels if isinstance(labels, int | float) else 0
+    return (not number, isinstance(labels, int), number)
 
 
-def _macs(config: Config, plan: Plan) -> float:
-    """Check the method's options, and count what predicting a patch costs."""
+def _cost(config: Config, plan: Plan) -> Cost | None:
+    """Check the method's options, and count its parameters and what a patch costs."""
     net = NetFactory(len(plan.channels), len(plan.class_names), **config.net.model_dump())
     try:
-        cost = method_cost(config.method.name, config.method.options, net, plan.patch)
-        return float(cost.predicting.macs)
+        return method_cost(config.method.name, config.method.options, net, plan.patch)
     except (NotImplementedError, RuntimeError):  # a method that needs values, which meta tensors lack
-        return float("nan")
+        return None
+
+
+def _meaning(config: Config, workspace: Workspace) -> str:
+    """Return the same text for settings that mean the same, with defaults written out or left out."""
+    options = check_method(config.method.name, config.method.options).model_dump()
+    method = config.method.model_copy(update={"options": options})
+    return f"{workspace.folder} {config.model_copy(update={'method': method})!r}"

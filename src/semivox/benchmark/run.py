@@ -28,11 +28,13 @@ class Outcome:
         tables: of the finished cells; None if there are none.
         failed: message of each cell that failed.
         left: cells that did not fit into the time.
+        jobs: all cells.
     """
 
     tables: Tables | None = None
     failed: dict[str, str] = field(default_factory=dict)
     left: list[str] = field(default_factory=list)
+    jobs: list[Job] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -58,10 +60,12 @@ def forecast(
     """
     jobs = make_jobs(data, grid, out=Path(out), work=work, progress=progress)
     estimator = Estimator(jobs, Path(out) / "steps.json")
-    found = []
+    found: list[Forecast] = []
     with progress("estimate") as report:
         for index, job in enumerate(jobs, start=1):
-            found.append(_forecast(job, estimator))
+            same = next((other.job for other in found if other.job.run == job.run), None)
+            shared = None if same is None else Forecast(job, f"the run of {same.place.variant.label}", 0.0)
+            found.append(shared or _forecast(job, estimator))
             report(index, len(jobs), job.place.name)
     return found
 
@@ -98,6 +102,7 @@ def benchmark(
     jobs = make_jobs(data, grid, out=out, work=work, progress=progress)
     declared = _declare(grid.compare, jobs, out / "declaration.json")
     outcome = _run(jobs, out, max_hours, Worker(isolate=isolate), bar=bar, progress=progress, say=say)
+    outcome.jobs = jobs
     finished = [job for job in jobs if job.is_finished]
     if finished:
         outcome.tables = write_tables(

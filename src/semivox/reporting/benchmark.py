@@ -13,6 +13,10 @@ from semivox.reporting.table import Rows, interval_text, mean_digits, metric_lab
 _METRICS = ("dice", "jaccard", "hd95_mm", "asd_mm")
 _PUBLISHED = {"Dice": "dice", "Jaccard": "jaccard", "95HD": "hd95_vox", "ASD": "asd_vox"}
 _RESULTS = {"": "all voxels", "_lcc": "largest component"}
+SIZES = (
+    "parameters, predicting", "parameters, a step", "MACs a patch, predicting", "MACs a patch, a step",
+    "MACs as the paper counts, a step",
+)  # fmt: skip
 EXPLANATION = (
     "Each cell: mean [95 % bootstrap interval over cases] ± standard deviation over seeds. A case's value is"
     " the mean over its classes, then over seeds. Failed: structures missed, invented or absent, over seeds."
@@ -46,17 +50,32 @@ def score_rows(settings: pd.DataFrame) -> tuple[list[str], Rows]:
 def cost_rows(runs: pd.DataFrame) -> tuple[list[str], Rows]:
     """Return headings and cells of size and time of each method: means over its runs.
 
+    Sizes are of what predicts and of all networks of a training step; the published tables print the latter,
+    with more counted than convolutions (`semivox.methods.cost`).
+
     Args:
         runs: of one preset, from `benchmark.scores.run_table`.
     """
-    headings = ["method", "parameters", "MACs a patch", "iterations", "training, a run", "prediction, a run"]
+    headings = ["method", *SIZES, "iterations", "training, a run", "prediction, a run"]
     rows = []
     for method, block in runs.groupby("method", sort=False):
         mean = block.mean(numeric_only=True)
-        sizes = [f"{mean['parameters'] / 1e6:.2f} M", f"{mean['macs'] / 1e9:.2f} G"]
+        sizes = size_cells(mean)
         times = [duration(mean["seconds_training"]), duration(mean["seconds_predicting"])]
         rows.append([str(method), *sizes, f"{mean['iterations']:.0f}", *times])
     return headings, rows
+
+
+def size_cells(sizes: Mapping[Any, Any]) -> list[str]:
+    """Return a cell for each of `SIZES`.
+
+    Args:
+        sizes: parameters, parameters_predicting, macs, macs_step, macs_printed, what is known of them.
+    """
+    millions = [sizes.get(name, math.nan) / 1e6 for name in ("parameters_predicting", "parameters")]
+    billions = [sizes.get(name, math.nan) / 1e9 for name in ("macs", "macs_step", "macs_printed")]
+    values = [(value, "M") for value in millions] + [(value, "G") for value in billions]
+    return ["unknown" if math.isnan(value) else f"{value:.2f} {unit}" for value, unit in values]
 
 
 def comparison_rows(comparisons: pd.DataFrame, *, declared: bool) -> tuple[list[str], Rows]:
