@@ -19,8 +19,8 @@ import numpy as np
 import torch
 
 from peers.data import read_case, read_patch
-from semivox.patches.augment import make_augment
-from semivox.patches.loaders import Patches, PatchSizes, cut, random_start
+from semivox.patches.augment import full_deformation, make_augment
+from semivox.patches.sampling import Patches, cut, random_start
 from semivox.preprocessing import store as layout
 from semivox.preprocessing.store import Store
 from timing import head, paired, parser_of, row, timed
@@ -108,7 +108,7 @@ def samples(image: np.ndarray, label: np.ndarray, repeats: int) -> None:
         store = Store(Path(folder))
         write(store, image, label)
         for patch in (PATCH, (64, 64, 48)):
-            for preset in ("crop", "rotflip", "intensity", "strong"):
+            for preset in ("crop", "rotflip", "intensity", "strong", "full"):
                 draw = sampler(store, patch, preset)
                 cpu = np.mean([timed(draw).cpu for _ in range(2 * repeats + 1)][1:])
                 row(" x ".join(map(str, patch)), preset, f"{1e3 * cpu:.1f} ms", f"{1 / cpu:.0f}")
@@ -116,14 +116,15 @@ def samples(image: np.ndarray, label: np.ndarray, repeats: int) -> None:
 
 def sampler(store: Store, patch: tuple[int, int, int], preset: Any) -> Callable[[], object]:
     """Draw labeled patches, half of them centred on the foreground."""
+    spacing = (1.0, 1.0, 1.0)
     patches = Patches(
         ["case"],
-        store.image,
-        PatchSizes(patch),
-        make_augment(preset),
-        read_label=store.label,
-        read_foreground=store.foreground_voxels,
+        store,
+        patch,
+        make_augment(preset, flip_left_right=preset != "full"),
+        truth=store,
         foreground_share=0.5,
+        deformation=full_deformation(preset, spacing),
     )
     numbers = count()
     return lambda: patches.sample(0, next(numbers), 0)

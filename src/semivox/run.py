@@ -24,7 +24,7 @@ _WRITTEN = (
     "config.yaml", "env.json", "splits.json", "plans.json", *_MODEL, "checkpoints/last.ckpt",
     "checkpoints/best.ckpt", "logs/metrics.csv", "diagnosis/diagnosis.csv", "diagnosis/diagnosis.png",
 )  # fmt: skip
-_EXTENDED = {"train.iterations", "train.budget_s", "train.final_share"}  # what a longer run may change
+_EXTENDED = {"train.iterations", "train.budget_s"}  # what a longer run may change
 # What cannot change the result. Split and plan are compared by content, not by the settings behind them.
 _UNCOMPARED: dict[str, Any] = {"preset": True, "split": True, "plan": True, "predict": {"batch"}}
 _OTHER = "choose another -o folder, or --fresh to start over (this deletes the old run)"
@@ -81,7 +81,7 @@ class Run:
         Args:
             asked: the settings of this call.
             made_from: what the run would be made from now, see `Workspace.made_from`.
-            extend: take more iterations than stored, see `start`, and another `train.final_share` with them;
+            extend: take more iterations than stored, see `start`;
                 they end a time budget.
 
         Raises:
@@ -104,7 +104,7 @@ class Run:
                 "This run was begun with other settings",
                 "; ".join(f"{key}: {old!r} stored, {new!r} asked" for key, (old, new) in pairs),
                 "the same settings, to resume",
-                f"{_OTHER}; --extend trains for more iterations; only train.final_share may change with them",
+                f"{_OTHER}; --extend trains for more iterations; no other setting may change with them",
                 self.folder,
             )
         return _with_free(stored, asked)

@@ -46,6 +46,7 @@ Device = Annotated[str, AfterValidator(_device)]
 Workers = Annotated[int, Field(ge=0, le=256)]
 Share = Annotated[float, Field(ge=0, le=1)]
 _Side = Annotated[int, Field(ge=16, multiple_of=16)]
+_Block = Annotated[int, Field(ge=1, le=4)]
 _Length = Annotated[float, Field(gt=0, le=1000)]
 
 
@@ -124,8 +125,20 @@ class PlanConfig(Settings):
     patch: tuple[_Side, _Side, _Side] | None = Field(
         default=None, description="training patch in voxels; sides divisible by 16"
     )
-    final_patch: tuple[_Side, _Side, _Side] | None = Field(
-        default=None, description="patch of a run's last part, see train.final_share; sides likewise"
+    grid: Literal["measured", "source"] | None = Field(
+        default=None,
+        description="without spacing_mm; measured: the coarsest grid that keeps `fidelity`; source: the"
+        " scans' own median voxel size; null: measured",
+    )
+    fidelity: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="Dice that each class keeps when labels are averaged to the features' grid and back;"
+        " null: 0.975",
+    )
+    stem: tuple[_Block, _Block, _Block] | None = Field(
+        default=None, description="voxels that the network's features merge along each axis"
     )
     normalisation: Literal["none", "zscore", "zscore_nonzero", "ct"] | None = Field(
         default=None, description="intensity normalisation"
@@ -158,16 +171,13 @@ class TrainConfig(Settings):
     batch_unlabeled: NonNegativeInt | None = Field(
         default=None, description="unlabeled patches a step; null: as in `method.batch`"
     )
-    augment: Literal["crop", "rotflip", "intensity", "strong"] = Field(
+    augment: Literal["crop", "rotflip", "intensity", "strong", "full"] = Field(
         default="crop",
         description="crop: random crops only; rotflip: and quarter turns and flips in the plane;"
         " intensity: and mild changes of contrast, brightness, noise and sharpness;"
-        " strong: flips, affine and elastic deformation, wider changes of intensity, low resolution",
-    )
-    final_share: Share = Field(
-        default=0.0,
-        description="share of the run, at its end, on patches of plan.final_patch: whole scans, where there"
-        " is room; `predict` then takes windows of that size. Needs their memory",
+        " strong: flips, affine and elastic deformation, wider changes of intensity, low resolution;"
+        " full: affine and elastic deformation in one resampling, all changes of intensity, no flips unless"
+        " flip_left_right is true",
     )
     flip_left_right: bool | None = Field(
         default=None, description="mirror patches left-right; null: unless a class is of one side by its name"
@@ -175,11 +185,23 @@ class TrainConfig(Settings):
     foreground_crops: Share = Field(
         default=0.0, description="share of labeled crops centred on a foreground voxel"
     )
-    lr: float = Field(default=0.01, gt=0)
-    momentum: float = Field(default=0.9, ge=0, lt=1)
-    weight_decay: float = Field(default=1e-4, ge=0)
+    optimizer: Literal["sgd", "adam", "adamw"] = Field(default="sgd", description="of the networks")
+    lr: float = Field(default=0.01, gt=0, description="highest learning rate")
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="of sgd")
+    weight_decay: float = Field(default=1e-4, ge=0, description="adamw: decoupled from the gradient")
+    clip: float | None = Field(default=None, gt=0, description="largest norm of the gradient; null: any")
+    average: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="decay of the moving average of the weights that validates and predicts; 0: the last"
+        " weights",
+    )
+    warmup: NonNegativeInt = Field(default=0, description="iterations in which the learning rate rises")
     schedule: Literal["step", "poly", "constant"] = Field(
-        default="step", description="step: x0.1 at each 2500/6000 of the run; poly: (1 - t/t_max)^0.9"
+        default="step",
+        description="step: x0.1 at each 2500/6000 of the run; poly: (1 - t/t_max)^0.9;"
+        " a method with several stages has one schedule a stage",
     )
     precision: Annotated[Literal["auto", "32", "bf16", "16"], BeforeValidator(_precision)] = Field(
         default="auto", description="auto: bf16 where the hardware is faster with it, else 32"

@@ -1,6 +1,7 @@
-"""Random changes of training patches, by preset; no label is ever interpolated.
+"""Random changes of training patches, by preset.
 
-Everything runs on one thread or treats each voxel by itself, so the number of threads changes nothing.
+Class indices are never interpolated, shares of classes are. Everything runs on one thread or treats each
+voxel by itself, so the number of threads changes nothing.
 """
 
 from __future__ import annotations
@@ -16,19 +17,19 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import grid_sample
 
+from semivox.patches.deformation import Deformation, warp_at
+from semivox.patches.intensity import vary
+
 Array = NDArray[Any]
 Image = NDArray[np.float32]
-Label = NDArray[np.uint8]
+Label = NDArray[Any]  # (..., X, Y, Z)
 Augment = Callable[[Image, Label | None, np.random.Generator], tuple[Image, Label | None]]
 StrongView = Callable[[Image, np.random.Generator], Image]
-Preset = Literal["crop", "rotflip", "intensity", "strong"]
+Preset = Literal["crop", "rotflip", "intensity", "strong", "full"]
 
 _LATERAL = re.compile(r"left|right|(?:^|[\W_])(?:l|r|lt|rt|lh|rh)$|^(?:l|r|lt|rt|lh|rh)[\W_]", re.IGNORECASE)
-_DEFORMED, _BENT = 0.5, 0.5  # share of patches that `strong` deforms, and of these that it also bends
-MAX_ANGLE = np.pi / 12  # about each axis, either way
-SCALE = (0.85, 1.2)
-CONTROL = 16  # voxels between the control points of the elastic part
-MAX_OFFSET = 0.4 * CONTROL  # of a control point, in the finest voxels; beyond it space would fold
+_DEFORMED = 0.5  # share of patches that `strong` deforms
+_STRONG = {"angles": (15.0, 15.0, 15.0), "scale": (0.85, 1.2), "rotated": 1.0, "scaled": 1.0, "bent": 0.5}
 
 
 def make_augment(
@@ -36,8 +37,8 @@ def make_augment(
 ) -> Augment:
     """Build the augmentation of a preset of `TrainConfig.augment`.
 
-    The result takes an image (C, X, Y, Z), its label (X, Y, Z) or None, and the source of all its randomness;
-    it returns them changed, in the same shapes. It can be pickled.
+    The result takes an image (C, X, Y, Z), its label (..., X, Y, Z) or None, and the source of all its
+    randomness; it returns them changed, in the same shapes. It can be pickled.
 
     * crop: no change.
     * rotflip: one of the 8 quarter turns and mirrorings of the x-y plane, each as likely as the others; where
@@ -62,7 +63,15 @@ def make_augment(
     if preset == "strong":
         bend = partial(_mirror_deform, flip_left_right=flip_left_right, spacing_mm=tuple(spacing_mm))
         return _Chain(bend, _Intensity(strong=True))
+    if preset == "full":
+        return _Chain(_mirror_x if flip_left_right else _unchanged, vary)
     return turn if preset == "rotflip" else _unchanged
+
+
+def full_deformation(preset: Preset, spacing_mm: Sequence[float]) -> Deformation | None:
+    """Return the deformation of the preset `full`; None for others."""
+    x, y, z = spacing_mm
+    return Deformation((x, y, z)) if preset == "full" else None
 
 
 def make_strong_view() -> StrongView:
@@ -98,80 +107,28 @@ def deform(
 ) -> tuple[Image, Label | None]:
     """Rotate, scale and bend a patch around its center: image and label by the same displacements.
 
-    Rotations are those of space in mm; about an axis whose two others have different voxel sizes they are
-    smaller, by the ratio of the two. What comes from outside the patch repeats its border.
+    What comes from outside the patch repeats its border.
 
     Args:
         image: (C, X, Y, Z); interpolated linearly.
-        label: (X, Y, Z); each voxel takes the nearest one's class.
+        label: (..., X, Y, Z); each voxel takes the nearest one's value.
         rng: source of all randomness.
         spacing_mm: voxel size.
     """
-    shape, spacing = image.shape[-3:], np.asarray(spacing_mm, float)
-    matrix = random_affine(rng, spacing)
-    offsets = random_offsets(shape, rng, spacing) if rng.random() < _BENT else None
-    grid = torch.from_numpy(_sampling_grid(shape, matrix, offsets))[None]
-    moved = _sample(image, grid, "bilinear")
-    return moved, None if label is None else _sample(label[None], grid, "nearest")[0].astype(label.dtype)
-
-
-def random_affine(rng: np.random.Generator, spacing: Array) -> Array:
-    """Draw a (3, 3) matrix in voxel units: rotations about the three axes and one scale for all."""
-    matrix = np.diag(np.full(3, 1 / rng.uniform(*SCALE)))
-    for axis in range(3):
-        one, other = (axis + 1) % 3, (axis + 2) % 3
-        ratio = min(spacing[one], spacing[other]) / max(spacing[one], spacing[other])
-        angle = ratio * rng.uniform(-MAX_ANGLE, MAX_ANGLE)
-        turn = np.eye(3)
-        turn[one, one] = turn[other, other] = np.cos(angle)
-        turn[one, other], turn[other, one] = -np.sin(angle), np.sin(angle)
-        matrix = matrix @ turn
-    return np.asarray(matrix * spacing / spacing[:, None])
-
-
-def random_offsets(shape: Sequence[int], rng: np.random.Generator, spacing: Array) -> Array:
-    """Draw a smooth displacement of every voxel, (3, X, Y, Z) float32 in voxels.
-
-    A free-form deformation: uniform cubic B-splines over control points with normal offsets, whose deviation
-    is at most 2 of the finest voxels.
-    """
-    count = [-(-side // CONTROL) + 3 for side in shape]
-    deviation = rng.uniform(0, 2)
-    control: Array = np.clip(rng.normal(0, deviation, (3, *count)), -MAX_OFFSET, MAX_OFFSET)
-    control = (control * (spacing.min() / spacing).reshape(3, 1, 1, 1)).astype(np.float32)
-    for axis, side in enumerate(shape):
-        # einsum without BLAS: one thread, a fixed order of summation
-        letters = "axyz"
-        source, target = letters, letters.replace(letters[axis + 1], "n")
-        control = np.einsum(f"n{letters[axis + 1]},{source}->{target}", _splines(side), control)
-    return control
-
-
-def _splines(side: int) -> Array:
-    """Return the values of the cubic B-splines around each voxel of an axis, (side, control points)."""
-    place = np.arange(side) / CONTROL
-    distance = np.abs(place[:, None] + 1 - np.arange(-(-side // CONTROL) + 3))
-    inner, outer = 2 / 3 - distance**2 + distance**3 / 2, (2 - distance) ** 3 / 6
-    return np.where(distance < 1, inner, np.where(distance < 2, outer, 0)).astype(np.float32)
-
-
-def _sampling_grid(shape: Sequence[int], matrix: Array, offsets: Array | None) -> Array:
-    """Return where each voxel's value comes from, (X, Y, Z, 3) for `grid_sample`: -1..1, last axis first."""
-    grid = np.empty((*shape, 3), np.float32)
-    axes = [np.arange(side) - (side - 1) / 2 for side in shape]
-    for axis, side in enumerate(shape):
-        unit = 2 / max(side - 1, 1)
-        x, y, z = ((unit * matrix[axis, other] * axes[other]).astype(np.float32) for other in range(3))
-        place = (x[:, None] + y)[:, :, None] + z
-        if offsets is not None:
-            place += np.float32(unit) * offsets[axis]
-        grid[..., 2 - axis] = place
-    return grid
-
-
-def _sample(array: Array, grid: torch.Tensor, mode: str) -> Array:
-    values = torch.from_numpy(np.ascontiguousarray(array, np.float32))[None]
-    return np.asarray(grid_sample(values, grid, mode, "border", align_corners=True)[0].numpy())
+    x, y, z = spacing_mm
+    shape = image.shape[-3:]
+    places = Deformation((x, y, z), **_STRONG).places(shape, rng)  # type: ignore[arg-type]
+    warp = warp_at(places, [(side - 1) / 2 for side in shape], shape)
+    parts: tuple[Any, ...] = tuple(
+        slice(first, first + side) for first, side in zip(warp.start, warp.size, strict=True)
+    )
+    moved, _ = warp.sample(image[(..., *parts)], image[:0, *parts])
+    if label is None:
+        return moved, None
+    padded = np.pad(label.reshape(-1, *shape)[:, *parts], [(0, 0), *[(1, 1)] * 3], "edge")
+    values = torch.from_numpy(padded.astype(np.float32))[None]
+    found = grid_sample(values, warp.grid, "nearest", "border", align_corners=True)[0].numpy()
+    return moved, found.reshape(label.shape).astype(label.dtype)
 
 
 def _mirror_deform(
@@ -187,6 +144,11 @@ def _mirror_deform(
     image = _dihedral(image, quarters, mirror)
     label = None if label is None else _dihedral(label, quarters, mirror)
     return deform(image, label, rng, spacing_mm) if rng.random() < _DEFORMED else (image, label)
+
+
+def _mirror_x(image: Image, label: Label | None, rng: np.random.Generator) -> tuple[Image, Label | None]:
+    mirror = bool(rng.integers(2))
+    return _dihedral(image, 0, mirror), None if label is None else _dihedral(label, 0, mirror)
 
 
 def _dihedral(array: Array, quarters: int, mirror: bool) -> Array:

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
 from semivox.errors import UserError
 from semivox.files import signature
 from semivox.io.geometry import Triple, canonical_axes, foreground_box
 from semivox.io.reader import run_jobs
 from semivox.io.volume import IGNORE, Volume, read_image, read_label
+from semivox.preprocessing.averaging import fidelity, largest_share
 from semivox.progress import Progress
 
 if TYPE_CHECKING:
@@ -26,6 +28,8 @@ Array = npt.NDArray[Any]
 PERCENTILES = {"p005": 0.5, "p050": 5.0, "p500": 50.0, "p950": 95.0, "p995": 99.5}
 _SAMPLE = 500_000  # voxels that percentiles of a large scan are taken from
 _FOREGROUND_SAMPLE = 20_000  # voxels that one labeled case adds to the pooled foreground
+_MOST_MEASURED = 24  # labeled cases that coarser grids are tried on
+_ONE_PIECE = 0.99  # of a structure's voxels: the rest are specks
 _CHUNK = 1 << 20
 
 
@@ -67,6 +71,8 @@ class CaseFingerprint:
         channels: intensities of the whole scan.
         class_volumes_ml: of each foreground class; None for a case without a label.
         foreground: intensities of the labeled foreground; None without a label or without foreground.
+        fidelity: of each class that the label holds, what coarser grids keep, see `averaging.fidelity`.
+        pieces: of each of these classes, the share of its voxels in the largest connected piece.
     """
 
     name: str
@@ -77,6 +83,8 @@ class CaseFingerprint:
     channels: tuple[Intensity, ...]
     class_volumes_ml: dict[str, float] | None
     foreground: tuple[Intensity, ...] | None
+    fidelity: dict[str, list[float]] | None = None
+    pieces: dict[str, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -101,6 +109,12 @@ class Fingerprint:
         """Return the volumes of the foreground classes, a list for each labeled case."""
         found = [case.class_volumes_ml for case in self.cases]
         return [list(volumes.values()) for volumes in found if volumes is not None]
+
+    def one_piece(self, names: Sequence[str]) -> tuple[bool, ...]:
+        """Return for each class whether it is one connected piece in every labeled case that holds it."""
+        shares = [case.pieces for case in self.cases if case.pieces]
+        found = {name: [share[name] for share in shares if name in share] for name in names}
+        return tuple(bool(values) and min(values) >= _ONE_PIECE for values in found.values())
 
     def summary(self) -> dict[str, Any]:
         """Return the ranges over cases as plain data for the plan file."""
@@ -152,13 +166,16 @@ def fingerprint(
         UserError: files are damaged or hold unusable values; a labeled case has no label file.
     """
     labeled, described = set(split.labeled), replace(dataset, cases=())
+    tried = {
+        split.labeled[round(i)] for i in np.linspace(0, len(labeled) - 1, min(len(labeled), _MOST_MEASURED))
+    }
     jobs = []
     for case in map(dataset.case, (*split.labeled, *split.unlabeled, *split.val)):
         if case.name in labeled and case.label is None:
             what = f"The labeled case {case.name} has no label file"
             raise UserError(what, None, "one for every labeled case", "add it, or correct the split")
         shown = case if case.name in labeled else replace(case, label=None)
-        jobs.append(_Job(shown, described, trust_image_geometry))
+        jobs.append(_Job(shown, described, trust_image_geometry, case.name in tried))
     found: dict[str, tuple[CaseFingerprint, Array | None, dict[str, Any]]] = {}
     workers = min(workers, len(jobs))
     for job, result in run_jobs(_measure, jobs, workers, name=lambda job: job.case.name, doing="measuring"):
@@ -210,6 +227,7 @@ class _Job:
     case: Case
     dataset: Dataset  # without its cases
     trust: bool
+    try_grids: bool
 
 
 def _measure(job: _Job) -> tuple[CaseFingerprint, Array | None, dict[str, Any]]:
@@ -219,7 +237,9 @@ def _measure(job: _Job) -> tuple[CaseFingerprint, Array | None, dict[str, Any]]:
     axes, _ = canonical_axes(image.affine)
     start, stop, background = foreground_box(image.array)
     box = tuple(last - first for first, last in zip(start, stop, strict=True))
-    volumes, values = (None, None) if job.case.label is None else _measure_label(job, job.case.label, image)
+    of_label, values = ({"class_volumes_ml": None}, None)
+    if job.case.label is not None:
+        of_label, values = _measure_label(job, job.case.label, image)
     found = CaseFingerprint(
         name=job.case.name,
         shape=_pick(image.array.shape[1:], axes),
@@ -227,21 +247,34 @@ def _measure(job: _Job) -> tuple[CaseFingerprint, Array | None, dict[str, Any]]:
         background=background,
         foreground_shape=_pick(box, axes),
         channels=tuple(Intensity.of(channel) for channel in image.array),
-        class_volumes_ml=volumes,
         foreground=None if values is None else tuple(Intensity.of(channel) for channel in values),
+        **of_label,
     )
     return found, None if values is None else _sample(values, _FOREGROUND_SAMPLE), sources
 
 
-def _measure_label(job: _Job, path: Path, image: Volume) -> tuple[dict[str, float], Array | None]:
+def _measure_label(job: _Job, path: Path, image: Volume) -> tuple[dict[str, Any], Array | None]:
+    """Return what the fingerprint says of a label, and the (C, N) image values of its foreground."""
     dataset = job.dataset
     read = read_label(path, dataset.class_values, image, dataset.ignore_value, trust_image_geometry=job.trust)
     label = read.array
     voxel_ml = abs(float(np.linalg.det(image.affine[:3, :3]))) / 1000
-    names = enumerate(dataset.class_names[1:], start=1)
-    volumes = {name: int(np.count_nonzero(label == index)) * voxel_ml for index, name in names}
+    counts = np.bincount(label.ravel(), minlength=IGNORE + 1)
+    boxes = ndimage.find_objects(np.where(label == IGNORE, 0, label))
+    names, kept, pieces = dataset.class_names, dict[str, list[float]](), dict[str, float]()
+    for index in range(1, len(names)):
+        if counts[index] and (box := boxes[index - 1]):
+            mask = label[box] == index
+            pieces[names[index]] = largest_share(mask)
+            if job.try_grids:
+                kept[names[index]] = fidelity(mask, image.spacing_mm)
+    found = {
+        "class_volumes_ml": {name: int(counts[i]) * voxel_ml for i, name in enumerate(names) if i},
+        "fidelity": kept or None,
+        "pieces": pieces or None,
+    }
     inside = (label > 0) & (label != IGNORE)
-    return volumes, image.array[:, inside] if inside.any() else None
+    return found, image.array[:, inside] if inside.any() else None
 
 
 def _sample(values: Array, limit: int) -> Array:

@@ -1,12 +1,14 @@
-"""How scans become network input: voxel size, crop, normalisation and patch, each with its reason.
+"""How scans become network input: working grid, crop, normalisation and patch, each with its reason.
 
 Importing this module does not import torch.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
@@ -20,7 +22,9 @@ Normalisation = Literal["none", "zscore", "zscore_nonzero", "ct"]
 Crop = Literal["none", "foreground"]
 Spacing = tuple[float, float, float]
 
-SIDE = 16  # the networks halve a patch four times
+SIDE = 16  # V-Net and ResNet halve a patch four times
+HALVINGS: tuple[Triple, ...] = ((2, 2, 2),) * 4
+_NETWORK = (("stem", (1, 1, 1)), ("strides", HALVINGS))
 FIGURES = ("mean", "std", "p005", "p995")
 
 
@@ -38,10 +42,13 @@ class Plan(BaseModel):
     class_values: tuple[int, ...] = Field(description="value on disk of each class index")
     ignore_value: int | None = Field(default=None, description="value on disk of unannotated voxels")
     spacing_mm: Spacing = Field(description="voxel size of the working grid")
-    patch: Triple = Field(description="training patch in voxels; sides divisible by 16")
-    final_patch: Triple | None = Field(
-        default=None, description="patch of the last part of a run with train.final_share; sides likewise"
+    grid: Literal["measured", "source", "given"] = Field(default="given", description="how it was chosen")
+    fidelity: float | None = Field(default=None, description="Dice that a measured grid had to keep")
+    stem: Triple = Field(default=(1, 1, 1), description="voxels that the network's features merge")
+    strides: tuple[Triple, ...] = Field(
+        default=HALVINGS, min_length=1, description="halved axes between the levels of the network's features"
     )
+    patch: Triple = Field(description="training patch in voxels; sides divisible by stem x strides")
     normalisation: tuple[Normalisation, ...] = Field(description="one a channel")
     crop: Crop = Field(description="box around the voxels above the background, found without labels")
     trust_image_geometry: bool = Field(
@@ -50,6 +57,13 @@ class Plan(BaseModel):
     memory_gb: float | None = Field(default=None, description="training memory that the patch was chosen for")
     intensity: tuple[dict[str, float], ...] = Field(
         description="for each channel mean, std, p005 and p995 over the labeled foreground; used by ct"
+    )
+    one_piece: tuple[bool, ...] = Field(
+        default=(),
+        description="for each foreground class, whether it is one connected piece in every labeled scan",
+    )
+    grids: tuple[dict[str, Any], ...] = Field(
+        default=(), description="the grids compared: spacing, voxels, fidelity of each class, patch"
     )
     fingerprint: dict[str, Any] = Field(default_factory=dict)
     reasons: dict[str, str] = Field(default_factory=dict)
@@ -61,11 +75,27 @@ class Plan(BaseModel):
             raise ValueError("three lengths in mm above 0")
         return value
 
-    @field_validator("patch", "final_patch")
+    @field_validator("stem")
     @classmethod
-    def _check_patch(cls, value: Triple | None) -> Triple | None:
-        if value is not None and not all(side > 0 and side % SIDE == 0 for side in value):
-            raise ValueError(f"three sides in voxels, each a multiple of {SIDE}")
+    def _check_stem(cls, value: Triple) -> Triple:
+        if min(value) < 1:
+            raise ValueError("three numbers of voxels from 1 on")
+        return value
+
+    @field_validator("strides")
+    @classmethod
+    def _check_strides(cls, value: tuple[Triple, ...]) -> tuple[Triple, ...]:
+        if not all(step in (1, 2) for level in value for step in level):
+            raise ValueError("for each level three numbers, 2 for an axis that is halved, else 1")
+        return value
+
+    @field_validator("patch")
+    @classmethod
+    def _check_patch(cls, value: Triple, info: ValidationInfo) -> Triple:
+        divisor = divisor_of(*(info.data.get(name, default) for name, default in _NETWORK))
+        if not all(side > 0 and side % part == 0 for side, part in zip(value, divisor, strict=True)):
+            wanted = ", ".join(map(str, divisor)) if len(set(divisor)) > 1 else str(divisor[0])
+            raise ValueError(f"three sides in voxels, multiples of {wanted} (stem x strides)")
         return value
 
     @field_validator("class_values")
@@ -89,6 +119,20 @@ class Plan(BaseModel):
             raise ValueError(f"for each channel the numbers {', '.join(FIGURES)}, with p005 <= p995")
         return value
 
+    @property
+    def divisor(self) -> Triple:
+        """Number of voxels along each axis that a patch's side is a multiple of: stem x strides."""
+        return divisor_of(self.stem, self.strides)
+
+    def fitted(self, divisor: int = SIDE) -> Self:
+        """Return the plan with the sides of its patch rounded up, for networks that need multiples."""
+        lcms = [math.lcm(divisor, part) for part in self.divisor]
+        x, y, z = (-(-side // part) * part for side, part in zip(self.patch, lcms, strict=True))
+        if (x, y, z) == self.patch:
+            return self
+        reason = f"{self.reasons.get('patch', '')} Rounded up to multiples of {divisor} for this network."
+        return self.model_copy(update={"patch": (x, y, z), "reasons": self.reasons | {"patch": reason}})
+
     def grid_settings(self) -> dict[str, Any]:
         """Return what decides the content of the store, as plain data."""
         names = {"channels", "class_values", "ignore_value", "spacing_mm", "normalisation", "crop"}
@@ -101,6 +145,12 @@ class Plan(BaseModel):
         ranges = self.fingerprint.get("class_volumes_ml") or {}
         largest = [ranges[name]["max"] for name in self.class_names[1:] if name in ranges]
         return [largest] * len(self.fingerprint.get("labeled_cases", ())) if largest else []
+
+
+def divisor_of(stem: Triple, strides: Sequence[Triple]) -> Triple:
+    """Return what the sides of a patch have to be multiples of."""
+    x, y, z = (block * math.prod(level[axis] for level in strides) for axis, block in enumerate(stem))
+    return x, y, z
 
 
 def save_plan(plan: Plan, path: Path) -> None:

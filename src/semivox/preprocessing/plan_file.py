@@ -114,6 +114,8 @@ class PlanFile:
         if "normalisation" in asked:
             asked["normalisation"] = (asked["normalisation"],) * len(plan.channels)
         stored = plan.model_dump()
+        if "spacing_mm" in asked:  # which decides the grid alone
+            asked = {key: value for key, value in asked.items() if key not in ("grid", "fidelity")}
         differing = {key: (stored[key], value) for key, value in asked.items() if stored[key] != value}
         if differing:
             found = "; ".join(f"{key}: {old} stored, {new} asked" for key, (old, new) in differing.items())

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,21 +12,29 @@ from numpy.typing import NDArray
 from semivox.config import PlanConfig
 from semivox.io.geometry import Triple
 from semivox.preprocessing.fingerprint import Fingerprint, Intensity, fingerprint
-from semivox.preprocessing.plan import FIGURES, SIDE, Crop, Normalisation, Plan, Spacing, checked_plan
+from semivox.preprocessing.grids import (
+    BYTES_PER_VOXEL,
+    FIDELITY,
+    MAX_PATCH_VOXELS,
+    GridRow,
+    affordable_voxels,
+    compare_grids,
+    feature_limit,
+    median_spacing,
+    patch_for,
+    strides_for,
+    whole_patch,
+)
+from semivox.preprocessing.plan import FIGURES, SIDE, Crop, Normalisation, Plan, checked_plan
 
 if TYPE_CHECKING:
     from semivox.datasets.dataset import Dataset
     from semivox.datasets.splits import Split
 
-MAX_PATCH_VOXELS = 112 * 112 * 80
-# Of training with `dual` (two networks of width 16), 2 + 2 patches a step, 32 bit: measured on a CPU as the
-# peak memory of patches from 32^3 to 64 x 64 x 48.
-_BYTES_PER_VOXEL, _FIXED_BYTES = 10_000, 1_000_000_000
 _MR_WORD = re.compile(r"(ce)?t[12]\w*|mri?|flair|pd|dwi|adc|swi")
 _HOUNSFIELD_AIR, _HOUNSFIELD_TISSUE = -900.0, (100.0, 5000.0)
 _BACKGROUND_SHARE = 0.25
 _ANISOTROPIC = 3.0
-_MOST_SCANS, _FINAL_FACTOR = 95, 4  # % of scans that a final patch holds, if it has so many patches' voxels
 _SMALL_SHARE = 0.05  # of a scan: less surrounding than that hardly tells where in the body a patch is
 _GIVEN = "Given in the settings."
 
@@ -35,7 +42,7 @@ _GIVEN = "Given in the settings."
 def make_plan(
     dataset: Dataset, split: Split, config: PlanConfig, *, measured: Fingerprint | None = None
 ) -> Plan:
-    """Choose voxel size, crop, normalisation and patch from the scans.
+    """Choose working grid, crop, normalisation and patch from the scans.
 
     Args:
         dataset: the cases.
@@ -49,14 +56,12 @@ def make_plan(
     trust = bool(config.trust_image_geometry)
     measured = measured or fingerprint(dataset, split, trust_image_geometry=trust)
     reasons: dict[str, str] = {}
-    spacing, reasons["spacing_mm"] = _choose_spacing(measured, config)
     crop, reasons["crop"] = _choose_crop(measured, config)
     normalisation, reasons["normalisation"] = _choose_normalisation(dataset.channels, measured, config)
     if measured.foreground is None and "ct" in normalisation:
         reasons["intensity"] = "Over whole scans, because the labels hold no foreground."
-    shapes = _shapes(measured, spacing, crop)
-    patch, reasons["patch"] = _choose_patch(shapes, config)
-    final_patch, reasons["final_patch"] = _choose_final_patch(shapes, config, patch)
+    network, why = _choose_network(measured, _extents_mm(measured, crop), config)
+    reasons |= why
     if trust:
         reasons["trust_image_geometry"] = _GIVEN
     intensity = [channel.as_dict() for channel in measured.foreground or measured.typical_intensity()]
@@ -65,47 +70,73 @@ def make_plan(
         {
             "dataset": dataset.name,
             **{name: getattr(dataset, name) for name in declared},
-            "spacing_mm": spacing,
-            "patch": patch,
-            "final_patch": final_patch,
+            **network,
             "normalisation": normalisation,
             "crop": crop,
             "trust_image_geometry": trust,
             "memory_gb": config.memory_gb,
             "intensity": [{key: channel[key] for key in FIGURES} for channel in intensity],
+            "one_piece": measured.one_piece(dataset.class_names[1:]),
             "fingerprint": measured.summary(),
             "reasons": reasons,
         }
     )
 
 
-def patch_for(shape: Sequence[float], max_voxels: int = MAX_PATCH_VOXELS) -> Triple:
-    """Choose the largest patch in the proportions of a scan, at most the whole of it.
-
-    Each side is the multiple of 16 nearest to the same fraction of its axis, so that equal axes get equal
-    sides; a small scan may thus be exceeded by up to 15 voxels, which are padded.
-
-    Args:
-        shape: of a typical scan on the working grid.
-        max_voxels: limit of the product; a patch of 16 x 16 x 16 is always allowed.
-    """
-    fraction = 1.0
-    while True:
-        x, y, z = (SIDE * max(1, int(fraction * side / SIDE + 0.5)) for side in shape)
-        if x * y * z <= max_voxels or x == y == z == SIDE:
-            return x, y, z
-        fraction *= 0.99
-
-
-def _choose_spacing(measured: Fingerprint, config: PlanConfig) -> tuple[Spacing, str]:
+def _choose_network(
+    measured: Fingerprint, extents_mm: NDArray[np.float64], config: PlanConfig
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Choose working grid, stem, strides and patch; return also the reasons."""
+    if config.spacing_mm is None and config.grid != "source":
+        limit, whose = feature_limit(config.memory_gb)
+        wanted = config.fidelity or FIDELITY
+        if rows := compare_grids(measured, extents_mm, limit, wanted):
+            return _measured_network(rows, extents_mm, config, limit, whose)
+    source = median_spacing(measured)
+    spacing, stem = config.spacing_mm or source, config.stem or (1, 1, 1)
+    patch, why = _choose_patch(extents_mm / spacing, config)
+    network = {"spacing_mm": spacing, "stem": stem, "patch": patch, "grid": "source"}
+    network["strides"] = strides_for(patch, stem, spacing)
     if config.spacing_mm is not None:
-        return config.spacing_mm, _GIVEN
-    medians = np.median([case.spacing_mm for case in measured.cases], axis=0)
-    x, y, z = (float(f"{side:.6g}") for side in medians)
-    reason, ratio = "Median voxel size along each axis", max(x, y, z) / min(x, y, z)
+        return {**network, "grid": "given"}, {"spacing_mm": _GIVEN, "patch": why}
+    reason, ratio = "Median voxel size along each axis", max(source) / min(source)
     if ratio > _ANISOTROPIC:
-        return (x, y, z), f"{reason}; slices {ratio:.1f} times as thick as the pixels stay so."
-    return (x, y, z), f"{reason} over {len(measured.cases)} scans."
+        return network, {
+            "spacing_mm": f"{reason}; slices {ratio:.1f} times as thick as the pixels stay so.",
+            "patch": why,
+        }
+    return network, {"spacing_mm": f"{reason} over {len(measured.cases)} scans.", "patch": why}
+
+
+def _measured_network(
+    rows: Sequence[GridRow], extents_mm: NDArray[np.float64], config: PlanConfig, limit: int, whose: str
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Take the grid that labels allow, and a patch of whole scans where there is room."""
+    row, wanted = next(row for row in rows if row.chosen), config.fidelity or FIDELITY
+    stem = config.stem or row.stem
+    patch, strides = whole_patch(extents_mm / row.spacing_mm, row.spacing_mm, stem, limit)
+    why = f"Holds {row.share:.0%} of a scan of median size; {whose} has room for {limit} features."
+    if config.patch is not None:
+        patch, strides = (
+            config.patch,
+            strides_for(config.patch, stem, np.divide(row.spacing_mm, stem).tolist()),
+        )
+        why = _GIVEN
+    x, y, z = (float(f"{side / block:.6g}") for side, block in zip(row.spacing_mm, stem, strict=True))
+    worst = min(row.fidelity, key=lambda name: row.fidelity[name])
+    grid = (
+        f"Features every {_sides(row.spacing_mm)} mm: of {len(rows)} grids the coarsest on which every class"
+        f" keeps a Dice of {wanted:g} ({worst}: {row.fidelity[worst]:.3f})."
+    )
+    if max(stem) > 1:
+        grid += f" Each merges {_sides(stem)} voxels of the working grid, for finer contours."
+    network = {"spacing_mm": (x, y, z), "stem": stem, "strides": strides, "patch": patch, "grid": "measured"}
+    table = tuple(item.as_dict() for item in rows)
+    return {**network, "fidelity": wanted, "grids": table}, {"spacing_mm": grid, "patch": why}
+
+
+def _sides(values: Sequence[float]) -> str:
+    return " x ".join(f"{side:g}" for side in values)
 
 
 def _choose_crop(measured: Fingerprint, config: PlanConfig) -> tuple[Crop, str]:
@@ -161,9 +192,9 @@ def _choose_patch(shapes: NDArray[np.float64], config: PlanConfig) -> tuple[Trip
         return config.patch, _GIVEN
     limit, room = MAX_PATCH_VOXELS, ""
     if config.memory_gb is not None:
-        limit = _affordable_voxels(config.memory_gb)
+        limit = affordable_voxels(config.memory_gb)
         room = (
-            f" {config.memory_gb:g} GB are room for so many, at {_BYTES_PER_VOXEL / 1000:.0f} kB a voxel (two"
+            f" {config.memory_gb:g} GB are room for so many, at {BYTES_PER_VOXEL / 1000:.0f} kB a voxel (two"
             " networks of width 16, 4 patches a step, 32 bit)."
         )
     median = np.maximum(1, np.round(np.median(shapes, axis=0)))
@@ -181,28 +212,7 @@ def _choose_patch(shapes: NDArray[np.float64], config: PlanConfig) -> tuple[Trip
     )
 
 
-def _choose_final_patch(shapes: NDArray[np.float64], config: PlanConfig, patch: Triple) -> tuple[Triple, str]:
-    """Choose the patch of the last part of a run with `train.final_share`: whole scans if there is room."""
-    if config.final_patch is not None:
-        return config.final_patch, _GIVEN
-    sides = np.percentile(shapes, _MOST_SCANS, axis=0)
-    x, y, z = (SIDE * max(1, math.ceil(side / SIDE - 1e-6)) for side in sides)
-    limit, whose = _FINAL_FACTOR * math.prod(patch), f"{_FINAL_FACTOR} times the training patch"
-    if config.memory_gb is not None:
-        limit, whose = _affordable_voxels(config.memory_gb), f"{config.memory_gb:g} GB"
-    if x * y * z <= max(limit, math.prod(patch)):
-        return (x, y, z), f"Holds {_MOST_SCANS} % of the scans whole along each axis."
-    largest = patch_for(sides.tolist(), limit)
-    if math.prod(largest) <= math.prod(patch):
-        return patch, f"The training patch: {whose} leave no room for more."
-    return largest, f"In the proportions of large scans, which {whose} cannot hold whole."
-
-
-def _affordable_voxels(memory_gb: float) -> int:
-    return int(max(0.0, 1e9 * memory_gb - _FIXED_BYTES) / _BYTES_PER_VOXEL)
-
-
-def _shapes(measured: Fingerprint, spacing: Spacing, crop: Crop) -> NDArray[np.float64]:
-    """Return the voxels of each scan along each axis of the working grid, (cases, 3)."""
+def _extents_mm(measured: Fingerprint, crop: Crop) -> NDArray[np.float64]:
+    """Return the extent of each scan along each axis, (cases, 3), after the crop."""
     sizes = [case.foreground_shape if crop == "foreground" else case.shape for case in measured.cases]
-    return np.multiply(sizes, [case.spacing_mm for case in measured.cases]) / spacing
+    return np.multiply(sizes, [case.spacing_mm for case in measured.cases])

@@ -20,7 +20,7 @@ from semivox.io.reader import machine_memory, run_jobs
 from semivox.io.volume import IGNORE, read_image, read_label
 from semivox.preprocessing.fingerprint import sources_of
 from semivox.preprocessing.plan import Plan
-from semivox.preprocessing.resample import label_to_working_grid, to_working_grid
+from semivox.preprocessing.resample import label_shares, label_to_working_grid, to_working_grid
 from semivox.preprocessing.store import Store
 from semivox.progress import Progress
 
@@ -228,6 +228,8 @@ def _prepare_case(job: _Job) -> dict[str, Any]:
     voxels = None
     if label is not None:
         store.write_label(case.name, label)
+        if grid.shape != grid.crop_shape:
+            store.write_shares(case.name, label_shares(raw.array, grid, len(plan.class_values)))
         voxels = np.bincount(label[label != IGNORE], minlength=len(plan.class_values)).tolist()
     if job.with_image:
         store.write_image(case.name, array, {"grid": grid.as_dict()})

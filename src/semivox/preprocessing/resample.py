@@ -23,7 +23,8 @@ from semivox.errors import UserError
 from semivox.io.formats import BadFileError
 from semivox.io.geometry import Triple, canonical_axes, foreground_box
 from semivox.io.reader import check_memory
-from semivox.io.volume import Volume
+from semivox.io.volume import IGNORE, Volume
+from semivox.preprocessing.averaging import average
 from semivox.preprocessing.fingerprint import moments
 
 if TYPE_CHECKING:
@@ -176,6 +177,31 @@ def label_to_working_grid(label: Array, grid: Grid) -> Array:
         (index, resample((source == index).astype(np.float32), grid.shape)) for index in np.unique(source)
     )
     return _winners(shares, margin=_TIE)
+
+
+def label_shares(label: Array, grid: Grid, num_classes: int) -> Array:
+    """Average a label to the working grid: each voxel's share of each foreground class.
+
+    Voxels to ignore do not count: the others of a working voxel share it among themselves.
+
+    Args:
+        label: class indices (*source_shape), or `IGNORE`.
+        grid: from `to_working_grid`.
+        num_classes: K, background included.
+
+    Returns:
+        (K - 1, X, Y, Z) uint8; 255 is a whole voxel.
+    """
+    source = grid.cropped(label)
+    unknown = source == IGNORE
+    scale: Array | float = 255.0
+    if unknown.any():
+        scale = 255 / np.maximum(1 - average(unknown.astype(np.float32), grid.shape), _TIE)
+    shares = np.empty((num_classes - 1, *grid.shape), np.uint8)
+    for index, share in enumerate(shares, start=1):
+        mean = average((source == index).astype(np.float32), grid.shape)
+        share[...] = np.minimum(np.round(mean * scale), 255)
+    return shares
 
 
 def label_to_source(probs: Array | torch.Tensor, grid: Grid) -> Array:

@@ -1,7 +1,8 @@
 """Prepared scans on disk, compressed in small chunks of which a patch needs only a few.
 
-Two files a case, `CASE.image.b2nd` and `CASE.label.b2nd`, each written whole or not at all. Nothing is kept
-open or in memory between two reads, so a store can be sent to any number of worker processes.
+Files of a case: `CASE.image.b2nd`, `CASE.label.b2nd` and, where its label was averaged or predicted,
+`CASE.shares.b2nd`, each written whole or not at all. Nothing is kept open or in memory between
+two reads, so a store can be sent to any number of worker processes.
 """
 
 from __future__ import annotations
@@ -92,6 +93,9 @@ class Store:
     def has_label(self, name: str) -> bool:
         return self._path(name, "label").is_file()
 
+    def has_shares(self, name: str) -> bool:
+        return self._path(name, "shares").is_file()
+
     def image(self, name: str) -> Stored:
         """Open a scan, (C, X, Y, Z) float32."""
         return Stored(self._path(name, "image"))
@@ -99,6 +103,10 @@ class Store:
     def label(self, name: str) -> Stored:
         """Open a label, (X, Y, Z) uint8 class indices."""
         return Stored(self._path(name, "label"))
+
+    def shares(self, name: str) -> Stored:
+        """Open the foreground classes' shares of the voxels, (K - 1, X, Y, Z) uint8, 255 for a whole one."""
+        return Stored(self._path(name, "shares"))
 
     def shape(self, name: str) -> tuple[int, int, int]:
         """Return the (X, Y, Z) of a scan."""
@@ -135,9 +143,15 @@ class Store:
         indices = sample_foreground(values, _FOREGROUND).astype("<u2")
         self._write(self._path(name, "label"), values, {"foreground": indices.tobytes()})
 
+    def write_shares(self, name: str, shares: Array) -> None:
+        """Store the foreground classes' shares, (K - 1, X, Y, Z) uint8; errors likewise."""
+        self._write(self._path(name, "shares"), np.ascontiguousarray(shares, np.uint8), {})
+
     def remove(self, name: str, kind: str) -> None:
-        """Delete the "image" or the "label" of a case, if it is there."""
+        """Delete the "image" or the "label" of a case (its shares as well), if it is there."""
         self._path(name, kind).unlink(missing_ok=True)
+        if kind == "label":
+            self._path(name, "shares").unlink(missing_ok=True)
 
     def _write(self, path: Path, values: Array, extras: Mapping[str, Any]) -> None:
         lead = values.shape[:-3]

@@ -119,7 +119,7 @@ class Workspace:
             labels = (case.label,) if case.label and role != "unlabeled" else ()
             pairs = zip((*case.images, *labels), (*entry.get("image", ()), entry.get("label")), strict=False)
             files |= {relative(path, root): None if mark is None else mark[-1] for path, mark in pairs}
-        patches = plan.model_dump(mode="json", include={"patch", "final_patch"})
+        patches = plan.model_dump(mode="json", include={"patch", "stem", "strides"})
         return {
             "dataset": f"{self.dataset.name} in {root}",
             "split": {name: role for name, role in roles.items() if role != "test"},

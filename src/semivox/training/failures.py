@@ -48,7 +48,7 @@ def readable(error: BaseException) -> UserError | None:
             "The device ran out of memory",
             text.splitlines()[0],
             "room for the networks and one batch",
-            "a smaller patch (plan.patch; plan.final_patch where train.final_share is set), fewer patches"
+            "a smaller patch (plan.patch), fewer patches"
             " a step (train.batch_labeled, train.batch_unlabeled) or --set train.precision=bf16",
         )
     if isinstance(error, RuntimeError) and re.search(r"DataLoader worker .*(killed|exited)", text):

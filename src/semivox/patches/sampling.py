@@ -1,0 +1,198 @@
+"""Patches of prepared scans: each a pure function of (seed, stream, position, iteration, slot)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from semivox.io.volume import IGNORE
+from semivox.patches.augment import Augment, StrongView
+from semivox.patches.deformation import Deformation, random_center, warp_at
+
+if TYPE_CHECKING:
+    from semivox.io.geometry import Triple
+
+Array = NDArray[Any]
+Sample = dict[str, Any]
+
+_SHUFFLE = 2**31  # stands where an iteration would: keeps the shuffles' randomness apart from the patches'
+_VIEW = 1  # sets the second view's random numbers apart from the first one's
+
+
+class Patches:
+    """Random patches of cases, each decided by the numbers (position, iteration, slot).
+
+    Volumes smaller than the patch get a border on both sides, with value 0 in the image, whatever the
+    normalisation (the mean after "zscore", air or water after "none"), and background in the label. With a
+    deformation the image's border is repeated instead.
+
+    Args:
+        cases: names.
+        store: its `image(name)` is (C, X, Y, Z) and can be sliced.
+        patch: voxels along each axis.
+        augment: see `make_augment`.
+        num_classes: K, background included.
+        truth: likewise, its labels are used; None: patches without labels.
+        pseudo: its shares of classes are used as labels; without `truth`.
+        soft: whether patches have the shares of classes beside the label.
+        foreground_share: share of patches centred on a foreground voxel of `truth`.
+        partial: whether labels have voxels to ignore, `IGNORE`; then a labeled patch has a valid mask.
+        key: numbers that all randomness starts from.
+        deformation: applied while a patch is read, to image and shares of classes.
+        strong_view: makes a second view of each patch, from random numbers of its own.
+    """
+
+    def __init__(
+        self,
+        cases: Sequence[str],
+        store: Any,
+        patch: Triple,
+        augment: Augment,
+        *,
+        num_classes: int = 2,
+        truth: Any = None,
+        pseudo: Any = None,
+        soft: bool = False,
+        foreground_share: float = 0.0,
+        partial: bool = False,
+        key: tuple[int, ...] = (0,),
+        deformation: Deformation | None = None,
+        strong_view: StrongView | None = None,
+    ) -> None:
+        self.cases, self.patch, self.augment, self.key = tuple(cases), patch, augment, key
+        self.store, self.truth, self.pseudo, self.num_classes = store, truth, pseudo, num_classes
+        self.soft, self.partial = soft or pseudo is not None, partial and truth is not None
+        self.foreground_share, self.deformation, self.strong_view = foreground_share, deformation, strong_view
+
+    def case(self, position: int) -> str:
+        """Return the case at a position of the endless sequence of shuffled rounds."""
+        turn, place = divmod(position, len(self.cases))
+        order = np.random.default_rng([*self.key, _SHUFFLE, turn]).permutation(len(self.cases))
+        return self.cases[int(order[place])]
+
+    def sample(self, position: int, iteration: int, slot: int) -> Sample:
+        name = self.case(position)
+        rng = np.random.default_rng([*self.key, iteration, slot])
+        draw = self._cut if self.deformation is None else self._warped
+        image, label, shares, valid = draw(name, rng)
+        sample: Sample = {"image": torch.from_numpy(image), "case": name}
+        if valid is not None:
+            sample["valid"] = torch.from_numpy(valid)
+        if label is not None:
+            sample["label"] = torch.from_numpy(label if valid is None else label * valid).long()
+        if shares is not None and self.soft:
+            sample["soft"] = torch.from_numpy(with_background(shares))
+        if self.strong_view is not None:
+            own = np.random.default_rng([*self.key, iteration, slot, _VIEW])
+            sample["image_strong"] = torch.from_numpy(self.strong_view(image, own))
+        return sample
+
+    def _cut(
+        self, name: str, rng: np.random.Generator
+    ) -> tuple[Array, Array | None, Array | None, Array | None]:
+        """Read a patch: image, class indices, shares (K - 1, X, Y, Z) and valid mask, where there are any."""
+        source = self.store.image(name)
+        start = random_start(source.shape[-3:], self.patch, rng)
+        if (voxel := self._foreground(name, rng)) is not None:
+            start = start_around(voxel, source.shape[-3:], self.patch)
+        image = cut(source, start, self.patch).astype(np.float32, copy=False)
+        label, shares = self._known(name, start, self.patch, shares=self.soft)
+        stack = [part for part in (None if label is None else label[None], shares) if part is not None]
+        image, known = self.augment(image, np.concatenate(stack) if stack else None, rng)
+        if known is None:
+            return image, None, None, None
+        shares = known[label is not None :].astype(np.float32) / 255 if self.soft else None
+        label = None if label is None else known[0]
+        return image, label, shares, label != IGNORE if self.partial and label is not None else None
+
+    def _warped(
+        self, name: str, rng: np.random.Generator
+    ) -> tuple[Array, Array | None, Array | None, Array | None]:
+        """Read and deform a patch; the label is the class with the largest interpolated share."""
+        assert self.deformation is not None
+        source = self.store.image(name)
+        shape = source.shape[-3:]
+        center = random_center(shape, self.patch, rng, self._foreground(name, rng))
+        warp = warp_at(self.deformation.places(self.patch, rng), center, shape)
+        label, shares = self._known(name, warp.start, warp.size, shares=True)
+        maps = np.zeros((0, *warp.size), np.float32) if shares is None else shares.astype(np.float32) / 255
+        if self.partial and label is not None:
+            maps = np.concatenate([maps, (label == IGNORE)[None]])
+        image, found = warp.sample(cut(source, warp.start, warp.size), maps)
+        image, changed = self.augment(image, found, rng)
+        if shares is None or changed is None:
+            return image, None, None, None
+        shares = changed[: self.num_classes - 1]
+        label = None if self.truth is None else most_probable(shares)
+        return image, label, shares, changed[-1] <= 0.5 if self.partial else None
+
+    def _known(
+        self, name: str, start: Sequence[int], size: Sequence[int], *, shares: bool
+    ) -> tuple[Array | None, Array | None]:
+        """Read class indices (X, Y, Z), and the classes' shares (K - 1, X, Y, Z) uint8 if asked for."""
+        if self.pseudo is not None:
+            return None, cut(self.pseudo.shares(name), start, size)
+        if self.truth is None:
+            return None, None
+        label = cut(self.truth.label(name), start, size).astype(np.uint8, copy=False)
+        if not shares:
+            return label, None
+        if self.truth.has_shares(name):
+            return label, cut(self.truth.shares(name), start, size)
+        classes = np.arange(1, self.num_classes, dtype=np.uint8).reshape(-1, 1, 1, 1)
+        return label, np.where(label == classes, np.uint8(255), np.uint8(0))
+
+    def _foreground(self, name: str, rng: np.random.Generator) -> list[int] | None:
+        """Draw a foreground voxel to centre the patch on, for the share of patches that has one."""
+        if self.truth is None or rng.random() >= self.foreground_share:
+            return None
+        voxels: Array = self.truth.foreground_voxels(name)
+        return voxels[int(rng.integers(len(voxels)))].tolist() if len(voxels) else None
+
+
+def with_background(shares: Array) -> Array:
+    """Add the background in front of foreground shares (K - 1, X, Y, Z) float32; the sum is then 1."""
+    rest = 1 - shares.sum(axis=0, keepdims=True)
+    return np.concatenate([np.maximum(rest, 0), shares]) if shares.size else rest
+
+
+def most_probable(shares: Array) -> Array:
+    """Return the class of largest share (X, Y, Z) uint8, background included; ties go to the lower one."""
+    best = shares.argmax(axis=0)
+    highest = shares.max(axis=0)
+    return np.where(highest > 1 - shares.sum(axis=0), best + 1, 0).astype(np.uint8)
+
+
+def random_start(shape: Sequence[int], patch: Sequence[int], rng: np.random.Generator) -> tuple[int, ...]:
+    """Draw the first voxel of a patch, uniform over all that fit; negative (centred) along short axes."""
+    return tuple(
+        int(rng.integers(n - p + 1)) if n >= p else -((p - n) // 2) for n, p in zip(shape, patch, strict=True)
+    )
+
+
+def start_around(centre: Sequence[int], shape: Sequence[int], patch: Sequence[int]) -> tuple[int, ...]:
+    """Return the first voxel of the patch around `centre`, moved into the volume; see `random_start`."""
+    return tuple(
+        min(max(int(c) - p // 2, 0), n - p) if n >= p else -((p - n) // 2)
+        for c, n, p in zip(centre, shape, patch, strict=True)
+    )
+
+
+def cut(source: Any, start: Sequence[int], patch: Sequence[int]) -> NDArray[Any]:
+    """Read the patch of (..., X, Y, Z) that begins at `start`, and only it; 0 outside the volume; a copy."""
+    inside, border = [], []
+    for first, size, n in zip(start, patch, source.shape[-3:], strict=True):
+        low, high = max(first, 0), min(first + size, n)
+        inside.append(slice(low, high))
+        border.append((low - first, first + size - high))
+    leading = len(source.shape) - 3
+    part: NDArray[Any] = source[(slice(None),) * leading + tuple(inside)]
+    if not part.flags.owndata:  # an array returns a view, the store a new array
+        part = part.copy()
+    if not any(before or after for before, after in border):
+        return part
+    return np.pad(part, [(0, 0)] * leading + border)

@@ -1,0 +1,223 @@
+"""Which grid a network works on, and how much of a scan a patch holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semivox.io.geometry import Triple
+from semivox.preprocessing.averaging import FACTORS
+from semivox.preprocessing.fingerprint import Fingerprint
+from semivox.preprocessing.plan import HALVINGS, SIDE, Spacing
+
+FIDELITY = 0.975
+MAX_PATCH_VOXELS = 112 * 112 * 80
+GPU_VOXELS, CPU_VOXELS = 128 * 128 * 96, 64 * 64 * 64  # of features in a patch
+# Of training with `dual` (two networks of width 16), 2 + 2 patches a step, 32 bit: measured on a CPU as the
+# peak memory of patches from 32^3 to 64 x 64 x 48.
+BYTES_PER_VOXEL, _FIXED_BYTES = 10_000, 1_000_000_000
+_MOST_SCANS = 95  # % of the scans that a patch holds whole along each axis, where it may
+_ROUNDED = 0.15  # of a block of voxels that a patch may lack of such a scan
+_DEEPEST, _DEEP_SIDE = 4, 48  # halvings of patches whose features have such a longest side; 3 of others
+_LEAST = 8  # features along an axis that is halved
+_DOUBLE = 1.9  # times the source's voxel: from here on features merge two voxels of a finer grid
+_CHEAP = 1.15  # times the voxels, for sides that every network can take
+
+
+@dataclass(frozen=True)
+class GridRow:
+    """One grid of features that was compared.
+
+    Attributes:
+        spacing_mm: distance between features.
+        stem: voxels of the working grid that a feature merges along each axis.
+        voxels: features along each axis of a scan of median size.
+        fidelity: of each class, the median over labeled cases.
+        patch: in voxels of the working grid.
+        share: of the median scan that the patch holds, 0..1.
+        chosen: whether it is the plan's.
+    """
+
+    spacing_mm: Spacing
+    stem: Triple
+    voxels: Triple
+    fidelity: dict[str, float]
+    patch: Triple
+    share: float
+    chosen: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data; three digits of the shares."""
+        rounded = {name: round(value, 3) for name, value in self.fidelity.items()}
+        return asdict(self) | {"fidelity": rounded, "share": round(self.share, 3)}
+
+
+def compare_grids(
+    measured: Fingerprint, shapes_mm: NDArray[np.float64], limit: int, wanted: float = FIDELITY
+) -> list[GridRow]:
+    """Compare grids of features, fine to coarse; the coarsest that keeps every class is the chosen one.
+
+    A class counts with its median over the labeled cases that hold it. The sides of the voxels are the
+    medians of the scans', and at least f times the smallest of them: thick slices stay as they are until
+    the pixels are as large.
+
+    Args:
+        measured: the scans.
+        shapes_mm: extent of each (cropped) scan, (cases, 3).
+        limit: features that a patch may have.
+        wanted: Dice that each class has to keep.
+
+    Returns:
+        A row for each grid; none where no labeled case has any foreground.
+    """
+    source = median_spacing(measured)
+    curves = [(min(c.spacing_mm), c.fidelity) for c in measured.cases if c.fidelity]
+    names = list(dict.fromkeys(name for _, fidelity in curves for name in fidelity))
+    if not names:
+        return []
+    rows: list[GridRow] = []
+    for factor in FACTORS:
+        x, y, z = (max(side, float(f"{factor * min(source):.6g}")) for side in source)
+        kept = {}
+        for name in names:
+            found = [(finest, fidelity[name]) for finest, fidelity in curves if name in fidelity]
+            values = [_at(factor * min(source), finest, curve) for finest, curve in found]
+            kept[name] = float(np.median(values))
+        stem = _triple(1 + (np.divide((x, y, z), source) >= _DOUBLE))
+        patch, _ = whole_patch(shapes_mm / (x, y, z), (x, y, z), stem, limit)
+        median = np.maximum(1, np.round(np.median(shapes_mm, axis=0) / (x, y, z)))
+        share = float(np.prod(np.minimum(1, np.divide(patch, stem) / median)))
+        rows.append(GridRow((x, y, z), stem, _triple(median), kept, patch, share))
+    best = max(index for index, row in enumerate(rows) if index == 0 or _keeps(rows[: index + 1], wanted))
+    rows[best] = GridRow(**(vars(rows[best]) | {"chosen": True}))
+    return rows
+
+
+def whole_patch(
+    shapes: NDArray[np.float64], spacing: Spacing, stem: Triple, limit: int
+) -> tuple[Triple, tuple[Triple, ...]]:
+    """Choose a patch that holds nearly all scans whole, or as much as the limit allows, and the strides.
+
+    Args:
+        shapes: features along each axis of the scans, (cases, 3).
+        spacing: distance between features.
+        stem: voxels that a feature merges.
+        limit: features that the patch may have.
+
+    Returns:
+        Sides in voxels, multiples of stem x strides; and of 16, where that adds few voxels.
+    """
+    sides, fraction = np.percentile(shapes, _MOST_SCANS, axis=0), 1.0
+    while True:
+        strides = network_strides((fraction * sides).tolist(), spacing)
+        steps = np.prod(strides, axis=0)
+        features = np.maximum(1, np.ceil(fraction * sides / steps - _ROUNDED)) * steps
+        if np.prod(features) <= limit or fraction * max(sides) <= _LEAST:
+            break
+        fraction *= 0.97
+    patch = (features * stem).astype(int)
+    common = np.lcm(np.multiply(steps, stem), SIDE)
+    every = -(-patch // common) * common
+    if np.prod(every) <= _CHEAP * np.prod(patch) and np.prod(every // stem) <= limit:
+        patch = every
+    return _triple(patch), strides
+
+
+def network_strides(
+    sides: Sequence[float] | NDArray[np.float64], spacing: Sequence[float]
+) -> tuple[Triple, ...]:
+    """Choose which axes are halved between the levels of a network.
+
+    An axis is halved while its features are less than twice as far apart as the finest ones, and while there
+    are 8 along it.
+
+    Args:
+        sides: features of a patch along each axis.
+        spacing: distance between them.
+    """
+    left, gaps = np.asarray(sides, float), np.asarray(spacing, float)
+    strides: list[Triple] = []
+    for _ in range(_DEEPEST if left.max() > _DEEP_SIDE else _DEEPEST - 1):
+        long = left >= _LEAST
+        halved = long & (gaps < 2 * gaps[long].min(initial=np.inf) - 1e-6)
+        if not halved.any():
+            break
+        x, y, z = (2 if half else 1 for half in halved)
+        strides.append((x, y, z))
+        left, gaps = left / strides[-1], gaps * strides[-1]
+    return tuple(strides) or ((1, 1, 1),)
+
+
+def strides_for(patch: Triple, stem: Triple, spacing: Sequence[float]) -> tuple[Triple, ...]:
+    """Choose the strides for a patch that is given: only as often as its sides can be divided."""
+    left = [side // block for side, block in zip(patch, stem, strict=True)]
+    if any(side % block for side, block in zip(patch, stem, strict=True)):
+        return HALVINGS  # the plan's check names what does not fit
+    strides: list[Triple] = []
+    for level in network_strides(left, np.multiply(spacing, stem).tolist()):
+        x, y, z = (step if side % step == 0 else 1 for step, side in zip(level, left, strict=True))
+        strides.append((x, y, z))
+        left = [side // step for step, side in zip(strides[-1], left, strict=True)]
+    return tuple(strides)
+
+
+def patch_for(shape: Sequence[float], max_voxels: int = MAX_PATCH_VOXELS) -> Triple:
+    """Choose the largest patch in the proportions of a scan, at most the whole of it.
+
+    Each side is the multiple of 16 nearest to the same fraction of its axis, so that equal axes get equal
+    sides; a small scan may thus be exceeded by up to 15 voxels, which are padded.
+
+    Args:
+        shape: of a typical scan on the working grid.
+        max_voxels: limit of the product; a patch of 16 x 16 x 16 is always allowed.
+    """
+    fraction = 1.0
+    while True:
+        x, y, z = (SIDE * max(1, int(fraction * side / SIDE + 0.5)) for side in shape)
+        if x * y * z <= max_voxels or x == y == z == SIDE:
+            return x, y, z
+        fraction *= 0.99
+
+
+def median_spacing(measured: Fingerprint) -> Spacing:
+    """Return the median voxel size along each axis."""
+    x, y, z = np.median([case.spacing_mm for case in measured.cases], axis=0)
+    return float(f"{x:.6g}"), float(f"{y:.6g}"), float(f"{z:.6g}")
+
+
+def affordable_voxels(memory_gb: float) -> int:
+    """Return the voxels of a patch that so much memory trains on."""
+    return int(max(0.0, 1e9 * memory_gb - _FIXED_BYTES) / BYTES_PER_VOXEL)
+
+
+def feature_limit(memory_gb: float | None) -> tuple[int, str]:
+    """Return the features that a patch may have on this machine, or in so much memory, and who says so."""
+    if memory_gb is not None:
+        return affordable_voxels(memory_gb), f"{memory_gb:g} GB"
+    import torch
+
+    if not torch.cuda.is_available():
+        return CPU_VOXELS, "a CPU"
+    memory = torch.cuda.get_device_properties(0).total_memory / 1e9
+    return min(GPU_VOXELS, affordable_voxels(memory)), "the GPU"
+
+
+def _at(side_mm: float, finest_mm: float, curve: Sequence[float]) -> float:
+    """Read the fidelity of one case at a voxel side; 0 beyond what was measured of it."""
+    known = np.multiply(FACTORS, finest_mm)
+    if side_mm > known[-1] * (1 + 1e-6):
+        return 0.0
+    return float(np.interp(side_mm, known, curve))
+
+
+def _triple(values: NDArray[Any]) -> Triple:
+    x, y, z = values.astype(int).tolist()
+    return x, y, z
+
+
+def _keeps(rows: Sequence[GridRow], wanted: float) -> bool:
+    return all(min(row.fidelity.values()) >= wanted for row in rows)
