@@ -47,7 +47,7 @@ def load_config(
     settings: Sequence[str] = (),
     **sections: Any,
 ) -> Config:
-    """Resolve preset, then YAML file, then `sections` and `a.b=c` settings; the later wins.
+    """Resolve preset, the method's own settings, YAML file, `sections` and `a.b=c` settings; the later wins.
 
     A preset may also be named in the file or among the settings.
 
@@ -75,6 +75,10 @@ def load_config(
         layers.insert(0, _layer(file))
     chosen = next((layer["preset"] for layer in reversed(layers) if "preset" in layer), None)
     merged = {} if chosen is None else _layer(_read_preset(chosen))
+    named = [layer["method"]["name"] for layer in layers if "name" in layer.get("method", {})]
+    of_method = _layer(_read_method(named[-1] if named else merged.get("method", {}).get("name")))
+    _forget(merged, of_method)
+    _merge(merged, of_method)
     for layer in layers:
         _forget(merged, layer)
         _merge(merged, layer)
@@ -130,6 +134,14 @@ def _read_preset(name: object) -> dict[str, Any]:
         raise unknown("preset", name, preset_names())
     text = (resources.files("semivox") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
     return {**yaml.safe_load(text), "preset": name}
+
+
+def _read_method(name: object) -> dict[str, Any]:
+    """Return the settings that a method brings along, with its name; most have none."""
+    name = name or MethodConfig().name
+    file = resources.files("semivox") / "presets" / "methods" / f"{name}.yaml"
+    own = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return {**own, "method": {"name": name}}
 
 
 def _assignment(setting: str) -> dict[str, Any]:

@@ -65,7 +65,7 @@ class Settings(BaseModel):
 class MethodConfig(Settings):
     """Which method, and its options (checked against the method's own `Config`)."""
 
-    name: str = Field(default="dual", description="registered name, see `semivox methods`")
+    name: str = Field(default="self_training", description="registered name, see `semivox methods`")
     options: dict[str, Any] = Field(default_factory=dict, description="the method's own options")
     batch: tuple[NonNegativeInt, NonNegativeInt] | None = Field(
         default=None, description="labeled and unlabeled patches a step; null: the method's own"
@@ -220,7 +220,7 @@ class TrainConfig(Settings):
 
 
 class PredictConfig(Settings):
-    """Sliding-window inference."""
+    """Prediction: the sliding window, views and clean-up."""
 
     window: Literal["patch", "whole"] = Field(
         default="patch",
@@ -233,6 +233,12 @@ class PredictConfig(Settings):
     overlap: float = Field(default=0.5, ge=0, lt=1, description="share of a window that overlaps the next")
     weighting: Literal["uniform", "gaussian"] = "gaussian"
     batch: PositiveInt = Field(default=2, description="windows a forward pass")
+    tta: bool = Field(
+        default=False, description="test-time augmentation: average over five small changes of the scan"
+    )
+    postprocess: bool = Field(
+        default=True, description="apply the clean-up that helped on validation cases, if any did"
+    )
 
 
 class Config(Settings):

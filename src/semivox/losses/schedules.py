@@ -2,10 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from math import exp, floor
 from typing import Literal
 
 STEP_EVERY = 2500 / 6000  # of a run: the published decay after each 2500 of 6000 iterations
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a run with a learning-rate schedule of its own; see `Method.stages`."""
+
+    index: int
+    start: int  # its first iteration
+    stop: int  # the iteration after its last
+
+    def fraction(self, iteration: int) -> float:
+        """Return the share of the stage that is done after `iteration` steps of the run."""
+        return (iteration - self.start) / (self.stop - self.start)
+
+
+def make_stages(shares: Sequence[float], iterations: int) -> list[Stage]:
+    """Divide a run of so many iterations into stages of at least one iteration; a short run has fewer."""
+    ends = [round(iterations * sum(shares[: index + 1]) / sum(shares)) for index in range(len(shares))]
+    bounds = sorted({0, *ends[:-1], iterations})
+    return [Stage(index, *pair) for index, pair in enumerate(pairwise(bounds))]
 
 
 def _clipped(fraction: float) -> float:

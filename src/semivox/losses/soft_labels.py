@@ -59,9 +59,9 @@ def deep_loss(scales: Sequence[Tensor], shares: Tensor, weight: Tensor) -> Tenso
     """
     total = shares.new_zeros(len(shares), dtype=torch.float32)
     for logits, share in zip(scales, SCALES, strict=False):
-        grid = logits.shape[2:]
+        x, y, z = grid = logits.shape[2:]
         if grid != shares.shape[2:]:
-            shares = adaptive_avg_pool3d(shares, grid)
-            weight = adaptive_avg_pool3d(weight.unsqueeze(1), grid).squeeze(1)
+            shares = adaptive_avg_pool3d(shares, (x, y, z))
+            weight = adaptive_avg_pool3d(weight.unsqueeze(1), (x, y, z)).squeeze(1)
         total = total + share * soft_cross_entropy_dice(logits, shares, weight)
     return total / sum(SCALES[: len(scales)])

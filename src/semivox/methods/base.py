@@ -25,6 +25,7 @@ class Batch(NamedTuple):
     label: Tensor | None  # (B, X, Y, Z) int64 class indices; None: unlabeled
     strong: Tensor | None = None  # as image, the same patches changed more; for methods with `strong_view`
     valid: Tensor | None = None  # (B, X, Y, Z) bool, the voxels that have a label; None: all
+    soft: Tensor | None = None  # (B, K, X, Y, Z) shares of the classes, of labels or pseudo-labels
 
     @property
     def target(self) -> Tensor:
@@ -85,6 +86,8 @@ class Method(nn.Module):
         """The method's options; defaults are the published ones."""
 
     batch: ClassVar[tuple[int, int]] = (2, 2)  # labeled, unlabeled patches a step
+    without_unlabeled: ClassVar[str | None] = None  # the method to take where no scan is unlabeled
+    soft_labels: ClassVar[bool] = False  # whether `Batch.soft` is wanted
     strong_view: ClassVar[bool] = False  # whether `Batch.strong` of unlabeled patches is wanted
     partial_labels: ClassVar[bool] = True  # False: some loss uses a label also where `Batch.valid` is False
     config: Config
@@ -105,6 +108,18 @@ class Method(nn.Module):
     def losses(self, labeled: Batch, unlabeled: Batch, step: Step) -> dict[str, Tensor]:
         """Compute the weighted scalars whose sum is minimised; exactly 0 for terms over an empty batch."""
         raise NotImplementedError
+
+    def stages(self) -> tuple[float, ...]:
+        """Return the shares of a run's iterations that its stages take.
+
+        Each stage has a learning-rate schedule of its own. With several, all but the first begin with the
+        averaged weights and new pseudo-labels, see `teach`, and the first has no unlabeled batches.
+        """
+        return (1.0,)
+
+    def teach(self, probs: Tensor) -> Tensor:
+        """Turn probabilities of whole scans (B, K, X, Y, Z) into the pseudo-labels of the next stage."""
+        return probs
 
     def critic_parameters(self) -> list[dict[str, Any]]:
         """List the parameter groups of a critic, as `torch.optim.Adam` takes them; none without a critic.

@@ -1,4 +1,4 @@
-"""The default method: labels with mixtures of whole scans, then pseudo-labels of the unlabeled ones as well."""
+"""The default method: labels and mixtures of whole scans first, then pseudo-labels of the others as well."""
 
 from __future__ import annotations
 
@@ -44,6 +44,7 @@ class SelfTraining(SingleMethod):
 
     batch: ClassVar[tuple[int, int]] = (2, 2)
     soft_labels: ClassVar[bool] = True
+    without_unlabeled: ClassVar[str | None] = "labels_only"
     config: Config
 
     def stages(self) -> tuple[float, ...]:

@@ -12,10 +12,15 @@ from semivox.errors import UserError, unknown
 if TYPE_CHECKING:
     from semivox.nets.blocks import Segmenter
 
+Triple = tuple[int, int, int]
+Strides = tuple[Triple, ...]
+DEFAULT_STRIDES: Strides = ((2, 2, 2),) * 3
+
 NETS: dict[str, str] = {
     "vnet": "semivox.nets.vnet:VNet",
     "resnet34": "semivox.nets.resnet:ResNet34",
     "unet3d": "semivox.nets.unet3d:UNet3D",
+    "resunet": "semivox.nets.resunet:ResUNet",
 }
 
 
@@ -42,6 +47,8 @@ def build_net(
     width: int = 16,
     norm: str = "batch",
     dropout: float = 0.5,
+    stem: Triple = (1, 1, 1),
+    strides: Strides = DEFAULT_STRIDES,
 ) -> Segmenter:
     """Build a freshly initialised network.
 
@@ -52,12 +59,16 @@ def build_net(
         width: channels of the finest level; they double at each of the four coarser ones.
         norm: batch, instance (without learned scale), group (at most 16 groups) or none.
         dropout: probability of dropping a whole channel.
+        stem: voxels that the features merge along each axis; for networks that can, see `ResUNet`.
+        strides: between each level and the next, likewise.
 
     Raises:
         UserError: unknown name or norm.
     """
-    net: Segmenter = lookup(NETS, name, "network")(
-        in_channels=in_channels, num_classes=num_classes, width=width, norm=norm, dropout=dropout
+    kind = lookup(NETS, name, "network")
+    grid = {"stem": stem, "strides": strides} if kind.follows_plan else {}
+    net: Segmenter = kind(
+        in_channels=in_channels, num_classes=num_classes, width=width, norm=norm, dropout=dropout, **grid
     )
     return net
 
@@ -71,6 +82,8 @@ class NetFactory:
     width: int = 16
     norm: str = "batch"
     dropout: float = 0.5
+    stem: Triple = (1, 1, 1)
+    strides: Strides = DEFAULT_STRIDES
 
     def __call__(self, name: str, **overrides: Any) -> Segmenter:
         """Build the network `name`; `overrides` replace single fields, e.g. `num_classes=1`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import gcd, prod
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
@@ -18,13 +18,13 @@ NORMS = ("batch", "instance", "group", "none")
 UpKind = Literal["transposed", "trilinear", "nearest"]
 
 
-def norm_layer(norm: str, channels: int) -> nn.Module:
-    """Build batch, instance (no learned scale), group (at most 16 groups) or no normalisation."""
+def norm_layer(norm: str, channels: int, *, affine: bool = False) -> nn.Module:
+    """Build a normalisation layer; group has at most 16 groups, instance a learned scale if `affine`."""
     match norm:
         case "batch":
             return nn.BatchNorm3d(channels)
         case "instance":
-            return InstanceNorm(channels)
+            return InstanceNorm(channels, affine=affine)
         case "group":
             return nn.GroupNorm(gcd(16, channels), channels)
         case "none":
@@ -160,6 +160,8 @@ class Segmenter(nn.Module):
         bottleneck_dropout: the same after the encoder.
     """
 
+    follows_plan: ClassVar[bool] = False  # whether the plan's `stem` and `strides` are taken
+
     def __init__(
         self,
         encoder: nn.Module,
@@ -206,6 +208,10 @@ class Segmenter(nn.Module):
         """(B, C, X, Y, Z) -> logits (B, K, X, Y, Z)."""
         logits: Tensor = self.head(self.features(image))
         return logits
+
+    def deep(self, image: Tensor) -> list[Tensor]:
+        """(B, C, X, Y, Z) -> logits for deep supervision, fine to coarse; here the finest alone."""
+        return [self(image)]
 
     def _check(self, image: Tensor) -> None:
         batch, channels, *sides = image.shape

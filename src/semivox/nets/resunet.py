@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool3d, leaky_relu
 
 from semivox.errors import UserError
-from semivox.nets.cpu import Conv, InstanceNorm
+from semivox.nets.blocks import norm_layer
+from semivox.nets.cpu import Conv
 
 Triple = tuple[int, int, int]
 
@@ -20,7 +22,7 @@ _SLOPE = 0.01
 
 
 class ResUNet(nn.Module):
-    """Residual encoder, plain decoder, instance normalisation, deep supervision.
+    """Residual encoder, plain decoder, deep supervision.
 
     A strided convolution (the stem) reads blocks of `stem` voxels, so all features live on a grid that is
     coarser than the image by these factors; the head predicts every voxel of a block at once. The network
@@ -33,11 +35,14 @@ class ResUNet(nn.Module):
         in_channels: image channels.
         num_classes: classes, background included.
         width: channels of the finest level; they double at each coarser one, up to 320.
+        norm: see `norm_layer`; instance has a learned scale here.
         dropout: probability of dropping a channel of the coarsest level.
         stem: voxels of a block along each axis; 1 leaves the axis as it is.
         strides: along each axis, between each level and the next coarser one. Where an axis keeps its size
             while another is halved (thick slices), kernels have one voxel along it.
     """
+
+    follows_plan: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -45,6 +50,7 @@ class ResUNet(nn.Module):
         in_channels: int,
         num_classes: int,
         width: int = 24,
+        norm: str = "instance",
         dropout: float = 0.0,
         stem: Triple = (1, 1, 1),
         strides: Sequence[Triple] = ((2, 2, 2),) * 3,
@@ -58,14 +64,16 @@ class ResUNet(nn.Module):
         self.stem = nn.Conv3d(in_channels, width, stem, stem) if prod(stem) > 1 else nn.Identity()
         first = width if prod(stem) > 1 else in_channels
         inputs, steps = [first, *channels], [(1, 1, 1), *strides]
-        self.encoder = nn.ModuleList(map(Residual, inputs, channels, steps, kernels))
+        self.encoder = nn.ModuleList(
+            Residual(*level, norm) for level in zip(inputs, channels, steps, kernels, strict=False)
+        )
         self.dropout = nn.Dropout3d(dropout)
         self.ups = nn.ModuleList(
             nn.ConvTranspose3d(below, here, step, step)
             for here, below, step in zip(channels, channels[1:], strides, strict=False)
         )
         self.decoder = nn.ModuleList(
-            nn.Sequential(Conv(2 * here, here, kernel, bias=False), Normalised(here))
+            nn.Sequential(Conv(2 * here, here, kernel, bias=False), Normalised(here, norm))
             for here, kernel in zip(channels, kernels[:-1], strict=False)
         )
         self.head = nn.Conv3d(width, num_classes * prod(stem), 1)
@@ -118,18 +126,18 @@ class ResUNet(nn.Module):
 class Residual(nn.Module):
     """Two convolutions beside a shortcut: (B, inputs, X, Y, Z) -> (B, channels, X / stride, ...)."""
 
-    def __init__(self, inputs: int, channels: int, stride: Triple, kernel: Triple) -> None:
+    def __init__(self, inputs: int, channels: int, stride: Triple, kernel: Triple, norm: str) -> None:
         super().__init__()
         self.first = nn.Sequential(
-            Conv(inputs, channels, kernel, stride=stride, bias=False), Normalised(channels)
+            Conv(inputs, channels, kernel, stride=stride, bias=False), Normalised(channels, norm)
         )
         self.second = nn.Sequential(
-            Conv(channels, channels, kernel, bias=False), InstanceNorm(channels, affine=True)
+            Conv(channels, channels, kernel, bias=False), norm_layer(norm, channels, affine=True)
         )
         self.shortcut = nn.Sequential(
             nn.AvgPool3d(stride) if prod(stride) > 1 else nn.Identity(),
             nn.Conv3d(inputs, channels, 1, bias=False),
-            InstanceNorm(channels, affine=True),
+            norm_layer(norm, channels, affine=True),
         )
 
     def forward(self, values: Tensor) -> Tensor:
@@ -138,10 +146,10 @@ class Residual(nn.Module):
 
 
 class Normalised(nn.Sequential):
-    """Instance normalisation and leaky ReLU."""
+    """Normalisation and leaky ReLU."""
 
-    def __init__(self, channels: int) -> None:
-        super().__init__(InstanceNorm(channels, affine=True), nn.LeakyReLU(_SLOPE, inplace=True))
+    def __init__(self, channels: int, norm: str) -> None:
+        super().__init__(norm_layer(norm, channels, affine=True), nn.LeakyReLU(_SLOPE, inplace=True))
 
 
 def to_voxels(values: Tensor, block: Triple) -> Tensor:

@@ -28,18 +28,22 @@ class Checkpoint:
     Attributes:
         iteration: optimiser steps done.
         weights: state dict of the method, buffers included.
-        momentum: momentum buffers, in the order of the parameters that are trained.
+        momentum: momentum buffers of SGD, in the order of the parameters that are trained.
+        optimizer: state of Adam or AdamW; empty with SGD.
+        average: state dict of the averaged weights; empty without `train.average`.
         critic: state of the critic's optimiser; empty except for adversarial methods.
         scaler: state of the gradient scaler; empty except in 16 bit training.
         precision: from `resolve_precision`; None in best.ckpt.
         seconds: wall-clock time spent so far.
-        run: `iterations` and `final_share` of the run at that time; an extension changes them.
+        run: `iterations` of the run at that time; an extension changes them.
         scores: validation results of these weights; only in the best checkpoint.
     """
 
     iteration: int
     weights: dict[str, Tensor]
     momentum: list[Tensor] = field(default_factory=list)
+    optimizer: dict[str, Any] = field(default_factory=dict)
+    average: dict[str, Tensor] = field(default_factory=dict)
     critic: dict[str, Any] = field(default_factory=dict)
     scaler: dict[str, Any] = field(default_factory=dict)
     precision: Precision | None = None

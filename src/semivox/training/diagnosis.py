@@ -22,7 +22,7 @@ from semivox.datasets.splits import Split
 from semivox.errors import UserError
 from semivox.io.volume import Volume, read_label
 from semivox.methods.base import Batch, Method, PseudoLabel
-from semivox.patches.loaders import cut, random_start, start_around
+from semivox.patches.sampling import cut, random_start, start_around
 from semivox.preprocessing.plan import Plan
 from semivox.preprocessing.resample import Grid, label_to_working_grid
 from semivox.preprocessing.store import Store, sample_foreground

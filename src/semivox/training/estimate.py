@@ -20,8 +20,8 @@ from semivox.errors import UserError
 from semivox.hardware import resolve_device
 from semivox.inference.cover import tiling
 from semivox.inference.windows import window_starts, window_stride
+from semivox.losses.schedules import Stage
 from semivox.methods.base import Method
-from semivox.patches.loaders import patch_sizes
 from semivox.preprocessing.plan import Plan
 from semivox.training import checkpoints
 from semivox.training.fabric import autocast, make_fabric, quiet, resolve_precision
@@ -51,6 +51,7 @@ def probe(
     *,
     steps: int = 8,
     limit_s: float = 30.0,
+    stage: Stage | None = None,
     validate: Validate | None = None,
     folder: Path | None = None,
 ) -> Costs:
@@ -66,6 +67,7 @@ def probe(
         config: settings of the run.
         steps: steps to time.
         limit_s: stop earlier when this time is over, but time two steps at least.
+        stage: of the run to measure; None: the whole of it.
         validate: as for `fit`; is called once.
         folder: the run folder, where a checkpoint is written and deleted.
 
@@ -74,13 +76,14 @@ def probe(
     """
     device = resolve_device(config.device)
     fabric = make_fabric(device, resolve_precision(config.precision, device))
+    part = stage or Stage(0, 0, config.iterations)
     places = [0.5] * _WARM_UP + [(0.5 + _GOLDEN * index) % 1 for index in range(steps)]
     with torch.random.fork_rng([device] if device.type == "cuda" else []), quiet(), explained():
         stepper = Stepper(fabric, copy.deepcopy(method).train(), config)
         times = [_now(device)]
-        with closing(batches(fabric, make_loaders, config, 0)) as found:
+        with closing(batches(fabric, make_loaders, part, part.start)) as found:
             for place, (_, labeled, unlabeled) in zip(places, found, strict=False):
-                stepper.step(int(place * config.iterations), labeled, unlabeled)
+                stepper.step(part.start + int(place * (part.stop - part.start)), labeled, unlabeled)
                 times.append(_now(device))
                 if times[-1] - times[0] > limit_s and len(times) > _WARM_UP + 2:
                     break
@@ -107,9 +110,8 @@ def _validation_s(stepper: Stepper, validate: Validate) -> float:
 def _checkpoint_s(stepper: Stepper, folder: Path) -> float:
     device, started = stepper.fabric.device, _now(stepper.fabric.device)
     path = folder / ".probe.ckpt"  # where nothing is left of a run that is refused after this
-    weights = dict(stepper.method.state_dict())
     try:
-        checkpoints.save(path, checkpoints.Checkpoint(0, weights, momentum=stepper.momentum()))
+        checkpoints.save(path, checkpoints.Checkpoint(0, **stepper.state()))
     finally:
         path.unlink(missing_ok=True)
     return _now(device) - started
@@ -184,8 +186,7 @@ def run_seconds(config: Config, plan: Plan, step_s: float, *, batch: int, val: i
 
 def windows(config: Config, plan: Plan) -> float:
     """Count the sliding windows of a scan of median size; larger ones than the patch count as several."""
-    train = config.train
-    window = patch_sizes(plan, train, train.iterations).at(train.iterations - 1)
+    window = plan.patch
     size, spacing = plan.fingerprint["shape"]["median"], plan.fingerprint["spacing_mm"]["median"]
     shape = [
         max(round(side * before / after), patch)

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from semivox.config import TrainConfig
 from semivox.errors import UserError
 from semivox.hardware import resolve_device
+from semivox.losses.schedules import Stage
 from semivox.methods.base import Batch, Method, fixed
 from semivox.progress import no_progress, show_progress
 from semivox.training import checkpoints
@@ -35,10 +36,12 @@ from semivox.training.failures import deferred_signals, explained, not_finite, s
 from semivox.training.logs import RunLog, Value
 from semivox.training.step import Stepper, precision_of, streams
 
-MakeLoaders = Callable[[int, int, int], dict[str, DataLoader[Any]]]
-"""(start, rank, world) -> loaders by stream, each with one batch for every iteration from `start` on."""
+MakeLoaders = Callable[[Stage, int, int, int], dict[str, DataLoader[Any]]]
+"""(stage, start, rank, world) -> loaders by stream: a batch for every iteration of the stage from `start`."""
 Validate = Callable[[Method, torch.device, int], dict[str, float]]
 """(method, device, iterations done) -> scores of whole validation cases, among them `dice`."""
+Teach = Callable[[Method, torch.device, int], None]
+"""(method, device, stage) -> nothing; makes the pseudo-labels that the stage's loaders will read."""
 
 VALIDATIONS, SAVES = 10, 20  # a run, where `validate_every` and `checkpoint_every` are not set
 
@@ -65,16 +68,18 @@ def fit(
     folder: Path,
     *,
     validate: Validate | None = None,
+    teach: Teach | None = None,
     bar: bool = False,
     diagnosis: Diagnosis | None = None,
     processes: int = 1,
 ) -> FitResult:
-    """Train `method` in place for `config.iterations` steps; on return it holds the last weights, on the CPU.
+    """Train `method` in place for `config.iterations` steps; it then holds the result, on the CPU.
+
+    The result are the averaged weights with `train.average`, else the last ones.
 
     Called again on the same folder it resumes from the last checkpoint, to the same result (bit for bit in
-    32 bit arithmetic on one CPU); a finished run is only read. The method is put into training mode first;
-    one whose parts must stay in evaluation mode overrides `train`. SIGINT and SIGTERM end the run after the
-    step or validation under way, with a checkpoint.
+    32 bit arithmetic on one CPU); a finished run is only read. SIGINT and SIGTERM end the run after the step
+    or validation under way, with a checkpoint.
 
     Args:
         method: built, with its initial weights.
@@ -82,6 +87,7 @@ def fit(
         config: settings of the run; `iterations` is taken as it is, also with a budget.
         folder: run folder; gets checkpoints/last.ckpt and best.ckpt, logs/metrics.csv and tensorboard/.
         validate: called in evaluation mode under autocast; its `dice` decides best.ckpt.
+        teach: likewise, before each stage but the first, with the averaged weights.
         bar: show the progress.
         diagnosis: what to measure of the run beside; it changes nothing in the result.
         processes: how many share the work; each takes batches of its own and gradients are averaged.
@@ -95,6 +101,7 @@ def fit(
     precision = resolve_precision(config.precision, device)
     state, best = checkpoints.resume(folder, method)
     if state.iteration >= config.iterations:
+        method.load_state_dict(state.average or state.weights)
         return FitResult(state.iteration, state.seconds, best)
     if config.precision == "auto":
         precision = resumed_precision(precision, state.precision, device)
@@ -103,37 +110,52 @@ def fit(
         fabric.strategy.precision.load_state_dict(state.scaler)
     start, total = state.iteration, config.iterations
     with quiet(), explained(), deferred_signals() as interruption:
-        stepper = Stepper(
-            fabric, method.train(), config, momentum=state.momentum or None, critic=state.critic
-        )
-        steps = batches(fabric, make_loaders, config, start)
+        stepper = Stepper(fabric, method.train(), config, state)
         with (
-            closing(steps),
             closing(Recorder(stepper, folder, state, best, validate)) as recorder,
             (show_progress if bar and fabric.is_global_zero else no_progress)("training") as report,
         ):
             report(start, total)
             diagnoser = Diagnoser(diagnosis, config, start) if diagnosis and fabric.is_global_zero else None
-            for iteration, labeled, unlabeled in steps:
-                if diagnoser:
-                    diagnoser.before(stepper, iteration, labeled, unlabeled)
-                stepper.step(iteration, labeled, unlabeled)
-                if diagnoser:
-                    diagnoser.after(stepper, iteration + 1)
-                stop = agreed(fabric, config, iteration + 1, interruption.pending is not None)
-                recorder.after(iteration + 1, stop=stop)
-                report(iteration + 1, total, recorder.text)
-                if stop:
-                    raise interruption.error()
+            for stage in stepper.stages:
+                if stage.stop <= start:
+                    continue
+                if stage.index and start <= stage.start:
+                    begin(stage, stepper, teach)
+                steps = batches(fabric, make_loaders, stage, max(start, stage.start))
+                with closing(steps):
+                    for iteration, labeled, unlabeled in steps:
+                        if diagnoser:
+                            diagnoser.before(stepper, iteration, labeled, unlabeled)
+                        stepper.step(iteration, labeled, unlabeled)
+                        if diagnoser:
+                            diagnoser.after(stepper, iteration + 1)
+                        stop = agreed(fabric, config, iteration + 1, interruption.pending is not None)
+                        recorder.after(iteration + 1, stop=stop)
+                        report(iteration + 1, total, recorder.text)
+                        if stop:
+                            raise interruption.error()
+    method.load_state_dict(stepper.averaged.state_dict())
     method.cpu()
     return FitResult(total, recorder.seconds, recorder.best)
 
 
+def begin(stage: Stage, stepper: Stepper, teach: Teach | None) -> None:
+    """Begin a stage after the first: averaged weights, a fresh optimiser, new pseudo-labels."""
+    stepper.restart()
+    fabric = stepper.fabric
+    if teach is not None:
+        if fabric.is_global_zero:
+            with evaluating(stepper.averaged), autocast(fabric):
+                teach(stepper.averaged, fabric.device, stage.index)
+        fabric.barrier()
+
+
 def batches(
-    fabric: Fabric, make_loaders: MakeLoaders, config: TrainConfig, start: int
+    fabric: Fabric, make_loaders: MakeLoaders, stage: Stage, start: int
 ) -> Generator[tuple[int, Batch, Batch]]:
-    """Yield (iteration, labeled, unlabeled) from iteration `start` on, on the device of this process."""
-    loaders = make_loaders(start, fabric.global_rank, fabric.world_size)
+    """Yield (iteration, labeled, unlabeled) of a stage from iteration `start`, on this process's device."""
+    loaders = make_loaders(stage, start, fabric.global_rank, fabric.world_size)
     if not loaders:
         raise UserError(
             "There is nothing to train on",
@@ -141,7 +163,7 @@ def batches(
             "at least one stream with cases",
             "check the split and train.batch_labeled, train.batch_unlabeled",
         )
-    left, lengths = config.iterations - start, {name: len(loader) for name, loader in loaders.items()}
+    left, lengths = stage.stop - start, {name: len(loader) for name, loader in loaders.items()}
     if any(length != left for length in lengths.values()):
         raise ValueError(f"loaders must have {left} batches, found {lengths}")
     for loader in loaders.values():
@@ -209,6 +231,7 @@ class Recorder:
         self._log = RunLog(folder / "logs", state.iteration) if stepper.fabric.is_global_zero else None
         self._began, self.text = time.perf_counter() - state.seconds, ""
         self._config = config = stepper.config
+        self._run = {"iterations": config.iterations}
         self._validate_every = interval(config.validate_every, config.iterations, VALIDATIONS)
         self._save_every = interval(config.checkpoint_every, config.iterations, SAVES)
 
@@ -227,7 +250,8 @@ class Recorder:
         total = self._config.iterations
         logs = due(done, self._config.log_every, total) or done == 1
         validates = self._validate is not None and due(done, self._validate_every, total)
-        saves = due(done, self._save_every, total) or stop
+        ends = any(done == stage.stop for stage in self._stepper.stages)
+        saves = due(done, self._save_every, total) or stop or ends
         if self._log is not None and (logs or validates or saves):
             self._read(self._log, done, logs=logs, validates=validates, saves=saves)
 
@@ -261,30 +285,23 @@ class Recorder:
     def _validated(self, done: int) -> dict[str, Value]:
         """Score the weights, keep them if their Dice is the highest so far, return the columns."""
         assert self._validate is not None
-        method, fabric = self._stepper.method, self._stepper.fabric
+        method, fabric = self._stepper.averaged, self._stepper.fabric
         with evaluating(method), autocast(fabric):
             found = self._validate(method, fabric.device, done)
         scores = {name: float(value) for name, value in found.items()}
         dice = scores.get("dice", math.nan)
         if not math.isnan(dice) and (self.best is None or dice > self.best["dice"]):
             self.best = {"iteration": done, **scores}
-            best = Checkpoint(done, dict(method.state_dict()), run=self._schedule(), scores=scores)
+            best = Checkpoint(done, dict(method.state_dict()), run=self._run, scores=scores)
             checkpoints.save(checkpoints.best_path(self._folder), best)
         return {f"val_{name}": value for name, value in scores.items()}
 
     def _save(self, done: int) -> None:
         fabric = self._stepper.fabric
-        checkpoint = Checkpoint(
-            done,
-            dict(self._stepper.method.state_dict()),
-            momentum=self._stepper.momentum(),
-            critic=self._stepper.critic_state(),
-            scaler=dict(fabric.strategy.precision.state_dict()),
-            precision=cast("Precision", precision_of(fabric)),
-            seconds=self.seconds,
-            run=self._schedule(),
+        scaler, precision = (
+            dict(fabric.strategy.precision.state_dict()),
+            cast("Precision", precision_of(fabric)),
         )
+        rest = {"scaler": scaler, "precision": precision, "seconds": self.seconds, "run": self._run}
+        checkpoint = Checkpoint(done, **self._stepper.state(), **rest)
         checkpoints.save(checkpoints.last_path(self._folder), checkpoint)
-
-    def _schedule(self) -> dict[str, Any]:
-        return {"iterations": self._config.iterations, "final_share": self._config.final_share}

@@ -24,8 +24,8 @@ from semivox.methods import create
 from semivox.methods.cost import method_cost
 from semivox.nets import NETS, NetFactory, build_net
 from semivox.nets.cpu import kept
-from semivox.patches.augment import make_augment
-from semivox.patches.loaders import Patches, PatchSizes
+from semivox.patches.augment import full_deformation, make_augment
+from semivox.patches.sampling import Patches
 from semivox.preprocessing.plan import FIGURES, Plan
 from semivox.preprocessing.store import Store
 from semivox.preprocessing.workspace import Workspace
@@ -159,8 +159,7 @@ def machine(
 def _kind(config: Config) -> tuple[Any, ...]:
     """What the time of a step depends on; presets that differ in the weights of terms are alike."""
     net = tuple(sorted(config.net.model_dump().items()))
-    final = (config.plan.final_patch, config.train.final_share) if config.train.final_share else ()
-    return config.method.name, net, config.plan.patch, *final, batch_sizes(config), config.train.augment
+    return config.method.name, net, config.plan.patch, batch_sizes(config), config.train.augment
 
 
 def _forecast(config: Config, found: Times | None) -> Forecast:
@@ -177,26 +176,18 @@ def _factory(config: Config) -> NetFactory:
 
 
 def step_cost(config: Config) -> float:
-    """Count the multiply-accumulates to predict the patches of a mean step: its time is in proportion."""
-    share, sizes = config.train.final_share, _sizes(config)
-    first, final = (_window_cost(config, size) for size in (sizes.first, _window(config)))
-    return ((1 - share) * first + share * final) * sum(batch_sizes(config))
-
-
-def _sizes(config: Config) -> PatchSizes:
-    assert config.plan.patch is not None
-    return PatchSizes(config.plan.patch, config.plan.final_patch if config.train.final_share else None)
+    """Count the multiply-accumulates to predict the patches of a step: its time is in proportion."""
+    return _window_cost(config) * sum(batch_sizes(config))
 
 
 def _window(config: Config) -> Triple:
-    """Return the size of a prediction's windows: that of the last patches of the training."""
-    return _sizes(config).final or _sizes(config).first
+    assert config.plan.patch is not None
+    return config.plan.patch
 
 
-def _window_cost(config: Config, size: Triple) -> float:
-    return float(
-        method_cost(config.method.name, config.method.options, _factory(config), size).predicting.macs
-    )
+def _window_cost(config: Config) -> float:
+    name, options = config.method.name, config.method.options
+    return float(method_cost(name, options, _factory(config), _window(config)).predicting.macs)
 
 
 def write_scans(folder: Path) -> Store:
@@ -217,7 +208,7 @@ def preset_time(
     folder: Path, config: Config, device: torch.device, known: Sequence[Times], left_s: float
 ) -> Times:
     """Measure a preset, or conclude from the last, cheaper one of `known` where too little time is left."""
-    steps, window = step_cost(config), _window_cost(config, _window(config))
+    steps, window = step_cost(config), _window_cost(config)
     if known:
         rate, window_rate = known[-1].step_s / known[-1].cost, known[-1].window_s / known[-1].window_cost
         if (_STEPS + 2) * rate * steps > left_s:
@@ -232,7 +223,7 @@ def preset_time(
 
 def _made_up_run(folder: Path, config: Config) -> tuple[Workspace, Split, Plan, Config]:
     """Return the parts of a run on the made-up scans that is never begun."""
-    sizes, names = _sizes(config), ("background", "foreground")
+    names = ("background", "foreground")
     dataset = Dataset("phantoms", folder, ("MR",), names, (0, 1), cases=())
     plan = Plan(
         dataset=dataset.name,
@@ -240,8 +231,7 @@ def _made_up_run(folder: Path, config: Config) -> tuple[Workspace, Split, Plan, 
         class_names=names,
         class_values=(0, 1),
         spacing_mm=(1.0, 1.0, 1.0),
-        patch=sizes.first,
-        final_patch=sizes.final,
+        patch=_window(config),
         normalisation=("none",),
         crop="none",
         intensity=(dict.fromkeys(FIGURES, 0.0),),
@@ -284,14 +274,9 @@ def _seconds(run: Callable[[], object], device: torch.device, repeats: int = 3) 
 
 def patches_per_second(store: Store, patch: Triple, augment: Any) -> float:
     """Measure the labeled patches, half of them around the foreground, that a process reads and augments."""
+    change, deformation = make_augment(augment), full_deformation(augment, (1.0, 1.0, 1.0))
     patches = Patches(
-        _CASES[:1],
-        store.image,
-        PatchSizes(patch),
-        make_augment(augment),
-        read_label=store.label,
-        read_foreground=store.foreground_voxels,
-        foreground_share=0.5,
+        _CASES[:1], store, patch, change, truth=store, foreground_share=0.5, deformation=deformation
     )
     patches.sample(0, 0, 0)
     started = time.perf_counter()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,31 +12,35 @@ from typing import Any
 
 import torch
 
-from semivox.config import Config, TrainConfig
+from semivox.config import Config, TrainConfig, overridden
 from semivox.datasets.splits import Split, save_splits
 from semivox.errors import UserError
 from semivox.files import locked
 from semivox.hardware import resolve_device
+from semivox.inference.calibrate import calibrated
 from semivox.inference.model import save_model
-from semivox.io.geometry import Triple
+from semivox.losses.schedules import Stage, make_stages
 from semivox.manifest import write_manifest
 from semivox.methods import create, method_class
 from semivox.methods.base import Method
 from semivox.nets import NetFactory
 from semivox.nets.cpu import kept
-from semivox.patches.loaders import build_loaders, patch_sizes
+from semivox.patches.loaders import build_loaders
 from semivox.preprocessing.plan import Plan, save_plan
+from semivox.preprocessing.store import Store
 from semivox.preprocessing.workspace import Workspace
 from semivox.run import Run
 from semivox.training.checkpoints import best_path, load_weights
 from semivox.training.diagnosis import NOTICE, Draw, make_diagnosis, require_hidden_labels
-from semivox.training.estimate import Costs, iterations_for, probe
+from semivox.training.estimate import FORWARD_SHARE, Costs, iterations_for, probe, windows
 from semivox.training.fabric import resolve_precision
 from semivox.training.loop import FitResult, MakeLoaders, Validate, fit
-from semivox.training.validation import make_validator
+from semivox.training.validation import make_teacher, make_validator, pseudo_folder
 
 STARTUP_S = 2.0  # first batches, weights for inference
 PROBE_STEPS, PROBE_SHARE = 40, 0.04  # of the budget's time at most
+
+Pseudo = Callable[[int], Store]  # the pseudo-labels that a stage learns from
 
 
 def check(config: Config) -> None:
@@ -74,7 +79,7 @@ def train_run(
 ) -> Path:
     """Train a model on prepared scans; the same call resumes an interrupted run and leaves a finished one.
 
-    Returns the run folder, with `model.safetensors` and `model.yaml` for `predict`.
+    Returns the run folder, with the weights for `predict`.
 
     Args:
         workspace: with the prepared scans.
@@ -94,6 +99,8 @@ def train_run(
         UserError: a run begun with other settings or data, or that another process is writing.
     """
     _check_trainable(plan, config.method.name)
+    if not split.unlabeled and (alone := method_class(config.method.name).without_unlabeled):
+        config = overridden(config, {"method": {"name": alone, "options": {}}})
     if diagnose:
         require_hidden_labels(workspace.dataset, split)
     run, made_from = Run(folder), workspace.made_from(split, plan)
@@ -176,14 +183,18 @@ class Assembly:
         if draw is not None:
             path, batch = run.diagnosis_file, sum(batch_sizes(config))
             diagnosis = make_diagnosis(self.workspace, self.split, self.plan, path, batch=batch, draw=draw)
-        probed_s, loaders = time.monotonic() - started, self.loaders(method, config.train)
+        pseudo, store = run.folder / "pseudo", self.workspace.store
+        teach = make_teacher(store, self.split.unlabeled, self.plan, config.predict, pseudo)
+        loaders = self.loaders(method, config.train, lambda stage: Store(pseudo_folder(pseudo, stage)))
+        probed_s = time.monotonic() - started
         with run.adopting():
             result = fit(
                 method,
                 loaders,
                 config.train,
                 run.folder,
-                validate=self.validator(config.train),
+                validate=self.validator(),
+                teach=teach,
                 bar=bar,
                 diagnosis=diagnosis,
             )
@@ -212,36 +223,44 @@ class Assembly:
             )
         return method
 
-    def loaders(self, method: Method, settings: TrainConfig) -> MakeLoaders:
-        """Return what makes the loaders of one process."""
+    def loaders(self, method: Method, settings: TrainConfig, pseudo: Pseudo) -> MakeLoaders:
+        """Return what makes the loaders of one process; `pseudo` gives the pseudo-labels of a stage."""
         labeled, unlabeled = batch_sizes(self.config)
         build = partial(
-            build_loaders, self.workspace.store, self.split, self.plan, settings,
-            batch_labeled=labeled, batch_unlabeled=unlabeled, iterations=settings.iterations,
-            strong_view=method.strong_view,
+            build_loaders, self.workspace.store, self.split, self.plan, settings, batch_labeled=labeled,
+            strong_view=method.strong_view, soft_labels=method.soft_labels,
         )  # fmt: skip
-        return lambda start, rank, world: build(start=start, rank=rank, world=world)
+        staged = len(method.stages()) > 1
 
-    def validator(self, settings: TrainConfig) -> Validate | None:
+        def make(stage: Stage, start: int, rank: int, world: int) -> dict[str, Any]:
+            taught = pseudo(stage.index) if stage.index else None
+            size = 0 if staged and not stage.index else unlabeled
+            where: dict[str, Any] = {"iterations": stage.stop, "start": start, "rank": rank, "world": world}
+            return build(batch_unlabeled=size, pseudo=taught, **where)
+
+        return make
+
+    def validator(self) -> Validate | None:
         """Return what scores the validation cases, if there are any."""
         if not self.split.val:
             return None
-        sizes = patch_sizes(self.plan, settings, settings.iterations)
-        return make_validator(self.workspace.store, self.split.val, self.plan, sizes, self.config.predict)
+        return make_validator(self.workspace.store, self.split.val, self.plan, self.config.predict)
 
     def costs(self, method: Method, *, steps: int, limit_s: float, **beside: Any) -> Costs:
-        """Probe the run; where the size of its patches changes, both parts, with the mean of their steps."""
-        share = self.config.train.final_share
-        if share in (0.0, 1.0):
-            return self._part(method, share, steps=steps, limit_s=limit_s, **beside)
-        halves = {"steps": (steps + 1) // 2, "limit_s": limit_s / 2}
-        first, final = self._part(method, 0.0, **halves, **beside), self._part(method, 1.0, **halves)
-        return first._replace(step_s=(1 - share) * first.step_s + share * final.step_s)
-
-    def _part(self, method: Method, final_share: float, **settings: Any) -> Costs:
-        """Probe steps on the final patches (1) or on those before (0)."""
-        train = self.config.train.model_copy(update={"final_share": final_share})
-        return probe(method, self.loaders(method, train), train, **settings)
+        """Probe each stage of the run, with labels in the place of pseudo-labels; average their steps."""
+        train = self.config.train
+        stages = make_stages(method.stages(), train.iterations)
+        taught = self.split.model_copy(update={"unlabeled": self.split.labeled})
+        found: list[Costs] = []
+        for stage in stages:
+            split = taught if stage.index else self.split
+            probed = Assembly(self.workspace, split, self.plan, self.config)
+            loaders = probed.loaders(method, train, lambda _: self.workspace.store)
+            few, short, other = -(-steps // len(stages)), limit_s / len(stages), {} if found else beside
+            found.append(probe(method, loaders, train, steps=few, limit_s=short, stage=stage, **other))
+        shares = [(stage.stop - stage.start) / train.iterations for stage in stages]
+        mean = sum(share * cost.step_s for share, cost in zip(shares, found, strict=True))
+        return found[0]._replace(step_s=mean)
 
     def _with_iterations(self, method: Method, run: Run) -> Config:
         """Return the settings with the `iterations` that fit the time budget, or that the run has already."""
@@ -249,51 +268,41 @@ class Assembly:
         if run.is_begun and not run.is_extended_by(self.config):
             return self.config
         if settings.budget_s is None:
-            if settings.final_share:  # a lack of memory shows now, not after most of the run
-                self._part(method, 1.0, steps=2, limit_s=0.0)
             return self.config
         started, limit_s = time.monotonic(), PROBE_SHARE * settings.budget_s
-        beside = {"validate": self.validator(settings), "folder": run.folder}
+        beside = {"validate": self.validator(), "folder": run.folder}
         costs = self.costs(method, steps=PROBE_STEPS, limit_s=limit_s, **beside)
-        iterations = iterations_for(settings, costs, overhead_s=time.monotonic() - started + STARTUP_S)
+        rounds, batch = len(method.stages()) - 1, sum(batch_sizes(self.config))
+        case_s = FORWARD_SHARE * costs.step_s / batch * windows(self.config, self.plan)
+        spent_s = time.monotonic() - started + STARTUP_S + rounds * len(self.split.unlabeled) * case_s
+        iterations = iterations_for(settings, costs, overhead_s=spent_s + costs.validation_s)
         changed = settings.model_copy(update={"iterations": iterations})
         return self.config.model_copy(update={"train": changed})
 
     def _net(self) -> dict[str, Any]:
         sizes = {"in_channels": len(self.plan.channels), "num_classes": len(self.plan.class_names)}
-        return {**sizes, **self.config.net.model_dump()}
+        grid = {"stem": self.plan.stem, "strides": self.plan.strides}
+        return {**sizes, **grid, **self.config.net.model_dump()}
 
     def _save(self, method: Method, result: FitResult, config: Config, run: Run) -> str:
         """Write the weights that are the result; return why it is these."""
-        patch, chosen = self._select(method, result, config.train, run)
-        plan = self.plan
-        if (
-            patch != plan.patch
-        ):  # windows of predictions are as large as the patches that the weights saw last
-            reason = "The final patch, which these weights were last trained on."
-            plan = plan.model_copy(update={"patch": patch, "reasons": plan.reasons | {"patch": reason}})
+        chosen = "last"
+        if config.train.selection == "val" and result.best is not None:
+            best = load_weights(best_path(run.folder), method)
+            chosen = f"best on validation cases (iteration {best.iteration})"
         save_model(
             method,
             run.folder,
             method_name=config.method.name,
             options=config.method.options,
             net=self._net(),
-            plan=plan,
-            extra={"checkpoint": chosen, "predict": config.predict.model_dump(mode="json")},
+            plan=self.plan,
+            extra={
+                "checkpoint": chosen, "predict": config.predict.model_dump(mode="json"),
+                "calibration": calibrated(
+                    method, self.plan, self.workspace.store, self.split, config.predict,
+                    resolve_device(config.train.device),
+                ),
+            },
         )
         return chosen
-
-    def _select(
-        self, method: Method, result: FitResult, settings: TrainConfig, run: Run
-    ) -> tuple[Triple, str]:
-        """Load the weights that are the result; return the patch they were last trained on, and why these.
-
-        The best weights may be older than an extension of the run, which has another schedule.
-        """
-        done, chosen = result.iterations, "last"
-        if settings.selection == "val" and result.best is not None:
-            best = load_weights(best_path(run.folder), method)
-            before = {name: best.run.get(name, 0) for name in ("iterations", "final_share")}
-            settings, done = settings.model_copy(update=before), best.iteration
-            chosen = f"best on validation cases (iteration {done})"
-        return patch_sizes(self.plan, settings, settings.iterations).at(done - 1), chosen

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -12,13 +13,14 @@ from lightning.fabric import Fabric
 from torch import Tensor, distributed, nn
 
 from semivox.config import TrainConfig
-from semivox.losses.schedules import lr_factor
-from semivox.methods.base import Batch, Method, Step
+from semivox.losses.schedules import Stage, lr_factor, make_stages
+from semivox.methods.base import Batch, Method, Step, copy_buffers, update_ema
+from semivox.training.checkpoints import Checkpoint
 from semivox.training.fabric import autocast
 
 
 class Stepper:
-    """Takes the steps of a run: losses, one backward pass, SGD, the critic's Adam, the moving averages.
+    """Takes the steps of a run: losses, one backward pass, the optimiser, the critic's Adam, averages.
 
     Nothing is read from the device; `watch` keeps what was computed until it is read. With several processes
     the gradients are averaged and the buffers (running means, memory banks) are those of rank 0, so that all
@@ -28,33 +30,43 @@ class Stepper:
         fabric: launched; gives device, precision and processes.
         method: built; it is moved to the device, its convolution weights into the channels-last layout.
         config: settings of the run.
-        momentum: momentum buffers to resume with, in the order of `trained`; None: zeros.
-        critic: state of the critic's optimiser to resume with; empty: a fresh one.
+        state: momentum, optimiser, critic and averaged weights to resume with; None: a fresh start.
     """
 
     def __init__(
-        self,
-        fabric: Fabric,
-        method: Method,
-        config: TrainConfig,
-        *,
-        momentum: list[Tensor] | None = None,
-        critic: Mapping[str, Any] | None = None,
+        self, fabric: Fabric, method: Method, config: TrainConfig, state: Checkpoint | None = None
     ) -> None:
         self.fabric, self.method, self.config, self.watch = fabric, method, config, Watch()
+        self.stages = make_stages(method.stages(), config.iterations)
         for parameter in method.parameters():
             if parameter.dim() == 5:
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
         method.to(fabric.device)
+        self.averaged = copy.deepcopy(method).requires_grad_(False) if config.average else method
         groups = method.critic_parameters()
         self._critic_parameters = [parameter for group in groups for parameter in group["params"]]
         self._adam = torch.optim.Adam(groups, fused=True) if groups else None  # fused: reads nothing back
-        if self._adam is not None and critic:
-            self._adam.load_state_dict(dict(critic))
         own = {id(parameter) for parameter in self._critic_parameters}
         self._trained = [p for p in method.parameters() if p.requires_grad and id(p) not in own]
-        self._sgd = make_sgd(self._trained, config, momentum, fused=fabric.device.type == "cuda")
-        self._optimizer: Any = fabric.setup_optimizers(self._sgd)
+        self._set_optimizer(state)
+        if state and state.average:
+            self.averaged.load_state_dict(state.average)
+        if state and state.critic and self._adam is not None:
+            self._adam.load_state_dict(dict(state.critic))
+
+    def _set_optimizer(self, state: Checkpoint | None) -> None:
+        cuda = self.fabric.device.type == "cuda"
+        self._plain = make_optimizer(self._trained, self.config, state, fused=cuda)
+        self._optimizer: Any = self.fabric.setup_optimizers(self._plain)
+
+    def restart(self) -> None:
+        """Begin a stage: from the averaged weights, with a fresh optimiser."""
+        self.method.load_state_dict(self.averaged.state_dict())
+        self._set_optimizer(None)
+
+    def stage(self, iteration: int) -> Stage:
+        """Return the stage to which the step that follows `iteration` steps belongs."""
+        return next((stage for stage in self.stages if iteration < stage.stop), self.stages[-1])
 
     def begin(self, iteration: int) -> Step:
         """Seed torch's generators for the step that follows `iteration` steps, and return the step."""
@@ -65,26 +77,38 @@ class Stepper:
 
     def lr(self, iteration: int) -> float:
         """Return the learning rate of the step that follows `iteration` steps."""
-        return self.config.lr * lr_factor(self.config.schedule, iteration / self.config.iterations)
+        config, stage = self.config, self.stage(iteration)
+        warm = min(1.0, (iteration - stage.start + 1) / (config.warmup + 1e-9))
+        return config.lr * warm * lr_factor(config.schedule, stage.fraction(iteration))
 
     def step(self, iteration: int, labeled: Batch, unlabeled: Batch) -> None:
         """Take the step that follows `iteration` steps."""
         step = self.begin(iteration)
-        self._sgd.zero_grad()
+        self._plain.zero_grad()
         with autocast(self.fabric):
             terms = self.method.losses(labeled, unlabeled, step)
         values = _stacked(terms)
         self.fabric.backward(values.sum())
         average_gradients(self.fabric, self._trained)
-        for group in self._sgd.param_groups:
+        for group in self._plain.param_groups:
             group["lr"] = self.lr(iteration)
+        if (clip := self.config.clip) is not None:
+            self.fabric.clip_gradients(self.method, self._optimizer, max_norm=clip, error_if_nonfinite=False)
         self._optimizer.step()
         if self._adam is not None:
             self._critic_step(self._adam, labeled, unlabeled, step)
         with torch.no_grad():
             self.method.after_step(step)
         share_buffers(self.fabric, self.method)
+        self._average(iteration)
         self.watch.see(list(terms), values.detach(), step)
+
+    def _average(self, iteration: int) -> None:
+        """Move the averaged weights; the first steps of a stage average over fewer."""
+        if self.averaged is not self.method:
+            done = iteration - self.stage(iteration).start
+            update_ema(self.averaged, self.method, min(1.0 - 1.0 / (done + 1), self.config.average))
+            copy_buffers(self.averaged, self.method)
 
     def critic_autocast(self) -> AbstractContextManager[None]:
         """Return the precision of a critic: 32 bit where the gradients of the networks have a scaler."""
@@ -101,13 +125,17 @@ class Stepper:
         for name, loss in losses.items():
             step.note(name, loss)
 
-    def momentum(self) -> list[Tensor]:
-        """Return the momentum buffers, in the order of the parameters that are trained."""
-        return [self._sgd.state[parameter]["momentum_buffer"] for parameter in self._trained]
-
-    def critic_state(self) -> dict[str, Any]:
-        """Return the state of the critic's optimiser; empty without a critic."""
-        return {} if self._adam is None else self._adam.state_dict()
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint needs of weights and optimisers, see `Checkpoint`."""
+        sgd = isinstance(self._plain, torch.optim.SGD)
+        state, averaged = self._plain.state, self.averaged is not self.method
+        return {
+            "weights": dict(self.method.state_dict()),
+            "momentum": [state[parameter]["momentum_buffer"] for parameter in self._trained] if sgd else [],
+            "optimizer": {} if sgd else self._plain.state_dict(),
+            "average": dict(self.averaged.state_dict()) if averaged else {},
+            "critic": {} if self._adam is None else self._adam.state_dict(),
+        }
 
 
 def _stacked(terms: Mapping[str, Tensor]) -> Tensor:
@@ -140,33 +168,35 @@ def seed_torch(seed: int, device: torch.device) -> None:
         torch.mps.manual_seed(seed)
 
 
-def make_sgd(
-    parameters: Sequence[nn.Parameter], config: TrainConfig, momentum: list[Tensor] | None, *, fused: bool
-) -> torch.optim.SGD:
-    """Return an SGD whose momentum buffers exist from the start.
+def make_optimizer(
+    parameters: Sequence[nn.Parameter], config: TrainConfig, state: Checkpoint | None, *, fused: bool
+) -> torch.optim.Optimizer:
+    """Return the optimiser of the networks, as it was in `state` if that is given.
 
-    Zero buffers change nothing in the arithmetic; with them a parameter may get its first gradient at any
-    iteration (which PyTorch's fused kernel cannot do otherwise), and a checkpoint always has all of them.
+    SGD has its momentum buffers from the start. Zero buffers change nothing in the arithmetic; with them a
+    parameter may get its first gradient at any iteration (which PyTorch's fused kernel cannot do otherwise),
+    and a checkpoint always has all of them.
 
     Args:
         parameters: what is trained.
-        config: lr, momentum and weight_decay are used.
-        momentum: buffers to resume with, in the order of `parameters`; None: zeros.
+        config: optimizer, lr, momentum and weight_decay are used.
+        state: to resume from.
         fused: use the fused kernel, the fastest on CUDA (on a CPU the plain loop is).
     """
-    optimizer = torch.optim.SGD(
-        parameters,
-        lr=config.lr,
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-        fused=fused or None,
-    )
+    decay: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay, "fused": fused or None}
+    if config.optimizer != "sgd":
+        kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+        adam: torch.optim.Optimizer = kind(parameters, **decay)
+        if state and state.optimizer:
+            adam.load_state_dict(state.optimizer)
+        return adam
+    sgd = torch.optim.SGD(parameters, momentum=config.momentum, **decay)
     for index, parameter in enumerate(parameters):
         buffer = torch.zeros_like(parameter)
-        if momentum is not None:
-            buffer.copy_(momentum[index])
-        optimizer.state[parameter]["momentum_buffer"] = buffer
-    return optimizer
+        if state and state.momentum:
+            buffer.copy_(state.momentum[index])
+        sgd.state[parameter]["momentum_buffer"] = buffer
+    return sgd
 
 
 @torch.no_grad()
@@ -249,10 +279,12 @@ def streams(batch: Mapping[str, Any]) -> tuple[Batch, Batch]:
         name: channels_last(batch[name]["image"]) if name in batch else some.new_zeros((0, *some.shape[1:]))
         for name in ("labeled", "unlabeled")
     }
-    label, valid = (batch.get("labeled", {}).get(key) for key in ("label", "valid"))
+    label, valid, soft = (batch.get("labeled", {}).get(key) for key in ("label", "valid", "soft"))
     if label is None:
         label = some.new_zeros((0, *some.shape[2:]), dtype=torch.int64)
     strong = batch["unlabeled"].get("image_strong") if "unlabeled" in batch else images["unlabeled"]
     if strong is not None:
         strong = strong.contiguous(memory_format=torch.channels_last_3d)
-    return Batch(images["labeled"], label, valid=valid), Batch(images["unlabeled"], None, strong)
+    taught = batch["unlabeled"].get("soft") if "unlabeled" in batch else None
+    labeled = Batch(images["labeled"], label, valid=valid, soft=soft)
+    return labeled, Batch(images["unlabeled"], None, strong, soft=taught)
