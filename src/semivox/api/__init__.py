@@ -28,12 +28,23 @@ from semivox.api.data import (
     plan,
     prepare,
 )  # fmt: skip
-from semivox.api.experiments import benchmark, cite, compare, demo, forecast, load_grid, methods
+from semivox.api.experiments import (
+    benchmark,
+    cite,
+    compare,
+    demo,
+    forecast,
+    forecast_replication,
+    load_grid,
+    methods,
+    replicate,
+)
 from semivox.api.models import evaluate, export_dicom_seg, predict, predict_image, pseudo_label, train
 
 __all__ = [
     "benchmark", "check", "cite", "compare", "demo", "evaluate", "export_dicom_seg", "fetch", "forecast",
-    "import_dataset", "import_published", "import_record", "info", "load_config", "load_grid", "machine",
+    "forecast_replication", "import_dataset", "import_published", "import_record", "info", "load_config",
+    "load_grid", "machine",
     "make_phantoms", "methods", "open_dataset", "plan", "predict", "predict_image", "prepare", "pseudo_label",
-    "train",
+    "replicate", "train",
 ]  # fmt: skip

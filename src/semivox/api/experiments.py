@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from semivox.benchmark.cells import Cell
     from semivox.benchmark.demo import Demo
     from semivox.benchmark.grid import Grid
+    from semivox.benchmark.paper.items import Entry, Item
+    from semivox.benchmark.paper.replicate import Replication
     from semivox.benchmark.run import Forecast, Outcome
 
 
@@ -118,6 +120,67 @@ def benchmark(
 
 
 @verb
+def replicate(
+    item: str,
+    data: AnyPath | tuple[AnyPath, ...] | list[AnyPath],
+    *,
+    out: AnyPath,
+    changes: Mapping[str, Any] | None = None,
+    work: AnyPath | None = None,
+    max_hours: NotNegative | None = None,
+    isolate: bool = False,
+    bar: bool = False,
+    progress: ProgressFactory = no_progress,
+    say: Callable[[str], None] = lambda _: None,
+) -> Replication:
+    """Make a table or figure of arXiv 2509.13084 again, beside the published one; a repeated call resumes.
+
+    Args:
+        item: table1 to table7, figure1 or figure5 to figure8.
+        data: a raw folder or workspace, or several.
+        out: folder for the table or figure (Markdown, LaTeX, CSV; PNG and PDF), and for the runs of each data
+            set, which all items share.
+        changes: entries of a grid that replace the item's, e.g. `{"presets": ["la-8-lite"], "seeds": 1}`;
+            without `presets`, those of the paper for its data sets.
+        work, max_hours, isolate, bar, say: as for `benchmark`.
+    """
+    from semivox.benchmark.paper.replicate import replicate as run
+
+    found, entries = _paper(item, data, changes)
+    return run(
+        found, entries, out=Path(out), work=optional(work), max_hours=max_hours, isolate=isolate, bar=bar,
+        progress=progress, say=say,
+    )  # fmt: skip
+
+
+@verb
+def forecast_replication(
+    item: str,
+    data: AnyPath | tuple[AnyPath, ...] | list[AnyPath],
+    *,
+    out: AnyPath,
+    changes: Mapping[str, Any] | None = None,
+    work: AnyPath | None = None,
+    progress: ProgressFactory = no_progress,
+) -> dict[str, list[Forecast]]:
+    """Prepare the data and estimate every cell of a table or figure: `semivox benchmark --paper --dry-run`.
+
+    Args:
+        item, data, out, changes, work: as for `replicate`.
+    """
+    from semivox.benchmark.paper.replicate import folder_of
+    from semivox.benchmark.run import forecast as run
+
+    return {
+        entry.name: run(
+            entry.data, entry.grid, out=folder_of(entry, Path(out)), progress=progress,
+            work=None if work is None else Path(work) / entry.name,
+        )
+        for entry in _paper(item, data, changes)[1]
+    }  # fmt: skip
+
+
+@verb
 def compare(
     data: AnyPath,
     methods: Texts,
@@ -177,10 +240,22 @@ def demo(
     """
     from semivox.benchmark.demo import demo as run
 
-    chosen = settings(config, "demo" if config is None else None)
+    chosen = checked(settings(config, "demo" if config is None else None), training=True)
     return run(
         Path(out), seed=seed, config=chosen, train=train, test=test, fresh=fresh, bar=bar, progress=progress
     )
+
+
+def _paper(item: str, data: Any, changes: Mapping[str, Any] | None) -> tuple[Item, list[Entry]]:
+    """Resolve a table or figure, and check the settings of all its cells before any scan is opened."""
+    from semivox.benchmark.paper.items import entries_of, find_item
+
+    found = find_item(item)
+    folders = [raw_folder(one) for one in (data if isinstance(data, (tuple, list)) else (data,))]
+    entries = entries_of(found, folders, changes or {})
+    for entry in entries:
+        _grid(entry.grid)
+    return found, entries
 
 
 def _grid(grid: Any) -> Grid:

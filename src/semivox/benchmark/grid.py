@@ -136,7 +136,7 @@ def load_grid(
     Raises:
         UserError: unknown ablation, key or value; two rows of one name; a comparison that is not in the grid.
     """
-    merged: dict[str, Any] = dict(_read_ablation(ablation)) if ablation else {}
+    merged: dict[str, Any] = dict(read_ablation(ablation)) if ablation else {}
     shares = merged.get("labels")
     for layer in (read_yaml(file) or {} if file else {}, changes or {}):
         if not isinstance(layer, Mapping):
@@ -241,7 +241,12 @@ def _completed(grid: Grid, compare: Comparison) -> Comparison:
     return compare.model_copy(update={"labels": labels, "preset": preset})
 
 
-def _read_ablation(name: str) -> dict[str, Any]:
+def read_ablation(name: str) -> dict[str, Any]:
+    """Return the content of a shipped ablation.
+
+    Raises:
+        UserError: there is none of this name; the nearest is named.
+    """
     if name not in ablation_names():
         raise unknown("ablation", name, ablation_names())
     text = (resources.files("semivox") / "ablations" / f"{name}.yaml").read_text(encoding="utf-8")

@@ -31,7 +31,7 @@ class Tables(NamedTuple):
     comparisons: pd.DataFrame
 
 
-class _Page:
+class Page:
     """Text in Markdown, and its tables in LaTeX."""
 
     def __init__(self, title: str) -> None:
@@ -47,6 +47,11 @@ class _Page:
         self.text.append(markdown_table(*table))
         if caption is not None:
             self.latex.append(latex_table(*table, caption))
+
+    def write(self, path: Path) -> None:
+        """Write `path.md` and `path.tex`."""
+        write_text(path.with_name(f"{path.name}.md"), "\n".join(self.text))
+        write_text(path.with_name(f"{path.name}.tex"), "\n".join(self.latex))
 
 
 def write_tables(
@@ -78,7 +83,7 @@ def write_tables(
     for name, table in zip(("runs", "table", "comparisons"), tables, strict=True):
         with replacing(out / f"{name}.csv") as temporary:
             table.to_csv(temporary, index=False)
-    page = _Page(f"Benchmark on {dataset}")
+    page = Page(f"Benchmark on {dataset}")
     runs, own = (table[table["network"] == ""] for table in tables[:2])
     for preset, settings in tables.settings.groupby("preset", sort=False):
         title, picture = f"{preset}: {settings['n'].max()} {cases} cases", f"dice-{preset}.png"
@@ -98,13 +103,12 @@ def write_tables(
         page.table(show.published_rows(published_figures(published, name), own), caption)
     if missing:
         page.add("## Not in these tables", "\n".join(f"* {name}: {why}" for name, why in missing.items()))
-    write_text(out / "table.md", "\n".join(page.text))
-    write_text(out / "table.tex", "\n".join(page.latex))
+    page.write(out / "table")
     return tables
 
 
 def _add_comparisons(
-    page: _Page, comparisons: pd.DataFrame, reference: str, declared: tuple[Declared, int] | None
+    page: Page, comparisons: pd.DataFrame, reference: str, declared: tuple[Declared, int] | None
 ) -> None:
     page.add("## Comparisons on the same cases")
     if declared is None:

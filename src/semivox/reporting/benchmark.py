@@ -60,7 +60,7 @@ def cost_rows(runs: pd.DataFrame) -> tuple[list[str], Rows]:
     rows = []
     for method, block in runs.groupby("method", sort=False):
         mean = block.mean(numeric_only=True)
-        sizes = size_cells(mean)
+        sizes = size_cells(mean.to_dict())
         times = [duration(mean["seconds_training"]), duration(mean["seconds_predicting"])]
         rows.append([str(method), *sizes, f"{mean['iterations']:.0f}", *times])
     return headings, rows

@@ -78,7 +78,7 @@ def save_comparison(
     spacing = ras_spacing(spacing_mm, axes)
     view = finest_view(spacing)
     truth, found = to_ras(reference, axes), {name: to_ras(label, axes) for name, label in labels.items()}
-    box, cuts = _region((truth, *found.values()), spacing, view, rows)
+    box, cuts = foreground_region((truth, *found.values()), spacing, view, rows)
     channel, truth = to_ras(image[0], axes)[box], truth[box]
     found = {name: label[box] for name, label in found.items()}
     window = grey_window(channel)
@@ -111,7 +111,7 @@ def save_comparison(
     save_png(figure, path)
 
 
-def _region(
+def foreground_region(
     labels: Sequence[Volume], spacing: Sequence[float], view: View, rows: int
 ) -> tuple[tuple[slice, ...], list[int]]:
     """Find the box in the plane around all foreground, with a margin, and the slices to show, last first."""

@@ -122,3 +122,10 @@ def save_png(figure: Figure, path: Path) -> None:
     """Write the picture, whole or not at all."""
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", facecolor=figure.get_facecolor())
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a picture for a paper, as PNG and as PDF; `path` has no ending."""
+    for kind in ("png", "pdf"):
+        with replacing(path.with_name(f"{path.name}.{kind}")) as temporary:
+            figure.savefig(temporary, format=kind, facecolor=figure.get_facecolor())

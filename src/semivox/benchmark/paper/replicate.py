@@ -1,0 +1,121 @@
+"""`benchmark --paper`: run what a table or figure of the paper compares, then write it, with ours beside."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+from semivox.benchmark.paper.beside import beside, first_jobs
+from semivox.benchmark.paper.items import Entry, Item
+from semivox.benchmark.paper.pictures import save_cases
+from semivox.benchmark.published import DATASETS, PROTOCOL
+from semivox.benchmark.run import Outcome, Say, benchmark
+from semivox.benchmark.tables import Page
+from semivox.files import replacing
+from semivox.manifest import write_manifest
+from semivox.progress import ProgressFactory, no_progress
+from semivox.reporting.paper.charts import save_methods, save_sensitivity
+from semivox.reporting.paper.rows import score_rows, size_rows
+
+_HERE = (
+    "Here: mean over cases and seeds with the 95 % bootstrap interval over cases; all voxels; failed:"
+    " structures missed, invented or absent, over seeds. Labels: the paper's share, and the number here."
+)
+
+
+@dataclass
+class Replication:
+    """What became of a table or figure.
+
+    Attributes:
+        files: what was written, by name, in the output folder.
+        outcomes: of each data set, by name.
+    """
+
+    files: list[str] = field(default_factory=list)
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+
+
+def replicate(
+    item: Item,
+    entries: Sequence[Entry],
+    *,
+    out: Path,
+    work: Path | None = None,
+    max_hours: float | None = None,
+    isolate: bool = False,
+    bar: bool = False,
+    progress: ProgressFactory = no_progress,
+    say: Say = lambda _: None,
+) -> Replication:
+    """Run the grid of each data set, then write the table or figure; a repeated call resumes.
+
+    Runs stand in `out/DATA SET/runs`: all items share them. Arguments: see `semivox.api.replicate`.
+    """
+    result, started = Replication(), time.monotonic()
+    for entry in entries:
+        spent = (time.monotonic() - started) / 3600
+        left = None if max_hours is None else max(max_hours - spent, 0.0)
+        say(f"{item.name}: {entry.name}")
+        result.outcomes[entry.name] = benchmark(
+            entry.data, entry.grid, out=folder_of(entry, out), work=work and work / entry.name,
+            max_hours=left, isolate=isolate, bar=bar, progress=progress, say=say,
+        )  # fmt: skip
+    pairs = [(entry, result.outcomes[entry.name]) for entry in entries]
+    lines = pd.concat([beside(item, *pair) for pair in pairs], ignore_index=True)
+    with replacing(out / f"{item.name}.csv") as temporary:
+        lines.to_csv(temporary, index=False)
+    pictures = _draw(item, entries, result, lines, out)
+    _write(item, entries, lines, pictures, out)
+    names = [f"{item.name}.{kind}" for kind in ("md", "tex", "csv")]
+    result.files = [*names, *(name for one in pictures for name in (one, one.replace(".png", ".pdf")))]
+    write_manifest(out, f"paper {item.name}", data=[str(entry.data) for entry in entries], files=result.files)
+    return result
+
+
+def folder_of(entry: Entry, out: Path) -> Path:
+    """Return where runs and tables of a data set stand."""
+    return out / entry.name
+
+
+def _draw(
+    item: Item, entries: Sequence[Entry], result: Replication, lines: pd.DataFrame, out: Path
+) -> list[str]:
+    """Draw the figure, if the item is one and runs are finished; return the names of the PNG files."""
+    if item.shows == "pictures":
+        drawn: list[str] = []
+        for entry in entries:
+            if jobs := first_jobs(result.outcomes[entry.name]):
+                suffix = f"-{entry.name}" if len(entries) > 1 else ""
+                labels = len(next(iter(jobs.values())).split.labeled)
+                title = f"{entry.name}, {labels} labels: lowest, median and highest Dice over methods"
+                drawn += save_cases(out / f"{item.name}{suffix}", jobs, title)
+        return drawn
+    own = lines[lines["network"] == ""] if "network" in lines else lines
+    if item.shows == "dots":
+        save_methods(
+            out / item.name, lines[(lines["share"] != 1.0) & lines["network"].isin(["", None])], item.title
+        )
+        return [f"{item.name}.png"]
+    if item.shows == "curves" and "dice_mean" in lines:
+        save_sensitivity(out / item.name, own, item.title)
+        return [f"{item.name}.png"]
+    return []
+
+
+def _write(item: Item, entries: Sequence[Entry], lines: pd.DataFrame, pictures: list[str], out: Path) -> None:
+    """Write the item in Markdown and LaTeX."""
+    page = Page(f"{item.name[:-1].capitalize()} {item.name[-1]} of arXiv 2509.13084: {item.title}")
+    page.add(*(f"![{name}]({name})" for name in pictures))
+    page.add(PROTOCOL, _HERE)
+    for entry in entries:
+        block = lines[lines["dataset"] == entry.name]
+        title = f"{entry.name}, preset {entry.grid.presets[0]}, beside {DATASETS[entry.family]}"
+        page.add(f"## {title}")
+        page.table(score_rows(block), f"{item.title}: {title}. {PROTOCOL} {_HERE}")
+        page.table(size_rows(block), f"{item.title}: sizes and costs of a patch, {title}.")
+    page.write(out / item.name)
