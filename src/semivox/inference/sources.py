@@ -8,10 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from semivox.datasets.importers.dicom import case_folders, holds_dicom, load_volume
 from semivox.errors import UserError, shortened
 from semivox.io.dicom import series_of
-from semivox.io.dicom_series import Series, choose_series, find_series
+from semivox.io.dicom_series import Series, case_folders, choose_series, find_series, holds_dicom
 from semivox.io.formats import DICOM_ENDINGS, ITK_ENDINGS, NIFTI_ENDINGS, stem
 from semivox.io.volume import Volume, read_image
 
@@ -96,7 +95,7 @@ def read_scan(scan: Scan, *, trust_image_geometry: bool = False) -> Volume:
         UserError: a channel file that is missing or cannot be read; a DICOM series that is no volume.
     """
     if scan.series is not None:
-        return load_volume(scan.series)
+        return read_image([scan.series])
     names = [stem(file) for file in scan.files]
     expected = [f"{scan.name}_{index:04}" for index in range(len(names))]
     if len(names) > 1 and names[0] == expected[0] and names != expected:
@@ -145,7 +144,7 @@ def _dicom_scans(source: Path, wanted: str | None) -> list[Scan]:
         if not found and len(folders) > 1 and find_series(folder, segmentations=True):
             continue
         series = choose_series(found, wanted, folder)
-        scans.append(Scan(folder.resolve().name, tuple(item.path for item in series.slices), series))
+        scans.append(Scan(folder.resolve().name, series.files, series))
     if not scans:
         choose_series([], wanted, source)
     return scans

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, StringConstraints, TypeAdapter, ValidationError
 
 from semivox.errors import UserError
 from semivox.files import read_yaml
@@ -17,13 +16,7 @@ _Meaning = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1,
 
 
 class Code(BaseModel):
-    """A code of a terminology.
-
-    Attributes:
-        value: e.g. "15776009"; at most 16 letters, as DICOM demands.
-        scheme: of the terminology, e.g. SCT for SNOMED CT or FMA.
-        meaning: in words, e.g. Pancreas.
-    """
+    """A code of a terminology: value ("15776009"), scheme (SCT is SNOMED CT), meaning ("Pancreas")."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
 
@@ -58,38 +51,24 @@ def segment_codes(names: Sequence[str], file: Path | None = None) -> dict[str, S
         names: of the classes, without the background.
         file: YAML or JSON, class name to `value`, `scheme`, `meaning` and, if it is no anatomical structure,
             `category`. Classes that it leaves out are looked up in `KNOWN`; all others are `UNKNOWN`.
-
-    Raises:
-        UserError: an entry that is no code, or of a class that there is not.
     """
     given = _read(file, names) if file is not None else {}
-    return {name: given.get(name) or KNOWN.get(_plain(name), UNKNOWN) for name in names}
-
-
-def _plain(name: str) -> str:
-    return " ".join(name.lower().replace("_", " ").replace("-", " ").split())
+    plain = {name: " ".join(name.lower().replace("_", " ").replace("-", " ").split()) for name in names}
+    return {name: given.get(name) or KNOWN.get(plain[name], UNKNOWN) for name in names}
 
 
 def _read(file: Path, names: Sequence[str]) -> dict[str, SegmentCode]:
-    content = read_yaml(file)  # JSON is YAML, too
-    if not isinstance(content, Mapping):
-        raise _bad(file, type(content).__name__)
-    if strange := [str(name) for name in content if name not in names]:
-        what, expected = "There are codes for classes that the segmentation does not have", ", ".join(names)
-        raise UserError(what, ", ".join(strange), f"some of {expected}", "correct the names", file)
-    codes = {}
-    for name, entry in content.items():
-        try:
-            codes[str(name)] = SegmentCode.model_validate(entry)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join([str(name), *map(str, first["loc"])])
-            found = f"{where}: {first['msg']} ({json.dumps(first['input'], default=str)})"
-            raise _bad(file, found) from error
+    try:
+        codes = TypeAdapter(dict[str, SegmentCode]).validate_python(read_yaml(file))  # JSON is YAML, too
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        what, do = (
+            "The codes of the segments cannot be understood",
+            "e.g. pancreas: {value: '15776009', scheme: SCT, meaning: Pancreas}",
+        )
+        raise UserError(what, f"{where}: {first['msg']} ({first['input']})", None, do, file) from error
+    if strange := [name for name in codes if name not in names]:
+        what = "There are codes for classes that the segmentation does not have"
+        raise UserError(what, ", ".join(strange), ", ".join(names), "correct the names", file)
     return codes
-
-
-def _bad(file: Path, found: str) -> UserError:
-    expected = "an entry a class, with value, scheme and meaning"
-    do = "e.g. pancreas: {value: '15776009', scheme: SCT, meaning: Pancreas}"
-    return UserError("The codes of the segments cannot be understood", found, expected, do, file)

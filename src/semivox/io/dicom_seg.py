@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from semivox.errors import UserError
 from semivox.io.dicom import volume_affine
 from semivox.io.dicom_series import dicom_package
 from semivox.io.formats import Array, bad_file, unreadable
@@ -18,21 +17,8 @@ from semivox.io.reader import guarded
 
 @guarded
 def segments(path: Path) -> dict[str, int]:
-    """Return name and number of the segments of a DICOM-SEG file, the background left out.
-
-    Raises:
-        UserError: no DICOM-SEG file; two segments of the same name.
-    """
-    found = _open(path)
-    names: dict[str, int] = {}
-    for number in found.segment_numbers:
-        name = str(found.get_segment_description(number).segment_label).strip()
-        if number == 0:  # the background of a label map
-            continue
-        if name in names:
-            raise bad_file(path, "Two segments have the same name", name, "names that differ", "rename one")
-        names[name] = int(number)
-    return names
+    """Return name and number of the segments of a DICOM-SEG file, the background left out."""
+    return _names(_open(path), path)
 
 
 def read_segments(path: Path, values: Mapping[str, int], like: Volume) -> Array:
@@ -46,10 +32,6 @@ def read_segments(path: Path, values: Mapping[str, int], like: Volume) -> Array:
 
     Returns:
         (X, Y, Z) int32 on the grid of `like`.
-
-    Raises:
-        UserError: a damaged file; probabilities instead of segments; segments that overlap; a grid that is
-            not the image's.
     """
     volume = _read(path, values)
     return onto_grid(volume, like, path) if volume else np.zeros(like.array.shape[-3:], np.int32)
@@ -58,15 +40,21 @@ def read_segments(path: Path, values: Mapping[str, int], like: Volume) -> Array:
 @guarded
 def _read(path: Path, values: Mapping[str, int]) -> Volume | None:
     """Read segments onto the grid of their own file; None if it has none of them."""
-    numbers = {number: values[name] for name, number in segments(path).items() if name in values}
+    file = _open(path)
+    names = _names(file, path)
+    numbers = {number: values[name] for name, number in names.items() if name in values}
     if not numbers:
         return None
     try:
-        volume = _open(path).get_volume(segment_numbers=sorted(numbers), combine_segments=True)
-    except UserError:
-        raise
+        volume = file.get_volume(segment_numbers=sorted(numbers), combine_segments=True)
     except Exception as error:  # the parser raises whatever it meets in a damaged file
-        raise _unusable(path, error) from error
+        if "overlap" in str(error):
+            what, do = "Segments overlap", "import some that do not: --class NAME=VALUE for each"
+            raise bad_file(path, what, f"among {', '.join(names)}", "one class a voxel", do) from error
+        if "FRACTIONAL" in str(error):
+            what, do = "The segmentation holds probabilities", "save it as a binary segmentation"
+            raise bad_file(path, what, "fractional", "binary segments", do) from error
+        raise unreadable(path, error, "DICOM-SEG", "segments on a regular stack of planes") from error
     raw = np.asarray(volume.array).T
     wanted = np.zeros(raw.shape, np.int32)
     for number, value in numbers.items():
@@ -82,13 +70,9 @@ def _open(path: Path) -> Any:
         raise unreadable(path, error, "DICOM-SEG", "a whole DICOM segmentation object") from error
 
 
-def _unusable(path: Path, error: BaseException) -> UserError:
-    text = " ".join(str(error).split())
-    if "overlap" in text:
-        do = "import one of them only, or some that do not: --class NAME=VALUE for each"
-        names = ", ".join(segments(path))
-        return bad_file(path, "Segments overlap", f"among {names}", "one class a voxel", do)
-    if "FRACTIONAL" in text:
-        do = "threshold it, and save it as a binary segmentation"
-        return bad_file(path, "The segmentation holds probabilities", "fractional", "binary segments", do)
-    return unreadable(path, error, "DICOM-SEG", "segments on a regular stack of planes")
+def _names(file: Any, path: Path) -> dict[str, int]:
+    numbers = [int(number) for number in file.segment_numbers if number != 0]  # 0: background of a label map
+    labels = [str(file.get_segment_description(number).segment_label).strip() for number in numbers]
+    if len(set(labels)) < len(labels):
+        raise bad_file(path, "Two segments have the same name", ", ".join(labels), None, "rename one")
+    return dict(zip(labels, numbers, strict=True))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from importlib import import_module
@@ -31,9 +31,8 @@ def dicom_package(name: str, path: Path) -> Any:
     try:
         return import_module(name)
     except ImportError as error:
-        do = 'type: pip install "semivox[dicom]"'
-        what, found = "DICOM needs extra packages", f"{name} is not installed"
-        raise bad_file(path, what, found, "pydicom and highdicom", do) from error
+        what, do = "DICOM needs extra packages", 'type: pip install "semivox[dicom]"'
+        raise bad_file(path, what, f"{name} is not installed", "pydicom and highdicom", do) from error
 
 
 def read_dataset(path: Path, **options: Any) -> Any:
@@ -76,24 +75,24 @@ class Slice:
     @staticmethod
     def read(path: Path) -> Slice:
         """Read the header; a damaged file is a `UserError`."""
-        header = read_dataset(path, stop_before_pixels=True, specific_tags=list(_TAGS))
+        get = read_dataset(path, stop_before_pixels=True, specific_tags=list(_TAGS)).get
         try:
-            modality = str(header.get("Modality") or "")
-            if modality not in _NO_IMAGES and not (header.get("Rows") and header.get("Columns")):
-                raise ValueError("it does not say how many rows and columns it has")
-            return Slice(
+            found = Slice(
                 path=path,
-                modality=modality,
-                description=str(header.get("SeriesDescription") or "").strip(),
-                uid=str(header.get("SeriesInstanceUID") or "").strip(),
-                number=str(header.get("SeriesNumber") or "").strip(),
-                size=(int(header.get("Columns") or 0), int(header.get("Rows") or 0)),
-                position=_vector(header, "ImagePositionPatient", 3),
-                orientation=_vector(header, "ImageOrientationPatient", 6),
-                spacing=_vector(header, "PixelSpacing", 2),
-                thickness=float(header.get("SliceThickness") or 0),
-                frames=int(header.get("NumberOfFrames") or 1),
+                modality=str(get("Modality") or ""),
+                description=str(get("SeriesDescription") or "").strip(),
+                uid=str(get("SeriesInstanceUID") or "").strip(),
+                number=str(get("SeriesNumber") or "").strip(),
+                size=(int(get("Columns") or 0), int(get("Rows") or 0)),
+                position=_vector(get("ImagePositionPatient"), 3),
+                orientation=_vector(get("ImageOrientationPatient"), 6),
+                spacing=_vector(get("PixelSpacing"), 2),
+                thickness=float(get("SliceThickness") or 0),
+                frames=int(get("NumberOfFrames") or 1),
             )
+            if found.modality not in _NO_IMAGES and 0 in found.size:
+                raise ValueError("it does not say how many rows and columns it has")
+            return found
         except Exception as error:
             raise unreadable(path, error, "DICOM", "a whole DICOM file") from error
 
@@ -109,6 +108,11 @@ class Series:
         """The first file."""
         return self.slices[0].path
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files."""
+        return tuple(item.path for item in self.slices)
+
     def __str__(self) -> str:
         first = self.slices[0]
         count = first.frames if len(self.slices) == 1 else len(self.slices)
@@ -119,21 +123,12 @@ class Series:
 
 @guarded
 def find_series(folder: Path, *, segmentations: bool = False) -> list[Series]:
-    """Find all image series below a folder, by series number and description.
+    """Find all image series below a folder, or its DICOM-SEG objects, by series number and description.
 
     Files that are no DICOM are passed over; so are plans, structure sets and reports.
-
-    Args:
-        folder: searched with all its subfolders.
-        segmentations: return the DICOM-SEG objects instead.
-
-    Raises:
-        UserError: a DICOM file that cannot be read.
     """
     groups: dict[tuple[str, tuple[int, ...]], list[Slice]] = defaultdict(list)
-    for path in sorted(folder.rglob("*")):
-        if path.name.startswith(".") or path.name == "DICOMDIR" or not _is_dicom(path):
-            continue
+    for path in _dicom_files(folder):
         item = Slice.read(path)
         if (item.modality == SEGMENTATION) == segmentations and item.modality not in _NO_IMAGES:
             key = item.uid or str(path.parent)
@@ -143,17 +138,12 @@ def find_series(folder: Path, *, segmentations: bool = False) -> list[Series]:
 
 
 def choose_series(series: Sequence[Series], wanted: str | None, folder: Path) -> Series:
-    """Return the only series, or the one whose number, UID or description fits `wanted` (`*`, `?` allowed).
-
-    Raises:
-        UserError: none fits, or several do.
-    """
+    """Return the only series, or the one whose number, UID or description `wanted` fits (with `*`, `?`)."""
     fitting = [item for item in series if wanted is None or _fits(item.slices[0], wanted)]
     if len(fitting) == 1:
         return fitting[0]
     if not series:
-        what, found = "There is no DICOM image series here", "no readable DICOM image"
-        raise UserError(what, found, "the slices of one series", "check the path", folder)
+        raise UserError("There is no DICOM image series here", None, "one series", "check the path", folder)
     what = f"No series fits {wanted!r}" if wanted and not fitting else "There are several DICOM series"
     first = series[0].slices[0]
     name = first.number or first.description or first.uid
@@ -166,13 +156,25 @@ def list_series(series: Sequence[Series]) -> str:
     return "".join(f"\n    {item}" for item in series)
 
 
-def _fits(item: Slice, wanted: str) -> bool:
-    texts = (item.number, item.uid, item.description)
-    return any(text and fnmatch(text.lower(), wanted.strip().lower()) for text in texts)
+def case_folders(source: Path) -> list[Path]:
+    """Return the folders of the cases: those in `source` that hold DICOM, or `source` if files lie in it."""
+    inner = sorted(path for path in source.iterdir() if path.is_dir() and not path.name.startswith("."))
+    if any(map(_is_dicom, source.iterdir())) or not inner:
+        return [source]
+    return [folder for folder in inner if holds_dicom(folder)]
+
+
+def holds_dicom(folder: Path) -> bool:
+    """Whether any file below a folder is DICOM."""
+    return any(True for _ in _dicom_files(folder))
+
+
+def _dicom_files(folder: Path) -> Iterator[Path]:
+    return filter(_is_dicom, sorted(folder.rglob("*")))
 
 
 def _is_dicom(path: Path) -> bool:
-    if not path.is_file():
+    if path.name.startswith(".") or path.name == "DICOMDIR" or not path.is_file():
         return False
     if path.suffix.lower() in DICOM_ENDINGS:
         return True
@@ -180,9 +182,14 @@ def _is_dicom(path: Path) -> bool:
         return stream.read(132)[128:] == b"DICM"
 
 
-def _vector(header: Any, name: str, length: int) -> Array | None:
+def _fits(item: Slice, wanted: str) -> bool:
+    texts = (item.number, item.uid, item.description)
+    return any(text and fnmatch(text.lower(), wanted.strip().lower()) for text in texts)
+
+
+def _vector(value: Any, length: int) -> Array | None:
     try:
-        values = np.array([float(part) for part in header.get(name)])
+        values = np.array([float(part) for part in value])
     except (TypeError, ValueError):
         return None
     return values if len(values) == length and np.isfinite(values).all() else None

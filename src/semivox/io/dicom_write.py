@@ -27,7 +27,6 @@ Origin = Literal["AUTOMATIC", "SEMIAUTOMATIC", "MANUAL"]
 REMARK = "semivox segmentation; not a medical device"  # in the series' description, at most 64 letters
 
 _EXPORT = "export the series again; the NIfTI file of the segmentation can be used as it is"
-
 # Type 2 of the modules Patient and General Study (PS3.3): may be empty; anonymization often drops them
 _MAY_BE_EMPTY = (
     *("PatientID", "PatientName", "PatientBirthDate", "PatientSex"),
@@ -75,10 +74,6 @@ def write_segmentation(
 
     Returns:
         Whether it was written; False where `path` holds this very object already.
-
-    Raises:
-        UserError: highdicom is not installed; another grid than that of the series; values that are no class;
-            a series without a frame of reference.
     """
     hd = dicom_package("highdicom", path)
     sources, volume, like = _sources(series)
@@ -86,9 +81,8 @@ def write_segmentation(
     if sorted(found.array.shape) != sorted(like.array.shape):
         what, do = "The label map has another shape than the DICOM series", "name the series it was drawn on"
         raise bad_file(label_file, what, found.array.shape, f"{like.array.shape}, of {series}", do)
-    label = onto_grid(found, like, label_file)
     known = sorted(values.items(), key=lambda item: item[1])
-    numbers = _segment_numbers(label, known, label_file)
+    numbers = _segment_numbers(onto_grid(found, like, label_file), known, label_file)
     uids = _uids(numbers, [str(item.SOPInstanceUID) for item in sources], values, codes, maker)
     if path.is_file() and _uid_of(path) == uids[1]:
         return False
@@ -102,8 +96,7 @@ def write_segmentation(
             seg = _segmentation(hd, sources, pixels, segments, uids, maker)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         what = "The DICOM series cannot be referred to by a DICOM-SEG"
-        expected = "a series with the tags of its patient, study and frame of reference"
-        raise bad_file(series.path, what, shortened_text(error), expected, _EXPORT) from error
+        raise bad_file(series.path, what, shortened_text(error), None, _EXPORT) from error
     with replacing(path) as temporary:
         seg.save_as(temporary)
     return True
@@ -134,25 +127,21 @@ def _segmentation(
 
 def _sources(series: Series) -> tuple[list[Any], Any, Volume]:
     """Return the headers of the images in the order of Z, the volume of a multi-frame one, and the grid."""
-    first = series.slices[0]
+    first, volume = series.slices[0], None
     if first.frames > 1:
-        volume = multiframe_volume(first.path)
-        affine = volume_affine(volume)
-        shape = volume.array.T.shape
-        slices = [first]
+        volume = multiframe_volume(series)
+        slices, affine, shape = [first], volume_affine(volume), volume.array.T.shape
     else:
-        volume = None
         slices, affine = place_slices(series)
         shape = (*first.size, len(slices))
     sources = [read_dataset(item.path, stop_before_pixels=True) for item in slices]
-    for item, path in zip(sources, (item.path for item in slices), strict=True):
-        if not item.get("FrameOfReferenceUID"):
-            expected = "the UID of the patient's coordinate system, which a DICOM-SEG has to repeat"
-            what, found = "The DICOM image has no frame of reference", "no FrameOfReferenceUID"
-            raise bad_file(path, what, found, expected, _EXPORT)
+    for source, item in zip(sources, slices, strict=True):
+        if not source.get("FrameOfReferenceUID"):
+            what = "The DICOM image has no frame of reference"
+            raise bad_file(item.path, what, "no FrameOfReferenceUID", None, _EXPORT)
         for name in _MAY_BE_EMPTY:
-            if name not in item:
-                setattr(item, name, None)
+            if name not in source:
+                setattr(source, name, None)
     return sources, volume, Volume(np.broadcast_to(np.uint8(0), shape), affine)
 
 
@@ -168,26 +157,23 @@ def _segment_numbers(label: Array, known: list[tuple[str, int]], path: Path) -> 
 
 
 def _segment(hd: Any, number: int, name: str, value: int, code: SegmentCode, maker: Maker) -> Any:
-    segment = hd.seg.SegmentDescription(
-        segment_number=number,
-        segment_label=name[:64],
-        segmented_property_category=_concept(hd, code.category),
-        segmented_property_type=_concept(hd, code),
-        algorithm_type=maker.origin,
-        algorithm_identification=_algorithm(hd, maker) if maker.origin != "MANUAL" else None,
-    )
-    segment.SegmentDescription = f"label value {value}"
-    return segment
-
-
-def _algorithm(hd: Any, maker: Maker) -> Any:
-    return hd.AlgorithmIdentificationSequence(
+    algorithm = hd.AlgorithmIdentificationSequence(
         name=f"semivox {maker.method}".strip(),
         family=_concept(hd, Code(value="123110", scheme="DCM", meaning="Artificial Intelligence")),
         version=__version__,
         source="semivox",
         parameters={"model": maker.model} if maker.model else None,
     )
+    segment = hd.seg.SegmentDescription(
+        segment_number=number,
+        segment_label=name[:64],
+        segmented_property_category=_concept(hd, code.category),
+        segmented_property_type=_concept(hd, code),
+        algorithm_type=maker.origin,
+        algorithm_identification=None if maker.origin == "MANUAL" else algorithm,
+    )
+    segment.SegmentDescription = f"label value {value}"
+    return segment
 
 
 def _concept(hd: Any, code: Code) -> Any:

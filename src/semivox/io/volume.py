@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import nibabel as nib
 import numpy as np
 
+from semivox.io.dicom import read_dicom, read_series
+from semivox.io.dicom_series import Series
 from semivox.io.formats import DICOM_ENDINGS, ITK_ENDINGS, Array, bad_file, list_values, unreadable
 from semivox.io.geometry import Volume as Volume  # noqa: PLC0414
 from semivox.io.geometry import check_grid
@@ -20,21 +21,17 @@ _UNKNOWN = 255  # marks voxels whose value is no class; hence at most 255 classe
 _LABEL_TYPES = (np.uint8, np.int8, np.int16, np.uint16, np.int32)
 
 
-class _Grid(NamedTuple):
-    """Where an image lies, without its voxels."""
-
-    shape: tuple[int, ...]
-    affine: Array
-
-
 @guarded
 def read_image(
-    paths: Sequence[Path], channels: int | Sequence[str] | None = None, *, trust_image_geometry: bool = False
+    paths: Sequence[Path | Series],
+    channels: int | Sequence[str] | None = None,
+    *,
+    trust_image_geometry: bool = False,
 ) -> Volume:
-    """Read one scan: one 3D file a channel, or one file, 3D or 4D with the channels on its last axis.
+    """Read one scan as float32: one 3D file a channel, or one file, 3D or 4D with the channels last.
 
     Args:
-        paths: the files, in the order of the channels.
+        paths: the files, in the order of the channels; or one DICOM series.
         channels: how many channels there have to be, or their names; None: any number.
         trust_image_geometry: take the first file's affine for all channels of its shape.
 
@@ -42,19 +39,19 @@ def read_image(
         UserError: a file is missing, damaged, of an unknown format, empty or not 3D; NaN or infinite values;
             channels on different grids; another number of channels than `channels`.
     """
+    files = [item if isinstance(item, Path) else item.path for item in paths]
     first, affine = _read_voxels(paths[0], as_float=True)
-    in_one_file = len(paths) == 1 and first.ndim == 4
-    count = first.shape[3] if in_one_file else len(paths)
-    _check_channels(count, channels, paths)
-    parts = np.moveaxis(first, -1, 0) if in_one_file else first[np.newaxis]
-    _check_3d(parts[0], paths[0])
+    parts = np.moveaxis(first, -1, 0) if len(files) == 1 and first.ndim == 4 else first[np.newaxis]
+    count = max(len(parts), len(files))
+    _check_channels(count, channels, files)
+    _check_3d(parts[0], files[0])
     array = np.empty((count, *parts[0].shape), np.float32)
     for index, part in enumerate(parts):
         _fill(array[index], part)
-    _check_finite(array[: len(parts)], paths[0])
-    for index, path in enumerate(paths[1:], start=1):
+    _check_finite(array[: len(parts)], files[0])
+    for index, path in enumerate(files[1:], start=1):
         part, part_affine = _read_voxels(path, as_float=True)
-        other = f"channel {paths[0].name}"
+        other = f"channel {files[0].name}"
         check_grid(path, part.shape, part_affine, first.shape, affine, other, trust=trust_image_geometry)
         _check_finite(part, path)
         _fill(array[index], part)
@@ -69,7 +66,7 @@ def read_label(
     *,
     trust_image_geometry: bool = False,
 ) -> Volume:
-    """Read a label map as class indices.
+    """Read a label map as class indices, (X, Y, Z) uint8.
 
     Args:
         path: the file.
@@ -82,18 +79,22 @@ def read_label(
         UserError: the file cannot be read, is not 3D, or lies on another grid than `like`; values that are
             not integers or no class, listed with the number of their voxels.
     """
-    grid = None if like is None else _Grid(like.array.shape[-3:], like.affine)
+    grid = None if like is None else (like.array.shape[-3:], like.affine)  # its voxels stay here
     return _read_label(path, values, grid, ignore, trust_image_geometry)
 
 
 @guarded
 def _read_label(
-    path: Path, values: Sequence[int], like: _Grid | None, ignore: int | None, trust: bool
+    path: Path,
+    values: Sequence[int],
+    like: tuple[tuple[int, ...], Array] | None,
+    ignore: int | None,
+    trust: bool,
 ) -> Volume:
     raw, affine = _read_integers(path)
     if like is not None:
-        check_grid(path, raw.shape, affine, like.shape, like.affine, "its image", trust=trust)
-        affine = like.affine
+        check_grid(path, raw.shape, affine, *like, "its image", trust=trust)
+        affine = like[1]
     label = np.empty(raw.shape, np.uint8)
     if tuple(values) == tuple(range(len(values))) and 0 <= int(raw.min()) <= int(raw.max()) < len(values):
         _fill(label, raw)
@@ -117,11 +118,7 @@ def read_values(path: Path) -> Volume:
 
 @guarded
 def read_header(path: Path) -> nib.Nifti1Header:
-    """Read the header of a NIfTI file as it is, without extensions.
-
-    Raises:
-        UserError: a file that is missing, damaged or not NIfTI.
-    """
+    """Read the header of a NIfTI file as it is, without extensions."""
     return read_nifti_header(path)
 
 
@@ -148,19 +145,19 @@ def write_map(path: Path, array: Array, affine: Array) -> None:
     write_nifti(path, array if array.dtype.kind in "iu" else np.asarray(array, np.float32), affine)
 
 
-def _read_voxels(path: Path, *, as_float: bool) -> tuple[Array, Array]:
+def _read_voxels(source: Path | Series, *, as_float: bool) -> tuple[Array, Array]:
     """Read the voxels, (X, Y, Z) or (X, Y, Z, C) with C > 1, and the affine; a folder is a DICOM series."""
-    name, is_folder = path.name.lower(), _is_folder(path)
+    if isinstance(source, Series):
+        return read_series(source)
+    name, is_folder = source.name.lower(), _is_folder(source)
     if name.endswith(ITK_ENDINGS):
-        from semivox.io.itk import read_itk
+        from semivox.io.itk import read_itk  # SimpleITK takes long to import
 
-        voxels, affine = read_itk(path)
-    elif name.endswith(DICOM_ENDINGS) or is_folder:
-        from semivox.io.dicom import read_dicom
-
-        voxels, affine = read_dicom(path)
+        voxels, affine = read_itk(source)
+    elif is_folder or name.endswith(DICOM_ENDINGS):
+        voxels, affine = read_dicom(source)
     else:
-        voxels, affine = read_nifti(path, as_float=as_float)
+        voxels, affine = read_nifti(source, as_float=as_float)
     return (voxels.astype(np.float32, copy=False) if as_float else voxels), affine
 
 
@@ -219,19 +216,16 @@ def _check_finite(array: Array, path: Path) -> None:
         raise bad_file(path, "The image holds values that are not finite", found, "finite numbers", do)
 
 
-def _check_channels(found: int, channels: int | Sequence[str] | None, paths: Sequence[Path]) -> None:
-    if channels is None:
-        return
-    wanted = channels if isinstance(channels, int) else len(channels)
-    names = "" if isinstance(channels, int) else f" ({', '.join(channels)})"
-    if found != wanted:
+def _check_channels(found: int, channels: int | Sequence[str] | None, files: Sequence[Path]) -> None:
+    wanted = len(channels) if isinstance(channels, Sequence) else channels
+    if wanted is not None and found != wanted:
         what = f"The image has another number of channels than the data set: expected {wanted}, found {found}"
-        files = f"{found} in {', '.join(path.name for path in paths)}"
+        expected = f"{wanted} ({', '.join(channels)})" if isinstance(channels, Sequence) else str(wanted)
         do = "use one file a channel, or one 4D file, channels last; or correct the names in dataset.json"
-        raise bad_file(paths[0], what, files, f"{wanted}{names}", do)
+        in_files = f"{found} in {', '.join(path.name for path in files)}"
+        raise bad_file(files[0], what, in_files, expected, do)
 
 
 def _check_3d(array: Array, path: Path) -> None:
     if array.ndim != 3:
-        expected = "3 axes, one value a voxel"
-        raise bad_file(path, "The file is not a 3D image", f"shape {array.shape}", expected)
+        raise bad_file(path, "The file is not a 3D image", f"shape {array.shape}", "3 axes")

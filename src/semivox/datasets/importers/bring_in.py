@@ -10,14 +10,15 @@ from typing import Any, Literal, get_args
 from semivox.datasets.dataset import Dataset, open_dataset, write_index
 from semivox.datasets.declared import read_ending
 from semivox.datasets.importers.convert import convert
-from semivox.datasets.importers.dicom import find_dicom, holds_dicom
+from semivox.datasets.importers.dicom import find_dicom
 from semivox.datasets.importers.h5 import find_h5, h5_files
 from semivox.datasets.importers.pairs import find_nnunet, find_pairs, find_single
-from semivox.datasets.importers.source import Found, ImportOptions
+from semivox.datasets.importers.source import Found, ImportOptions, plain
 from semivox.datasets.importers.table import find_table
 from semivox.datasets.listing import data_files
 from semivox.errors import UserError, unknown
 from semivox.files import read_json
+from semivox.io.dicom_series import holds_dicom
 from semivox.io.formats import ENDINGS, ITK_ENDINGS
 from semivox.manifest import Manifest
 from semivox.progress import Progress
@@ -56,10 +57,6 @@ def import_dataset(
         ignore: the label value of voxels that are not annotated.
         progress: called with (done, total, case name).
         options: see `ImportOptions`.
-
-    Raises:
-        UserError: an unknown layout, or several that fit; an output folder of another source; and what the
-            layout's reader says.
     """
     if kind not in get_args(Kind):
         raise unknown("kind of data set", kind, get_args(Kind))
@@ -79,16 +76,12 @@ def import_dataset(
         layout = "nnunet"
     _check_source(source, layout)
     found = _FINDERS[layout](source, chosen)
-    settings = {"source": str(source.resolve()), "kind": layout, "ignore": ignore, **chosen.as_dict()}
+    settings = {"source": str(source.resolve()), "kind": layout, "ignore": ignore, **plain(chosen)}
     return convert(found, out, settings=settings, ignore=ignore, progress=progress)
 
 
 def detect_layout(source: Path, options: ImportOptions) -> str:
-    """Tell the layout of a source by what is on disk; "described": by its `dataset.json`.
-
-    Raises:
-        UserError: several layouts fit.
-    """
+    """Tell the layout of a source by what is on disk; "described": by its `dataset.json`."""
     if source.is_file():
         return "csv" if source.suffix.lower() == ".csv" else "file"
     if options.images:

@@ -10,7 +10,7 @@ import numpy as np
 
 from semivox.datasets.importers.source import CaseSource, Found, ImportOptions, Loaded, read_lists
 from semivox.errors import UserError, shortened
-from semivox.io.formats import Array, list_values
+from semivox.io.formats import Array, list_values, shortened_text
 from semivox.io.reader import guarded
 from semivox.io.volume import Volume
 
@@ -31,13 +31,8 @@ def find_h5(source: Path, options: ImportOptions) -> Found:
         CaseSource(name, lists.pool(name), True, partial(load_h5, path, affine), (path,))
         for name, path in files.items()
     )
-    return Found(
-        cases,
-        options.channels or ("MR",),
-        options.classes or None,
-        f"Imported from h5 files, which store no voxel size: {spacing} mm is assumed",
-        order=lists.order,
-    )
+    description = f"Imported from h5 files, which store no voxel size: {spacing} mm is assumed"
+    return Found(cases, options.channels or ("MR",), options.classes or None, description, lists.order)
 
 
 def h5_files(source: Path) -> dict[str, Path]:
@@ -45,8 +40,8 @@ def h5_files(source: Path) -> dict[str, Path]:
     single = {path.stem: path for path in source.glob("[!.]*.h5")}
     folders = {path.parent.name: path for path in source.glob(f"[!.]*/{LA_NAME}")}
     if both := sorted(single.keys() & folders.keys()):
-        what, do = "Two h5 files have the same case name", "remove one of them"
-        raise UserError(what, shortened(both, 5), "one file a case", do, source)
+        what = "Two h5 files have the same case name"
+        raise UserError(what, shortened(both, 5), None, "remove one of them", source)
     return dict(sorted({**single, **folders}.items()))
 
 
@@ -58,22 +53,16 @@ def load_h5(path: Path, affine: Array, *, binary: bool = False) -> Loaded:
         path: the file.
         affine: (4, 4), voxel to world mm.
         binary: every label value above 0 becomes 1.
-
-    Raises:
-        UserError: a damaged file, missing keys, shapes that do not fit, values that are not finite, label
-            values that are no integers.
     """
     try:
         with h5py.File(path) as file:
             if not {"image", "label"} <= set(file):
-                found, expected = "keys " + (", ".join(file) or "none"), "keys image, label"
-                do = "rename the keys in the file, or convert it to NIfTI"
-                raise UserError("The h5 file lacks a key", found, expected, do, path)
+                found, do = "keys " + (", ".join(file) or "none"), "rename them, or convert to NIfTI"
+                raise UserError("The h5 file lacks a key", found, "keys image, label", do, path)
             image, label = np.asarray(file["image"][()], np.float32), np.asarray(file["label"][()])
     except (OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        found, expected = " ".join(str(error).split())[:300], "a whole h5 file with arrays image and label"
-        do = "copy or download it again"
-        raise UserError("The file cannot be read as h5", found, expected, do, path) from error
+        expected, do = "a whole h5 file with arrays image and label", "copy or download it again"
+        raise UserError("The file cannot be read as h5", shortened_text(error), expected, do, path) from error
     problem = None
     if image.ndim not in (3, 4) or image.shape[-3:] != label.shape or image.size == 0:
         problem = f"shapes {image.shape} and {label.shape}", "two 3D arrays of the same shape"

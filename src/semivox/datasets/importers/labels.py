@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from semivox.errors import UserError
+from semivox.io.dicom_seg import read_segments, segments
 from semivox.io.formats import DICOM_ENDINGS, Array
 from semivox.io.geometry import onto_grid
 from semivox.io.volume import Volume, read_values
@@ -31,49 +32,35 @@ def class_table(files: Iterable[LabelFile], declared: Mapping[str, int]) -> dict
     """Return the value of each class: as declared, else 1, 2, ... for names in the order they appear.
 
     None: the files hold values without names, and none are declared.
-
-    Raises:
-        UserError: names and values side by side; a name that is not among the declared ones.
     """
-    from semivox.io.dicom_seg import segments
-
-    names: dict[str, Path] = {}
-    plain = None
-    for file in files:
-        if file.is_segmentation:
-            for name in segments(file.path):
-                names.setdefault(name, file.path)
-        elif file.name is not None:
-            if declared and file.name not in declared:
-                what, do = "A label pattern has a name that is not declared", f"add --class {file.name}=VALUE"
-                raise UserError(what, file.name, ", ".join(declared), do, file.path)
-            names.setdefault(file.name, file.path)
-        else:
-            plain = plain or file.path
+    files = list(files)
+    if bad := [file for file in files if file.name and declared and file.name not in declared]:
+        what, do = "A label pattern has a name that is not declared", f"add --class {bad[0].name}=VALUE"
+        raise UserError(what, bad[0].name, ", ".join(declared), do, bad[0].path)
+    named = [[*segments(file.path)] if file.is_segmentation else [file.name] for file in files]
+    names = list(dict.fromkeys(name for group in named for name in group if name is not None))
+    plain = [file.path for file, group in zip(files, named, strict=True) if None in group]
     if names and plain:
-        what, found = "Some labels have names, others have values", f"{', '.join(names)} by name"
-        do = "give every label pattern a name: --labels NAME=PATTERN"
-        raise UserError(what, found, "all of one kind", do, plain)
-    if declared:
-        return dict(declared)
-    return {name: value for value, name in enumerate(names, start=1)} if names else None
+        what, do = "Some labels have names, others have values", "name every pattern: --labels NAME=PATTERN"
+        raise UserError(what, f"{', '.join(names)} by name", "all of one kind", do, plain[0])
+    return dict(declared) or {name: value for value, name in enumerate(names, start=1)} or None
 
 
-def assemble(files: Sequence[LabelFile], like: Volume, classes: Mapping[str, int] | None) -> Array:
+def assemble(files: Sequence[LabelFile], like: Volume, classes: Mapping[str, int]) -> Array:
     """Read the files of one case onto the grid of its image; where several mark a voxel, the last one counts.
 
     Returns:
         (X, Y, Z) integers, the values on disk.
     """
-    label: Array | None = None
-    for file in files:
-        if file.is_segmentation:
-            from semivox.io.dicom_seg import read_segments
+    parts = [_read(file, like, classes) for file in files]
+    label = parts[0]
+    for part in parts[1:]:
+        label = np.where(part != 0, part, label)
+    return label
 
-            part = read_segments(file.path, classes or {}, like)
-        else:
-            part = onto_grid(read_values(file.path), like, file.path)
-            if file.name is not None:
-                part = np.where(part != 0, np.int32((classes or {})[file.name]), np.int32(0))
-        label = part if label is None else np.where(part != 0, part, label)
-    return label if label is not None else np.zeros(like.array.shape[-3:], np.int32)
+
+def _read(file: LabelFile, like: Volume, classes: Mapping[str, int]) -> Array:
+    if file.is_segmentation:
+        return read_segments(file.path, classes, like)
+    part = onto_grid(read_values(file.path), like, file.path)
+    return part if file.name is None else np.where(part != 0, np.int32(classes[file.name]), np.int32(0))

@@ -40,12 +40,11 @@ class ImportOptions:
     test_list: Path | None = None
     spacing_mm: tuple[float, float, float] = (0.625, 0.625, 0.625)
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain values, for the record."""
-        return {
-            key: str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
-            for key, value in asdict(self).items()
-        }
+
+def plain(options: Any) -> dict[str, Any]:
+    """Return the options of an import (a dataclass) as JSON would return them, for its record."""
+    kinds = {tuple: list, type(Path()): str}
+    return {key: kinds.get(type(value), lambda same: same)(value) for key, value in asdict(options).items()}
 
 
 @dataclass(frozen=True)
@@ -105,18 +104,19 @@ class Found:
     def check(self, out: Path) -> None:
         """Refuse names that are taken or no file names, and a source without training cases or labels."""
         names = Counter(case.name for case in self.cases)
-        if twice := sorted(name for name, count in names.items() if count > 1):
-            expected = "a name for each case, unique over training, test and unlabeled ones"
+        twice = sorted(name for name, count in names.items() if count > 1)
+        odd = [f"{printable(name)}: {why}" for name in sorted(names) if (why := name_problem(name))]
+        if twice:
             do = "rename the files of one of them, or make the pattern tell them apart"
-            raise UserError("Two cases have the same name", shortened(twice, 5), expected, do, out)
+            raise UserError("Two cases have the same name", shortened(twice, 5), "unique names", do, out)
         if not any(case.pool == "train" for case in self.cases):
             found, do = shortened(sorted(names), 5) or "no case at all", "check the source and the lists"
-            raise UserError("There is no training case", found, "at least one", do, out)
+            raise UserError("There is no training case", found, None, do, out)
         if self.classes is None and not any(case.labeled for case in self.cases):
             raise no_class(out, "no label file")
-        if odd := [f"{printable(name)}: {why}" for name in sorted(names) if (why := name_problem(name))]:
-            what, expected = "A case has a name that cannot be a file name", "a short name in UTF-8"
-            raise UserError(what, shortened(odd, 3), expected, "rename it", out)
+        if odd:
+            what = "A case has a name that cannot be a file name"
+            raise UserError(what, shortened(odd, 3), "a short name in UTF-8", "rename it", out)
 
 
 def no_class(out: Path, found: str) -> UserError:
@@ -146,25 +146,17 @@ def read_lists(source: Path, options: ImportOptions, names: set[str]) -> Lists:
     """Read the lists of cases: those given, else `train.list` and `test.list` in `source` or beside it.
 
     A list that was found beside the cases may name more than are there: parts of published sets are common.
-
-    Raises:
-        UserError: a list that cannot be read; a case in both lists or in neither; a name without a case in a
-            list that was given.
     """
     train = _read_list(source, "train.list", options.train_list)
     test = _read_list(source, "test.list", options.test_list) or ()
     given = {*(train or () if options.train_list else ()), *(test if options.test_list else ())}
-    for wrong, what, expected in (
-        (set(train or ()) & set(test), "Cases are in both lists", "each case in one list"),
-        (
-            names - {*train, *test} if train is not None else set(),
-            "Cases are in neither list",
-            "each case in the training or in the test list",
-        ),
-        (given - names, "Cases of the list have no image", "an image of each of them"),
+    for what, wrong in (
+        ("Cases are in both lists", {*(train or ())} & {*test}),
+        ("Cases are in neither list", set() if train is None else names - {*train, *test}),
+        ("Cases of the list have no image", given - names),
     ):
         if wrong:
-            raise UserError(what, shortened(sorted(wrong), 5), expected, "correct the lists", source)
+            raise UserError(what, shortened(sorted(wrong), 5), None, "correct the lists", source)
     return Lists(train, test)
 
 
@@ -177,9 +169,7 @@ def _read_list(source: Path, name: str, given: Path | None) -> tuple[str, ...] |
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        expected = "a text file, one case name a line"
-        raise UserError(
-            "The list of cases cannot be read", error, expected, "check the path", path
-        ) from error
+        what, expected = "The list of cases cannot be read", "a text file, one case name a line"
+        raise UserError(what, error, expected, "check the path", path) from error
     names = (line.strip().removesuffix("/mri_norm2.h5").removesuffix(".h5") for line in lines)
     return tuple(dict.fromkeys(name for name in names if name))

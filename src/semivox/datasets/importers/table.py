@@ -10,7 +10,7 @@ from semivox.datasets.importers.labels import LabelFile
 from semivox.datasets.importers.pairs import Entry, found_of
 from semivox.datasets.importers.source import Found, ImportOptions, read_lists
 from semivox.datasets.listing import Pool, missing_image
-from semivox.errors import UserError
+from semivox.errors import UserError, unknown
 from semivox.io.formats import stem
 
 _POOLS: dict[str, Pool] = {
@@ -27,67 +27,55 @@ def find_table(source: Path, options: ImportOptions) -> Found:
     several that begin with `label_`, each a mask with the rest as the class's name; `case` (else the name of
     the first image file); `pool` (train, test or unlabeled). Paths start from `options.root`, else from the
     table.
-
-    Raises:
-        UserError: an unreadable table or one without an image column; a file that does not exist; an unknown
-            pool.
     """
     rows = _read(source)
-    columns = list(rows[0])
-    images = [name for name in columns if name == "image" or re.fullmatch(r"image[_ ]?\w+", name)]
-    labels = [name for name in columns if name == "label" or name.startswith("label_")]
+    images = [name for name in rows[0] if re.fullmatch(r"image([_ ]?\w+)?", name)]
+    labels = [name for name in rows[0] if name == "label" or name.startswith("label_")]
     if not images:
         expected = "columns image, label (or image_0, image_1, ... for several channels)"
-        do, found = "name the columns in the first line", ", ".join(columns)
-        raise UserError("The table has no column of images", found, expected, do, source)
+        do = "name the columns in the first line"
+        raise UserError("The table has no column of images", ", ".join(rows[0]), expected, do, source)
     root = options.root or source.parent
-    entries: list[Entry] = []
-    for number, row in enumerate(rows, start=2):
-        files = tuple(root / row[name] for name in images)
-        name = row.get("case") or stem(files[0]).removesuffix("_0000")
-        for file in files:
-            if not file.exists():
-                raise missing_image(name, file, None)
-        masks = tuple(
-            LabelFile(root / row[column], None if column == "label" else column.removeprefix("label_"))
-            for column in labels
-            if row[column]
-        )
-        entries.append((name, _pool(row.get("pool", ""), source, number), files, masks))
-    lists = read_lists(source.parent, options, {entry[0] for entry in entries})
+    entries = [_entry(row, images, labels, root, source) for row in rows]
+    lists = read_lists(source.parent, options, {entry.name for entry in entries})
     if lists.train is not None or lists.test:
         entries = [
-            (name, lists.pool(name) if pool == "train" else pool, image, label)
-            for name, pool, image, label in entries
+            entry._replace(pool=lists.pool(entry.name)) if entry.pool == "train" else entry
+            for entry in entries
         ]
-    channels = options.channels or (
-        tuple(re.sub(r"^image[_ ]?", "", name) for name in images) if len(images) > 1 else ()
-    )
-    order = tuple(entry[0] for entry in entries if entry[1] == "train")
+    channels = options.channels
+    if not channels and len(images) > 1:
+        channels = tuple(re.sub(r"^image[_ ]?", "", name) for name in images)
+    order = tuple(entry.name for entry in entries if entry.pool == "train")
     return found_of(entries, channels, options, f"Imported from {source.name}", order)
+
+
+def _entry(row: dict[str, str], images: list[str], labels: list[str], root: Path, source: Path) -> Entry:
+    files = tuple(root / row[name] for name in images)
+    name, pool = row.get("case") or stem(files[0]).removesuffix("_0000"), row.get("pool", "").lower()
+    if missing := [file for file in files if not file.exists()]:
+        raise missing_image(name, missing[0], None)
+    if pool not in _POOLS:
+        raise unknown("pool in the table", pool, ("train", "test", "unlabeled"), source)
+    masks = tuple(
+        LabelFile(root / row[column], column.removeprefix("label").removeprefix("_") or None)
+        for column in labels
+        if row[column]
+    )
+    return Entry(name, _POOLS[pool], files, masks)
 
 
 def _read(source: Path) -> list[dict[str, str]]:
     try:
-        with source.open(encoding="utf-8-sig", newline="") as stream:
-            sample = stream.read(4096)
-            stream.seek(0)
-            delimiter = max(",;\t", key=sample.partition("\n")[0].count)
-            rows = [
-                {(key or "").strip(): (value or "").strip() for key, value in row.items() if key is not None}
-                for row in csv.DictReader(stream, delimiter=delimiter)
-            ]
+        text = source.read_text(encoding="utf-8-sig")
+        delimiter = max(",;\t", key=text.partition("\n")[0].count)
+        rows = [
+            {(key or "").strip(): (value or "").strip() for key, value in row.items() if key is not None}
+            for row in csv.DictReader(text.splitlines(keepends=True), delimiter=delimiter)
+        ]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        found = " ".join(str(error).split())
         what, expected = "The table cannot be read", "comma-separated text in UTF-8"
-        raise UserError(what, found, expected, "save it as CSV", source) from error
+        raise UserError(what, " ".join(str(error).split()), expected, "save it as CSV", source) from error
     if not rows:
         raise UserError("The table has no rows", None, "a line of names and a line a case", None, source)
     return rows
-
-
-def _pool(text: str, source: Path, number: int) -> Pool:
-    if text.lower() not in _POOLS:
-        found, do = f"{text!r} in line {number}", "correct the column pool"
-        raise UserError("Unknown pool in the table", found, "train, test or unlabeled", do, source)
-    return _POOLS[text.lower()]

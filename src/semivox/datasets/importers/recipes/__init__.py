@@ -13,7 +13,8 @@ from typing import Literal
 
 from semivox.datasets.dataset import Dataset
 from semivox.datasets.importers.convert import convert
-from semivox.datasets.importers.recipes.published import RecipeOptions
+from semivox.datasets.importers.recipes.published import RecipeOptions, find_published
+from semivox.datasets.importers.source import plain
 from semivox.errors import UserError, unknown
 from semivox.progress import Progress
 
@@ -44,10 +45,6 @@ def run_recipe(
         modalities: brats2019: FLAIR alone, or FLAIR, T1, T1ce and T2.
         target: brats2019: the whole tumor, or its three parts as classes.
         progress: called with (done, total, case name).
-
-    Raises:
-        UserError: an unknown recipe or split; no case; a damaged file; label values that the data set does
-            not have; a label that cannot be brought onto its image.
     """
     if name not in RECIPES:
         raise unknown("recipe", name, RECIPES)
@@ -55,6 +52,7 @@ def run_recipe(
         do = "choose another output folder"
         raise UserError("The import would overwrite its source", raw, "another folder", do, raw)
     options = RecipeOptions(crop=crop, split=split, hu=hu, modalities=modalities, target=target)
-    found = import_module(f"{__name__}.{RECIPES[name]}").find(raw, options)
-    settings = {"recipe": name, "raw": str(raw.resolve()), **options.as_dict()}
+    recipe = import_module(f"{__name__}.{RECIPES[name]}").recipe(options)
+    found = find_published(recipe, raw, options)
+    settings = {"recipe": name, "raw": str(raw.resolve()), **plain(options)}
     return convert(found, out, settings=settings, name=name, progress=progress)

@@ -8,13 +8,12 @@ nearest to what the header says is taken.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
-from scipy.ndimage import binary_dilation, binary_erosion
+from nibabel.orientations import apply_orientation, io_orientation, ornt_transform
+from scipy.ndimage import binary_dilation, binary_erosion, find_objects
 
 from semivox.errors import UserError
 from semivox.io.formats import Array
@@ -24,27 +23,12 @@ _SOFT_HU = (-150.0, 250.0)
 _SHELL = 3  # voxels
 _NEAR = 0.85  # of the best contrast: counts as equal
 _LEAST = 0.3  # contrast, in standard deviations, below which content says nothing
-
-
-@dataclass(frozen=True)
-class _Way:
-    """A way to lay the label's array onto the image's: exchange X and Y or not, then flip."""
-
-    swap: bool
-    flips: tuple[bool, bool, bool]
-
-    def lay(self, array: Array) -> Array:
-        turned = array.swapaxes(0, 1) if self.swap else array
-        return turned[tuple(slice(None, None, -1 if flip else 1) for flip in self.flips)]
-
-    def distance(self, other: _Way) -> int:
-        turned = sum(a != b for a, b in zip(self.flips, other.flips, strict=True))
-        return 4 * (self.swap != other.swap) + turned
-
-    def __str__(self) -> str:
-        parts = ["X and Y exchanged"] if self.swap else []
-        parts += [f"{axis} flipped" for axis, flip in zip("XYZ", self.flips, strict=True) if flip]
-        return ", ".join(parts) or "as stored"
+# For each axis of the label's array, the axis that it becomes, and its direction, as nibabel has them
+_WAYS = [
+    np.stack([order, signs], axis=1)
+    for order in ((0, 1, 2), (1, 0, 2))
+    for signs in product((1, -1), repeat=3)
+]
 
 
 def orient_label(label: Volume, image: Volume, path: Path) -> tuple[Array, str]:
@@ -57,61 +41,45 @@ def orient_label(label: Volume, image: Volume, path: Path) -> tuple[Array, str]:
 
     Returns:
         The label on the image's grid, and how it was laid, in words.
-
-    Raises:
-        UserError: another size; an empty label; no way in which the label differs from what is around it.
     """
     shape = image.array.shape[1:]
-    ways = [
-        _Way(swap, (x, y, z))
-        for swap, x, y, z in product((False, True), *[(False, True)] * 3)
-        if _Way(swap, (x, y, z)).lay(label.array).shape == shape
-    ]
-    if not ways:
-        what, expected = "The label has another size than its scan", f"{shape}: a label slice for each slice"
-        do = "check that the series is complete and that the label belongs to it"
-        raise UserError(what, label.array.shape, expected, do, path)
+    laid = [(way, apply_orientation(label.array, way)) for way in _WAYS]
+    fitting = [(way, array) for way, array in laid if array.shape == shape]
+    if not fitting:
+        what, do = "The label has another size than its scan", "check that the series is complete"
+        raise UserError(what, label.array.shape, f"{shape}: a label slice for each slice", do, path)
     if not label.array.any():
         raise UserError("The label is empty", "no voxel of the pancreas", "some", path=path)
-    header = _from_header(label, image)
-    scores = {way: _contrast(way.lay(label.array), image.array[0]) for way in ways}
-    best = max(scores.values())
+    scores = [_contrast(array, image.array[0]) for _, array in fitting]
+    best = max(scores)
     if best < _LEAST:
         what = "The orientation of the label cannot be settled"
         found = f"no orientation in which it stands out (best contrast {best:.2f})"
-        expected = f"a contrast of {_LEAST} at least between the label and its surroundings"
-        raise UserError(what, found, expected, "check that the label belongs to this scan", path)
-    equal = [way for way, score in scores.items() if score >= _NEAR * best]
-    chosen = min(equal, key=lambda way: (way.distance(header), -scores[way]))
-    source = "header and content" if chosen == header else "content, against its header"
-    return np.ascontiguousarray(chosen.lay(label.array)), f"{chosen} (by {source})"
+        raise UserError(what, found, f"{_LEAST} at least", "check that it belongs to this scan", path)
+    header = ornt_transform(io_orientation(label.affine), io_orientation(image.affine))
 
+    def distance(index: int) -> tuple[int, float]:
+        other = fitting[index][0] != header
+        return int(4 * other[:, 0].any() + other[:, 1].sum()), -scores[index]
 
-def _from_header(label: Volume, image: Volume) -> _Way:
-    """Return the way that the directions of the two affines say; where they are, does not matter."""
-    own, wanted = (nib.orientations.io_orientation(item.affine) for item in (label, image))
-    turn = nib.orientations.ornt_transform(own, wanted)
-    swap = int(turn[0, 0]) == 1
-    flips = [False] * 3
-    for target, sign in turn:
-        flips[int(target)] = bool(sign < 0)
-    return _Way(swap, (flips[0], flips[1], flips[2]))
+    chosen = min((i for i, score in enumerate(scores) if score >= _NEAR * best), key=distance)
+    way, array = fitting[chosen]
+    parts = ["X and Y exchanged"] if way[0, 0] == 1 else []
+    parts += [f"{'XYZ'[axis]} flipped" for axis, sign in sorted(way.tolist()) if sign < 0]
+    source = "header and content" if np.array_equal(way, header) else "content, against its header"
+    return np.ascontiguousarray(array), f"{', '.join(parts) or 'as stored'} (by {source})"
 
 
 def _contrast(label: Array, image: Array) -> float:
     """Return the difference of the mean HU of the label's core and of the shell around it, in deviations."""
-    where = [np.flatnonzero(label.any(axis=tuple(o for o in range(3) if o != axis))) for axis in range(3)]
-    box = tuple(
-        slice(max(int(w[0]) - _SHELL, 0), min(int(w[-1]) + _SHELL + 1, side))
-        for w, side in zip(where, label.shape, strict=True)
-    )
+    (inner,) = find_objects((label != 0).astype(np.uint8))
+    box = tuple(slice(max(part.start - _SHELL, 0), part.stop + _SHELL) for part in inner)
     mask, values = label[box] != 0, np.clip(image[box], *_SOFT_HU)
     plane = np.ones((3, 3, 1), bool)  # slices may be few or thick
     core = binary_erosion(mask, plane)
-    core = core if core.any() else mask
     shell = binary_dilation(mask, plane, iterations=_SHELL) & ~mask
     if not shell.any():
         return 0.0
-    inside, outside = values[core], values[shell]
+    inside, outside = values[core if core.any() else mask], values[shell]
     spread = float(np.sqrt((inside.var() + outside.var()) / 2))
     return float(inside.mean() - outside.mean()) / max(spread, 1e-6)

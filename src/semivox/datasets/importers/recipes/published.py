@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
+from semivox.datasets.importers.h5 import load_h5
+from semivox.datasets.importers.pairs import match_paths, visible_paths
 from semivox.datasets.importers.source import CaseSource, Found, Loaded
-from semivox.datasets.listing import Pool
-from semivox.errors import UserError, shortened
+from semivox.datasets.listing import Pool, missing_image
+from semivox.errors import UserError, shortened, unknown
 from semivox.io.formats import Array, list_values
-from semivox.io.volume import Volume
+from semivox.io.volume import Volume, read_values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,20 +32,55 @@ class RecipeOptions:
     modalities: Literal["flair", "all"] = "flair"
     target: Literal["whole", "regions"] = "whole"
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain values, for the record."""
-        return {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A published data set: where its cases are in the download, and what becomes of them.
+
+    Attributes:
+        name: of the data set and its lists of cases.
+        case: what comes before the part of a case's name that stands for {case} in the patterns.
+        form: regular expression of {case}.
+        images: channel names and the patterns of their files or folders, see `match_paths`.
+        labels: pattern of the label files.
+        load: reads image files, label file and case name.
+        h5: pattern of the published h5 files for each published split.
+        h5_load: reads an h5 file and an affine.
+        h5_spacing_mm: which the h5 files do not store.
+        h5_lacks: what the h5 files do not hold of what was asked for.
+        split: the usual one.
+        classes: value of each class.
+        protocol: what was done to the scans of the download, one sentence.
+        h5_protocol: what was done to those of the h5 files.
+        preset: of the data set.
+        settings: what whole scans need besides.
+        regions: unions of classes that are scored too.
+        notes: more to tell.
+    """
+
+    name: str
+    case: str = ""
+    form: str = "[^/]+"
+    images: Mapping[str, str]
+    labels: str
+    load: Callable[[tuple[Path, ...], Path | None, str], Loaded]
+    h5: Mapping[str, str]
+    h5_load: Callable[[Path, Array], Loaded] = load_h5
+    h5_spacing_mm: float = 1.0
+    h5_lacks: str = ""
+    split: str
+    classes: Mapping[str, int]
+    protocol: str
+    h5_protocol: str
+    preset: str
+    settings: str = ""
+    regions: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class PublishedSplit:
-    """A published split: case names in the published order, of which the first ones are the labeled ones.
-
-    Attributes:
-        name: of the split.
-        origin: repository, commit and files of the lists.
-        train, val, test: case names.
-    """
+    """Case names of a published split in their order; `origin`: repository, commit and files of the lists."""
 
     name: str
     origin: str
@@ -66,58 +104,71 @@ def published_splits(recipe: str) -> dict[str, PublishedSplit]:
     }
 
 
-def choose_split(recipe: str, wanted: str) -> PublishedSplit:
-    """Return a split by name.
+def find_published(recipe: Recipe, raw: Path, options: RecipeOptions) -> Found:
+    """Find the cases of a download; where it holds both forms, h5 serves `crop="published"` only."""
+    paths = visible_paths(raw)
 
-    Raises:
-        UserError: an unknown name.
-    """
-    splits = published_splits(recipe)
-    if wanted not in splits:
-        what, do = f"{recipe} has no split of this name", "choose one of these with --split"
-        raise UserError(what, wanted, ", ".join(splits), do)
-    return splits[wanted]
+    def search(pattern: str) -> dict[str, Path]:
+        return {
+            recipe.case + case: path for case, path in match_paths(paths, pattern, raw, recipe.form).items()
+        }
+
+    images = {channel: search(pattern) for channel, pattern in recipe.images.items()}
+    labels = search(recipe.labels)
+    scans = next(iter(images.values()))
+    h5 = {split: files for split, pattern in recipe.h5.items() if (files := search(pattern))}
+    if len(h5) > 1:
+        what = "The folder mixes published forms of this data set, whose case numbers differ"
+        names = ", ".join(next(iter(files.values())).name for files in h5.values())
+        raise UserError(what, names, "files of one form", "name the folder of one of them", raw)
+    if not h5 or (scans and options.crop == "none"):
+        cases = {
+            name: _case(recipe, name, [files.get(name) for files in images.values()], labels.get(name), raw)
+            for name in scans
+        }
+        settings = recipe.settings if options.crop == "none" else ""
+        alone = sorted(labels.keys() - scans.keys())
+        strange = [f"{labels[name].name} (label of {name}, without a scan)" for name in alone]
+        return _found(recipe, raw, options.split or recipe.split, cases, recipe.protocol, settings, strange)
+    if recipe.h5_lacks:
+        what, do = "The published h5 files do not hold what was asked for", "name the official download"
+        raise UserError(what, recipe.h5_lacks, None, do, raw)
+    ((form, files),) = h5.items()
+    affine = np.diag([*[recipe.h5_spacing_mm] * 3, 1.0])
+    cases = {
+        name: CaseSource(name, "train", True, partial(recipe.h5_load, path, affine), (path,))
+        for name, path in files.items()
+    }
+    return _found(recipe, raw, options.split or form, cases, recipe.h5_protocol, "", [])
 
 
-@dataclass(frozen=True)
-class Case:
-    """A case of the download: the files and folders it is made from, label last, and what reads them."""
+def _case(
+    recipe: Recipe, name: str, images: Sequence[Path | None], label: Path | None, raw: Path
+) -> CaseSource:
+    for (channel, pattern), path in zip(recipe.images.items(), images, strict=True):
+        if path is None:
+            raise missing_image(
+                name, raw / pattern.replace("{case}", name.removeprefix(recipe.case)), channel
+            )
+    files = tuple(path for path in images if path is not None)
+    load = partial(recipe.load, files, label, name)
+    return CaseSource(name, "train", label is not None, load, (*files, *([label] if label else [])))
 
-    files: tuple[Path, ...]
-    load: Callable[[], Loaded]
-    labeled: bool = True
 
-
-def make_found(
+def _found(
+    recipe: Recipe,
     raw: Path,
-    split: PublishedSplit,
-    cases: Mapping[str, Case],
-    *,
-    channels: tuple[str, ...],
-    classes: Mapping[str, int],
+    split_name: str,
+    cases: Mapping[str, CaseSource],
     protocol: str,
-    prepare: str,
-    unknown: Sequence[str] = (),
-    notes: Sequence[str] = (),
-    regions: Mapping[str, tuple[int, ...]] | None = None,
+    settings: str,
+    strange: Sequence[str],
 ) -> Found:
-    """Sort the cases of a download into those of the split, missing, superfluous and unknown ones.
-
-    Args:
-        raw: the download.
-        split: which cases belong to it.
-        cases: those found, by published name.
-        channels: names.
-        classes: value of each class.
-        protocol: what was done to the scans, one sentence.
-        prepare: options of `semivox prepare` that go with it.
-        unknown: files or folders that look like cases but are not recognised.
-        notes: more to tell.
-        regions: unions of classes that are scored too.
-
-    Raises:
-        UserError: none of the split's cases was found.
-    """
+    """Sort the cases of a download into those of the split, missing, superfluous and unknown ones."""
+    splits = published_splits(recipe.name)
+    if split_name not in splits:
+        raise unknown(f"split of {recipe.name}", split_name, splits)
+    split = splits[split_name]
     listed = (*split.train, *split.val, *split.test)
     missing = [name for name in listed if name not in cases]
     extra = sorted(cases.keys() - set(listed))
@@ -129,58 +180,39 @@ def make_found(
         raise UserError("None of the published cases was found", there, expected, do, raw)
     remarks = [f"{protocol} Split {split.name}: {split.origin}."]
     for names, text in (
-        (missing, f"{len(missing)} of {len(listed)} published cases are missing: "),
-        (extra, f"{len(extra)} cases are not in the split and were left out: "),
-        (unlabeled, f"{len(unlabeled)} cases have no label file and count as unlabeled: "),
-        (list(unknown), f"{len(unknown)} entries were not recognised: "),
+        (missing, f"{len(missing)} of {len(listed)} published cases are missing"),
+        (extra, f"{len(extra)} cases are not in the split and were left out"),
+        (unlabeled, f"{len(unlabeled)} cases have no label file and count as unlabeled"),
+        (strange, f"{len(strange)} entries were not recognised"),
     ):
-        remarks += [text + shortened(names, 10)] if names else []
-    sources = tuple(
-        CaseSource(name, split.pool(name), case.labeled, case.load, case.files)
-        for name in listed
-        if (case := cases.get(name)) is not None
-    )
+        remarks += [f"{text}: {shortened(names, 10)}"] if names else []
     return Found(
-        sources,
-        channels,
-        dict(classes),
+        tuple(replace(cases[name], pool=split.pool(name)) for name in listed if name in cases),
+        tuple(recipe.images),
+        recipe.classes,
         description=remarks[0],
         order=(*split.train, *split.val),
-        notes=(*remarks, *notes),
+        notes=(*remarks, *recipe.notes),
         facts={
-            "prepare": prepare,
+            "prepare": f" --preset {recipe.preset}{settings}",
             "split": {"name": split.name, "origin": split.origin},
             "missing": missing,
             "extra": extra,
             "unlabeled": unlabeled,
-            "unknown": list(unknown),
+            "unknown": list(strange),
         },
-        regions=regions or {},
+        regions=recipe.regions,
     )
 
 
-def unique(found: Sequence[tuple[str, Path]], raw: Path) -> dict[str, Path]:
-    """Make a table of names and paths.
-
-    Raises:
-        UserError: a name that is there twice.
-    """
-    table: dict[str, Path] = {}
-    for name, path in found:
-        if name in table:
-            both = f"{table[name].relative_to(raw)} and {path.relative_to(raw)}"
-            do = "move one of them away"
-            raise UserError(f"Case {name} is there twice", both, "each case once", do, raw)
-        table[name] = path
-    return table
-
-
-def check_values(label: Array, allowed: Sequence[int], path: Path) -> None:
-    """Refuse label values that a data set does not have."""
-    if (wrong := ~np.isin(label, allowed)).any():
+def checked_values(path: Path, allowed: Sequence[int]) -> Volume:
+    """Read a label map; refuse values that the data set does not have."""
+    label = read_values(path)
+    if (wrong := ~np.isin(label.array, allowed)).any():
         what = "The label holds values that this data set does not have"
         do = "download the file again; for labels of your own use semivox import with patterns"
-        raise UserError(what, list_values(label[wrong]), ", ".join(map(str, allowed)), do, path)
+        raise UserError(what, list_values(label.array[wrong]), ", ".join(map(str, allowed)), do, path)
+    return label
 
 
 def margins(name: str, low: Sequence[int], high: Sequence[int]) -> Array:
@@ -202,23 +234,20 @@ def crop_in_plane(loaded: Loaded, target: Sequence[int], margin: Array, path: Pa
         loaded: image and label.
         target: smallest (X, Y) size.
         margin: (2, 2), voxels before and behind along X and Y.
-        path: of the label, for the message.
-
-    Raises:
-        UserError: a label without any foreground.
+        path: of the case, for the message.
     """
-    assert loaded.label is not None
+    label = loaded.label
+    if label is None or not label.any():
+        what, do = "The published crop needs a label", "download the case again, or leave out --crop"
+        raise UserError(what, "no label file, or an empty one", None, do, path)
     box: list[slice] = []
     for axis in range(2):
-        inside = np.flatnonzero((loaded.label != 0).any(axis=(1 - axis, 2)))
-        if inside.size == 0:
-            what, do = "The published crop needs a label", "download the file again, or leave out --crop"
-            raise UserError(what, "no foreground voxel", "a label", do, path)
+        inside = np.flatnonzero(label.any(axis=(1 - axis, 2)))
         first, last = int(inside[0]), int(inside[-1])
         pad = max(target[axis] - (last - first), 0) // 2
         start = max(first - int(margin[0, axis]) - pad, 0)
-        box.append(slice(start, min(last + int(margin[1, axis]) + pad, loaded.label.shape[axis])))
-    return crop_to(loaded, (*box, slice(0, loaded.label.shape[2])))
+        box.append(slice(start, min(last + int(margin[1, axis]) + pad, label.shape[axis])))
+    return crop_to(loaded, (*box, slice(0, label.shape[2])))
 
 
 def crop_to(loaded: Loaded, box: tuple[slice, ...]) -> Loaded:
