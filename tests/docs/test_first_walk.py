@@ -70,6 +70,6 @@ def test_the_readme_in_python(phantoms: Path, tmp_path: Path, monkeypatch: pytes
     (tmp_path / "Heart").symlink_to(phantoms)
     (tmp_path / "new_scan.nii.gz").symlink_to(next((phantoms / "imagesTs").glob("*.nii.gz")))
     tiny = {"train": {"iterations": 2, "workers": 0}, "net": {"width": 2}, "plan": {"patch": [16, 16, 16]}}
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {"__name__": "__main__"}
     exec(block.replace("labeled=8", f"labeled=2, config={tiny}"), found)
     assert found["prediction"].probs.shape == (3, *found["prediction"].label.shape)

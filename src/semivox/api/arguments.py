@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import os
+import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -127,9 +129,12 @@ def checked(config: Config, *, training: bool = False) -> Config:
 
     Args:
         config: returned as it is.
-        training: also what imports torch.
+        training: also what imports torch, and that the script which asks for loader processes has a guard.
     """
     from semivox.methods import check_method, method_table
+
+    if training and config.train.workers:
+        require_main_guard()
 
     shipped = load_config(preset=config.preset).method if config.preset else MethodConfig()
     if config.method.name not in method_table():
@@ -143,3 +148,33 @@ def checked(config: Config, *, training: bool = False) -> Config:
 
         check(config)
     return config
+
+
+def require_main_guard() -> None:
+    """Raise a `UserError` if the script that runs calls this at its top level without a main guard.
+
+    Notebooks, `python -c`, `python -m` and installed commands are no such scripts.
+    """
+    frame = sys._getframe()
+    while frame.f_back is not None:
+        frame = frame.f_back
+    file = getattr(sys.modules["__main__"], "__file__", None)
+    if file is None or frame.f_globals.get("__file__") != file or frame.f_globals["__name__"] != "__main__":
+        return
+    try:
+        tree = ast.parse(Path(file).read_bytes())
+    except (OSError, SyntaxError, ValueError):
+        return
+    guards = [
+        node for node in ast.walk(tree) if isinstance(node, ast.If) and "__name__" in ast.unparse(node.test)
+    ]
+    if any(node.lineno <= frame.f_lineno <= (node.end_lineno or 0) for node in guards):
+        return
+    raise UserError(
+        "Training starts loader processes, and this script has no main guard",
+        f"line {frame.f_lineno} at the top level",
+        'the call below a line `if __name__ == "__main__":`',
+        "add that line and indent what follows it; or train without such processes: train.workers 0,"
+        ' e.g. config={"train": {"workers": 0}}',
+        file,
+    )
