@@ -32,9 +32,8 @@ def asked(**train: object) -> Config:
     return load_config(train=train)
 
 
-@pytest.mark.parametrize("final", [{}, {"final_share": 0.3}])
-def test_a_run_with_a_budget_is_extended_by_iterations(budgeted: Run, final: dict[str, float]) -> None:
-    longer = asked(iterations=90, **final)
+def test_a_run_with_a_budget_is_extended_by_iterations(budgeted: Run) -> None:
+    longer = asked(iterations=90)
     assert budgeted.resume_config(longer, MADE_FROM, extend=True) == longer
 
 
@@ -48,7 +47,6 @@ def test_the_same_budget_resumes(budgeted: Run) -> None:
         ({"iterations": 90}, False),
         ({"iterations": 50}, True),
         ({"iterations": 90, "lr": 0.5}, True),
-        ({"iterations": 90, "final_share": 0.3}, False),
         ({"iterations": 90, "budget_s": 20.0}, True),
     ],
 )

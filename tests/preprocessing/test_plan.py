@@ -21,8 +21,9 @@ from semivox.datasets.dataset import Dataset, open_dataset
 from semivox.datasets.splits import Split
 from semivox.errors import UserError
 from semivox.preprocessing.fingerprint import CaseFingerprint, Fingerprint, Intensity, fingerprint
+from semivox.preprocessing.grids import MAX_PATCH_VOXELS, patch_for
 from semivox.preprocessing.plan import Plan, load_plan, save_plan
-from semivox.preprocessing.planner import MAX_PATCH_VOXELS, make_plan, patch_for
+from semivox.preprocessing.planner import make_plan
 
 AUTO = PlanConfig.model_validate({})
 
@@ -230,29 +231,6 @@ def test_memory_bounds_the_patch_and_the_reason_says_how() -> None:
     assert plan_of(scan, config={"memory_gb": 0.5}).patch == (16, 16, 16)
 
 
-def test_the_final_patch_holds_nearly_all_scans_whole() -> None:
-    """Sides are those of the 95th percentile, rounded up: one outlier of 41 does not count."""
-    scans = [case(shape=(100 + n, 80, 40)) for n in range(40)] + [case(shape=(400, 400, 400))]
-    plan = plan_of(*scans, config={"patch": (64, 64, 48)})
-    assert plan.final_patch == (144, 80, 48)
-    assert "95 %" in plan.reasons["final_patch"]
-    assert plan_of(case(shape=(96, 80, 48)), config={"patch": (64, 64, 48)}).final_patch == (96, 80, 48)
-    given = plan_of(case(), config={"final_patch": (32, 32, 32)})
-    assert given.final_patch == (32, 32, 32) and "settings" in given.reasons["final_patch"]
-
-
-def test_the_final_patch_keeps_within_memory() -> None:
-    """Four times the training patch, or what the device's memory holds."""
-    large = case(shape=(400, 400, 200))
-    free = plan_of(large, config={"patch": (64, 64, 32)})
-    assert free.final_patch is not None and 2 * 64 * 64 * 32 < np.prod(free.final_patch) <= 4 * 64 * 64 * 32
-    assert "cannot hold whole" in free.reasons["final_patch"]
-    bound = plan_of(large, config={"memory_gb": 2.2})
-    assert bound.final_patch == bound.patch and "no room for more" in bound.reasons["final_patch"]
-    small = plan_of(case(shape=(40, 40, 40)), config={"memory_gb": 2.2})
-    assert small.final_patch == (48, 48, 48)
-
-
 def test_tiny_and_huge_scans() -> None:
     tiny = plan_of(case(shape=(9, 20, 5)))
     assert tiny.patch == (16, 16, 16)
@@ -341,7 +319,7 @@ def test_a_saved_plan_is_readable_and_comes_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"patch": [64, 64, 40]}, "patch.*multiple of 16"),
+        ({"patch": [64, 64, 40]}, "patch.*multiples of 16"),
         ({"patch": [64, 64]}, "patch"),
         ({"patch": [64, 64, "big"]}, "patch.2.*big"),
         ({"spacing_mm": [1, 0, 1]}, "spacing_mm.*above 0"),
@@ -387,12 +365,17 @@ def test_real_scans_give_a_sensible_plan(real_data: Path) -> None:
     names = [found.name for found in dataset.pool("train")][:12]
     plan = make_plan(dataset, Split(labeled=tuple(names[:4]), unlabeled=tuple(names[4:])), AUTO)
     assert (plan.spacing_mm, plan.crop, plan.normalisation) == ((1.0, 1.0, 1.0), "none", ("zscore",))
-    assert plan.patch == (32, 48, 32)
+    assert (plan.patch, plan.stem, plan.one_piece) == ((40, 56, 40), (1, 1, 1), (True, True))
     for volume in plan.fingerprint["class_volumes_ml"].values():
         assert 0.5 < volume["min"] <= volume["max"] < 4
     dataset = open_dataset(real_data / "la2018")
-    first = dataset.pool("train")[0].name
-    plan = make_plan(dataset, Split(labeled=(first,)), AUTO)
-    assert (plan.spacing_mm, plan.crop) == ((0.625, 0.625, 0.625), "none")
+    names = [found.name for found in dataset.pool("train")][:3]
+    split = Split(labeled=tuple(names))
+    plan = make_plan(dataset, split, AUTO)
+    assert (plan.spacing_mm, plan.stem, plan.crop) == ((1.25, 1.25, 1.25), (2, 2, 2), "none")
+    assert 0.975 <= next(row["fidelity"]["left_atrium"] for row in plan.grids if row["chosen"]) < 0.99
+    assert plan.patch[1:] == (80, 48) and plan.one_piece == (True,)
+    plan = make_plan(dataset, split, PlanConfig(grid="source"))
+    assert (plan.spacing_mm, plan.stem, plan.grids) == ((0.625, 0.625, 0.625), (1, 1, 1), ())
     assert 0.7 * MAX_PATCH_VOXELS < np.prod(plan.patch) <= MAX_PATCH_VOXELS
     assert 20 < plan.fingerprint["class_volumes_ml"]["left_atrium"]["median"] < 200

@@ -23,7 +23,13 @@ from semivox.preprocessing import prepare as module
 from semivox.preprocessing.plan import Plan
 from semivox.preprocessing.planner import make_plan
 from semivox.preprocessing.prepare import Preparation
-from semivox.preprocessing.resample import Grid, label_to_source, label_to_working_grid, to_working_grid
+from semivox.preprocessing.resample import (
+    Grid,
+    label_shares,
+    label_to_source,
+    label_to_working_grid,
+    to_working_grid,
+)
 from semivox.preprocessing.store import Store
 
 SPLIT = Split(labeled=("a", "b"), unlabeled=("c", "d"), val=("e",), test=("t",))
@@ -124,14 +130,16 @@ def test_the_store_holds_what_the_grid_makes(raw: Path, tmp_path: Path) -> None:
         assert np.array_equal(Grid.from_dict(store.meta(name)["grid"]).affine(), grid.affine())
         if name in "abe":
             assert case.label is not None
-            label = label_to_working_grid(read_label(case.label, (0, 2, 7)).array, grid)
+            raw_label = read_label(case.label, (0, 2, 7)).array
+            label = label_to_working_grid(raw_label, grid)
             assert np.array_equal(store.label(name)[:], label)
             assert np.unique(label).tolist() == [0, 1, 2]
             assert np.array_equal(shown_label, label)
+            assert np.array_equal(store.shares(name)[:], label_shares(raw_label, grid, 3))
             assert label[tuple(store.foreground_voxels(name).T)].all()
         else:
             assert shown_label is None
-            assert not store.has_label(name)
+            assert not store.has_label(name) and not store.has_shares(name)
     assert not store.has_image("t")
 
 
@@ -158,7 +166,7 @@ def test_it_resumes_where_it_stopped(raw: Path, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         prepare(dataset, SPLIT, plan, store.folder, workers=0, on_case=stop)
     before = files(store)
-    assert sorted(before) == ["a.image.b2nd", "a.label.b2nd", "b.image.b2nd", "b.label.b2nd"]
+    assert sorted(before) == [f"{name}.{kind}.b2nd" for name in "ab" for kind in ("image", "label", "shares")]
     steps: list[tuple[int, int, str]] = []
     report: Callable[[int, int, str], None] = lambda *step: steps.append(step)  # noqa: E731
     assert prepare(dataset, SPLIT, plan, store.folder, workers=0, progress=report) == ["e", "c", "d"]
@@ -178,7 +186,7 @@ def test_a_case_that_became_labeled_gets_its_label_only(raw: Path, tmp_path: Pat
     assert not store.has_label("b")
     assert prepare(dataset, Split(labeled=("a", "b")), plan, store.folder, workers=0) == ["b"]
     after = files(store)
-    assert set(after) - set(before) == {"b.label.b2nd"}
+    assert set(after) - set(before) == {"b.label.b2nd", "b.shares.b2nd"}
     assert {name: after[name] for name in before} == before
 
 
@@ -192,7 +200,9 @@ def test_a_full_disk_damages_nothing(raw: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"(?s)disk is full.*run the same command again") as error:
         prepare(dataset, SPLIT, plan, store.folder, workers=0)
     assert error.value.path == store.folder / "e.label.b2nd"
-    assert set(contents(store)) == {f"{name}.{kind}.b2nd" for name in "ab" for kind in ("image", "label")}
+    assert set(contents(store)) == {
+        f"{name}.{kind}.b2nd" for name in "ab" for kind in ("image", "label", "shares")
+    }
     assert prepare(dataset, SPLIT, plan, store.folder, workers=0) == ["e", "c", "d"]
     assert contents(store) == contents(whole)
 

@@ -127,20 +127,18 @@ def warp_at(places: Array, center: Sequence[float], shape: Sequence[int]) -> War
         shape: of the scan.
     """
     start, size = [], []
-    grid = np.empty((*places.shape[1:], 3), np.float32)
-    for axis, (middle, side) in enumerate(zip(center, shape, strict=True)):
-        place = places[axis]
-        np.add(place, np.float32(middle), out=place)
-        first = min(max(int(np.floor(place.min())), 0), side - 1)
-        last = max(min(int(np.ceil(place.max())) + 1, side), first + 1)
-        np.add(place, np.float32(1 - first), out=place)
-        np.multiply(place, np.float32(2 / (last - first + 1)), out=place)
-        np.subtract(place, np.float32(1), out=grid[..., 2 - axis])
+    for place, middle, side in zip(places, center, shape, strict=True):
+        first = min(max(int(np.floor(place.min() + middle)), 0), side - 1)
+        last = max(min(int(np.ceil(place.max() + middle)) + 1, side), first + 1)
+        unit = 2 / (last - first + 1)
+        np.multiply(place, np.float32(unit), out=place)
+        np.add(place, np.float32((middle + 1 - first) * unit - 1), out=place)
         start.append(first)
         size.append(last - first)
     x, y, z = start
     i, j, k = size
-    return Warp((x, y, z), (i, j, k), torch.from_numpy(grid)[None])
+    grid = torch.from_numpy(places[::-1].copy()).permute(1, 2, 3, 0)
+    return Warp((x, y, z), (i, j, k), grid[None])
 
 
 def random_center(

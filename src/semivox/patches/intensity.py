@@ -34,8 +34,8 @@ def vary(image: Image, rng: np.random.Generator) -> Image:
 
 def _varied(values: Image, rng: np.random.Generator) -> Image:
     """Change one channel (X, Y, Z)."""
-    std = float(values.std())
     if rng.random() < 0.3:
+        std = float(values.std())
         values += np.float32(std * rng.uniform(0, 0.2)) * rng.standard_normal(values.shape, np.float32)
     if rng.random() < 0.25:
         values = gaussian_filter(values, rng.uniform(0.3, 1.0, 3), mode="nearest", truncate=2.5)

@@ -162,9 +162,11 @@ def with_background(shares: Array) -> Array:
 
 def most_probable(shares: Array) -> Array:
     """Return the class of largest share (X, Y, Z) uint8, background included; ties go to the lower one."""
-    best = shares.argmax(axis=0)
-    highest = shares.max(axis=0)
-    return np.where(highest > 1 - shares.sum(axis=0), best + 1, 0).astype(np.uint8)
+    highest, winner = 1 - shares.sum(axis=0), np.zeros(shares.shape[1:], np.uint8)
+    for index, share in enumerate(shares, start=1):
+        winner[share > highest] = index
+        np.maximum(highest, share, out=highest)
+    return winner
 
 
 def random_start(shape: Sequence[int], patch: Sequence[int], rng: np.random.Generator) -> tuple[int, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,9 +21,10 @@ GPU_VOXELS, CPU_VOXELS = 128 * 128 * 96, 64 * 64 * 64  # of features in a patch
 # peak memory of patches from 32^3 to 64 x 64 x 48.
 BYTES_PER_VOXEL, _FIXED_BYTES = 10_000, 1_000_000_000
 _MOST_SCANS = 95  # % of the scans that a patch holds whole along each axis, where it may
-_ROUNDED = 0.15  # of a block of voxels that a patch may lack of such a scan
+_ROUNDED = 0.25  # of a block of voxels that a patch may lack of such a scan
 _DEEPEST, _DEEP_SIDE = 4, 48  # halvings of patches whose features have such a longest side; 3 of others
 _LEAST = 8  # features along an axis that is halved
+_ENOUGH = 32  # features along the longest axis of a scan: fewer would hardly save any time
 _DOUBLE = 1.9  # times the source's voxel: from here on features merge two voxels of a finer grid
 _CHEAP = 1.15  # times the voxels, for sides that every network can take
 
@@ -51,9 +52,10 @@ class GridRow:
     chosen: bool = False
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain data; three digits of the shares."""
-        rounded = {name: round(value, 3) for name, value in self.fidelity.items()}
-        return asdict(self) | {"fidelity": rounded, "share": round(self.share, 3)}
+        """Return plain data, lists and numbers of three digits."""
+        plain = {key: list(value) if isinstance(value, tuple) else value for key, value in vars(self).items()}
+        plain["fidelity"] = {name: round(value, 3) for name, value in self.fidelity.items()}
+        return plain | {"share": round(self.share, 3)}
 
 
 def compare_grids(
@@ -63,7 +65,7 @@ def compare_grids(
 
     A class counts with its median over the labeled cases that hold it. The sides of the voxels are the
     medians of the scans', and at least f times the smallest of them: thick slices stay as they are until
-    the pixels are as large.
+    the pixels are as large. The longest axis of a scan keeps 32 features.
 
     Args:
         measured: the scans.
@@ -92,8 +94,10 @@ def compare_grids(
         median = np.maximum(1, np.round(np.median(shapes_mm, axis=0) / (x, y, z)))
         share = float(np.prod(np.minimum(1, np.divide(patch, stem) / median)))
         rows.append(GridRow((x, y, z), stem, _triple(median), kept, patch, share))
-    best = max(index for index, row in enumerate(rows) if index == 0 or _keeps(rows[: index + 1], wanted))
-    rows[best] = GridRow(**(vars(rows[best]) | {"chosen": True}))
+    best = 0
+    while best + 1 < len(rows) and _suffices(rows[best + 1], wanted):
+        best += 1
+    rows[best] = replace(rows[best], chosen=True)
     return rows
 
 
@@ -219,5 +223,5 @@ def _triple(values: NDArray[Any]) -> Triple:
     return x, y, z
 
 
-def _keeps(rows: Sequence[GridRow], wanted: float) -> bool:
-    return all(min(row.fidelity.values()) >= wanted for row in rows)
+def _suffices(row: GridRow, wanted: float) -> bool:
+    return min(row.fidelity.values()) >= wanted and max(row.voxels) >= _ENOUGH

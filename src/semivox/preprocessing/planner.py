@@ -123,11 +123,15 @@ def _measured_network(
         )
         why = _GIVEN
     x, y, z = (float(f"{side / block:.6g}") for side, block in zip(row.spacing_mm, stem, strict=True))
-    worst = min(row.fidelity, key=lambda name: row.fidelity[name])
     grid = (
         f"Features every {_sides(row.spacing_mm)} mm: of {len(rows)} grids the coarsest on which every class"
-        f" keeps a Dice of {wanted:g} ({worst}: {row.fidelity[worst]:.3f})."
+        f" keeps a Dice of {wanted:g}."
     )
+    for coarser in rows[rows.index(row) + 1 :][:1]:
+        worst = min(coarser.fidelity, key=lambda name: coarser.fidelity[name])
+        lost = coarser.fidelity[worst] < wanted
+        why_not = f"{worst} keeps {coarser.fidelity[worst]:.3f}" if lost else "a scan is too few features"
+        grid += f" At {_sides(coarser.spacing_mm)} mm {why_not}."
     if max(stem) > 1:
         grid += f" Each merges {_sides(stem)} voxels of the working grid, for finer contours."
     network = {"spacing_mm": (x, y, z), "stem": stem, "strides": strides, "patch": patch, "grid": "measured"}

@@ -184,13 +184,8 @@ def label_shares(label: Array, grid: Grid, num_classes: int) -> Array:
 
     Voxels to ignore do not count: the others of a working voxel share it among themselves.
 
-    Args:
-        label: class indices (*source_shape), or `IGNORE`.
-        grid: from `to_working_grid`.
-        num_classes: K, background included.
-
     Returns:
-        (K - 1, X, Y, Z) uint8; 255 is a whole voxel.
+        (K - 1, X, Y, Z) uint8 for K `num_classes`, background included; 255 is a whole voxel.
     """
     source = grid.cropped(label)
     unknown = source == IGNORE
