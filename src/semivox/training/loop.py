@@ -143,12 +143,10 @@ def fit(
 def begin(stage: Stage, stepper: Stepper, teach: Teach | None) -> None:
     """Begin a stage after the first: averaged weights, a fresh optimiser, new pseudo-labels."""
     stepper.restart()
-    fabric = stepper.fabric
-    if teach is not None:
-        if fabric.is_global_zero:
-            with evaluating(stepper.averaged), autocast(fabric):
-                teach(stepper.averaged, fabric.device, stage.index)
-        fabric.barrier()
+    if teach is not None and stepper.fabric.is_global_zero:
+        with evaluating(stepper.averaged), autocast(stepper.fabric):
+            teach(stepper.averaged, stepper.fabric.device, stage.index)
+    stepper.fabric.barrier()
 
 
 def batches(
@@ -298,10 +296,7 @@ class Recorder:
 
     def _save(self, done: int) -> None:
         fabric = self._stepper.fabric
-        scaler, precision = (
-            dict(fabric.strategy.precision.state_dict()),
-            cast("Precision", precision_of(fabric)),
-        )
-        rest = {"scaler": scaler, "precision": precision, "seconds": self.seconds, "run": self._run}
-        checkpoint = Checkpoint(done, **self._stepper.state(), **rest)
+        checkpoint = Checkpoint(done, **self._stepper.state(), seconds=self.seconds, run=self._run)
+        checkpoint.scaler = dict(fabric.strategy.precision.state_dict())
+        checkpoint.precision = cast("Precision", precision_of(fabric))
         checkpoints.save(checkpoints.last_path(self._folder), checkpoint)
