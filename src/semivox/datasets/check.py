@@ -35,16 +35,12 @@ _SIDES_MM = (0.01, 50.0)
 
 @dataclass(frozen=True)
 class Problem:
-    """Something to look at, and what to do about it.
+    """A message about a data set, as `check` prints it and stores it as JSON.
 
     Attributes:
         severity: an error stops or spoils the training or its scores; a warning may be right as it is.
-        what: the problem in one sentence.
         case: name of the case, if it is one's alone.
-        path: the file or folder.
-        found: what was found.
-        expected: what would have been right.
-        do: what to do about it.
+        what, path, found, expected, do: as of `UserError`.
     """
 
     severity: Severity
@@ -58,23 +54,10 @@ class Problem:
     @staticmethod
     def of(error: UserError, case: str | None = None) -> Problem:
         """Turn a message into an error, or a notice into a warning."""
-        path, found, expected = (
-            None if value is None else printable(str(value))
-            for value in (error.path, error.found, error.expected)
-        )
+        parts = (error.path, error.found, error.expected)
+        path, found, expected = (None if part is None else printable(str(part)) for part in parts)
         severity: Severity = "warning" if isinstance(error, Notice) else "error"
         return Problem(severity, error.what, case, path, found, expected, error.do)
-
-
-@dataclass(frozen=True)
-class Levels:
-    """Values of one channel of a scan: extremes and percentiles."""
-
-    lowest: float
-    low: float
-    middle: float
-    high: float
-    highest: float
 
 
 @dataclass(frozen=True)
@@ -88,6 +71,17 @@ class CheckJob:
     trust: bool
 
 
+@dataclass(frozen=True)
+class Channel:
+    """A channel of a scan: its file, three percentiles, a digest of shape and values in canonical axes."""
+
+    path: Path
+    low: float
+    middle: float
+    high: float
+    digest: str
+
+
 @dataclass
 class CaseReport:
     """What was found in one case.
@@ -96,96 +90,102 @@ class CaseReport:
         case: as it was given.
         problems: of this case alone.
         spacing_mm: canonical axes; None when no channel can be read.
-        levels: of each channel that can be read, by its number.
-        digests: of each such channel's values and shape, in canonical axes.
+        channels: those that can be read, by number.
         class_voxels: of each class; None without a readable label.
         label_digest: of a label with foreground.
     """
 
     case: Case
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[UserError] = field(default_factory=list)
     spacing_mm: tuple[float, float, float] | None = None
-    levels: dict[int, Levels] = field(default_factory=dict)
-    digests: dict[int, str] = field(default_factory=dict)
+    channels: dict[int, Channel] = field(default_factory=dict)
     class_voxels: tuple[int, ...] | None = None
     label_digest: str | None = None
 
-    def fault(self, error: UserError) -> None:
-        self.problems.append(Problem.of(error, self.case.name))
-
-    def warn(self, what: str, path: Path, found: object, expected: str, do: str) -> None:
-        self.problems.append(Problem("warning", what, self.case.name, str(path), str(found), expected, do))
+    def warn(self, what: str, path: Path, found: object, expected: object, do: str) -> None:
+        self.problems.append(Notice(what, found, expected, do, path))
 
 
 def check_case(job: CheckJob) -> CaseReport:
     """Read all files of a case; a problem in one does not hide those of the others."""
-    report = CaseReport(job.case)
+    report, files = CaseReport(job.case), job.case.images
     first: Volume | None = None
-    files = job.case.images
     for index, path in enumerate(files):
-        expected = job.channels if len(files) == 1 else 1
         try:
-            volume = read_image([path], expected)
-            _check_header(path, report)
-            if first is not None:
-                shape, reference = volume.array.shape[1:], first.array.shape[1:]
-                other = f"channel {files[0].name}"
-                check_grid(path, shape, volume.affine, reference, first.affine, other, trust=job.trust)
+            volume = read_image([path], job.channels if len(files) == 1 else 1)
         except UserError as error:
-            report.fault(error)
+            report.problems.append(error)
             continue
-        for offset, channel in enumerate(volume.array):
-            _look_at(channel, volume.affine, path, index + offset, report)
+        _check_header(path, report)
+        shape = volume.array.shape[1:]
         if first is None:
             first = volume
             _check_spacing(volume, path, report)
+        elif not _lies_on(path, shape, volume.affine, first, f"channel {files[0].name}", job, report):
+            continue
+        for offset, channel in enumerate(volume.array):
+            _look_at(channel, volume.affine, path, index + offset, report)
     if len(files) not in (1, len(job.channels)):
-        report.fault(_wrong_number(job))
+        what, found = "The image has another number of channels than the data set", f"{len(files)} files"
+        expected = f"{len(job.channels)} ({', '.join(job.channels)})"
+        report.problems.append(UserError(what, found, expected, "correct dataset.json", files[0]))
     if job.case.label is not None:
         _check_label(job, job.case.label, first, report)
     return report
 
 
 def _check_label(job: CheckJob, path: Path, image: Volume | None, report: CaseReport) -> None:
+    header = _check_header(path, report)
     try:
         label = read_label(path, job.class_values, ignore=job.ignore_value)
+        shape, affine = label.array.shape, label.affine
     except UserError as error:
-        report.fault(error)
-        _check_header(path, report, image, trust=job.trust)
-        return
-    _check_header(path, report)
+        report.problems.append(error)
+        if header is None or len(header.get_data_shape()) != 3:
+            return
+        label, shape, affine = None, header.get_data_shape(), header_affine(header)
     if image is not None:
-        _compare(path, label.array.shape, label.affine, image, report, trust=job.trust)
+        _lies_on(path, shape, affine, image, "its image", job, report)
+    if label is None:
+        return
     counts = np.bincount(label.array.ravel(), minlength=IGNORE + 1)[: len(job.class_values)].tolist()
     report.class_voxels = tuple(counts)
     if any(counts[1:]):
         report.label_digest = _digest(label.array, label.affine)
         return
-    found, expected = (
-        f"background alone, {counts[0]} voxels",
-        "some foreground, if the structure is in the scan",
-    )
     do = "if the scan was never segmented, remove the label file: the case is then unlabeled"
-    report.warn("The label is empty", path, found, expected, do)
+    report.warn("The label is empty", path, f"background alone, {counts[0]} voxels", "some foreground", do)
+
+
+def _lies_on(
+    path: Path,
+    shape: tuple[int, ...],
+    affine: Array,
+    image: Volume,
+    other: str,
+    job: CheckJob,
+    report: CaseReport,
+) -> bool:
+    try:
+        check_grid(path, shape, affine, image.array.shape[1:], image.affine, other, trust=job.trust)
+    except UserError as error:
+        report.problems.append(error)
+        return False
+    return True
 
 
 def _look_at(channel: Array, affine: Array, path: Path, index: int, report: CaseReport) -> None:
     """Note digest and levels of a channel (X, Y, Z), and what is odd about it alone."""
-    report.digests[index] = _digest(channel, affine)
     flat = channel.reshape(-1)
-    step = max(1, flat.size // _SAMPLE)
-    low, middle, high = np.percentile(flat[::step], (0.5, 50, 99.5)).tolist()
-    levels = Levels(float(flat.min()), low, middle, high, float(flat.max()))
-    report.levels[index] = levels
-    if levels.lowest == levels.highest:
-        found, do = f"the value {levels.lowest:g} in all voxels", "replace this file, or remove the case"
-        report.fault(UserError("The image is constant", found, "a scan", do, path))
-        return
-    width = high - low
-    beyond = max(levels.highest - high, low - levels.lowest)
-    if width > 0 and beyond > _SPIKE * width:
+    low, middle, high = np.percentile(flat[:: max(1, flat.size // _SAMPLE)], (0.5, 50, 99.5)).tolist()
+    report.channels[index] = Channel(path, low, middle, high, _digest(channel, affine))
+    lowest, highest = float(flat.min()), float(flat.max())
+    if lowest == highest:
+        what, do = "The image is constant", "replace this file, or remove the case"
+        report.problems.append(UserError(what, f"the value {lowest:g} in all voxels", "a scan", do, path))
+    elif high > low and max(highest - high, low - lowest) > _SPIKE * (high - low):
         what, expected = "A few voxels lie far outside the range of all others", "extremes near most values"
-        found = f"{levels.lowest:g} to {levels.highest:g}, but 99 % of the voxels are in {low:g} to {high:g}"
+        found = f"{lowest:g} to {highest:g}, but 99 % of the voxels are in {low:g} to {high:g}"
         do = "look at the scan; clip the values if they are no anatomy (normalisation would suffer)"
         report.warn(what, path, found, expected, do)
 
@@ -195,66 +195,41 @@ def _check_spacing(volume: Volume, path: Path, report: CaseReport) -> None:
     x, y, z = (volume.spacing_mm[axis] for axis in axes)
     report.spacing_mm = (x, y, z)
     if not _SIDES_MM[0] <= min(x, y, z) <= max(x, y, z) <= _SIDES_MM[1]:
+        what, do = "The voxel size is implausible", "correct the header; is it in another unit?"
         expected = f"between {_SIDES_MM[0]} and {_SIDES_MM[1]} mm along each axis"
-        do = "correct the header; is it in another unit?"
-        report.warn("The voxel size is implausible", path, f"{x:g} x {y:g} x {z:g} mm", expected, do)
+        report.warn(what, path, f"{x:g} x {y:g} x {z:g} mm", expected, do)
     if min(volume.array.shape[1:]) == 1:
-        found = " x ".join(map(str, volume.array.shape[1:]))
-        do = "remove it, or stack the slices of the scan into one file"
-        report.warn("The scan is a single slice", path, found, "a volume", do)
+        what, do = "The scan is a single slice", "remove it, or stack the slices of the scan into one file"
+        report.warn(what, path, " x ".join(map(str, volume.array.shape[1:])), "a volume", do)
 
 
-def _check_header(
-    path: Path, report: CaseReport, image: Volume | None = None, *, trust: bool = False
-) -> None:
-    """Look for units and contradictions in a NIfTI header; with an image, also compare the grids."""
+def _check_header(path: Path, report: CaseReport) -> nib.Nifti1Header | None:
+    """Warn of units and contradictions in a NIfTI header, and return it; None where it cannot be read."""
     try:
         header = read_header(path)
     except UserError:  # reported by whatever reads the voxels
-        return
-    shape = tuple(header.get_data_shape())[:3]
+        return None
     if (unit := {1: "meter", 3: "micrometer"}.get(int(header["xyzt_units"]) & 7)) is not None:
         what, do = "The header's unit of length is not mm", "if its numbers are mm, correct the unit"
         report.warn(what, path, unit, "mm, to which voxel size and origin are converted", do)
-    if image is not None and len(shape) == 3:
-        _compare(path, shape, header_affine(header), image, report, trust=trust)
     if int(header["sform_code"]) <= 0 or int(header["qform_code"]) <= 0:
-        return
+        return header
+    sform, shape = header.get_sform(), tuple(header.get_data_shape())[:3]
     try:
-        sform, qform = header.get_sform(), header.get_qform()
+        qform = header.get_qform()
     except ValueError as error:
         expected, do = "a rotation", "write the sform into the qform, too: other programs may use it"
         report.warn("The header's qform is no rotation", path, str(error), expected, do)
-        return
+        return header
     if not is_degenerate(sform) and not same_affine(qform, sform, shape):
-        report.warn(
-            "The header places the scan in two ways",
-            path,
-            f"qform {affine_text(qform)}, {difference_text(qform, sform, shape)}",
-            f"sform {affine_text(sform)}, which counts here; other programs may take the other",
-            "find out which one is right, and write it into both",
-        )
-
-
-def _compare(
-    path: Path, shape: tuple[int, ...], affine: Array, image: Volume, report: CaseReport, *, trust: bool
-) -> None:
-    try:
-        check_grid(path, shape, affine, image.array.shape[1:], image.affine, "its image", trust=trust)
-    except UserError as error:
-        report.fault(error)
-
-
-def _wrong_number(job: CheckJob) -> UserError:
-    what = "The image has another number of channels than the data set"
-    found = ", ".join(path.name for path in job.case.images)
-    expected = f"{len(job.channels)} ({', '.join(job.channels)})"
-    do = "correct the list of images, or the channels in dataset.json"
-    return UserError(what, found, expected, do, job.case.images[0])
+        found = f"qform {affine_text(qform)}, {difference_text(qform, sform, shape)}"
+        expected = f"sform {affine_text(sform)}, which counts here; other programs may take the other"
+        do = "find out which one is right, and write it into both"
+        report.warn("The header places the scan in two ways", path, found, expected, do)
+    return header
 
 
 def _digest(array: Array, affine: Array) -> str:
     """Return a digest of shape and values, whatever order and direction of axes, type and compression."""
-    orientation = nib.orientations.io_orientation(affine)
-    turned = np.ascontiguousarray(nib.orientations.apply_orientation(array, orientation))
-    return hashlib.sha256(repr(turned.shape).encode() + turned.tobytes()).hexdigest()
+    turned = nib.orientations.apply_orientation(array, nib.orientations.io_orientation(affine))
+    return hashlib.sha256(repr(turned.shape).encode() + np.ascontiguousarray(turned).tobytes()).hexdigest()

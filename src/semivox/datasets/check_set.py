@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from semivox.datasets.check import CaseReport, CheckJob, Problem, Severity, check_case
+from semivox.datasets.check import CaseReport, CheckJob, Problem, check_case
 from semivox.datasets.dataset import Dataset
 from semivox.datasets.listing import Notice
 from semivox.datasets.splits import Split
@@ -22,6 +22,8 @@ _DEVIATIONS = 8.0  # robust standard deviations
 _FACTOR = 8.0  # of the usual width of intensities
 _SPACING_FACTOR = 3.0
 _HELD_OUT = ("val", "test")
+
+_Found = Iterator[tuple[str, UserError]]  # the case, and what is wrong with it
 
 
 def check_dataset(
@@ -45,27 +47,25 @@ def check_dataset(
         Errors first, each group in the order of the cases.
     """
     hidden = set(split.unlabeled)
-    jobs = [
-        CheckJob(
-            replace(case, label=None) if case.name in hidden else case,
-            dataset.channels,
-            dataset.class_values,
-            dataset.ignore_value,
-            trust_image_geometry,
-        )
-        for case in dataset.cases
-    ]
+    fixed = (dataset.channels, dataset.class_values, dataset.ignore_value, trust_image_geometry)
+    cases = [replace(case, label=None) if case.name in hidden else case for case in dataset.cases]
+    jobs = [CheckJob(case, *fixed) for case in cases]
     found: dict[str, CaseReport] = {}
-    for job, result in run_jobs(
+    done = run_jobs(
         check_case, jobs, min(workers, len(jobs)), name=lambda job: job.case.name, doing="checking"
-    ):
+    )
+    for job, result in done:
         found[job.case.name] = result
         if progress is not None:
             progress(len(found), len(jobs), job.case.name)
-    reports = [found[job.case.name] for job in jobs]
-    problems = [problem for report in reports for problem in report.problems]
-    problems += _duplicates(reports, {**dict.fromkeys(found, "unused"), **split.roles()})
-    problems += [*_unusual_intensities(reports, dataset.channels), *_unusual_spacings(reports)]
+    reports = [found[case.name] for case in cases]
+    problems = [Problem.of(error, report.case.name) for report in reports for error in report.problems]
+    for compared in (
+        _duplicates(reports, {**dict.fromkeys(found, "unused"), **split.roles()}),
+        *(_unusual_intensities(reports, *channel) for channel in enumerate(dataset.channels)),
+        _unusual_spacings(reports),
+    ):
+        problems += [Problem.of(error, case) for case, error in compared]
     sizes = [found[name].class_voxels for name in split.labeled if name in found]
     problems += map(Problem.of, missing_classes(dataset, [size for size in sizes if size is not None]))
     problems += map(Problem.of, dataset.notices)
@@ -82,100 +82,89 @@ def missing_classes(dataset: Dataset, sizes: Sequence[Sequence[float]]) -> list[
     if not sizes:
         return []
     totals = np.sum(sizes, axis=0).tolist()
-    absent = [name for name, total in zip(dataset.class_names, totals, strict=True) if total == 0]
     if not any(totals[1:]):
-        found, expected = f"background alone in {len(sizes)} labels", "foreground in one of them at least"
+        what, found = "All labels of the labeled cases are empty", f"background alone in {len(sizes)} labels"
         do = "choose other labeled cases, or correct the label files"
-        return [UserError("All labels of the labeled cases are empty", found, expected, do, dataset.root)]
+        return [UserError(what, found, "foreground in one of them at least", do, dataset.root)]
     what, expected = "A class is in none of the training labels", "some voxels of every declared class"
     do = "label cases that show it, or correct the labels in dataset.json; no method can learn it"
-    return [
-        Notice(what, f"no voxel of {name} in {len(sizes)} labels", expected, do, dataset.root)
-        for name in absent
-    ]
+    absent = [name for name, total in zip(dataset.class_names, totals, strict=True) if total == 0]
+    found = f"no voxel of {{}} in {len(sizes)} labels"
+    return [Notice(what, found.format(name), expected, do, dataset.root) for name in absent]
 
 
-def _duplicates(reports: Sequence[CaseReport], role: Mapping[str, str]) -> Iterator[Problem]:
+def _duplicates(reports: Sequence[CaseReport], role: Mapping[str, str]) -> _Found:
     images: dict[str, list[tuple[str, Path]]] = defaultdict(list)
     labels: dict[str, list[tuple[str, Path]]] = defaultdict(list)
     for report in reports:
-        name, files = report.case.name, report.case.images
-        for index, digest in report.digests.items():
-            images[digest].append((name, files[min(index, len(files) - 1)]))
+        for channel in report.channels.values():
+            images[channel.digest].append((report.case.name, channel.path))
         if report.label_digest is not None and report.case.label is not None:
-            labels[report.label_digest].append((name, report.case.label))
+            labels[report.label_digest].append((report.case.name, report.case.label))
     for places in filter(lambda places: len(places) > 1, images.values()):
         names = list(dict.fromkeys(name for name, _ in places))
-        seen = [role[name] for name in names]
-        held_out = sorted({item for item in seen if item in _HELD_OUT})
+        seen = {role[name] for name in names}
+        held_out = sorted(seen.intersection(_HELD_OUT))
+        kind: type[UserError] = Notice
         what, do = "The same image occurs more than once", "keep one of the files"
         if len(names) == 1:
-            what, do = "Two channels of a case hold the same image", "replace one of the files"
-        elif held_out and len(set(seen)) > 1:
-            what = f"A scan of the {' and '.join(held_out)} cases is also used otherwise"
+            kind, what = UserError, "Two channels of a case hold the same image"
+            do = "replace one of the files"
+        elif held_out and len(seen) > 1:
+            kind, what = UserError, f"A scan of the {' and '.join(held_out)} cases is also used otherwise"
             do = "remove it from one of the sides: its score would mean nothing"
-        severe = len(names) == 1 or (bool(held_out) and len(set(seen)) > 1)
         found = shortened((f"{name} ({role[name]}, {path.name})" for name, path in places), 8)
         expected = "every scan once; compared by content, whatever axes, type and compression"
-        severity: Severity = "error" if severe else "warning"
-        yield Problem(severity, what, names[0], str(places[0][1]), found, expected, do)
+        yield names[0], kind(what, found, expected, do, places[0][1])
     for places in filter(lambda places: len(places) > 1, labels.values()):
         what, expected = "The same label occurs more than once", "a label of its own for every scan"
         found = shortened((f"{name} ({path.name})" for name, path in places), 8)
         do = "look at these cases; one of the labels may belong to another scan"
-        yield Problem("warning", what, places[0][0], str(places[0][1]), found, expected, do)
+        yield places[0][0], Notice(what, found, expected, do, places[0][1])
 
 
-def _unusual_intensities(reports: Sequence[CaseReport], channels: Sequence[str]) -> Iterator[Problem]:
+def _unusual_intensities(reports: Sequence[CaseReport], index: int, name: str) -> _Found:
     """Compare width and position of each scan's values with the median over the cases."""
-    for index, channel in enumerate(channels):
-        known = [report for report in reports if index in report.levels]
-        widths = [report.levels[index].high - report.levels[index].low for report in known]
-        known = [report for report, width in zip(known, widths, strict=True) if width > 0]
-        widths = [width for width in widths if width > 0]
-        if len(known) < _FEWEST:
-            continue
-        usual = float(np.median(widths))
-        centre = float(np.median([report.levels[index].middle for report in known]))
-        far = _outliers([float(np.log(width)) for width in widths], float(np.log(_FACTOR)))
-        off = _outliers([report.levels[index].middle for report in known], usual / 2)
-        for report, is_far, is_off in zip(known, far, off, strict=True):
-            if not (is_far or is_off):
-                continue
-            level, files = report.levels[index], report.case.images
-            what, path = (
-                "The intensities differ from those of the other scans",
-                files[min(index, len(files) - 1)],
-            )
-            found = f"{channel}: {level.low:g} to {level.high:g}, median {level.middle:g}"
-            expected = f"a range about {usual:g} wide, as usual here (median {centre:g})"
-            do = "look at the scan: another modality, unit or scaling? harmless if every scan is normalised"
-            do += " by its own mean (zscore), not with ct or none"
-            yield Problem("warning", what, report.case.name, str(path), found, expected, do)
+    all_of_them = [(report.case.name, report.channels.get(index)) for report in reports]
+    known = [(case, level) for case, level in all_of_them if level is not None and level.high > level.low]
+    if len(known) < _FEWEST:
+        return
+    widths = np.array([level.high - level.low for _, level in known])
+    middles = np.array([level.middle for _, level in known])
+    usual, centre = float(np.median(widths)), float(np.median(middles))
+    odd = _outliers(np.log(widths), float(np.log(_FACTOR))) | _outliers(middles, usual / 2)
+    what = "The intensities differ from those of the other scans"
+    expected = f"a range about {usual:g} wide, as usual here (median {centre:g})"
+    do = (
+        "look at the scan: another modality, unit or scaling? harmless if every scan is normalised"
+        " by its own mean (zscore), not with ct or none"
+    )
+    for (case, level), is_odd in zip(known, odd.tolist(), strict=True):
+        found = f"{name}: {level.low:g} to {level.high:g}, median {level.middle:g}"
+        if is_odd:
+            yield case, Notice(what, found, expected, do, level.path)
 
 
-def _outliers(values: Sequence[float], least: float) -> list[bool]:
+def _outliers(values: np.ndarray, least: float) -> np.ndarray:
     """Find values further than `_DEVIATIONS` robust standard deviations and `least` from the median."""
-    distance = np.abs(np.asarray(values) - np.median(values))
-    limit = max(_DEVIATIONS * 1.4826 * float(np.median(distance)), least)
-    return [bool(item) for item in distance > limit]
+    distance = np.abs(values - np.median(values))
+    return np.asarray(distance > max(_DEVIATIONS * 1.4826 * float(np.median(distance)), least))
 
 
-def _unusual_spacings(reports: Sequence[CaseReport]) -> Iterator[Problem]:
-    known = [(report, report.spacing_mm) for report in reports if report.spacing_mm is not None]
+def _unusual_spacings(reports: Sequence[CaseReport]) -> _Found:
+    known = [(report.case, report.spacing_mm) for report in reports if report.spacing_mm is not None]
     if len(known) < _FEWEST:
         return
     usual = np.median([spacing for _, spacing in known], axis=0)
-    for report, spacing in known:
-        ratio = np.maximum(spacing / usual, usual / spacing)
-        if ratio.max() > _SPACING_FACTOR:
-            what = "The voxel size differs much from that of the other scans"
+    what = "The voxel size differs much from that of the other scans"
+    do = "check the header; if it is right, much detail is lost or invented when resampling"
+    for case, spacing in known:
+        if np.maximum(spacing / usual, usual / spacing).max() > _SPACING_FACTOR:
             found, expected = (
                 " x ".join(f"{side:g}" for side in sides) + " mm" for sides in (spacing, usual)
             )
             expected += f", within a factor of {_SPACING_FACTOR:g}"
-            do = "check the header; if it is right, much detail is lost or invented when resampling"
-            yield Problem("warning", what, report.case.name, str(report.case.images[0]), found, expected, do)
+            yield case.name, Notice(what, found, expected, do, case.images[0])
 
 
 def grouped(problems: Sequence[Problem]) -> list[list[Problem]]:
