@@ -4,27 +4,16 @@ from __future__ import annotations
 
 import pickle
 from collections import Counter
-from itertools import product
 
 import numpy as np
 import pytest
 import torch
 from monai.data import get_track_meta
+from scipy.ndimage import map_coordinates
 
-from semivox.patches import augment as module
-from semivox.patches.augment import (
-    CONTROL,
-    MAX_ANGLE,
-    SCALE,
-    deform,
-    lateral_classes,
-    make_augment,
-    make_strong_view,
-    random_affine,
-    random_offsets,
-)
-
-ISOTROPIC = np.ones(3)
+from semivox.patches.augment import deform, full_deformation, lateral_classes, make_augment, make_strong_view
+from semivox.patches.deformation import Deformation, random_center, warp_at
+from semivox.patches.intensity import vary
 
 
 def patch(shape: tuple[int, int, int], channels: int = 1) -> tuple[np.ndarray, np.ndarray]:
@@ -238,61 +227,119 @@ def test_classes_of_one_side_are_known_by_their_names(name: str, lateral: bool) 
 
 
 def test_affine_is_a_rotation_in_mm_times_one_scale() -> None:
-    spacing = np.array([0.5, 0.5, 3.0])
+    spacing = (0.5, 0.5, 3.0)
+    change = Deformation(spacing, scaled=1.0, rotated=1.0)
     for seed in range(50):
-        matrix = random_affine(np.random.default_rng(seed), spacing)
-        in_mm = np.diag(spacing) @ matrix @ np.diag(1 / spacing)
+        matrix = change.affine(np.random.default_rng(seed))
+        in_mm = np.diag(spacing) @ matrix @ np.diag(1 / np.array(spacing))
         scale = np.cbrt(np.linalg.det(in_mm))
-        assert 1 / SCALE[1] <= scale <= 1 / SCALE[0]
+        assert 1 / 1.3 <= scale <= 1 / 0.75
         np.testing.assert_allclose(in_mm @ in_mm.T, scale**2 * np.eye(3), atol=1e-12)
         tilt = np.arccos(np.clip(in_mm[2, 2] / scale, -1, 1))
-        assert tilt <= 2 * MAX_ANGLE / 6, "thick slices are hardly tilted"
+        assert tilt <= 2 * np.deg2rad(15) / 6, "thick slices are hardly tilted"
 
 
-def test_offsets_agree_with_naive_splines() -> None:
-    def spline(t: float) -> float:
-        """The cubic B-spline as the fourfold convolution of a box, by its recursion."""
+def test_probabilities_of_the_parts() -> None:
+    never = Deformation(rotated=0.0, scaled=0.0, bent=0.0)
+    np.testing.assert_array_equal(never.affine(np.random.default_rng(0)), np.eye(3))
+    drawn = [Deformation().affine(np.random.default_rng(seed)) for seed in range(1000)]
+    scaled = np.mean([abs(np.linalg.det(matrix) - 1) > 1e-6 for matrix in drawn])
+    still = np.mean([np.allclose(matrix, np.eye(3)) for matrix in drawn])
+    assert abs(scaled - 0.5) < 0.05 and abs(still - 0.4**3 * 0.5) < 0.02
 
-        def basis(order: int, x: float) -> float:
-            if order == 0:
-                return float(0 <= x < 1)
-            return (x * basis(order - 1, x) + (order + 1 - x) * basis(order - 1, x - 1)) / order
 
-        return basis(3, t + 2)
+def test_bending_is_smooth_and_as_long_in_mm_along_every_axis() -> None:
+    spacing = (1.0, 1.0, 4.0)
+    bent, straight = (Deformation(spacing, rotated=0, scaled=0, bent=share) for share in (1.0, 0.0))
+    lengths = []
+    for seed in range(60):
+        places = [change.places((32, 32, 8), np.random.default_rng(seed)) for change in (bent, straight)]
+        offsets = (places[0] - places[1]) * np.array(spacing).reshape(3, 1, 1, 1)
+        lengths.append(offsets.std(axis=(1, 2, 3)))
+        steps = np.stack([np.stack(np.gradient(part, *spacing)) for part in offsets])
+        jacobian = np.moveaxis(steps + np.eye(3).reshape(3, 3, 1, 1, 1), (0, 1), (-2, -1))
+        assert (np.linalg.det(jacobian) > 0).mean() > 0.995, "space hardly ever folds"
+    x, y, z = np.mean(lengths, axis=0)
+    assert 0.2 < x < 1.2 and x == pytest.approx(y, rel=0.2) and x == pytest.approx(z, rel=0.25)
 
-    shape = (18, 5, 33)
-    found = random_offsets(shape, np.random.default_rng(0), ISOTROPIC)
+
+def test_resampling_agrees_with_scipy() -> None:
     rng = np.random.default_rng(0)
-    count = [-(-side // CONTROL) + 3 for side in shape]
-    control = rng.normal(0, rng.uniform(0, 2), (3, *count))
-    for voxel in ((0, 0, 0), (17, 4, 32), (9, 2, 16), (16, 1, 31)):
-        expected = np.zeros(3)
-        for k in product(*map(range, count)):
-            expected += control[(slice(None), *k)] * np.prod(
-                [spline(v / CONTROL + 1 - i) for v, i in zip(voxel, k, strict=True)]
-            )
-        np.testing.assert_allclose(found[(slice(None), *voxel)], expected, atol=1e-5)
+    image, shares = rng.normal(size=(2, 20, 18, 9)).astype(np.float32), rng.random((1, 20, 18, 9))
+    places = Deformation((1, 1, 2), bent=1.0).places((12, 14, 10), rng)
+    center = (11.0, 3.5, 6.0)  # beyond the border, too
+    points = places + np.array(center).reshape(3, 1, 1, 1)
+    warp = warp_at(places.copy(), center, (20, 18, 9))
+    box = tuple(slice(first, first + side) for first, side in zip(warp.start, warp.size, strict=True))
+    moved, maps = warp.sample(image[:, *box], shares[:, *box].astype(np.float32))
+    assert moved.shape == (2, 12, 14, 10) and maps.shape == (1, 12, 14, 10)
+    for found, channel in zip(moved, image, strict=True):
+        np.testing.assert_allclose(
+            found, map_coordinates(channel, points, order=1, mode="nearest"), atol=1e-4
+        )
+    outside = map_coordinates(np.pad(shares[0], 1), points + 1, order=1, mode="constant")
+    inside = ((points >= -1) & (points <= np.reshape((20, 18, 9), (3, 1, 1, 1)))).all(axis=0)
+    np.testing.assert_allclose(maps[0][inside], outside[inside], atol=1e-4)
+    assert not maps[0][~inside].any() and (~inside).any()
 
 
-def test_nothing_folds_even_with_the_largest_offsets() -> None:
-    class Extreme:
-        def uniform(self, *_: float) -> float:
-            return 100.0
-
-        def normal(self, *arguments: object) -> np.ndarray:
-            return np.random.default_rng(3).normal(0, 100, arguments[2])  # type: ignore[call-overload]
-
-    offsets = random_offsets((50, 50, 50), Extreme(), ISOTROPIC)  # type: ignore[arg-type]
-    assert np.abs(offsets).max() > 3
-    jacobian = np.stack([np.stack(np.gradient(part)) for part in offsets]) + np.eye(3).reshape(3, 3, 1, 1, 1)
-    assert np.linalg.det(np.moveaxis(jacobian, (0, 1), (-2, -1))).min() > 0
+def test_centers_stay_near_the_scan() -> None:
+    rng = np.random.default_rng(0)
+    drawn = np.array([random_center((100, 40, 20), (50, 50, 20), rng) for _ in range(2000)])
+    assert drawn.min(axis=0) == pytest.approx([49.5 - 28, 19.5 - 3, 9.5 - 1.2], abs=0.1)
+    assert drawn.max(axis=0) == pytest.approx([49.5 + 28, 19.5 + 3, 9.5 + 1.2], abs=0.1)
+    assert random_center((100, 40, 20), (50, 50, 20), rng, (70, 0, 10)) == pytest.approx([70, 16.5, 10])
 
 
-def test_offsets_are_as_long_in_mm_along_thick_slices() -> None:
-    fine = random_offsets((40, 40, 40), np.random.default_rng(1), ISOTROPIC)
-    thick = random_offsets((40, 40, 40), np.random.default_rng(1), np.array([1.0, 1.0, 5.0]))
-    np.testing.assert_allclose(thick[:2], fine[:2])
-    np.testing.assert_allclose(thick[2] * 5, fine[2], atol=1e-6)
+def test_a_labelled_ball_stays_on_the_bright_ball() -> None:
+    """Also where rotation, scale, bending and shift come together, in voxels that are not cubes."""
+    x, y, z = np.indices((44, 40, 24)).astype(float)
+    distance = np.sqrt((x - 22) ** 2 + (y - 18) ** 2 + (1.5 * (z - 11)) ** 2)
+    soft = np.clip(10.5 - distance, 0, 1)[None].astype(np.float32)
+    change = Deformation((1, 1, 1.5), bent=1.0)
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        warp = warp_at(
+            change.places((40, 40, 24), rng), random_center((44, 40, 24), (40, 40, 24), rng), (44, 40, 24)
+        )
+        box = tuple(slice(first, first + side) for first, side in zip(warp.start, warp.size, strict=True))
+        image, shares = warp.sample(soft[:, *box] * 5 - 2, soft[:, *box])
+        np.testing.assert_allclose(image * 0.2 + 0.4, shares, atol=1e-4)
+        volume = shares.sum() / soft.sum()
+        assert 0.35 < volume < 2.6
+
+
+def test_vary_changes_most_patches_and_keeps_the_anatomy() -> None:
+    rng = np.random.default_rng(0)
+    image = np.kron(rng.standard_normal((2, 4, 4, 3)), np.ones((1, 8, 8, 8))).astype(np.float32)
+    changed = 0
+    for seed in range(60):
+        out = vary(image.copy(), np.random.default_rng(seed))
+        assert out.shape == image.shape and out.dtype == np.float32 and np.isfinite(out).all()
+        for before, after in zip(image, out, strict=True):
+            assert np.corrcoef(before.ravel(), after.ravel())[0, 1] > 0.7
+            changed += not np.allclose(before, after, atol=1e-4)
+        again = vary(image.copy(), np.random.default_rng(seed))
+        assert np.array_equal(out, again)
+    assert 90 < changed < 120
+    flat = np.full((1, 8, 8, 8), 3.0, np.float32)
+    assert all(np.isfinite(vary(flat.copy(), np.random.default_rng(seed))).all() for seed in range(30))
+
+
+def test_vary_does_not_depend_on_the_number_of_threads() -> None:
+    image = np.random.default_rng(0).standard_normal((1, 96, 80, 48)).astype(np.float32)
+    for seed in range(4):
+        results = []
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            results.append(vary(image.copy(), np.random.default_rng(seed)))
+            assert torch.get_num_threads() == threads
+        assert np.array_equal(*results)
+
+
+def test_only_the_preset_full_deforms_while_it_reads() -> None:
+    assert full_deformation("strong", (1, 1, 1)) is None
+    assert full_deformation("full", (1, 1, 2)) == Deformation((1, 1, 2))
 
 
 def test_image_and_label_move_together() -> None:
@@ -313,10 +360,8 @@ def test_image_and_label_move_together() -> None:
 
 
 def test_no_rotation_no_scale_no_offsets_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "random_affine", lambda rng, spacing: np.eye(3))
-    monkeypatch.setattr(
-        module, "random_offsets", lambda shape, rng, spacing: np.zeros((3, *shape), np.float32)
-    )
+    still = {"rotated": 0.0, "scaled": 0.0, "bent": 0.0}
+    monkeypatch.setattr("semivox.patches.augment._STRONG", still)
     image = np.random.default_rng(0).normal(size=(2, 9, 16, 1)).astype(np.float32)
     label = np.random.default_rng(1).integers(0, 4, (9, 16, 1)).astype(np.uint8)
     same, same_label = deform(image, label, np.random.default_rng(0), (1, 1, 1))

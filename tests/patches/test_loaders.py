@@ -13,15 +13,8 @@ import torch
 from semivox.config import TrainConfig
 from semivox.errors import UserError
 from semivox.io.volume import IGNORE
-from semivox.patches.loaders import (
-    Patches,
-    PatchSizes,
-    build_loaders,
-    cut,
-    patch_sizes,
-    random_start,
-    start_around,
-)
+from semivox.patches.loaders import build_loaders
+from semivox.patches.sampling import Patches, cut, most_probable, random_start, start_around, with_background
 
 
 class Part:
@@ -45,6 +38,7 @@ class MemoryStore:
     def __init__(self, shapes: dict[str, tuple[int, int, int]], unlabeled: tuple[str, ...] = ()) -> None:
         self.read: Counter[str] = Counter()
         self.unlabeled = unlabeled
+        self.averaged: dict[str, np.ndarray] = {}
         self.images = {
             name: (np.arange(np.prod(shape)).reshape(1, *shape) + 10_000 * (i + 1)).astype(np.float32)
             for i, (name, shape) in enumerate(shapes.items())
@@ -64,6 +58,12 @@ class MemoryStore:
             raise AssertionError(f"the label of the unlabeled case {name} was opened")
         return Part(label_of(self.images[name][0]), self.read, name + " label")
 
+    def has_shares(self, name: str) -> bool:
+        return name in self.averaged
+
+    def shares(self, name: str) -> Part:
+        return Part(self.averaged[name], self.read, name + " shares")
+
     def foreground_voxels(self, name: str) -> np.ndarray:
         if name in self.unlabeled:
             raise AssertionError(f"the label of the unlabeled case {name} was used")
@@ -81,11 +81,7 @@ SPLIT = SimpleNamespace(labeled=("a", "b", "c"), unlabeled=("d", "e"))
 
 def plan_of(patch: tuple[int, int, int], class_names: tuple[str, ...] = ("background", "a")) -> Any:
     return SimpleNamespace(
-        patch=patch,
-        final_patch=(10, 10, 9),
-        spacing_mm=(1.0, 1.0, 1.0),
-        class_names=class_names,
-        ignore_value=None,
+        patch=patch, spacing_mm=(1.0, 1.0, 1.0), class_names=class_names, ignore_value=None
     )
 
 
@@ -102,7 +98,7 @@ def loaders(
 ) -> dict[str, Any]:
     settings = {
         key: options.pop(key)
-        for key in ("seed", "workers", "final_share", "augment", "foreground_crops", "flip_left_right")
+        for key in ("seed", "workers", "augment", "foreground_crops", "flip_left_right")
         if key in options
     }
     config = TrainConfig(**{"workers": 0, "augment": "rotflip", **settings})
@@ -139,20 +135,6 @@ def test_batches_have_the_promised_form() -> None:
     assert labeled["label"].shape == (2, 6, 6, 4) and labeled["label"].dtype == torch.int64
     assert unlabeled["image"].shape == (3, 1, 6, 6, 4)
     assert set(labeled["case"]) <= set(SPLIT.labeled) and set(unlabeled["case"]) <= set(SPLIT.unlabeled)
-
-
-def test_the_last_share_of_a_run_sees_whole_scans() -> None:
-    """Batches before the change are those of a run without one; a resumed run gets the same ones."""
-    mixed = drawn(final_share=1 / 3, augment="crop")
-    for name, plain in drawn(augment="crop").items():
-        assert same(mixed[name][:4], plain[:4])
-        assert [tuple(batch["image"].shape[2:]) for batch in mixed[name][4:]] == [(10, 10, 9)] * 2
-        assert same(drawn(final_share=1 / 3, augment="crop", start=3)[name], mixed[name][3:])
-    for batch in mixed["labeled"][4:]:
-        for image, label, name in zip(batch["image"][:, 0], batch["label"], batch["case"], strict=True):
-            whole = MemoryStore(SHAPES).images[name][0]
-            assert sorted(image[image > 0].tolist()) == sorted(whole[whole > 0].tolist())
-            assert torch.equal(label, torch.from_numpy(label_of(image.numpy())).long())
 
 
 @pytest.mark.parametrize("augment", ["crop", "rotflip"])
@@ -193,8 +175,7 @@ def test_labels_of_unlabeled_cases_are_never_opened() -> None:
         store.label("d")
     streams = loaders(store=store, iterations=20, foreground_crops=1.0)
     assert len(list(streams["unlabeled"])) == 20
-    patches = streams["unlabeled"].dataset.patches
-    assert patches.read_label is None and patches.read_foreground is None
+    assert streams["unlabeled"].dataset.patches.truth is None
 
 
 def test_only_the_patch_is_read() -> None:
@@ -214,17 +195,18 @@ def test_patches_do_not_share_memory_with_the_store() -> None:
     assert all(np.array_equal(store.images[name], image) for name, image in before.items())
 
 
-@pytest.mark.parametrize("augment", ["rotflip", "intensity", "strong"])
+@pytest.mark.parametrize("augment", ["rotflip", "intensity", "strong", "full"])
 def test_worker_processes_change_nothing(augment: str) -> None:
     single = drawn(augment=augment, workers=0, foreground_crops=0.5)
     several = drawn(augment=augment, workers=2, foreground_crops=0.5)
     assert same(single["labeled"], several["labeled"]) and same(single["unlabeled"], several["unlabeled"])
 
 
-def test_a_later_start_is_the_tail_of_the_whole_run() -> None:
-    whole = drawn(iterations=6, augment="intensity")
+@pytest.mark.parametrize("augment", ["intensity", "full"])
+def test_a_later_start_is_the_tail_of_the_whole_run(augment: str) -> None:
+    whole = drawn(iterations=6, augment=augment, soft_labels=True)
     for start in (1, 5):
-        tail = drawn(iterations=6, start=start, augment="intensity")
+        tail = drawn(iterations=6, start=start, augment=augment, soft_labels=True)
         assert all(same(tail[name], whole[name][start:]) for name in whole)
     assert len(loaders(iterations=9, start=9)["labeled"]) == 0
 
@@ -361,7 +343,7 @@ def test_starts_by_hand() -> None:
 
 
 def test_case_order_does_not_depend_on_the_batch() -> None:
-    patches = Patches("abc", lambda name: None, PatchSizes((1, 1, 1)), lambda *a: a[:2], key=(3, 0))
+    patches = Patches("abc", None, (1, 1, 1), lambda *a: a[:2], key=(3, 0))
     order = [patches.case(position) for position in range(12)]
     small = drawn(seed=3, batch=(1, 0), iterations=12)["labeled"]
     large = drawn(seed=3, batch=(4, 0), iterations=3)["labeled"]
@@ -396,20 +378,125 @@ def test_strong_view_belongs_to_the_unlabeled_stream_and_leaves_the_first_view_a
     assert same(both["unlabeled"][2:], drawn(strong_view=True, start=2)["unlabeled"])
 
 
-SMALL, LARGE = (32, 32, 16), (64, 48, 16)
-SIZED: Any = SimpleNamespace(patch=SMALL, final_patch=LARGE)
+class Averaged(MemoryStore):
+    """Two classes whose shares of a voxel are not whole: left of x = 20 half of each, right of it none."""
+
+    def __init__(self, side: int = 40) -> None:
+        super().__init__({"a": (side,) * 3, "b": (side,) * 3}, unlabeled=("b",))
+        half = np.zeros((2, side, side, side), np.uint8)
+        half[0, :20], half[1, :20] = 51, 153
+        self.averaged = {"a": half, "b": half[::-1]}
+
+    def label(self, name: str) -> Part:
+        return Part(np.where(self.averaged[name][1] > 100, 2, 0).astype(np.uint8), self.read, name + " label")
 
 
-@pytest.mark.parametrize(
-    ("share", "large"), [(0.0, 0), (0.1, 1), (0.15, 2), (0.5, 5), (1.0, 10)], ids=lambda value: f"{value:g}"
-)
-def test_the_share_is_rounded_and_stands_at_the_end(share: float, large: int) -> None:
-    sizes = patch_sizes(SIZED, TrainConfig(final_share=share), 10)
-    assert [sizes.at(iteration) for iteration in range(10)] == [SMALL] * (10 - large) + [LARGE] * large
+THREE = plan_of((12, 12, 12), ("background", "a", "b"))
 
 
-def test_a_plan_without_a_final_patch() -> None:
-    old: Any = SimpleNamespace(patch=SMALL, final_patch=None)
-    assert patch_sizes(old, TrainConfig(), 10) == PatchSizes(SMALL)
-    with pytest.raises(UserError, match=r"final_share 0\.2.*plans\.json"):
-        patch_sizes(old, TrainConfig(final_share=0.2), 10)
+@pytest.mark.parametrize("augment", ["crop", "rotflip", "strong", "full"])
+def test_shares_of_the_classes_follow_the_image(augment: str) -> None:
+    """The image is brighter towards larger x, so its mean says where the patch is from."""
+    store = Averaged()
+    split = SimpleNamespace(labeled=("a",), unlabeled=())
+    x = np.broadcast_to(np.arange(40, dtype=np.float32).reshape(1, 40, 1, 1), (1, 40, 40, 40))
+    store.images["a"] = np.ascontiguousarray(x)
+    sides = Counter[bool]()
+    for batch in drawn(store=store, split=split, plan=THREE, augment=augment, soft_labels=True, batch=(2, 0),
+                       iterations=30)["labeled"]:  # fmt: skip
+        soft = batch["soft"]
+        assert soft.shape == (2, 3, 12, 12, 12) and soft.dtype == torch.float32
+        assert torch.allclose(soft.sum(dim=1), torch.ones(2, 12, 12, 12), atol=1e-5) and soft.min() >= 0
+        assert torch.equal(batch["label"] == 2, soft.argmax(dim=1) == 2)
+        for image, shares in zip(batch["image"][:, 0], soft, strict=True):
+            left, right = shares[2] > 0.59, shares[0] > 0.99
+            sides.update({True: int(left.sum()), False: int(right.sum())})
+            if left.any() and right.sum() > 400:  # fewer may lie outside the scan, at its dark end
+                assert image[left].mean() < image[right].mean()
+            assert torch.allclose(shares[1][left], torch.tensor(0.2), atol=1e-2)
+    assert min(sides.values()) > 5000
+
+
+def test_without_averaged_shares_they_are_those_of_the_label() -> None:
+    for augment in ("rotflip", "full"):
+        plain = drawn(augment=augment)
+        for one, batch in zip(
+            plain["labeled"], drawn(augment=augment, soft_labels=True)["labeled"], strict=True
+        ):
+            assert "soft" not in one and torch.equal(one["image"], batch["image"])
+            assert torch.equal(one["label"], batch["label"])
+            assert torch.equal(batch["soft"].argmax(dim=1), batch["label"])
+            if augment == "rotflip":
+                assert torch.equal(batch["soft"][:, 1], batch["label"].float())
+
+
+@pytest.mark.parametrize("augment", ["crop", "full"])
+def test_pseudo_labels_come_with_their_cases_only(augment: str) -> None:
+    split = SimpleNamespace(labeled=("a",), unlabeled=("b", "x"))
+    store, pseudo = Averaged(), Averaged()
+    without = drawn(
+        store=store, split=SimpleNamespace(labeled=("a",), unlabeled=("b",)), plan=THREE, augment=augment
+    )
+    assert "soft" not in without["unlabeled"][0]
+    for batch in drawn(store=store, split=split, plan=THREE, augment=augment, pseudo=pseudo)["unlabeled"]:
+        assert set(batch["case"]) == {"b"} and "label" not in batch
+        assert batch["soft"].shape == (3, 3, 12, 12, 12)
+        assert torch.allclose(batch["soft"].sum(dim=1), torch.ones(3, 12, 12, 12), atol=1e-5)
+    assert not any("label" in name for name in store.read if name.startswith("b"))
+    pseudo.averaged.clear()
+    assert loaders(store=store, split=split, plan=THREE, pseudo=pseudo).keys() == {"labeled"}
+
+
+def test_deformed_voxels_to_ignore_stay_with_the_image() -> None:
+    """Voxels to ignore are bright here; the label outside the scan is known background."""
+    store = MemoryStore({"a": (30, 30, 30)})
+    split = SimpleNamespace(labeled=("a",), unlabeled=())
+    x, y, z = np.indices((30, 30, 30))
+    unknown = (x - 15) ** 2 + (y - 12) ** 2 + (z - 14) ** 2 < 49
+    store.images["a"] = np.where(unknown, 10, 0)[None].astype(np.float32)
+    store.label = lambda name: Part(np.where(unknown, IGNORE, 0).astype(np.uint8), store.read, "l")  # type: ignore[method-assign]
+    plan = plan_of((24, 24, 24))
+    plan.ignore_value = 9
+    for batch in drawn(store=store, split=split, plan=plan, augment="full", batch=(1, 0), iterations=10)[
+        "labeled"
+    ]:
+        image, valid = batch["image"][0, 0], batch["valid"][0]
+        middle = (image[~valid].mean() + image[valid].mean()) / 2
+        assert ((image > middle) == ~valid).float().mean() > 0.97
+        assert not batch["label"].any()
+
+
+def test_full_reads_only_what_the_patch_needs() -> None:
+    store = MemoryStore({"a": (96, 96, 96)}, unlabeled=("a",))
+    split = SimpleNamespace(labeled=(), unlabeled=("a",))
+    list(
+        loaders(
+            store=store, split=split, plan=plan_of((16, 16, 16)), augment="full", batch=(0, 1), iterations=8
+        )["unlabeled"]
+    )
+    assert 0 < store.read["a"] < 8 * 40**3 < 8 * 96**3
+
+
+def test_full_mirrors_only_where_asked() -> None:
+    store = MemoryStore({"a": (24, 24, 24)})
+    store.images["a"] = np.ascontiguousarray(
+        np.broadcast_to(np.arange(24.0, dtype=np.float32).reshape(1, 24, 1, 1), (1, 24, 24, 24))
+    )
+    split, plan = SimpleNamespace(labeled=("a",), unlabeled=()), plan_of((16, 16, 16))
+
+    def rising(**options: Any) -> list[bool]:
+        batches = drawn(
+            store=store, split=split, plan=plan, augment="full", batch=(1, 0), iterations=30, **options
+        )
+        return [
+            bool(batch["image"][0, 0, -1].mean() > batch["image"][0, 0, 0].mean())
+            for batch in batches["labeled"]
+        ]
+
+    assert all(rising()) and 5 < sum(rising(flip_left_right=True)) < 25
+
+
+def test_shares_by_hand() -> None:
+    shares = np.array([[0.2, 0.5, 0.0, 0.3], [0.3, 0.5, 0.0, 0.6]], np.float32).reshape(2, 4, 1, 1)
+    assert with_background(shares)[0].ravel() == pytest.approx([0.5, 0.0, 1.0, 0.1])
+    assert most_probable(shares).ravel().tolist() == [0, 1, 0, 2]

@@ -152,8 +152,8 @@ def test_a_large_organ_takes_a_coarse_grid_and_a_thin_one_stays_fine() -> None:
 
 def test_more_fidelity_means_a_finer_grid() -> None:
     found = measured((96, 96, 96), (1, 1, 1), {"organ": ball((96, 96, 96), 40)})
-    plan, exact = plan_of(found), plan_of(found, fidelity=0.999)
-    assert exact.spacing_mm < plan.spacing_mm and exact.fidelity == 0.999
+    plan, exact = plan_of(found), plan_of(found, fidelity=0.9999)
+    assert exact.spacing_mm < plan.spacing_mm and exact.fidelity == 0.9999
 
 
 def test_thick_slices_stay_until_pixels_are_as_large() -> None:
