@@ -84,8 +84,13 @@ def check(
 
 
 def plan(data: o.Data, settings: o.Settings, fresh: o.Fresh = False) -> None:
-    """Choose voxel size, normalisation and patch from the scans and the labels (plans.json, editable)."""
+    """Choose working grid, normalisation and patch from the scans and the labels (plans.json, editable).
+
+    The table compares grids of features: what labels keep when they are averaged to them and back, and how
+    much of a scan a training patch holds.
+    """
     from semivox import api
+    from semivox.cli.plan import show_plan
 
     workspace, split, made = api.plan(
         data, config=settings.resolve(), work=settings.work, fresh=fresh, progress=show_progress
@@ -94,8 +99,7 @@ def plan(data: o.Data, settings: o.Settings, fresh: o.Fresh = False) -> None:
         f"{len(split.labeled)} labeled, {len(split.unlabeled)} unlabeled, {len(split.val)} validation,"
         f" {len(split.test)} test cases ({split.how})"
     )
-    for name, reason in made.reasons.items():
-        typer.echo(f"{name}: {getattr(made, name, '')}  {reason}")
+    show_plan(made)
     note = f"you may edit {workspace.plan_file} before"
     o.next_command("prepare", "-d", workspace.folder, *settings.again(), note=note)
 

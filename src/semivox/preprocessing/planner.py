@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -133,14 +134,16 @@ def _measured_network(
         why_not = f"{worst} keeps {coarser.fidelity[worst]:.3f}" if lost else "a scan is too few features"
         grid += f" At {_sides(coarser.spacing_mm)} mm {why_not}."
     if max(stem) > 1:
-        grid += f" Each merges {_sides(stem)} voxels of the working grid, for finer contours."
+        grid += f" Each merges {math.prod(stem)} voxels of the working grid, for finer contours."
     network = {"spacing_mm": (x, y, z), "stem": stem, "strides": strides, "patch": patch, "grid": "measured"}
     table = tuple(item.as_dict() for item in rows)
     return {**network, "fidelity": wanted, "grids": table}, {"spacing_mm": grid, "patch": why}
 
 
 def _sides(values: Sequence[float]) -> str:
-    return " x ".join(f"{side:g}" for side in values)
+    """Write three sides, or one where all are alike."""
+    shown = [f"{side:g}" for side in values]
+    return shown[0] if len(set(shown)) == 1 else " x ".join(shown)
 
 
 def _choose_crop(measured: Fingerprint, config: PlanConfig) -> tuple[Crop, str]:
