@@ -12,15 +12,7 @@ from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from semivox.datasets.declared import (
-    Regions,
-    read_channels,
-    read_classes,
-    read_ignore,
-    read_order,
-    read_regions,
-    region_labels,
-)
+from semivox.datasets import declared
 from semivox.datasets.layouts import Case, Kind, msd_cases, nnunet_cases, recognise
 from semivox.datasets.listing import (
     Notice,
@@ -69,7 +61,7 @@ class Dataset:
     cases: tuple[Case, ...]
     ignore_value: int | None = None
     order: tuple[str, ...] = ()
-    regions: Regions = field(default_factory=dict)
+    regions: declared.Regions = field(default_factory=dict)
     kind: Kind | None = None
     notices: tuple[Notice, ...] = field(default=(), compare=False)
 
@@ -110,10 +102,6 @@ def open_dataset(
             error is raised, and notices are logged as warnings.
         kind: the layout; None: the one that the files on disk are in.
         any_format: nnU-Net raw with NRRD or MetaImage files is accepted, too.
-
-    Raises:
-        UserError: no such folder or layout, or two that fit; a missing image; a name used twice; a class or
-            channel declaration that cannot be used; a file of another ending than the declared one.
     """
     root = folder.resolve()
     path = root / "dataset.json"
@@ -131,30 +119,42 @@ def open_dataset(
     if meta.get("format") == "semivox":
         dataset = _read_index(meta, path, tell)
     else:
-        channels = read_channels(meta, path)
-        names, values = read_classes(meta, path)
-        found = recognise(meta, root, channels) if kind is None else kind
-        cases = (
-            msd_cases(meta, root, channels, tell)
-            if found == "msd"
-            else nnunet_cases(meta, root, channels, tell, any_format=any_format)
-        )
-        regions = read_regions(meta.get("regions", region_labels(meta)), names, values, path)
-        given, ignore, order = meta.get("name"), read_ignore(meta, path), read_order(meta, path)
-        name = given if isinstance(given, str) and name_problem(given) is None else root.name
-        dataset = Dataset(name, root, channels, names, values, tuple(cases), ignore, order, regions, kind)
+        dataset = _read_folder(meta, path, tell, kind, any_format=any_format)
     dataset = _checked(dataset, path, tell)
-    declared, count = meta.get("numTraining"), len(dataset.pool("train"))
-    if isinstance(declared, int) and declared > count:
-        what, do = (
-            "There are fewer training cases than dataset.json declares",
-            "add them, or correct numTraining",
-        )
-        tell(Notice(what, f"{count} cases", f"{declared} (numTraining)", do, root))
+    wanted, count = meta.get("numTraining"), len(dataset.pool("train"))
+    if isinstance(wanted, int) and wanted > count:
+        what = "There are fewer training cases than dataset.json declares"
+        do = "add them, or correct numTraining"
+        tell(Notice(what, f"{count} cases", f"{wanted} (numTraining)", do, root))
     dataset = replace(dataset, notices=tuple(notices))
     if report is None:
         _log(notices)
     return dataset
+
+
+def _read_folder(
+    meta: dict[str, Any], path: Path, report: Report, kind: Kind | None, *, any_format: bool
+) -> Dataset:
+    """Read nnU-Net raw or MSD form."""
+    root, channels = path.parent, declared.read_channels(meta, path)
+    names, values = declared.read_classes(meta, path)
+    if (kind or recognise(meta, root, channels)) == "msd":
+        cases = msd_cases(meta, root, channels, report)
+    else:
+        cases = nnunet_cases(meta, root, channels, report, any_format=any_format)
+    named, regions = meta.get("name"), meta.get("regions", declared.region_labels(meta))
+    return Dataset(
+        name=named if isinstance(named, str) and name_problem(named) is None else root.name,
+        root=root,
+        channels=channels,
+        class_names=names,
+        class_values=values,
+        cases=tuple(cases),
+        ignore_value=declared.read_ignore(meta, path),
+        order=declared.read_order(meta, path),
+        regions=declared.read_regions(regions, names, values, path),
+        kind=kind,
+    )
 
 
 def write_index(dataset: Dataset, folder: Path) -> None:
@@ -162,16 +162,12 @@ def write_index(dataset: Dataset, folder: Path) -> None:
 
     Paths inside `folder` are stored relative to it, so that the folder can be moved, others absolute. It is a
     snapshot: a label file that comes later is found by opening `dataset.root` and writing the index again.
-
-    Raises:
-        UserError: `folder` holds a `dataset.json` of another form, which would be lost.
     """
     base = folder.resolve()
     path = base / "dataset.json"
     if path.is_file() and (not isinstance(meta := read_json(path), dict) or meta.get("format") != "semivox"):
-        what, found = "The folder holds a dataset.json of another form", "a file that semivox did not write"
-        expected = "an empty folder, or one that semivox made"
-        raise UserError(what, found, expected, "choose another output folder", path)
+        what, do = "The folder holds a dataset.json of another form", "choose another output folder"
+        raise UserError(what, "a file that semivox did not write", None, do, path)
 
     def text(file: Path) -> str:
         return (file.relative_to(base) if file.is_relative_to(base) else file).as_posix()
@@ -192,18 +188,12 @@ def _read_index(meta: dict[str, Any], path: Path, report: Report) -> Dataset:
             raise ValueError(f"version {meta.get('version')}")
         content = {key: value for key, value in meta.items() if key not in ("format", "version")}
         index = TypeAdapter(Dataset).validate_python(content)
-        values = index.class_values
-        if (
-            not index.channels
-            or len({*values}) != len(index.class_names)
-            or len(values) < 2
-            or values[0] != 0
-        ):
+        values, count = index.class_values, len(index.class_names)
+        if not index.channels or count < 2 or not len({*values}) == len(values) == count or values[0] != 0:
             raise ValueError("class_values: one for each of class_names, all different, 0 first")
     except (ValidationError, ValueError) as error:
         what, found = "The data set's index is damaged or of another version", " ".join(str(error).split())
-        expected, do = "a version 1 index, as semivox import writes it", "run semivox import again"
-        raise UserError(what, found[:300], expected, do, path) from error
+        raise UserError(what, found[:300], "version 1", "run semivox import again", path) from error
     base, cases, gone = path.parent, [], []
     for case in index.cases:
         label = base / case.label if case.label else None
@@ -230,9 +220,8 @@ def _checked(dataset: Dataset, path: Path, report: Report) -> Dataset:
         report(UserError(what, shortened(names, 5) or "no files", expected, do, folder))
     twice = sorted(name for name, n in Counter(case.name for case in dataset.cases).items() if n > 1)
     if twice:
-        expected = "a name for each case, unique over training, test and extra images"
-        do = "rename the files of one of them"
-        report(UserError("Two cases have the same name", shortened(twice, 5), expected, do, path))
+        expected = "names that are unique over training, test and extra images"
+        report(UserError("Two cases have the same name", shortened(twice, 5), expected, None, path))
     whole: dict[str, Case] = {}
     for case in dataset.cases:
         if (why := name_problem(case.name)) is not None:
@@ -267,12 +256,12 @@ def _unknown_layout(root: Path, meta: object) -> UserError:
     else:
         names = shortened(sorted(printable(item.name) for item in root.iterdir()), 5)
         found = "no dataset.json, but " + (names or "no files at all")
-    return UserError(
-        "The folder is no data set of a known layout",
-        found,
+    expected = (
         'a dataset.json with "channel_names" (nnU-Net raw), with "modality" or "training" (MSD),'
-        ' or with "format": "semivox"',
-        'write one, e.g. {"channel_names": {"0": "MR"}, "labels": {"background": 0, "liver": 1}},'
-        " beside imagesTr/CASE_0000.nii.gz and labelsTr/CASE.nii.gz; or use semivox import for other layouts",
-        root,
+        ' or with "format": "semivox"'
     )
+    do = (
+        'write one, e.g. {"channel_names": {"0": "MR"}, "labels": {"background": 0, "liver": 1}},'
+        " beside imagesTr/CASE_0000.nii.gz and labelsTr/CASE.nii.gz; or use semivox import for other layouts"
+    )
+    return UserError("The folder is no data set of a known layout", found, expected, do, root)

@@ -17,13 +17,12 @@ Regions = Mapping[str, tuple[int, ...]]  # values on disk of the classes of each
 def read_channels(meta: Meta, path: Path) -> tuple[str, ...]:
     """Return the channel names of `channel_names` (nnU-Net) or `modality` (MSD), in order."""
     names = meta.get("channel_names", meta.get("modality"))
+    if isinstance(names, list):
+        names = {str(index): name for index, name in enumerate(names)}
     if isinstance(names, Mapping) and names and sorted(names) == sorted(map(str, range(len(names)))):
         return tuple(str(names[str(index)]) for index in range(len(names)))
-    if isinstance(names, list) and names:
-        return tuple(map(str, names))
-    expected = 'every channel\'s name, e.g. "channel_names": {"0": "T1", "1": "T2"}'
-    what, found = "The channels are not declared", f"channel_names: {names!r}"
-    raise UserError(what, found, expected, "correct dataset.json", path)
+    what, expected = "The channels are not declared", 'e.g. "channel_names": {"0": "T1", "1": "T2"}'
+    raise UserError(what, f"channel_names: {names!r}", expected, "correct dataset.json", path)
 
 
 def read_classes(meta: Meta, path: Path) -> tuple[tuple[str, ...], tuple[int, ...]]:
@@ -32,56 +31,54 @@ def read_classes(meta: Meta, path: Path) -> tuple[tuple[str, ...], tuple[int, ..
     Where nnU-Net's regions are declared (lists of values, which may overlap), each value is a class: it has
     the name of the region that is this value alone, else `label_VALUE`. See `read_regions`.
     """
-    labels = meta.get("labels")
-    if not isinstance(labels, Mapping) or not labels:
-        raise _bad_labels(path, "The classes are not declared", labels)
-    labels = {name: value for name, value in labels.items() if not _is_ignore(name, value)}
+    declared = _labels(meta)
+    labels = {name: value for name, value in declared.items() if not _is_ignore(name, value)}
     if any(isinstance(value, list) for value in labels.values()):
         labels = _parts(labels, path)
-    flipped = all(map(_is_integer, labels)) and not all(map(_is_integer, labels.values()))
-    pairs = [(value, name) if flipped else (name, value) for name, value in labels.items()]
-    if not all(_is_integer(value) and abs(int(value)) < 1 << 30 for _, value in pairs):
-        raise _bad_labels(path, "A class value is not an integer", labels)
-    classes = sorted(((int(value), str(name)) for name, value in pairs), key=lambda one: (one[0] != 0, one))
+    if all(map(_is_integer, labels)) and not all(map(_is_integer, labels.values())):  # as MSD has them
+        labels = {name: value for value, name in labels.items()} if _differ(labels.values()) else {}
+        if not labels:
+            raise _bad_labels(path, "Two classes have the same name", declared)
+    integers = all(_is_integer(value) and abs(int(value)) < 1 << 30 for value in labels.values())
+    classes = [(int(value), str(name)) for name, value in labels.items()] if integers else []
+    classes.sort(key=lambda one: (one[0] != 0, one))
     values = tuple(value for value, _ in classes)
-    if 0 not in values:
-        raise _bad_labels(path, "No class has the value 0", labels)
-    if len(set(values)) < len(values):
-        raise _bad_labels(path, "Two classes have the same value", labels)
-    if len({name for _, name in classes}) < len(values):
-        raise _bad_labels(path, "Two classes have the same name", labels)
-    if not 2 <= len(values) <= 255:
-        what = "There must be 1 to 254 classes beside the background"
-        raise _bad_labels(path, what, f"{len(values)} in all")
+    for wrong, what in (
+        (not labels, "The classes are not declared"),
+        (not integers, "A class value is not an integer"),
+        (0 not in values, "No class has the value 0"),
+        (not _differ(values), "Two classes have the same value"),
+        (not 2 <= len(values) <= 255, "There must be 1 to 254 classes beside the background"),
+    ):
+        if wrong:
+            raise _bad_labels(path, what, meta.get("labels"))
     return tuple(name for _, name in classes), values
 
 
 def _parts(labels: Mapping[str, Any], path: Path) -> dict[str, int]:
     """Make classes of single values from regions that may overlap."""
-    sets = [(str(name), value if isinstance(value, list) else [value]) for name, value in labels.items()]
-    if not all(values and all(isinstance(value, int) for value in values) for _, values in sets):
+    sets = {str(name): value if isinstance(value, list) else [value] for name, value in labels.items()}
+    if not all(values and all(isinstance(value, int) for value in values) for values in sets.values()):
         raise _bad_labels(path, "A region is not a list of integers", labels)
-    alone = [(name, values[0]) for name, values in sets if len(values) == 1]
-    unnamed = {value for _, values in sets for value in values} - {value for _, value in alone}
-    parts = alone + [(f"label_{value}", value) for value in sorted(unnamed)]
-    names = [name for name, _ in parts] + [name for name, values in sets if len(values) > 1]
-    if len(set(names)) < len(names):
+    parts = {name: values[0] for name, values in sets.items() if len(values) == 1}
+    unnamed = {value for values in sets.values() for value in values} - {*parts.values()}
+    new = {f"label_{value}": value for value in sorted(unnamed)}
+    if new.keys() & sets.keys():
         raise _bad_labels(path, "A region has the name of a class", labels)
-    return dict(parts)
+    return parts | new
 
 
 def read_ignore(meta: Meta, path: Path) -> int | None:
     """Return the value on disk of voxels that are not annotated: that of the class `ignore`, if any."""
-    labels = meta.get("labels")
-    pairs = list(labels.items()) if isinstance(labels, Mapping) else []
+    pairs = list(_labels(meta).items())
     found = [pair for pair in pairs if _is_ignore(*pair)]
-    values = [name if str(value).lower() == "ignore" else value for name, value in found]
-    if not values:
+    if not found:
         return None
+    value = found[0][0] if str(found[0][1]).lower() == "ignore" else found[0][1]
     others = [str(part) for pair in pairs if pair not in found for part in pair]
-    if len(values) > 1 or not _is_integer(values[0]) or str(values[0]) in others:
-        raise _bad_labels(path, "The value to ignore is not one integer of its own", labels)
-    return int(values[0])
+    if len(found) > 1 or not _is_integer(value) or str(value) in others:
+        raise _bad_labels(path, "The value to ignore is not one integer of its own", meta["labels"])
+    return int(value)
 
 
 def read_regions(
@@ -94,25 +91,22 @@ def read_regions(
         class_names: of the data set; a region has a name of its own.
         class_values: of the data set; a region takes foreground values from these.
         path: the file that declares them, for messages.
-
-    Raises:
-        UserError: another form, the name of a class, no or unknown values.
     """
-    if declared is None:
-        return {}
-    if not isinstance(declared, Mapping) or not all(isinstance(v, list | tuple) for v in declared.values()):
-        raise _bad_region(path, f"regions: {declared!r}", class_values)
-    for name, values in declared.items():
-        if name in class_names or not values or any(v == 0 or v not in class_values for v in values):
-            raise _bad_region(path, f"{name}: {values!r}", class_values)
-    return {str(name): tuple(dict.fromkeys(values)) for name, values in declared.items()}
+    known = [value for value in class_values if value]
+    regions: Meta = declared if isinstance(declared, Mapping) else {"regions": str(declared)}
+    for name, values in regions.items() if declared is not None else ():
+        is_list = isinstance(values, list | tuple) and len(values) > 0
+        if not is_list or name in class_names or any(value not in known for value in values):
+            expected = f"a name that no class has, and values among {', '.join(map(str, known))}"
+            do = 'declare it in dataset.json, "regions": {"NAME": [1, 2]}, or as --region NAME=1,2'
+            raise UserError("A region cannot be used", f"{name}: {values!r}"[:200], expected, do, path)
+    return {} if declared is None else {str(n): tuple(dict.fromkeys(v)) for n, v in regions.items()}
 
 
 def region_labels(meta: Meta) -> dict[str, list[int]] | None:
     """Return the regions of several values that nnU-Net's `labels` declare, for `read_regions`."""
-    labels = meta.get("labels")
-    items = labels.items() if isinstance(labels, Mapping) else ()
-    return {str(name): value for name, value in items if isinstance(value, list) and len(value) > 1} or None
+    found = {str(name): value for name, value in _labels(meta).items() if isinstance(value, list)}
+    return {name: value for name, value in found.items() if len(value) > 1} or None
 
 
 def parse_regions(texts: Sequence[str]) -> dict[str, list[int]] | None:
@@ -133,12 +127,10 @@ def read_ending(meta: Meta, path: Path, *, any_format: bool = False) -> str | No
     ending = meta.get("file_ending")
     if ending is None:
         return None
-    dotted = str(ending).strip().lower()
-    dotted = dotted if dotted.startswith(".") else f".{dotted}"
+    dotted = "." + str(ending).strip().lower().removeprefix(".")
     if dotted in NIFTI_ENDINGS or (any_format and dotted in ITK_ENDINGS):
         return dotted
-    is_itk = dotted in ITK_ENDINGS
-    do = "semivox import converts NRRD and MetaImage files" if is_itk else "convert the files to NIfTI"
+    do = "semivox import converts NRRD and MetaImage files; convert others to NIfTI"
     raise UserError("The format is not supported yet", ending, ".nii.gz or .nii", do, path)
 
 
@@ -149,6 +141,15 @@ def read_order(meta: Meta, path: Path) -> tuple[str, ...]:
         return tuple(order)
     what, expected = "The order of the cases is malformed", "a list of names of training cases"
     raise UserError(what, f"order: {order!r}"[:200], expected, "correct it, or leave it out", path)
+
+
+def _labels(meta: Meta) -> Meta:
+    labels = meta.get("labels")
+    return labels if isinstance(labels, Mapping) else {}
+
+
+def _differ(values: Any) -> bool:
+    return len(set(values)) == len(values)
 
 
 def _is_integer(value: object) -> bool:
@@ -164,10 +165,3 @@ def _is_ignore(name: object, value: object) -> bool:
 def _bad_labels(path: Path, what: str, found: object) -> UserError:
     expected = 'names with different integers, e.g. "labels": {"background": 0, "liver": 1}'
     return UserError(what, f"labels: {found}", expected, "correct dataset.json", path)
-
-
-def _bad_region(path: Path | None, found: str, class_values: Sequence[int]) -> UserError:
-    known = ", ".join(str(value) for value in class_values if value)
-    expected = f"a name that no class has, and values among {known}"
-    do = 'declare it in dataset.json, "regions": {"NAME": [1, 2]}, or as --region NAME=1,2'
-    return UserError("A region cannot be used", found[:200], expected, do, path)

@@ -1,6 +1,7 @@
 """Cases of a folder in nnU-Net raw or MSD layout, found by listing it; no image or label file is opened.
 
-Every file in the image and label folders is used, or named in an error or a warning.
+Every file in the image and label folders is used, or named in an error or a warning; a case that `report` is
+told of and that survives it is left out.
 """
 
 from __future__ import annotations
@@ -56,11 +57,7 @@ class Case:
 
 
 def recognise(meta: Meta, root: Path, channels: Sequence[str]) -> Kind:
-    """Tell nnU-Net raw from MSD by the files on disk.
-
-    Raises:
-        UserError: channel files in `imagesTr` and the list `training` both fit and name different cases.
-    """
+    """Tell nnU-Net raw from MSD by the files on disk; ask if both fit and name different cases."""
     stems = {stem for stem, *_ in data_files(root / "imagesTr")}
     cases = _complete(stems, len(channels))
     if not meta.get("training"):
@@ -73,15 +70,9 @@ def recognise(meta: Meta, root: Path, channels: Sequence[str]) -> Kind:
     listed = [case for case in msd_cases(meta, root, channels, lambda _: None) if case.pool == "train"]
     fits = any(all(map(is_file, case.images)) for case in listed)
     if fits and {case.name for case in listed} != cases:
-        raise UserError(
-            "The folder fits two layouts",
-            f"nnU-Net raw: {len(cases)} cases with channel files in imagesTr;"
-            f' MSD: {len(listed)} cases in the list "training"',
-            "the same cases in both, or one layout",
-            f'choose with: semivox import "{root}" -o OUT --kind nnunet (or msd); or remove "training"'
-            " from dataset.json",
-            root / "dataset.json",
-        )
+        found = f"nnU-Net raw: {len(cases)} cases in imagesTr; MSD: {len(listed)} cases in the list training"
+        do = f'semivox import "{root}" -o OUT --kind nnunet (or msd); or remove "training" from dataset.json'
+        raise UserError("The folder fits two layouts", found, "one layout", do, root / "dataset.json")
     return "nnunet"
 
 
@@ -101,10 +92,7 @@ def _channel(stem: str, channels: Sequence[str]) -> tuple[str, int] | None:
 def nnunet_cases(
     meta: Meta, root: Path, channels: Sequence[str], report: Report = stop, *, any_format: bool = False
 ) -> Iterator[Case]:
-    """Find the cases of nnU-Net raw form: `imagesTr/CASE_0000.nii.gz`, `labelsTr/CASE.nii.gz` and so on.
-
-    What `report` is told of and survives is left out.
-    """
+    """Find the cases of nnU-Net raw form: `imagesTr/CASE_0000.nii.gz`, `labelsTr/CASE.nii.gz` and so on."""
     ending = read_ending(meta, root / "dataset.json", any_format=any_format)
     for pool, images, labels in FOLDERS:
         cases = dict(_channel_files(root / images, ending, channels, report))
@@ -123,10 +111,8 @@ def _channel_files(
             continue
         last = f" to CASE_{len(channels) - 1:04d}" if len(channels) > 1 else ""
         expected = f"CASE_0000{last} before the ending (the channels are {', '.join(channels)})"
-        what = "An image has no valid channel number at the end of its name"
-        report(
-            UserError(what, path.name, expected, "rename it, or declare the channel in dataset.json", path)
-        )
+        what, do = "An image has no valid channel number at the end of its name", "rename it"
+        report(UserError(what, path.name, expected, f"{do}, or declare the channel in dataset.json", path))
     for name, files in found.items():
         for index, channel in enumerate(channels):
             if index not in files:
@@ -146,18 +132,12 @@ def _check_orphans(
     hints = [f"{stem} may belong to {near}" for stem in orphans[:3] if (near := nearest(stem, bare))]
     do = "rename or remove them (label files have no channel number)"
     do += f"; {', '.join(hints)}" if hints else ""
-    found, expected = (
-        shortened((labels[stem].name for stem in orphans), 5),
-        f"for label CASE an image {image}",
-    )
-    report(UserError("Label files without an image", found, expected, do, folder))
+    found = shortened((labels[stem].name for stem in orphans), 5)
+    report(UserError("Label files without an image", found, f"for label CASE {image}", do, folder))
 
 
 def msd_cases(meta: Meta, root: Path, channels: Sequence[str], report: Report = stop) -> Iterator[Case]:
-    """Find the cases of the MSD layout: the lists `training` and `test`, else the folders; and `imagesUn`.
-
-    What `report` is told of and survives is left out.
-    """
+    """Find the cases of the MSD layout: the lists `training` and `test`, else the folders; and `imagesUn`."""
     ending = read_ending(meta, root / "dataset.json")
     read = {key for keys in _LISTS.values() for key in keys}
     for key, value in meta.items():

@@ -6,6 +6,7 @@ Every file in the image and label folders is used, or named in an error or a war
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from difflib import SequenceMatcher
 from os.path import normpath
 from pathlib import Path
@@ -38,18 +39,16 @@ def stop(error: UserError) -> None:
 
 def is_file(path: Path) -> bool:
     """Whether there is a file; a name that no file can have is none."""
-    try:
+    with suppress(OSError, ValueError):
         return path.is_file()
-    except (OSError, ValueError):
-        return False
+    return False
 
 
 def is_link(path: Path) -> bool:
     """Whether there is a link, be it to nothing."""
-    try:
+    with suppress(OSError, ValueError):
         return path.is_symlink()
-    except (OSError, ValueError):
-        return False
+    return False
 
 
 def data_files(folder: Path) -> Iterator[tuple[str, Path, str]]:
@@ -61,23 +60,20 @@ def data_files(folder: Path) -> Iterator[tuple[str, Path, str]]:
 
 
 def list_files(folder: Path, ending: str | None, report: Report) -> dict[str, Path]:
-    """Return the files by name without ending.
+    """Return the files by name without ending; another than the declared `ending` is reported.
 
-    With a declared `ending`, another one is reported; else any NIfTI ending will do, in capitals too.
+    Where none is declared, any NIfTI ending will do, in capitals too.
     """
     found: dict[str, Path] = {}
     for stem, path, its in data_files(folder):
         if not (path.name.endswith(ending) if ending else its in NIFTI_ENDINGS):
-            what, expected = (
-                "A file has another ending than declared",
-                f"names that end in {ending or '.nii.gz'}",
-            )
+            what, expected = "A file has another ending than declared", ending or "a NIfTI ending"
             do = "rename or convert it; without file_ending in dataset.json, .nii and .nii.gz are both read"
             report(UserError(what, path.name, expected, do, path))
         elif not is_file(path):
             report(dangling_link(path))
         elif stem in found:
-            what, files = ("Two files differ in the ending alone", f"{found[stem].name} and {path.name}")
+            what, files = "Two files differ in the ending alone", f"{found[stem].name} and {path.name}"
             report(UserError(what, files, "one file", "remove one of them", path))
         else:
             found[stem] = path
@@ -93,34 +89,33 @@ def unused_files(root: Path, used: Iterable[Path]) -> Iterator[UserError]:
         if folder.name in standard:
             names = sorted(path.name for path in folder.iterdir() if normpath(path) not in known)
             if shown := [printable(name) for name in names if not name.startswith(".")]:
-                what, do = (
-                    "Files that the data set does not use",
-                    "remove them, or correct names or dataset.json",
-                )
-                yield Notice(what, shortened(shown, 8), "files of cases", do, folder)
+                do = "remove them, or correct names or dataset.json"
+                yield Notice("Files that the data set does not use", shortened(shown, 8), None, do, folder)
             continue
-        alike = {name: SequenceMatcher(None, name, folder.name).ratio() for name in absent}
-        near = max(alike, key=alike.__getitem__, default="")
-        files = [path for _, path, _ in data_files(folder)] if alike.get(near, 0) >= _SIMILAR else []
+        near = next((one for one in absent if _ratio(one, folder.name) >= _SIMILAR), None)
+        files = [path for _, path, _ in data_files(folder)] if near else []
         if files and not any(normpath(path) in known for path in files):
             what, found = "A folder of scans is not used", f"{folder.name}, which holds {files[0].name}"
             yield UserError(what, found, near, f"rename it to {near}, or move it away", folder)
 
 
+def _ratio(name: str, other: str) -> float:
+    return SequenceMatcher(None, name, other).ratio()
+
+
 def missing_image(case: str, path: Path, channel: str | None) -> UserError:
     """Return the error for an image file that is declared or implied but not there."""
-    of = f" of channel {channel}" if channel else ""
+    what = f"Case {case}: the image{f' of channel {channel}' if channel else ''} is missing"
     found = "a link to a file that does not exist" if is_link(path) else "no such file"
-    expected, do = "one image file for each channel of each case", "add the file, or remove the case"
-    return UserError(f"Case {case}: the image{of} is missing", found, expected, do, path)
+    return UserError(what, found, None, "add the file, or remove the case", path)
 
 
 def dangling_link(path: Path) -> UserError:
     """Return the error for a path that is there, but leads to no file."""
     if path.is_dir():
-        return UserError("A folder has the name of a scan", path.name, "a file", "rename or remove it", path)
+        return UserError("A folder has the name of a scan", path.name, None, "rename or remove it", path)
     do = "restore the file, or remove the link"
-    return UserError("A link points to a file that does not exist", path.name, "a file", do, path)
+    return UserError("A link points to a file that does not exist", path.name, None, do, path)
 
 
 def name_problem(name: str) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,9 +49,6 @@ def make_split(dataset: Dataset, config: SplitConfig) -> Split:
     the others that have one; everything else, and the extra pool, is unlabeled. A fraction refers to all
     training cases that are not for validation (half a case rounds up, at least 1). With `config.fold` and no
     file, validation takes one fold of `k_folds`.
-
-    Raises:
-        UserError: more cases asked for than have a label file; or what `load_split` says, with `config.file`.
     """
     if config.file is not None:
         return load_split(Path(config.file), dataset, config.fold or 0)
@@ -87,16 +83,12 @@ def k_folds(
     """Make cross-validation splits: each training case with a label file is for validation exactly once.
 
     Fold k validates on every `folds`-th case from the k-th on; the rest is divided as in `make_split`.
-
-    Raises:
-        UserError: fewer than 2 folds, or more folds than cases with a label file; and as `make_split`.
     """
     order = _ordered(dataset, seed)
     with_file = dataset.with_label(order)
     if not 2 <= folds <= len(with_file):
-        found = f"{folds} folds, {len(with_file)} cases with a label file"
-        expected = "2 folds or more, and at most one for each case with a label file"
-        do = "choose another number of folds: --set split.folds=N"
+        found, expected = f"{folds} folds", f"2 to {len(with_file)}, the number of cases with a label file"
+        do = "--set split.folds=N"
         raise UserError("The number of folds does not fit", found, expected, do, dataset.root)
     how = f"{_order_text(dataset, seed)}; val: fold {{}} of {folds}, every {folds}th case with a label file"
     return [
@@ -147,14 +139,13 @@ def _count(labeled: float | None, cases: int, available: int) -> int:
         return labeled
     if isinstance(labeled, float) and 0 < labeled < 1:
         return max(1, int(labeled * cases + 0.5))
-    expected, do = "a whole number from 1 on, or a fraction between 0 and 1", "leave it out to take all"
-    raise UserError("The number of labeled cases is out of range", labeled, expected, do)
+    expected = "a whole number from 1 on, or a fraction between 0 and 1; leave it out to take all"
+    raise UserError("The number of labeled cases is out of range", labeled, expected)
 
 
 def _too_few(dataset: Dataset, available: int, labeled: int, val: int) -> UserError:
-    what = (
-        "There are not enough training cases with a label file" if available else "No case has a label file"
-    )
+    what = "There are not enough training cases with a label file"
+    what = what if available else "No case has a label file"
     found = f"{available} of {len(dataset.pool('train'))} training cases have a label file"
     expected = f"at least {labeled + val}: {labeled} labeled + {val} for validation"
     do = "ask for fewer labeled or validation cases, or add label files to labelsTr"
@@ -174,15 +165,11 @@ def load_split(path: Path, dataset: Dataset, fold: int) -> Split:
     cases, cases that have no label file (nnU-Net's file cannot name them) and the extra pool are unlabeled,
     unless "unlabeled" lists them; test is the test pool, unless "test" lists it. Cases with a label file that
     the fold does not name are left out.
-
-    Raises:
-        UserError: a file or fold that does not exist or is malformed; unknown names (the nearest one is
-            named); a case in two lists; no labeled case; a labeled or validation case without label file.
     """
-    content = read_json(path)
-    folds = content.get("folds") if isinstance(content, dict) else content
-    if isinstance(content, dict) and (content.get("format"), content.get("version")) != ("semivox-splits", 1):
-        folds = None
+    folds = content = read_json(path)
+    if isinstance(content, dict):
+        is_ours = (content.get("format"), content.get("version")) == ("semivox-splits", 1)
+        folds = content.get("folds") if is_ours else None
     if not isinstance(folds, list) or not folds or not all(isinstance(entry, dict) for entry in folds):
         raise _malformed(path, "neither semivox splits (version 1) nor a list of folds")
     if not 0 <= fold < len(folds):
@@ -230,29 +217,23 @@ def _from_nnunet(entry: dict[str, Any], dataset: Dataset, path: Path, fold: int)
 
 
 def _check(split: Split, dataset: Dataset, path: Path) -> None:
-    lists = {role: getattr(split, role) for role in ("labeled", "unlabeled", "val", "test")}
-    counts = Counter(name for names in lists.values() for name in names)
-    for name in counts:
-        dataset.case(name, path)
-    if twice := [name for name, count in counts.items() if count > 1]:
-        places = (
-            f"{name} in {' and '.join(r for r in lists for n in lists[r] if n == name)}" for name in twice
-        )
-        expected, do = "each case once, in one of the lists", "remove it from all lists but one"
-        raise UserError("A case has two roles in the split", shortened(places, 5), expected, do, path)
+    roles: dict[str, list[str]] = {}
+    for role in ("labeled", "unlabeled", "val", "test"):
+        for name in getattr(split, role):
+            dataset.case(name, path)
+            roles.setdefault(name, []).append(role)
+    if twice := [f"{name} in {' and '.join(its)}" for name, its in roles.items() if len(its) > 1]:
+        do = "remove it from all lists but one"
+        raise UserError("A case has two roles in the split", shortened(twice, 5), None, do, path)
     if not split.labeled:
-        raise UserError(
-            "The split has no labeled case", None, "at least one", 'fill the list "labeled"', path
-        )
+        raise UserError("The split has no labeled case", None, None, 'fill the list "labeled"', path)
     if missing := [name for name in (*split.labeled, *split.val) if dataset.case(name).label is None]:
-        what = "A labeled or validation case of the split has no label file"
-        do = "add the label files, or move these cases to the unlabeled"
-        raise UserError(what, shortened(missing, 5), "a label file for each of them", do, path)
+        what, do = "A labeled or validation case of the split has no label file", "move it to the unlabeled"
+        raise UserError(what, shortened(missing, 5), None, do, path)
 
 
 def _no_fold(fold: int, count: int, path: Path | None) -> UserError:
-    what, expected = f"There is no fold {fold}", f"0 to {count - 1}"
-    return UserError(what, f"{count} folds", expected, "choose one of these", path)
+    return UserError(f"There is no fold {fold}", f"{count} folds", f"0 to {count - 1}", path=path)
 
 
 def _malformed(path: Path, found: str) -> UserError:
@@ -260,5 +241,4 @@ def _malformed(path: Path, found: str) -> UserError:
         '{"format": "semivox-splits", "version": 1, "folds": [{"labeled": [...], "unlabeled": [...],'
         ' "val": [...], "test": [...]}]} or nnU-Net\'s [{"train": [...], "val": [...]}]'
     )
-    do = "correct the file, or give another one"
-    return UserError("The file holds no splits", found, expected, do, path)
+    return UserError("The file holds no splits", found, expected, None, path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -49,10 +49,6 @@ def convert(
         ignore: the label value of voxels that are not annotated.
         name: of the data set; None: that of `out`.
         progress: called with (done, total, case name).
-
-    Raises:
-        UserError: no training case or no class; two cases of one name; files in `out` that this import did
-            not write, or that were edited since; label values that are not declared; and what reading says.
     """
     found.check(out)
     with locked(out):
@@ -139,56 +135,51 @@ class _Writer:
         for case_name in gone:
             del self.cases[case_name]
         wrote = {file for entry in self.cases.values() for file in entry["wrote"]}
-        folders = {folder for names in _FOLDERS.values() for folder in names}
-        self._remove(
-            file for file in self.manifest.files() if file.split("/")[0] in folders and file not in wrote
-        )
+        self._remove(file for file in self.manifest.files() if "/" in file and file not in wrote)
         notes = [*self.record["notes"]]
         for names, text in (
             (self.changed, "written anew, because their source files have changed"),
             (gone, "removed, because the source no longer has them"),
         ):
             notes += [f"{text}: {shortened(names, 10)}"] if names else []
+        self.manifest.claim("dataset.json", RECORD)
+        write_json(self.out / RECORD, {**self.record, "notes": notes, "cases": self.cases})
+        write_json(self.out / "dataset.json", self._meta(name, classes))
+
+    def _meta(self, name: str, classes: Mapping[str, int]) -> dict[str, Any]:
+        """Return the content of `dataset.json`."""
+        found = self.found
         train = [case.name for case in found.cases if case.pool == "train"]
         count = sum(file.startswith("images") for file in self.cases[found.cases[0].name]["wrote"])
         channels = found.channels or tuple(f"channel_{index}" for index in range(count))
         ignore = {} if self.ignore is None else {"ignore": self.ignore}
-        meta: dict[str, Any] = {
+        order = [name for name in found.order if name in set(train)]
+        regions = {key: list(members) for key, members in found.regions.items()}
+        return {
             "name": name,
             "description": found.description,
             "channel_names": {str(index): channel for index, channel in enumerate(channels)},
             "labels": {"background": 0, **classes, **ignore},
             "numTraining": len(train),
             "file_ending": ".nii.gz",
+            **({"order": order} if order else {}),
+            **({"regions": regions} if regions else {}),
         }
-        if found.order:
-            meta["order"] = [name for name in found.order if name in set(train)]
-        if found.regions:
-            meta["regions"] = {key: list(members) for key, members in found.regions.items()}
-        self.manifest.claim("dataset.json", RECORD)
-        write_json(self.out / RECORD, {**self.record, "notes": notes, "cases": self.cases})
-        write_json(self.out / "dataset.json", meta)
 
 
 def _check_output(out: Path, manifest: Manifest, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     """Refuse a folder with files that no import wrote, or that another source was imported into."""
     if old and any(old.get(key) != new.get(key) for key in _SOURCE):
-        before, now = (
-            " ".join(str(item[key]) for key in _SOURCE if item.get(key) is not None) for item in (old, new)
-        )
+        before, now = (" ".join(str(item[key]) for key in _SOURCE if item.get(key)) for item in (old, new))
         what = "The output folder was imported from another source"
         raise UserError(what, before, now, "choose another output folder", out)
+    folders = [folder for names in _FOLDERS.values() for folder in names]
+    there = [file for folder in folders for file in sorted((out / folder).glob("[!.]*"))]
+    names = [file.relative_to(out).as_posix() for file in (out / "dataset.json", *there) if file.exists()]
     own = manifest.files()
-    names = ["dataset.json", *(f"{folder}/{file}" for folder, file in _files_in(out))]
-    if strangers := [name for name in names if name not in own and (out / name).exists()]:
-        what, expected = "The output folder holds another data set", "an empty folder, or one of this import"
-        raise UserError(what, shortened(strangers, 5), expected, "choose another output folder", out)
-
-
-def _files_in(out: Path) -> Iterator[tuple[str, str]]:
-    for folder in (name for names in _FOLDERS.values() for name in names):
-        for file in sorted((out / folder).glob("[!.]*")):
-            yield folder, file.name
+    if strangers := [name for name in names if name not in own]:
+        what, do = "The output folder holds another data set", "choose another output folder"
+        raise UserError(what, shortened(strangers, 5), None, do, out)
 
 
 def _made_from(files: Sequence[Path], known: Mapping[str, str] | None) -> dict[str, str]:
@@ -228,9 +219,8 @@ def _check(case: CaseSource, loaded: Loaded, found: Found, ignore: int | None) -
     origin, count = case.files[-1], len(loaded.image.array)
     if found.channels and count != len(found.channels):
         what = f"Case {case.name} has another number of channels than the data set"
-        expected = f"{len(found.channels)} ({', '.join(found.channels)})"
         do = "name each channel with --channel NAME, in their order"
-        raise UserError(what, count, expected, do, origin)
+        raise UserError(what, count, ", ".join(found.channels), do, origin)
     if loaded.label is None:
         return set()
     values = set(np.unique(loaded.label).tolist())

@@ -23,11 +23,7 @@ def tasks() -> dict[str, tuple[str, str]]:
 
 
 def find_task(name: str, known: dict[str, Any]) -> str:
-    """Return the full name for `Task04_Hippocampus`, `hippocampus`, `task04` or `4`.
-
-    Raises:
-        UserError: none fits, or several do.
-    """
+    """Return the full name for `Task04_Hippocampus`, `hippocampus`, `task04` or `4`."""
     wanted = name.strip().lower()
     number = re.fullmatch(r"(?:task)?0*(\d+)", wanted)
     fitting = [
@@ -49,10 +45,6 @@ def fetch_task(name: str, out: Path, *, mirror: Path | None = None) -> Path:
         name: see `find_task`.
         out: the folder for data sets.
         mirror: a folder that holds the archive, `TaskNN_Name.tar`; None: it is downloaded and then deleted.
-
-    Raises:
-        UserError: an unknown name; no archive in the mirror; another checksum; no connection; too little
-            space on the disk; a damaged archive.
     """
     known = tasks()
     task = find_task(name, known)
@@ -62,29 +54,23 @@ def fetch_task(name: str, out: Path, *, mirror: Path | None = None) -> Path:
         return folder
     out.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".partial-", dir=out) as temporary:
-        archive = _archive(task, mirror) if mirror is not None else _download(url, md5, Path(temporary))
-        if mirror is not None:
-            _verify(archive, md5)
+        archive = _download(url, md5, Path(temporary)) if mirror is None else _archive(task, md5, mirror)
         _unpack(archive, Path(temporary) / "unpacked", task).rename(folder)
     return folder
 
 
-def _archive(task: str, mirror: Path) -> Path:
-    found = next((path for path in sorted(mirror.rglob(f"{task}.tar")) if path.is_file()), None)
-    if found is None:
-        names = sorted(path.name for path in mirror.iterdir()) if mirror.is_dir() else []
-        there = shortened(names, 5) or "no such folder, or an empty one"
-        do = "check the folder after --from"
-        raise UserError("The archive is not in the mirror", there, f"{task}.tar", do, mirror)
-    return found
-
-
-def _verify(archive: Path, md5: str) -> None:
+def _archive(task: str, md5: str, mirror: Path) -> Path:
     from monai.apps.utils import check_hash
 
-    if not check_hash(archive, md5, "md5"):
+    found = next((path for path in sorted(mirror.rglob(f"{task}.tar")) if path.is_file()), None)
+    if found is None:
+        there = shortened(sorted(path.name for path in mirror.glob("*")), 5) or "nothing"
+        do = "check the folder after --from"
+        raise UserError("The archive is not in the mirror", there, f"{task}.tar", do, mirror)
+    if not check_hash(found, md5, "md5"):
         what, do = "The archive is damaged or another version", "copy or download it again"
-        raise UserError(what, "another MD5 checksum", md5, do, archive)
+        raise UserError(what, "another MD5 checksum", md5, do, found)
+    return found
 
 
 def _download(url: str, md5: str, folder: Path) -> Path:
@@ -97,9 +83,8 @@ def _download(url: str, md5: str, folder: Path) -> Path:
             raise OSError("no file arrived")
     except (OSError, RuntimeError, ValueError) as error:  # MONAI's HashCheckError is a ValueError
         found = f"{' '.join(str(error).split())[:300]} ({url})"
-        expected = "a connection, and an archive with MONAI's checksum"
         do = "try again, or get the archive elsewhere and use --from FOLDER"
-        raise UserError("The download failed", found, expected, do) from error
+        raise UserError("The download failed", found, None, do) from error
     return archive
 
 
@@ -108,15 +93,14 @@ def _unpack(archive: Path, folder: Path, task: str) -> Path:
     folder.mkdir()
     size, free = archive.stat().st_size, shutil.disk_usage(folder).free
     if free < size * 1.1:
-        found, expected = f"{free / 1e9:.1f} GB", f"{size / 1e9:.1f} GB"
-        do = "free some space or choose another folder"
-        raise UserError("The disk has too little space", found, expected, do, folder.parent)
+        what, found = "The disk has too little space", f"{free / 1e9:.1f} GB"
+        raise UserError(what, found, f"{size / 1e9:.1f} GB", "choose another folder", folder.parent)
     try:
         with tarfile.open(archive) as stream:
             stream.extractall(folder, filter="data")
     except (tarfile.TarError, EOFError, OSError) as error:
-        what, expected = "The archive cannot be unpacked", "a whole tar file with plain files inside"
-        raise UserError(what, error, expected, "copy or download it again", archive) from error
+        what, do = "The archive cannot be unpacked", "copy or download it again"
+        raise UserError(what, error, "a whole tar file with plain files inside", do, archive) from error
     if not (folder / task / "dataset.json").is_file():
         found = shortened(sorted(path.name for path in folder.iterdir()), 5)
         what, do = "The archive does not hold the data set", "download it again"
