@@ -1,0 +1,182 @@
+"""The words and tables of a report: what was trained on what, scores, failures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from semivox.evaluation.metrics import FAILURES
+from semivox.evaluation.summary import MEAN_ROW, class_rows, summarise
+from semivox.reporting.page.source import RunFacts, Scored
+from semivox.reporting.table import interval_text, metric_label
+
+_METRICS = ("dice", "hd95_mm", "assd_mm", "nsd", "dice_lcc")
+_PUBLISHED = ("dice", "jaccard", "hd95_vox", "asd_vox", "dice_lcc")
+_FAILED = {
+    "missed": "in the reference, not in the prediction",
+    "false_alarm": "in the prediction, not in the reference",
+    "missing": "no prediction file",
+}
+_MOST_CLASSES = 12  # columns of the table of cases
+
+
+class Table(NamedTuple):
+    """A table of the page, with the sentence above it."""
+
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    text: str = ""
+
+
+def facts(run: RunFacts) -> list[tuple[str, str]]:
+    """Return what was trained on what, and the fields of the protocol, as pairs of words."""
+    train, plan, split, trained = run.config.train, run.plan, run.split, run.report.get("train", {})
+    steps = trained.get("iterations", train.iterations)
+    pairs = [
+        ("Data set", plan.dataset),
+        ("Labels used", f"{len(split.labeled)} training cases; the label files of the {len(split.unlabeled)}"
+         " unlabeled cases were not opened in planning, cropping or training"),
+        ("Split", split.how or "as in splits.json"),
+        ("Selection", f"{train.selection}: the weights are {trained.get('checkpoint', train.selection)}"),
+        ("Crop", {"none": "none", "foreground": "box around voxels above the background, found without labels"}[plan.crop]),
+        ("Classes", ", ".join(plan.class_names[1:])),
+        ("Channels", ", ".join(plan.channels)),
+        ("Working grid", f"{_sides(plan.spacing_mm)} mm, normalisation {', '.join(plan.normalisation)}"),
+        ("Patch", f"{_sides(plan.patch)} voxels"),
+        ("Method", f"{run.config.method.name}{_options(run.config.method.options)}"),
+        ("Preset", run.config.preset or "none"),
+        ("Iterations", f"{steps}, seed {train.seed}, {_duration(trained.get('seconds_training'))} of training"),
+        ("Parameters", f"{trained['parameters']:,}" if "parameters" in trained else "unknown"),
+        ("Versions", ", ".join(f"{name} {run.environment[name]}" for name in ("semivox", "torch") if name in run.environment)),
+        ("Processor", str(run.environment.get("processor", "unknown"))),
+    ]  # fmt: skip
+    return [(name, value) for name, value in pairs if value]
+
+
+def notes(run: RunFacts, scored: Scored | None) -> list[str]:
+    """Return what a reader has to know before trusting the figures."""
+    found = []
+    if scored is None:
+        return ["There are no scores: the run has no validation cases. Predict and evaluate other cases, then"
+                " run semivox report again with -i PREDICTIONS."]  # fmt: skip
+    if scored.which == "validation" and run.config.train.selection == "val":
+        found.append("The checkpoint was chosen on these validation cases: expect lower scores on new scans.")
+    if scored.which == "training":
+        found.append("These cases were trained on: the scores say nothing about new scans.")
+    if (scored.table["profile"] == "published").any():
+        found.append("Scored as older papers do: a missed class counts as distance 0.")
+    cases = scored.table["case"].nunique()
+    if cases < 10:
+        found.append(f"Only {cases} cases are scored; intervals over so few are too narrow.")
+    return found
+
+
+def score_table(scored: Scored) -> tuple[Table, dict[str, dict[str, float]]]:
+    """Lay out means with intervals, a row a class; also return mean, low and high of the Dice of each class."""
+    summary = summarise(scored.table)
+    rows = {(row["class"], row["metric"]): row for row in summary.to_dict("records")}
+    classes = [str(name) for name in dict.fromkeys(summary["class"])]
+    if len(classes) == 2:
+        classes.remove(MEAN_ROW)
+    known = set(summary["metric"])
+    metrics = [name for name in (_METRICS if "hd95_mm" in known else _PUBLISHED) if name in known]
+    body = []
+    for name in classes:
+        dice = rows[name, "dice"]
+        values = [interval_text(rows[name, metric]) for metric in metrics]
+        body.append([name, *values, str(int(dice["n"])), str(int(dice["failures"]))])
+    text = (
+        f"Mean over {scored.table['case'].nunique()} {scored.which} cases with its 95 % interval. Distances leave"
+        " failures out; Dice counts them as 0."
+    )
+    table = Table(["class", *map(metric_label, metrics), "n", "failed"], body, text)
+    dice = {name: {key: float(rows[name, "dice"][key]) for key in ("mean", "low", "high")} for name in classes}
+    return table, dice
+
+
+def by_case(table: pd.DataFrame) -> pd.DataFrame:
+    """Return one row a case, the worst first: mean Dice over its classes, then the Dice of each class."""
+    rows = class_rows(table)
+    wide = rows.pivot_table(index="case", columns="class", values="dice", sort=False, dropna=False)
+    wide.insert(0, MEAN_ROW, rows.groupby("case", sort=False)["dice"].mean())
+    return wide.sort_values(MEAN_ROW, kind="stable", na_position="last")
+
+
+def case_table(table: pd.DataFrame) -> Table:
+    """Lay out the Dice and the largest 95HD of every case."""
+    wide, classes = by_case(table), [str(name) for name in dict.fromkeys(class_rows(table)["class"])]
+    shown = classes[:_MOST_CLASSES] if len(classes) > 1 else []
+    distance = "hd95_mm" if "hd95_mm" in table else "hd95_vox"
+    worst = table.groupby("case")[distance].max()
+    headings = ["case", "Dice", *shown, f"largest {metric_label(distance)}"]
+    rows = [
+        [str(case), *(_number(row[name], 3) for name in (MEAN_ROW, *shown)), _number(worst[case], 2)]
+        for case, row in wide.iterrows()
+    ]
+    return Table(headings, rows)
+
+
+def failures(table: pd.DataFrame) -> list[str]:
+    """Name every failure: class, case, and what happened."""
+    failed = table[table["status"].isin(FAILURES)]
+    return [
+        f"{row['case']}: {row['class']} {str(row['status']).replace('_', ' ')} ({_FAILED[row['status']]})"
+        for row in failed.to_dict("records")
+    ]
+
+
+def failed_text(table: pd.DataFrame, case: str) -> str:
+    """Name the failures of one case, in few words."""
+    rows = table[(table["case"] == case) & table["status"].isin(FAILURES)]
+    return "; ".join(f"{row['class']} {str(row['status']).replace('_', ' ')}" for row in rows.to_dict("records"))
+
+
+def case_text(table: pd.DataFrame, case: str) -> str:
+    """Write the Dice of each class of a case."""
+    rows = class_rows(table)
+    return ", ".join(
+        f"{row['class']} {_number(row['dice'], 3)}" for row in rows[rows["case"] == case].to_dict("records")
+    )
+
+
+def tiles(run: RunFacts, scored: Scored | None) -> list[dict[str, str]]:
+    """Return the figures to see first."""
+    split, trained = run.split, run.report.get("train", {})
+    made = [
+        _tile("labeled scans", str(len(split.labeled)), f"and {len(split.unlabeled)} unlabeled"),
+        _tile("training", _duration(trained.get("seconds_training")), f"{trained.get('iterations', '?')} iterations"),
+    ]
+    if scored is None:
+        return made
+    table, dice = score_table(scored)
+    mean = dice.get(MEAN_ROW) or next(iter(dice.values()))
+    failed = sum(1 for _ in failures(scored.table))
+    interval = "" if math.isnan(mean["low"]) else f"95 %: {mean['low']:.3f} to {mean['high']:.3f}, "
+    first = _tile("mean Dice", f"{mean['mean']:.3f}", f"{interval}{scored.table['case'].nunique()} {scored.which} cases")
+    last = _tile("failures", str(failed), f"of {len(scored.table)} cases x classes", "bad" if failed else "good")
+    return [first, last, *made]
+
+
+def _tile(name: str, value: str, note: str, mood: str = "") -> dict[str, str]:
+    return {"name": name, "value": value, "note": note, "mood": mood}
+
+
+def _options(options: Mapping[str, Any]) -> str:
+    return f" ({', '.join(f'{name}={value}' for name, value in options.items())})" if options else ""
+
+
+def _sides(sides: Sequence[float]) -> str:
+    return " x ".join(f"{side:.4g}" for side in sides)
+
+
+def _number(value: float, digits: int) -> str:
+    return "none" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "unknown time"
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,200 @@
+"""What a report is made from: the run, the scores, and where the files of each case are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from semivox.config import Config, parse_config
+from semivox.datasets.dataset import open_dataset
+from semivox.datasets.splits import Split
+from semivox.errors import UserError
+from semivox.evaluation.summary import read_metrics
+from semivox.files import read_json, read_yaml
+from semivox.inference.outputs import UNCERTAINTY
+from semivox.inference.sources import Scan, find_scans, read_scan
+from semivox.io.volume import IGNORE, read_image, read_label
+from semivox.preprocessing.plan import Plan, load_plan
+from semivox.run import Run
+
+VALIDATION = "validation"  # folder of a run for predictions of its validation cases
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What a run folder tells about itself.
+
+    Attributes:
+        report: `run_report.json`.
+        log: `logs/metrics.csv`, None before the first row.
+    """
+
+    folder: Path
+    config: Config
+    split: Split
+    plan: Plan
+    report: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    log: pd.DataFrame | None
+
+    @property
+    def title(self) -> str:
+        return f"{self.config.method.name} on {self.plan.dataset}"
+
+    @property
+    def data(self) -> Path:
+        """The data set that the run was made from; it may have been moved since."""
+        made_from = str(self.report.get("made_from", {}).get("dataset", ""))
+        return Path(made_from.removeprefix(f"{self.plan.dataset} in "))
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A folder of predictions with its `metrics.csv`.
+
+    Attributes:
+        table: one row a case and class.
+        which: "validation" or "test" cases, or just "scored" ones.
+        files: for each case the prediction and its reference, None where there is no prediction.
+        scans: for each case its scan, where it was found.
+    """
+
+    folder: Path
+    table: pd.DataFrame
+    which: str
+    files: Mapping[str, tuple[Path | None, Path]]
+    scans: Mapping[str, Scan]
+
+
+@dataclass(frozen=True)
+class CaseVolumes:
+    """The voxels of one case, axes to right, front and head.
+
+    Attributes:
+        image: (X, Y, Z), the first channel.
+        truth: (X, Y, Z) class indices, `IGNORE` taken for background.
+        found: the same of the prediction.
+        doubt: (X, Y, Z) uncertainty, 0 or more; None without a map.
+        probs: (K, X, Y, Z) probabilities, None unless they were saved.
+        affine: (4, 4), voxel to world mm.
+        spacing_mm: along the three axes.
+    """
+
+    image: NDArray[Any]
+    truth: NDArray[np.uint8]
+    found: NDArray[np.uint8]
+    doubt: NDArray[Any] | None
+    probs: NDArray[Any] | None
+    affine: NDArray[np.float64]
+    spacing_mm: tuple[float, float, float]
+
+
+def read_run(folder: Path) -> RunFacts:
+    """Read what a run folder tells about itself.
+
+    Raises:
+        UserError: no trained run in this folder, or damaged files.
+    """
+    run = Run(folder)
+    if not run.is_trained or not run.config_file.is_file():
+        found = "no such folder" if not folder.is_dir() else "no config.yaml with a trained model"
+        do = "name the folder of a finished run, which `semivox train` prints at its end"
+        raise UserError("There is no trained run to report on", found, "a run folder", do, folder)
+    split = Split.model_validate(read_json(folder / "splits.json")["folds"][0])
+    log = pd.read_csv(run.metrics_file) if run.metrics_file.is_file() else None
+    environment = read_json(folder / "env.json") if (folder / "env.json").is_file() else {}
+    config = parse_config(read_yaml(run.config_file))
+    plan = load_plan(folder / "plans.json")
+    return RunFacts(folder, config, split, plan, run.manifest.read(), environment, log)
+
+
+def read_scored(folder: Path, run: RunFacts, images: Path | None = None) -> Scored:
+    """Read scores, and find the files behind them.
+
+    Args:
+        folder: of predictions that `semivox evaluate` scored.
+        run: whose predictions these are.
+        images: folder of the scans, if they are no longer where `predict` read them.
+
+    Raises:
+        UserError: no scores in this folder.
+    """
+    if not (folder / "metrics.csv").is_file():
+        do = f"score the predictions first: semivox evaluate -i {folder} -d DATA"
+        raise UserError("There are no scores in this folder", "no metrics.csv", None, do, folder)
+    table = read_metrics(folder / "metrics.csv")
+    entries = read_json(folder / "summary.json").get("metric_per_case", [])
+    names = list(dict.fromkeys(table["case"]))
+    files = {
+        case: (Path(found) if (found := entry["prediction_file"]) else None, Path(entry["reference_file"]))
+        for case, entry in zip(names, entries, strict=False)
+    }
+    roles = {run.split.roles().get(name, "test") for name in names}
+    which = (
+        {"val": "validation", "test": "test"}.get(roles.pop(), "training") if len(roles) == 1 else "scored"
+    )
+    return Scored(folder, table, which, files, _scans(folder, run, names, images))
+
+
+def read_case(case: str, scored: Scored, run: RunFacts) -> CaseVolumes | None:
+    """Read the files of a case; None if its scan, reference or prediction is no longer there."""
+    prediction, reference = scored.files.get(case, (None, Path("/nowhere")))
+    if case not in scored.scans or not reference.is_file():
+        return None
+    scan = read_scan(scored.scans[case], trust_image_geometry=True)
+    truth = read_label(reference, run.plan.class_values, ignore=run.plan.ignore_value).array
+    if truth.shape != scan.array.shape[1:]:
+        return None
+    found = np.zeros_like(truth)
+    if prediction is not None and prediction.is_file():
+        found = read_label(prediction, run.plan.class_values).array
+    doubt, probs = _beside(scored.folder, case)
+    turn = nib.orientations.io_orientation(scan.affine)
+    affine = scan.affine @ nib.orientations.inv_ornt_aff(turn, truth.shape)
+    truth[truth == IGNORE] = 0
+
+    def turned(array: NDArray[Any]) -> NDArray[Any]:
+        return np.ascontiguousarray(nib.orientations.apply_orientation(array, turn))
+
+    return CaseVolumes(
+        image=turned(scan.array[0]),
+        truth=turned(truth),
+        found=turned(found),
+        doubt=None if doubt is None or doubt.shape != truth.shape else turned(doubt),
+        probs=None if probs is None else np.stack([turned(one) for one in probs]),
+        affine=affine,
+        spacing_mm=cast(tuple[float, float, float], tuple(np.linalg.norm(affine[:3, :3], axis=0).tolist())),
+    )
+
+
+def _beside(folder: Path, case: str) -> tuple[NDArray[Any] | None, NDArray[Any] | None]:
+    """Uncertainty and probabilities of a case, where `predict` saved them; else the entropy of the latter."""
+    probs = doubt = None
+    if (file := folder / f"{case}.npz").is_file():
+        with np.load(file, allow_pickle=False) as saved:
+            probs = saved["probabilities"].astype(np.float32)
+        doubt = -(probs * np.log(np.maximum(probs, 1e-7))).sum(0)
+    if (file := folder / f"{case}{UNCERTAINTY}").is_file():
+        doubt = read_image([file]).array[0]
+    return doubt, probs
+
+
+def _scans(folder: Path, run: RunFacts, names: list[str], images: Path | None) -> dict[str, Scan]:
+    """Find the scan of each case: in `images`, where `predict` read it, or in the run's data set."""
+    made = folder / "run_report.json"
+    source = read_json(made).get("predict", {}).get("source") if made.is_file() else None
+    found: dict[str, Scan] = {}
+    if run.data.is_dir():
+        dataset = {case.name: case for case in open_dataset(run.data).cases}
+        found |= {name: Scan(name, dataset[name].images) for name in names if name in dataset}
+    for place in (Path(source) if source else None, images):
+        if place is not None and place.exists():
+            found |= {scan.name: scan for scan in find_scans(place, len(run.plan.channels))}
+    return {name: found[name] for name in names if name in found}
