@@ -88,16 +88,20 @@ class SplitConfig(Settings):
     """Which cases are labeled, unlabeled, for validation, for testing."""
 
     labeled: Labeled | None = Field(
-        default=None, description="number (int) or fraction (float < 1) of labels to use; null: all"
+        default=None, description="number of labels to use, or a fraction below 1; null: all"
     )
     val: int = Field(
-        default=0, ge=0, description="cases at the end of the list kept for validation, not trained on"
+        default=0, ge=0, description="training cases, at the end of the list, to keep for validation"
     )
     seed: Seed | None = Field(
-        default=None, description="shuffle the list with this seed first; null: do not shuffle"
+        default=None, description="shuffle the list with this seed before splitting; null: not"
     )
-    file: str | None = Field(default=None, min_length=1, description="a splits.json to use instead")
-    fold: int | None = Field(default=None, ge=0, description="fold of that file; without a file: of `folds`")
+    file: str | None = Field(
+        default=None, min_length=1, description="splits.json or splits_final.json that decides all roles"
+    )
+    fold: int | None = Field(
+        default=None, ge=0, description="fold of split.file; without one, of a cross-validation"
+    )
     folds: int = Field(default=5, ge=2, description="number of folds of a cross-validation")
 
     @model_validator(mode="after")
@@ -149,7 +153,7 @@ class PlanConfig(Settings):
     )
     trust_image_geometry: bool | None = Field(
         default=None,
-        description="true: where a label's or another channel's affine disagrees with that of the first image"
+        description="where a label's or another channel's affine disagrees with that of the first image"
         " file, use the latter's, if the shapes agree",
     )
     memory_gb: float | None = Field(
@@ -163,6 +167,9 @@ class TrainConfig(Settings):
     iterations: int = Field(default=6000, ge=1, description="optimiser steps (t_max)")
     budget_s: float | None = Field(
         default=None, gt=0, description="wall-clock seconds; sets `iterations` by a probe"
+    )
+    init: str | None = Field(
+        default=None, min_length=1, description="run folder whose weights are the initial ones; null: random"
     )
     seed: Seed = Field(default=0, description="of weights, batches and augmentation")
     batch_labeled: NonNegativeInt | None = Field(

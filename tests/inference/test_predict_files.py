@@ -18,7 +18,7 @@ from semivox.inference.predictor import predict_files
 
 CONFIG = PredictConfig()
 VALUES = (0, 7, 300)
-OUTPUTS = {"predict.json", "semivox.json"}
+OUTPUTS = {"predict.json", "quality.csv", "semivox.json"}
 
 
 @pytest.fixture

@@ -39,12 +39,13 @@ from semivox.api.experiments import (
     methods,
     replicate,
 )
-from semivox.api.models import evaluate, export_dicom_seg, predict, predict_image, pseudo_label, train
+from semivox.api.models import evaluate, predict, predict_image, train
+from semivox.api.onward import export_dicom_seg, pseudo_label, rank
 
 __all__ = [
     "benchmark", "check", "cite", "compare", "demo", "evaluate", "export_dicom_seg", "fetch", "forecast",
     "forecast_replication", "import_dataset", "import_published", "import_record", "info", "load_config",
     "load_grid", "machine",
     "make_phantoms", "methods", "open_dataset", "plan", "predict", "predict_image", "prepare", "pseudo_label",
-    "replicate", "train",
+    "rank", "replicate", "train",
 ]  # fmt: skip

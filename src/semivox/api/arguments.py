@@ -6,15 +6,19 @@ import ast
 import inspect
 import os
 import sys
-from collections.abc import Callable
-from functools import wraps
+from collections.abc import Callable, Mapping
+from functools import cache, wraps
 from pathlib import Path
-from typing import Annotated, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
 
 from pydantic import BeforeValidator, ConfigDict, Field, SkipValidation, ValidationError, validate_call
 
 from semivox.config import Config, MethodConfig, load_config, overridden
 from semivox.errors import UserError, explained, unknown
+from semivox.settings import PredictConfig
+
+if TYPE_CHECKING:
+    from semivox.inference.model import LoadedModel
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
@@ -56,16 +60,20 @@ def verb(function: Callable[Given, Result]) -> Callable[Given, Result]:
           found:    '3'
           expected: a valid integer
     """
-    annotations = dict(function.__annotations__)
-    function.__annotations__ = {name: kind for name, kind in annotations.items() if name != "return"}
-    checked = validate_call(config=_CONFIG)(function)
-    function.__annotations__ = annotations
     names = list(inspect.signature(function).parameters)
+
+    @cache
+    def checking() -> Callable[Given, Result]:  # made by the first call: the command line needs few of them
+        annotations = dict(function.__annotations__)
+        function.__annotations__ = {name: kind for name, kind in annotations.items() if name != "return"}
+        made = validate_call(config=_CONFIG)(function)
+        function.__annotations__ = annotations
+        return made
 
     @wraps(function)
     def call(*args: Given.args, **kwargs: Given.kwargs) -> Result:
         try:
-            return checked(*args, **kwargs)
+            return checking()(*args, **kwargs)
         except ValidationError as error:
             if error.title != function.__name__:
                 raise
@@ -178,3 +186,26 @@ def require_main_guard() -> None:
         ' e.g. config={"train": {"workers": 0}}',
         file,
     )
+
+
+def loaded_model(model: Any, device: str) -> LoadedModel:
+    """Load a run folder, or several as one; a model that is loaded already stays where it is."""
+    from semivox.inference.model import LoadedModel, join, load_model
+
+    if isinstance(model, LoadedModel):
+        return model
+    folders = list(model) if isinstance(model, (list, tuple)) and model else [model]
+    paths = [Path(optional(folder, "model") or "") for folder in folders]
+    return join([load_model(path, device=device) for path in paths], paths)
+
+
+def prediction_settings(model: LoadedModel, changes: Any) -> PredictConfig:
+    """Return the settings that the model predicts with, with these changes."""
+    from semivox.inference.predict import changed_settings
+
+    if isinstance(changes, PredictConfig):
+        return changes
+    if not isinstance(changes, Mapping | None):
+        expected = "a dictionary such as {'overlap': 0.25}, or a PredictConfig"
+        raise UserError("Wrong argument: config", repr(changes)[:100], expected)
+    return changed_settings(model, **{str(name): value for name, value in (changes or {}).items()})

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from semivox.api.arguments import AnyPath, Anything, Whole, checked, optional, raw_folder, settings, verb
+from semivox.api.arguments import (
+    AnyPath,
+    Anything,
+    Texts,
+    Whole,
+    checked,
+    optional,
+    raw_folder,
+    settings,
+    verb,
+)
 from semivox.config import Config
 from semivox.config import load_config as _load_config
 from semivox.progress import ProgressFactory, no_progress
@@ -74,44 +84,83 @@ def import_dataset(
     out: AnyPath,
     *,
     kind: Literal["auto", "nnunet", "msd", "pairs", "csv", "h5", "dicom", "file"] = "auto",
+    images: Texts = (),
+    labels: Texts = (),
+    channels: Texts = (),
+    classes: Mapping[str, int] | None = None,
     ignore: int | None = None,
+    series: str | None = None,
+    root: AnyPath | None = None,
+    train_list: AnyPath | None = None,
+    test_list: AnyPath | None = None,
+    spacing_mm: tuple[float, float, float] | None = None,
     progress: ProgressFactory = no_progress,
-    **options: Anything,
 ) -> Dataset:
     """Make `out` a data set folder from any layout: `semivox import`.
 
     Args:
         source: a folder, a CSV table or a scan.
-        kind: the layout of `source`; "auto" finds it.
+        out: folder for the result.
+        kind: layout of the source; auto finds it.
+        images: pattern of the image files, CHANNEL=PATTERN or a pattern such as '*/{case}_t1.nii.gz'; one a
+            channel.
+        labels: pattern of the label files, CLASS=PATTERN or a pattern; of several, a later one wins.
+        channels: name of a channel.
+        classes: a class and its label value, NAME=VALUE; default: every value found.
         ignore: label value of voxels that are not annotated.
-        options: images, labels, channels, classes, series, root, train_list, test_list, spacing_mm: see
-            `semivox.datasets.importers.source.ImportOptions`.
+        root: folder that the paths of a table start from.
+        train_list: file with the names of the training cases.
+        test_list: file with the names of the test cases.
+        spacing_mm: voxel size of h5 files.
     """
     from semivox.datasets.importers.bring_in import import_dataset as run
     from semivox.manifest import write_manifest
 
+    options = {
+        "images": images, "labels": labels, "channels": channels, "classes": classes, "series": series,
+        "root": optional(root), "train_list": optional(train_list), "test_list": optional(test_list),
+        "spacing_mm": spacing_mm,
+    }  # fmt: skip
+    given = {name: value for name, value in options.items() if value}
     with progress("import") as report:
-        made = run(Path(source), Path(out), kind=kind, ignore=ignore, progress=report, **options)
+        made = run(Path(source), Path(out), kind=kind, ignore=ignore, progress=report, **given)
     write_manifest(Path(out), "import", source=str(source), cases=len(made.cases))
     return made
 
 
 @verb
 def import_published(
-    recipe: str, raw: AnyPath, out: AnyPath, *, progress: ProgressFactory = no_progress, **options: Anything
+    recipe: str,
+    raw: AnyPath,
+    out: AnyPath,
+    *,
+    crop: Literal["none", "published"] = "none",
+    split: str | None = None,
+    hu: tuple[float, float] | None = None,
+    modalities: Literal["flair", "all"] = "flair",
+    target: Literal["whole", "regions"] = "whole",
+    progress: ProgressFactory = no_progress,
 ) -> Dataset:
     """Make `out` a data set folder from a published download: `semivox import RECIPE RAW`.
 
     Args:
         recipe: la2018, pancreas-ct or brats2019.
         raw: the folder of the download.
-        options: crop, split, hu, modalities, target: see `semivox.datasets.importers.recipes.run_recipe`.
+        out: folder for the result.
+        crop: published: crops of published code; for la2018 and pancreas-ct made with all labels.
+        split: published split; a wrong name lists them.
+        hu: pancreas-ct: intensity window, instead of -120 to 240.
+        modalities: brats2019: FLAIR alone, or all four.
+        target: brats2019: whole tumor, or its three parts.
     """
     from semivox.datasets.importers.recipes import run_recipe
     from semivox.manifest import write_manifest
 
     with progress("import") as report:
-        made = run_recipe(recipe, raw_folder(raw), Path(out), progress=report, **options)
+        made = run_recipe(
+            recipe, raw_folder(raw), Path(out), crop=crop, split=split, hu=hu, modalities=modalities,
+            target=target, progress=report,
+        )  # fmt: skip
     write_manifest(Path(out), "import", source=str(raw), cases=len(made.cases))
     return made
 
@@ -128,7 +177,13 @@ def import_record(out: AnyPath) -> dict[str, Any]:
 
 @verb
 def fetch(name: str, out: AnyPath, *, mirror: AnyPath | None = None) -> Path:
-    """Download a task of the Medical Segmentation Decathlon, or unpack it from the folder `mirror`."""
+    """Download a task of the Medical Segmentation Decathlon; its checksum is verified.
+
+    Args:
+        name: a Decathlon task: Task04_Hippocampus, hippocampus or 4.
+        out: folder for the data set.
+        mirror: folder with the tar files, instead of a download.
+    """
     from semivox.datasets.importers.fetch import fetch_task
 
     return fetch_task(name, Path(out), mirror=optional(mirror))
@@ -146,7 +201,7 @@ def info(
     """Measure shapes, voxel sizes, intensities, and the class volumes of labeled cases; write nothing there.
 
     Args:
-        figure: a PNG to draw the distributions and some scans into.
+        figure: PNG for the distributions and some scans.
     """
     from semivox.preprocessing.inspect import info as run
     from semivox.preprocessing.inspect import read_samples
@@ -185,11 +240,7 @@ def plan(
     workers: Workers = 0,
     progress: ProgressFactory = no_progress,
 ) -> tuple[Workspace, Split, Plan]:
-    """Choose the split, and voxel size, normalisation and patch; a plan that still fits is only read.
-
-    Args:
-        data: a raw folder (nnU-Net raw or MSD layout) or a workspace.
-    """
+    """Choose the split, and voxel size, normalisation and patch; a plan that still fits is only read."""
     from semivox.preprocessing.workspace import plan_data as run
 
     chosen, folder = checked(settings(config, preset)), raw_folder(data)
@@ -213,7 +264,6 @@ def prepare(
     Labels are opened for the labeled and the validation cases only.
 
     Args:
-        data: a raw folder (nnU-Net raw or MSD layout) or a workspace.
         overlays: write a picture of each case, with the outline of its label.
     """
     from semivox.preprocessing.workspace import prepare_data as run

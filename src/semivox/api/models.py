@@ -1,10 +1,10 @@
-"""Train a model, predict with it, score its predictions, hand them on."""
+"""Train a model, predict with it, score its predictions."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from semivox.api.arguments import (
     AnyPath,
@@ -12,20 +12,20 @@ from semivox.api.arguments import (
     NotNegative,
     Texts,
     checked,
+    loaded_model,
     optional,
+    prediction_settings,
     raw_folder,
     settings,
     verb,
 )
 from semivox.errors import UserError
 from semivox.progress import ProgressFactory, no_progress
-from semivox.settings import Device, PredictConfig, Workers
+from semivox.settings import Device, Workers
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from semivox.datasets.dataset import Dataset
-    from semivox.inference.model import LoadedModel
     from semivox.inference.predictor import Prediction
 
 
@@ -94,6 +94,7 @@ def predict(
     config: Anything = None,
     save_probabilities: bool = False,
     save_members: bool = False,
+    save_uncertainty: bool = False,
     overwrite: bool = False,
     trust_image_geometry: bool = False,
     series: str | None = None,
@@ -105,13 +106,16 @@ def predict(
     """Segment a scan or a folder of scans, each on its own grid, with the data set's label values.
 
     Args:
-        model: a run folder, or a model from `semivox.inference.model.load_model`.
+        model: a run folder; several, e.g. the folds of a cross-validation, whose probabilities are averaged;
+            or a model from `semivox.inference.model.load_model`.
         source: one scan, or a folder (`CASE.nii.gz`, or `CASE_0000.nii.gz` for each channel), of NIfTI, NRRD
             or MetaImage; or a DICOM series, or a folder of such folders.
         out: folder for `CASE.nii.gz`.
-        config: changes of the sliding window, e.g. `{"overlap": 0.25}`; default: as the model was trained.
+        config: changes of the settings, e.g. `{"overlap": 0.25, "tta": True}`; default: as the model was
+            trained.
         save_probabilities: also write `CASE.npz` (classes first, float16).
         save_members: also write the segmentation of each network.
+        save_uncertainty: also write `CASE_uncertainty.nii.gz`, 0 to 1.
         overwrite: replace predictions that another model made.
         trust_image_geometry: accept channels whose affines disagree; the first one's counts.
         series: DICOM series to take from each folder: its number, description or UID.
@@ -120,18 +124,19 @@ def predict(
         device: auto, cpu, gpu or cuda:1.
 
     Returns:
-        The files written.
+        The files written. `quality.csv` beside them predicts the Dice of each, the doubtful ones first.
     """
     from semivox.export.dicom_seg import dicom_seg_writer
     from semivox.inference.predict import predict as run
 
     if segment_codes is not None and not dicom_seg:
         raise UserError("--segment-codes are for DICOM-SEG", do="add --dicom-seg")
-    loaded = _model(model, device)
+    loaded = loaded_model(model, device)
     codes = optional(segment_codes)
     return run(
-        loaded, Path(source), Path(out), config=_window(loaded, config),
-        save_probabilities=save_probabilities, save_members=save_members, overwrite=overwrite,
+        loaded, Path(source), Path(out), config=prediction_settings(loaded, config),
+        save_probabilities=save_probabilities, save_members=save_members,
+        save_uncertainty=save_uncertainty, overwrite=overwrite,
         trust_image_geometry=trust_image_geometry, series=series,
         finisher=dicom_seg_writer(codes) if dicom_seg else None, progress=progress,
     )  # fmt: skip
@@ -145,6 +150,7 @@ def predict_image(
     config: Anything = None,
     probabilities: bool = False,
     members: bool = False,
+    uncertainty: bool = False,
     device: Device = "auto",
 ) -> Prediction:
     """Segment one scan in memory.
@@ -153,44 +159,22 @@ def predict_image(
         model, config, device: as for `predict`.
         image: a path, a nibabel or SimpleITK image, or an array `(X, Y, Z)` or `(C, X, Y, Z)` with its affine
             `(4, 4)` to mm, as `(array, affine)`.
-        probabilities, members: return these, too.
+        probabilities, members, uncertainty: return these, too.
 
     Returns:
-        Class indices `(X, Y, Z)` on the image's own grid, with probabilities and members on request.
+        Class indices `(X, Y, Z)` on the image's own grid, with their predicted `quality`; probabilities,
+        members and the map of the uncertainty on request.
 
     Examples:
         label = semivox.predict_image(run, (array, affine)).label
     """
     from semivox.inference.predict import predict_image as run
 
-    loaded = _model(model, device)
-    window = _window(loaded, config)
-    return run(loaded, image, config=window, probabilities=probabilities, members=members)
-
-
-@verb
-def pseudo_label(
-    model: AnyPath,
-    data: AnyPath,
-    out: AnyPath,
-    *,
-    config: Anything = None,
-    device: Device = "auto",
-    progress: ProgressFactory = no_progress,
-) -> Dataset:
-    """Write the model's data set as nnU-Net raw, with predictions as labels of unlabeled cases.
-
-    Args:
-        model: a run folder.
-        data: the data set that the model was trained on, or a workspace of it.
-        out: the new data set, e.g. `nnUNet_raw/Dataset501_Name`.
-        config, device: as for `predict`.
-    """
-    from semivox.inference.pseudo_label import pseudo_label as run
-
-    loaded = _model(model, device)
-    window = _window(loaded, config)
-    return run(Path(model), raw_folder(data), Path(out), config=window, device=device, progress=progress)
+    loaded = loaded_model(model, device)
+    window = prediction_settings(loaded, config)
+    return run(
+        loaded, image, config=window, probabilities=probabilities, members=members, uncertainty=uncertainty
+    )
 
 
 @verb
@@ -244,54 +228,3 @@ def evaluate(
         profile=profile, nsd_tolerance_mm=nsd_tolerance_mm, trust_image_geometry=trust_image_geometry,
         regions=unions, ignore=ignore, workers=workers, progress=progress,
     )  # fmt: skip
-
-
-@verb
-def export_dicom_seg(
-    segmentation: AnyPath,
-    dicom: AnyPath,
-    out: AnyPath,
-    *,
-    series: str | None = None,
-    classes: Mapping[str, int] | None = None,
-    codes: AnyPath | None = None,
-    origin: Literal["AUTOMATIC", "SEMIAUTOMATIC", "MANUAL"] | None = None,
-) -> Path:
-    """Write a label map as a DICOM-SEG object that refers to the series it was drawn on.
-
-    Args:
-        segmentation: a label map (NIfTI, NRRD, MetaImage) on the voxels of the series.
-        dicom: the folder of the series, or a multi-frame file.
-        out: a name ending in `.dcm`.
-        series: number, description or UID, if the folder holds several.
-        classes: value of each class; default: those in `semivox.json` beside the segmentation.
-        codes: YAML or JSON file with the codes of the classes.
-        origin: who made it; default: AUTOMATIC if `semivox.json` lies beside it.
-    """
-    from semivox.export.dicom_seg import export_dicom_seg as run
-
-    return run(
-        Path(segmentation), Path(dicom), Path(out), series=series, classes=classes, codes=optional(codes),
-        origin=origin,
-    )  # fmt: skip
-
-
-def _model(model: Any, device: str) -> LoadedModel:
-    """Load a run folder; a model that is loaded already stays where it is."""
-    from semivox.inference.model import LoadedModel, load_model
-
-    if isinstance(model, LoadedModel):
-        return model
-    return load_model(Path(optional(model, "model") or ""), device=device)
-
-
-def _window(model: LoadedModel, changes: Any) -> PredictConfig:
-    """Return the sliding window that the model was trained with, with these changes."""
-    from semivox.inference.predict import changed_settings
-
-    if isinstance(changes, PredictConfig):
-        return changes
-    if not isinstance(changes, Mapping | None):
-        expected = "a dictionary such as {'overlap': 0.25}, or a PredictConfig"
-        raise UserError("Wrong argument: config", repr(changes)[:100], expected)
-    return changed_settings(model, **{str(name): value for name, value in (changes or {}).items()})

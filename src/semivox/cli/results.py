@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import typer
 
 from semivox.cli import options as o
+from semivox.cli.values import class_values
 from semivox.errors import UserError
 from semivox.progress import show_progress
 
@@ -26,7 +28,9 @@ def register(app: typer.Typer) -> None:
 
 
 def predict(
-    model: Annotated[Path, typer.Option("--model", "-m", help="run folder")],
+    model: Annotated[
+        list[Path], typer.Option("--model", "-m", help="run folder (repeatable: probabilities are averaged)")
+    ],
     source: Annotated[
         Path, typer.Option("--input", "-i", help="a scan or a folder of scans: NIfTI, NRRD, MetaImage, DICOM")
     ],
@@ -52,6 +56,16 @@ def predict(
     save_members: Annotated[
         bool, typer.Option("--save-members", help="also write each network's result")
     ] = False,
+    save_uncertainty: Annotated[
+        bool, typer.Option("--save-uncertainty", help="also write CASE_uncertainty.nii.gz, 0 to 1")
+    ] = False,
+    tta: Annotated[
+        bool, typer.Option("--tta", help="average over five small changes of each scan: 5 times the time")
+    ] = False,
+    postprocess: Annotated[
+        bool,
+        typer.Option("--postprocess/--no-postprocess", help="the clean-up that helped on validation cases"),
+    ] = True,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="replace another model's predictions")
     ] = False,
@@ -75,18 +89,20 @@ def predict(
     from semivox import api
 
     changes = {"window": window, "stride": stride, "overlap": overlap, "weighting": weighting, "batch": batch}
+    changes |= {"tta": tta or None, "postprocess": None if postprocess else False}
     config = {name: value for name, value in changes.items() if value is not None}
     if as_dataset:
         alone = {
             "--dicom-seg": dicom_seg, "--series": series, "--segment-codes": codes, "--overwrite": overwrite,
             "--save-probabilities": save_probabilities, "--save-members": save_members,
+            "--save-uncertainty": save_uncertainty, "a second --model": len(model) > 1,
             "--trust-image-geometry": trust_image_geometry,
         }  # fmt: skip
         if useless := [name for name, value in alone.items() if value]:
             raise UserError(
                 "--as-dataset has no use for another option", useless[0], do=f"leave out {useless[0]}"
             )
-        made = api.pseudo_label(model, source, out, config=config, device=device, progress=show_progress)
+        made = api.pseudo_label(model[0], source, out, config=config, device=device, progress=show_progress)
         typer.echo(
             f"{len(made.cases)} training cases in {out}; dataset.json tells which labels are predicted"
         )
@@ -98,7 +114,18 @@ def predict(
         segment_codes=codes, device=device, progress=show_progress,
     )  # fmt: skip
     typer.echo(f"{len(written)} segmentations in {out}" + (", also as .seg.dcm" if dicom_seg else ""))
+    _show_quality(out)
     o.next_command("evaluate", "-i", out, "-d", "DATA", note="if there are reference labels")
+
+
+def _show_quality(out: Path) -> None:
+    """Name the segmentations that somebody should look at first."""
+    with (out / "quality.csv").open(newline="", encoding="utf-8") as stream:
+        flagged = [row for row in csv.DictReader(stream) if row["flag"]]
+    for row in flagged[:3]:
+        typer.echo(f"look at {row['case']}: predicted Dice {row['predicted_dice'] or '?'} ({row['reasons']})")
+    more = f"{len(flagged)} to look at first, " if flagged else ""
+    typer.echo(f"{more}all in {out / 'quality.csv'}")
 
 
 def evaluate(
@@ -177,7 +204,7 @@ def dicom_seg(
     """Write a label map as DICOM-SEG, with references to the series it was drawn on."""
     from semivox import api
 
-    values = o.class_values(classes) if classes else None
+    values = class_values(classes) if classes else None
     written = api.export_dicom_seg(
         segmentation, dicom, out, series=series, classes=values, codes=codes,
         origin=_ORIGINS.get(made_by or ""),

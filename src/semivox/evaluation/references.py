@@ -13,6 +13,8 @@ from semivox.errors import UserError
 from semivox.files import read_json
 from semivox.io.formats import ITK_ENDINGS, NIFTI_ENDINGS, stem
 
+_MAP = "_uncertainty"
+
 
 @dataclass(frozen=True)
 class Classes:
@@ -34,6 +36,8 @@ class Classes:
 def case_files(folder: Path) -> dict[str, Path]:
     """Return the label files of a folder by the name of the case, without hidden ones.
 
+    The map of the uncertainty beside a prediction (`semivox predict --save-uncertainty`) is none.
+
     Raises:
         UserError: two files of one case.
     """
@@ -45,7 +49,8 @@ def case_files(folder: Path) -> dict[str, Path]:
             both = f"{found[stem(path)].name} and {path.name}"
             raise UserError("Two files have the name of one case", both, "one", "remove one of them", folder)
         found[stem(path)] = path
-    return found
+    maps = [name for name in found if name.removesuffix(_MAP) != name and name.removesuffix(_MAP) in found]
+    return {name: path for name, path in found.items() if name not in maps}
 
 
 def of_dataset(data: Path, cases: str, split_file: Path | None) -> tuple[dict[str, Path], Classes]:

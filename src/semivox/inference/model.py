@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +22,7 @@ from semivox.config import MethodConfig, config_error
 from semivox.errors import UserError
 from semivox.files import read_yaml, replacing, write_yaml
 from semivox.hardware import resolve_device
+from semivox.inference.quality import Calibration
 from semivox.methods import create
 from semivox.methods.base import Method
 from semivox.nets import NetFactory
@@ -42,11 +45,12 @@ class _Description(BaseModel):
     net: dict[str, Any]
     plan: Plan
     weights_sha256: str
+    calibration: Calibration = Calibration()
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A method ready for inference.
+    """A method ready for inference; or several, with one plan, whose probabilities are averaged.
 
     Attributes:
         method: in eval mode, on `device`, prepared for predictions only, see `lean`.
@@ -54,6 +58,8 @@ class LoadedModel:
         meta: `model.yaml` as a dictionary.
         device: where the method is.
         digest: SHA-256 of the weights and of all settings that the prediction depends on.
+        calibration: of its probabilities and segmentations.
+        others: further runs that predict with it, see `join`.
     """
 
     method: Method
@@ -61,6 +67,13 @@ class LoadedModel:
     meta: dict[str, Any]
     device: torch.device
     digest: str
+    calibration: Calibration = field(default_factory=Calibration)
+    others: tuple[LoadedModel, ...] = ()
+
+    @property
+    def runs(self) -> tuple[LoadedModel, ...]:
+        """Each run alone, this one first."""
+        return (replace(self, others=()), *self.others) if self.others else (self,)
 
 
 def save_model(
@@ -117,14 +130,7 @@ def load_model(folder: Path, device: str = "auto") -> LoadedModel:
         UserError: missing, damaged or inconsistent files, or a device that this machine does not have.
     """
     target = resolve_device(device)
-    for name in (DESCRIPTION, WEIGHTS):
-        if not (folder / name).is_file():
-            do = "name the folder of a finished run; `semivox train` resumes an unfinished one"
-            expected = f"{DESCRIPTION} and {WEIGHTS}, written at the end of a training"
-            raise UserError("There is no trained model in this folder", f"no {name}", expected, do, folder)
-    meta = read_yaml(folder / DESCRIPTION)
-    description = _parse(meta, folder / DESCRIPTION)
-    tensors = _read_weights(folder / WEIGHTS, description.weights_sha256)
+    description, meta, tensors = _opened(folder)
     try:
         net = NetFactory(**description.net)
     except TypeError as error:
@@ -134,7 +140,83 @@ def load_model(folder: Path, device: str = "auto") -> LoadedModel:
     method = create(description.method.name, description.method.options, net)
     _restore(method, tensors, folder / WEIGHTS)
     lean(method.eval(), target)
-    return LoadedModel(method, description.plan, meta, target, _digest(description))
+    digest = _digest(description)
+    return LoadedModel(method, description.plan, meta, target, digest, description.calibration)
+
+
+def start_from(method: Method, folder: Path, plan: Plan) -> None:
+    """Copy the weights of a run into a method with the same networks, which is to be trained with `plan`.
+
+    Raises:
+        UserError: no usable model there, or one with other classes, channels or networks.
+    """
+    description, _, tensors = _opened(folder)
+    for name in ("channels", "class_names"):
+        found, wanted = getattr(description.plan, name), getattr(plan, name)
+        if found != wanted:
+            what, do = (
+                f"The run to start from has other {name}",
+                "name a run of this data set, or leave out --init",
+            )
+            raise UserError(what, ", ".join(found), ", ".join(wanted), do, folder)
+    _restore(method, tensors, folder / WEIGHTS, "use --method and settings of that run, or leave out --init")
+
+
+def _opened(folder: Path) -> tuple[_Description, dict[str, Any], dict[str, Tensor]]:
+    for name in (DESCRIPTION, WEIGHTS):
+        if not (folder / name).is_file():
+            do = "name the folder of a finished run; `semivox train` resumes an unfinished one"
+            expected = f"{DESCRIPTION} and {WEIGHTS}, written at the end of a training"
+            raise UserError("There is no trained model in this folder", f"no {name}", expected, do, folder)
+    meta = read_yaml(folder / DESCRIPTION)
+    description = _parse(meta, folder / DESCRIPTION)
+    return description, meta, _read_weights(folder / WEIGHTS, description.weights_sha256)
+
+
+def join(models: Sequence[LoadedModel], names: Sequence[object]) -> LoadedModel:
+    """Make one model of several runs, e.g. the folds of a cross-validation: the mean of their probabilities.
+
+    Their temperatures are averaged (geometric mean), their validation cases judged together; a clean-up stays
+    where more than half of them have it.
+
+    Args:
+        models: from `load_model`.
+        names: of their folders, for messages.
+
+    Raises:
+        UserError: runs whose scans, classes or working grids differ.
+    """
+    first, *others = models
+    if not others:
+        return first
+    for model, name in zip(others, names[1:], strict=True):
+        _check_same(first.plan, model.plan, str(names[0]), str(name))
+    all_of = [model.calibration for model in models]
+    figures = set.intersection(*(set(one.figures) for one in all_of))
+    rules = Counter(pair for one in all_of for pair in one.postprocess.items())
+    pooled = Calibration(
+        temperature=math.exp(sum(math.log(one.temperature) for one in all_of) / len(models)),
+        postprocess={name: rule for (name, rule), count in rules.items() if 2 * count > len(models)},
+        volumes=first.calibration.volumes,
+        figures={name: sum((one.figures[name] for one in all_of), ()) for name in sorted(figures)},
+        dice=sum((one.dice for one in all_of), ()) if figures else (),
+    )
+    digest = hashlib.sha256("".join(model.digest for model in models).encode()).hexdigest()
+    return replace(first, digest=digest, calibration=pooled, others=tuple(others))
+
+
+def _check_same(first: Plan, other: Plan, name: str, its: str) -> None:
+    """Refuse plans that differ in more than what they were measured on."""
+    reasons = {"dataset", "fingerprint", "reasons", "grids", "fidelity", "grid", "one_piece", "memory_gb"}
+    wanted, found = (plan.model_dump(mode="json", exclude=reasons) for plan in (first, other))
+    if differing := [key for key in wanted if wanted[key] != found[key]]:
+        key = differing[0]
+        raise UserError(
+            "The runs do not fit together",
+            f"{key}: {found[key]} in {its}",
+            f"{key}: {wanted[key]} as in {name}",
+            "name runs that were trained on one workspace, e.g. its folds",
+        )
 
 
 def lean(method: nn.Module, device: torch.device) -> None:
@@ -185,15 +267,16 @@ def _read_weights(path: Path, sha256: str) -> dict[str, Tensor]:
     raise UserError("The weights are damaged", found, expected, do, path)
 
 
-def _restore(method: Method, tensors: Mapping[str, Tensor], path: Path) -> None:
+def _restore(
+    method: Method, tensors: Mapping[str, Tensor], path: Path, do: str = f"undo changes in {DESCRIPTION}"
+) -> None:
     """Load the weights; name the first tensor that does not fit."""
     wanted = {name: tuple(tensor.shape) for name, tensor in method.state_dict().items()}
     stored = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     for name in sorted(wanted.keys() | stored.keys()):
         if wanted.get(name) != stored.get(name):
-            what = "The weights do not fit the model that is described beside them"
+            what = "The weights do not fit the model that they are for"
             found, expected = stored.get(name, "missing"), wanted.get(name, "no such tensor")
-            do = f"undo changes in {DESCRIPTION}, or use the version of semivox named in it"
             raise UserError(what, f"{name}: {found}", f"{name}: {expected}", do, path)
     method.load_state_dict(dict(tensors))
 
@@ -205,6 +288,8 @@ def _digest(description: _Description) -> str:
         "plan": description.plan.model_dump(mode="json", exclude={"fingerprint", "reasons"}),
         "weights": description.weights_sha256,
     }
+    if description.calibration != Calibration():
+        settings["calibration"] = description.calibration.model_dump(mode="json", exclude={"measured"})
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 

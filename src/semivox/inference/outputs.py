@@ -5,24 +5,45 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from semivox.errors import UserError
 from semivox.files import read_json, replacing, write_json
 from semivox.inference.model import LoadedModel
+from semivox.inference.quality import Quality
 from semivox.inference.sources import Scan
 from semivox.io.formats import NIFTI_ENDINGS, stem
 from semivox.io.itk import data_file
-from semivox.io.volume import read_header, write_label
+from semivox.io.volume import read_header, write_label, write_map
 from semivox.version import __version__
 
 DESCRIPTION = "semivox.json"
 MANIFEST = "predict.json"
+QUALITY = "quality.csv"
+UNCERTAINTY = "_uncertainty.nii.gz"
 _LONGEST = 220  # bytes of a name, which gets an ending and, while it is written, a prefix
 _ANOTHER = "choose another --output folder, or replace the files with --overwrite"
+
+
+class Wanted(NamedTuple):
+    """What is written of each scan beside its segmentation."""
+
+    probabilities: bool = False  # CASE.npz
+    members: bool = False  # MEMBER/CASE.nii.gz
+    uncertainty: bool = False  # CASE_uncertainty.nii.gz
+
+    def are_in(self, files: Sequence[str]) -> bool:
+        """Whether the files of a scan hold all of it."""
+        there = (
+            any(file.endswith(".npz") for file in files),
+            any("/" in file for file in files),
+            any(file.endswith(UNCERTAINTY) for file in files),
+        )
+        return all(has or not wanted for has, wanted in zip(there, self, strict=True))
 
 
 class OutputFolder:
@@ -32,25 +53,17 @@ class OutputFolder:
         folder: where they go.
         model: the model that makes them.
         settings: everything else they depend on.
-        probabilities: whether `CASE.npz` is wanted.
-        members: whether `MEMBER/CASE.nii.gz` is wanted.
+        wanted: what is written beside the segmentations.
     """
 
     def __init__(
-        self,
-        folder: Path,
-        model: LoadedModel,
-        *,
-        settings: Mapping[str, Any],
-        probabilities: bool,
-        members: bool,
+        self, folder: Path, model: LoadedModel, *, settings: Mapping[str, Any], wanted: Wanted
     ) -> None:
         self.folder = folder
         self.plan = model.plan
         self.method = model.meta["method"]["name"]
         self.maker = {"model": model.digest, "settings": dict(settings)}
-        self.probabilities = probabilities
-        self.members = members
+        self.wanted = wanted
 
     def label_file(self, scan: Scan) -> Path:
         """Return where the segmentation of a scan goes."""
@@ -74,8 +87,10 @@ class OutputFolder:
         scan: Scan,
         affine: NDArray[np.float64],
         label: NDArray[np.uint8],
+        quality: Quality,
         probs: NDArray[np.float32] | None,
         members: Mapping[str, NDArray[np.uint8]],
+        uncertainty: NDArray[np.float32] | None,
     ) -> None:
         """Write the files of one scan; the label file comes last: where it is, all of them are.
 
@@ -92,8 +107,33 @@ class OutputFolder:
             files.append(f"{scan.name}.npz")
             with replacing(self.folder / files[-1]) as temporary:
                 np.savez_compressed(temporary, probabilities=probs.astype(np.float16))
-        self._list(scan, files)
+        if uncertainty is not None:
+            files.append(f"{scan.name}{UNCERTAINTY}")
+            write_map(self.folder / files[-1], uncertainty, affine)
+        self._list(scan, files, quality)
         write_label(self.label_file(scan), label, values, affine, header)
+
+    def write_quality(self) -> None:
+        """Write `quality.csv`: a row for each scan segmented so far, those to look at first on top."""
+        rows = [
+            {
+                "case": case,
+                "predicted_dice": quality["dice"],
+                "low": quality["low"],
+                "high": quality["high"],
+                "flag": "look" if quality["flag"] else "",
+                "reasons": "; ".join(quality["reasons"]),
+                **quality["figures"],
+            }
+            for case, entry in self._listed().items()
+            if (quality := entry.get("quality")) is not None
+        ]
+        if not rows:
+            return
+        table = pd.DataFrame(rows)
+        table = table.sort_values(["flag", "predicted_dice", "soft_dice"], ascending=[False, True, True])
+        with replacing(self.folder / QUALITY) as temporary:
+            table.to_csv(temporary, index=False, float_format="%.4g")
 
     def _check_place(self, scans: Sequence[Scan]) -> None:
         if self.folder.name.lower().endswith(NIFTI_ENDINGS) or self.folder.is_file():
@@ -121,10 +161,7 @@ class OutputFolder:
             expected = "an empty folder, or results of this model with these settings"
             raise UserError("The output exists already", found, expected, _ANOTHER, file)
         complete = all((self.folder / other).exists() for other in known["files"])
-        saved = {Path(other).suffix for other in known["files"]}
-        return (
-            complete and (".npz" in saved or not self.probabilities) and (".gz" in saved or not self.members)
-        )
+        return complete and self.wanted.are_in(known["files"])
 
     def _describe(self, overwrite: bool) -> None:
         """Write what the label values mean; one folder holds one model's predictions."""
@@ -165,9 +202,9 @@ class OutputFolder:
         file = self.folder / MANIFEST
         return dict(read_json(file)["cases"]) if file.exists() else {}
 
-    def _list(self, scan: Scan, files: Sequence[str]) -> None:
+    def _list(self, scan: Scan, files: Sequence[str], quality: Quality) -> None:
         """Add a scan to the manifest, read anew in case another process works on the same folder."""
-        entry = {**self._maker_and_scan(scan), "files": list(files)}
+        entry = {**self._maker_and_scan(scan), "files": list(files), "quality": quality._asdict()}
         cases = {**self._listed(), scan.name: entry}
         write_json(self.folder / MANIFEST, {"semivox": __version__, "cases": cases})
 

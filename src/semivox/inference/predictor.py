@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,17 +17,25 @@ from torch import Tensor
 
 from semivox.config import PredictConfig
 from semivox.errors import UserError
-from semivox.inference.cover import covered, free_memory, room
+from semivox.inference.cover import Precision, free_memory, on_working_grid
 from semivox.inference.model import LoadedModel
-from semivox.inference.outputs import OutputFolder, check_name
+from semivox.inference.outputs import OutputFolder, Wanted, check_name
+from semivox.inference.postprocess import postprocessed
+from semivox.inference.quality import Judge, Quality
 from semivox.inference.sources import Scan, Source, list_scans, read_scan
+from semivox.inference.uncertainty import entropy, tempered
 from semivox.inference.windows import window_stride
 from semivox.io.formats import out_of_memory, shortened_text, too_large
 from semivox.io.volume import Volume
 from semivox.nets.cpu import kept
-from semivox.preprocessing.resample import Grid, label_to_source, probs_to_source, to_working_grid
+from semivox.preprocessing.resample import (
+    Grid,
+    label_to_source,
+    map_to_source,
+    probs_to_source,
+    to_working_grid,
+)
 
-Precision = Literal["32", "bf16"]
 Progress = Callable[[int, int, str, float], Any]
 
 
@@ -37,15 +45,19 @@ class Prediction:
 
     Attributes:
         label: (X, Y, Z) uint8 class indices.
+        quality: how good it is likely to be.
         probs: (K, X, Y, Z) float32 in [0, 1], summing to 1 over the classes; None unless asked for.
         members: class indices of each network on its own; empty unless asked for.
         member_probs: probabilities of each network; empty unless both are asked for.
+        uncertainty: (X, Y, Z) float32, entropy of `probs` as a share of the largest one; None likewise.
     """
 
     label: NDArray[np.uint8]
+    quality: Quality
     probs: NDArray[np.float32] | None = None
     members: dict[str, NDArray[np.uint8]] = field(default_factory=dict)
     member_probs: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    uncertainty: NDArray[np.float32] | None = None
 
 
 def predict_case(
@@ -56,6 +68,7 @@ def predict_case(
     precision: Precision = "32",
     probabilities: bool = False,
     members: bool = False,
+    uncertainty: bool = False,
 ) -> Prediction:
     """Segment one scan.
 
@@ -65,26 +78,46 @@ def predict_case(
     Args:
         model: from `load_model`.
         image: (C, X, Y, Z), any orientation and voxel size.
-        config: sliding-window settings.
+        config: settings of the prediction.
         precision: arithmetic of the networks; `bf16` only where the hardware has it.
         probabilities: also return probabilities.
-        members: also return what each network says on its own; the prediction is made of the same forward
+        members: also return what each network says on its own, without clean-up, from the same forward
             passes.
+        uncertainty: also return the map of the uncertainty.
 
     Raises:
         UserError: a wrong number of channels, too little memory, or a model that returns NaN.
     """
     _check_image(image, model)
     array, grid = to_working_grid(image, model.plan)
-    probs, by_member = _on_working_grid(model, array, config, precision=precision, members=members)
+    found = on_working_grid(model, array, config, precision=precision, members=members)
+    probs = tempered(found.probs, model.calibration.temperature)
     label, full = _on_source_grid(probs, grid, probabilities)
-    pairs = {name: _on_source_grid(values, grid, probabilities) for name, values in by_member.items()}
+    if config.postprocess:
+        classes = model.plan.class_names
+        rules = {classes.index(name): rule for name, rule in model.calibration.postprocess.items()}
+        voxel_ml = abs(float(np.linalg.det(image.affine[:3, :3]))) / 1000
+        label = postprocessed(label, rules, voxel_ml)
+    pairs = {name: _on_source_grid(values, grid, probabilities) for name, values in found.members.items()}
     return Prediction(
         label,
+        _judged(model, found.figures, label),
         full,
         {name: pair[0] for name, pair in pairs.items()},
         {name: pair[1] for name, pair in pairs.items() if pair[1] is not None},
+        map_to_source(entropy(probs), grid) if uncertainty else None,
     )
+
+
+def _judged(model: LoadedModel, figures: dict[str, float], label: NDArray[np.uint8]) -> Quality:
+    known = model.calibration
+    names = model.plan.class_names[1:]
+    absent = [
+        name
+        for index, (name, usual) in enumerate(zip(names, known.volumes, strict=False), start=1)
+        if usual.always and not (label == index).any()
+    ]
+    return Judge(known.figures, known.dice).judge(figures, absent)
 
 
 @kept()
@@ -97,6 +130,7 @@ def predict_files(
     precision: Precision = "32",
     save_probabilities: bool = False,
     save_members: bool = False,
+    save_uncertainty: bool = False,
     overwrite: bool = False,
     trust_image_geometry: bool = False,
     finish: Callable[[Scan, Path], Any] | None = None,
@@ -105,7 +139,8 @@ def predict_files(
     """Segment a scan or a folder of scans; one scan is in memory at a time.
 
     Writes `CASE.nii.gz` (the scan's grid and header, the data set's label values), `semivox.json` (what the
-    values mean) and `predict.json` (which model and settings made what). Scans that this model has already
+    values mean), `quality.csv` (how good each is likely to be, the doubtful ones first) and `predict.json`
+    (which model and settings made what). Scans that this model has already
     segmented with these settings are skipped. A scan that cannot be segmented does not stop the others.
 
     Args:
@@ -113,10 +148,11 @@ def predict_files(
         source: a file, or a folder with `CASE.nii.gz`, or `CASE_0000.nii.gz`, ... for the channels; a folder
             of DICOM; or the channel files of each scan, by name; see `list_scans`.
         out: folder for the results, not the one of the scans.
-        config: sliding-window settings.
+        config: settings of the prediction.
         precision: arithmetic of the networks; `bf16` only where the hardware has it.
         save_probabilities: also write `CASE.npz` with `probabilities`, (K, X, Y, Z) float16.
         save_members: also write `MEMBER/CASE.nii.gz` for each network.
+        save_uncertainty: also write `CASE_uncertainty.nii.gz`, see `Prediction.uncertainty`.
         overwrite: replace results of another model, other settings or another scan.
         trust_image_geometry: take the first channel's affine for all; also if the model was trained so.
         finish: called with each scan and its label file, those skipped included.
@@ -131,9 +167,8 @@ def predict_files(
     window_stride(model.plan.patch, config.stride)
     scans = list_scans(source, len(model.plan.channels))
     settings = {**config.model_dump(mode="json", exclude={"batch"}), "precision": precision}
-    outputs = OutputFolder(
-        out, model, settings=settings, probabilities=save_probabilities, members=save_members
-    )
+    wanted = Wanted(save_probabilities, save_members, save_uncertainty)
+    outputs = OutputFolder(out, model, settings=settings, wanted=wanted)
     todo = outputs.open(scans, overwrite=overwrite)
     trust = trust_image_geometry or model.plan.trust_image_geometry
     failed: dict[str, UserError] = {}
@@ -144,10 +179,12 @@ def predict_files(
             if scan in todo:
                 check_name(scan.name)
                 image = read_scan(scan, trust_image_geometry=trust)
-                wanted: Any = {"probabilities": save_probabilities, "members": save_members}
-                prediction = predict_case(model, image, config, precision=precision, **wanted)
+                prediction = predict_case(model, image, config, precision=precision, **wanted._asdict())
         if prediction is not None:  # a disk that is full ends it all
-            outputs.write(scan, image.affine, prediction.label, prediction.probs, prediction.members)
+            outputs.write(
+                scan, image.affine, prediction.label, prediction.quality,
+                prediction.probs, prediction.members, prediction.uncertainty,
+            )  # fmt: skip
         with _noted(failed, scan):
             if finish is not None and scan.name not in failed:
                 finish(scan, outputs.label_file(scan))
@@ -155,6 +192,7 @@ def predict_files(
             done += 1
             if progress is not None:
                 progress(done, len(scans), scan.name, time.monotonic() - started)
+    outputs.write_quality()
     if failed:
         raise _failure(failed, len(scans), out)
     return [outputs.label_file(scan) for scan in scans]
@@ -173,44 +211,6 @@ def _noted(failed: dict[str, UserError], scan: Scan) -> Iterator[None]:
         failed[scan.name] = too_large(scan.files[0], shortened_text(error))
 
 
-def _on_working_grid(
-    model: LoadedModel,
-    array: NDArray[np.float32],
-    config: PredictConfig,
-    *,
-    precision: Precision,
-    members: bool,
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Probabilities (K, X, Y, Z) and those of each member on the working grid."""
-    names: list[str] = []
-
-    def forward(windows: Tensor) -> Tensor:
-        if not members:
-            return model.method.predict(windows)
-        by_name = model.method.predict_members(windows)
-        names[:] = by_name
-        return torch.cat([probs.float() for probs in by_name.values()], dim=1)
-
-    # one context for all windows: within it, weights are converted once
-    with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
-        probs = covered(
-            torch.from_numpy(array),
-            forward,
-            patch=model.plan.patch,
-            config=config,
-            room=room(model.method, model.device),
-            device=model.device,
-            accumulate_on=_accumulator_device(model, array),
-        )
-    if not torch.isfinite(probs.sum()):
-        raise _not_finite(array, precision)
-    if not members:
-        return probs, {}
-    stacked = probs.reshape(len(names), -1, *probs.shape[1:])
-    by_member = dict(zip(names, stacked, strict=True))
-    return model.method.combine(by_member), by_member
-
-
 def _on_source_grid(
     probs: Tensor, grid: Grid, probabilities: bool
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32] | None]:
@@ -218,15 +218,6 @@ def _on_source_grid(
         return label_to_source(probs, grid), None
     full = probs_to_source(probs, grid)
     return full.argmax(0).astype(np.uint8), full
-
-
-def _accumulator_device(model: LoadedModel, array: NDArray[np.float32]) -> torch.device:
-    """Return the GPU if the accumulators fit in a quarter of its free memory, else the CPU."""
-    if model.device.type != "cuda":
-        return torch.device("cpu")
-    needed = 4 * 4 * len(model.plan.class_names) * prod(array.shape[1:])
-    free = free_memory(model.device)
-    return model.device if free is not None and needed < free / 4 else torch.device("cpu")
 
 
 def _check_image(image: Volume, model: LoadedModel) -> None:
@@ -245,16 +236,6 @@ def _check_image(image: Volume, model: LoadedModel) -> None:
     if model.plan.crop == "none" and free is not None and 4 * voxels * (2 * len(names) + 1) > free:
         mm = " x ".join(f"{step:.4g}" for step in image.spacing_mm)
         raise too_large(None, f"{voxels:.3g} voxels after resampling, from voxels of {mm} mm")
-
-
-def _not_finite(array: NDArray[np.float32], precision: Precision) -> UserError:
-    if not np.isfinite(array).all():
-        do = "replace them, e.g. by 0 with numpy.nan_to_num"
-        what = "The scan holds values that are not finite"
-        return UserError(what, "NaN or infinity", "finite intensities", do)
-    found = f"NaN or infinity in the probabilities, with precision {precision}"
-    do = "try precision 32; if that does not help, the training diverged: use a smaller train.lr"
-    return UserError("The model returned values that are not numbers", found, do=do)
 
 
 def _failure(failed: Mapping[str, UserError], total: int, out: Path) -> UserError:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from semivox.preprocessing.fingerprint import Fingerprint
-from semivox.preprocessing.inspect import Sample
+from semivox.preprocessing.inspect import SAMPLES, Sample
 from semivox.reporting.slices import (
     add_panel,
     draw_letters,
@@ -92,6 +92,32 @@ def save_dataset_figure(
     for index, channel in enumerate(channels):
         _draw_intensities(panels[3 + index], channel, measured, index, colors)
     draw_legend(figure, legend, "lower right" if foot else "upper right")
+    save_png(figure, path)
+
+
+def save_sheet(
+    path: Path, samples: Sequence[Sample], captions: Sequence[str], title: str, class_names: Sequence[str]
+) -> None:
+    """Draw a slice of each sample with its label, six in a row and a caption below each, as a PNG.
+
+    Args:
+        path: the PNG to write.
+        samples: scans to draw.
+        captions: one a sample, in the place of its name.
+        title: of the sheet.
+        class_names: background first.
+    """
+    rows = -(-len(samples) // SAMPLES)
+    legend = class_lines(range(len(class_names)), class_names)
+    foot = 0.2 + legend_height(legend, _WIDTH, 0.0)
+    figure = dark_figure(_WIDTH, 0.75 + rows * (_THUMB + 0.35) + foot)
+    high = figure.get_figheight()
+    write(figure, _MARGIN, high - 0.35, shorten(title, 90), fontsize=14, weight="bold")
+    for index, (sample, caption) in enumerate(zip(samples, captions, strict=True)):
+        row, column = divmod(index, SAMPLES)
+        bottom = high - 0.6 - (row + 1) * (_THUMB + 0.35) + 0.3
+        _draw_sample(figure, sample._replace(name=caption), _MARGIN + column * (_THUMB + 0.02), bottom)
+    draw_legend(figure, legend)
     save_png(figure, path)
 
 

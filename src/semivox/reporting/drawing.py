@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from semivox.preprocessing.inspect import Sample
 from semivox.preprocessing.plan import Plan
 
 
@@ -24,5 +25,18 @@ def diagnosis_drawer(title: str) -> Callable[[Path, str], None]:
         from semivox.reporting.diagnosis import save_diagnosis
 
         save_diagnosis(table.with_suffix(".png"), table, title=title, subtitle=subtitle)
+
+    return draw
+
+
+def sheet_drawer(
+    title: str, class_names: Sequence[str]
+) -> Callable[[Path, Sequence[Sample], Sequence[str]], None]:
+    """Return what draws a sheet of scans with captions."""
+
+    def draw(path: Path, samples: Sequence[Sample], captions: Sequence[str]) -> None:
+        from semivox.reporting.dataset_figure import save_sheet
+
+        save_sheet(path, samples, captions, title, class_names)
 
     return draw

@@ -18,7 +18,7 @@ from semivox.errors import UserError
 from semivox.files import locked
 from semivox.hardware import resolve_device
 from semivox.inference.calibrate import calibrated
-from semivox.inference.model import save_model
+from semivox.inference.model import save_model, start_from
 from semivox.losses.schedules import Stage, make_stages
 from semivox.manifest import write_manifest
 from semivox.methods import create, method_class
@@ -30,7 +30,7 @@ from semivox.preprocessing.plan import Plan, save_plan
 from semivox.preprocessing.store import Store
 from semivox.preprocessing.workspace import Workspace
 from semivox.run import Run
-from semivox.training.checkpoints import best_path, load_weights
+from semivox.training.checkpoints import best_path, last_path, load_weights
 from semivox.training.diagnosis import NOTICE, Draw, make_diagnosis, require_hidden_labels
 from semivox.training.estimate import FORWARD_SHARE, Costs, iterations_for, probe, windows
 from semivox.training.fabric import resolve_precision
@@ -39,7 +39,6 @@ from semivox.training.validation import make_teacher, make_validator, pseudo_fol
 
 STARTUP_S = 2.0  # first batches, weights for inference
 PROBE_STEPS, PROBE_SHARE = 40, 0.04  # of the budget's time at most
-
 Pseudo = Callable[[int], Store]  # the pseudo-labels that a stage learns from
 
 
@@ -176,6 +175,8 @@ class Assembly:
         """Train, write the weights for inference, return what `run_report.json` records."""
         started, method = time.monotonic(), self.method()
         config = self._with_iterations(method, run)
+        if (init := config.train.init) and not last_path(run.folder).is_file():
+            start_from(method, Path(init), self.plan)
         run.start(config, made_from)
         save_splits(run.folder / "splits.json", [self.split])
         save_plan(self.plan, run.folder / "plans.json")
@@ -290,19 +291,10 @@ class Assembly:
         if config.train.selection == "val" and result.best is not None:
             best = load_weights(best_path(run.folder), method)
             chosen = f"best on validation cases (iteration {best.iteration})"
+        calibration = calibrated(method, self.plan, self.workspace.store, self.split, config)
+        about = {"predict": config.predict.model_dump(mode="json"), "calibration": calibration}
         save_model(
-            method,
-            run.folder,
-            method_name=config.method.name,
-            options=config.method.options,
-            net=self._net(),
-            plan=self.plan,
-            extra={
-                "checkpoint": chosen, "predict": config.predict.model_dump(mode="json"),
-                "calibration": calibrated(
-                    method, self.plan, self.workspace.store, self.split, config.predict,
-                    resolve_device(config.train.device),
-                ),
-            },
-        )
+            method, run.folder, method_name=config.method.name, options=config.method.options,
+            net=self._net(), plan=self.plan, extra={"checkpoint": chosen, **about},
+        )  # fmt: skip
         return chosen

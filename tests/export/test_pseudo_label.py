@@ -14,8 +14,8 @@ from semivox.config import PlanConfig, SplitConfig
 from semivox.datasets.dataset import open_dataset
 from semivox.datasets.splits import make_split, save_splits
 from semivox.errors import UserError
+from semivox.export.pseudo_label import pseudo_label
 from semivox.inference.model import save_model
-from semivox.inference.pseudo_label import pseudo_label
 from semivox.io.volume import read_image, read_label
 from semivox.methods import create
 from semivox.nets import NetFactory

@@ -1,0 +1,200 @@
+"""Order unlabeled scans by how much a model should gain from their annotation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from semivox.config import PredictConfig
+from semivox.datasets.dataset import Case, Dataset
+from semivox.datasets.splits import Split, load_split, split_by_files
+from semivox.errors import UserError
+from semivox.files import replacing
+from semivox.inference.cover import on_working_grid
+from semivox.inference.model import LoadedModel
+from semivox.inference.predict import best_precision
+from semivox.inference.quality import Judge
+from semivox.io.volume import read_image
+from semivox.manifest import write_manifest
+from semivox.preprocessing.inspect import Sample
+from semivox.preprocessing.resample import to_working_grid
+from semivox.progress import ProgressFactory, no_progress
+
+By = Literal["uncertainty", "diversity", "both", "random"]
+Draw = Callable[[Path, Sequence[Sample], Sequence[str]], None]
+TABLE, SHEET = "rank.csv", "rank.png"
+_DRAWN = 12
+_Array = NDArray[np.float64]
+
+
+def rank(
+    model: LoadedModel,
+    run: Path,
+    dataset: Dataset,
+    out: Path,
+    *,
+    config: PredictConfig,
+    by: By = "both",
+    seed: int = 0,
+    draw: Draw | None = None,
+    progress: ProgressFactory = no_progress,
+) -> pd.DataFrame:
+    """Rank the unlabeled scans of a data set; write `rank.csv`, and `rank.png` with the first of them.
+
+    No label file is opened. Scans are unlabeled if the split of the run says so, or if they have no label
+    file, are not for testing, and the split does not know them.
+
+    Args:
+        model: from `load_model`.
+        run: its folder, with `splits.json`.
+        dataset: with the scans.
+        out: folder for the results.
+        config: settings of the prediction.
+        by: see `order`.
+        seed: of `random`.
+        draw: draws the first scans with their segmentations and captions.
+        progress: shows progress.
+
+    Returns:
+        One row a scan, the most useful first: rank, case, uncertainty, distance, predicted_dice, reasons.
+    """
+    split = _split(run, dataset)
+    cases = [dataset.case(name) for name in (*split.unlabeled, *split.labeled)]
+    judge = Judge(model.calibration.figures, model.calibration.dice)
+    rows, features = [], []
+    with progress("rank") as report:
+        for done, case in enumerate(cases, start=1):
+            figures, vector = _seen(model, case, config)
+            features.append(vector)
+            if done <= len(split.unlabeled):
+                found = judge.judge(figures)
+                doubt = 1 - (found.dice if judge.known else figures["soft_dice"])
+                rows.append({"case": case.name, "uncertainty": doubt, "predicted_dice": found.dice,
+                             "reasons": "; ".join(found.reasons)})  # fmt: skip
+            report(done, len(cases), case.name)
+    table, unlabeled = pd.DataFrame(rows), len(split.unlabeled)
+    doubts, points = table["uncertainty"].to_numpy(), standardised(np.array(features))
+    chosen, table["distance"] = order(doubts, points, unlabeled, by, seed)
+    table = table.iloc[chosen].reset_index(drop=True)
+    table.insert(0, "rank", range(1, unlabeled + 1))
+    table = table[["rank", "case", "uncertainty", "distance", "predicted_dice", "reasons"]]
+    with replacing(out / TABLE) as temporary:
+        table.to_csv(temporary, index=False, float_format="%.4g")
+    if draw is not None:
+        first = table.head(_DRAWN)
+        samples = [_sample(model, dataset.case(name), config) for name in first["case"]]
+        draw(out / SHEET, samples, [f"{row.rank}. {row.case}" for row in first.itertuples()])
+    write_manifest(out, "rank", model=model.digest, cases=unlabeled, by=by, seed=seed)
+    return table
+
+
+def order(
+    uncertainty: _Array, features: _Array, candidates: int, by: By, seed: int
+) -> tuple[list[int], _Array]:
+    """Return the candidates, the best first, and each one's distance to those before it and labeled ones.
+
+    `uncertainty`: the least sure first. `diversity`: always the scan farthest from those labeled or chosen
+    (k-centre greedy, Sener and Savarese, Active Learning for CNNs: A Core-Set Approach, ICLR 2018). `both`:
+    the highest product of the rank of its uncertainty and its distance. `random`: the control.
+
+    Args:
+        uncertainty: of each candidate.
+        features: (candidates + labeled scans, D).
+        candidates: how many come first in `features`.
+        by: the rule.
+        seed: of `random`.
+    """
+    if by == "random":
+        given: list[int] | None = np.random.default_rng(seed).permutation(candidates).tolist()
+    else:
+        given = np.argsort(-uncertainty, kind="stable").tolist() if by == "uncertainty" else None
+    labeled, points = features[candidates:], features[:candidates]
+    nearest = np.full(candidates, np.inf)
+    for center in labeled:
+        nearest = np.minimum(nearest, np.linalg.norm(points - center, axis=1))
+    if not len(labeled):
+        nearest = np.linalg.norm(points - points.mean(0), axis=1)
+    weight = (uncertainty.argsort().argsort() + 1) / candidates if by == "both" else np.ones(candidates)
+    left, chosen, distances = np.ones(candidates, bool), [], np.zeros(candidates)
+    for place in range(candidates):
+        best = given[place] if given else int(np.argmax(np.where(left, weight * nearest, -1.0)))
+        left[best], distances[best] = False, nearest[best]
+        chosen.append(best)
+        nearest = np.minimum(nearest, np.linalg.norm(points - points[best], axis=1))
+    return chosen, distances
+
+
+def standardised(features: _Array) -> _Array:
+    """Bring each column to mean 0 and standard deviation 1; constant ones to 0."""
+    sd = features.std(0)
+    return np.asarray((features - features.mean(0)) / np.where(sd > 1e-12, sd, 1.0))
+
+
+@contextmanager
+def pooled(method: nn.Module) -> Iterator[list[Tensor]]:
+    """Collect, inside the block, the means over space of the encoder's coarsest map, (B, D) each.
+
+    They belong to the method's first network.
+
+    Raises:
+        UserError: the network has no such map.
+    """
+    places = (getattr(module, "dropout", None) for module in method.modules())
+    coarsest = next((place for place in places if isinstance(place, nn.Module)), None)
+    if coarsest is None:
+        do = "use --by uncertainty or random"
+        raise UserError("The network has no coarsest map", type(method).__name__, "an encoder", do)
+    found: list[Tensor] = []
+
+    def keep(module: nn.Module, inputs: Any, output: Tensor) -> None:
+        found.append(output.detach().float().flatten(2).mean(2).cpu())
+
+    handle = coarsest.register_forward_hook(keep)
+    try:
+        yield found
+    finally:
+        handle.remove()
+
+
+def _seen(model: LoadedModel, case: Case, config: PredictConfig) -> tuple[dict[str, float], _Array]:
+    """Figures of the prediction, and the features of the scan, mean over its windows."""
+    array, _ = _prepared(model, case)
+    with pooled(model.method) as maps:
+        found = on_working_grid(model, array, config, precision=best_precision(model))
+    return found.figures, torch.cat(maps).mean(0).double().numpy()
+
+
+def _sample(model: LoadedModel, case: Case, config: PredictConfig) -> Sample:
+    array, spacing = _prepared(model, case)
+    probs = on_working_grid(model, array, config, precision=best_precision(model)).probs
+    return Sample(case.name, array[0], probs.argmax(0).cpu().numpy().astype(np.uint8), spacing, "RAS")
+
+
+def _prepared(model: LoadedModel, case: Case) -> tuple[NDArray[np.float32], tuple[float, float, float]]:
+    trust = model.plan.trust_image_geometry
+    image = read_image(case.images, model.plan.channels, trust_image_geometry=trust)
+    array, grid = to_working_grid(image, model.plan)
+    x, y, z = np.linalg.norm(grid.affine()[:3, :3], axis=0).tolist()
+    return array, (x, y, z)
+
+
+def _split(run: Path, dataset: Dataset) -> Split:
+    path = run / "splits.json"
+    split = load_split(path, dataset, 0) if path.is_file() else split_by_files(dataset)
+    known = set(split.roles())
+    others = (case for case in dataset.cases if case.pool != "test" and case.name not in known)
+    new = [case.name for case in others if case.label is None]
+    split = split.model_copy(update={"unlabeled": (*split.unlabeled, *new)})
+    if not split.unlabeled:
+        found, expected = f"{len(split.labeled)} labeled cases", "at least one scan without a label"
+        do = "add scans to the data set"
+        raise UserError("There is no unlabeled scan to rank", found, expected, do, dataset.root)
+    return split
