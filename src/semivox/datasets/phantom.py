@@ -7,12 +7,10 @@ for the default shape; x points to the right, y to the front, z to the head.
 
 from __future__ import annotations
 
-import gzip
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
@@ -33,7 +31,8 @@ from semivox.datasets.phantom_shapes import (
     tube,
 )
 from semivox.errors import UserError
-from semivox.files import read_json, replacing, write_json
+from semivox.files import read_json, write_json
+from semivox.io.volume import write_map
 from semivox.progress import Progress
 
 SHAPE: Triple = (64, 64, 48)
@@ -231,26 +230,20 @@ def make_phantoms(
 
     Returns:
         The folder.
-
-    Raises:
-        UserError: a setting out of range; the folder holds another data set.
     """
     limits = {"train": (train, 1), "test": (test, 0), "classes": (classes, 1), "seed": (seed, 0)}
     for name, (value, least) in limits.items():
         if not isinstance(value, int) or value < least or (name == "classes" and value > 2):
             expected = "1 or 2" if name == "classes" else f"a whole number from {least} on"
             raise UserError(f"The setting {name} of the phantoms is out of range", value, expected)
-    settings = {"train": train, "test": test, "classes": classes, "shape": list(shape), "seed": seed}
-    _claim(out, settings)
+    _claim(out, {"train": train, "test": test, "classes": classes, "shape": list(shape), "seed": seed})
     for index in range(train + test):
-        name = f"phantom_{index:03d}"
-        part = "Tr" if index < train else "Ts"
-        image_path = out / f"images{part}" / f"{name}_0000.nii.gz"
-        label_path = out / f"labels{part}" / f"{name}.nii.gz"
-        if not (image_path.is_file() and label_path.is_file()):
+        name, part = f"phantom_{index:03d}", "Tr" if index < train else "Ts"
+        paths = out / f"images{part}" / f"{name}_0000.nii.gz", out / f"labels{part}" / f"{name}.nii.gz"
+        if not all(path.is_file() for path in paths):
             image, label, affine = phantom(seed, index, classes=classes, shape=shape)
-            _write(image_path, image.astype(np.int16), affine)
-            _write(label_path, label, affine)
+            for path, array in zip(paths, (image.astype(np.int16), label), strict=True):
+                write_map(path, array, affine)
         if progress is not None:
             progress(index + 1, train + test, name)
     return out
@@ -260,39 +253,20 @@ def _claim(out: Path, settings: dict[str, Any]) -> None:
     """Write dataset.json, or check that the one that is there has the same settings."""
     path = out / "dataset.json"
     if not path.exists():
-        write_json(path, _description(settings))
+        names = ["background", "atrium"] if settings["classes"] == 1 else ["background", "body", "veins"]
+        meta = {
+            "name": "phantoms",
+            "description": "made-up left atria with pulmonary veins",
+            "channel_names": {"0": "MR"},
+            "labels": {name: value for value, name in enumerate(names)},
+            "numTraining": settings["train"],
+            "file_ending": ".nii.gz",
+        }
+        write_json(path, {**meta, "phantoms": settings})
         return
     found = read_json(path)
     found = found.get("phantoms") if isinstance(found, dict) else None
     if found != settings:
         there = "no phantoms" if found is None else f"phantoms made with {found}"
-        expected = f"phantoms made with {settings}, or an empty folder"
-        do = "choose another folder, or remove this one"
-        raise UserError("The folder already holds another data set", there, expected, do, path)
-
-
-def _description(settings: dict[str, Any]) -> dict[str, Any]:
-    names = ["background", "atrium"] if settings["classes"] == 1 else ["background", "body", "veins"]
-    return {
-        "name": "phantoms",
-        "description": "made-up left atria with pulmonary veins",
-        "channel_names": {"0": "MR"},
-        "labels": {name: value for value, name in enumerate(names)},
-        "numTraining": settings["train"],
-        "file_ending": ".nii.gz",
-        "phantoms": settings,
-    }
-
-
-def _write(path: Path, array: np.ndarray[Any, Any], affine: np.ndarray[Any, Any]) -> None:
-    """Write NIfTI; the gzip header has neither a time nor a name in it, so the bytes repeat."""
-    image = nib.Nifti1Image(array, affine)
-    image.header.set_xyzt_units("mm")
-    image.set_sform(affine, code=1)
-    image.set_qform(affine, code=1)
-    with (
-        replacing(path) as temporary,
-        temporary.open("wb") as file,
-        gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=file, mtime=0) as packed,
-    ):
-        packed.write(image.to_bytes())
+        what, do = "The folder already holds another data set", "choose another folder, or remove this one"
+        raise UserError(what, there, f"phantoms made with {settings}", do, path)

@@ -56,7 +56,7 @@ def place_slices(series: Series) -> tuple[list[Slice], Array]:
     first, last = slices[0], slices[-1]
     if len(slices) == 1:
         if first.thickness <= 0:
-            raise bad_file(first.path, "The only slice has no thickness", None, "a length in mm")
+            raise bad_file(first.path, "The only slice has no thickness", "none", "a length in mm")
         step = normal * first.thickness
     else:
         _check_steps(slices, np.diff([normal @ item.position for item in slices]))

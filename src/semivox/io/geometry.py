@@ -46,16 +46,13 @@ class Volume:
 def canonical_axes(affine: Array) -> tuple[Triple, tuple[bool, bool, bool]]:
     """Find the permutation and flips that bring a grid closest to RAS; nothing is ever rotated.
 
-    Args:
-        affine: (4, 4), voxel to world mm (RAS+).
-
     Returns:
         The source axis that becomes each canonical axis, and whether it runs the other way.
     """
     orientation = nib.orientations.io_orientation(affine)
-    source = [int(np.flatnonzero(orientation[:, 0] == axis)[0]) for axis in range(3)]
-    flips = [bool(orientation[axis, 1] < 0) for axis in source]
-    return (source[0], source[1], source[2]), (flips[0], flips[1], flips[2])
+    x, y, z = np.argsort(orientation[:, 0]).tolist()
+    flips = orientation[:, 1] < 0
+    return (x, y, z), (bool(flips[x]), bool(flips[y]), bool(flips[z]))
 
 
 def foreground_box(image: Array) -> tuple[Triple, Triple, float]:
@@ -138,11 +135,7 @@ def check_grid(
     *,
     trust: bool = False,
 ) -> None:
-    """Compare the grid of a file, (X, Y, Z) and affine, with the one that `other` has.
-
-    Raises:
-        UserError: another shape, or (without `trust`) another place.
-    """
+    """Compare the grid of a file with that of `other`; with `trust`, the shapes alone."""
     if shape != other_shape:
         do = "check that the two files belong together; if so, resample this one onto the other's grid"
         raise bad_file(path, f"The shape differs from that of {other}", shape, other_shape, do)
@@ -173,9 +166,6 @@ def onto_grid(label: Volume, like: Volume, path: Path) -> Array:
 
     Returns:
         (X, Y, Z) in the shape of `like`, 0 where the label's grid does not reach.
-
-    Raises:
-        UserError: other voxels than those of `like`, or labeled ones outside of it.
     """
     shape = like.array.shape[-3:]
     if label.array.shape == shape and same_affine(label.affine, like.affine, shape):

@@ -27,14 +27,10 @@ _PLACE = (
 
 
 def read_nifti(path: Path, *, as_float: bool) -> tuple[Array, Array]:
-    """Read the voxels, (X, Y, Z) or (X, Y, Z, C) with C > 1, and the affine, voxel to world mm (RAS+).
-
-    Raises:
-        UserError: a file that is missing, damaged or no 3D image of plain numbers; a voxel size that is not
-            above 0.
-    """
+    """Read the voxels, (X, Y, Z) or (X, Y, Z, C) with C > 1, and the affine, voxel to world mm (RAS+)."""
     try:
-        content = _content(path)
+        content = path.read_bytes()
+        content = gzip.decompress(content) if _is_packed(content) else content  # verifies the checksum
         kind, raw = _raw_header(content)
         header = kind.header_class(raw.binaryblock)  # repaired by nibabel
         shape = _shape(header, len(content), path)
@@ -55,8 +51,9 @@ def read_nifti(path: Path, *, as_float: bool) -> tuple[Array, Array]:
 def read_nifti_header(path: Path) -> nib.Nifti1Header:
     """Read the header alone, as it is in the file; errors as of `read_nifti`."""
     try:
-        with (gzip.open if _is_packed(path) else open)(path, "rb") as stream:
-            return _raw_header(stream.read(_HEADER_BYTES))[1]
+        with path.open("rb") as stream:
+            opened = gzip.GzipFile(fileobj=stream) if _is_packed(stream.peek(2)) else stream
+            return _raw_header(opened.read(_HEADER_BYTES))[1]
     except Exception as error:
         raise unreadable(path, error, "NIfTI", "a whole .nii or .nii.gz file") from error
 
@@ -94,16 +91,9 @@ def write_nifti(path: Path, array: Array, affine: Array, like: nib.Nifti1Header 
         nib.save(nib.Nifti1Image(array, None, header), temporary)
 
 
-def _is_packed(path: Path) -> bool:
+def _is_packed(content: bytes) -> bool:
     """Whether the content is gzip, whatever the name says."""
-    with path.open("rb") as stream:
-        return stream.read(2) == b"\x1f\x8b"
-
-
-def _content(path: Path) -> bytes:
-    """Read a whole file; unpacking it verifies its checksum."""
-    content = path.read_bytes()
-    return gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
+    return content[:2] == b"\x1f\x8b"
 
 
 def _raw_header(content: bytes) -> tuple[Any, Any]:
@@ -127,8 +117,7 @@ def _shape(header: Any, held: int, path: Path) -> tuple[int, ...]:
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
     if len(shape) not in (3, 4):
-        expected = "3 axes, or 4 with channels last"
-        raise bad_file(path, "The file is not a 3D image", f"shape {shape}", expected)
+        raise bad_file(path, "The file is not a 3D image", f"shape {shape}", "3 axes, or 4: channels last")
     return shape
 
 

@@ -111,8 +111,7 @@ def run_jobs(
 
     Raises:
         UserError: at the end: files that cannot be used, cases that ended their worker, took too long or did
-            not fit into memory.
-        Exception: at once: everything else that the function raises.
+            not fit into memory; all else that the function raises is raised at once.
     """
     failed: dict[str, UserError] = {}
     outcomes = _in_pool(function, jobs, workers) if workers else _here(function, jobs)
@@ -122,24 +121,18 @@ def run_jobs(
         elif isinstance(value, BadFileError):
             failed[name(job)] = value
         elif isinstance(value, DiedError):
-            do = "run again with --workers 0, one case at a time"
-            what = f"A worker process died while {doing} {name(job)}"
-            failed[name(job)] = UserError(what, str(value), "a worker that ends with its case", do)
+            what, do = f"A worker process died while {doing} {name(job)}", "run again with --workers 0"
+            failed[name(job)] = UserError(what, str(value), None, do)
         elif out_of_memory(value) and not isinstance(value, UserError):
             failed[name(job)] = too_large(None, f"{name(job)}: {value or 'MemoryError'}")
         else:
             raise value
-    if failed:
-        raise all_failed(failed, len(jobs), doing)
-
-
-def all_failed(failed: dict[str, UserError], total: int, doing: str) -> UserError:
-    """Return one error for all cases that failed."""
     if len(failed) == 1:
-        return next(iter(failed.values()))
-    lines = [f"{name}: {error.what} ({error.path or error.found})" for name, error in failed.items()]
-    what, do = f"{len(failed)} of {total} cases failed ({doing})", "repair or remove these files"
-    return UserError(what, "\n            ".join(lines), None, do)
+        raise next(iter(failed.values()))
+    if failed:
+        lines = [f"{name}: {error.what} ({error.path or error.found})" for name, error in failed.items()]
+        what, do = f"{len(failed)} of {len(jobs)} cases failed ({doing})", "repair or remove these files"
+        raise UserError(what, "\n            ".join(lines), None, do)
 
 
 def _here(function: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[tuple[Job, bool, Any]]:
