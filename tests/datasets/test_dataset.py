@@ -20,12 +20,14 @@ NNUNET = {"channel_names": {"0": "T1"}, "labels": {"background": 0, "liver": 1},
 MSD = {"name": "Task", "modality": {"0": "CT"}, "labels": {"0": "background", "1": "liver", "2": "tumor"}}
 
 
-def make(root: Path, meta: object, files: Sequence[str] = ()) -> Path:
+def make(root: Path, meta: object, files: str | Sequence[str] = ()) -> Path:
+    """Write `dataset.json` and empty files; names without an ending get .nii.gz."""
     root.mkdir(parents=True, exist_ok=True)
     (root / "dataset.json").write_text(json.dumps(meta), encoding="utf-8")
-    for name in files:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).touch()
+    for name in files.split() if isinstance(files, str) else files:
+        path = root / (name if "." in Path(name).name else f"{name}.nii.gz")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
     return root
 
 
@@ -41,17 +43,8 @@ def test_nnunet_raw(tmp_path: Path) -> None:
     root = make(
         tmp_path / "Dataset001_Liver",
         NNUNET,
-        [
-            "imagesTr/b_0000.nii.gz",
-            "imagesTr/a_0000.nii.gz",
-            "imagesTr/._a_0000.nii.gz",
-            "imagesTr/notes.txt",
-            "labelsTr/b.nii.gz",
-            "imagesTs/t_0000.nii.gz",
-            "labelsTs/t.nii.gz",
-            "imagesTs/s_0000.nii.gz",
-            "imagesUn/u_0000.nii.gz",
-        ],
+        "imagesTr/b_0000 imagesTr/a_0000 imagesTr/._a_0000.nii.gz imagesTr/notes.txt labelsTr/b"
+        " imagesTs/t_0000 labelsTs/t imagesTs/s_0000 imagesUn/u_0000",
     )
     dataset = open_dataset(root)
     assert dataset.name == "Dataset001_Liver"
@@ -84,7 +77,7 @@ def test_channels_in_the_order_of_their_numbers(tmp_path: Path) -> None:
 
 def test_missing_channel_is_named(tmp_path: Path) -> None:
     meta = {**NNUNET, "channel_names": {"0": "T1", "1": "FLAIR"}}
-    files = ["imagesTr/a_0000.nii.gz", "imagesTr/a_0001.nii.gz", "imagesTr/b_0000.nii.gz"]
+    files = "imagesTr/a_0000 imagesTr/a_0001 imagesTr/b_0000"
     with pytest.raises(UserError, match="Case b: the image of channel FLAIR is missing") as error:
         open_dataset(make(tmp_path, meta, files))
     assert error.value.path == tmp_path / "imagesTr" / "b_0001.nii.gz"
@@ -98,7 +91,7 @@ def test_channel_number_missing_or_undeclared(tmp_path: Path, name: str) -> None
 
 
 def test_label_without_image(tmp_path: Path) -> None:
-    files = ["imagesTr/a_0000.nii.gz", "labelsTr/a_0000.nii.gz"]
+    files = "imagesTr/a_0000 labelsTr/a_0000"
     with pytest.raises(UserError, match="Label files without an image") as error:
         open_dataset(make(tmp_path, NNUNET, files))
     assert error.value.found == "a_0000.nii.gz"
@@ -106,7 +99,7 @@ def test_label_without_image(tmp_path: Path) -> None:
 
 def test_no_training_images_tells_what_is_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no training images") as error:
-        open_dataset(make(tmp_path, NNUNET, ["imagesTr/a_0000.txt", "imagesTs/b_0000.nii.gz"]))
+        open_dataset(make(tmp_path, NNUNET, "imagesTr/a_0000.txt imagesTs/b_0000"))
     assert "a_0000.txt" in str(error.value.found)
 
 
@@ -142,14 +135,14 @@ def test_without_a_declared_ending_any_mixture_is_used(tmp_path: Path) -> None:
 def test_an_ending_is_understood_without_its_dot_and_a_byte_order_mark_is_skipped(
     tmp_path: Path, ending: str | None
 ) -> None:
-    make(tmp_path, {**NNUNET, "file_ending": ending}, ["imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz"])
+    make(tmp_path, {**NNUNET, "file_ending": ending}, "imagesTr/a_0000 labelsTr/a")
     path = tmp_path / "dataset.json"
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
     assert labeled(open_dataset(tmp_path).cases) == ["a"]
 
 
 def test_links_to_nothing_are_named(tmp_path: Path) -> None:
-    root = make(tmp_path, NNUNET, ["imagesTr/a_0000.nii.gz", "labelsTr/b.nii.gz", "imagesTr/b_0000.nii.gz"])
+    root = make(tmp_path, NNUNET, "imagesTr/a_0000 labelsTr/b imagesTr/b_0000")
     (root / "labelsTr" / "a.nii.gz").symlink_to(root / "gone.nii.gz")
     with pytest.raises(UserError, match="link points to a file that does not exist") as error:
         open_dataset(root)
@@ -160,13 +153,7 @@ def test_links_to_nothing_are_named(tmp_path: Path) -> None:
 
 
 def test_files_that_are_not_used_are_named_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    files = [
-        "imagesTr/a_0000.nii.gz",
-        "imagesTr/a.h5",
-        "imagesTr/.hidden",
-        "labelsTr/a.txt",
-        "imagesUn/x.npy",
-    ]
+    files = "imagesTr/a_0000 imagesTr/a.h5 imagesTr/.hidden labelsTr/a.txt imagesUn/x.npy"
     dataset = open_dataset(make(tmp_path, NNUNET, files))
     assert {Path(str(n.path)).name: n.found for n in dataset.notices} == {
         "imagesTr": "a.h5", "labelsTr": "a.txt", "imagesUn": "x.npy",
@@ -178,7 +165,7 @@ def test_files_that_are_not_used_are_named_once(tmp_path: Path, caplog: pytest.L
 
 
 def test_fewer_cases_than_declared_and_folders_with_names_of_scans(tmp_path: Path) -> None:
-    root = make(tmp_path, {**NNUNET, "numTraining": 2}, ["imagesTr/a_0000.nii.gz"])
+    root = make(tmp_path, {**NNUNET, "numTraining": 2}, "imagesTr/a_0000")
     assert [(notice.found, notice.expected) for notice in open_dataset(root).notices] == [
         ("1 cases", "2 (numTraining)")
     ]
@@ -189,9 +176,7 @@ def test_fewer_cases_than_declared_and_folders_with_names_of_scans(tmp_path: Pat
 
 @pytest.mark.parametrize("name", ["../../x", "", 3, None, "x" * 300, "a\nb"])
 def test_a_name_that_is_no_file_name_is_not_taken(tmp_path: Path, name: object) -> None:
-    assert (
-        open_dataset(make(tmp_path / "d", {**NNUNET, "name": name}, ["imagesTr/a_0000.nii.gz"])).name == "d"
-    )
+    assert open_dataset(make(tmp_path / "d", {**NNUNET, "name": name}, "imagesTr/a_0000")).name == "d"
 
 
 @pytest.mark.parametrize("name", ["labelTr", "LabelsTr", "labels"])
@@ -203,7 +188,7 @@ def test_a_misnamed_folder_is_refused(tmp_path: Path, name: str) -> None:
 
 def test_a_label_with_nearly_the_name_of_a_case(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="Label files without an image") as error:
-        open_dataset(make(tmp_path, NNUNET, ["imagesTr/case_01_0000.nii.gz", "labelsTr/case01.nii.gz"]))
+        open_dataset(make(tmp_path, NNUNET, "imagesTr/case_01_0000 labelsTr/case01"))
     assert "case01 may belong to case_01" in str(error.value.do)
 
 
@@ -223,7 +208,7 @@ def test_a_layout_is_recognised_by_what_is_on_disk(tmp_path: Path) -> None:
     labels = {"0": "background", "1": "x"}
     as_msd = open_dataset(make(tmp_path / "a", {"modality": two, "labels": labels}, files))
     assert [len(case.images) for case in as_msd.cases] == [2, 2], "channel files are no cases of their own"
-    as_nnunet = open_dataset(make(tmp_path / "b", NNUNET, ["imagesTr/a.nii.gz", "labelsTr/a.nii.gz"]))
+    as_nnunet = open_dataset(make(tmp_path / "b", NNUNET, "imagesTr/a labelsTr/a"))
     assert labeled(as_nnunet.cases) == ["a"], "images without channel numbers are whole scans"
     empty = make(tmp_path / "c", {"channel_names": two, "labels": labels, "training": []}, files)
     assert names(open_dataset(empty).cases) == ["a", "b"]
@@ -246,7 +231,7 @@ def test_two_layouts_that_fit_are_asked_about(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["x" * 300, "a\0", "\ud800", "\udce9"])
 def test_paths_that_no_file_can_have(tmp_path: Path, name: str) -> None:
     entry = {"image": "imagesTr/a.nii.gz", "label": f"labelsTr/{name}.nii.gz"}
-    root = make(tmp_path, {**MSD, "training": [entry]}, ["imagesTr/a.nii.gz"])
+    root = make(tmp_path, {**MSD, "training": [entry]}, "imagesTr/a")
     (notice,) = open_dataset(root).notices
     str(notice).encode()
     with pytest.raises(UserError) as error:
@@ -256,14 +241,14 @@ def test_paths_that_no_file_can_have(tmp_path: Path, name: str) -> None:
 
 def test_a_list_that_is_not_read_is_named(tmp_path: Path) -> None:
     entries = [{"image": "imagesTr/a.nii.gz"}]
-    root = make(tmp_path, {**MSD, "training": entries, "validation": entries * 2}, ["imagesTr/a.nii.gz"])
+    root = make(tmp_path, {**MSD, "training": entries, "validation": entries * 2}, "imagesTr/a")
     assert [notice.found for notice in open_dataset(root).notices] == ["validation: 2 entries"]
 
 
 def test_labels_that_a_list_names_but_nobody_has(tmp_path: Path) -> None:
     """With spare label files it is a typing error; without them the cases are unlabeled, and named."""
     entries = [{"image": f"imagesTr/{name}.nii.gz", "label": f"labels/{name}.nii.gz"} for name in "ab"]
-    root = make(tmp_path, {**MSD, "training": entries}, ["imagesTr/a.nii.gz", "imagesTr/b.nii.gz"])
+    root = make(tmp_path, {**MSD, "training": entries}, "imagesTr/a imagesTr/b")
     dataset = open_dataset(root)
     assert labeled(dataset.cases) == []
     assert "labels/a.nii.gz, labels/b.nii.gz" in str(dataset.notices[0].found)
@@ -275,7 +260,7 @@ def test_labels_that_a_list_names_but_nobody_has(tmp_path: Path) -> None:
 
 
 def test_same_name_in_two_pools(tmp_path: Path) -> None:
-    files = ["imagesTr/a_0000.nii.gz", "imagesTs/a_0000.nii.gz", "imagesTs/b_0000.nii.gz"]
+    files = "imagesTr/a_0000 imagesTs/a_0000 imagesTs/b_0000"
     with pytest.raises(UserError, match="same name") as error:
         open_dataset(make(tmp_path, NNUNET, files))
     assert error.value.found == "a"
@@ -303,7 +288,7 @@ def test_unknown_case_names_the_nearest(tmp_path: Path) -> None:
 def test_label_declarations(
     tmp_path: Path, labels: dict[str, Any], class_names: tuple[str, ...] | None, class_values: tuple[int, ...]
 ) -> None:
-    dataset = open_dataset(make(tmp_path, {**NNUNET, "labels": labels}, ["imagesTr/a_0000.nii.gz"]))
+    dataset = open_dataset(make(tmp_path, {**NNUNET, "labels": labels}, "imagesTr/a_0000"))
     assert dataset.class_values == class_values
     assert dataset.class_names == (class_names or ("background", "core", "edema", "enhancing"))
 
@@ -312,7 +297,7 @@ def test_regions_of_nnunet_become_classes_and_regions(tmp_path: Path) -> None:
     """BraTS as nnU-Net declares it: nested regions, the innermost of one value."""
     labels = {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "enhancing": [3], "ignore": 4}
     meta = {**NNUNET, "labels": labels, "regions_class_order": [1, 2, 3]}
-    dataset = open_dataset(make(tmp_path, meta, ["imagesTr/a_0000.nii.gz"]))
+    dataset = open_dataset(make(tmp_path, meta, "imagesTr/a_0000"))
     assert dataset.class_names == ("background", "label_1", "label_2", "enhancing")
     assert dataset.class_values == (0, 1, 2, 3)
     assert dataset.ignore_value == 4
@@ -348,18 +333,18 @@ def test_regions_of_nnunet_become_classes_and_regions(tmp_path: Path) -> None:
 )
 def test_bad_label_declarations(tmp_path: Path, labels: object, problem: str) -> None:
     with pytest.raises(UserError, match=problem) as error:
-        open_dataset(make(tmp_path, {**NNUNET, "labels": labels}, ["imagesTr/a_0000.nii.gz"]))
+        open_dataset(make(tmp_path, {**NNUNET, "labels": labels}, "imagesTr/a_0000"))
     assert error.value.path == tmp_path / "dataset.json"
 
 
 @pytest.mark.parametrize("channels", [{}, {"1": "T1"}, {"a": "T1"}, [], "T1"])
 def test_bad_channel_declarations(tmp_path: Path, channels: object) -> None:
     with pytest.raises(UserError, match="channels are not declared"):
-        open_dataset(make(tmp_path, {**NNUNET, "channel_names": channels}, ["imagesTr/a_0000.nii.gz"]))
+        open_dataset(make(tmp_path, {**NNUNET, "channel_names": channels}, "imagesTr/a_0000"))
 
 
 def test_another_file_ending(tmp_path: Path) -> None:
-    files = ["imagesTr/a_0000.nii", "labelsTr/a.nii"]
+    files = "imagesTr/a_0000.nii labelsTr/a.nii"
     assert labeled(open_dataset(make(tmp_path, {**NNUNET, "file_ending": ".nii"}, files)).cases) == ["a"]
     with pytest.raises(UserError, match="not supported yet") as error:
         open_dataset(make(tmp_path, {**NNUNET, "file_ending": ".nrrd"}, files))
@@ -393,7 +378,7 @@ def test_msd_lists(tmp_path: Path) -> None:
 
 
 def test_msd_without_lists_takes_the_folders(tmp_path: Path) -> None:
-    files = ["imagesTr/a_0001.nii.gz", "imagesTr/b.nii.gz", "labelsTr/b.nii.gz", "imagesTs/t.nii.gz"]
+    files = "imagesTr/a_0001 imagesTr/b labelsTr/b imagesTs/t"
     dataset = open_dataset(make(tmp_path, MSD, files))
     assert names(dataset.cases) == ["t", "a_0001", "b"]
     assert labeled(dataset.cases) == ["b"]
@@ -425,7 +410,7 @@ def test_msd_with_one_file_a_channel(tmp_path: Path) -> None:
 def test_msd_missing_image(tmp_path: Path) -> None:
     meta = {**MSD, "training": [{"image": "./imagesTr/a.nii.gz"}, {"image": "./imagesTr/b.nii.gz"}]}
     with pytest.raises(UserError, match="Case b: the image of channel CT is missing"):
-        open_dataset(make(tmp_path, meta, ["imagesTr/a.nii.gz"]))
+        open_dataset(make(tmp_path, meta, "imagesTr/a"))
 
 
 @pytest.mark.parametrize("entry", [3, {"label": "a.nii.gz"}, {"image": "a.txt"}, {"image": []}, None])
@@ -439,7 +424,7 @@ def test_msd_malformed_entry(tmp_path: Path, entry: object) -> None:
 def test_msd_malformed_label(tmp_path: Path) -> None:
     entry = {"image": "imagesTr/a.nii.gz", "label": 1}
     with pytest.raises(UserError, match="malformed"):
-        open_dataset(make(tmp_path, {**MSD, "training": [entry]}, ["imagesTr/a.nii.gz"]))
+        open_dataset(make(tmp_path, {**MSD, "training": [entry]}, "imagesTr/a"))
 
 
 def test_unknown_layout_lists_what_was_looked_for(tmp_path: Path) -> None:

@@ -242,8 +242,8 @@ def make_phantoms(
         paths = out / f"images{part}" / f"{name}_0000.nii.gz", out / f"labels{part}" / f"{name}.nii.gz"
         if not all(path.is_file() for path in paths):
             image, label, affine = phantom(seed, index, classes=classes, shape=shape)
-            for path, array in zip(paths, (image.astype(np.int16), label), strict=True):
-                write_map(path, array, affine)
+            write_map(paths[0], image.astype(np.int16), affine)
+            write_map(paths[1], label, affine)
         if progress is not None:
             progress(index + 1, train + test, name)
     return out
