@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from semivox.reporting.comparison import foreground_region
-from semivox.reporting.paper.surface import foreground_ball, render
+from semivox.reporting.paper.surface import frame_foreground, render
 from semivox.reporting.slices import (
     Volume,
     add_panel,
@@ -89,9 +89,9 @@ def save_surfaces(path: Path, scenes: Sequence[Scene], class_names: Sequence[str
     """Draw the surface of the reference and of each method, seen from the front left."""
 
     def draw(panel: Axes, scene: Scene, label: Volume) -> None:
-        center, diameter = foreground_ball((scene.reference, *scene.found.values()), scene.spacing)
+        frame = frame_foreground((scene.reference, *scene.found.values()), scene.spacing)
         pixels = int(_CELL * _DPI)
-        panel.imshow(render(label, scene.spacing, center, diameter * 1.02, pixels), interpolation="none")
+        panel.imshow(render(label, scene.spacing, frame, pixels), interpolation="none")
 
     _save(path, scenes, class_names, title, draw, lambda scene: (1.0, 1.0), outline=False)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.colors import to_rgb
@@ -19,19 +19,26 @@ _SMOOTH = 0.7  # voxels: standard deviation that turns steps of voxels into a su
 _AMBIENT, _RIM = 0.25, 3  # light from everywhere; voxels added around the foreground
 
 
-def foreground_ball(labels: Sequence[Volume], spacing: Sequence[float]) -> tuple[Array, float]:
-    """Return center (voxels) and diameter (mm) of a ball around the foreground of all labels."""
+class Frame(NamedTuple):
+    """What a picture shows: its center in voxels; its sides, and its depth, in mm."""
+
+    center: Array
+    side: float
+    depth: float
+
+
+def frame_foreground(labels: Sequence[Volume], spacing: Sequence[float]) -> Frame:
+    """Return the smallest frame around the box of the foreground of all labels."""
     filled = np.argwhere(np.logical_or.reduce([label > 0 for label in labels]))
     low, high = (
         (filled.min(0), filled.max(0)) if len(filled) else (np.zeros(3), np.array(labels[0].shape) - 1)
     )
     size = (high - low + 1) * np.asarray(spacing)
-    return (low + high) / 2.0, float(np.linalg.norm(size))
+    wide, tall, deep = np.abs(_view()) @ size
+    return Frame((low + high) / 2.0, float(max(wide, tall)), float(deep))
 
 
-def render(
-    label: Volume, spacing: Sequence[float], center: Array, diameter: float, pixels: int = 240
-) -> NDArray[np.uint8]:
+def render(label: Volume, spacing: Sequence[float], frame: Frame, pixels: int = 240) -> NDArray[np.uint8]:
     """Draw the surface of each class in its color.
 
     Each class is smoothed, turned so that the third axis points to the viewer, and cut at one half; a pixel
@@ -40,29 +47,30 @@ def render(
     Args:
         label: class indices (X, Y, Z), axes to the right, front and head.
         spacing: voxel size in mm.
-        center: of the picture, in voxels.
-        diameter: of the picture, in mm.
+        frame: what the picture shows.
         pixels: sides of the picture.
 
     Returns:
         (pixels, pixels, 3), first row on top.
     """
     right, up, viewer = axes = _view()
-    light = (viewer + 0.6 * up - 0.6 * right) / np.linalg.norm(viewer + 0.6 * up - 0.6 * right)
-    step = diameter / pixels
-    matrix = axes.T * step / np.asarray(spacing)[:, None]  # from steps in the picture to voxels
-    offset = center - matrix @ np.full(3, (pixels - 1) / 2)
+    light = viewer + 0.6 * up - 0.6 * right
+    light = light / np.linalg.norm(light)
+    grid = np.array([pixels, pixels, pixels // 2])  # places along a line between two samples are interpolated
+    steps = np.array([frame.side, frame.side, frame.depth]) / grid
+    matrix = axes.T * steps / np.asarray(spacing)[:, None]  # from steps in the picture to voxels
+    offset = frame.center - matrix @ ((grid - 1) / 2)
     nearest = np.full((pixels, pixels), -np.inf)
     picture = np.broadcast_to(np.array(to_rgb(BACKGROUND)), (pixels, pixels, 3)).copy()
     for index in np.flatnonzero(np.bincount(label.ravel())[1:]) + 1:
         box, start = _cropped(label == index)
         field = gaussian_filter(box, _SMOOTH)
-        depth = _depth(affine_transform(field, matrix, offset - start, (pixels,) * 3, order=1))
+        depth = _depth(affine_transform(field, matrix, offset - start, tuple(grid), order=1))
         seen = depth > nearest
         at = np.stack([*np.nonzero(seen), depth[seen]])
         normal = _normals(field, matrix @ at + (offset - start)[:, None], spacing)
         bright = _AMBIENT + (1 - _AMBIENT) * np.clip(light @ normal, 0, 1)
-        picture[seen] = np.clip(bright, 0, 1)[:, None] * np.array(to_rgb(class_color(int(index))))
+        picture[seen] = bright[:, None] * np.array(to_rgb(class_color(int(index))))
         nearest[seen] = depth[seen]
     return np.asarray(np.round(picture.transpose(1, 0, 2)[::-1] * 255), np.uint8)
 
