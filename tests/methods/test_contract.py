@@ -21,8 +21,8 @@ from semivox.nets import NetFactory
 Factory = Callable[..., Any]
 NET = NetFactory(in_channels=1, num_classes=2, width=2, dropout=0.0)
 SHAPE = (32, 16, 16)
-NEED_LABELS = {"bcp", "supervised", "supervised_pair", "supervised_matched"}
-"""Methods that learn nothing from unlabeled patches alone."""
+NEED_LABELS = {"bcp", "labels_only", "self_training", "supervised", "supervised_pair", "supervised_matched"}
+"""Methods that learn nothing from unlabeled patches without pseudo-labels of a stage before."""
 
 
 def patches(labeled: int, unlabeled: int, *, foreground: bool = True) -> tuple[Batch, Batch]:
@@ -101,7 +101,7 @@ def test_the_first_steps_lower_the_supervised_loss(name: str, step: Factory) -> 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_patches_may_grow_during_a_run(name: str, step: Factory) -> None:
-    """As with `train.final_share`: nothing that a method keeps depends on the size of the patches."""
+    """Nothing that a method keeps depends on the size of the patches."""
     method = build(name)
     for iteration, sides in enumerate((SHAPE, (48, 32, 16))):
         image = torch.randn(4, 1, *sides, generator=torch.Generator().manual_seed(0))
@@ -196,7 +196,7 @@ def test_batches_a_step() -> None:
     assert sizes["supervised_matched"] == (2, 0)
     assert {sizes[name] for name in ("ac_mt", "cpcl", "ua_mt", "urpc")} == {(2, 2)}
     supervised = {name for name in METHODS if not method_class(name).batch[1]}
-    assert supervised == {"supervised", "supervised_matched", "supervised_pair"}
+    assert supervised == {"labels_only", "supervised", "supervised_matched", "supervised_pair"}
     assert {name for name in METHODS if not build(name).uses_unlabeled} == supervised
 
 

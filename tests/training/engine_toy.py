@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from semivox.config import TrainConfig
+from semivox.losses.schedules import Stage
 from semivox.methods.base import Batch, Method, Step, fixed
-from semivox.training.loop import fit
+from semivox.training.loop import MakeLoaders, fit
 
 SIDE = 6
 
@@ -135,12 +136,13 @@ def loaders_for(
     slow_s: float = 0.0,
     strong: bool = False,
     workers: int = 0,
-) -> Callable[[int, int, int], dict[str, DataLoader[Any]]]:
+) -> MakeLoaders:
     """`make_loaders` of `fit` for the toy data; several ranks share the two patches of a batch."""
 
-    def make(start: int, rank: int, world: int) -> dict[str, DataLoader[Any]]:
+    def make(stage: Stage, start: int, rank: int, world: int) -> dict[str, DataLoader[Any]]:
         sets = {
-            s: Patches(config.seed, s == "labeled", start, config.iterations, slow_s, strong) for s in streams
+            s: Patches(config.seed, s == "labeled", start, min(stage.stop, config.iterations), slow_s, strong)
+            for s in streams
         }
         for patches in sets.values():
             patches.part = slice(2 * rank // world, 2 * (rank + 1) // world)

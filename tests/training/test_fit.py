@@ -17,10 +17,11 @@ from torch.utils.data import DataLoader
 
 from semivox.config import TrainConfig
 from semivox.errors import UserError
+from semivox.losses.schedules import Stage
 from semivox.methods.base import Batch, Step
 from semivox.training.checkpoints import best_path, last_path, load, load_weights
 from semivox.training.loop import FitResult, fit
-from semivox.training.step import make_sgd
+from semivox.training.step import make_optimizer
 
 
 def run(toy: Toy, config: TrainConfig, folder: Path, validate: Any = None, **loaders: Any) -> FitResult:
@@ -65,7 +66,7 @@ def test_fused_sgd_takes_a_late_first_gradient() -> None:
     results = []
     for fused in (False, True):
         a, b = torch.nn.Parameter(torch.ones(3)), torch.nn.Parameter(torch.ones(2))
-        optimizer = make_sgd([a, b], config, None, fused=fused)
+        optimizer = make_optimizer([a, b], config, None, fused=fused)
         for iteration in range(3):
             a.grad = torch.full((3,), 1.0 + iteration)
             b.grad = torch.full((2,), 2.0) if iteration else None
@@ -296,7 +297,7 @@ class Failing(Patches):
 def test_error_in_a_loader_process_stays_readable(tmp_path: Path) -> None:
     config = settings(iterations=3)
 
-    def make(start: int, rank: int, world: int) -> dict[str, DataLoader[Any]]:
+    def make(stage: Stage, start: int, rank: int, world: int) -> dict[str, DataLoader[Any]]:
         return {"labeled": DataLoader(Failing(0, True, start, 3, 0.0), batch_size=None, num_workers=1)}
 
     with pytest.raises(UserError) as error:

@@ -43,7 +43,7 @@ def test_what_is_measured_and_what_is_concluded(quick: None, tmp_path: Path, mon
     assert demo.step_s is not None and dear.step_s is not None
     ratio = dear.step_s / dear.patches / (demo.step_s / demo.patches)
     assert 12 * 3.5 < ratio < 12 * 4.5
-    assert [net.net for net in found.nets] == ["vnet", "resnet34", "unet3d"]
+    assert [net.net for net in found.nets] == ["vnet", "resnet34", "unet3d", "resunet"]
     assert all(net.step_s > 0 and net.window_s > 0 for net in found.nets)
     assert [(item.patch, item.augment) for item in found.store] == [
         ((32, 32, 16), "intensity"),

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from semivox.config import Config, MethodConfig, Settings, config_error, load_config, parse_config
+from semivox.config import Config, Settings, config_error, load_config, parse_config
 from semivox.errors import UserError, unknown
 from semivox.files import read_yaml
 from semivox.settings import Labeled, Seed
@@ -187,12 +187,16 @@ def cells_of(grid: Grid) -> list[Place]:
 
 
 def settings_of(grid: Grid, place: Place) -> Config:
-    """Resolve the settings of one cell; what a preset says of a method holds for that method's rows."""
+    """Resolve the settings of one cell.
+
+    What a preset says of a method holds for that method's rows, and each row has the settings that its
+    method brings along; those of the grid, e.g. `train.iterations`, are the same for all rows.
+    """
     row = place.variant
-    base = load_config(preset=place.preset, file=grid.settings, settings=grid.assignments)
-    method = base.method if base.method.name == row.method else MethodConfig(name=row.method)
+    given: dict[str, Any] = {"file": grid.settings, "settings": grid.assignments}
+    base = load_config(preset=place.preset, method={"name": row.method}, **given)
     values = base.model_dump()
-    values["method"] = method.model_dump() | {"options": {**method.options, **row.options}}
+    values["method"]["options"] = {**base.method.options, **row.options}
     for section, fields in row.settings.items():
         values.setdefault(section, {}).update(fields)
     values["train"]["seed"] = place.seed
