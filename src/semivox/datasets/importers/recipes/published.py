@@ -129,7 +129,8 @@ def find_published(recipe: Recipe, raw: Path, options: RecipeOptions) -> Found:
         settings = recipe.settings if options.crop == "none" else ""
         alone = sorted(labels.keys() - scans.keys())
         strange = [f"{labels[name].name} (label of {name}, without a scan)" for name in alone]
-        return _found(recipe, raw, options.split or recipe.split, cases, recipe.protocol, settings, strange)
+        split = choose_split(recipe.name, options.split or recipe.split)
+        return _found(recipe, raw, split, cases, recipe.protocol, settings, strange)
     if recipe.h5_lacks:
         what, do = "The published h5 files do not hold what was asked for", "name the official download"
         raise UserError(what, recipe.h5_lacks, None, do, raw)
@@ -139,7 +140,8 @@ def find_published(recipe: Recipe, raw: Path, options: RecipeOptions) -> Found:
         name: CaseSource(name, "train", True, partial(recipe.h5_load, path, affine), (path,))
         for name, path in files.items()
     }
-    return _found(recipe, raw, options.split or form, cases, recipe.h5_protocol, "", [])
+    split = choose_split(recipe.name, options.split or form)
+    return _found(recipe, raw, split, cases, recipe.h5_protocol, "", [])
 
 
 def _case(
@@ -155,51 +157,54 @@ def _case(
     return CaseSource(name, "train", label is not None, load, (*files, *([label] if label else [])))
 
 
+def choose_split(recipe: str, wanted: str) -> PublishedSplit:
+    """Return a published split by name."""
+    splits = published_splits(recipe)
+    if wanted not in splits:
+        raise unknown(f"split of {recipe}", wanted, splits)
+    return splits[wanted]
+
+
 def _found(
     recipe: Recipe,
     raw: Path,
-    split_name: str,
+    split: PublishedSplit,
     cases: Mapping[str, CaseSource],
     protocol: str,
     settings: str,
     strange: Sequence[str],
 ) -> Found:
     """Sort the cases of a download into those of the split, missing, superfluous and unknown ones."""
-    splits = published_splits(recipe.name)
-    if split_name not in splits:
-        raise unknown(f"split of {recipe.name}", split_name, splits)
-    split = splits[split_name]
     listed = (*split.train, *split.val, *split.test)
-    missing = [name for name in listed if name not in cases]
     extra = sorted(cases.keys() - set(listed))
-    unlabeled = [name for name in listed if name in cases and not cases[name].labeled]
-    if len(missing) == len(listed):
+    if not cases.keys() & set(listed):
         there = shortened(extra or sorted(path.name for path in raw.iterdir()), 5) or "an empty folder"
         expected = f"cases such as {listed[0]}, in the folders of the official download"
         do = "name the folder that was unpacked"
         raise UserError("None of the published cases was found", there, expected, do, raw)
-    remarks = [f"{protocol} Split {split.name}: {split.origin}."]
-    for names, text in (
-        (missing, f"{len(missing)} of {len(listed)} published cases are missing"),
-        (extra, f"{len(extra)} cases are not in the split and were left out"),
-        (unlabeled, f"{len(unlabeled)} cases have no label file and count as unlabeled"),
-        (strange, f"{len(strange)} entries were not recognised"),
-    ):
-        remarks += [f"{text}: {shortened(names, 10)}"] if names else []
+    chosen = [replace(cases[name], pool=split.pool(name)) for name in listed if name in cases]
+    missing = [name for name in listed if name not in cases]
+    unlabeled = [case.name for case in chosen if not case.labeled]
+    parts = {
+        "missing": (missing, f"of {len(listed)} published cases are missing"),
+        "extra": (extra, "cases are not in the split and were left out"),
+        "unlabeled": (unlabeled, "cases have no label file and count as unlabeled"),
+        "unknown": (list(strange), "entries were not recognised"),
+    }
+    origin = {"name": split.name, "origin": split.origin}
+    description = f"{protocol} Split {split.name}: {split.origin}."
+    remarks = [f"{len(names)} {text}: {shortened(names, 10)}" for names, text in parts.values() if names]
     return Found(
-        tuple(replace(cases[name], pool=split.pool(name)) for name in listed if name in cases),
+        tuple(chosen),
         tuple(recipe.images),
         recipe.classes,
-        description=remarks[0],
+        description,
         order=(*split.train, *split.val),
-        notes=(*remarks, *recipe.notes),
+        notes=(description, *remarks, *recipe.notes),
         facts={
             "prepare": f" --preset {recipe.preset}{settings}",
-            "split": {"name": split.name, "origin": split.origin},
-            "missing": missing,
-            "extra": extra,
-            "unlabeled": unlabeled,
-            "unknown": list(strange),
+            "split": origin,
+            **{key: names for key, (names, _) in parts.items()},
         },
         regions=recipe.regions,
     )
