@@ -12,7 +12,7 @@ from monai.data import get_track_meta
 from scipy.ndimage import map_coordinates
 
 from semivox.patches.augment import deform, full_deformation, lateral_classes, make_augment, make_strong_view
-from semivox.patches.deformation import Deformation, random_center, warp_at
+from semivox.patches.deformation import Deformation, random_center, resized, warp_at
 from semivox.patches.intensity import vary
 
 
@@ -253,7 +253,10 @@ def test_bending_is_smooth_and_as_long_in_mm_along_every_axis() -> None:
     bent, straight = (Deformation(spacing, rotated=0, scaled=0, bent=share) for share in (1.0, 0.0))
     lengths = []
     for seed in range(60):
-        places = [change.places((32, 32, 8), np.random.default_rng(seed)) for change in (bent, straight)]
+        places = [
+            change.draw((32, 32, 8), np.random.default_rng(seed)).places((32, 32, 8))
+            for change in (bent, straight)
+        ]
         offsets = (places[0] - places[1]) * np.array(spacing).reshape(3, 1, 1, 1)
         lengths.append(offsets.std(axis=(1, 2, 3)))
         steps = np.stack([np.stack(np.gradient(part, *spacing)) for part in offsets])
@@ -266,10 +269,11 @@ def test_bending_is_smooth_and_as_long_in_mm_along_every_axis() -> None:
 def test_resampling_agrees_with_scipy() -> None:
     rng = np.random.default_rng(0)
     image, shares = rng.normal(size=(2, 20, 18, 9)).astype(np.float32), rng.random((1, 20, 18, 9))
-    places = Deformation((1, 1, 2), bent=1.0).places((12, 14, 10), rng)
+    motion = Deformation((1, 1, 2), bent=1.0).draw((12, 14, 10), rng)
+    places = motion.places((12, 14, 10))
     center = (11.0, 3.5, 6.0)  # beyond the border, too
     points = places + np.array(center).reshape(3, 1, 1, 1)
-    warp = warp_at(places.copy(), center, (20, 18, 9))
+    warp = warp_at(motion, (12, 14, 10), center, (20, 18, 9))
     box = tuple(slice(first, first + side) for first, side in zip(warp.start, warp.size, strict=True))
     moved, maps = warp.sample(image[:, *box], shares[:, *box].astype(np.float32))
     assert moved.shape == (2, 12, 14, 10) and maps.shape == (1, 12, 14, 10)
@@ -281,6 +285,16 @@ def test_resampling_agrees_with_scipy() -> None:
     inside = ((points >= -1) & (points <= np.reshape((20, 18, 9), (3, 1, 1, 1)))).all(axis=0)
     np.testing.assert_allclose(maps[0][inside], outside[inside], atol=1e-4)
     assert not maps[0][~inside].any() and (~inside).any()
+
+
+@pytest.mark.parametrize("corners", [True, False])
+def test_resizing_agrees_with_pytorch(corners: bool) -> None:
+    values = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 5, 4, 9)).astype(np.float32))
+    for shape in ((7, 4, 3), (20, 11, 30), (5, 4, 9)):
+        expected = torch.nn.functional.interpolate(
+            values[None], shape, mode="trilinear", align_corners=corners
+        )[0]
+        torch.testing.assert_close(resized(values, shape, corners=corners), expected, atol=1e-5, rtol=0)
 
 
 def test_centers_stay_near_the_scan() -> None:
@@ -300,7 +314,10 @@ def test_a_labelled_ball_stays_on_the_bright_ball() -> None:
     for seed in range(20):
         rng = np.random.default_rng(seed)
         warp = warp_at(
-            change.places((40, 40, 24), rng), random_center((44, 40, 24), (40, 40, 24), rng), (44, 40, 24)
+            change.draw((40, 40, 24), rng),
+            (40, 40, 24),
+            random_center((44, 40, 24), (40, 40, 24), rng),
+            (44, 40, 24),
         )
         box = tuple(slice(first, first + side) for first, side in zip(warp.start, warp.size, strict=True))
         image, shares = warp.sample(soft[:, *box] * 5 - 2, soft[:, *box])

@@ -499,4 +499,6 @@ def test_full_mirrors_only_where_asked() -> None:
 def test_shares_by_hand() -> None:
     shares = np.array([[0.2, 0.5, 0.0, 0.3], [0.3, 0.5, 0.0, 0.6]], np.float32).reshape(2, 4, 1, 1)
     assert with_background(shares)[0].ravel() == pytest.approx([0.5, 0.0, 1.0, 0.1])
-    assert most_probable(shares).ravel().tolist() == [0, 1, 0, 2]
+    assert most_probable(with_background(shares)).ravel().tolist() == [0, 1, 0, 2]
+    assert most_probable(with_background(shares[:1])).ravel().tolist() == [0, 0, 0, 0]
+    assert most_probable(with_background(2 * shares[:1])).ravel().tolist() == [0, 1, 0, 1]

@@ -66,7 +66,7 @@ def _worst(fidelity: Mapping[str, float], *, named: bool) -> str:
 
 def _sides(values: Sequence[Any], between: str = " x ") -> str:
     """Write three sides, or one where all are alike."""
-    shown = [f"{side:g}" if isinstance(side, (int, float)) else str(side) for side in values]
+    shown = [f"{side:.3g}" if isinstance(side, (int, float)) else str(side) for side in values]
     return shown[0] if len(set(shown)) == 1 else between.join(shown)
 
 

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import grid_sample
 
-from semivox.patches.deformation import Deformation, warp_at
+from semivox.patches.deformation import Deformation, one_thread, warp_at
 from semivox.patches.intensity import vary
 
 Array = NDArray[Any]
@@ -117,8 +117,8 @@ def deform(
     """
     x, y, z = spacing_mm
     shape = image.shape[-3:]
-    places = Deformation((x, y, z), **_STRONG).places(shape, rng)  # type: ignore[arg-type]
-    warp = warp_at(places, [(side - 1) / 2 for side in shape], shape)
+    motion = Deformation((x, y, z), **_STRONG).draw(shape, rng)  # type: ignore[arg-type]
+    warp = warp_at(motion, shape, [(side - 1) / 2 for side in shape], shape)
     parts: tuple[Any, ...] = tuple(
         slice(first, first + side) for first, side in zip(warp.start, warp.size, strict=True)
     )
@@ -222,11 +222,10 @@ def _plain_tensors() -> Iterator[None]:
     """
     from monai.data import get_track_meta, set_track_meta
 
-    before, threads = get_track_meta(), torch.get_num_threads()
+    before = get_track_meta()
     set_track_meta(False)
-    torch.set_num_threads(1)
     try:
-        yield
+        with one_thread():
+            yield
     finally:
         set_track_meta(before)
-        torch.set_num_threads(threads)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn.functional import grid_sample, interpolate
+from torch import Tensor
+from torch.nn.functional import grid_sample
 
 Array = NDArray[Any]
 Triple = tuple[int, int, int]
@@ -42,19 +44,17 @@ class Deformation:
     scaled: float = 0.5
     bent: float = 0.3
 
-    def places(self, shape: Sequence[int], rng: np.random.Generator) -> Array:
-        """Draw where each voxel of a patch comes from: (3, X, Y, Z) float32, in voxels from its center."""
+    def draw(self, patch: Sequence[int], rng: np.random.Generator) -> Motion:
+        """Draw the deformation of one patch of so many voxels."""
         matrix = self.affine(rng)
-        places = np.empty((3, *shape), np.float32)
-        for axis, row in enumerate(matrix):
-            x, y, z = (
-                (factor * (np.arange(side) - (side - 1) / 2)).astype(np.float32)
-                for factor, side in zip(row, shape, strict=True)
-            )
-            np.add((x[:, None] + y)[:, :, None], z, out=places[axis])
-        if rng.random() < self.bent:
-            places += self._offsets(shape, rng)
-        return places
+        if rng.random() >= self.bent:
+            return Motion(matrix)
+        spacing = np.asarray(self.spacing_mm, float)
+        sides_mm = np.multiply(patch, spacing)
+        cell_mm = np.cbrt(sides_mm.prod()) / _CELLS
+        points = [max(2, 1 + round(side / cell_mm)) for side in sides_mm]
+        control = rng.normal(0, rng.uniform(*self.bend) * cell_mm, (3, *points))
+        return Motion(matrix, control / spacing.reshape(3, 1, 1, 1))
 
     def affine(self, rng: np.random.Generator) -> Array:
         """Draw a (3, 3) matrix in voxel units: rotations about the three axes and one scale for all."""
@@ -72,14 +72,41 @@ class Deformation:
             matrix = matrix @ turn
         return np.asarray(matrix * spacing / spacing[:, None])
 
-    def _offsets(self, shape: Sequence[int], rng: np.random.Generator) -> Array:
-        spacing = np.asarray(self.spacing_mm, float)
-        sides_mm = np.multiply(shape, spacing)
-        cell_mm = np.cbrt(sides_mm.prod()) / _CELLS
-        points = [max(2, 1 + round(side / cell_mm)) for side in sides_mm]
-        control = rng.normal(0, rng.uniform(*self.bend) * cell_mm, (3, *points)) / spacing.reshape(3, 1, 1, 1)
-        field = torch.from_numpy(control.astype(np.float32))[None]
-        return np.asarray(interpolate(field, tuple(shape), mode="trilinear", align_corners=True)[0].numpy())
+
+class Motion(NamedTuple):
+    """The deformation of one patch.
+
+    Attributes:
+        matrix: (3, 3) from voxels of the patch to voxels of the scan, both from the center.
+        control: (3, I, J, K) offsets at control points, the outer ones in the corners of the patch; or None.
+    """
+
+    matrix: Array
+    control: Array | None = None
+
+    def places(
+        self, patch: Sequence[int], scale: Sequence[float] = (1, 1, 1), shift: Sequence[float] = (0, 0, 0)
+    ) -> Array:
+        """Compute where voxels come from: (3, X, Y, Z) float32, scale * voxels from the center + shift."""
+        places = np.empty((3, *patch), np.float32)[::-1]  # `grid_sample` wants the last axis first
+        for axis, row in enumerate(self.matrix):
+            x, y, z = (
+                (scale[axis] * factor * (np.arange(side) - (side - 1) / 2)).astype(np.float32)
+                for factor, side in zip(row, patch, strict=True)
+            )
+            np.add((x[:, None] + y + np.float32(shift[axis]))[:, :, None], z, out=places[axis])
+        if self.control is not None:
+            control = torch.from_numpy((self.control * np.reshape(scale, (3, 1, 1, 1))).astype(np.float32))
+            places += resized(control, patch, corners=True).numpy()
+        return places
+
+    def reach(self, patch: Sequence[int]) -> list[tuple[float, float]]:
+        """Return how far the places lie from the center at most, before and after it along each axis."""
+        far = np.abs(self.matrix) @ ((np.asarray(patch) - 1) / 2)
+        bent = np.zeros((3, 1)) if self.control is None else self.control.reshape(3, -1)
+        return [
+            (side - float(row.min()), side + float(row.max())) for side, row in zip(far, bent, strict=True)
+        ]
 
 
 class Warp(NamedTuple):
@@ -118,26 +145,28 @@ class Warp(NamedTuple):
         return found[:channels], found[channels:]
 
 
-def warp_at(places: Array, center: Sequence[float], shape: Sequence[int]) -> Warp:
-    """Put `places` of `Deformation` around a point of a scan.
+def warp_at(motion: Motion, patch: Sequence[int], center: Sequence[float], shape: Sequence[int]) -> Warp:
+    """Put a patch around a point of a scan.
 
     Args:
-        places: (3, X, Y, Z) voxels from the center; overwritten.
+        motion: how it is deformed.
+        patch: voxels along each axis.
         center: in voxels of the scan.
         shape: of the scan.
     """
-    start, size = [], []
-    for place, middle, side in zip(places, center, shape, strict=True):
-        first = min(max(int(np.floor(place.min() + middle)), 0), side - 1)
-        last = max(min(int(np.ceil(place.max() + middle)) + 1, side), first + 1)
-        unit = 2 / (last - first + 1)
-        np.multiply(place, np.float32(unit), out=place)
-        np.add(place, np.float32((middle + 1 - first) * unit - 1), out=place)
-        start.append(first)
-        size.append(last - first)
-    x, y, z = start
-    i, j, k = size
-    grid = torch.from_numpy(places[::-1].copy()).permute(1, 2, 3, 0)
+    first, size, scale, shift = [], [], [], []
+    for (before, after), middle, side in zip(motion.reach(patch), center, shape, strict=True):
+        low = min(max(int(np.floor(middle - before)), 0), side - 1)
+        high = max(min(int(np.ceil(middle + after)) + 1, side), low + 1)
+        unit = 2 / (high - low + 1)  # `grid_sample` counts from -1 to 1, over one voxel more on either side
+        first.append(low)
+        size.append(high - low)
+        scale.append(unit)
+        shift.append((middle + 1 - low) * unit - 1)
+    with one_thread():
+        places = motion.places(patch, scale, shift)
+    grid = torch.from_numpy(places[::-1]).permute(1, 2, 3, 0)
+    (x, y, z), (i, j, k) = first, size
     return Warp((x, y, z), (i, j, k), grid[None])
 
 
@@ -161,3 +190,33 @@ def random_center(
         drawn = rng.uniform(middle - free, middle + free)
         center.append(drawn if wanted is None else float(np.clip(wanted[axis], middle - free, middle + free)))
     return center
+
+
+def resized(values: Tensor, shape: Sequence[int], *, corners: bool = False) -> Tensor:
+    """Interpolate (..., I, J, K) linearly to (..., X, Y, Z): from edge to edge, or from corner to corner.
+
+    As `torch.nn.functional.interpolate`, but axis by axis, in a third of the time.
+    """
+    x, y, z = (_weights(old, new, corners) for old, new in zip(values.shape[-3:], shape, strict=True))
+    first = torch.matmul(x, values.flatten(-2)).reshape(*values.shape[:-3], -1, *values.shape[-2:])
+    return torch.matmul(torch.matmul(y, first), z.T)
+
+
+def _weights(old: int, new: int, corners: bool) -> Tensor:
+    """Return the weights (new, old) of linear interpolation."""
+    if corners:
+        place = np.linspace(0, old - 1, new)
+    else:
+        place = np.clip((np.arange(new) + 0.5) * (old / new) - 0.5, 0, old - 1)
+    return torch.from_numpy(np.maximum(0, 1 - np.abs(place[:, None] - np.arange(old))).astype(np.float32))
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let PyTorch work on one thread: powers and sums differ in the last bit with their number."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

