@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import adaptive_avg_pool3d, log_softmax
+from torch.nn.functional import avg_pool3d, log_softmax
 
 SCALES = (1.0, 0.5, 0.25)  # weights of deep supervision, fine to coarse, before they are brought to sum 1
 
@@ -35,14 +35,14 @@ def soft_cross_entropy_dice(logits: Tensor, shares: Tensor, weight: Tensor) -> T
     Returns:
         (B,) float32; the mean over the samples is the loss of the batch.
     """
-    log_probs = log_softmax(logits.float(), dim=1)
-    weight = weight.unsqueeze(1)
-    entropies = -(weight * shares * log_probs).flatten(1).sum(dim=1)
-    per_sample = weight.sum() / max(len(weight), 1)
-    probs, taught = log_probs[:, 1:].exp(), shares[:, 1:]
-    overlap = (weight * probs * taught).flatten(2).sum(dim=2)
-    size = (weight * (probs + taught)).flatten(2).sum(dim=2)
+    log_probs = log_softmax(logits.float(), dim=1).flatten(2)  # (B, K, V)
+    probs, weight = log_probs.exp(), weight.flatten(1)  # weight (B, V)
+    taught = shares.flatten(2) * weight.unsqueeze(1)
+    entropies = -torch.einsum("bkv,bkv->b", taught, log_probs)
+    overlap = torch.einsum("bkv,bkv->bk", taught, probs)[:, 1:]
+    size = (torch.einsum("bv,bkv->bk", weight, probs) + taught.sum(dim=2))[:, 1:]
     dice = 1.0 - (2.0 * overlap + 1.0) / (size + 1.0)
+    per_sample = weight.sum() / max(len(weight), 1)
     return entropies / per_sample.clamp_min(1.0) + dice.mean(dim=1)
 
 
@@ -50,7 +50,7 @@ def deep_loss(scales: Sequence[Tensor], shares: Tensor, weight: Tensor) -> Tenso
     """Average `soft_cross_entropy_dice` over the scales of deep supervision, weighted 1, 1/2, 1/4.
 
     Args:
-        scales: logits, fine to coarse, the first on the grid of `shares`.
+        scales: logits, fine to coarse, the first on the grid of `shares`, each dividing the one before.
         shares: (B, K, X, Y, Z); averaged to the grid of each scale.
         weight: (B, X, Y, Z), likewise.
 
@@ -59,9 +59,9 @@ def deep_loss(scales: Sequence[Tensor], shares: Tensor, weight: Tensor) -> Tenso
     """
     total = shares.new_zeros(len(shares), dtype=torch.float32)
     for logits, share in zip(scales, SCALES, strict=False):
-        x, y, z = grid = logits.shape[2:]
-        if grid != shares.shape[2:]:
-            shares = adaptive_avg_pool3d(shares, (x, y, z))
-            weight = adaptive_avg_pool3d(weight.unsqueeze(1), (x, y, z)).squeeze(1)
+        x, y, z = (fine // side for fine, side in zip(shares.shape[2:], logits.shape[2:], strict=True))
+        if (x, y, z) != (1, 1, 1):
+            shares = avg_pool3d(shares, (x, y, z))
+            weight = avg_pool3d(weight.unsqueeze(1), (x, y, z)).squeeze(1)
         total = total + share * soft_cross_entropy_dice(logits, shares, weight)
     return total / sum(SCALES[: len(scales)])

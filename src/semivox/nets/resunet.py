@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool3d, leaky_relu
+from torch.nn.functional import conv3d, leaky_relu
 
 from semivox.errors import UserError
 from semivox.nets.blocks import norm_layer
@@ -82,15 +82,15 @@ class ResUNet(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, C, X, Y, Z) -> logits (B, K, X, Y, Z)."""
-        return self._fine(self.pyramid(image)[0])
+        return to_voxels(self.head(self.pyramid(image)[0]), self.stem_size)
 
     def deep(self, image: Tensor) -> list[Tensor]:
         """(B, C, X, Y, Z) -> logits of up to three scales, fine to coarse, for deep supervision."""
         maps = self.pyramid(image)
-        fine = self._fine(maps[0])
-        pooled = [avg_pool3d(fine, self.stem_size)] if prod(self.stem_size) > 1 else []
+        blocks, size = self.head(maps[0]), prod(self.stem_size)
+        means = [blocks.unflatten(1, (self.num_classes, size)).mean(dim=2)] if size > 1 else []
         coarse = [head(values) for head, values in zip(self.coarse_heads, maps[1:], strict=False)]
-        return [fine, *pooled, *coarse]
+        return [to_voxels(blocks, self.stem_size), *means, *coarse]
 
     def pyramid(self, image: Tensor) -> list[Tensor]:
         """(B, C, X, Y, Z) -> the decoder's maps on the grid of the features, fine to coarse.
@@ -108,10 +108,6 @@ class ResUNet(nn.Module):
             values = decode(torch.cat([up(values), skips.pop()], dim=1))
             maps.append(values)
         return maps[::-1]
-
-    def _fine(self, features: Tensor) -> Tensor:
-        logits: Tensor = self.head(features)
-        return to_voxels(logits, self.stem_size)
 
     def _check(self, image: Tensor) -> None:
         _, channels, *sides = image.shape
@@ -135,14 +131,34 @@ class Residual(nn.Module):
             Conv(channels, channels, kernel, bias=False), norm_layer(norm, channels, affine=True)
         )
         self.shortcut = nn.Sequential(
-            nn.AvgPool3d(stride) if prod(stride) > 1 else nn.Identity(),
-            nn.Conv3d(inputs, channels, 1, bias=False),
+            nn.Identity(),  # keeps the names of stored weights
+            BlockMeans(inputs, channels, stride),
             norm_layer(norm, channels, affine=True),
         )
 
     def forward(self, values: Tensor) -> Tensor:
         """Add the shortcut before the last activation."""
         return leaky_relu(self.second(self.first(values)) + self.shortcut(values), _SLOPE)
+
+
+class BlockMeans(nn.Conv3d):
+    """Average blocks of voxels, then a 1x1x1 convolution: (B, inputs, X, Y, Z) -> (B, channels, X / x, ...).
+
+    Both in one convolution. On a CPU in bfloat16 that takes a fifth of the time of average pooling, whose
+    kernel is slow in the channels-last layout: 74 -> 13 ms for 4 x 24 x 64 x 40 x 24, both passes.
+    """
+
+    def __init__(self, inputs: int, channels: int, block: Triple) -> None:
+        super().__init__(inputs, channels, 1, bias=False)
+        self.block = block
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Spread the weights over the block."""
+        if prod(self.block) == 1:
+            return super().forward(input)
+        weight = (self.weight / prod(self.block)).expand(-1, -1, *self.block)
+        layout = torch.channels_last_3d
+        return conv3d(input, weight.contiguous(memory_format=layout), stride=self.block)
 
 
 class Normalised(nn.Sequential):
