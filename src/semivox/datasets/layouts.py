@@ -96,9 +96,27 @@ def nnunet_cases(
     ending = read_ending(meta, root / "dataset.json", any_format=any_format)
     for pool, images, labels in FOLDERS:
         cases = dict(_channel_files(root / images, ending, channels, report))
-        label_files = list_files(root / labels, ending, report) if labels else {}
-        _check_orphans(label_files, cases, root / labels, f"{images}/CASE_0000{ending or '.nii.gz'}", report)
-        yield from (Case(name, files, label_files.get(name), pool) for name, files in cases.items())
+        image = f"{images}/CASE_0000{ending or '.nii.gz'}"
+        yield from _with_labels(cases, root / labels if labels else None, ending, image, pool, report)
+
+
+def _with_labels(
+    cases: Mapping[str, tuple[Path, ...]],
+    folder: Path | None,
+    ending: str | None,
+    image: str,
+    pool: Pool,
+    report: Report,
+) -> Iterator[Case]:
+    """Pair the images of a folder with its labels; report labels without an image."""
+    labels = list_files(folder, ending, report) if folder is not None else {}
+    if orphans := sorted(labels.keys() - cases.keys()):
+        bare = cases.keys() - labels.keys()
+        hints = [f"; {stem} may belong to {near}" for stem in orphans[:3] if (near := nearest(stem, bare))]
+        do = "rename or remove them (label files have no channel number)" + "".join(hints)
+        found = shortened((labels[stem].name for stem in orphans), 5)
+        report(UserError("Label files without an image", found, f"for label CASE {image}", do, folder))
+    yield from (Case(name, files, labels.get(name), pool) for name, files in cases.items())
 
 
 def _channel_files(
@@ -121,21 +139,6 @@ def _channel_files(
             yield name, tuple(files[index] for index in range(len(channels)))
 
 
-def _check_orphans(
-    labels: Mapping[str, Path], cases: Iterable[str], folder: Path, image: str, report: Report
-) -> None:
-    known = set(cases)
-    orphans = sorted(labels.keys() - known)
-    if not orphans:
-        return
-    bare = known - labels.keys()
-    hints = [f"{stem} may belong to {near}" for stem in orphans[:3] if (near := nearest(stem, bare))]
-    do = "rename or remove them (label files have no channel number)"
-    do += f"; {', '.join(hints)}" if hints else ""
-    found = shortened((labels[stem].name for stem in orphans), 5)
-    report(UserError("Label files without an image", found, f"for label CASE {image}", do, folder))
-
-
 def msd_cases(meta: Meta, root: Path, channels: Sequence[str], report: Report = stop) -> Iterator[Case]:
     """Find the cases of the MSD layout: the lists `training` and `test`, else the folders; and `imagesUn`."""
     ending = read_ending(meta, root / "dataset.json")
@@ -151,10 +154,9 @@ def msd_cases(meta: Meta, root: Path, channels: Sequence[str], report: Report = 
         elif entries:
             report(_bad_entry(root, entries))
         else:
-            files = list_files(root / images, ending, report)
-            label_files = list_files(root / labels, ending, report) if labels else {}
-            _check_orphans(label_files, files, root / labels, f"{images}/CASE", report)
-            yield from (Case(name, (path,), label_files.get(name), pool) for name, path in files.items())
+            cases = {name: (path,) for name, path in list_files(root / images, ending, report).items()}
+            folder = root / labels if labels else None
+            yield from _with_labels(cases, folder, ending, f"{images}/CASE", pool, report)
 
 
 def _listed_cases(

@@ -6,7 +6,6 @@ Addresses and checksums are those that MONAI ships; nothing is fetched unless `f
 from __future__ import annotations
 
 import re
-import shutil
 import tarfile
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -89,20 +88,14 @@ def _download(url: str, md5: str, folder: Path) -> Path:
 
 
 def _unpack(archive: Path, folder: Path, task: str) -> Path:
-    """Unpack to `folder`, and give the folder of the task in it."""
-    folder.mkdir()
-    size, free = archive.stat().st_size, shutil.disk_usage(folder).free
-    if free < size * 1.1:
-        what, found = "The disk has too little space", f"{free / 1e9:.1f} GB"
-        raise UserError(what, found, f"{size / 1e9:.1f} GB", "choose another folder", folder.parent)
+    """Unpack to `folder`, and return the folder of the task in it."""
     try:
         with tarfile.open(archive) as stream:
             stream.extractall(folder, filter="data")
     except (tarfile.TarError, EOFError, OSError) as error:
-        what, do = "The archive cannot be unpacked", "copy or download it again"
+        what, do = "The archive cannot be unpacked", "free some disk space, or copy or download it again"
         raise UserError(what, error, "a whole tar file with plain files inside", do, archive) from error
     if not (folder / task / "dataset.json").is_file():
-        found = shortened(sorted(path.name for path in folder.iterdir()), 5)
-        what, do = "The archive does not hold the data set", "download it again"
-        raise UserError(what, found, f"{task}/dataset.json", do, archive)
+        what, found = "The archive does not hold the data set", sorted(path.name for path in folder.iterdir())
+        raise UserError(what, shortened(found, 5), f"{task}/dataset.json", "download it again", archive)
     return folder / task
