@@ -1,0 +1,114 @@
+"""Simulate annotation: does `semivox rank` choose better scans than chance?
+
+Starts with a few labeled scans, trains, ranks the others, "annotates" the first ones, continues the training
+with `train.init`, and so on. All rules share the first training of a seed. Prints the Dice on the test cases.
+
+    python benchmarks/annotate.py DATA OUT --rounds 3 --seeds 3 --by both uncertainty diversity random
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+import semivox
+from semivox.datasets.dataset import Dataset
+from semivox.datasets.splits import Split, save_splits
+from semivox.evaluation.metrics import case_metrics
+from semivox.inference.model import load_model
+from semivox.inference.predict import predict_image
+from semivox.io.volume import read_image, read_label
+
+
+def train(
+    args: argparse.Namespace, folder: Path, names: list[str], labeled: list[str], before: Path | None
+) -> Path:
+    """Train on `labeled`, from the weights of `before`; the other names are unlabeled."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_splits(
+        folder / "labeled.json", [Split(labeled=tuple(labeled), unlabeled=tuple(set(names) - set(labeled)))]
+    )
+    settings: dict[str, Any] = {
+        "split": {"file": str(folder / "labeled.json")},
+        "net": {"width": args.width},
+        "train": {"iterations": args.iterations, "workers": 0, "device": "cpu"},
+    }
+    if before is not None:
+        settings["train"]["init"] = str(before)
+    return semivox.train(
+        args.data,
+        method=args.method,
+        preset=args.preset,
+        config=settings,
+        out=folder / "run",
+        work=args.out / "work",
+    )
+
+
+def test_dice(run: Path, dataset: Dataset, most: int) -> float:
+    """Mean Dice over the classes and test cases, on their own grids."""
+    model, scores = load_model(run, "cpu"), []
+    for case in dataset.pool("test")[:most]:
+        image = read_image(case.images)
+        true = read_label(case.label, dataset.class_values, image).array
+        found = predict_image(model, case.images[0]).label
+        rows = case_metrics(found, true, dataset.num_classes, (1, 1, 1), profile="published")
+        scores.append(np.mean([row["dice"] for row in rows]))
+    return float(np.mean(scores))
+
+
+def simulate(args: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
+    """One start, then every rule from there."""
+    dataset = semivox.open_dataset(args.data)
+    names = [case.name for case in dataset.pool("train") if case.label is not None]
+    start = np.random.default_rng(seed).permutation(names)[: args.start].tolist()
+    first = train(args, args.out / f"seed{seed}" / "start", names, start, None)
+    rows = [
+        {"seed": seed, "by": by, "labels": len(start), "dice": test_dice(first, dataset, args.test)}
+        for by in args.by
+    ]
+    for by in args.by:
+        run, labeled = first, start
+        for number in range(1, args.rounds):
+            folder = args.out / f"seed{seed}" / f"{by}{number}"
+            table = semivox.rank(run, args.data, folder, by=by, seed=seed, device="cpu")
+            labeled = labeled + table["case"].head(args.add).tolist()
+            run = train(args, folder, names, labeled, run)
+            rows.append(
+                {"seed": seed, "by": by, "labels": len(labeled), "dice": test_dice(run, dataset, args.test)}
+            )
+            print(rows[-1], flush=True)
+    return rows
+
+
+def main() -> None:
+    """Simulate all seeds and print the mean Dice of each rule by the number of labels."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--by", nargs="+", default=["both", "uncertainty", "diversity", "random"])
+    parser.add_argument("--preset", default="hippocampus-lite")
+    parser.add_argument("--method", default="supervised")
+    for name, value in {
+        "start": 4,
+        "add": 4,
+        "rounds": 3,
+        "seeds": 3,
+        "iterations": 400,
+        "width": 8,
+        "test": 40,
+    }.items():
+        parser.add_argument(f"--{name}", type=int, default=value)
+    args = parser.parse_args()
+    rows = [row for seed in range(args.seeds) for row in simulate(args, seed)]
+    table = pd.DataFrame(rows)
+    table.to_csv(args.out / "annotate.csv", index=False)
+    print(table.pivot_table(index="by", columns="labels", values="dice").round(4))
+
+
+if __name__ == "__main__":
+    main()
