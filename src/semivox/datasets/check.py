@@ -5,15 +5,15 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import nibabel as nib
 import numpy as np
-import numpy.typing as npt
 
 from semivox.datasets.layouts import Case
 from semivox.datasets.listing import Notice, printable
 from semivox.errors import UserError
+from semivox.io.formats import Array
 from semivox.io.geometry import (
     affine_text,
     canonical_axes,
@@ -25,7 +25,6 @@ from semivox.io.geometry import (
 from semivox.io.nifti import header_affine
 from semivox.io.volume import IGNORE, Volume, read_header, read_image, read_label
 
-Array = npt.NDArray[Any]
 Severity = Literal["error", "warning"]
 
 _SAMPLE = 500_000

@@ -14,6 +14,7 @@ from semivox.datasets.dataset import Dataset
 from semivox.datasets.listing import Notice
 from semivox.datasets.splits import Split
 from semivox.errors import UserError, shortened
+from semivox.io.formats import Array
 from semivox.io.reader import run_jobs
 from semivox.progress import Progress
 
@@ -145,7 +146,7 @@ def _unusual_intensities(reports: Sequence[CaseReport], index: int, name: str) -
             yield case, Notice(what, found, expected, do, level.path)
 
 
-def _outliers(values: np.ndarray, least: float) -> np.ndarray:
+def _outliers(values: Array, least: float) -> Array:
     """Find values further than `_DEVIATIONS` robust standard deviations and `least` from the median."""
     distance = np.abs(values - np.median(values))
     return np.asarray(distance > max(_DEVIATIONS * 1.4826 * float(np.median(distance)), least))

@@ -57,12 +57,12 @@ def make_split(dataset: Dataset, config: SplitConfig) -> Split:
         if config.fold >= len(splits):
             raise _no_fold(config.fold, len(splits), None)
         return splits[config.fold]
-    order = _ordered(dataset, config.seed)
+    order, text = _ordered(dataset, config.seed)
     labeled = dataset.with_label(order)
     if config.val >= len(labeled):
         raise _too_few(dataset, len(labeled), 1, config.val)
     val = labeled[len(labeled) - config.val :]
-    how = f"{_order_text(dataset, config.seed)}; val: the last {config.val} with a label file"
+    how = f"{text}; val: the last {config.val} with a label file"
     return _assign(dataset, order, val, config.labeled, how)
 
 
@@ -84,31 +84,27 @@ def k_folds(
 
     Fold k validates on every `folds`-th case from the k-th on; the rest is divided as in `make_split`.
     """
-    order = _ordered(dataset, seed)
+    order, text = _ordered(dataset, seed)
     with_file = dataset.with_label(order)
     if not 2 <= folds <= len(with_file):
         found, expected = f"{folds} folds", f"2 to {len(with_file)}, the number of cases with a label file"
         do = "--set split.folds=N"
         raise UserError("The number of folds does not fit", found, expected, do, dataset.root)
-    how = f"{_order_text(dataset, seed)}; val: fold {{}} of {folds}, every {folds}th case with a label file"
+    how = f"{text}; val: fold {{}} of {folds}, every {folds}th case with a label file"
     return [
         _assign(dataset, order, with_file[fold::folds], labeled, how.format(fold)) for fold in range(folds)
     ]
 
 
-def _ordered(dataset: Dataset, seed: int | None) -> tuple[str, ...]:
-    """Return the names of the training pool: in the data set's order, or shuffled from the sorted ones."""
+def _ordered(dataset: Dataset, seed: int | None) -> tuple[list[str], str]:
+    """Return the training pool in the data set's order, or shuffled from the sorted names; and in words."""
     names = sorted(case.name for case in dataset.pool("train"))
-    if seed is None:
-        first = [name for name in dataset.order if name in set(names)]
-        return (*first, *(name for name in names if name not in set(first)))
-    return tuple(names[i] for i in np.random.RandomState(seed).permutation(len(names)))
-
-
-def _order_text(dataset: Dataset, seed: int | None) -> str:
     if seed is not None:
-        return f"shuffled with seed {seed}"
-    return "in the data set's order" if dataset.order else "sorted by name"
+        shuffled = np.random.RandomState(seed).permutation(len(names))
+        return [names[index] for index in shuffled], f"shuffled with seed {seed}"
+    first = [name for name in dataset.order if name in set(names)]
+    text = "in the data set's order" if dataset.order else "sorted by name"
+    return list(dict.fromkeys([*first, *names])), text
 
 
 def _assign(

@@ -92,21 +92,11 @@ def test_lists_equal_those_of_the_published_code(real_data: Path) -> None:
     assert list(pancreas["mc-net"].test) == expected
 
 
-@pytest.mark.parametrize(
-    ("name", "labeled"),
-    [
-        ("la-12", 12),
-        ("la-20", 20),
-        ("pancreas-6", 6),
-        ("pancreas-12", 12),
-        ("brats-25", 25),
-        ("brats-50", 50),
-    ],
-)
-def test_presets(name: str, labeled: int) -> None:
+@pytest.mark.parametrize("name", ["la-12", "la-20", "pancreas-6", "pancreas-12", "brats-25", "brats-50"])
+def test_presets(name: str) -> None:
     assert name in preset_names()
     config = load_config(preset=name)
-    assert config.split.labeled == labeled
+    assert config.split.labeled == int(name.partition("-")[2])
     assert config.plan.normalisation == "none"
     assert config.train.iterations == (20000 if name.startswith("brats") else 6000)
     beta, alpha = {"la": (None, None), "pancreas": (0.6, 80), "brats": (None, 30)}[name.partition("-")[0]]
@@ -187,19 +177,6 @@ def test_la_published_crop(tmp_path: Path) -> None:
     again = run_recipe("la2018", raw, tmp_path / "again", crop="published")
     np.testing.assert_array_equal(stored(again, LA[0])[0].array, stored(dataset, LA[0])[0].array)
     assert "labels of all cases" in record(tmp_path / "out")["notes"][0]  # type: ignore[index]
-    assert record(tmp_path / "out")["prepare"] == " --preset la-8"
-
-
-def test_la_h5(tmp_path: Path) -> None:
-    for seed, name in enumerate((LA[1], LA_TEST)):
-        path = tmp_path / "raw" / "2018LA_Seg_Training Set" / name / "mri_norm2.h5"
-        h5(path, RNG(seed).normal(size=(5, 6, 7)), RNG(seed).integers(0, 2, (5, 6, 7)))
-    dataset = run_recipe("la2018", tmp_path / "raw", tmp_path / "out")
-    image, label = stored(dataset, LA[1])
-    np.testing.assert_array_equal(image.array[0], RNG(0).normal(size=(5, 6, 7)).astype(np.float32))
-    np.testing.assert_array_equal(label, RNG(0).integers(0, 2, (5, 6, 7)))
-    assert image.spacing_mm == (0.625, 0.625, 0.625)
-    assert dataset.case(LA_TEST).pool == "test"
     assert record(tmp_path / "out")["prepare"] == " --preset la-8"
 
 
@@ -324,7 +301,7 @@ def test_clip_level_by_hand() -> None:
     assert clip_level(np.array([0.0] * 900 + [255.0])) == pytest.approx(255 - 255 / 256 / 2)
 
 
-def test_brats_wrong_values_and_h5(tmp_path: Path) -> None:
+def test_brats_wrong_values(tmp_path: Path) -> None:
     raw = brats_tree(tmp_path / "raw", GLIOMA.train[:1])
     path = next(raw.rglob("*_seg.nii.gz"))
     seg = nib.load(path)
@@ -332,13 +309,6 @@ def test_brats_wrong_values_and_h5(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not have") as error:
         run_recipe("brats2019", raw, tmp_path / "out")
     assert error.value.path == path
-    label = RNG(0).integers(0, 3, (5, 6, 7))
-    h5(tmp_path / "h5" / "data" / f"{GLIOMA.train[0]}.h5", RNG(1).normal(size=(5, 6, 7)), label)
-    dataset = run_recipe("brats2019", tmp_path / "h5", tmp_path / "out2")
-    np.testing.assert_array_equal(stored(dataset, GLIOMA.train[0])[1], label > 0)
-    assert record(tmp_path / "out2")["prepare"] == " --preset brats-25"
-    with pytest.raises(UserError, match="FLAIR and the whole tumor only"):
-        run_recipe("brats2019", tmp_path / "h5", tmp_path / "out3", target="regions")
 
 
 @pytest.mark.real
@@ -475,20 +445,41 @@ def test_pancreas_published_crop(tmp_path: Path) -> None:
     assert float(image.array[0][label == 1].mean()) > 1.5
 
 
-def test_pancreas_h5_forms_come_with_their_split(tmp_path: Path) -> None:
-    for name, split in (("image0057_norm", "mc-net"), ("PANCREAS_0001", "mcf-0"), ("0001", "coranet")):
-        raw = tmp_path / split
-        h5(
-            raw / "Pancreas_h5" / f"{name}.h5",
-            RNG(0).normal(size=(5, 6, 7)),
-            RNG(0).integers(0, 2, (5, 6, 7)),
-        )
-        dataset = run_recipe("pancreas-ct", raw, tmp_path / f"out-{split}")
-        assert record(tmp_path / f"out-{split}")["split"]["name"] == split  # type: ignore[index]
-        assert len(dataset.pool("train")) == 1
-    h5(raw / "PANCREAS_0002.h5", RNG(0).normal(size=(5, 6, 7)), RNG(0).integers(0, 2, (5, 6, 7)))
+@pytest.mark.parametrize(
+    ("recipe", "file", "split", "spacing"),
+    [
+        ("la2018", f"2018LA_Seg_Training Set/{LA[1]}/mri_norm2.h5", "ua-mt", 0.625),
+        ("brats2019", f"data/{GLIOMA.train[0]}.h5", "ssl4mis", 1),
+        ("pancreas-ct", "Pancreas_h5/image0057_norm.h5", "mc-net", 1),
+        ("pancreas-ct", "PANCREAS_0001.h5", "mcf-0", 1),
+        ("pancreas-ct", "0001.h5", "coranet", 1),
+    ],
+)
+def test_published_h5_forms_come_with_their_split(
+    tmp_path: Path, recipe: str, file: str, split: str, spacing: float
+) -> None:
+    voxels = RNG(0).normal(size=(5, 6, 7)).astype(np.float32)
+    values = RNG(0).integers(0, 2 if recipe == "la2018" else 3, (5, 6, 7))
+    h5(tmp_path / "raw" / file, voxels, values)
+    dataset = run_recipe(recipe, tmp_path / "raw", tmp_path / "out")
+    (case,) = dataset.pool("train")
+    image, label = stored(dataset, case.name)
+    np.testing.assert_array_equal(image.array[0], voxels)
+    np.testing.assert_array_equal(label, values > 0)
+    assert image.spacing_mm == (spacing,) * 3
+    facts = record(tmp_path / "out")
+    assert facts["split"]["name"] == split  # type: ignore[index]
+    assert "--set" not in str(facts["prepare"])
+
+
+def test_h5_files_of_two_forms_and_of_less_than_was_asked_for(tmp_path: Path) -> None:
+    for name in ("0001", "PANCREAS_0002", f"BraTS/{GLIOMA.train[0]}"):
+        h5(tmp_path / f"{name}.h5", np.zeros((5, 6, 7)), np.zeros((5, 6, 7), np.uint8))
     with pytest.raises(UserError, match="mixes published forms"):
-        run_recipe("pancreas-ct", raw, tmp_path / "mixed")
+        run_recipe("pancreas-ct", tmp_path, tmp_path / "mixed")
+    with pytest.raises(UserError, match="do not hold what was asked for") as error:
+        run_recipe("brats2019", tmp_path / "BraTS", tmp_path / "out", target="regions")
+    assert error.value.found == "FLAIR and the whole tumor only"
 
 
 def test_pancreas_incomplete_downloads(tmp_path: Path) -> None:
