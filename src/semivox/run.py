@@ -22,7 +22,7 @@ _MODEL = ("model.safetensors", "model.yaml")
 _GROWING = ("logs", "checkpoints", "diagnosis")  # folders of a run that files appear in while it trains
 _WRITTEN = (
     "config.yaml", "env.json", "splits.json", "plans.json", *_MODEL, "checkpoints/last.ckpt",
-    "checkpoints/best.ckpt", "logs/metrics.csv", "diagnosis/diagnosis.csv", "diagnosis/diagnosis.png",
+    "checkpoints/best.ckpt", "logs/metrics.csv", "report.html", "diagnosis/diagnosis.csv", "diagnosis/diagnosis.png",
 )  # fmt: skip
 _EXTENDED = {"train.iterations", "train.budget_s"}  # what a longer run may change
 # What cannot change the result. Split and plan are compared by content, not by the settings behind them.

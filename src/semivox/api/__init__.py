@@ -41,11 +41,13 @@ from semivox.api.experiments import (
 )
 from semivox.api.models import evaluate, predict, predict_image, train
 from semivox.api.onward import export_dicom_seg, pseudo_label, rank
+from semivox.api.reports import compare_runs, report
 
 __all__ = [
-    "benchmark", "check", "cite", "compare", "demo", "evaluate", "export_dicom_seg", "fetch", "forecast",
+    "benchmark", "check", "cite", "compare", "compare_runs", "demo", "evaluate", "export_dicom_seg", "fetch",
+    "forecast",
     "forecast_replication", "import_dataset", "import_published", "import_record", "info", "load_config",
     "load_grid", "machine",
     "make_phantoms", "methods", "open_dataset", "plan", "predict", "predict_image", "prepare", "pseudo_label",
-    "rank", "replicate", "train",
+    "rank", "replicate", "report", "train",
 ]  # fmt: skip

@@ -19,6 +19,7 @@ from semivox.api.arguments import (
     settings,
     verb,
 )
+from semivox.api.reports import TrainedRun, report_after_training
 from semivox.errors import UserError
 from semivox.progress import ProgressFactory, no_progress
 from semivox.settings import Device, Workers
@@ -26,7 +27,7 @@ from semivox.settings import Device, Workers
 if TYPE_CHECKING:
     import pandas as pd
 
-    from semivox.inference.predictor import Prediction
+    from semivox.reporting.page.notebook import PlottedPrediction
 
 
 @verb
@@ -44,7 +45,7 @@ def train(
     diagnose: bool = False,
     bar: bool = False,
     progress: ProgressFactory = no_progress,
-) -> Path:
+) -> TrainedRun:
     """Train a model; plan and prepare what is missing. The same call resumes an interrupted run.
 
     Args:
@@ -57,7 +58,8 @@ def train(
         bar: show the training progress bar.
 
     Returns:
-        The run folder, with `model.safetensors` and `model.yaml` for `predict`.
+        The run folder, with `model.safetensors` and `model.yaml` for `predict`, and, if there are validation
+        cases, `report.html`. In a notebook its `show(case)` draws a case.
 
     Examples:
         >>> run = semivox.train("Heart", method="dual", labeled=8, preset="lite")
@@ -78,11 +80,14 @@ def train(
     if chosen.train.selection == "val" and not split.val:
         do = "keep some with --val N, or leave out train.selection"
         raise UserError("The checkpoint cannot be chosen by validation", "no validation cases", "some", do)
-    return train_run(
+    finished = train_run(
         workspace, split, plan, chosen, optional(out) or default_folder(workspace, chosen, split),
         fresh=fresh, extend=extend, diagnose=diagnose,
         draw=diagnosis_drawer(f"{chosen.method.name} on {workspace.dataset.name}"), bar=bar,
     )  # fmt: skip
+    if split.val:
+        report_after_training(finished, progress)
+    return TrainedRun(finished)
 
 
 @verb
@@ -152,7 +157,7 @@ def predict_image(
     members: bool = False,
     uncertainty: bool = False,
     device: Device = "auto",
-) -> Prediction:
+) -> PlottedPrediction:
     """Segment one scan in memory.
 
     Args:
@@ -163,16 +168,16 @@ def predict_image(
 
     Returns:
         Class indices `(X, Y, Z)` on the image's own grid, with their predicted `quality`; probabilities,
-        members and the map of the uncertainty on request.
+        members and the map of the uncertainty on request. In a notebook its `plot()` draws it.
 
     Examples:
         label = semivox.predict_image(run, (array, affine)).label
     """
-    from semivox.inference.predict import predict_image as run
+    from semivox.reporting.page.notebook import plotted
 
     loaded = loaded_model(model, device)
     window = prediction_settings(loaded, config)
-    return run(
+    return plotted(
         loaded, image, config=window, probabilities=probabilities, members=members, uncertainty=uncertainty
     )
 

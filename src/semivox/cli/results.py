@@ -167,6 +167,10 @@ def evaluate(
         typer.Option("--ignore", help="label value of voxels that are not annotated [default: as declared]"),
     ] = None,
     workers: o.Workers = 2,
+    report: Annotated[
+        Path | None,
+        typer.Option("--report", metavar="RUN", help="also write report.html, about this run's predictions"),
+    ] = None,
 ) -> None:
     """Score predictions: metrics.csv, summary.json and a table with 95 % intervals over cases."""
     from semivox import api
@@ -180,6 +184,9 @@ def evaluate(
     )  # fmt: skip
     show.scores(table)
     typer.echo(f"written: {(out or predictions) / 'metrics.csv'} and summary.json")
+    if report is not None:
+        written = api.report(report, out or predictions, progress=show_progress)
+        typer.echo(f"report with pictures: {written}")
 
 
 def dicom_seg(

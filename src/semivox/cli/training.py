@@ -18,6 +18,11 @@ def train(call: o.Call) -> None:
     """Train a model from few labels and many scans. The same command again resumes an interrupted run."""
     folder = call()
     typer.echo(f"trained: {folder}")
+    if folder.report.is_file():
+        from semivox.cli import show
+
+        show.scores(folder.scores)
+        typer.echo(f"report with pictures: {folder.report}")
     if call.arguments["diagnose"]:
         typer.echo(f"diagnosis: {folder / 'diagnosis' / 'diagnosis.png'}")
     o.next_command("predict", "-m", folder, "-i", "FOLDER_WITH_SCANS", "-o", folder / "predictions")

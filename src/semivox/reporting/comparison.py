@@ -44,8 +44,12 @@ _PANEL, _NARROWEST, _GAP = 2.9, 2.0, 0.08  # inches: longer side of a panel, col
 _DPI = 140
 
 
-def save_comparison(
-    path: Path,
+def save_comparison(path: Path, *args: Any, **options: Any) -> None:
+    """Write the picture of `comparison_figure` as a PNG."""
+    save_png(comparison_figure(*args, **options), path)
+
+
+def comparison_figure(
     image: NDArray[Any],
     reference: Volume,
     labels: Mapping[str, Volume],
@@ -56,14 +60,13 @@ def save_comparison(
     class_names: Sequence[str] | None = None,
     axes: str | None = None,
     rows: int = 3,
-) -> None:
+) -> Figure:
     """Draw slices with the outline of the reference and of each method's result, a column a method.
 
     The slices lie in the plane with the finest pixels and divide the foreground into equal parts; the picture
     shows the surroundings of the foreground. The patient's right is at the left.
 
     Args:
-        path: the PNG to write.
         image: (C, X, Y, Z); the first channel is shown.
         reference: class indices (X, Y, Z).
         labels: the result of each method, in the order of the columns.
@@ -108,7 +111,7 @@ def save_comparison(
                 draw_letters(panel, view)
     draw_scale_bar(figure, 0.15, foot - 0.22, scale)
     draw_legend(figure, legend)
-    save_png(figure, path)
+    return figure
 
 
 def foreground_region(

@@ -62,7 +62,11 @@ def write_report(
         facts=content.facts(run),
         lists=[
             (name, cases)
-            for name, cases in (("Labeled", split.labeled), ("Unlabeled", split.unlabeled), ("Validation", split.val))
+            for name, cases in (
+                ("Labeled", split.labeled),
+                ("Unlabeled", split.unlabeled),
+                ("Validation", split.val),
+            )
             if cases
         ],
         quality=_quality(scored),
@@ -78,9 +82,13 @@ def check_place(path: Path) -> None:
         UserError: there is such a file.
     """
     if path.is_dir():
-        raise UserError("The report needs the name of a file", "a folder", "FILE.html", f"-o {path / 'report.html'}", path)
+        raise UserError(
+            "The report needs the name of a file", "a folder", "FILE.html", f"-o {path / 'report.html'}", path
+        )
     if path.exists() and _MARK not in path.read_text(encoding="utf-8", errors="replace")[:2000]:
-        raise UserError("There is another file of this name", "no report", _NO_REPORT, "choose another -o", path)
+        raise UserError(
+            "There is another file of this name", "no report", _NO_REPORT, "choose another -o", path
+        )
 
 
 def write_page(path: Path, template: str, **values: Any) -> None:
@@ -129,7 +137,12 @@ def _scored_parts(run: RunFacts, scored: Scored, progress: Report) -> dict[str, 
             drawn.append(_drawn(name, chosen[name], case, run, scored))
             shown += [] if case is None else [viewer_case(name, case) | {"focus": _focus(case)}]
         progress(done + 1, len(names), name)
-    first = [{"svg": charts.score_chart(scored.table, dice), "text": "Each dot is a case; diamond and bar: mean, 95 % interval"}]
+    first = [
+        {
+            "svg": charts.score_chart(scored.table, dice),
+            "text": "Dot: a case; diamond and bar: mean, 95 % interval",
+        }
+    ]
     last = []
     if bins.any():
         error = charts.calibration_error(bins)
@@ -139,7 +152,7 @@ def _scored_parts(run: RunFacts, scored: Scored, progress: Report) -> dict[str, 
         "scores": table,
         "failures": content.failures(scored.table),
         "cases": drawn,
-        "cases_text": "White: reference. Color: prediction. The slice with the most foreground, in each plane.",
+        "cases_text": "White: reference. Color: prediction. Each plane shows the slice with most foreground.",
         "all_cases": content.case_table(scored.table),
         "first_charts": first,
         "last_charts": last,
@@ -157,7 +170,9 @@ def _viewer(cases: list[dict[str, Any]], run: RunFacts) -> dict[str, Any]:
 def _chosen(table: pd.DataFrame) -> dict[str, str]:
     """Choose the cases to draw, and say why: the worst, the one in the middle, the best."""
     names = [str(name) for name in content.by_case(table).index]
-    chosen = {name: "worst" if place == 0 else f"{place + 1}. worst" for place, name in enumerate(names[:WORST])}
+    chosen = {
+        name: "worst" if place == 0 else f"{place + 1}. worst" for place, name in enumerate(names[:WORST])
+    }
     for place, text in ((len(names) // 2, "in the middle"), (len(names) - 1, "best")):
         chosen.setdefault(names[place], text)
     return chosen
@@ -189,8 +204,13 @@ def _quality(scored: Scored | None) -> content.Table | None:
         table = table[table["flag"].astype(str).str.lower().isin(("true", "1", "yes", "look"))]
     if table.empty:
         return None
-    rows = [[f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in row] for row in table.itertuples(index=False)]
-    return content.Table(list(table.columns), rows, "Predicted without the reference, by quality.csv of semivox predict.")
+    rows = [
+        [f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in row]
+        for row in table.itertuples(index=False)
+    ]
+    return content.Table(
+        list(table.columns), rows, "Predicted without the reference, by quality.csv of semivox predict."
+    )
 
 
 def _sections(parts: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -198,4 +218,3 @@ def _sections(parts: Mapping[str, Any]) -> list[tuple[str, str]]:
     ids = {"all_cases": "all"}
     found = [(ids.get(key, key), text) for key, text in every if parts.get(key)]
     return [*found, ("protocol", "What was trained on what")]
-

@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from semivox.evaluation.summary import MEAN_ROW, class_rows
 from semivox.reporting.style import class_color, shorten
 
 # Stand-ins that become colors of the page.
@@ -48,8 +49,8 @@ def loss_parts(log: pd.DataFrame) -> list[str]:
 
 
 def validation_curve(log: pd.DataFrame, class_names: Sequence[str]) -> str | None:
-    """Draw the Dice of the validation cases during training; None if there is none."""
-    if "val_dice" not in log or (rows := log[log["val_dice"].notna()]).empty:
+    """Draw the Dice of the validation cases during training; None if it was not measured twice."""
+    if "val_dice" not in log or len(rows := log[log["val_dice"].notna()]) < 2:
         return None
     figure, axes = _chart("iteration", "Dice on the working grid")
     look: dict[str, Any] = {"marker": "o", "markersize": 3.5}
@@ -73,11 +74,14 @@ def score_chart(table: pd.DataFrame, means: Mapping[str, Mapping[str, float]]) -
         means: mean, low and high of the Dice of each class.
     """
     figure, axes = _chart("Dice", "", height=max(1.5, 0.6 + 0.42 * len(means)))
-    generator = np.random.default_rng(0)
+    generator, by_case = np.random.default_rng(0), class_rows(table).groupby("case")["dice"].mean().dropna()
     for row, (name, mean) in enumerate(means.items()):
-        values = table.loc[table["class"] == name, "dice"].dropna()
+        whole = name == MEAN_ROW
+        values = by_case if whole else table.loc[table["class"] == name, "dice"].dropna()
         heights = row + generator.uniform(-0.2, 0.2, len(values))
-        axes.scatter(values, heights, s=13, color=class_color(row + 1), alpha=0.75, linewidths=0)
+        axes.scatter(
+            values, heights, s=13, color=_FAINT if whole else class_color(row + 1), alpha=0.75, linewidths=0
+        )
         if not np.isnan(mean["low"]):
             axes.plot([mean["low"], mean["high"]], [row, row], color=_INK, linewidth=2.2, zorder=4)
         axes.plot([mean["mean"]], [row], "D", color=_INK, markersize=6, zorder=5)

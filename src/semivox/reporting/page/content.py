@@ -20,6 +20,8 @@ _FAILED = {
     "false_alarm": "in the prediction, not in the reference",
     "missing": "no prediction file",
 }
+_CROPS = {"none": "none", "foreground": "box around voxels above the background, found without labels"}
+_SAME = 0.0005
 _MOST_CLASSES = 12  # columns of the table of cases
 
 
@@ -40,20 +42,25 @@ def facts(run: RunFacts) -> list[tuple[str, str]]:
         ("Labels used", f"{len(split.labeled)} training cases; the label files of the {len(split.unlabeled)}"
          " unlabeled cases were not opened in planning, cropping or training"),
         ("Split", split.how or "as in splits.json"),
-        ("Selection", f"{train.selection}: the weights are {trained.get('checkpoint', train.selection)}"),
-        ("Crop", {"none": "none", "foreground": "box around voxels above the background, found without labels"}[plan.crop]),
+        ("Selection", _selection(train.selection, trained)),
+        ("Crop", _CROPS[plan.crop]),
         ("Classes", ", ".join(plan.class_names[1:])),
         ("Channels", ", ".join(plan.channels)),
         ("Working grid", f"{_sides(plan.spacing_mm)} mm, normalisation {', '.join(plan.normalisation)}"),
         ("Patch", f"{_sides(plan.patch)} voxels"),
         ("Method", f"{run.config.method.name}{_options(run.config.method.options)}"),
         ("Preset", run.config.preset or "none"),
-        ("Iterations", f"{steps}, seed {train.seed}, {_duration(trained.get('seconds_training'))} of training"),
+        ("Iterations", f"{steps}, seed {train.seed}, {_duration(trained.get('seconds_training'))}"),
         ("Parameters", f"{trained['parameters']:,}" if "parameters" in trained else "unknown"),
-        ("Versions", ", ".join(f"{name} {run.environment[name]}" for name in ("semivox", "torch") if name in run.environment)),
+        ("Versions", ", ".join(f"{name} {run.environment.get(name)}" for name in ("semivox", "torch"))),
         ("Processor", str(run.environment.get("processor", "unknown"))),
     ]  # fmt: skip
     return [(name, value) for name, value in pairs if value]
+
+
+def _selection(setting: str, trained: Mapping[str, Any]) -> str:
+    chosen = str(trained.get("checkpoint", ""))
+    return f"{setting}: the weights after the last iteration" if chosen == "last" else f"{setting}: {chosen}"
 
 
 def notes(run: RunFacts, scored: Scored | None) -> list[str]:
@@ -64,6 +71,8 @@ def notes(run: RunFacts, scored: Scored | None) -> list[str]:
                 " run semivox report again with -i PREDICTIONS."]  # fmt: skip
     if scored.which == "validation" and run.config.train.selection == "val":
         found.append("The checkpoint was chosen on these validation cases: expect lower scores on new scans.")
+    if scored.which == "validation" and run.calibrated:
+        found.append("Temperature and clean-up of the predictions were chosen on these validation cases.")
     if scored.which == "training":
         found.append("These cases were trained on: the scores say nothing about new scans.")
     if (scored.table["profile"] == "published").any():
@@ -75,26 +84,34 @@ def notes(run: RunFacts, scored: Scored | None) -> list[str]:
 
 
 def score_table(scored: Scored) -> tuple[Table, dict[str, dict[str, float]]]:
-    """Lay out means with intervals, a row a class; also return mean, low and high of the Dice of each class."""
+    """Lay out means with intervals, a row a class; also return those of the Dice."""
     summary = summarise(scored.table)
-    rows = {(row["class"], row["metric"]): row for row in summary.to_dict("records")}
+    rows: dict[tuple[str, str], Any] = {
+        (row["class"], row["metric"]): row for row in summary.to_dict("records")
+    }
     classes = [str(name) for name in dict.fromkeys(summary["class"])]
     if len(classes) == 2:
         classes.remove(MEAN_ROW)
     known = set(summary["metric"])
     metrics = [name for name in (_METRICS if "hd95_mm" in known else _PUBLISHED) if name in known]
+    if "dice_lcc" in metrics and all(
+        abs(rows[name, "dice_lcc"]["mean"] - rows[name, "dice"]["mean"]) < _SAME for name in classes
+    ):
+        metrics.remove("dice_lcc")  # the largest component is the whole
     body = []
     for name in classes:
         dice = rows[name, "dice"]
         values = [interval_text(rows[name, metric]) for metric in metrics]
         body.append([name, *values, str(int(dice["n"])), str(int(dice["failures"]))])
     text = (
-        f"Mean over {scored.table['case'].nunique()} {scored.which} cases with its 95 % interval. Distances leave"
-        " failures out; Dice counts them as 0."
+        f"Mean over {scored.table['case'].nunique()} {scored.which} cases with its 95 % interval."
+        " Distances leave failures out; Dice counts them as 0."
     )
     table = Table(["class", *map(metric_label, metrics), "n", "failed"], body, text)
-    dice = {name: {key: float(rows[name, "dice"][key]) for key in ("mean", "low", "high")} for name in classes}
-    return table, dice
+    means = {
+        name: {key: float(rows[name, "dice"][key]) for key in ("mean", "low", "high")} for name in classes
+    }
+    return table, means
 
 
 def by_case(table: pd.DataFrame) -> pd.DataFrame:
@@ -113,7 +130,7 @@ def case_table(table: pd.DataFrame) -> Table:
     worst = table.groupby("case")[distance].max()
     headings = ["case", "Dice", *shown, f"largest {metric_label(distance)}"]
     rows = [
-        [str(case), *(_number(row[name], 3) for name in (MEAN_ROW, *shown)), _number(worst[case], 2)]
+        [str(case), *(_number(row[name], 3) for name in (MEAN_ROW, *shown)), _number(worst[str(case)], 2)]
         for case, row in wide.iterrows()
     ]
     return Table(headings, rows)
@@ -131,7 +148,9 @@ def failures(table: pd.DataFrame) -> list[str]:
 def failed_text(table: pd.DataFrame, case: str) -> str:
     """Name the failures of one case, in few words."""
     rows = table[(table["case"] == case) & table["status"].isin(FAILURES)]
-    return "; ".join(f"{row['class']} {str(row['status']).replace('_', ' ')}" for row in rows.to_dict("records"))
+    return "; ".join(
+        f"{row['class']} {str(row['status']).replace('_', ' ')}" for row in rows.to_dict("records")
+    )
 
 
 def case_text(table: pd.DataFrame, case: str) -> str:
@@ -147,16 +166,24 @@ def tiles(run: RunFacts, scored: Scored | None) -> list[dict[str, str]]:
     split, trained = run.split, run.report.get("train", {})
     made = [
         _tile("labeled scans", str(len(split.labeled)), f"and {len(split.unlabeled)} unlabeled"),
-        _tile("training", _duration(trained.get("seconds_training")), f"{trained.get('iterations', '?')} iterations"),
+        _tile(
+            "training",
+            _duration(trained.get("seconds_training")),
+            f"{trained.get('iterations', '?')} iterations",
+        ),
     ]
     if scored is None:
         return made
-    table, dice = score_table(scored)
+    _, dice = score_table(scored)
     mean = dice.get(MEAN_ROW) or next(iter(dice.values()))
     failed = sum(1 for _ in failures(scored.table))
     interval = "" if math.isnan(mean["low"]) else f"95 %: {mean['low']:.3f} to {mean['high']:.3f}, "
-    first = _tile("mean Dice", f"{mean['mean']:.3f}", f"{interval}{scored.table['case'].nunique()} {scored.which} cases")
-    last = _tile("failures", str(failed), f"of {len(scored.table)} cases x classes", "bad" if failed else "good")
+    first = _tile(
+        "mean Dice", f"{mean['mean']:.3f}", f"{interval}{scored.table['case'].nunique()} {scored.which} cases"
+    )
+    last = _tile(
+        "failures", str(failed), f"of {len(scored.table)} cases x classes", "bad" if failed else "good"
+    )
     return [first, last, *made]
 
 
@@ -179,4 +206,10 @@ def _number(value: float, digits: int) -> str:
 def _duration(seconds: float | None) -> str:
     if seconds is None:
         return "unknown time"
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 120
+        else f"{seconds / 60:.0f} min"
+        if seconds < 7200
+        else f"{seconds / 3600:.1f} h"
+    )

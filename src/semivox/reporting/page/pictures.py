@@ -36,8 +36,9 @@ from semivox.reporting.style import (
     write,
 )
 
-_TRUTH, _WIDTH, _GAP = "#ffffff", 9.6, 0.1
-_TALLEST = 3.6  # inches of a row
+_TRUTH, _GAP = "#ffffff", 0.06
+_WIDTH, _TALLEST = 6.2, 2.5  # inches of the picture and of a row: text stays readable on a phone
+DPI = 160
 _MARGIN_MM, _MARGIN_SHARE = 8.0, 0.35  # around the foreground, the larger one
 
 
@@ -45,8 +46,8 @@ def planes_figure(case: CaseVolumes, class_names: Sequence[str] | None = None) -
     """Draw the region around the foreground in three planes, the one with the finest pixels first.
 
     Each is the slice with the most foreground of reference and prediction together. The reference is
-    outlined in white, the prediction in the colors of its classes. With a map of uncertainty, a second row
-    shows it as heat on the same slices, with the outline of the reference.
+    outlined in white, if it is known, the prediction in the colors of its classes. With a map of
+    uncertainty, a second row shows it as heat on the same slices, with the outline of the reference.
 
     Args:
         case: the voxels.
@@ -61,9 +62,9 @@ def planes_figure(case: CaseVolumes, class_names: Sequence[str] | None = None) -
     rows = 1 if case.doubt is None else 2
     scale = min((_WIDTH - 2 * _GAP) / sum(widths), _TALLEST / max(heights))  # inches a mm
     row = scale * max(heights)
-    lines = _legend(both, class_names)
+    lines = _legend(both, class_names, has_reference=case.has_truth)
     foot = 0.4 + legend_height(lines, _WIDTH + 0.4, SCALE_BAR)
-    figure = dark_figure(_WIDTH + 0.4, rows * (row + _GAP) + 0.25 + foot)
+    figure = dark_figure(_WIDTH + 0.4, rows * (row + _GAP) + 0.25 + foot, DPI)
     left = (_WIDTH + 0.4 - scale * sum(widths) - 2 * _GAP) / 2
     window = grey_window(case.image[box])
     for view, wide, high in zip(views, widths, heights, strict=True):
@@ -72,20 +73,20 @@ def planes_figure(case: CaseVolumes, class_names: Sequence[str] | None = None) -
             bottom = foot + (rows - 1 - index) * (row + _GAP) + (row - scale * high) / 2
             panel = add_panel(figure, left, bottom, scale * wide, scale * high)
             draw_slice(panel, _cut(case.image, box, view, at), view, spacing, window)
-            if index:
-                _draw_heat(panel, _cut(case.doubt, box, view, at), view, spacing, float(np.max(case.doubt)))
+            if index and case.doubt is not None:
+                _draw_heat(panel, _cut(case.doubt, box, view, at), view, spacing, float(case.doubt.max()))
             else:
                 draw_outlines(panel, _cut(case.found, box, view, at), view, spacing, width=1.7)
             draw_outlines(panel, _cut(case.truth, box, view, at), view, spacing, color=_TRUTH, width=0.9)
             draw_letters(panel, view)
             if not index:
                 caption = f"{view.name}, {'xyz'[view.normal]} {at + 1} of {both.shape[view.normal]}"
-                panel.set_title(caption, color=FAINT, fontsize=9, pad=4)
+                panel.set_title(caption, color=FAINT, fontsize=8, pad=3)
         left += scale * wide + _GAP
-    draw_scale_bar(figure, 0.2, foot - 0.22, scale)
+    draw_scale_bar(figure, 0.2, foot - 0.2, scale)
     draw_legend(figure, lines)
     if rows > 1:
-        write(figure, 0.08, foot + row / 2, "uncertainty", color=FAINT, fontsize=9, rotation=90, ha="left")
+        write(figure, 0.04, foot + row / 2, "uncertainty", color=FAINT, fontsize=8, rotation=90)
     return figure
 
 
@@ -98,8 +99,7 @@ def webp(figure: Figure | None) -> str | None:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-def _cut(volume: NDArray[Any] | None, box: tuple[slice, ...], view: View, at: int) -> NDArray[Any]:
-    assert volume is not None
+def _cut(volume: NDArray[Any], box: tuple[slice, ...], view: View, at: int) -> NDArray[Any]:
     inside = tuple(slice(None) if axis == view.normal else part for axis, part in enumerate(box))
     return plane(volume[inside], view, at)
 
@@ -126,7 +126,8 @@ def _region(label: NDArray[Any], spacing: Sequence[float]) -> tuple[slice, ...]:
     return tuple(box)
 
 
-def _legend(label: NDArray[Any], class_names: Sequence[str] | None) -> list[Line2D]:
+def _legend(label: NDArray[Any], class_names: Sequence[str] | None, *, has_reference: bool) -> list[Line2D]:
     reference = Line2D([], [], color=_TRUTH, linewidth=1.4, label="reference")
     present = np.flatnonzero(np.bincount(label.ravel())).tolist()
-    return [reference, *class_lines(present, class_names)]
+    lines = class_lines(present, class_names)
+    return [reference, *lines] if has_reference else lines

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -20,11 +20,9 @@ from semivox.evaluation.summary import read_metrics
 from semivox.files import read_json, read_yaml
 from semivox.inference.outputs import UNCERTAINTY
 from semivox.inference.sources import Scan, find_scans, read_scan
-from semivox.io.volume import IGNORE, read_image, read_label
+from semivox.io.volume import IGNORE, Volume, read_image, read_label
 from semivox.preprocessing.plan import Plan, load_plan
 from semivox.run import Run
-
-VALIDATION = "validation"  # folder of a run for predictions of its validation cases
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,9 @@ class RunFacts:
 
     Attributes:
         report: `run_report.json`.
+        environment: `env.json`.
         log: `logs/metrics.csv`, None before the first row.
+        calibrated: whether validation cases decided temperature or clean-up of the predictions.
     """
 
     folder: Path
@@ -43,6 +43,7 @@ class RunFacts:
     report: Mapping[str, Any]
     environment: Mapping[str, Any]
     log: pd.DataFrame | None
+    calibrated: bool
 
     @property
     def title(self) -> str:
@@ -79,12 +80,13 @@ class CaseVolumes:
 
     Attributes:
         image: (X, Y, Z), the first channel.
-        truth: (X, Y, Z) class indices, `IGNORE` taken for background.
+        truth: (X, Y, Z) class indices, `IGNORE` taken for background; all 0 if it is not known.
         found: the same of the prediction.
         doubt: (X, Y, Z) uncertainty, 0 or more; None without a map.
         probs: (K, X, Y, Z) probabilities, None unless they were saved.
         affine: (4, 4), voxel to world mm.
         spacing_mm: along the three axes.
+        has_truth: whether `truth` is known.
     """
 
     image: NDArray[Any]
@@ -94,6 +96,7 @@ class CaseVolumes:
     probs: NDArray[Any] | None
     affine: NDArray[np.float64]
     spacing_mm: tuple[float, float, float]
+    has_truth: bool = True
 
 
 def read_run(folder: Path) -> RunFacts:
@@ -112,7 +115,8 @@ def read_run(folder: Path) -> RunFacts:
     environment = read_json(folder / "env.json") if (folder / "env.json").is_file() else {}
     config = parse_config(read_yaml(run.config_file))
     plan = load_plan(folder / "plans.json")
-    return RunFacts(folder, config, split, plan, run.manifest.read(), environment, log)
+    calibration = (read_yaml(folder / "model.yaml").get("calibration") or {}).get("figures")
+    return RunFacts(folder, config, split, plan, run.manifest.read(), environment, log, bool(calibration))
 
 
 def read_scored(folder: Path, run: RunFacts, images: Path | None = None) -> Scored:
@@ -156,21 +160,34 @@ def read_case(case: str, scored: Scored, run: RunFacts) -> CaseVolumes | None:
     if prediction is not None and prediction.is_file():
         found = read_label(prediction, run.plan.class_values).array
     doubt, probs = _beside(scored.folder, case)
-    turn = nib.orientations.io_orientation(scan.affine)
-    affine = scan.affine @ nib.orientations.inv_ornt_aff(turn, truth.shape)
     truth[truth == IGNORE] = 0
+    return in_ras(scan, truth, found, doubt if doubt is None or doubt.shape == truth.shape else None, probs)
+
+
+def in_ras(
+    scan: Volume,
+    truth: NDArray[np.uint8] | None,
+    found: NDArray[np.uint8],
+    doubt: NDArray[Any] | None = None,
+    probs: NDArray[Any] | None = None,
+) -> CaseVolumes:
+    """Turn a scan and what lies on its grid so that the axes point right, front and head."""
+    turn = nib.orientations.io_orientation(scan.affine)
+    affine = scan.affine @ nib.orientations.inv_ornt_aff(turn, found.shape)
 
     def turned(array: NDArray[Any]) -> NDArray[Any]:
         return np.ascontiguousarray(nib.orientations.apply_orientation(array, turn))
 
+    x, y, z = np.linalg.norm(affine[:3, :3], axis=0).tolist()
     return CaseVolumes(
         image=turned(scan.array[0]),
-        truth=turned(truth),
+        truth=turned(np.zeros_like(found) if truth is None else truth),
         found=turned(found),
-        doubt=None if doubt is None or doubt.shape != truth.shape else turned(doubt),
+        doubt=None if doubt is None else turned(doubt),
         probs=None if probs is None else np.stack([turned(one) for one in probs]),
         affine=affine,
-        spacing_mm=cast(tuple[float, float, float], tuple(np.linalg.norm(affine[:3, :3], axis=0).tolist())),
+        spacing_mm=(x, y, z),
+        has_truth=truth is not None,
     )
 
 

@@ -12,17 +12,16 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.ndimage import affine_transform, distance_transform_edt, gaussian_filter, map_coordinates
 
+from semivox.reporting.page.pictures import DPI
 from semivox.reporting.slices import add_panel
 from semivox.reporting.style import BACKGROUND, FAINT, class_color, dark_figure, write
 
 _SIDE = 150  # pixels of a picture, and samples along a ray
 _LIGHT = np.array([-0.4, 0.6, -0.7])  # where the light is: left, above, in front (depth grows to the back)
-# Name, and where the picture's right, top and depth point in the patient (to right, front, head).
-_VIEWS = (
-    ("from the front", ((-0.94, 0.34, 0.0), (0.12, 0.33, 0.94))),
-    ("from behind", ((0.94, -0.34, 0.0), (-0.12, -0.33, 0.94))),
-)
-_SHADES = colormaps["inferno"]
+# Name, and where the right side of the picture points to in the patient (to right, front).
+_VIEWS = (("from the front left", (-0.45, -0.89)), ("from behind right", (0.45, 0.89)))
+_SHADES = colormaps["YlOrRd"]
+_PANEL, _STEP = 1.42, 1.47  # inches
 
 
 def surface_figure(truth: NDArray[Any], found: NDArray[Any], spacing_mm: Sequence[float]) -> Figure | None:
@@ -42,30 +41,30 @@ def surface_figure(truth: NDArray[Any], found: NDArray[Any], spacing_mm: Sequenc
     truth, found = np.pad(truth[box], 3), np.pad(found[box], 3)
     off_mm = _distance_to_surface(truth > 0, spacing_mm)
     worst = max(2.0, float(np.percentile(off_mm[found > 0], 98)) if (found > 0).any() else 2.0)
-    figure = dark_figure(3 * 3.0 + 0.4, 2 * 2.9 + 1.0)
+    figure = dark_figure(3 * _STEP + 0.1, 2 * _STEP + 0.75, DPI)
     top = figure.get_figheight()
-    for row, (name, axes) in enumerate(_VIEWS):
-        turn = _rotation(axes)
+    for row, (name, right) in enumerate(_VIEWS):
+        turn = _rotation(right)
         panels = (
             _render(truth, spacing_mm, turn, None),
             _render(found, spacing_mm, turn, None),
             _render(found, spacing_mm, turn, off_mm / worst),
         )
         for column, pixels in enumerate(panels):
-            panel = add_panel(figure, 0.2 + 3.0 * column, top - 0.5 - 2.9 * (row + 1), 2.9, 2.9)
+            panel = add_panel(figure, 0.08 + _STEP * column, top - 0.35 - _STEP * (row + 1), _PANEL, _PANEL)
             panel.imshow(pixels, interpolation="bilinear", origin="lower")
-        write(figure, 0.2, top - 0.65 - 2.9 * row, name, color=FAINT, fontsize=9)
-    for column, text in enumerate(("reference", "prediction", "distance to the reference")):
-        write(figure, 1.65 + 3.0 * column, top - 0.25, text, ha="center", fontsize=11, weight="bold")
+        write(figure, 0.08, top - 0.42 - _STEP * row, name, color=FAINT, fontsize=7.5)
+    for column, text in enumerate(("reference", "prediction", "distance")):
+        write(figure, 0.08 + _PANEL / 2 + _STEP * column, top - 0.18, text, ha="center", fontsize=8.5)
     _scale(figure, worst)
     return figure
 
 
 def _scale(figure: Figure, worst: float) -> None:
-    bar = add_panel(figure, 6.6, 0.2, 1.7, 0.12)
+    bar = add_panel(figure, 2.3, 0.18, 1.2, 0.1)
     bar.imshow(np.linspace(0, 1, 64)[None], cmap=_SHADES, aspect="auto")
-    write(figure, 6.5, 0.26, "0", ha="right", fontsize=9)
-    write(figure, 8.4, 0.26, f"{worst:.2g} mm", fontsize=9)
+    write(figure, 0.08, 0.23, "distance to the reference: 0", fontsize=8, color=FAINT)
+    write(figure, 3.58, 0.23, f"{worst:.2g} mm", fontsize=8, color=FAINT)
 
 
 def _box(mask: NDArray[Any]) -> tuple[slice, ...] | None:
@@ -84,12 +83,12 @@ def _distance_to_surface(mask: NDArray[Any], spacing_mm: Sequence[float]) -> NDA
     return np.asarray(np.maximum(outside + inside - min(spacing_mm), 0.0))
 
 
-def _rotation(axes: Sequence[Sequence[float]]) -> NDArray[np.float64]:
-    """Rows: where right, top and depth of the picture point to."""
-    right = np.asarray(axes[0]) / np.linalg.norm(axes[0])
-    top = np.asarray(axes[1]) - right * np.dot(axes[1], right)
+def _rotation(right: Sequence[float]) -> NDArray[np.float64]:
+    """Rows: where right, top and depth of the picture point to; the eye is a little above."""
+    across = np.array([*right, 0.0]) / np.linalg.norm(right)
+    top = np.array([0.0, 0.0, 1.0]) + 0.45 * np.cross([0.0, 0.0, 1.0], across)
     top /= np.linalg.norm(top)
-    return np.stack([right, top, np.cross(top, right)])
+    return np.stack([across, top, np.cross(top, across)])
 
 
 def _render(
@@ -100,7 +99,8 @@ def _render(
     `paint` in [0, 1] colors the surface instead of the classes.
     """
     spacing, center = np.asarray(spacing_mm), (np.array(label.shape) - 1) / 2
-    step = float(np.linalg.norm(np.array(label.shape) * spacing)) * 0.92 / _SIDE  # mm a pixel
+    reach = np.abs(turn) @ (np.array(label.shape) * spacing)  # of the box, along right, top and depth
+    step = float(reach.max()) / _SIDE  # mm a pixel
     matrix = (turn.T * step) / spacing[:, None]  # picture (right, top, depth) to voxels
     offset = center - matrix @ np.full(3, (_SIDE - 1) / 2)
     blur = 0.8 * min(spacing) / spacing
@@ -119,7 +119,7 @@ def _render(
     )
     normals = -slopes / np.maximum(np.linalg.norm(slopes, axis=0), 1e-6)
     shade = 0.3 + 0.7 * np.clip(_LIGHT @ normals / np.linalg.norm(_LIGHT), 0, 1)
-    inside = matrix @ (places + [0, 0, 1.0]).T + offset[:, None]
+    inside = matrix @ (places + np.array([0, 0, 1.0])).T + offset[:, None]
     if paint is None:
         colors = _class_colors(label, inside, blur)
     else:
@@ -135,4 +135,5 @@ def _class_colors(label: NDArray[Any], inside: NDArray[Any], blur: NDArray[Any])
         map_coordinates(gaussian_filter((label == index).astype(np.float32), blur), inside, order=1)
         for index in present
     ]
-    return np.array([to_rgb(class_color(index)) for index in present])[np.argmax(shares, axis=0)]
+    palette = np.array([to_rgb(class_color(index)) for index in present])
+    return np.asarray(palette[np.argmax(shares, axis=0)])

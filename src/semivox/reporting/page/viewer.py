@@ -23,16 +23,12 @@ MOST_VOXELS = 1_000_000  # of a case: about 1 MB in the page
 def viewer_case(name: str, case: CaseVolumes) -> dict[str, Any]:
     """Return the files of a case for the viewer, coarser if it has more than `MOST_VOXELS`.
 
-    Keys: name, voxels (of the scan), image (uint8, black to white as in the pictures), truth, found (class indices) and, where
-    there is a map, doubt (uint8, 255 is its maximum).
+    Keys: name, voxels (of the scan), image (uint8, black to white as in the pictures), truth, found (class
+    indices) and, where there is a map, doubt (uint8, 255 is its maximum).
     """
     step = max(1.0, (case.image.size / MOST_VOXELS) ** (1 / 3))
     low, high = grey_window(case.image)
-    files = {
-        "image": _bytes((case.image - low) / (high - low)),
-        "truth": case.truth,
-        "found": case.found,
-    }
+    files = {"image": _bytes((case.image - low) / (high - low)), "truth": case.truth, "found": case.found}
     if case.doubt is not None:
         files["doubt"] = _bytes(case.doubt / max(float(case.doubt.max()), 1e-6))
     smooth = {"image", "doubt"}

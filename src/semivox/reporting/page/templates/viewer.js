@@ -41,7 +41,7 @@
     try {
       if (!document.createElement("canvas").getContext("webgl2")) throw new Error("no WebGL 2");
       nv = new niivue.Niivue({ backColor: [0.078, 0.086, 0.102, 1], isResizeCanvas: true, logLevel: "error",
-        dragAndDropEnabled: false, loadingText: "", crosshairColor: [1, 0.9, 0.5, 0.6], crosshairWidth: 1,
+        dragAndDropEnabled: false, loadingText: "", crosshairColor: [1, 0.9, 0.5, 0.6], crosshairWidth: 0.35, crosshairWidthUnit: "percent", sagittalNoseLeft: true, fontColor: [1, 0.91, 0.66, 1],
         isRadiologicalConvention: true, multiplanarForceRender: true, show3Dcrosshair: true });
       await nv.attachToCanvas(canvas);
       nv.setSliceType(nv.sliceTypeMultiplanar);

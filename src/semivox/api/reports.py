@@ -1,0 +1,180 @@
+"""The report of a run, and what notebooks show of runs and predictions."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from semivox.api.arguments import AnyPath, Anything, optional, verb
+from semivox.errors import UserError
+from semivox.progress import ProgressFactory, no_progress
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from semivox.reporting.page.notebook import Picture
+
+    _Base = Path
+else:
+    _Base = type(Path())
+
+REPORT = "report.html"
+
+
+@verb
+def report(
+    model: AnyPath,
+    predictions: AnyPath | None = None,
+    out: AnyPath | None = None,
+    *,
+    images: AnyPath | None = None,
+    data: AnyPath | None = None,
+    progress: ProgressFactory = no_progress,
+) -> Path:
+    """Write the report of a run: one HTML file that needs no network.
+
+    Args:
+        model: a run folder.
+        predictions: a folder of its predictions with scores from `evaluate`; default: the run's validation
+            cases, which are segmented and scored if that has not happened yet.
+        out: the file; default: `report.html` in the run folder, or in that of the predictions.
+        images: folder of the scans, if they are no longer where `predict` read them.
+        data: the data set with the validation cases, if it has been moved.
+
+    Returns:
+        The file.
+    """
+    from semivox.reporting.page.build import check_place, write_report
+    from semivox.reporting.page.source import read_run, read_scored
+
+    run, folder = read_run(Path(model)), optional(predictions)
+    target = optional(out) or (folder or run.folder) / REPORT
+    check_place(target)
+    if folder is None and run.split.val:
+        folder = _validated(run.folder, optional(data) or run.data, run.split.val, progress)
+    scored = None if folder is None else read_scored(folder, run, optional(images))
+    with progress("report") as shown:
+        write_report(target, run, scored, progress=shown)
+    return target
+
+
+@verb
+def compare_runs(
+    runs: Anything, out: AnyPath = "comparison.html", *, progress: ProgressFactory = no_progress
+) -> Path:
+    """Write one page about several runs side by side, with paired differences to the first.
+
+    Args:
+        runs: run folders, compared on their validation cases; or folders of predictions with scores.
+        out: the HTML file.
+
+    Returns:
+        The file.
+    """
+    from semivox.reporting.page.build import check_place
+    from semivox.reporting.page.compare import read_columns, write_comparison
+
+    target = Path(out)
+    folders = [optional(run, "runs") for run in (runs if isinstance(runs, (list, tuple)) else [runs])]
+    if len(folders) < 2:
+        raise UserError("A comparison needs several runs", f"{len(folders)}", "two or more folders")
+    check_place(target)
+    columns = read_columns(
+        [Path(folder or "") for folder in folders],
+        lambda run: _validated(run.folder, run.data, run.split.val, progress),
+    )
+    with progress("report") as shown:
+        write_comparison(target, columns, progress=shown)
+    return target
+
+
+def _validated(run: Path, data: Path, cases: tuple[str, ...], progress: ProgressFactory) -> Path:
+    """Return the folder of the run's validation cases with scores of its present weights."""
+    from semivox.evaluation.validation import VALIDATION, score_validation
+
+    scores, weights = run / VALIDATION / "metrics.csv", run / "model.safetensors"
+    if scores.is_file() and scores.stat().st_mtime >= weights.stat().st_mtime:
+        return run / VALIDATION
+    if not data.is_dir():
+        do = "name it: --data FOLDER; or report on other predictions with -i"
+        raise UserError("The data set of the run is no longer there", str(data), "the scans", do, run)
+    return score_validation(run, data, cases, progress=progress)
+
+
+def report_after_training(run: Path, progress: ProgressFactory) -> None:
+    """Write the report of a run that has validation cases; tell what hinders it, and continue."""
+    target, weights = run / REPORT, run / "model.safetensors"
+    if target.is_file() and target.stat().st_mtime >= weights.stat().st_mtime:
+        return
+    try:
+        report(run, out=target, progress=progress)
+    except UserError as error:
+        print(f"no report was written: {error}", file=sys.stderr)
+
+
+class TrainedRun(_Base):
+    """The folder of a run: a path, with what a notebook wants to see of it.
+
+    Examples:
+        >>> import semivox, tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> data = semivox.make_phantoms(folder / "data", train=3, test=1, shape=(24, 24, 16))
+        >>> tiny = {"net": {"width": 2}, "train": {"iterations": 1, "workers": 0}, "split": {"val": 1},
+        ...         "plan": {"patch": (16, 16, 16)}}
+        >>> places = {"work": folder / "work", "out": folder / "run"}
+        >>> run = semivox.train(data, method="supervised", config=tiny, **places)
+        >>> run.name, run.report.name
+        ('run', 'report.html')
+        >>> run.scores["case"].tolist()
+        ['phantom_002']
+        >>> picture = run.show("phantom_002")  # in a notebook, the last line of a cell is displayed
+        >>> picture._repr_png_()[1:4]
+        b'PNG'
+    """
+
+    def with_segments(self, *parts: Any) -> Path:
+        """Return plain paths from `/` and `parent`."""
+        return Path(*parts)
+
+    @property
+    def report(self) -> Path:
+        """The HTML page that training wrote if there were validation cases."""
+        return Path(self) / REPORT
+
+    @property
+    def scores(self) -> pd.DataFrame:
+        """One row a validation case and class."""
+        from semivox.evaluation.summary import read_metrics
+
+        return read_metrics(Path(self) / "validation" / "metrics.csv")
+
+    def show(self, case: str) -> Picture:
+        """Segment a training, validation or test case and draw it in three planes.
+
+        The reference is outlined, too, if the case is labeled or for validation; the label of an unlabeled
+        or test case is not opened.
+
+        Args:
+            case: its name in the data set.
+        """
+        from semivox.datasets.dataset import open_dataset
+        from semivox.inference.predict import predict_image
+        from semivox.inference.sources import Scan, read_scan
+        from semivox.io.volume import read_label
+        from semivox.reporting.page.notebook import draw_case
+        from semivox.reporting.page.source import read_run
+
+        run = read_run(Path(self))
+        known = open_dataset(run.data).case(case)
+        image = read_scan(Scan(case, known.images), trust_image_geometry=True)
+        truth = None
+        if run.split.roles().get(case) in ("labeled", "val") and known.label is not None:
+            truth = read_label(known.label, run.plan.class_values, ignore=run.plan.ignore_value).array
+        found = predict_image(Path(self), (image.array, image.affine), uncertainty=True)
+        return draw_case(image, found.label, truth, found.uncertainty, run.plan.class_names)
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        return f'<code>{escape(str(self))}</code>, <a href="{escape(self.report.as_uri())}">report</a>'

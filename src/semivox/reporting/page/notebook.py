@@ -1,0 +1,78 @@
+"""What notebooks show of a prediction."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from semivox.inference.model import LoadedModel
+from semivox.inference.predict import as_volume, predict_image
+from semivox.inference.predictor import Prediction
+from semivox.io.volume import IGNORE, Volume
+from semivox.reporting.page.pictures import planes_figure
+from semivox.reporting.page.source import in_ras
+from semivox.reporting.style import save_png
+
+
+class Picture:
+    """A picture that a notebook displays.
+
+    Attributes:
+        figure: the matplotlib figure.
+    """
+
+    def __init__(self, figure: Figure) -> None:
+        self.figure = figure
+
+    def save(self, path: Path | str) -> None:
+        """Write it as a PNG."""
+        save_png(self.figure, Path(path))
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.figure.savefig(buffer, format="png", facecolor=self.figure.get_facecolor())
+        return buffer.getvalue()
+
+
+@dataclasses.dataclass(frozen=True)
+class PlottedPrediction(Prediction):
+    """A prediction with the scan that it was made of, so that it can be drawn.
+
+    Attributes:
+        image: the scan, (C, X, Y, Z) with its affine.
+        class_names: background first.
+    """
+
+    image: Volume = cast(Any, None)  # noqa: RUF009
+    class_names: tuple[str, ...] = ()
+
+    def plot(self) -> Picture:
+        """Draw the segmentation in three planes, and the uncertainty as heat if it was asked for."""
+        return draw_case(self.image, self.label, None, self.uncertainty, self.class_names)
+
+
+def plotted(model: LoadedModel, image: Any, **options: Any) -> PlottedPrediction:
+    """Segment one scan in memory, see `semivox.predict_image`."""
+    volume = as_volume(image)
+    found = predict_image(model, (volume.array, volume.affine), **options)
+    values = {field.name: getattr(found, field.name) for field in dataclasses.fields(found)}
+    return PlottedPrediction(**values, image=volume, class_names=tuple(model.plan.class_names))
+
+
+def draw_case(
+    image: Volume,
+    found: NDArray[np.uint8],
+    truth: NDArray[np.uint8] | None,
+    doubt: NDArray[Any] | None,
+    class_names: Sequence[str],
+) -> Picture:
+    """Draw a segmentation on its scan; all arrays (X, Y, Z) on the grid of `image`."""
+    shown = None if truth is None else np.where(truth == IGNORE, 0, truth).astype(np.uint8)
+    return Picture(planes_figure(in_ras(image, shown, found, doubt), class_names))

@@ -1,0 +1,299 @@
+"""The report page: what it says, and that it works in a browser."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+from chromium import PROGRAM, Page
+
+import semivox
+from semivox.config import load_config
+from semivox.evaluation.evaluate import evaluate_folder
+from semivox.evaluation.references import Classes
+from semivox.reporting.page import charts, content
+from semivox.reporting.page.build import check_place, write_report
+from semivox.reporting.page.source import RunFacts, Scored, read_case, read_run, read_scored
+from semivox.reporting.page.surfaces import surface_figure
+from semivox.reporting.page.viewer import MOST_VOXELS, viewer_case
+
+NASTY = "<script>alert(1)</script>"
+needs_chromium = pytest.mark.skipif(PROGRAM is None, reason="needs Chromium, which is not installed here")
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one step on phantoms, with a report on its validation cases."""
+    folder = tmp_path_factory.mktemp("report")
+    data = semivox.make_phantoms(folder / "data", train=5, test=2, classes=2, shape=(32, 32, 24), seed=5)
+    config = load_config(
+        method={"name": "supervised"},
+        net={"width": 2},
+        split={"labeled": 2, "val": 2},
+        plan={"spacing_mm": (2.5, 2.5, 2.5), "patch": (16, 16, 16)},
+        train={"iterations": 2, "workers": 0, "validate_every": 1},
+    )
+    return semivox.train(data, config=config, work=folder / "work", out=folder / "run")
+
+
+@pytest.fixture(scope="session")
+def facts(trained: Path) -> RunFacts:
+    return read_run(Path(trained))
+
+
+def box(start: int, stop: int, value: int = 1) -> np.ndarray:
+    label = np.zeros((28, 26, 24), np.uint8)
+    label[start:stop, 6:18, 6:18] = value
+    return label
+
+
+@pytest.fixture(scope="session")
+def made(facts: RunFacts, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Scored]:
+    """Predictions made by hand: right, half right, missed, a false alarm, missing; one has a nasty name."""
+    folder = tmp_path_factory.mktemp("made")
+    pairs = {
+        "right": (box(6, 18), box(6, 18)),
+        "half": (box(6, 18), box(12, 24)),
+        NASTY.replace("/", "\u2215"): (box(6, 18), box(6, 16)),
+        "unseen": (box(6, 18), box(0, 0)),
+        "alarm": (box(0, 0), box(6, 18)),
+        "gone": (box(6, 18), None),
+    }
+    affine = np.diag([-1.0, -1.0, 1.5, 1.0])
+    truth, scans = {}, folder / "scans"
+    for part in ("truth", "found", "scans"):
+        (folder / part).mkdir()
+    generator = np.random.default_rng(0)
+    for name, (reference, found) in pairs.items():
+        truth[name] = folder / "truth" / f"{name}.nii.gz"
+        nib.save(nib.Nifti1Image(reference, affine), truth[name])
+        image = (100 * reference + generator.normal(0, 10, reference.shape)).astype(np.float32)
+        nib.save(nib.Nifti1Image(image, affine), scans / f"{name}.nii.gz")
+        if found is not None:
+            nib.save(nib.Nifti1Image(found, affine), folder / "found" / f"{name}.nii.gz")
+            one = np.stack([found != 1, found == 1, 0 * found]).astype(np.float16)
+            np.savez_compressed(folder / "found" / f"{name}.npz", probabilities=0.9 * one + 0.1 / 3)
+    classes = Classes(facts.plan.class_names, facts.plan.class_values)
+    evaluate_folder(folder / "found", truth, classes, folder / "found", workers=0)
+    return folder, read_scored(folder / "found", facts, scans)
+
+
+@pytest.fixture(scope="session")
+def page(facts: RunFacts, made: tuple[Path, Scored]) -> Path:
+    path = made[0] / "report.html"
+    write_report(path, facts, made[1])
+    return path
+
+
+def test_training_ends_with_a_report_on_the_validation_cases(trained: Path, facts: RunFacts) -> None:
+    text = (Path(trained) / "report.html").read_text(encoding="utf-8")
+    for case in facts.split.val:
+        assert f"<h3>{case}</h3>" in text
+    for case in facts.split.unlabeled:
+        assert f"<h3>{case}</h3>" not in text
+    assert "2 validation cases" in text
+    assert {"report.html", "validation/metrics.csv"} <= facts.report["files"].keys()
+
+
+def test_the_page_holds_everything(page: Path) -> None:
+    text = re.sub(
+        r"<script>\(function\(sA.*?</script>", "", page.read_text(encoding="utf-8"), flags=re.DOTALL
+    )
+    assert not re.findall(r"(?:src|href)=\"(?!data:|#)[^\"]*", text)
+    assert page.stat().st_size < 15_000_000
+    assert "default-src &#39;none&#39;" in text or "default-src 'none'" in text
+
+
+def test_names_of_cases_are_escaped(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert "<script>alert" not in text
+    assert "&lt;script&gt;alert" in text
+
+
+def test_failures_are_named_and_the_worst_come_first(made: tuple[Path, Scored], facts: RunFacts) -> None:
+    name = facts.plan.class_names[1]
+    found = content.failures(made[1].table)
+    for case, what in (("unseen", "missed"), ("alarm", "false alarm"), ("gone", "missing")):
+        assert any(line.startswith(f"{case}: {name} {what}") for line in found)
+    order = list(content.by_case(made[1].table).index)
+    assert set(order[:3]) == {"unseen", "alarm", "gone"}
+    assert order[3] == "half" and order[-1] == "right"
+
+
+def test_dice_of_a_case_is_that_of_a_hand_computation(made: tuple[Path, Scored]) -> None:
+    """Two boxes of 12 voxels along x share 6: Dice 6 / 12."""
+    assert content.by_case(made[1].table).loc["half", "mean"] == pytest.approx(0.5)
+
+
+def test_a_scan_is_turned_to_right_front_head(made: tuple[Path, Scored], facts: RunFacts) -> None:
+    """The affine has x to the left and y to the back: both are flipped."""
+    case = read_case("half", made[1], facts)
+    assert case is not None
+    assert np.array_equal(case.truth, box(6, 18)[::-1, ::-1])
+    assert np.array_equal(case.found, box(12, 24)[::-1, ::-1])
+    assert case.spacing_mm == (1.0, 1.0, 1.5)
+    place = case.affine @ [0, 0, 0, 1]
+    assert place[:3].tolist() == [-27.0, -25.0, 0.0]
+
+
+def test_a_case_whose_scan_is_gone_has_scores_but_no_picture(
+    made: tuple[Path, Scored], facts: RunFacts, tmp_path: Path
+) -> None:
+    scored = read_scored(made[0] / "found", facts, None)
+    assert not scored.scans
+    write_report(tmp_path / "x.html", facts, scored)
+    text = (tmp_path / "x.html").read_text(encoding="utf-8")
+    assert "no picture" in text and 'id="viewer"' not in text
+
+
+def test_reliability_counts_voxels_by_hand() -> None:
+    truth = np.zeros((2, 2, 1), int)
+    truth[0] = 1
+    given = np.array([[[0.95], [0.75]], [[0.75], [0.05]]])
+    counts = charts.reliability_bins(np.stack([1 - given, given]), truth, margin=0)
+    assert counts[9].tolist() == [1, 0.95, 1]
+    assert counts[7].tolist() == [2, 1.5, 1]
+    assert counts[0].tolist() == [1, 0.05, 0]
+    # (|1 - 0.95| + |1 - 1.5| + |0 - 0.05|) / 4
+    assert charts.calibration_error(counts) == pytest.approx(0.15)
+
+
+def test_losses_are_told_from_notes() -> None:
+    log = pd.DataFrame(
+        {"iteration": [1, 2], "loss": [3.0, 2.5], "a": [1.0, 0.5], "b": [2.0, 2.0], "note": [7, 8]}
+    )
+    assert charts.loss_parts(log) == ["a", "b"]
+
+
+def test_surfaces_show_both_sides_and_where_they_differ() -> None:
+    figure = surface_figure(box(6, 18), box(6, 24), (1, 1, 1.5))
+    assert figure is not None
+    panels = [axes.images[0].get_array() for axes in figure.axes[:6]]
+    shown = [int((np.asarray(panel).max(axis=2) > 0.3).sum()) for panel in panels]
+    assert all(count > 500 for count in shown)
+    assert shown[1] > 1.15 * shown[0]  # the prediction is half as long again
+    assert surface_figure(box(0, 0), box(0, 0), (1, 1, 1)) is None
+
+
+def test_large_scans_are_shown_coarser_in_the_same_place(made: tuple[Path, Scored], facts: RunFacts) -> None:
+    case = read_case("right", made[1], facts)
+    assert case is not None
+    large = case.__class__(
+        **{
+            **vars(case),
+            "image": np.kron(case.image, np.ones((5, 5, 5))),
+            "truth": np.kron(case.truth, np.ones((5, 5, 5), np.uint8)),
+            "found": np.kron(case.found, np.ones((5, 5, 5), np.uint8)),
+            "doubt": None,
+        }
+    )
+    import base64
+    import gzip
+
+    shown = viewer_case("x", large)
+    read = nib.Nifti1Image.from_bytes(gzip.decompress(base64.b64decode(shown["truth"])))
+    assert np.prod(read.shape) <= MOST_VOXELS < large.truth.size
+    for volume, affine in ((large.truth, large.affine), (np.asarray(read.dataobj), read.affine)):
+        center = affine @ [*np.argwhere(volume).mean(axis=0), 1]
+        assert center[:3] == pytest.approx(
+            (large.affine @ [*np.argwhere(large.truth).mean(axis=0), 1])[:3], abs=1.0
+        )
+
+
+def test_a_file_that_is_no_report_stays(tmp_path: Path, page: Path) -> None:
+    check_place(page)
+    other = tmp_path / "notes.html"
+    other.write_text("mine")
+    with pytest.raises(semivox.UserError, match="another file of this name"):
+        check_place(other)
+
+
+def test_folders_without_run_or_scores(trained: Path, tmp_path: Path) -> None:
+    with pytest.raises(semivox.UserError, match="no trained run"):
+        semivox.report(tmp_path / "none")
+    with pytest.raises(semivox.UserError, match="semivox evaluate"):
+        semivox.report(trained, tmp_path)
+
+
+def test_compare_shows_paired_differences(made: tuple[Path, Scored], tmp_path: Path) -> None:
+    """The second has a Dice 0.1 higher on every case, so that is the mean difference."""
+    table = made[1].table.copy()
+    for name, gain in (("a", 0.0), ("b", 0.1)):
+        (tmp_path / name).mkdir()
+        table.assign(dice=table["dice"] + gain).to_csv(tmp_path / name / "metrics.csv", index=False)
+    semivox.compare_runs([tmp_path / "a", tmp_path / "b"], tmp_path / "c.html")
+    text = (tmp_path / "c.html").read_text(encoding="utf-8")
+    assert "+0.100" in text
+    assert "<script>alert" not in text
+    with pytest.raises(semivox.UserError, match="several"):
+        semivox.compare_runs([tmp_path / "a"])
+
+
+def test_notebook_pictures(trained: Path) -> None:
+    data = read_run(Path(trained)).data
+    scan = next((data / "imagesTs").glob("*.nii.gz"))
+    for picture in (
+        semivox.predict_image(trained, scan).plot(),
+        trained.show(read_run(Path(trained)).split.val[0]),
+    ):
+        assert picture._repr_png_()[1:4] == b"PNG"
+    assert 'href="file://' in trained._repr_html_()
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    with Page(tmp_path_factory.mktemp("profile")) as tab:
+        yield tab
+
+
+WIDTHS = pytest.mark.parametrize(("width", "phone"), [(390, True), (1280, False)])
+
+
+@needs_chromium
+@WIDTHS
+def test_the_page_fits_and_asks_nothing_of_the_network(
+    browser: Page, page: Path, width: int, phone: bool
+) -> None:
+    browser.open(page, width=width, phone=phone)
+    assert browser.run("document.documentElement.scrollWidth <= window.innerWidth")
+    assert browser.run("[...document.images].every(image => image.naturalWidth > 0)")
+    assert not browser.errors
+    assert not browser.requests
+
+
+@needs_chromium
+def test_the_viewer_shows_scan_and_labels(browser: Page, page: Path) -> None:
+    browser.open(page, width=1000)
+    browser.run("document.getElementById('viewer').scrollIntoView()")
+    browser.until("document.getElementById('viewer').dataset.shown !== undefined")
+    browser.until("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))")
+    with_label = browser.picture("#canvas").astype(int)
+    assert with_label.std() > 15
+    assert (with_label.max(axis=2) - with_label.min(axis=2) > 60).sum() > 500  # the color of the class
+    options = json.loads(
+        browser.run("JSON.stringify([...document.querySelectorAll('#case option')].map(o => o.text))")
+    )
+    assert any(option.startswith("<script>") for option in options)
+    assert not browser.errors
+
+
+@needs_chromium
+def test_dark_and_light(browser: Page, page: Path) -> None:
+    for dark in (False, True):
+        browser.open(page, width=1000, dark=dark)
+        corner = browser.picture()[:4, :4].mean()
+        assert corner < 60 if dark else corner > 200
+
+
+@needs_chromium
+def test_the_page_prints(browser: Page, page: Path) -> None:
+    browser.open(page, width=1000)
+    pdf = browser.pdf()
+    assert pdf.startswith(b"%PDF")
+    assert pdf.count(b"/Type /Page\n") >= 3
