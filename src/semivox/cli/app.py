@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from semivox.cli import benchmark, bring_in, data, methods, rank, report, results, training
+from semivox.cli import benchmark, bring_in, data, methods, report, results, training
 from semivox.version import __version__
 
 app = typer.Typer(
@@ -39,5 +39,5 @@ def options(
     """Options of every command; `semivox.cli.main` looks for --debug itself."""
 
 
-for _module in (bring_in, data, training, results, report, rank, benchmark, methods):
+for _module in (bring_in, data, training, results, report, benchmark, methods):
     _module.register(app)
