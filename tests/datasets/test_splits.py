@@ -28,22 +28,21 @@ def roles(split: Split) -> tuple[str, str, str, str]:
     return labeled, unlabeled, val, test
 
 
-def test_validation_from_the_end_and_labeled_from_the_start() -> None:
-    assert roles(make_split(dataset(), SplitConfig(labeled=3, val=2))) == ("abc", "defu", "gh", "yz")
-
-
-def test_cases_without_label_file_are_unlabeled_wherever_they_stand() -> None:
-    split = make_split(dataset(without_label="adh"), SplitConfig(labeled=2, val=2))
-    assert roles(split) == ("bc", "adehu", "fg", "yz")
-
-
-def test_default_is_every_label() -> None:
-    assert roles(make_split(dataset(without_label="c"), SplitConfig())) == ("abdefgh", "cu", "", "yz")
-
-
-def test_order_does_not_depend_on_the_order_of_the_cases() -> None:
-    split = make_split(dataset(train="hgfedcba"), SplitConfig(labeled=3, val=2))
-    assert roles(split) == ("abc", "defu", "gh", "yz")
+@pytest.mark.parametrize(
+    ("cases", "config", "expected"),
+    [
+        ({}, {"labeled": 3, "val": 2}, ("abc", "defu", "gh", "yz")),
+        ({"train": "hgfedcba"}, {"labeled": 3, "val": 2}, ("abc", "defu", "gh", "yz")),
+        ({"without_label": "adh"}, {"labeled": 2, "val": 2}, ("bc", "adehu", "fg", "yz")),
+        ({"without_label": "c"}, {}, ("abdefgh", "cu", "", "yz")),
+        ({"without_label": "abcd"}, {"labeled": 0.5}, ("efgh", "abcdu", "", "yz")),
+    ],
+)
+def test_validation_from_the_end_and_labeled_from_the_start(
+    cases: dict[str, str], config: dict[str, float], expected: tuple[str, ...]
+) -> None:
+    """Cases without a label file are unlabeled wherever they stand; the default is every label."""
+    assert roles(make_split(dataset(**cases), SplitConfig(**config))) == expected
 
 
 @pytest.mark.parametrize(
@@ -52,12 +51,6 @@ def test_order_does_not_depend_on_the_order_of_the_cases() -> None:
 )
 def test_fraction_of_the_cases_that_are_not_for_validation(fraction: float, val: int, count: int) -> None:
     assert len(make_split(dataset(), SplitConfig(labeled=fraction, val=val)).labeled) == count
-
-
-def test_fraction_counts_cases_without_label_file_too() -> None:
-    assert roles(make_split(dataset(without_label="abcd"), SplitConfig(labeled=0.5)))[0] == "efgh"
-    with pytest.raises(UserError, match="not enough"):
-        make_split(dataset(without_label="abcde"), SplitConfig(labeled=0.5))
 
 
 def test_seed_shuffles_first_and_is_fixed_forever() -> None:
@@ -90,6 +83,8 @@ def test_more_asked_than_there_are(labeled: int | None, val: int, wanted: str) -
         make_split(dataset(), SplitConfig(labeled=labeled, val=val))
     assert "8 of 8" in str(error.value)
     assert wanted in str(error.value.expected)
+    with pytest.raises(UserError, match="not enough"):
+        make_split(dataset(without_label="abcde"), SplitConfig(labeled=0.5))
 
 
 @pytest.mark.parametrize("labeled", [0, -1, 0.0, 1.0, 2.5, -0.5, True, float("nan"), float("inf")])
@@ -204,18 +199,22 @@ def test_unknown_name_with_the_nearest(tmp_path: Path, role: str) -> None:
     assert error.value.path == path
 
 
-def test_labeled_and_val_need_label_files(tmp_path: Path) -> None:
-    for content in (ours(labeled="ad"), ours(val="cd")):
-        with pytest.raises(UserError, match="no label file") as error:
-            load_split(write(tmp_path, content), dataset(without_label="d"), 0)
-        assert error.value.found == "d"
+@pytest.mark.parametrize(
+    ("content", "problem", "found"),
+    [
+        (ours(labeled="ad"), "no label file", "d"),
+        (ours(val="cd"), "no label file", "d"),
+        (ours(labeled=""), "no labeled case", None),
+        ([{"train": ["d"], "val": []}], "no labeled case", None),
+    ],
+)
+def test_labeled_and_val_need_label_files(
+    tmp_path: Path, content: object, problem: str, found: str | None
+) -> None:
+    with pytest.raises(UserError, match=problem) as error:
+        load_split(write(tmp_path, content), dataset(without_label="d"), 0)
+    assert error.value.found == found
     assert roles(load_split(write(tmp_path, ours(unlabeled="d")), dataset(without_label="d"), 0))[1] == "d"
-
-
-def test_split_without_labeled_case(tmp_path: Path) -> None:
-    for content in (ours(labeled=""), [{"train": ["d"], "val": []}]):
-        with pytest.raises(UserError, match="no labeled case"):
-            load_split(write(tmp_path, content), dataset(without_label="d"), 0)
 
 
 @pytest.mark.parametrize(
