@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from typer.testing import CliRunner, Result
 
 from semivox.cli.app import app
-from semivox.cli.options import Settings, class_values, number, seconds
+from semivox.cli.options import SPLIT, Call
+from semivox.cli.values import class_values, number, seconds
 from semivox.errors import UserError
 from semivox.methods import METHODS
 
@@ -88,13 +90,13 @@ REFUSED = [
     ("train --set method=dual --set method.name=bcp", "--set method.name=dual"),
     ("train --iterations 5 --set train.iterations=6", "Two values for train.iterations"),
     ("train --method duall", "did you mean dual"),
-    ("train --set method.options.tua=1", "did you mean tau"),
+    ("train --method dual --set method.options.tua=1", "did you mean tau"),
     ("train --set method.options.tau=true", "tau"),
     ("train --preset lit", "did you mean lite"),
     ("prepare --preset lit", "did you mean lite"),
     ("prepare --set method.name=duall", "did you mean dual"),
     ("train --device tpu", "train.device"),
-    ("train --precision 64", "train.precision"),
+    ("train --precision 64", "--precision"),
     ("train --seed -1", "train.seed"),
     ("train --seed 4294967296", "train.seed"),
     ("train --workers -1", "train.workers"),
@@ -299,10 +301,31 @@ def test_bad_classes(text: str) -> None:
 
 
 def test_labeled_is_a_number_or_a_fraction() -> None:
-    assert Settings(labeled=number("8")).resolve().split.labeled == 8
-    assert Settings(labeled=number("0.1")).resolve().split.labeled == 0.1
+    assert number("8") == 8 and isinstance(number("8"), int)
+    assert number("0.1") == 0.1
+    for text, value in (("8", 8), ("0.1", 0.1)):
+        call = Call(print, {}, {"labeled": number(text)}, SPLIT, {})
+        assert call.config.split.labeled == value
 
 
 def test_what_was_typed_is_in_the_next_command() -> None:
-    typed = Settings(labeled=2, preset="lite", settings=["train.lr=0.1", "net.width=8"], work=Path("w"))
-    assert shlex.join(typed.again()) == "--labeled 2 --preset lite --set train.lr=0.1 --set net.width=8"
+    typed = {"labeled": 2, "trust_image_geometry": True, "preset": "lite", "settings": ["a.b=1", "c.d=8"]}
+    flags = {
+        "labeled": "--labeled -l",
+        "trust_image_geometry": "--trust",
+        "preset": "--preset",
+        "settings": "--set",
+    }
+    words = Call(print, {"work": Path("w")}, typed, SPLIT, flags).again()
+    assert shlex.join(words) == "--labeled 2 --trust --preset lite --set a.b=1 --set c.d=8"
+
+
+def test_options_have_the_help_of_api_and_settings() -> None:
+    """Once declared: a setting's description, a line of a docstring."""
+    shown = " ".join(inside("train", "--help").stdout.replace("│", " ").split())
+    assert "training cases, at the end of the list, to keep for validation" in shown
+    assert "[auto|32|bf16|16]" in shown.replace("<", "[").replace(">", "]")
+    assert "train a finished run for more iterations" in shown
+    for command in COMMANDS:
+        for option in typer.main.get_command(app).commands[command].params:  # type: ignore[attr-defined]
+            assert option.help or option.name == "help", (command, option.name)

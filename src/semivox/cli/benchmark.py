@@ -7,22 +7,27 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from semivox import api
 from semivox.cli import options as o
 from semivox.errors import UserError
-from semivox.progress import show_progress
+
+_GRID = {
+    "method": "methods", "labeled": "labels", "seeds": "seeds", "preset": "presets",
+    "settings": "assignments", "cases": "cases",
+}  # fmt: skip
 
 
 def register(app: typer.Typer) -> None:
     """Add this file's command."""
-    o.command(app, benchmark)
+    o.command(app, benchmark, api=api.benchmark)
 
 
 def benchmark(
+    call: o.Call,
     data: Annotated[
         list[Path],
         typer.Option("--data", "-d", help="folder of scans or a workspace (repeatable with --paper)"),
     ],
-    out: Annotated[Path, typer.Option("--output", "-o", help="folder for runs, tables and pictures")],
     grid: Annotated[
         Path | None, typer.Option("--grid", "-g", help="YAML file: methods, labels, seeds ...")
     ] = None,
@@ -44,59 +49,37 @@ def benchmark(
     labeled: o.LabeledList = None,
     seeds: Annotated[int | None, typer.Option("--seeds", help="number of seeds")] = None,
     preset: Annotated[list[str] | None, typer.Option("--preset", "-p", help="settings (repeatable)")] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="A.B=C", help="one setting, e.g. train.lr=0.02 (repeatable)"),
-    ] = None,
+    settings: o.SetOption = None,
     cases: Annotated[
         Literal["test", "val"] | None, typer.Option("--cases", help="which cases are scored (default: test)")
-    ] = None,
-    work: Annotated[
-        Path | None,
-        typer.Option("--work", help="folder for the workspaces of raw data (default: OUTPUT/work)"),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="show the cells and estimate their time")
     ] = False,
-    max_hours: Annotated[
-        float | None, typer.Option("--max-hours", help="begin no cell that would end later; 0: only tables")
-    ] = None,
-    published: Annotated[
-        Literal["la", "pancreas", "brats"] | None,
-        typer.Option("--published", help="show the figures of arXiv 2509.13084 beside, as printed"),
-    ] = None,
     isolate: Annotated[bool, typer.Option(help="run the cells in a process of their own")] = True,
 ) -> None:
     """Compare methods over label counts, seeds and presets. The same command again resumes."""
-    from semivox import api
     from semivox.cli import show
 
-    changes = {
-        "methods": method, "labels": labeled, "seeds": seeds, "presets": preset, "assignments": settings,
-        "cases": cases,
-    }  # fmt: skip
-    changes = {name: value for name, value in changes.items() if value not in (None, [])}
-    run: dict[str, Any] = {"out": out, "work": work, "progress": show_progress}
-    training: dict[str, Any] = {"max_hours": max_hours, "isolate": isolate, "bar": True, "say": _say}
+    given, typed = call.arguments, locals()
+    changes = {key: typed[name] for name, key in _GRID.items() if typed[name] not in (None, [])}
+    run: dict[str, Any] = {"isolate": isolate, "say": lambda line: typer.echo(line, err=True)}
     if paper is not None:
-        _refuse({"--grid": grid, "--ablation": ablation, "--published": published})
-        _paper(paper, tuple(data), changes, run, None if dry_run else training, max_hours)
+        _refuse({"--grid": grid, "--ablation": ablation, "--published": given.get("published")})
+        _paper(call, {"item": paper, "data": tuple(data), "changes": changes}, None if dry_run else run)
         return
     if len(data) > 1:
         raise UserError("Several data sets go with --paper only", f"{len(data)} data sets", "one -d FOLDER")
     resolved = api.load_grid(file=grid, ablation=ablation, changes=changes)
     if dry_run:
-        show.forecast(api.forecast(data[0], resolved, max_hours=max_hours, **run), max_hours)
+        show.forecast(call(api.forecast, data=data[0], grid=resolved), given.get("max_hours"))
         return
-    found = api.benchmark(data[0], resolved, published=published, ablation=ablation, **run, **training)
+    found = call(data=data[0], grid=resolved, ablation=ablation, **run)
     show.outcome(found)
     if found.tables is not None:
-        show.text(f"written: {out / 'table.md'}, table.tex, table.csv, runs.csv, comparisons.csv, dice-*.png")
+        names = "table.tex, table.csv, runs.csv, comparisons.csv, dice-*.png"
+        show.text(f"written: {given['out'] / 'table.md'}, {names}")
     _end(found.failed, found.left)
-
-
-def _say(line: str) -> None:
-    typer.echo(line, err=True)
 
 
 def _refuse(given: dict[str, Any]) -> None:
@@ -105,30 +88,22 @@ def _refuse(given: dict[str, Any]) -> None:
         raise UserError(f"{names[0]} does not go with --paper", do=f"leave out {' and '.join(names)}")
 
 
-def _paper(
-    item: str,
-    data: tuple[Path, ...],
-    changes: dict[str, Any],
-    run: dict[str, Any],
-    training: dict[str, Any] | None,
-    max_hours: float | None,
-) -> None:
+def _paper(call: o.Call, item: dict[str, Any], run: dict[str, Any] | None) -> None:
     """Make a table or figure, or show its cells."""
-    from semivox import api
     from semivox.cli import show
 
-    if training is None:
-        for name, cells in api.forecast_replication(item, data, changes=changes, **run).items():
+    if run is None:
+        for name, cells in call(api.forecast_replication, **item).items():
             show.text(name)
-            show.forecast(cells, max_hours)
+            show.forecast(cells, call.arguments.get("max_hours"))
         return
-    made = api.replicate(item, data, changes=changes, **run, **training)
+    made = call(api.replicate, **item, **run)
     failed, left = dict[str, str](), list[str]()
     for name, found in made.outcomes.items():
         show.outcome(found)
         failed |= {f"{name}, {cell}": why for cell, why in found.failed.items()}
         left += [f"{name}, {cell}" for cell in found.left]
-    show.text(f"written in {run['out']}: {', '.join(made.files)}")
+    show.text(f"written in {call.arguments['out']}: {', '.join(made.files)}")
     _end(failed, left)
 
 

@@ -2,42 +2,53 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from semivox import api
 from semivox.cli import options as o
+from semivox.cli.values import one_data
 from semivox.errors import UserError
 from semivox.progress import show_progress
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from semivox.preprocessing.plan import Plan
+
+_NAMED = 3  # classes with a column of their own
+_NARROW = 60  # columns
+_TITLE = (
+    "Grids of features (* chosen): size of a scan on them, Dice that classes keep, patch in voxels of the"
+    " working grid, share of a scan that it holds:"
+)
 
 
 def register(app: typer.Typer) -> None:
     """Add this file's commands."""
-    for function in (info, check, plan, prepare):
-        o.command(app, function)
+    o.command(app, info, api=api.info, fields=o.SPLIT)
+    o.command(app, check, api=api.check, fields=o.SPLIT)
+    o.command(app, plan, api=api.plan, fields=o.SPLIT, layers=True, without=["workers"])
+    o.command(app, prepare, api=api.prepare, fields=o.SPLIT, layers=True)
 
 
 def info(
-    split: o.Split,
+    call: o.Call,
     positional: o.DataArgument = None,
     data: o.DataOption = None,
-    figure: Annotated[
-        Path | None, typer.Option("--figure", help="PNG for the distributions and some scans")
-    ] = None,
     machine: Annotated[
         bool, typer.Option("--machine", help="measure this machine instead, in two minutes")
     ] = False,
-    device: o.Device = "auto",
+    device: Annotated[str, typer.Option("--device", help="with --machine: auto, cpu or gpu")] = "auto",
     json: o.Json = False,
-    workers: o.Workers = 2,
 ) -> None:
     """Show what a data set looks like: shapes, voxel sizes, intensities, and class volumes of labeled cases.
 
     Of cases that the split calls unlabeled no label is opened, of test cases nothing.
     With `--machine`: times of the networks and of reading patches, and the hours each preset would train.
     """
-    from semivox import api
     from semivox.cli import show
 
     if machine:
@@ -47,33 +58,28 @@ def info(
         times = api.machine(device=device, progress=show_progress)
         show.print_json(times.as_dict()) if json else show.machine(times)
         return
-    folder = o.one_data(data, positional)
-    found = api.info(folder, config=split.resolve(), figure=figure, workers=workers, progress=show_progress)
+    folder = one_data(data, positional)
+    found = call(data=folder)
     if json:
         show.print_json(found.as_dict())
         return
     show.information(found)
-    if figure is not None:
+    if figure := call.arguments.get("figure"):
         typer.echo(f"picture: {figure}")
     o.next_command("check", "-d", folder)
 
 
 def check(
-    split: o.Split,
-    positional: o.DataArgument = None,
-    data: o.DataOption = None,
-    json: o.Json = False,
-    workers: o.Workers = 2,
+    call: o.Call, positional: o.DataArgument = None, data: o.DataOption = None, json: o.Json = False
 ) -> None:
     """Read every file once and report all problems, each with its file and what to do.
 
     Exit code 0: no errors (there may be warnings); 1: errors; 2: the data set cannot be read at all.
     """
-    from semivox import api
     from semivox.cli import show
 
-    folder = o.one_data(data, positional)
-    result = api.check(folder, config=split.resolve(), workers=workers, progress=show_progress)
+    folder = one_data(data, positional)
+    result = call(data=folder)
     if json:
         show.print_json(result.as_dict())
     else:
@@ -83,42 +89,86 @@ def check(
     raise typer.Exit(int(result.errors > 0))
 
 
-def plan(data: o.Data, settings: o.Settings, fresh: o.Fresh = False) -> None:
+def plan(call: o.Call) -> None:
     """Choose working grid, normalisation and patch from the scans and the labels (plans.json, editable).
 
     The table compares grids of features: what labels keep when they are averaged to them and back, and how
     much of a scan a training patch holds.
     """
-    from semivox import api
-    from semivox.cli.plan import show_plan
-
-    workspace, split, made = api.plan(
-        data, config=settings.resolve(), work=settings.work, fresh=fresh, progress=show_progress
-    )
+    workspace, split, made = call()
     typer.echo(
         f"{len(split.labeled)} labeled, {len(split.unlabeled)} unlabeled, {len(split.val)} validation,"
         f" {len(split.test)} test cases ({split.how})"
     )
-    show_plan(made)
+    _show_plan(made)
     note = f"you may edit {workspace.plan_file} before"
-    o.next_command("prepare", "-d", workspace.folder, *settings.again(), note=note)
+    o.next_command("prepare", "-d", workspace.folder, *call.again(), note=note)
 
 
-def prepare(
-    data: o.Data,
-    settings: o.Settings,
-    workers: o.Workers = 2,
-    overlays: Annotated[bool, typer.Option(help="write one picture a case")] = True,
-    fresh: o.Fresh = False,
-) -> None:
+def prepare(call: o.Call) -> None:
     """Resample, normalise and store the training scans; look at the pictures in WORKSPACE/overlays."""
-    from semivox import api
-
-    config = settings.resolve()
-    workspace, split, _ = api.prepare(
-        data, config=config, work=settings.work, fresh=fresh, workers=workers, overlays=overlays,
-        progress=show_progress,
-    )  # fmt: skip
+    workspace, split, _ = call()
     counts = f"{len(split.labeled)} labeled and {len(split.unlabeled)} unlabeled"
     typer.echo(f"{counts} scans ready in {workspace.folder}")
-    o.next_command("train", "-d", workspace.folder, "--method", config.method.name, *settings.again())
+    o.next_command("train", "-d", workspace.folder, "--method", call.config.method.name, *call.again())
+
+
+def _show_plan(plan: Plan) -> None:
+    """Print each entry that has a reason, and the table of grids."""
+    from rich.console import Console
+    from rich.padding import Padding
+    from rich.text import Text
+
+    from semivox.cli.show import put
+
+    console = Console()
+    for name, reason in plan.reasons.items():
+        value = getattr(plan, name, "")
+        shown = _sides(value) if isinstance(value, tuple) and len(value) == 3 else _plain(value)
+        console.print(Text(f"{name}: ", style="bold") + Text(shown), soft_wrap=True)
+        console.print(Padding(Text(reason), (0, 0, 0, 2)), highlight=False)
+    if plan.grids:
+        narrow = console.width < _NARROW
+        console.print(Text(_TITLE), highlight=False)
+        put(_grids(plan, by_class=len(plan.class_names) <= _NAMED + 1 and not narrow, size=not narrow))
+
+
+def _grids(plan: Plan, *, by_class: bool, size: bool) -> Table:
+    from semivox.cli.show import table
+
+    names = plan.class_names[1:]
+    headings = [" grid", *(("scan",) if size else ()), *(names if by_class else ("worst",)), "patch", "holds"]
+    rows = [
+        (
+            f"{'*' if row['chosen'] else ' '}{_sides(row['spacing_mm'], 'x')} mm",
+            *(("x".join(map(str, row["voxels"])),) if size else ()),
+            *(
+                [_kept(row["fidelity"], name) for name in names]
+                if by_class
+                else [_worst(row["fidelity"], named=size)]
+            ),
+            "x".join(map(str, row["patch"])),
+            f"{row['share']:.0%}",
+        )
+        for row in plan.grids
+    ]
+    return table(*headings, rows=rows)
+
+
+def _kept(fidelity: Mapping[str, float], name: str) -> str:
+    return f"{fidelity[name]:.3f}" if name in fidelity else ""
+
+
+def _worst(fidelity: Mapping[str, float], *, named: bool) -> str:
+    name = min(fidelity, key=lambda key: fidelity[key])
+    return f"{name} {fidelity[name]:.3f}" if named else f"{fidelity[name]:.3f}"
+
+
+def _sides(values: Sequence[Any], between: str = " x ") -> str:
+    """Write three sides, or one where all are alike."""
+    shown = [f"{side:.3g}" if isinstance(side, (int, float)) else str(side) for side in values]
+    return shown[0] if len(set(shown)) == 1 else between.join(shown)
+
+
+def _plain(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -1,4 +1,4 @@
-"""Options that several commands share, and how they become settings."""
+"""Options of the commands: type, default and help come from the API's functions and from the settings."""
 
 from __future__ import annotations
 
@@ -6,27 +6,26 @@ import inspect
 import re
 import shlex
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from types import SimpleNamespace, UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import typer
 
-from semivox.errors import Terminated, UserError
+from semivox.cli.values import number, seconds
+from semivox.errors import Terminated
+from semivox.progress import show_progress
+from semivox.settings import Config
 
 if TYPE_CHECKING:
-    from semivox.config import Config
+    from collections.abc import Iterable
 
+Json = Annotated[bool, typer.Option("--json", help="print JSON instead of tables")]
 Data = Annotated[
     Path, typer.Option("--data", "-d", help="folder of scans (nnU-Net raw or MSD layout) or a workspace")
 ]
-DataOption = Annotated[
-    Path | None,
-    typer.Option("--data", "-d", help="folder of scans (nnU-Net raw or MSD layout) or a workspace"),
-]
-DataArgument = Annotated[Path | None, typer.Argument(metavar="[DATA]", help="the same as --data")]
-Json = Annotated[bool, typer.Option("--json", help="print JSON instead of tables")]
 Series = Annotated[
     str | None, typer.Option("--series", help="DICOM series to take: its number, description or UID")
 ]
@@ -36,7 +35,6 @@ SegmentCodes = Annotated[
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or gpu")]
 Workers = Annotated[int, typer.Option("--workers", help="worker processes; 0: work in this process")]
-Fresh = Annotated[bool, typer.Option("--fresh", help="start over: delete what an earlier call wrote")]
 TrustGeometry = Annotated[
     bool,
     typer.Option(
@@ -44,13 +42,11 @@ TrustGeometry = Annotated[
         help="where affines disagree, use that of the (first) image if the shapes agree",
     ),
 ]
-
-
-def number(text: str) -> int | float:
-    """Read 8 as a number of cases and 0.1 as a fraction."""
-    return int(text) if re.fullmatch(r"\s*[-+]?\d+\s*", text) else float(text)
-
-
+DataOption = Annotated[
+    Path | None,
+    typer.Option("--data", "-d", help="folder of scans (nnU-Net raw or MSD layout) or a workspace"),
+]
+DataArgument = Annotated[Path | None, typer.Argument(metavar="[DATA]", help="the same as --data")]
 LabeledList = Annotated[
     list[float] | None,
     typer.Option(
@@ -61,139 +57,242 @@ LabeledList = Annotated[
         help="number of labels, or a fraction below 1 (repeatable)",
     ),
 ]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="A.B=C", help="one setting, e.g. train.lr=0.02 (repeatable)"),
+]
 
 
-@dataclass(frozen=True)
-class Split:
-    """Which cases are labeled, and which geometry counts: options of every command that opens a data set."""
-
-    labeled: Annotated[
-        float | None,
-        typer.Option(
-            "--labeled", "-l", parser=number, metavar="N", help="number of labels, or a fraction below 1"
-        ),
-    ] = None
-    val: Annotated[int | None, typer.Option("--val", help="training cases to keep for validation")] = None
-    split_seed: Annotated[int | None, typer.Option("--split-seed", help="shuffle before splitting")] = None
-    split_file: Annotated[
-        Path | None, typer.Option("--split-file", help="splits.json or splits_final.json to use")
-    ] = None
-    fold: Annotated[
-        int | None,
-        typer.Option(
-            "--fold", "-f", help="fold of the split file; without one, of a 5-fold cross-validation"
-        ),
-    ] = None
-    trust_image_geometry: TrustGeometry = False
-
-    def resolve(self, **sections: Any) -> Config:
-        """Turn all options and these further sections into settings."""
-        from semivox.api import load_config
-
-        split = {"labeled": self.labeled, "val": self.val, "seed": self.split_seed, "fold": self.fold}
-        file = None if self.split_file is None else str(self.split_file)
-        plan = {"trust_image_geometry": self.trust_image_geometry or None}
-        return load_config(**self._sources(), split={**split, "file": file}, plan=plan, **sections)
-
-    def _sources(self) -> dict[str, Any]:
-        return {}
+# Options that stand for settings.
+SPLIT = {
+    "labeled": "split.labeled", "val": "split.val", "split_seed": "split.seed", "split_file": "split.file",
+    "fold": "split.fold", "trust_image_geometry": "plan.trust_image_geometry",
+}  # fmt: skip
+TRAIN = {"method": "method.name", "budget": "train.budget_s"} | {
+    name: f"train.{name}" for name in ("iterations", "seed", "device", "precision", "workers", "init")
+}
+WINDOW = {name: f"predict.{name}" for name in ("window", "stride", "overlap", "weighting", "batch")}
+_LAYERS: dict[str, Any] = {
+    "preset": Annotated[str | None, typer.Option("--preset", "-p", help="shipped settings, e.g. lite")],
+    "file": Annotated[Path | None, typer.Option("--config", "-c", help="YAML file with settings")],
+    "settings": SetOption,
+}
+_FLAGS = {
+    "data": "--data -d", "out": "--output -o", "model": "--model -m", "labeled": "--labeled -l",
+    "fold": "--fold -f", "method": "--method -m", "settings": "--set", "file": "--config",
+}  # fmt: skip
+_MORE: dict[str, dict[str, Any]] = {
+    "labeled": {"parser": number, "metavar": "N"},
+    "budget": {"parser": seconds, "metavar": "TIME", "help": "wall time, e.g. 30m; sets the iterations"},
+}
+_HELP = {
+    "data": "folder of scans (nnU-Net raw or MSD layout) or a workspace",
+    "work": "workspace for plan and prepared scans (default: semivox-work/NAME)",
+    "fresh": "start over: delete what an earlier call wrote",
+    "workers": "worker processes; 0: work in this process",
+    "device": "auto, cpu or gpu",
+    "series": "DICOM series to take: its number, description or UID",
+}
+_INTERNAL = {"config", "preset", "method", "labeled", "progress", "bar", "say"}
 
 
-@dataclass(frozen=True)
-class Settings(Split):
-    """All settings: options of `plan`, `prepare` and `train`."""
+class Call:
+    """A command as typed.
 
-    preset: Annotated[str | None, typer.Option("--preset", "-p", help="shipped settings, e.g. lite")] = None
-    config: Annotated[Path | None, typer.Option("--config", "-c", help="YAML file with settings")] = None
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="A.B=C", help="one setting, e.g. train.lr=0.02 (repeatable)"),
-    ] = None
-    work: Annotated[
-        Path | None,
-        typer.Option("--work", help="workspace for plan and prepared scans (default: semivox-work/NAME)"),
-    ] = None
+    Attributes:
+        function: of the API.
+        arguments: its arguments that were typed.
+        typed: the options that stand for settings.
+        fields: which setting each of these is.
+        flags: of all options.
+    """
 
-    def _sources(self) -> dict[str, Any]:
-        return {"preset": self.preset, "file": self.config, "settings": self.settings or ()}
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        arguments: Mapping[str, Any],
+        typed: Mapping[str, Any],
+        fields: Mapping[str, str],
+        flags: Mapping[str, str],
+    ) -> None:
+        self.function, self.arguments, self.typed, self.fields = function, arguments, typed, fields
+        self.flags = flags
+
+    @property
+    def sections(self) -> dict[str, dict[str, Any]]:
+        """The settings that stand for options, by section."""
+        found: dict[str, dict[str, Any]] = {}
+        for name, field in self.fields.items():
+            section, _, key = field.partition(".")
+            value = self.typed.get(name)
+            found.setdefault(section, {})[key] = str(value) if isinstance(value, Path) else value
+        return found
+
+    @cached_property
+    def config(self) -> Config:
+        """The settings, resolved."""
+        from semivox.config import load_config
+
+        layers = {name: value for name in _LAYERS if (value := self.typed.get(name))}
+        given: dict[str, Any] = {**layers, **self.sections}
+        return load_config(**given)
+
+    def __call__(self, function: Callable[..., Any] | None = None, **more: Any) -> Any:
+        """Call the API function with what was typed."""
+        function = function or self.function
+        known = inspect.signature(function).parameters
+        shown = {"progress": show_progress, "bar": True}
+        given = {name: value for name, value in {**shown, **self.arguments}.items() if name in known} | more
+        if "config" in known and "config" not in given:
+            given["config"] = self.config
+        return function(**given)
 
     def again(self) -> list[str]:
-        """Return what was typed, for the next command, but for the workspace, which is then --data."""
+        """Return the settings as typed, for the next command."""
         words: list[str] = []
-        for name, value in vars(self).items():
-            flag = "--set" if name == "settings" else "--" + name.replace("_", "-")
+        for name in (*self.fields, *_LAYERS):
+            value = self.typed.get(name)
+            if value in (None, [], False):
+                continue
+            flag = self.flags[name].split()[0]
             if value is True:
                 words.append(flag)
-            elif name != "work" and value:
-                words += [
-                    word
-                    for one in (value if isinstance(value, list) else [value])
-                    for word in (flag, str(one))
-                ]
+            else:
+                values = value if isinstance(value, list) else [value]
+                words += [word for one in values for word in (flag, str(one))]
         return words
 
 
-def command(app: typer.Typer, function: Callable[..., None], name: str | None = None) -> None:
-    """Add a command to `app`; a parameter that is a dataclass above stands for one option for each field."""
-    kinds = get_type_hints(function, include_extras=True)
-    groups: dict[str, Any] = {}
-    parameters = []
-    for parameter in inspect.signature(function).parameters.values():
-        kind = kinds[parameter.name]
-        if not is_dataclass(kind):
-            parameters.append(parameter.replace(kind=parameter.KEYWORD_ONLY, annotation=kind))
-            continue
-        groups[parameter.name] = kind
-        types = get_type_hints(kind, include_extras=True)
-        parameters += [
-            inspect.Parameter(
-                one.name, inspect.Parameter.KEYWORD_ONLY, default=one.default, annotation=types[one.name]
-            )
-            for one in fields(kind)
-        ]
+def command(
+    app: typer.Typer,
+    function: Callable[..., None],
+    name: str | None = None,
+    *,
+    api: Callable[..., Any] | None = None,
+    also: tuple[str, Callable[..., Any]] | None = None,
+    fields: Mapping[str, str] | None = None,
+    layers: bool = False,
+    without: Sequence[str] = (),
+    flags: Mapping[str, str] | None = None,
+) -> None:
+    """Add a command: `function(call, ...)` shows what `call()`, the API function, returns.
+
+    Args:
+        app: to add it to.
+        function: has a `Call` if there is an API function, and options of its own.
+        name: of the command; default: the function's.
+        api: its parameters become options, with the help of its docstring.
+        also: heading and function of options that are shown apart.
+        fields: options that stand for settings, e.g. `{"seed": "train.seed"}`.
+        layers: also take --preset, --config and --set.
+        without: parameters of `api` that are no options.
+        flags: of parameters whose name is not their flag; a flag without dashes is an argument.
+    """
+    kinds, fields = get_type_hints(function, include_extras=True), fields or {}
+    own = {
+        one.name: one.replace(annotation=kinds[one.name])
+        for one in inspect.signature(function).parameters.values()
+        if one.name != "call"
+    }
+    hidden, flags = _INTERNAL | {*own, *fields, *without}, {**_FLAGS, **(flags or {})}
+    sources = [(None, api), also or (None, None)]
+    theirs: dict[str, inspect.Parameter] = {}
+    for panel, source in sources:
+        if source is not None:
+            theirs |= {one.name: one for one in _api_options(source, hidden | {*theirs}, flags, panel)}
+    typed = {one.name: one for one in map(_setting_option, fields, fields.values())}
+    if layers:
+        typed |= {key: _parameter(key, kind, None) for key, kind in _LAYERS.items()}
+    parameters = {**theirs, **typed, **own}
 
     def call(**given: Any) -> None:
-        for group, kind in groups.items():
-            given[group] = kind(**{one.name: given.pop(one.name) for one in fields(kind)})
+        settings = {key: given[key] for key in typed}
+        arguments = {
+            key: given[key] for key, one in theirs.items() if given[key] not in (None, [], one.default)
+        }
+        shown = {key: flags.get(key, "--" + key.replace("_", "-")) for key in parameters}
+        first = () if api is None else (Call(api, arguments, settings, fields, shown),)
         try:
-            function(**given)
+            function(*first, **{key: given[key] for key in own})
         except KeyboardInterrupt as stop:  # which Typer would turn into 130 also after SIGTERM
             raise SystemExit(143 if isinstance(stop, Terminated) else 130) from stop
 
     call.__doc__ = function.__doc__
-    call.__annotations__ = {one.name: one.annotation for one in parameters}
-    call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    call.__annotations__ = {one.name: one.annotation for one in parameters.values()}
+    order = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in parameters.values()]
+    call.__signature__ = inspect.Signature(order)  # type: ignore[attr-defined]
     app.command(name or function.__name__)(call)
 
 
-def one_data(data: Path | None, positional: Path | None) -> Path:
-    """Return the data set that was named with --data or without it."""
-    if (data is None) == (positional is None):
-        found = "no data set" if data is None else f"{positional} and --data {data}"
-        raise UserError("One data set is needed", found, "one folder", f"semivox {sys.argv[-1]} -d FOLDER")
-    return data or positional or Path()
+def _api_options(
+    function: Callable[..., Any], hidden: set[str], flags: Mapping[str, str], panel: str | None
+) -> Iterable[inspect.Parameter]:
+    """Make an option of each parameter, with the line about it in the docstring."""
+    inner, texts = inspect.unwrap(function), described(function)
+    strings = {name: kind for name, kind in inner.__annotations__.items() if name not in hidden | {"return"}}
+    kinds = get_type_hints(SimpleNamespace(__annotations__=strings), inner.__globals__)
+    for one in inspect.signature(function).parameters.values():
+        if one.name not in kinds or one.kind is one.VAR_KEYWORD:
+            continue
+        text = texts.get(one.name, _HELP.get(one.name, ""))
+        yield _option(one.name, kinds[one.name], one.default, text, flags.get(one.name), panel)
 
 
-def seconds(text: str | None) -> float | None:
-    """Read `90s`, `30m`, `1.5h`, or a number of minutes, as seconds."""
-    if text is None:
-        return None
-    match = re.fullmatch(r"\s*(\d{1,7}(?:\.\d+)?)\s*([smh]?)\s*", text, flags=re.ASCII)
-    if match is None or float(match[1]) == 0:
-        raise UserError("Unknown time", text, "a time such as 90s, 30m or 2h", "e.g. --budget 30m")
-    return float(match[1]) * {"s": 1, "m": 60, "h": 3600, "": 60}[match[2]]
+def _setting_option(name: str, setting: str) -> inspect.Parameter:
+    """Make an option of a field of the settings, with its description."""
+    section, _, key = setting.partition(".")
+    model: Any = Config.model_fields[section].annotation
+    field, kind = model.model_fields[key], get_type_hints(model)[key]
+    text = re.sub(r"(^|; )null: (.*)$", r" (default: \2)", field.description or "").strip()
+    return _option(name, kind | None, None, text, _FLAGS.get(name) or _flag(name, field.default is True))
 
 
-def class_values(texts: Sequence[str]) -> dict[str, int]:
-    """Read `NAME=VALUE` of each class."""
-    result: dict[str, int] = {}
-    for text in texts:
-        name, _, value = (part.strip() for part in text.rpartition("="))
-        if not name or name in result or not re.fullmatch(r"-?\d{1,9}", value, re.ASCII) or int(value) == 0:
-            expected = "--class NAME=VALUE, an integer other than 0, each name once"
-            raise UserError("A class is malformed", f"--class {text}", expected, "e.g. --class liver=1")
-        result[name] = int(value)
-    return result
+def _option(
+    name: str, kind: Any, default: Any, text: str, flags: str | None, panel: str | None = None
+) -> inspect.Parameter:
+    flags = flags or _flag(name, default is True)
+    more = {"help": text, "rich_help_panel": panel, **_MORE.get(name, {})}
+    if default is inspect.Parameter.empty:
+        default = ...
+    if not flags.startswith("-"):
+        option = typer.Argument(metavar=flags, **more)
+    else:
+        option = typer.Option(*flags.split(), **more)
+    plain = _plain(kind)
+    return _parameter(name, Annotated[plain, option], inspect.Parameter.empty if default is ... else default)
+
+
+def _parameter(name: str, kind: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+
+
+def _flag(name: str, negative: bool) -> str:
+    flag = name.replace("_", "-")
+    return f"--{flag}/--no-{flag}" if negative else f"--{flag}"
+
+
+def _plain(kind: Any) -> Any:
+    """Return the type that a terminal can give: paths for paths or images, numbers for numbers."""
+    if kind is Any:
+        return Path
+    if kind == tuple[str, ...] or get_origin(kind) is Mapping:
+        return list[str]
+    if get_origin(kind) not in (Union, UnionType):
+        return kind
+    parts = [_plain(part) for part in get_args(kind) if part is not type(None)]
+    one = next((simple for simple in (Path, float) if simple in parts), parts[0])
+    return one | None if type(None) in get_args(kind) else one
+
+
+def described(function: Callable[..., Any]) -> dict[str, str]:
+    """Return what a docstring says about each argument."""
+    _, _, part = (inspect.getdoc(function) or "").partition("Args:\n")
+    found: dict[str, str] = {}
+    for names, text in re.findall(
+        r"^    (\w+(?:, \w+)*): (.*(?:\n {8}.*)*)", part.partition("\n\n")[0], re.M
+    ):
+        found |= dict.fromkeys(names.split(", "), " ".join(text.split()).rstrip(".").replace("`", ""))
+    return found
 
 
 def next_command(*words: object, note: str = "") -> None:

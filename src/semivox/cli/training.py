@@ -23,7 +23,7 @@ def train(call: o.Call) -> None:
 
         show.scores(folder.scores)
         typer.echo(f"report with pictures: {folder.report}")
-    if call.arguments["diagnose"]:
+    if call.arguments.get("diagnose"):
         typer.echo(f"diagnosis: {folder / 'diagnosis' / 'diagnosis.png'}")
     o.next_command("predict", "-m", folder, "-i", "FOLDER_WITH_SCANS", "-o", folder / "predictions")
 
