@@ -1,9 +1,10 @@
-"""One progress bar for all verbs; plain lines when the output is not a terminal."""
+"""One progress bar for all verbs; plain lines when the output is not a terminal, JSON lines for programs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 Report = Callable[..., None]
 Progress = Callable[[int, int, str], None]
@@ -17,9 +18,20 @@ def no_progress(title: str) -> Iterator[Report]:
     yield lambda done, total, name="", *rest: None
 
 
+_form = {"json": False}
+
+
+def use_json() -> None:
+    """From now on, `show_progress` writes JSON lines, see `docs/how-to/progress.md`."""
+    _form["json"] = True
+
+
 @contextmanager
 def show_progress(title: str) -> Iterator[Report]:
-    """A Rich bar on a terminal, else a line at each tenth; `report(done, total, name)` moves it."""
+    """A Rich bar on a terminal, else a line at each tenth; `report(done, total, name, values)` moves it."""
+    if _form["json"]:
+        yield _json_report(title)
+        return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
@@ -65,6 +77,35 @@ def _line_report(title: str) -> Report:
             began = (done, time.perf_counter())
         if not first or done:
             print("  ".join(part for part in parts if part), file=sys.stderr, flush=True)
+
+    return report
+
+
+def _json_report(title: str) -> Report:
+    """Write an object a line to stderr: at most one a second, and whenever the values are new."""
+    import json
+    import sys
+    import time
+
+    began: tuple[int, float] | None = None
+    last: tuple[float, Any] = (0.0, None)
+
+    def report(done: int, total: int, name: str = "", *rest: object) -> None:
+        nonlocal began, last
+        now = time.perf_counter()
+        began = began or (done, now)
+        values = rest[0] if rest and isinstance(rest[0], dict) else None
+        if done < total and now - last[0] < 1 and values == last[1]:
+            return
+        last = (now, values)
+        line: dict[str, Any] = {"step": title, "done": done, "total": total}
+        if done > began[0]:
+            line["seconds_left"] = round((now - began[1]) / (done - began[0]) * (total - done), 1)
+        if values is None:
+            line |= {"name": name} if name else {}
+        else:
+            line["values"] = {key: None if value != value else value for key, value in values.items()}
+        print(json.dumps(line), file=sys.stderr, flush=True)
 
     return report
 

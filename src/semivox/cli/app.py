@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from semivox.cli import benchmark, bring_in, data, methods, report, results, training
+from semivox.progress import use_json
 from semivox.version import __version__
 
 app = typer.Typer(
@@ -35,8 +36,13 @@ def options(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="show the version")
     ] = False,
+    json_progress: Annotated[
+        bool, typer.Option("--json-progress", help="progress as JSON, one object a line on stderr")
+    ] = False,
 ) -> None:
     """Options of every command; `semivox.cli.main` looks for --debug itself."""
+    if json_progress:
+        use_json()
 
 
 for _module in (bring_in, data, training, results, report, benchmark, methods):

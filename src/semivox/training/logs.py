@@ -81,12 +81,15 @@ class RunLog:
             events.mkdir(parents=True, exist_ok=True)
             self._file = self._path.open("ab")
         self._records = RecordWriter(self._file)
+        self._row: Mapping[str, Value] = {}
+        self._dice: Value | None = None
         self._event(Event(file_version="brain.Event:2"))
         self._event(Event(step=start + 1, session_log=SessionLog(status=SessionLog.START)))
 
     def write(self, row: Mapping[str, Value]) -> None:
         """Write one row; it must have an `iteration`. Columns `val_x` appear as `val/x` in TensorBoard."""
         self._table.write(row)
+        self._row, self._dice = row, row.get("val_dice", self._dice)
         tags = {
             name: f"val/{name[4:]}" if name.startswith("val_") else f"train/{name}"
             for name in row
@@ -94,6 +97,22 @@ class RunLog:
         }
         values = [Summary.Value(tag=tag, simple_value=row[name]) for name, tag in tags.items()]
         self._event(Event(step=int(row["iteration"]), summary=Summary(value=values)))
+
+    def shown(self, losses: Mapping[str, float]) -> tuple[str, dict[str, Value]]:
+        """Return a line about the row written last, and its values: the losses and the newest Dice."""
+        values: dict[str, Value] = {"loss": self._row["loss"], **losses}
+        text = "  ".join(f"{name} {value:.4f}" for name, value in values.items())
+        if self._dice is None:
+            return text, values
+        return f"validation Dice {self._dice:.3f}  {text}", values | {"val_dice": self._dice}
+
+    def picture(self, iteration: int, png: bytes | None) -> None:
+        """Show a picture of a validation case, if there is one, in TensorBoard."""
+        if png is None:
+            return
+        image = Summary.Image(encoded_image_string=png, colorspace=3)
+        value = Summary.Value(tag="val/reference_and_prediction", image=image)
+        self._event(Event(step=iteration, summary=Summary(value=[value])))
 
     def _event(self, event: Event) -> None:
         event.wall_time = time.time()

@@ -40,8 +40,8 @@ MakeLoaders = Callable[[Stage, int, int, int], dict[str, DataLoader[Any]]]
 """(stage, start, rank, world) -> loaders by stream: a batch for every iteration of the stage from `start`."""
 Validate = Callable[[Method, torch.device, int], dict[str, float]]
 """(method, device, iterations done) -> scores of whole validation cases, among them `dice`."""
-Teach = Callable[[Method, torch.device, int], None]
-"""(method, device, stage) -> nothing; makes the pseudo-labels that the stage's loaders will read."""
+Teach = Callable[[Method, torch.device, Stage], None]
+"""(method, device, stage) -> nothing; makes the pseudo-labels that the stage's loaders read, once."""
 
 VALIDATIONS, SAVES = 10, 20  # a run, where `validate_every` and `checkpoint_every` are not set
 
@@ -75,26 +75,24 @@ def fit(
 ) -> FitResult:
     """Train `method` in place for `config.iterations` steps; it then holds the result, on the CPU.
 
-    The result are the averaged weights with `train.average`, else the last ones.
-
-    Called again on the same folder it resumes from the last checkpoint, to the same result (bit for bit in
-    32 bit arithmetic on one CPU); a finished run is only read. SIGINT and SIGTERM end the run after the step
-    or validation under way, with a checkpoint.
+    The result are the averaged weights with `train.average`, else the last ones. Called again on the same
+    folder it resumes from the last checkpoint, to the same result (bit for bit in 32 bit arithmetic on one
+    CPU); a finished run is only read. SIGINT and SIGTERM end the run after the step or validation under way,
+    with a checkpoint.
 
     Args:
         method: built, with its initial weights.
-        make_loaders: loaders of the streams, which may lack one of them.
+        make_loaders: of the streams, which may lack one of them.
         config: settings of the run; `iterations` is taken as it is, also with a budget.
         folder: run folder; gets checkpoints/last.ckpt and best.ckpt, logs/metrics.csv and tensorboard/.
         validate: called in evaluation mode under autocast; its `dice` decides best.ckpt.
-        teach: likewise, before each stage but the first, with the averaged weights.
+        teach: likewise, with the averaged weights, before each stage but the first and where one resumes.
         bar: show the progress.
         diagnosis: what to measure of the run beside; it changes nothing in the result.
-        processes: how many share the work; each takes batches of its own and gradients are averaged.
+        processes: that share the work; each takes batches of its own, gradients are averaged.
 
     Raises:
-        UserError: unusable device or precision, damaged checkpoint, loss that is not finite, memory that ran
-            out, full disk.
+        UserError: unusable device or precision, damaged checkpoint, loss not finite, no memory, full disk.
         KeyboardInterrupt: a signal ended the run; its subclass `Terminated` stands for SIGTERM.
     """
     device = resolve_device(config.device)
@@ -120,8 +118,8 @@ def fit(
             for stage in stepper.stages:
                 if stage.stop <= start:
                     continue
-                if stage.index and start <= stage.start:
-                    begin(stage, stepper, teach)
+                if stage.index:
+                    begin(stage, stepper, teach, fresh=start <= stage.start)
                 steps = batches(fabric, make_loaders, stage, max(start, stage.start))
                 with closing(steps):
                     for iteration, labeled, unlabeled in steps:
@@ -132,7 +130,7 @@ def fit(
                             diagnoser.after(stepper, iteration + 1)
                         stop = agreed(fabric, config, iteration + 1, interruption.pending is not None)
                         recorder.after(iteration + 1, stop=stop)
-                        report(iteration + 1, total, recorder.text)
+                        report(iteration + 1, total, *recorder.shown)
                         if stop:
                             raise interruption.error()
     method.load_state_dict(stepper.averaged.state_dict())
@@ -140,12 +138,13 @@ def fit(
     return FitResult(total, recorder.seconds, recorder.best)
 
 
-def begin(stage: Stage, stepper: Stepper, teach: Teach | None) -> None:
-    """Begin a stage after the first: averaged weights, a fresh optimiser, new pseudo-labels."""
-    stepper.restart()
+def begin(stage: Stage, stepper: Stepper, teach: Teach | None, *, fresh: bool) -> None:
+    """Begin a stage after the first: averaged weights, a fresh optimiser; or resume it. Teach what is due."""
+    if fresh:
+        stepper.restart()
     if teach is not None and stepper.fabric.is_global_zero:
         with evaluating(stepper.averaged), autocast(stepper.fabric):
-            teach(stepper.averaged, stepper.fabric.device, stage.index)
+            teach(stepper.averaged, stepper.fabric.device, stage)
     stepper.fabric.barrier()
 
 
@@ -210,10 +209,8 @@ class Recorder:
     Between the iterations at which one of these is due nothing is read from the device.
 
     Args:
-        stepper: what is trained.
-        folder: of the run.
-        state: from which the run resumes.
-        best: `iteration` and scores of the best checkpoint so far, if there is one.
+        stepper, folder: what is trained, and where.
+        state, best: from which the run resumes; `iteration` and scores of the best checkpoint so far.
         validate: see `fit`.
     """
 
@@ -227,7 +224,8 @@ class Recorder:
     ) -> None:
         self._stepper, self._folder, self.best, self._validate = stepper, folder, best, validate
         self._log = RunLog(folder / "logs", state.iteration) if stepper.fabric.is_global_zero else None
-        self._began, self.text = time.perf_counter() - state.seconds, ""
+        self._began = time.perf_counter() - state.seconds
+        self.shown: tuple[str, dict[str, Value]] = ("", {})
         self._config = config = stepper.config
         self._run = {"iterations": config.iterations}
         self._validate_every = interval(config.validate_every, config.iterations, VALIDATIONS)
@@ -263,10 +261,10 @@ class Recorder:
             checkpoints.require_finite(self._stepper.method, done)
         if validates:
             row |= self._validated(done)
+            log.picture(done, getattr(self._validate, "picture", None))
         if logs or validates:
             log.write(row)
-            shown = {"loss": row["loss"], **losses}
-            self.text = "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
+            self.shown = log.shown(losses)
         if saves:
             log.flush()
             self._save(done)

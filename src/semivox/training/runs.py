@@ -23,6 +23,7 @@ from semivox.losses.schedules import Stage, make_stages
 from semivox.manifest import write_manifest
 from semivox.methods import create, method_class
 from semivox.methods.base import Method
+from semivox.methods.cost import patch_divisor
 from semivox.nets import NetFactory
 from semivox.nets.cpu import kept
 from semivox.patches.loaders import build_loaders
@@ -35,7 +36,7 @@ from semivox.training.diagnosis import NOTICE, Draw, make_diagnosis, require_hid
 from semivox.training.estimate import FORWARD_SHARE, Costs, iterations_for, probe, windows
 from semivox.training.fabric import resolve_precision
 from semivox.training.loop import FitResult, MakeLoaders, Validate, fit
-from semivox.training.validation import make_teacher, make_validator, pseudo_folder
+from semivox.training.validation import Validator, make_teacher, pseudo_folder
 
 STARTUP_S = 2.0  # first batches, weights for inference
 PROBE_STEPS, PROBE_SHARE = 40, 0.04  # of the budget's time at most
@@ -97,7 +98,7 @@ def train_run(
     Raises:
         UserError: a run begun with other settings or data, or that another process is writing.
     """
-    _check_trainable(plan, config.method.name)
+    plan = _trainable(plan, config)
     if not split.unlabeled and (alone := method_class(config.method.name).without_unlabeled):
         config = overridden(config, {"method": {"name": alone, "options": {}}})
     if diagnose:
@@ -151,14 +152,22 @@ def batch_sizes(config: Config) -> tuple[int, int]:
     return labeled, unlabeled
 
 
-def _check_trainable(plan: Plan, method: str) -> None:
-    if plan.ignore_value is not None and not method_class(method).partial_labels:
+def _trainable(plan: Plan, config: Config) -> Plan:
+    """Refuse labels that the method cannot use; return the plan with a patch that its networks can take."""
+    kind, options = config.method.name, config.method.options
+    if plan.ignore_value is not None and not method_class(kind).partial_labels:
         raise UserError(
-            f"The method {method} cannot leave out voxels that are not annotated",
+            f"The method {kind} cannot leave out voxels that are not annotated",
             f"a data set with the label value {plan.ignore_value} to ignore",
             "a method with partial_labels = True, as all that come with semivox",
             "choose another method; or use Batch.valid in its losses, then set partial_labels",
         )
+    return plan.fitted(patch_divisor(kind, options, NetFactory(**_net(plan, config))))
+
+
+def _net(plan: Plan, config: Config) -> dict[str, Any]:
+    sizes = {"in_channels": len(plan.channels), "num_classes": len(plan.class_names)}
+    return {**sizes, "stem": plan.stem, "strides": plan.strides, **config.net.model_dump()}
 
 
 @dataclass(frozen=True)
@@ -190,15 +199,9 @@ class Assembly:
         probed_s = time.monotonic() - started
         with run.adopting():
             result = fit(
-                method,
-                loaders,
-                config.train,
-                run.folder,
-                validate=self.validator(),
-                teach=teach,
-                bar=bar,
+                method, loaders, config.train, run.folder, validate=self.validator(), teach=teach, bar=bar,
                 diagnosis=diagnosis,
-            )
+            )  # fmt: skip
         if bar and (budget := config.train.budget_s) is not None:
             spent = probed_s + result.seconds
             text = f"took {spent:.0f} s of a budget of {budget:.0f} s ({100 * (spent / budget - 1):+.1f} %)"
@@ -214,7 +217,9 @@ class Assembly:
     def method(self) -> Method:
         """Build the method with its initial weights."""
         torch.manual_seed(self.config.train.seed)
-        method = create(self.config.method.name, self.config.method.options, NetFactory(**self._net()))
+        method = create(
+            self.config.method.name, self.config.method.options, NetFactory(**_net(self.plan, self.config))
+        )
         if method.uses_unlabeled and not self.split.unlabeled:
             raise UserError(
                 f"The method {self.config.method.name} learns from unlabeled scans, but there are none",
@@ -245,7 +250,7 @@ class Assembly:
         """Return what scores the validation cases, if there are any."""
         if not self.split.val:
             return None
-        return make_validator(self.workspace.store, self.split.val, self.plan, self.config.predict)
+        return Validator(self.workspace.store, self.split.val, self.plan, self.config.predict)
 
     def costs(self, method: Method, *, steps: int, limit_s: float, **beside: Any) -> Costs:
         """Probe each stage of the run, with labels in the place of pseudo-labels; average their steps."""
@@ -280,11 +285,6 @@ class Assembly:
         changed = settings.model_copy(update={"iterations": iterations})
         return self.config.model_copy(update={"train": changed})
 
-    def _net(self) -> dict[str, Any]:
-        sizes = {"in_channels": len(self.plan.channels), "num_classes": len(self.plan.class_names)}
-        grid = {"stem": self.plan.stem, "strides": self.plan.strides}
-        return {**sizes, **grid, **self.config.net.model_dump()}
-
     def _save(self, method: Method, result: FitResult, config: Config, run: Run) -> str:
         """Write the weights that are the result; return why it is these."""
         chosen = "last"
@@ -295,6 +295,6 @@ class Assembly:
         about = {"predict": config.predict.model_dump(mode="json"), "calibration": calibration}
         save_model(
             method, run.folder, method_name=config.method.name, options=config.method.options,
-            net=self._net(), plan=self.plan, extra={"checkpoint": chosen, **about},
+            net=_net(self.plan, self.config), plan=self.plan, extra={"checkpoint": chosen, **about},
         )  # fmt: skip
         return chosen

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from scipy.ndimage import binary_dilation
 
 from semivox.config import PredictConfig
@@ -17,64 +19,76 @@ from semivox.files import replacing
 from semivox.inference.cover import covered, room
 from semivox.io.volume import IGNORE
 from semivox.losses.components import largest_component
+from semivox.losses.schedules import Stage
 from semivox.methods.base import Method
 from semivox.preprocessing.plan import Plan
 from semivox.preprocessing.store import Store
 
+_TINTS = np.array([(255, 75, 92), (31, 182, 255), (255, 176, 0), (79, 211, 107), (185, 140, 255)])
 _CLOSE = 2  # voxels around the largest piece that pseudo-labels keep
 
 
-def make_validator(
-    store: Store, cases: Sequence[str], plan: Plan, config: PredictConfig
-) -> Callable[[Method, torch.device, int], dict[str, float]]:
-    """Build a function that segments the validation cases by sliding window and scores them.
+class Validator:
+    """Segments the validation cases by sliding window and scores them.
 
-    It returns `dice` (mean over cases of the mean over the foreground classes present in reference or
+    A call returns `dice` (mean over cases of the mean over the foreground classes present in reference or
     prediction) and `dice_CLASS`. These figures are on the working grid; `evaluate` uses the scanner's grid.
-    """
-    classes = plan.class_names[1:]
 
-    def validate(method: Method, device: torch.device, done: int) -> dict[str, float]:
-        scores = np.full((len(cases), len(classes)), np.nan)
-        for row, name in enumerate(cases):
-            image = torch.from_numpy(np.asarray(store.image(name)[:], dtype=np.float32)).to(device)
+    Attributes:
+        picture: PNG of a slice of the first case, reference and prediction side by side, after a call.
+    """
+
+    def __init__(self, store: Store, cases: Sequence[str], plan: Plan, config: PredictConfig) -> None:
+        self._store, self._cases, self._plan, self._config = store, cases, plan, config
+        self.picture: bytes | None = None
+
+    def __call__(self, method: Method, device: torch.device, done: int) -> dict[str, float]:
+        """Score the weights that `method` has."""
+        plan, classes = self._plan, self._plan.class_names[1:]
+        scores = np.full((len(self._cases), len(classes)), np.nan)
+        for row, name in enumerate(self._cases):
+            image = torch.from_numpy(np.asarray(self._store.image(name)[:], dtype=np.float32)).to(device)
             limit = room(method, device)
-            probs = covered(image, method.predict, patch=plan.patch, config=config, room=limit)
-            scores[row] = _dice(probs.argmax(0).cpu().numpy(), np.asarray(store.label(name)[:]), len(classes))
+            probs = covered(image, method.predict, patch=plan.patch, config=self._config, room=limit)
+            found, truth = probs.argmax(0).cpu().numpy(), np.asarray(self._store.label(name)[:])
+            scores[row] = _dice(found, truth, len(classes))
+            if row == 0:
+                self.picture = tinted_slice(image[0].cpu().numpy(), (truth, found), plan.spacing_mm)
         by_class = {f"dice_{name}": _mean(column) for name, column in zip(classes, scores.T, strict=True)}
         return {"dice": _mean(np.array([_mean(row) for row in scores])), **by_class}
-
-    return validate
 
 
 def make_teacher(
     store: Store, cases: Sequence[str], plan: Plan, config: PredictConfig, folder: Path
-) -> Callable[[Method, torch.device, int], None]:
-    """Build a function that writes the pseudo-labels of unlabeled scans for a stage; it skips those it has.
+) -> Callable[[Method, torch.device, Stage], None]:
+    """Build a function that writes the pseudo-labels of unlabeled scans for a stage, unless it has them.
 
     A class that forms one piece in every labeled scan keeps its largest piece and what is close to it.
     `folder`/round1 and so on hold the shares of the classes, `folder`/cases.csv a row a case and round: the
-    volume of each class in voxels, the mean probability of the most probable class there (`certainty`), and
-    `agreement`, the Dice of the foreground with that of the round before.
+    iteration at which they were made, the volume of each class in voxels, the mean probability of the most
+    probable class there (`certainty`), and `agreement`, the Dice of the foreground with that of the round
+    before. The table is written last: what is not in it is made again.
     """
-    classes = plan.class_names[1:]
+    classes, table = plan.class_names[1:], folder / "cases.csv"
 
-    def teach(method: Method, device: torch.device, stage: int) -> None:
-        target, before = Store(pseudo_folder(folder, stage)), Store(pseudo_folder(folder, stage - 1))
-        rows: list[Any] = pd.read_csv(folder / "cases.csv").to_dict("records") if stage > 1 else []
+    def teach(method: Method, device: torch.device, stage: Stage) -> None:
+        index, known = stage.index, pd.read_csv(table).to_dict("records") if table.is_file() else []
+        if any((row["round"], row.get("iteration")) == (index, stage.start) for row in known):
+            return
+        target, before = Store(pseudo_folder(folder, index)), Store(pseudo_folder(folder, index - 1))
+        rows: list[Any] = [row for row in known if row["round"] < index]
         for name in cases:
-            if not target.has_shares(name):
-                image = torch.from_numpy(np.asarray(store.image(name)[:], dtype=np.float32)).to(device)
-                limit = room(method, device)
-                probs = covered(image, method.predict, patch=plan.patch, config=config, room=limit)
-                taught = method.teach(probs[None])[0].float().cpu().numpy()
-                target.write_shares(name, _as_shares(taught, plan.one_piece))
-            shares = np.asarray(target.shares(name)[:])
-            found = {"case": name, "round": stage} | _figures(shares, classes)
-            if before.has_shares(name):
+            image = torch.from_numpy(np.asarray(store.image(name)[:], dtype=np.float32)).to(device)
+            limit = room(method, device)
+            probs = covered(image, method.predict, patch=plan.patch, config=config, room=limit)
+            taught = method.teach(probs[None])[0].float().cpu().numpy()
+            shares = _as_shares(taught, plan.one_piece)
+            target.write_shares(name, shares)
+            found = {"case": name, "round": index, "iteration": stage.start} | _figures(shares, classes)
+            if index > 1:
                 found["agreement"] = _overlap(shares, np.asarray(before.shares(name)[:]))
             rows.append(found)
-        with replacing(folder / "cases.csv") as temporary:
+        with replacing(table) as temporary:
             pd.DataFrame(rows).to_csv(temporary, index=False)
 
     return teach
@@ -125,3 +139,35 @@ def _dice(prediction: NDArray[np.int64], reference: NDArray[np.uint8], classes: 
         if size:
             scores[index - 1] = 2 * (found & true).sum() / size
     return scores
+
+
+def tinted_slice(
+    image: NDArray[np.float32], labels: Sequence[NDArray[Any]], spacing_mm: Sequence[float]
+) -> bytes:
+    """Draw the slice with the most foreground once a label map, tinted by class, side by side, as a PNG.
+
+    The slice is cut across the axis with the largest voxels. This room draws without matplotlib.
+
+    Args:
+        image: (X, Y, Z).
+        labels: class indices (X, Y, Z); the first one chooses the slice.
+        spacing_mm: voxel size.
+    """
+    axis = max(range(3), key=lambda axis: (spacing_mm[axis], axis))  # axial if all are equal
+    others = tuple(other for other in range(3) if other != axis)
+    at = int(((labels[0] > 0) & (labels[0] != IGNORE)).sum(axis=others).argmax())
+    grey = np.take(image, at, axis)
+    low, high = np.percentile(grey, (0.5, 99.5))
+    grey = 255 * np.clip((grey - low) / max(high - low, 1e-6), 0, 1)
+    panels = []
+    for label in labels:
+        classes = np.take(label, at, axis)
+        classes = np.where(classes == IGNORE, 0, classes).astype(int)
+        share = 0.45 * (classes > 0)[..., None]
+        tint = _TINTS[(classes - 1) % len(_TINTS)]
+        panels.append((1 - share) * grey[..., None] + share * tint)
+    pixels = np.concatenate([panel.transpose(1, 0, 2)[::-1, ::-1] for panel in panels], axis=1)
+    zoom = max(1, -(-256 // pixels.shape[0]))
+    buffer = io.BytesIO()
+    Image.fromarray(pixels.round().astype(np.uint8).repeat(zoom, 0).repeat(zoom, 1)).save(buffer, "PNG")
+    return buffer.getvalue()
