@@ -140,28 +140,26 @@ def standardised(features: _Array) -> _Array:
 
 @contextmanager
 def pooled(method: nn.Module) -> Iterator[list[Tensor]]:
-    """Collect, inside the block, the means over space of the encoder's coarsest map, (B, D) each.
+    """Collect, inside the block, the means over space of the encoder's coarsest map, (B, D) for each call.
 
-    They belong to the method's first network.
-
-    Raises:
-        UserError: the network has no such map.
+    The networks drop channels of that map, which is where it is seen; of several networks the first one that
+    is called counts.
     """
-    places = (getattr(module, "dropout", None) for module in method.modules())
-    coarsest = next((place for place in places if isinstance(place, nn.Module)), None)
-    if coarsest is None:
-        do = "use --by uncertainty or random"
-        raise UserError("The network has no coarsest map", type(method).__name__, "an encoder", do)
     found: list[Tensor] = []
+    first: list[nn.Module] = []
 
     def keep(module: nn.Module, inputs: Any, output: Tensor) -> None:
-        found.append(output.detach().float().flatten(2).mean(2).cpu())
+        first[:] = first or [module]
+        if module is first[0]:
+            found.append(output.detach().float().flatten(2).mean(2).cpu())
 
-    handle = coarsest.register_forward_hook(keep)
+    places = {getattr(module, "dropout", None) for module in method.modules()}
+    handles = [place.register_forward_hook(keep) for place in places if isinstance(place, nn.Module)]
     try:
         yield found
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
 
 
 def _seen(model: LoadedModel, case: Case, config: PredictConfig) -> tuple[dict[str, float], _Array]:
@@ -169,6 +167,9 @@ def _seen(model: LoadedModel, case: Case, config: PredictConfig) -> tuple[dict[s
     array, _ = _prepared(model, case)
     with pooled(model.method) as maps:
         found = on_working_grid(model, array, config, precision=best_precision(model))
+    if not maps:
+        what, do = "The network shows no coarsest map", "use semivox predict and its quality.csv instead"
+        raise UserError(what, type(model.method).__name__, "an encoder whose last map has dropout", do)
     return found.figures, torch.cat(maps).mean(0).double().numpy()
 
 
