@@ -205,8 +205,8 @@ def test_patches_hold_nearly_all_scans_and_suit_every_network_where_cheap() -> N
     assert patch == (128, 80, 48)
     plan = plan_of(measured((38, 54, 40), (1, 1, 1), {"thin": ball((38, 54, 40), 4)}))
     assert (plan.patch, plan.divisor) == ((40, 56, 40), (8, 8, 8))
-    assert plan.fitted().patch == (48, 64, 48) and plan.fitted(8) is plan
-    assert "multiples of 16" in plan.fitted().reasons["patch"]
+    assert plan.fitted().patch == (48, 64, 48) and plan.fitted((8, 4, 1)) is plan
+    assert "multiples of 16 x 16 x 16" in plan.fitted().reasons["patch"]
     assert strides == ((2, 2, 2), (2, 2, 2), (2, 2, 1))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from math import prod
+from math import lcm, prod
 from typing import Any, NamedTuple
 
 import torch
@@ -28,6 +28,15 @@ class Cost(NamedTuple):
 
     predicting: Count  # what prediction needs
     step: Count  # all networks of a training step, each once: teachers, further decoders and critics too
+
+
+def patch_divisor(name: str, options: Mapping[str, Any], net: NetFactory) -> tuple[int, int, int]:
+    """Return what the sides of a patch have to be multiples of, for all networks of a method."""
+    with torch.device("meta"), torch.random.fork_rng([]):
+        method = create(name, options, net)
+    found = [module.divisor for module in method.modules() if hasattr(module, "divisor")]
+    x, y, z = (lcm(*(int(divisor[axis]) for divisor in found)) for axis in range(3))  # type: ignore[index]
+    return x, y, z
 
 
 def method_cost(name: str, options: Mapping[str, Any], net: NetFactory, patch: Sequence[int]) -> Cost:

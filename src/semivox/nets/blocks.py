@@ -162,6 +162,8 @@ class Segmenter(nn.Module):
 
     follows_plan: ClassVar[bool] = False  # whether the plan's `stem` and `strides` are taken
 
+    divisor = (DIVISOR, DIVISOR, DIVISOR)  # of the sides of a patch
+
     def __init__(
         self,
         encoder: nn.Module,

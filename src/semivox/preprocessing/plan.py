@@ -124,14 +124,17 @@ class Plan(BaseModel):
         """Number of voxels along each axis that a patch's side is a multiple of: stem x strides."""
         return divisor_of(self.stem, self.strides)
 
-    def fitted(self, divisor: int = SIDE) -> Self:
+    def fitted(self, divisor: Triple = (SIDE, SIDE, SIDE)) -> Self:
         """Return the plan with the sides of its patch rounded up, for networks that need multiples."""
-        lcms = [math.lcm(divisor, part) for part in self.divisor]
-        x, y, z = (-(-side // part) * part for side, part in zip(self.patch, lcms, strict=True))
+        parts = map(math.lcm, divisor, self.divisor)
+        x, y, z = (-(-side // part) * part for side, part in zip(self.patch, parts, strict=True))
         if (x, y, z) == self.patch:
             return self
-        reason = f"{self.reasons.get('patch', '')} Rounded up to multiples of {divisor} for this network."
-        return self.model_copy(update={"patch": (x, y, z), "reasons": self.reasons | {"patch": reason}})
+        wanted = " x ".join(map(str, divisor))
+        reason = f"{self.reasons.get('patch', '')} Rounded up to multiples of {wanted} for this method."
+        return self.model_copy(
+            update={"patch": (x, y, z), "reasons": self.reasons | {"patch": reason.strip()}}
+        )
 
     def grid_settings(self) -> dict[str, Any]:
         """Return what decides the content of the store, as plain data."""
