@@ -39,13 +39,13 @@ def test_a_table_has_a_row_with_all_labels_and_each_network_alone(out: Path) -> 
     lines = pd.read_csv(out / "table1.csv", keep_default_na=False)
     ours = lines[lines["seeds"] != ""]
     assert [(row["row"], row["labels"], row["network"]) for _, row in ours.iterrows()] == [
-        ("supervised", "2.0", ""), ("dual", "2.0", ""), ("dual", "2.0", "a"), ("dual", "2.0", "b"),
+        ("supervised", "2.0", ""), ("dual", "2.0", ""), ("dual", "2.0", "resnet34"), ("dual", "2.0", "vnet"),
         ("supervised", "6.0", ""),
     ]  # fmt: skip
     assert ours["dice_published"].iloc[-1] == "90.62", "all labels stand beside all labels"
     text = (out / "table1.md").read_text(encoding="utf-8")
     assert "| 100% | 6 | supervised | 90.62 ± 0.61 |" in text and "89.45 ± 0.58" in text
-    assert "dual, a alone" in text and "parameters, paper" in text
+    assert "dual, resnet34 alone" in text and "parameters, paper" in text
     assert (out / "table1.tex").read_text(encoding="utf-8").count(r"\begin{tabular}") == 2
 
 
