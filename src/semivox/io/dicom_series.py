@@ -18,7 +18,6 @@ from semivox.errors import UserError
 from semivox.io.formats import DICOM_ENDINGS, Array, bad_file, unreadable
 from semivox.io.reader import guarded
 
-SEGMENTATION = "SEG"
 _NO_IMAGES = ("RTSTRUCT", "RTPLAN", "RTDOSE", "SR", "PR", "KO", "REG", "DOC")
 _TAGS = (
     *("Modality", "SeriesDescription", "SeriesInstanceUID", "SeriesNumber", "Rows", "Columns"),
@@ -130,7 +129,7 @@ def find_series(folder: Path, *, segmentations: bool = False) -> list[Series]:
     groups: dict[tuple[str, tuple[int, ...]], list[Slice]] = defaultdict(list)
     for path in _dicom_files(folder):
         item = Slice.read(path)
-        if (item.modality == SEGMENTATION) == segmentations and item.modality not in _NO_IMAGES:
+        if (item.modality == "SEG") == segmentations and item.modality not in _NO_IMAGES:
             key = item.uid or str(path.parent)
             groups[key, () if item.frames == 1 else (len(groups),)].append(item)
     series = [Series(tuple(slices)) for slices in groups.values()]

@@ -26,7 +26,7 @@ from semivox.datasets.importers.source import Loaded
 from semivox.errors import UserError
 from semivox.io.volume import Volume, read_image
 
-PAPER_HU, COMMON_HU = (-120.0, 240.0), (-125.0, 275.0)
+_PAPER_HU = (-120.0, 240.0)
 _TARGET, _MARGIN = (96, 96), 25
 _CROP = (
     " Resampled to 1 mm, cropped in the plane around the labels of all cases (plus 25 voxels),"
@@ -36,7 +36,7 @@ _CROP = (
 
 def recipe(options: RecipeOptions) -> Recipe:
     """Return where the scans are and what becomes of them."""
-    low, high = options.hu or PAPER_HU
+    low, high = options.hu or _PAPER_HU
     if not low < high:
         raise UserError("The intensity window is empty", (low, high), "LOW below HIGH, in HU")
 
