@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from semivox.config import Config, load_config
 from semivox.errors import UserError
@@ -71,6 +72,17 @@ def test_what_cannot_change_the_result_is_taken_as_asked(budgeted: Run, train: d
     )
     resumed = budgeted.resume_config(config.model_copy(update={"preset": "lite"}), MADE_FROM)
     assert resumed.train == config.train.model_copy(update={"iterations": 60})
+
+
+def test_a_run_of_version_0_1_has_no_fold(tmp_path: Path) -> None:
+    """It stored `fold: 0` for every run; now that would be the first fold of a cross-validation."""
+    run = Run(tmp_path)
+    run.start(asked())
+    values = yaml.safe_load(run.config_file.read_text())
+    del values["split"]["folds"]
+    values["split"].update(fold=0, val=2)
+    run.config_file.write_text(yaml.safe_dump(values))
+    assert run.resume_config(asked()).split.fold is None
 
 
 def test_validation_matters_where_it_chooses_the_result(tmp_path: Path) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False  # as in semivox/__init__.py
 if TYPE_CHECKING:  # the command line reads this file before it can answer signals: it has to be quick
     from collections.abc import Iterable
     from pathlib import Path

@@ -22,7 +22,8 @@ _MODEL = ("model.safetensors", "model.yaml")
 _GROWING = ("logs", "checkpoints", "diagnosis")  # folders of a run that files appear in while it trains
 _WRITTEN = (
     "config.yaml", "env.json", "splits.json", "plans.json", *_MODEL, "checkpoints/last.ckpt",
-    "checkpoints/best.ckpt", "logs/metrics.csv", "report.html", "diagnosis/diagnosis.csv", "diagnosis/diagnosis.png",
+    "checkpoints/best.ckpt", "logs/metrics.csv", "report.html", "diagnosis/diagnosis.csv",
+    "diagnosis/diagnosis.png",
 )  # fmt: skip
 _EXTENDED = {"train.iterations", "train.budget_s"}  # what a longer run may change
 # What cannot change the result. Split and plan are compared by content, not by the settings behind them.
@@ -143,7 +144,11 @@ class Run:
         self.manifest.remove()
 
     def _stored(self) -> Config:
-        return parse_config(read_yaml(self.config_file))
+        values = read_yaml(self.config_file)
+        split = values.get("split") if isinstance(values, dict) else None
+        if isinstance(split, dict) and "folds" not in split:
+            split.pop("fold", None)  # version 0.1 wrote 0 there, also without a fold
+        return parse_config(values)
 
     def _check_sources(self, made_from: Mapping[str, Any] | None) -> None:
         stored = self.manifest.read().get("made_from")
