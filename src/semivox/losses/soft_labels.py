@@ -36,12 +36,11 @@ def soft_cross_entropy_dice(logits: Tensor, shares: Tensor, weight: Tensor) -> T
         (B,) float32; the mean over the samples is the loss of the batch.
     """
     log_probs = log_softmax(logits.float(), dim=1).flatten(2)  # (B, K, V)
-    probs, weight = log_probs.exp(), weight.flatten(1)  # weight (B, V)
-    taught = shares.flatten(2) * weight.unsqueeze(1)
-    entropies = -torch.einsum("bkv,bkv->b", taught, log_probs)
-    overlap = torch.einsum("bkv,bkv->bk", taught, probs)[:, 1:]
-    size = (torch.einsum("bv,bkv->bk", weight, probs) + taught.sum(dim=2))[:, 1:]
-    dice = 1.0 - (2.0 * overlap + 1.0) / (size + 1.0)
+    probs, weight = log_probs.exp(), weight.flatten(1).unsqueeze(1)  # weight (B, 1, V)
+    taught = weight * shares.flatten(2)
+    entropies = -(taught * log_probs).sum(dim=(1, 2))
+    overlap, size = (taught * probs).sum(dim=2), (weight * probs).sum(dim=2) + taught.sum(dim=2)
+    dice = 1.0 - (2.0 * overlap[:, 1:] + 1.0) / (size[:, 1:] + 1.0)  # slices of the maps would be copied
     per_sample = weight.sum() / max(len(weight), 1)
     return entropies / per_sample.clamp_min(1.0) + dice.mean(dim=1)
 

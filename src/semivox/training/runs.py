@@ -88,8 +88,7 @@ def train_run(
         config: settings of the run.
         folder: of the run.
         fresh: delete an earlier run in that folder first.
-        extend: train a run for more iterations than it was begun with, on the longer schedule;
-            `train.final_share` may change with them.
+        extend: train a run for more iterations than it was begun with, on the longer schedule.
         diagnose: compare pseudo-labels with labels that training does not see, in
             `diagnosis/diagnosis.csv`; the trained weights stay the same.
         draw: draws that table beside it, with the given subtitle.
@@ -101,6 +100,7 @@ def train_run(
     plan = _trainable(plan, config)
     if not split.unlabeled and (alone := method_class(config.method.name).without_unlabeled):
         config = overridden(config, {"method": {"name": alone, "options": {}}})
+        print(f"no case is unlabeled: training with {alone}", file=sys.stderr)
     if diagnose:
         require_hidden_labels(workspace.dataset, split)
     run, made_from = Run(folder), workspace.made_from(split, plan)
