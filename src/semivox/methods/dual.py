@@ -28,8 +28,8 @@ class Dual(TeachingPair):
     their softmax maps are averaged. Options marked "ours" are additions, off by default.
 
     The introduction makes exp(-D) of UE a weight of the pseudo-supervised loss (`ue_reading: weight`);
-    section 3.3 and Table 4 allow a term of its own, the default. Which is better is open: one pair of short runs
-    on hippocampus validation cases (Dice 0.821 and 0.818) does not decide it, see docs/results/paper.md.
+    section 3.3 and Table 4 allow a term of its own, the default. Which is better is open: one pair of short
+    runs on hippocampus validation cases (Dice 0.821 and 0.818) does not decide it (docs/results/paper.md).
 
     Source: Lu, Wu, Chaddad et al., "Enhancing Dual Network Based Semi-Supervised Medical Image Segmentation
     with Uncertainty-Guided Pseudo-Labeling", arXiv 2509.13084, 2025. Written from its prose; options name the
