@@ -117,6 +117,24 @@ def test_settings_of_a_cell() -> None:
     )
 
 
+def test_each_row_has_the_settings_of_its_method_and_all_have_those_of_the_grid() -> None:
+    """`dual` trains with SGD as published, the default with its AdamW; both for as long as the grid says."""
+    changes = {
+        "methods": ["dual", "self_training", "labels_only"],
+        "seeds": 1,
+        "assignments": ["train.iterations=70", "net.dropout=0.1"],
+    }
+    grid = load_grid(changes=changes)
+    rows = {cell.variant.label: settings_of(grid, cell) for cell in cells_of(grid)}
+    assert {name: row.method.name for name, row in rows.items()} == {name: name for name in rows}
+    assert {name: (row.train.optimizer, row.train.average, row.net.width) for name, row in rows.items()} == {
+        "dual": ("sgd", 0.0, 16),
+        "self_training": ("adamw", 0.99, 24),
+        "labels_only": ("adamw", 0.99, 24),
+    }
+    assert {(row.train.iterations, row.net.dropout) for row in rows.values()} == {(70, 0.1)}
+
+
 def test_a_row_may_have_settings_of_its_own() -> None:
     row = {"label": "longer", "method": "supervised", "settings": {"train": {"iterations": 70}}}
     changes = {**SMALL, "methods": ["supervised", row], "settings": {"train": {"iterations": 7, "lr": 0.5}}}
