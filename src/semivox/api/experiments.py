@@ -205,12 +205,12 @@ def compare(
         options: instead, the options of each method, by name.
         cases: score the test cases, or the validation cases while developing.
     """
-    from semivox.benchmark.compare import compare as run
-
     chosen = settings(config)
     for name in methods:
         own = (options or {chosen.method.name: chosen.method.options}).get(name, {})
         checked(settings(chosen, method={"name": name, "options": own}), training=True)
+    from semivox.benchmark.compare import compare as run
+
     return run(
         raw_folder(data), methods, config=chosen, out=Path(out), seeds=tuple(seeds),
         options=None if options is None else dict(options), cases=cases, work=optional(work), bar=bar,
@@ -238,9 +238,9 @@ def demo(
         config: other settings than those of the preset `demo`.
         train, test: numbers of phantoms.
     """
+    chosen = checked(settings(config, "demo" if config is None else None), training=True)
     from semivox.benchmark.demo import demo as run
 
-    chosen = checked(settings(config, "demo" if config is None else None), training=True)
     return run(
         Path(out), seed=seed, config=chosen, train=train, test=test, fresh=fresh, bar=bar, progress=progress
     )

@@ -64,13 +64,13 @@ def train(
     Examples:
         >>> run = semivox.train("Heart", method="dual", labeled=8, preset="lite")
     """
+    chosen = settings(config, preset, method={"name": method}, split={"labeled": labeled})
+    chosen, folder = checked(chosen, training=True), raw_folder(data)
     from semivox.preprocessing.workspace import prepare_data
     from semivox.reporting.drawing import diagnosis_drawer, draw_case
     from semivox.run import Run
     from semivox.training.runs import default_folder, train_run
 
-    chosen = settings(config, preset, method={"name": method}, split={"labeled": labeled})
-    chosen, folder = checked(chosen, training=True), raw_folder(data)
     if out is not None:
         Run(Path(out)).check(chosen, fresh=fresh, extend=extend)
     workers = 2 if chosen.train.workers else 0  # no process at all where none is wanted
