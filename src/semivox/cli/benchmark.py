@@ -9,8 +9,19 @@ import typer
 
 from semivox import api
 from semivox.cli import options as o
+from semivox.cli.values import number
 from semivox.errors import UserError
 
+LabeledList = Annotated[
+    list[float] | None,
+    typer.Option(
+        "--labeled",
+        "-l",
+        parser=number,
+        metavar="N",
+        help="number of labels, or a fraction below 1 (repeatable)",
+    ),
+]
 _GRID = {
     "method": "methods", "labeled": "labels", "seeds": "seeds", "preset": "presets",
     "settings": "assignments", "cases": "cases",
@@ -46,7 +57,7 @@ def benchmark(
         ),
     ] = None,
     method: Annotated[list[str] | None, typer.Option("--method", "-m", help="a row (repeatable)")] = None,
-    labeled: o.LabeledList = None,
+    labeled: LabeledList = None,
     seeds: Annotated[int | None, typer.Option("--seeds", help="number of seeds")] = None,
     preset: Annotated[list[str] | None, typer.Option("--preset", "-p", help="settings (repeatable)")] = None,
     settings: o.SetOption = None,

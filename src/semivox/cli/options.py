@@ -47,16 +47,6 @@ DataOption = Annotated[
     typer.Option("--data", "-d", help="folder of scans (nnU-Net raw or MSD layout) or a workspace"),
 ]
 DataArgument = Annotated[Path | None, typer.Argument(metavar="[DATA]", help="the same as --data")]
-LabeledList = Annotated[
-    list[float] | None,
-    typer.Option(
-        "--labeled",
-        "-l",
-        parser=number,
-        metavar="N",
-        help="number of labels, or a fraction below 1 (repeatable)",
-    ),
-]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="A.B=C", help="one setting, e.g. train.lr=0.02 (repeatable)"),
