@@ -192,6 +192,12 @@ def test_published_figures_stand_beside_verbatim(
         assert (line["params_M"], line["macs_G"]) == size
 
 
+def test_a_figure_of_few_labels_has_no_printed_row_of_more(folders: dict[str, Path]) -> None:
+    entry = one("figure1", folders["LA2018"])
+    lines = beside(find_item("figure1"), entry, _unfinished(entry))
+    assert list(lines["row"]) == LA_METHODS and set(lines["share"]) == {0.1}
+
+
 def test_rows_that_cannot_be_matched_stand_at_the_end(folders: dict[str, Path]) -> None:
     """Which module rows 4 to 7 of Table 4 leave out is not known."""
     entry = one("table4", folders["LA2018"])

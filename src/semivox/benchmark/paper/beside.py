@@ -49,7 +49,7 @@ def beside(item: Item, entry: Entry, outcome: Outcome) -> pd.DataFrame:
         lines.append({**start, "network": "", **printed.get(key, {}), **scores.pop("", {}), **size})
         lines += [{**start, "network": network, **values} for network, values in scores.items()]
     for (row, share), values in printed.items():
-        if (row, share) not in used and len(entry.grid.methods) > 1:
+        if (row, share) not in used and share in item.shares:
             lines.append(
                 {"dataset": entry.name, "family": entry.family, "row": row, "share": share, **values}
             )

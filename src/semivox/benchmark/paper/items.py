@@ -56,7 +56,7 @@ ITEMS = {
         Item("table5", "distance of CR", ablations=("distance",), shares=(0.10, 0.15, 0.20, 0.25)),
         Item("table6", "third term of PGL", ablations=("contrast",), shares=(0.10, 0.20)),
         Item("table7", "entropy percentile", ablations=("percentile",)),
-        Item("figure1", "methods over data sets", "dots"),
+        Item("figure1", "methods over data sets, 10 % of the labels", "dots"),
         Item("figure5", "cases of LA by methods", "pictures", family="la", seeds=1),
         Item("figure6", "cases of Pancreas-CT by methods", "pictures", family="pancreas", seeds=1),
         Item("figure7", "cases of BraTS 2019 by methods", "pictures", family="brats", seeds=1),
