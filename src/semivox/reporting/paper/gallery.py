@@ -113,7 +113,7 @@ def _save(
     width = max(_NAME + len(names) * (_CELL + _GAP) + _GAP, 4.0)
     sizes = [shape(scene) for scene in scenes]
     heights = [_CELL * min(1.0, high / max(size)) for size in sizes for high in size[1:]]
-    foot = 0.4 + legend_height(legend, width)
+    foot = 0.5 + legend_height(legend, width)
     figure = dark_figure(width, foot + sum(heights) + len(scenes) * 0.26 + 0.75, _DPI)
     top = figure.get_figheight()
     write(figure, 0.12, top - 0.22, shorten(title, int(width / 0.1)), fontsize=11, weight="bold")
@@ -121,12 +121,12 @@ def _save(
     for row, (scene, size, high) in enumerate(zip(scenes, sizes, heights, strict=True)):
         bottom -= high + 0.26
         wide = _CELL * min(1.0, size[0] / max(size))
-        write(figure, 0.17, bottom + high / 2, shorten(scene.name, 20), fontsize=7, color=FAINT,
+        write(figure, 0.17, bottom + high / 2, shorten(scene.name, int(high / 0.075)), fontsize=7, color=FAINT,
               rotation=90, ha="center")  # fmt: skip
         for column, name in enumerate(names):
             middle = _NAME + column * (_CELL + _GAP) + _CELL / 2
             if row == 0:
-                write(figure, middle, top - 0.56, shorten(name, 18), fontsize=9, weight="bold", ha="center")
+                write(figure, middle, top - 0.6, shorten(name, 18), fontsize=9, weight="bold", ha="center")
             panel = add_panel(figure, middle - wide / 2, bottom, wide, high)
             draw(panel, scene, scene.found.get(name, scene.reference))
             if name in scene.scores:
