@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
@@ -121,8 +122,8 @@ def _save(
     for row, (scene, size, high) in enumerate(zip(scenes, sizes, heights, strict=True)):
         bottom -= high + 0.26
         wide = _CELL * min(1.0, size[0] / max(size))
-        write(figure, 0.17, bottom + high / 2, shorten(scene.name, int(high / 0.075)), fontsize=7, color=FAINT,
-              rotation=90, ha="center")  # fmt: skip
+        look: dict[str, Any] = {"fontsize": 7, "color": FAINT, "rotation": 90, "ha": "center"}
+        write(figure, 0.17, bottom + high / 2, shorten(scene.name, int(high / 0.075)), **look)
         for column, name in enumerate(names):
             middle = _NAME + column * (_CELL + _GAP) + _CELL / 2
             if row == 0:
