@@ -21,6 +21,7 @@ from torch import Tensor
 from semivox.inference.postprocess import Rule
 from semivox.inference.uncertainty import entropy
 
+LEARNED = ("soft_dice", "volume", "connected")  # on hippocampus, the others made the rest of it worse
 FEWEST = 5  # validation cases, below which no Dice is predicted
 LEVEL = 0.9  # of the interval
 _FLAGGED = 0.2  # share of the validation cases that would be flagged
@@ -106,7 +107,7 @@ def measure(
 ) -> dict[str, float]:
     """Compute the figures of a prediction, see `FIGURES`; each grows with quality.
 
-    `soft_dice` is the Dice of the probabilities with the segmentation made of them, mean over the classes
+    `soft_dice` is the Dice of the probabilities with the segmentation made of them, of the worst class
     found; `sharpness` and `agreement` are minus the sum of the entropy, and of the mutual information, over
     the number of foreground voxels; `volume` is minus the largest distance, in standard deviations of the
     logarithm, to the volumes of the labeled cases; `connected` is the mean share of a class in its largest
@@ -131,7 +132,7 @@ def measure(
         connected.append(1.0 if found < 2 else float(np.bincount(pieces.ravel())[1:].max() / size))
     millilitres = voxel_ml * torch.bincount(winner.flatten(), minlength=len(probs))[1:].double().cpu().numpy()
     return {
-        "soft_dice": _mean(soft),
+        "soft_dice": min(soft, default=0.0),
         "sharpness": -float(total.sum()) / count,
         "agreement": -float((total - member_entropy).clamp(min=0).sum()) / count,
         "volume": -max((_distance(*pair) for pair in zip(millilitres, volumes, strict=False)), default=0.0),
@@ -152,8 +153,8 @@ def _mean(values: Sequence[float]) -> float:
 class Judge:
     """Predicts the Dice of a segmentation from its figures.
 
-    Ridge regression on standardised figures with weights >= 0, its strength chosen by the leave-one-out
-    error. The interval is that of conformal prediction: the ceil((n + 1) LEVEL)-th smallest leave-one-out
+    Ridge regression on the standardised figures `LEARNED` with weights >= 0, its strength chosen by the
+    leave-one-out error. The interval is that of conformal prediction: the ceil((n + 1) LEVEL)-th smallest leave-one-out
     error to both sides (Lei et al., Distribution-Free Predictive Inference for Regression, JASA 2018), the
     largest where n is too small for it. It holds for scans like the validation cases, not for others.
 
@@ -172,12 +173,14 @@ class Judge:
         values = np.array([figures[name] for name in self._names], np.float64).T
         self._lowest, self._span = values.min(0), np.ptp(values, axis=0)
         self._suspect = np.quantile(values, _FLAGGED, axis=0)
-        tried = [(self._left_out(values, ridge), ridge) for ridge in _RIDGES]
+        self._used = [index for index, name in enumerate(self._names) if name in LEARNED]
+        learned = values[:, self._used]
+        tried = [(self._left_out(learned, ridge), ridge) for ridge in _RIDGES]
         self.left_out, self._ridge = min(tried, key=lambda pair: float(((pair[0] - self._true) ** 2).sum()))
         errors = np.sort(np.abs(self.left_out - self._true))
         self._error = float(errors[min(math.ceil((self.cases + 1) * LEVEL), self.cases) - 1])
         self._limit = float(np.quantile(self.left_out, _FLAGGED))
-        self._model = _fit(values, self._true, self._ridge)
+        self._model = _fit(learned, self._true, self._ridge)
 
     def _left_out(self, values: NDArray[np.float64], ridge: float) -> NDArray[np.float64]:
         """Predict each case from all others."""
@@ -199,7 +202,7 @@ class Judge:
             nan = float("nan")
             return Quality(nan, nan, nan, bool(reasons), tuple(reasons), dict(figures))
         values = np.array([figures[name] for name in self._names])
-        dice = self._model(values)
+        dice = self._model(values[self._used])
         strange = values < self._lowest - self._span
         low_figures = (values <= self._suspect) if dice <= self._limit else strange
         reasons += [
