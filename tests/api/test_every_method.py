@@ -64,6 +64,7 @@ def test_hidden_labels_and_interruptions_change_nothing(
     with monkeypatch.context() as patch, pytest.raises(CrashError):
         patch.setattr(Stepper, "step", crash)
         semivox.train(hidden, config=four_steps(name), out=tmp_path / "resumed")
-    assert load(last_path(tmp_path / "resumed")).iteration == 2
+    kept = 3 if name == "self_training" else 2  # the end of a stage is saved as well
+    assert load(last_path(tmp_path / "resumed")).iteration == kept
     resumed = semivox.train(hidden, config=four_steps(name), out=tmp_path / "resumed")
     assert (resumed / "model.safetensors").read_bytes() == (straight / "model.safetensors").read_bytes()

@@ -54,8 +54,8 @@ def test_a_voxel_of_weight_0_teaches_nothing() -> None:
 def test_deep_supervision_weighs_scales_1_half_quarter() -> None:
     fine, coarse = torch.randn(2, 2, 4, 4, 4), torch.randn(2, 2, 2, 2, 2)
     shares, weight = torch.rand(2, 2, 4, 4, 4).softmax(1), torch.rand(2, 4, 4, 4)
-    pooled = shares.view(2, 2, 2, 2, 2, 2, 2, 2).mean(dim=(3, 5, 7))
     light = weight.view(2, 2, 2, 2, 2, 2, 2).mean(dim=(2, 4, 6))
+    pooled = (shares * weight[:, None]).view(2, 2, 2, 2, 2, 2, 2, 2).mean(dim=(3, 5, 7)) / light[:, None]
     expected = soft_cross_entropy_dice(fine, shares, weight) + 0.5 * soft_cross_entropy_dice(
         coarse, pooled, light
     )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool3d, log_softmax
+from torch.nn.functional import avg_pool3d
 
 SCALES = (1.0, 0.5, 0.25)  # weights of deep supervision, fine to coarse, before they are brought to sum 1
 
@@ -35,7 +35,7 @@ def soft_cross_entropy_dice(logits: Tensor, shares: Tensor, weight: Tensor) -> T
     Returns:
         (B,) float32; the mean over the samples is the loss of the batch.
     """
-    log_probs = log_softmax(logits.float(), dim=1).flatten(2)  # (B, K, V)
+    log_probs = torch.log_softmax(logits.float(), dim=1).flatten(2)  # (B, K, V)
     probs, weight = log_probs.exp(), weight.flatten(1).unsqueeze(1)  # weight (B, 1, V)
     taught = weight * shares.flatten(2)
     entropies = -(taught * log_probs).sum(dim=(1, 2))
@@ -50,8 +50,8 @@ def deep_loss(scales: Sequence[Tensor], shares: Tensor, weight: Tensor) -> Tenso
 
     Args:
         scales: logits, fine to coarse, the first on the grid of `shares`, each dividing the one before.
-        shares: (B, K, X, Y, Z); averaged to the grid of each scale.
-        weight: (B, X, Y, Z), likewise.
+        shares: (B, K, X, Y, Z); averaged by weight to the grid of each scale.
+        weight: (B, X, Y, Z), averaged likewise; 0 leaves a voxel out of all scales.
 
     Returns:
         (B,) float32.
@@ -60,7 +60,8 @@ def deep_loss(scales: Sequence[Tensor], shares: Tensor, weight: Tensor) -> Tenso
     for logits, share in zip(scales, SCALES, strict=False):
         x, y, z = (fine // side for fine, side in zip(shares.shape[2:], logits.shape[2:], strict=True))
         if (x, y, z) != (1, 1, 1):
-            shares = avg_pool3d(shares, (x, y, z))
-            weight = avg_pool3d(weight.unsqueeze(1), (x, y, z)).squeeze(1)
+            shares, weight = shares * weight.unsqueeze(1), weight.unsqueeze(1)
+            shares, weight = avg_pool3d(shares, (x, y, z)), avg_pool3d(weight, (x, y, z))
+            shares, weight = shares / weight.clamp_min(1e-6), weight.squeeze(1)
         total = total + share * soft_cross_entropy_dice(logits, shares, weight)
     return total / sum(SCALES[: len(scales)])
