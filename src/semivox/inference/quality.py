@@ -154,9 +154,9 @@ class Judge:
     """Predicts the Dice of a segmentation from its figures.
 
     Ridge regression on the standardised figures `LEARNED` with weights >= 0, its strength chosen by the
-    leave-one-out error. The interval is that of conformal prediction: the ceil((n + 1) LEVEL)-th smallest leave-one-out
-    error to both sides (Lei et al., Distribution-Free Predictive Inference for Regression, JASA 2018), the
-    largest where n is too small for it. It holds for scans like the validation cases, not for others.
+    leave-one-out error. The interval is that of conformal prediction: the ceil((n + 1) LEVEL)-th smallest
+    leave-one-out error to both sides (Lei et al., Distribution-Free Predictive Inference for Regression, JASA
+    2018), the largest where n is too small. It holds for scans like the validation cases, not for others.
 
     Args:
         figures: of each validation case.
