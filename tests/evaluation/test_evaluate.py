@@ -18,7 +18,7 @@ from semivox.datasets.declared import parse_regions, read_regions
 from semivox.errors import UserError
 from semivox.evaluation.evaluate import evaluate, evaluate_folder
 from semivox.evaluation.metrics import case_metrics
-from semivox.evaluation.references import Classes
+from semivox.evaluation.references import Classes, case_files
 from semivox.evaluation.summary import read_metrics, summarise
 
 NAMES, VALUES = ("background", "NA", "tumour"), (0, 1, 4)
@@ -279,3 +279,9 @@ def test_real_hippocampi_with_float_labels(real_data: Path, tmp_path: Path) -> N
     assert (table["dice"] == 1).all() and (table["hd95_mm"] == 0).all() and (table["nsd"] == 1).all()
     assert table["volume_ref_ml"].between(0.5, 4).all()
     assert not math.isnan(table["hd95_mm_penalised_lcc"].max())
+
+
+def test_maps_of_the_uncertainty_are_no_predictions(tmp_path):
+    for name in ("a", "a_uncertainty", "b_uncertainty"):  # the last is a case of its own
+        (tmp_path / f"{name}.nii.gz").touch()
+    assert list(case_files(tmp_path)) == ["a", "b_uncertainty"]
