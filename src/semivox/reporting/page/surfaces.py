@@ -16,7 +16,7 @@ from semivox.reporting.page.pictures import DPI
 from semivox.reporting.slices import add_panel
 from semivox.reporting.style import BACKGROUND, FAINT, class_color, dark_figure, write
 
-_SIDE = 150  # pixels of a picture, and samples along a ray
+_SIDE = 120  # pixels of a picture, and samples along a ray
 _LIGHT = np.array([-0.4, 0.6, -0.7])  # where the light is: left, above, in front (depth grows to the back)
 # Name, and where the right side of the picture points to in the patient (to right, front).
 _VIEWS = (("from the front left", (-0.45, -0.89)), ("from behind right", (0.45, 0.89)))
