@@ -110,6 +110,7 @@ def predict(
         return
     written = api.predict(
         model, source, out, config=config, save_probabilities=save_probabilities, save_members=save_members,
+        save_uncertainty=save_uncertainty,
         overwrite=overwrite, trust_image_geometry=trust_image_geometry, series=series, dicom_seg=dicom_seg,
         segment_codes=codes, device=device, progress=show_progress,
     )  # fmt: skip
