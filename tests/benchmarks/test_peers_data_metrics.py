@@ -13,7 +13,7 @@ from scipy import ndimage
 from peers.data import read_case, read_patch, write_case
 from peers.metrics import full_scores, published_scores
 from semivox.evaluation.metrics import case_metrics
-from semivox.patches.loaders import cut, random_start
+from semivox.patches.sampling import cut, random_start
 from semivox.preprocessing.store import Store
 
 PATCH = (112, 112, 80)
