@@ -32,6 +32,8 @@ def run_all(page: Path, folder: Path, *training: str) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     for command in commands(page):
         tiny = [*command, *training] if "train" in command else command
+        if "train" in command and "--iterations" not in command:
+            tiny += ["--iterations", "3"]
         done = subprocess.run(
             tiny, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=300
         )
