@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import jobs
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -18,6 +19,7 @@ from semivox.io import reader
 from semivox.io.formats import bad_file, out_of_memory
 from semivox.io.process import Process
 from semivox.io.reader import check_memory, run_jobs
+from semivox.io.volume import read_image
 
 FILE = Path("scan.nii")
 
@@ -61,6 +63,15 @@ def test_the_file_that_ends_the_reader_is_named(
         jobs.read(FILE, job=job)
     assert error.value.path == FILE and error.value.do
     assert jobs.read(FILE, job="next") == "next done"
+
+
+def test_relative_paths_follow_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reader was started elsewhere, as in a notebook that changes its folder."""
+    for name, value in (("one", 1.0), ("two", 2.0)):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        nib.save(nib.Nifti1Image(np.full((3, 4, 5), value, np.float32), np.eye(4)), "scan.nii")
+        assert read_image([Path("scan.nii")]).array.max() == value
 
 
 def test_errors_of_the_function_arrive_as_they_are() -> None:

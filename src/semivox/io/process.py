@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from multiprocessing import connection, get_all_start_methods, get_context, parent_process
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -50,9 +51,12 @@ class Process:
             self._process.start()
 
     def send(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
-        """Let it call a function of an importable module; `receive` says if the process is gone."""
+        """Let it call a function of an importable module, in the working folder that this process has now.
+
+        If the process is gone, `receive` says so.
+        """
         with suppress(OSError):
-            _send(self.socket, (function, args, kwargs))
+            _send(self.socket, (_working_folder(), function, args, kwargs))
 
     @property
     def is_alive(self) -> bool:
@@ -123,10 +127,12 @@ def _serve(sock: socket.socket, module: str, memory: int | None, quiet: bool) ->
     import_module(module)
     while True:
         try:
-            function, args, kwargs = _receive(sock)
+            folder, function, args, kwargs = _receive(sock)
         except (EOFError, OSError):
             return
         try:
+            if folder is not None:
+                os.chdir(folder)
             answer: tuple[bool, Any] = True, function(*args, **kwargs)
         except Exception as error:
             if not isinstance(error, UserError):
@@ -138,6 +144,14 @@ def _serve(sock: socket.socket, module: str, memory: int | None, quiet: bool) ->
             return
         except Exception as error:  # it cannot be pickled
             _send(sock, (False, RuntimeError(f"{error}: {answer[1]!r}"[:2000])))
+
+
+def _working_folder() -> Path | None:
+    """Return the current folder; None if it was deleted."""
+    try:
+        return Path.cwd()
+    except OSError:
+        return None
 
 
 def _end_with_parent() -> None:
