@@ -22,6 +22,7 @@ import numpy as np
 
 from semivox.errors import UserError
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 HERE = SimpleNamespace(guarded=False)  # whether this very process has a limit of memory
 
 
@@ -47,7 +48,7 @@ class Process:
         self._process = context.Process(  # type: ignore[attr-defined]
             target=_serve, args=(other, module, memory, quiet), daemon=memory is not None
         )
-        with without_main(), other:
+        with without_main(), _uninterrupted(), other:
             self._process.start()
 
     def send(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
@@ -101,6 +102,19 @@ class Process:
 
 
 @contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Let SIGINT and SIGTERM wait: a process whose start is cut off would print a traceback."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
 def without_main() -> Iterator[None]:
     """Keep processes that start within this block from running the user's script again."""
     main = sys.modules["__main__"]
@@ -114,6 +128,8 @@ def without_main() -> Iterator[None]:
 def _serve(sock: socket.socket, module: str, memory: int | None, quiet: bool) -> None:
     """Answer calls until the other side closes the connection; the main function of a process."""
     HERE.guarded = memory is not None
+    if hasattr(signal, "pthread_sigmask"):  # inherited from `_uninterrupted`
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent alone answers Ctrl-C
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # removes unfinished files
     threading.Thread(target=_end_with_parent, daemon=True).start()
