@@ -142,7 +142,7 @@ def test_h5_becomes_nifti(tmp_path: Path) -> None:
 def test_h5_import_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = cases(tmp_path / "source", "a", "b", "c")
     read: list[str] = []
-    original = convert._check
+    original = convert._check_loaded
 
     def spy(case: CaseSource, *rest: Any) -> set[int]:
         read.append(case.name)
@@ -150,7 +150,7 @@ def test_h5_import_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
             raise KeyboardInterrupt
         return original(case, *rest)
 
-    monkeypatch.setattr(convert, "_check", spy)
+    monkeypatch.setattr(convert, "_check_loaded", spy)
     with pytest.raises(KeyboardInterrupt):
         import_dataset(source, tmp_path / "out")
     (tmp_path / "out" / "imagesTr" / "a_0000.nii.gz").unlink()

@@ -14,9 +14,9 @@ import SimpleITK as sitk
 from semivox.config import SplitConfig, load_config, preset_names
 from semivox.datasets.dataset import Dataset, open_dataset, write_index
 from semivox.datasets.importers.recipes import run_recipe
-from semivox.datasets.importers.recipes.brats2019 import clip_level
+from semivox.datasets.importers.recipes.crops import clip_level, margins
 from semivox.datasets.importers.recipes.orient import orient_label
-from semivox.datasets.importers.recipes.published import margins, published_splits
+from semivox.datasets.importers.recipes.published import published_splits
 from semivox.datasets.splits import make_split
 from semivox.errors import UserError
 from semivox.io.volume import Volume, read_image

@@ -10,9 +10,8 @@ from typing import Any, Literal, get_args
 from semivox.datasets.dataset import Dataset, open_dataset, write_index
 from semivox.datasets.declared import read_ending
 from semivox.datasets.importers.convert import convert
-from semivox.datasets.importers.dicom import find_dicom
 from semivox.datasets.importers.h5 import find_h5, h5_files
-from semivox.datasets.importers.pairs import find_nnunet, find_pairs, find_single
+from semivox.datasets.importers.pairs import find_dicom, find_nnunet, find_pairs, find_single
 from semivox.datasets.importers.source import Found, ImportOptions, plain
 from semivox.datasets.importers.table import find_table
 from semivox.datasets.listing import data_files
@@ -63,11 +62,9 @@ def import_dataset(
     for name in options:
         if name not in (known := [field.name for field in fields(ImportOptions)]):
             raise unknown("import option", name, known)
-    if source.resolve() == out.resolve():
-        do = "choose another output folder"
-        raise UserError("The import would overwrite its source", source, "another folder", do, source)
+    refuse_same(source, out)
     chosen = ImportOptions(**options)
-    layout = detect_layout(source, chosen) if kind == "auto" else kind
+    layout = _layout(source, chosen) if kind == "auto" else kind
     if layout in ("described", "nnunet", "msd"):
         path = source / "dataset.json"
         meta = read_json(path) if path.is_file() else {}
@@ -75,32 +72,35 @@ def import_dataset(
             return _index(source, out, None if layout == "described" else layout)
         layout = "nnunet"
     _check_source(source, layout)
-    found = _FINDERS[layout](source, chosen)
     settings = {"source": str(source.resolve()), "kind": layout, "ignore": ignore, **plain(chosen)}
+    found = _FINDERS[layout](source, chosen)
     return convert(found, out, settings=settings, ignore=ignore, progress=progress)
 
 
-def detect_layout(source: Path, options: ImportOptions) -> str:
+def refuse_same(source: Path, out: Path) -> None:
+    """Raise an error where an import would write into its source."""
+    if source.resolve() == out.resolve():
+        do = "choose another output folder"
+        raise UserError("The import would overwrite its source", source, "another folder", do, source)
+
+
+def _layout(source: Path, options: ImportOptions) -> str:
     """Tell the layout of a source by what is on disk; "described": by its `dataset.json`."""
     if source.is_file():
         return "csv" if source.suffix.lower() == ".csv" else "file"
     if options.images:
         return "pairs"
-    described = ["nnunet or msd"] if _is_described(source) else []
-    fitting = described + (["h5"] if source.is_dir() and h5_files(source) else [])
+    path = source / "dataset.json"
+    meta = read_json(path) if path.is_file() else None
+    listed = isinstance(meta, dict) and (meta.get("training") or meta.get("format") == "semivox")
+    described = meta is not None and (bool(listed) or any(data_files(source / "imagesTr")))
+    fitting = ["nnunet or msd"] if described else []
+    fitting += ["h5"] if source.is_dir() and h5_files(source) else []
     fitting += ["dicom"] if source.is_dir() and not described and holds_dicom(source) else []
     if len(fitting) > 1:
         do = f"choose one with --kind, e.g. --kind {fitting[-1]}"
         raise UserError("The source fits several layouts", ", ".join(fitting), "one layout", do, source)
     return fitting[0] if fitting and not described else "described"
-
-
-def _is_described(source: Path) -> bool:
-    """Whether there is a `dataset.json` and scans that it can be about."""
-    path = source / "dataset.json"
-    meta = read_json(path) if path.is_file() else None
-    listed = isinstance(meta, dict) and (meta.get("training") or meta.get("format") == "semivox")
-    return meta is not None and (bool(listed) or any(data_files(source / "imagesTr")))
 
 
 def _index(source: Path, out: Path, kind: Any) -> Dataset:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
@@ -10,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from semivox.datasets.dataset import Dataset, open_dataset
-from semivox.datasets.importers.source import CaseSource, Found, Loaded, no_class
-from semivox.datasets.listing import FOLDERS
+from semivox.datasets.importers.source import CaseSource, Found, Loaded
+from semivox.datasets.listing import FOLDERS, name_problem, printable
 from semivox.errors import UserError, shortened
 from semivox.files import locked, read_json, signature, write_json
 from semivox.io.formats import Array, list_values
@@ -50,7 +51,7 @@ def convert(
         name: of the data set; None: that of `out`.
         progress: called with (done, total, case name).
     """
-    found.check(out)
+    _check_found(found, out)
     with locked(out):
         writer = _Writer(found, out, settings, found.ignore if ignore is None else ignore)
         for done, case in enumerate(found.cases, start=1):
@@ -72,7 +73,7 @@ class _Writer:
         _check_output(out, self.manifest, record.get("settings", {}), settings)
         self.old: dict[str, Any] = record.get("cases", {})
         self.is_same = record.get("settings") == settings
-        self.record = {"settings": dict(settings), "notes": list(found.notes), **found.facts}
+        self.record = {"settings": settings, "notes": list(found.notes), **found.facts}
         self.cases: dict[str, Any] = dict(self.old) if self.is_same else {}
         self.changed: list[str] = []
 
@@ -85,8 +86,8 @@ class _Writer:
         if is_current and entry["pool"] == case.pool and all((self.out / file).is_file() for file in wrote):
             self.cases[case.name] = {**entry, "made_from": made_from}
             return
-        loaded = case.load()
-        values = _check(case, loaded, self.found, self.ignore)
+        loaded = self.found.load(case)
+        values = _check_loaded(case, loaded, self.found, self.ignore)
         if not self.is_same:  # only now: a call that cannot read its first case leaves the folder as it was
             self._remove(file for entry in self.old.values() for file in entry["wrote"])
             self._remove(["dataset.json"])
@@ -94,9 +95,8 @@ class _Writer:
         elif wrote:
             self._remove(wrote)
             self.changed.append(case.name)
-        wrote = self._save(case, loaded)
-        entry = {"pool": case.pool, "made_from": made_from, "wrote": wrote, "values": sorted(values)}
-        self.cases[case.name] = {**loaded.facts, **entry}
+        entry = {"pool": case.pool, "made_from": made_from, "wrote": self._save(case, loaded)}
+        self.cases[case.name] = {**loaded.facts, **entry, "values": sorted(values)}
         write_json(self.out / RECORD, {**self.record, "cases": self.cases})
 
     def _save(self, case: CaseSource, loaded: Loaded) -> list[str]:
@@ -127,23 +127,26 @@ class _Writer:
     def finish(self, name: str) -> None:
         """Remove what the source no longer has, and describe the data set."""
         found = self.found
-        values = {value for case in found.cases for value in self.cases[case.name]["values"]}
-        classes = found.classes if found.classes is not None else _named(values - {0, self.ignore})
+        classes = found.classes
+        if classes is None:
+            values = {value for case in found.cases for value in self.cases[case.name]["values"]}
+            ordered = sorted(values - {0, self.ignore})
+            one = len(ordered) == 1
+            classes = {"foreground" if one else f"class_{value}": value for value in ordered}
         if not classes:
-            raise no_class(self.out, "labels that are 0 everywhere")
+            raise _no_class(self.out, "labels that are 0 everywhere")
         gone = sorted(self.cases.keys() - {case.name for case in found.cases})
         for case_name in gone:
             del self.cases[case_name]
         wrote = {file for entry in self.cases.values() for file in entry["wrote"]}
         self._remove(file for file in self.manifest.files() if "/" in file and file not in wrote)
-        notes = [*self.record["notes"]]
         for names, text in (
             (self.changed, "written anew, because their source files have changed"),
             (gone, "removed, because the source no longer has them"),
         ):
-            notes += [f"{text}: {shortened(names, 10)}"] if names else []
+            self.record["notes"] += [f"{text}: {shortened(names, 10)}"] if names else []
         self.manifest.claim("dataset.json", RECORD)
-        write_json(self.out / RECORD, {**self.record, "notes": notes, "cases": self.cases})
+        write_json(self.out / RECORD, {**self.record, "cases": self.cases})
         write_json(self.out / "dataset.json", self._meta(name, classes))
 
     def _meta(self, name: str, classes: Mapping[str, int]) -> dict[str, Any]:
@@ -153,7 +156,7 @@ class _Writer:
         count = sum(file.startswith("images") for file in self.cases[found.cases[0].name]["wrote"])
         channels = found.channels or tuple(f"channel_{index}" for index in range(count))
         ignore = {} if self.ignore is None else {"ignore": self.ignore}
-        order = [name for name in found.order if name in set(train)]
+        order = [name for name in found.order if name in train]
         regions = {key: list(members) for key, members in found.regions.items()}
         return {
             "name": name,
@@ -165,6 +168,27 @@ class _Writer:
             **({"order": order} if order else {}),
             **({"regions": regions} if regions else {}),
         }
+
+
+def _check_found(found: Found, out: Path) -> None:
+    """Refuse names that are taken or no file names, and a source without training cases or labels."""
+    names = Counter(case.name for case in found.cases)
+    if twice := sorted(name for name, count in names.items() if count > 1):
+        do = "rename the files of one of them, or make the pattern tell them apart"
+        raise UserError("Two cases have the same name", shortened(twice, 5), "unique names", do, out)
+    if not any(case.pool == "train" for case in found.cases):
+        there, do = shortened(sorted(names), 5) or "no case at all", "check the source and the lists"
+        raise UserError("There is no training case", there, None, do, out)
+    if found.classes is None and not any(case.labels for case in found.cases):
+        raise _no_class(out, "no label file")
+    if odd := [f"{printable(name)}: {why}" for name in sorted(names) if (why := name_problem(name))]:
+        what = "A case has a name that cannot be a file name"
+        raise UserError(what, shortened(odd, 3), "a short name in UTF-8", "rename it", out)
+
+
+def _no_class(out: Path, found: str) -> UserError:
+    do = "check the pattern of the labels, or declare the classes: --class NAME=VALUE"
+    return UserError("No label holds a class", found, "at least one class", do, out)
 
 
 def _check_output(out: Path, manifest: Manifest, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
@@ -214,7 +238,7 @@ def compact(values: Array, types: Sequence[type[np.generic]] = _IMAGE_TYPES) -> 
     return np.asarray(values, np.float32)
 
 
-def _check(case: CaseSource, loaded: Loaded, found: Found, ignore: int | None) -> set[int]:
+def _check_loaded(case: CaseSource, loaded: Loaded, found: Found, ignore: int | None) -> set[int]:
     """Return the values of the label; refuse another number of channels and values that are not declared."""
     origin, count = case.files[-1], len(loaded.image.array)
     if found.channels and count != len(found.channels):
@@ -230,8 +254,3 @@ def _check(case: CaseSource, loaded: Loaded, found: Found, ignore: int | None) -
         do = "declare every class with --class NAME=VALUE, voxels without annotation with --ignore"
         raise UserError(what, list_values(loaded.label[np.isin(loaded.label, unknown)]), expected, do, origin)
     return values
-
-
-def _named(values: set[int]) -> dict[str, int]:
-    ordered = sorted(values)
-    return {"foreground": ordered[0]} if len(ordered) == 1 else {f"class_{v}": v for v in ordered}

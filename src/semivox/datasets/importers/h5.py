@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 
 import h5py
 import numpy as np
 
-from semivox.datasets.importers.source import CaseSource, Found, ImportOptions, Loaded, read_lists
+from semivox.datasets.importers.source import CaseSource, Found, ImportOptions, LabelFile, Loaded, read_lists
 from semivox.errors import UserError, shortened
-from semivox.io.formats import Array, list_values, shortened_text
+from semivox.io.formats import list_values, shortened_text
 from semivox.io.reader import guarded
 from semivox.io.volume import Volume
 
@@ -24,15 +24,16 @@ def find_h5(source: Path, options: ImportOptions) -> Found:
         found = shortened(sorted(path.name for path in source.iterdir()), 5) or "nothing"
         expected = f"CASE.h5 or CASE/{LA_NAME}"
         raise UserError("The folder holds no h5 files", found, expected, "check the path", source)
-    lists = read_lists(source, options, set(files))
-    affine = np.diag([*options.spacing_mm, 1.0])
+    pools, order = read_lists(source, options, set(files))
     spacing = " x ".join(f"{value:g}" for value in options.spacing_mm)
-    cases = tuple(
-        CaseSource(name, lists.pool(name), True, partial(load_h5, path, affine), (path,))
-        for name, path in files.items()
+    return Found(
+        cases=tuple(h5_case(name, path)._replace(pool=pools[name]) for name, path in files.items()),
+        load=lambda case: load_h5(case.labels[0].path, options.spacing_mm),
+        channels=options.channels or ("MR",),
+        classes=options.classes or None,
+        description=f"Imported from h5 files, which store no voxel size: {spacing} mm is assumed",
+        order=order,
     )
-    description = f"Imported from h5 files, which store no voxel size: {spacing} mm is assumed"
-    return Found(cases, options.channels or ("MR",), options.classes or None, description, lists.order)
 
 
 def h5_files(source: Path) -> dict[str, Path]:
@@ -45,15 +46,14 @@ def h5_files(source: Path) -> dict[str, Path]:
     return dict(sorted({**single, **folders}.items()))
 
 
-@guarded
-def load_h5(path: Path, affine: Array, *, binary: bool = False) -> Loaded:
-    """Read `image` (X, Y, Z), or (C, X, Y, Z), and `label` (X, Y, Z).
+def h5_case(name: str, path: Path) -> CaseSource:
+    """Return a file, which holds the label beside the image, as a case."""
+    return CaseSource(name, "train", (path,), (LabelFile(path),))
 
-    Args:
-        path: the file.
-        affine: (4, 4), voxel to world mm.
-        binary: every label value above 0 becomes 1.
-    """
+
+@guarded
+def load_h5(path: Path, spacing_mm: Sequence[float], *, binary: bool = False) -> Loaded:
+    """Read `image` (X, Y, Z), or (C, X, Y, Z), and `label` (X, Y, Z); `binary`: values above 0 become 1."""
     try:
         with h5py.File(path) as file:
             if not {"image", "label"} <= set(file):
@@ -74,4 +74,5 @@ def load_h5(path: Path, affine: Array, *, binary: bool = False) -> Loaded:
         do = "correct the file, or convert it to NIfTI"
         raise UserError("The arrays of the h5 file cannot be used", *problem, do, path)
     values = (label > 0).astype(np.uint8) if binary else label.astype(np.int32)
+    affine = np.diag([*spacing_mm, 1.0])
     return Loaded(Volume(image if image.ndim == 4 else image[None], affine), values)

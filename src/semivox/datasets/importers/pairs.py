@@ -1,47 +1,37 @@
-"""Images and labels found by patterns of their paths, single files, and nnU-Net raw in NRRD or MetaImage."""
+"""Cases by patterns of their paths, of DICOM folders, single files, and nnU-Net raw in any format."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+
+import numpy as np
 
 from semivox.datasets.dataset import open_dataset
-from semivox.datasets.importers.labels import LabelFile, assemble, class_table
-from semivox.datasets.importers.source import CaseSource, Found, ImportOptions, Loaded, read_lists
-from semivox.datasets.listing import Pool, missing_image
+from semivox.datasets.importers.source import CaseSource, Found, ImportOptions, LabelFile, Loaded, read_lists
+from semivox.datasets.listing import missing_image
 from semivox.errors import UserError, shortened
 from semivox.files import read_json
-from semivox.io.dicom_series import Series
-from semivox.io.formats import ENDINGS, stem
-from semivox.io.volume import read_image
+from semivox.io.dicom_seg import read_segments, segments
+from semivox.io.dicom_series import case_folders, choose_series, find_series, holds_dicom, list_series
+from semivox.io.formats import DICOM_ENDINGS, ENDINGS, Array, stem
+from semivox.io.geometry import onto_grid
+from semivox.io.volume import Volume, read_image, read_values
 
 _NAMED = re.compile(r"(?P<name>[^/*?{}=]+)=(?P<pattern>.+)")
 _GLOB = {"**/": "(?:.*/)?", "*": "[^/]*", "?": "[^/]"}
+_SEGMENTATIONS = (*DICOM_ENDINGS, ".seg")  # DICOM-SEG, whose segments have names
 _FILES = (*ENDINGS, ".seg", ".h5")
 
 
-class Entry(NamedTuple):
-    """A case as a source lists it: one image a channel, or one DICOM series; any number of label files."""
-
-    name: str
-    pool: Pool
-    images: tuple[Path | Series, ...]
-    labels: tuple[LabelFile, ...]
-
-
 def find_pairs(source: Path, options: ImportOptions) -> Found:
-    """Find images and labels by patterns relative to `source`, see `match_paths`.
-
-    A case without a label file is unlabeled.
-    """
+    """Find images and labels by patterns relative to `source`, see `match_paths`."""
     paths = visible_paths(source)
-    channels = [split_name(text) for text in options.images]
+    channels = [_split_name(text) for text in options.images]
     images = [match_paths(paths, pattern, source) for _, pattern in channels]
-    labels = [(name, match_paths(paths, text, source)) for name, text in map(split_name, options.labels)]
+    labels = [(name, match_paths(paths, text, source)) for name, text in map(_split_name, options.labels)]
     if not images or not images[0]:
         found = shortened([name for name, path in paths.items() if path.is_file()], 5) or "no files"
         do = 'e.g. --images "*/{case}_t1.nii.gz" --labels "*/{case}_seg.nii.gz"'
@@ -54,66 +44,114 @@ def find_pairs(source: Path, options: ImportOptions) -> Found:
     for (channel, pattern), files in zip(channels, images, strict=True):
         if lacking := sorted(names - files.keys()):
             raise missing_image(lacking[0], source / pattern.replace("{case}", lacking[0]), channel)
-    lists = read_lists(source, options, names)
-    entries = [
-        Entry(
-            case,
-            lists.pool(case),
-            tuple(files[case] for files in images),
-            tuple(LabelFile(files[case], name) for name, files in labels if case in files),
-        )
-        for case in sorted(names)
-    ]
+    pools, order = read_lists(source, options, names)
+    cases = []
+    for case in sorted(names):
+        its = tuple(LabelFile(files[case], name) for name, files in labels if case in files)
+        cases.append(CaseSource(case, pools[case], tuple(files[case] for files in images), its))
     given = options.channels or tuple(name for name, _ in channels if name)
-    return found_of(entries, given, options, f"Imported from {source.resolve().name}", lists.order)
+    return found_of(cases, given, options.classes, f"Imported from {source.resolve().name}", order)
+
+
+def find_dicom(source: Path, options: ImportOptions) -> Found:
+    """Take one image series and at most one DICOM-SEG of each folder in `source`, or of `source` itself."""
+    folders = case_folders(source)
+    if not any(map(holds_dicom, folders)):
+        expected = "a DICOM series a folder"
+        raise UserError("The folder holds no DICOM files", None, expected, "check the path", source)
+    pools, order = read_lists(source, options, {folder.name for folder in folders})
+    cases, modalities = [], []
+    for folder in folders:
+        series = choose_series(find_series(folder), options.series, folder)
+        labels = find_series(folder, segmentations=True)
+        if len(labels) > 1:
+            what = "There are several DICOM-SEG objects"
+            raise UserError(what, list_series(labels), "one a case", "keep one of them in the folder", folder)
+        modalities.append(series.slices[0].modality)
+        files = tuple(LabelFile(item.path) for item in labels)
+        cases.append(CaseSource(folder.name, pools[folder.name], (series,), files))
+    description = f"Imported from the DICOM series of {source.resolve().name}"
+    channels = options.channels or (modalities[0],)
+    return found_of(cases, channels, options.classes, description, order)
 
 
 def find_single(source: Path, options: ImportOptions) -> Found:
     """Make a case of a single file; `options.labels` are paths, `[CLASS=]FILE`."""
-    labels = tuple(LabelFile(Path(text), name) for name, text in map(split_name, options.labels))
-    entry = Entry(stem(source).removesuffix("_0000"), "train", (source,), labels)
-    return found_of([entry], options.channels, options, f"Imported from {source.name}")
+    labels = tuple(LabelFile(Path(text), name) for name, text in map(_split_name, options.labels))
+    case = CaseSource(stem(source).removesuffix("_0000"), "train", (source,), labels)
+    return found_of([case], options.channels, options.classes, f"Imported from {source.name}")
 
 
 def find_nnunet(source: Path, _: ImportOptions) -> Found:
     """Find the cases of nnU-Net raw in any format as `dataset.json` declares them."""
     dataset = open_dataset(source, kind="nnunet", any_format=True)
-    entries = [
-        Entry(case.name, case.pool, case.images, (LabelFile(case.label),) if case.label else ())
+    cases = [
+        CaseSource(case.name, case.pool, case.images, (LabelFile(case.label),) if case.label else ())
         for case in dataset.cases
     ]
-    options = ImportOptions(classes=dict(zip(dataset.class_names[1:], dataset.class_values[1:], strict=True)))
+    classes = dict(zip(dataset.class_names[1:], dataset.class_values[1:], strict=True))
     description = str(read_json(source / "dataset.json").get("description", ""))
-    found = found_of(entries, dataset.channels, options, description, dataset.order)
+    found = found_of(cases, dataset.channels, classes, description, dataset.order)
     return replace(found, ignore=dataset.ignore_value, regions=dataset.regions)
 
 
 def found_of(
-    entries: Sequence[Entry],
+    cases: Sequence[CaseSource],
     channels: Sequence[str],
-    options: ImportOptions,
+    declared: Mapping[str, int],
     description: str,
     order: tuple[str, ...] = (),
 ) -> Found:
-    """Return what the entries hold; the classes are those declared, else those of the label files."""
-    classes = class_table((file for entry in entries for file in entry.labels), options.classes)
+    """Return what the cases hold; the classes are those declared, else those of the label files."""
+    classes = _class_table((file for case in cases for file in case.labels), declared)
 
-    def load(entry: Entry) -> Loaded:
-        image = read_image(entry.images, tuple(channels) or None)
-        return Loaded(image, assemble(entry.labels, image, classes or {}) if entry.labels else None)
+    def load(case: CaseSource) -> Loaded:
+        image, label = read_image(case.images, tuple(channels) or None), None
+        for part in (_read_label(file, image, classes or {}) for file in case.labels):
+            label = part if label is None else np.where(part != 0, part, label)
+        return Loaded(image, label)
 
-    def files(entry: Entry) -> tuple[Path, ...]:
-        images = (item.files if isinstance(item, Series) else (item,) for item in entry.images)
-        return (*(file for item in images for file in item), *(file.path for file in entry.labels))
-
-    cases = tuple(
-        CaseSource(entry.name, entry.pool, bool(entry.labels), partial(load, entry), files(entry))
-        for entry in entries
+    return Found(
+        cases=tuple(cases),
+        load=load,
+        channels=tuple(channels),
+        classes=classes,
+        description=description,
+        order=order,
     )
-    return Found(cases, tuple(channels), classes, description, order)
 
 
-def split_name(text: str) -> tuple[str | None, str]:
+def _class_table(files: Iterable[LabelFile], declared: Mapping[str, int]) -> dict[str, int] | None:
+    """Return the value of each class: as declared, else 1, 2, ... for names in the order they appear.
+
+    None: the files hold values without names, and none are declared.
+    """
+    files = list(files)
+    if bad := [file for file in files if file.name and declared and file.name not in declared]:
+        what, do = "A label pattern has a name that is not declared", f"add --class {bad[0].name}=VALUE"
+        raise UserError(what, bad[0].name, ", ".join(declared), do, bad[0].path)
+    named = [[*segments(file.path)] if _is_segmentation(file) else [file.name] for file in files]
+    names = list(dict.fromkeys(name for group in named for name in group if name is not None))
+    unnamed = [file.path for file, group in zip(files, named, strict=True) if None in group]
+    if names and unnamed:
+        what, do = "Some labels have names, others have values", "name every pattern: --labels NAME=PATTERN"
+        raise UserError(what, f"{', '.join(names)} by name", "all of one kind", do, unnamed[0])
+    return dict(declared) or {name: value for value, name in enumerate(names, start=1)} or None
+
+
+def _read_label(file: LabelFile, like: Volume, classes: Mapping[str, int]) -> Array:
+    """Read a label file onto the grid of its image, (X, Y, Z) integers, the values on disk."""
+    if _is_segmentation(file):
+        return read_segments(file.path, classes, like)
+    part = onto_grid(read_values(file.path), like, file.path)
+    return part if file.name is None else np.where(part != 0, np.int32(classes[file.name]), np.int32(0))
+
+
+def _is_segmentation(file: LabelFile) -> bool:
+    return file.path.name.lower().endswith(_SEGMENTATIONS)
+
+
+def _split_name(text: str) -> tuple[str | None, str]:
     """Split `NAME=PATTERN`; the name is None where there is none."""
     match = _NAMED.fullmatch(text)
     return (match["name"].strip(), match["pattern"]) if match else (None, text)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from semivox.datasets.listing import Pool, name_problem, printable
+from semivox.datasets.listing import Pool
 from semivox.errors import UserError, shortened
+from semivox.io.dicom_series import Series
 from semivox.io.formats import Array
 from semivox.io.volume import Volume
 
@@ -47,40 +48,43 @@ def plain(options: Any) -> dict[str, Any]:
     return {key: kinds.get(type(value), lambda same: same)(value) for key, value in asdict(options).items()}
 
 
-@dataclass(frozen=True)
-class Loaded:
+class LabelFile(NamedTuple):
+    """A label file; a `name` says that its voxels other than 0 are that class, else its values count."""
+
+    path: Path
+    name: str | None = None
+
+
+class CaseSource(NamedTuple):
+    """A case to convert: one image a channel, or one file or DICOM series; any number of label files."""
+
+    name: str
+    pool: Pool
+    images: tuple[Path | Series, ...]
+    labels: tuple[LabelFile, ...] = ()
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files and folders that it is made from, labels last."""
+        images = chain.from_iterable(i.files if isinstance(i, Series) else (i,) for i in self.images)
+        return tuple(dict.fromkeys([*images, *(file.path for file in self.labels)]))
+
+
+class Loaded(NamedTuple):
     """A case in memory: image (C, X, Y, Z), label (X, Y, Z) with the values on disk or None, and remarks."""
 
     image: Volume
     label: Array | None
-    facts: Mapping[str, str] = field(default_factory=dict)
+    facts: Mapping[str, str] = {}
 
 
-@dataclass(frozen=True)
-class CaseSource:
-    """A case to convert.
-
-    Attributes:
-        name: unique.
-        pool: where it goes.
-        labeled: whether `load` returns a label.
-        load: reads it.
-        files: files and folders that it is made from, labels last.
-    """
-
-    name: str
-    pool: Pool
-    labeled: bool
-    load: Callable[[], Loaded]
-    files: tuple[Path, ...]
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Found:
     """What a source holds.
 
     Attributes:
         cases: to convert.
+        load: reads one of them.
         channels: names, in order; empty: `channel_0` and so on, by the first case.
         classes: value on disk of each foreground class; None: one for each value that the labels hold.
         description: for `dataset.json`.
@@ -92,6 +96,7 @@ class Found:
     """
 
     cases: tuple[CaseSource, ...]
+    load: Callable[[CaseSource], Loaded]
     channels: tuple[str, ...]
     classes: Mapping[str, int] | None
     description: str
@@ -101,51 +106,14 @@ class Found:
     ignore: int | None = None
     regions: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
-    def check(self, out: Path) -> None:
-        """Refuse names that are taken or no file names, and a source without training cases or labels."""
-        names = Counter(case.name for case in self.cases)
-        twice = sorted(name for name, count in names.items() if count > 1)
-        odd = [f"{printable(name)}: {why}" for name in sorted(names) if (why := name_problem(name))]
-        if twice:
-            do = "rename the files of one of them, or make the pattern tell them apart"
-            raise UserError("Two cases have the same name", shortened(twice, 5), "unique names", do, out)
-        if not any(case.pool == "train" for case in self.cases):
-            found, do = shortened(sorted(names), 5) or "no case at all", "check the source and the lists"
-            raise UserError("There is no training case", found, None, do, out)
-        if self.classes is None and not any(case.labeled for case in self.cases):
-            raise no_class(out, "no label file")
-        if odd:
-            what = "A case has a name that cannot be a file name"
-            raise UserError(what, shortened(odd, 3), "a short name in UTF-8", "rename it", out)
 
+def read_lists(
+    source: Path, options: ImportOptions, names: set[str]
+) -> tuple[dict[str, Pool], tuple[str, ...]]:
+    """Return the pool of each case, and the order of the training list (empty where there is none).
 
-def no_class(out: Path, found: str) -> UserError:
-    """Return the error for labels that nothing can be learnt from."""
-    do = "check the pattern of the labels, or declare the classes: --class NAME=VALUE"
-    return UserError("No label holds a class", found, "at least one class", do, out)
-
-
-@dataclass(frozen=True)
-class Lists:
-    """Names of training and test cases; None where there is no list."""
-
-    train: tuple[str, ...] | None
-    test: tuple[str, ...]
-
-    def pool(self, name: str) -> Pool:
-        """Return the pool of a case."""
-        return "test" if name in self.test else "train"
-
-    @property
-    def order(self) -> tuple[str, ...]:
-        """The order of the training list."""
-        return self.train or ()
-
-
-def read_lists(source: Path, options: ImportOptions, names: set[str]) -> Lists:
-    """Read the lists of cases: those given, else `train.list` and `test.list` in `source` or beside it.
-
-    A list that was found beside the cases may name more than are there: parts of published sets are common.
+    The lists are those given, else `train.list` and `test.list` in `source` or beside it. A list that was
+    found beside the cases may name more than are there: parts of published sets are common.
     """
     train = _read_list(source, "train.list", options.train_list)
     test = _read_list(source, "test.list", options.test_list) or ()
@@ -157,7 +125,7 @@ def read_lists(source: Path, options: ImportOptions, names: set[str]) -> Lists:
     ):
         if wrong:
             raise UserError(what, shortened(sorted(wrong), 5), None, "correct the lists", source)
-    return Lists(train, test)
+    return {name: "test" if name in test else "train" for name in names}, train or ()
 
 
 def _read_list(source: Path, name: str, given: Path | None) -> tuple[str, ...] | None:

@@ -6,9 +6,8 @@ import csv
 import re
 from pathlib import Path
 
-from semivox.datasets.importers.labels import LabelFile
-from semivox.datasets.importers.pairs import Entry, found_of
-from semivox.datasets.importers.source import Found, ImportOptions, read_lists
+from semivox.datasets.importers.pairs import found_of
+from semivox.datasets.importers.source import CaseSource, Found, ImportOptions, LabelFile, read_lists
 from semivox.datasets.listing import Pool, missing_image
 from semivox.errors import UserError, unknown
 from semivox.io.formats import stem
@@ -28,41 +27,34 @@ def find_table(source: Path, options: ImportOptions) -> Found:
     the first image file); `pool` (train, test or unlabeled). Paths start from `options.root`, else from the
     table.
     """
-    rows = _read(source)
+    rows, root = _read(source), options.root or source.parent
     images = [name for name in rows[0] if re.fullmatch(r"image([_ ]?\w+)?", name)]
     labels = [name for name in rows[0] if name == "label" or name.startswith("label_")]
     if not images:
         expected = "columns image, label (or image_0, image_1, ... for several channels)"
         do = "name the columns in the first line"
         raise UserError("The table has no column of images", ", ".join(rows[0]), expected, do, source)
-    root = options.root or source.parent
-    entries = [_entry(row, images, labels, root, source) for row in rows]
-    lists = read_lists(source.parent, options, {entry.name for entry in entries})
-    if lists.train is not None or lists.test:
-        entries = [
-            entry._replace(pool=lists.pool(entry.name)) if entry.pool == "train" else entry
-            for entry in entries
+    cases = []
+    for row in rows:
+        files = tuple(root / row[name] for name in images)
+        name, pool = row.get("case") or stem(files[0]).removesuffix("_0000"), row.get("pool", "").lower()
+        if missing := [file for file in files if not file.exists()]:
+            raise missing_image(name, missing[0], None)
+        if pool not in _POOLS:
+            raise unknown("pool in the table", pool, ("train", "test", "unlabeled"), source)
+        masks = [
+            LabelFile(root / row[column], column.removeprefix("label").removeprefix("_") or None)
+            for column in labels
+            if row[column]
         ]
+        cases.append(CaseSource(name, _POOLS[pool], files, tuple(masks)))
+    pools, _ = read_lists(source.parent, options, {case.name for case in cases})
+    cases = [case._replace(pool=pools[case.name]) if case.pool == "train" else case for case in cases]
     channels = options.channels
     if not channels and len(images) > 1:
         channels = tuple(re.sub(r"^image[_ ]?", "", name) for name in images)
-    order = tuple(entry.name for entry in entries if entry.pool == "train")
-    return found_of(entries, channels, options, f"Imported from {source.name}", order)
-
-
-def _entry(row: dict[str, str], images: list[str], labels: list[str], root: Path, source: Path) -> Entry:
-    files = tuple(root / row[name] for name in images)
-    name, pool = row.get("case") or stem(files[0]).removesuffix("_0000"), row.get("pool", "").lower()
-    if missing := [file for file in files if not file.exists()]:
-        raise missing_image(name, missing[0], None)
-    if pool not in _POOLS:
-        raise unknown("pool in the table", pool, ("train", "test", "unlabeled"), source)
-    masks = tuple(
-        LabelFile(root / row[column], column.removeprefix("label").removeprefix("_") or None)
-        for column in labels
-        if row[column]
-    )
-    return Entry(name, _POOLS[pool], files, masks)
+    order = tuple(case.name for case in cases if case.pool == "train")
+    return found_of(cases, channels, options.classes, f"Imported from {source.name}", order)
 
 
 def _read(source: Path) -> list[dict[str, str]]:

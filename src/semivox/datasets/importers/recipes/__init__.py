@@ -7,31 +7,21 @@ published tables, and for the left atrium and the pancreas it was made with the 
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 from semivox.datasets.dataset import Dataset
+from semivox.datasets.importers.bring_in import refuse_same
 from semivox.datasets.importers.convert import convert
 from semivox.datasets.importers.recipes.published import RecipeOptions, find_published
+from semivox.datasets.importers.recipes.sets import RECIPES
 from semivox.datasets.importers.source import plain
-from semivox.errors import UserError, unknown
+from semivox.errors import unknown
 from semivox.progress import Progress
-
-RECIPES = {"la2018": "la2018", "pancreas-ct": "pancreas_ct", "brats2019": "brats2019"}
 
 
 def run_recipe(
-    name: str,
-    raw: Path,
-    out: Path,
-    *,
-    crop: Literal["none", "published"] = "none",
-    split: str | None = None,
-    hu: tuple[float, float] | None = None,
-    modalities: Literal["flair", "all"] = "flair",
-    target: Literal["whole", "regions"] = "whole",
-    progress: Progress | None = None,
+    name: str, raw: Path, out: Path, *, progress: Progress | None = None, **options: Any
 ) -> Dataset:
     """Convert a download to a data set whose order and test cases are those of a published split.
 
@@ -39,20 +29,13 @@ def run_recipe(
         name: la2018, pancreas-ct or brats2019.
         raw: the folder of the download; what is looked for may lie at any depth.
         out: the new data set; `import.json` in it tells what was found, missing and left out.
-        crop: "published" makes the arrays that published code trains on: cropped and normalised.
-        split: name of the split; None: the one that most papers use.
-        hu: pancreas-ct: the intensity window; None: -120 to 240.
-        modalities: brats2019: FLAIR alone, or FLAIR, T1, T1ce and T2.
-        target: brats2019: the whole tumor, or its three parts as classes.
         progress: called with (done, total, case name).
+        options: see `RecipeOptions`.
     """
     if name not in RECIPES:
         raise unknown("recipe", name, RECIPES)
-    if raw.resolve() == out.resolve():
-        do = "choose another output folder"
-        raise UserError("The import would overwrite its source", raw, "another folder", do, raw)
-    options = RecipeOptions(crop=crop, split=split, hu=hu, modalities=modalities, target=target)
-    recipe = import_module(f"{__name__}.{RECIPES[name]}").recipe(options)
-    found = find_published(recipe, raw, options)
-    settings = {"recipe": name, "raw": str(raw.resolve()), **plain(options)}
+    refuse_same(raw, out)
+    chosen = RecipeOptions(**options)
+    found = find_published(RECIPES[name](chosen), raw, chosen)
+    settings = {"recipe": name, "raw": str(raw.resolve()), **plain(chosen)}
     return convert(found, out, settings=settings, name=name, progress=progress)
