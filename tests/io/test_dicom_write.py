@@ -12,10 +12,9 @@ import SimpleITK as sitk
 
 from semivox.errors import UserError
 from semivox.io.dicom import read_series
-from semivox.io.dicom_codes import KNOWN, UNKNOWN, segment_codes
 from semivox.io.dicom_seg import read_segments, segments
 from semivox.io.dicom_series import Series, find_series
-from semivox.io.dicom_write import Maker, write_segmentation
+from semivox.io.dicom_write import KNOWN, UNKNOWN, Maker, segment_codes, write_segmentation
 from semivox.io.volume import Volume, read_image
 
 pytest.importorskip("highdicom", reason="needs the extra dicom")

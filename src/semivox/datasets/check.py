@@ -15,6 +15,7 @@ from semivox.datasets.listing import Notice, printable
 from semivox.errors import UserError
 from semivox.io.formats import Array
 from semivox.io.geometry import (
+    GridOf,
     affine_text,
     canonical_axes,
     check_grid,
@@ -38,8 +39,7 @@ class Problem:
 
     Attributes:
         severity: an error stops or spoils the training or its scores; a warning may be right as it is.
-        case: name of the case, if it is one's alone.
-        what, path, found, expected, do: as of `UserError`.
+        case: its name, if it is one case's alone; the rest as of `UserError`.
     """
 
     severity: Severity
@@ -83,23 +83,14 @@ class Channel:
 
 @dataclass
 class CaseReport:
-    """What was found in one case.
-
-    Attributes:
-        case: as it was given.
-        problems: of this case alone.
-        spacing_mm: canonical axes; None when no channel can be read.
-        channels: those that can be read, by number.
-        class_voxels: of each class; None without a readable label.
-        label_digest: of a label with foreground.
-    """
+    """What was found in one case; figures of the files that can be read alone."""
 
     case: Case
     problems: list[UserError] = field(default_factory=list)
-    spacing_mm: tuple[float, float, float] | None = None
-    channels: dict[int, Channel] = field(default_factory=dict)
+    spacing_mm: tuple[float, float, float] | None = None  # along canonical axes
+    channels: dict[int, Channel] = field(default_factory=dict)  # by number
     class_voxels: tuple[int, ...] | None = None
-    label_digest: str | None = None
+    label_digest: str | None = None  # of a label with foreground
 
     def warn(self, what: str, path: Path, found: object, expected: object, do: str) -> None:
         self.problems.append(Notice(what, found, expected, do, path))
@@ -120,7 +111,7 @@ def check_case(job: CheckJob) -> CaseReport:
         if first is None:
             first = volume
             _check_spacing(volume, path, report)
-        elif not _lies_on(path, shape, volume.affine, first, f"channel {files[0].name}", job, report):
+        elif not _lies_on(path, (shape, volume.affine), first, f"channel {files[0].name}", job, report):
             continue
         for offset, channel in enumerate(volume.array):
             _look_at(channel, volume.affine, path, index + offset, report)
@@ -144,7 +135,7 @@ def _check_label(job: CheckJob, path: Path, image: Volume | None, report: CaseRe
             return
         label, shape, affine = None, header.get_data_shape(), header_affine(header)
     if image is not None:
-        _lies_on(path, shape, affine, image, "its image", job, report)
+        _lies_on(path, (shape, affine), image, "its image", job, report)
     if label is None:
         return
     counts = np.bincount(label.array.ravel(), minlength=IGNORE + 1)[: len(job.class_values)].tolist()
@@ -156,17 +147,9 @@ def _check_label(job: CheckJob, path: Path, image: Volume | None, report: CaseRe
     report.warn("The label is empty", path, f"background alone, {counts[0]} voxels", "some foreground", do)
 
 
-def _lies_on(
-    path: Path,
-    shape: tuple[int, ...],
-    affine: Array,
-    image: Volume,
-    other: str,
-    job: CheckJob,
-    report: CaseReport,
-) -> bool:
+def _lies_on(path: Path, grid: GridOf, image: Volume, other: str, job: CheckJob, report: CaseReport) -> bool:
     try:
-        check_grid(path, shape, affine, image.array.shape[1:], image.affine, other, trust=job.trust)
+        check_grid(path, grid, image.grid, other, trust=job.trust)
     except UserError as error:
         report.problems.append(error)
         return False

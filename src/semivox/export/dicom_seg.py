@@ -12,9 +12,8 @@ from semivox.inference.outputs import DESCRIPTION, seg_beside
 from semivox.inference.predict import Finisher
 from semivox.inference.sources import Scan
 from semivox.io.dicom import series_of
-from semivox.io.dicom_codes import segment_codes
 from semivox.io.dicom_series import Series, choose_series, dicom_package, find_series
-from semivox.io.dicom_write import Maker, Origin, write_segmentation
+from semivox.io.dicom_write import Maker, Origin, segment_codes, write_segmentation
 
 
 def export_dicom_seg(

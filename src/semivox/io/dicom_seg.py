@@ -22,16 +22,10 @@ def segments(path: Path) -> dict[str, int]:
 
 
 def read_segments(path: Path, values: Mapping[str, int], like: Volume) -> Array:
-    """Read segments by name onto the grid of an image.
+    """Read segments as `values` by name onto the grid of an image, (X, Y, Z) int32.
 
-    Args:
-        path: the DICOM-SEG file.
-        values: what each segment becomes in the label map; segments not named are left out, names that this
-            file does not have, too.
-        like: the image; frames may be missing (nothing is marked there), and stored in another order.
-
-    Returns:
-        (X, Y, Z) int32 on the grid of `like`.
+    Segments that are not named are left out, names that the file does not have, too. Frames may be missing
+    (nothing is marked there), and stored in another order.
     """
     volume = _read(path, values)
     return onto_grid(volume, like, path) if volume else np.zeros(like.array.shape[-3:], np.int32)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from importlib import import_module
@@ -48,28 +48,19 @@ def read_dataset(path: Path, **options: Any) -> Any:
 
 @dataclass(frozen=True, eq=False)
 class Slice:
-    """The header of one DICOM file.
-
-    Attributes:
-        size: (columns, rows).
-        position: (3,) mm LPS, center of the first pixel; None where the tag is missing, as the next two.
-        orientation: (6,), direction of the rows, then of the columns.
-        spacing: (2,) mm, between rows, then between columns.
-        thickness: mm, 0 where it is not given.
-        frames: more than 1 in a multi-frame file.
-    """
+    """The header of one DICOM file; arrays are None where the tag is missing."""
 
     path: Path
     modality: str
     description: str
     uid: str
     number: str
-    size: tuple[int, int]
-    position: Any  # array or None
-    orientation: Any  # array or None
-    spacing: Any  # array or None
-    thickness: float
-    frames: int
+    size: tuple[int, int]  # columns, rows
+    position: Any  # (3,) mm LPS, center of the first pixel
+    orientation: Any  # (6,), direction of the rows, then of the columns
+    spacing: Any  # (2,) mm, between rows, then between columns
+    thickness: float  # mm, 0 where it is not given
+    frames: int  # more than 1 in a multi-frame file
 
     @staticmethod
     def read(path: Path) -> Slice:
@@ -104,12 +95,10 @@ class Series:
 
     @property
     def path(self) -> Path:
-        """The first file."""
         return self.slices[0].path
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """All files."""
         return tuple(item.path for item in self.slices)
 
     def __str__(self) -> str:
@@ -127,7 +116,7 @@ def find_series(folder: Path, *, segmentations: bool = False) -> list[Series]:
     Files that are no DICOM are passed over; so are plans, structure sets and reports.
     """
     groups: dict[tuple[str, tuple[int, ...]], list[Slice]] = defaultdict(list)
-    for path in _dicom_files(folder):
+    for path in filter(_is_dicom, sorted(folder.rglob("*"))):
         item = Slice.read(path)
         if (item.modality == "SEG") == segmentations and item.modality not in _NO_IMAGES:
             key = item.uid or str(path.parent)
@@ -165,11 +154,7 @@ def case_folders(source: Path) -> list[Path]:
 
 def holds_dicom(folder: Path) -> bool:
     """Whether any file below a folder is DICOM."""
-    return any(True for _ in _dicom_files(folder))
-
-
-def _dicom_files(folder: Path) -> Iterator[Path]:
-    return filter(_is_dicom, sorted(folder.rglob("*")))
+    return any(map(_is_dicom, folder.rglob("*")))
 
 
 def _is_dicom(path: Path) -> bool:

@@ -1,21 +1,24 @@
-"""Segmentations as DICOM-SEG objects that refer to the series they belong to; needs the extra `dicom`."""
+"""Segmentations as DICOM-SEG objects that refer to the series they belong to; needs the extra `dicom`.
+
+What segments are is said in the codes of SNOMED CT: a small table, and files that add to it.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import uuid
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, StringConstraints, TypeAdapter, ValidationError
 
 from semivox.errors import UserError
-from semivox.files import replacing
+from semivox.files import read_yaml, replacing
 from semivox.io.dicom import multiframe_volume, place_slices, volume_affine
-from semivox.io.dicom_codes import Code, SegmentCode
 from semivox.io.dicom_series import Series, dicom_package, read_dataset
 from semivox.io.formats import Array, bad_file, list_values, shortened_text
 from semivox.io.geometry import Volume, onto_grid
@@ -34,19 +37,74 @@ _MAY_BE_EMPTY = (
 )
 
 
+_Value = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=16)]
+_Meaning = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=64)]
+
+
+class Code(BaseModel):
+    """A code of a terminology: value ("15776009"), scheme (SCT is SNOMED CT), meaning ("Pancreas")."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
+
+    value: _Value
+    scheme: _Value = "SCT"
+    meaning: _Meaning
+
+
+class SegmentCode(Code):
+    """What a segment is: its type, and the category of that (by default an anatomical structure)."""
+
+    category: Code = Code(value="91723000", meaning="Anatomical Structure")
+
+
+_TISSUE = Code(value="85756007", meaning="Tissue")
+_ABNORMAL = Code(value="49755003", meaning="Morphologically Abnormal Structure")
+_NEOPLASM = SegmentCode(value="108369006", meaning="Neoplasm", category=_ABNORMAL)
+_ANATOMY = {
+    **{"atrium": "59652004", "left atrium": "82471001", "right atrium": "73829009", "heart": "80891009"},
+    **{"hippocampus": "5366008", "brain": "12738006", "pancreas": "15776009", "liver": "10200004"},
+    **{"spleen": "78961009", "kidney": "64033007", "prostate": "41216001"},
+}
+UNKNOWN = SegmentCode(value=_TISSUE.value, meaning=_TISSUE.meaning, category=_TISSUE)
+KNOWN = {name: SegmentCode(value=value, meaning=name.capitalize()) for name, value in _ANATOMY.items()}
+KNOWN |= dict.fromkeys(("tumor", "tumour", "neoplasm"), _NEOPLASM)
+
+
 @dataclass(frozen=True)
 class Maker:
-    """Who made a segmentation.
-
-    Attributes:
-        origin: a model alone, a model and a person, or a person.
-        method: the training method of the model; empty where there is none.
-        model: digest of the model; empty where there is none.
-    """
+    """Who made a segmentation: a model alone, a model and a person, or a person."""
 
     origin: Origin = "AUTOMATIC"
-    method: str = ""
-    model: str = ""
+    method: str = ""  # that the model was trained with; empty where there is none
+    model: str = ""  # digest of the model
+
+
+def segment_codes(names: Sequence[str], file: Path | None = None) -> dict[str, SegmentCode]:
+    """Return the code of each class (the background left out): that of `file`, of `KNOWN`, or `UNKNOWN`.
+
+    The file is YAML or JSON, class name to `value`, `scheme`, `meaning` and, if it is no anatomical
+    structure, `category`.
+    """
+    given = _read_codes(file, names) if file is not None else {}
+    plain = {name: " ".join(name.lower().replace("_", " ").replace("-", " ").split()) for name in names}
+    return {name: given.get(name) or KNOWN.get(plain[name], UNKNOWN) for name in names}
+
+
+def _read_codes(file: Path, names: Sequence[str]) -> dict[str, SegmentCode]:
+    try:
+        codes = TypeAdapter(dict[str, SegmentCode]).validate_python(read_yaml(file))  # JSON is YAML, too
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        what, do = (
+            "The codes of the segments cannot be understood",
+            "e.g. pancreas: {value: '15776009', scheme: SCT, meaning: Pancreas}",
+        )
+        raise UserError(what, f"{where}: {first['msg']} ({first['input']})", None, do, file) from error
+    if strange := [name for name in codes if name not in names]:
+        what = "There are codes for classes that the segmentation does not have"
+        raise UserError(what, ", ".join(strange), ", ".join(names), "correct the names", file)
+    return codes
 
 
 @guarded
@@ -68,8 +126,7 @@ def write_segmentation(
         path: ends in `.dcm`.
         label_file: a label map on the voxels of the series; axes may be in another order or direction.
         series: the images; patient, study and frame of reference are theirs.
-        values: of each class in the label map, without the background.
-        codes: of each class.
+        values, codes: of each class, without the background.
         maker: who made the label map.
 
     Returns:

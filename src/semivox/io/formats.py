@@ -31,13 +31,9 @@ def bad_file(
 
 
 def unreadable(path: Path, error: BaseException, name: str, wanted: str) -> BadFileError:
-    """Return the error for a file that is missing, damaged, too large or of another format.
+    """Return the error for a file that is missing, damaged, too large or not `wanted`, of the format `name`.
 
-    Args:
-        path: the file.
-        error: the exception of the library that reads it.
-        name: the name of the format.
-        wanted: what a good file would be.
+    `error` is the exception of the library that reads it.
     """
     if isinstance(error, FileNotFoundError):
         link = f"a link to {path.readlink()}, which does not exist" if path.is_symlink() else None

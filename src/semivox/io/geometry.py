@@ -13,6 +13,7 @@ import numpy as np
 from semivox.io.formats import Array, bad_file
 
 Triple = tuple[int, int, int]
+GridOf = tuple[tuple[int, ...], Array]  # shape (X, Y, Z), affine (4, 4)
 
 TOLERANCE_VOX = 0.25  # below half a voxel, the nearest voxel on the other grid is the one of the same index
 _CENTRES_VOX = 0.05  # how far the voxel centres of a label may be from those of its image
@@ -26,15 +27,10 @@ _KEEP = (
 
 @dataclass(frozen=True, eq=False)
 class Volume:
-    """A scan or a label map, with its place in the world.
+    """A scan or a label map, with its place in the world."""
 
-    Attributes:
-        array: image (C, X, Y, Z) float32, or label (X, Y, Z) uint8 class indices; C-contiguous.
-        affine: (4, 4) float64, voxel indices to world mm (RAS+); its axes may be sheared.
-    """
-
-    array: Array
-    affine: Array
+    array: Array  # image (C, X, Y, Z) float32, or label (X, Y, Z) uint8 class indices; C-contiguous
+    affine: Array  # (4, 4) float64, voxel indices to world mm (RAS+); its axes may be sheared
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
@@ -42,13 +38,14 @@ class Volume:
         x, y, z = np.linalg.norm(self.affine[:3, :3], axis=0).tolist()
         return x, y, z
 
+    @property
+    def grid(self) -> GridOf:
+        """The shape (X, Y, Z) and the affine."""
+        return self.array.shape[-3:], self.affine
+
 
 def canonical_axes(affine: Array) -> tuple[Triple, tuple[bool, bool, bool]]:
-    """Find the permutation and flips that bring a grid closest to RAS; nothing is ever rotated.
-
-    Returns:
-        The source axis that becomes each canonical axis, and whether it runs the other way.
-    """
+    """Return for each canonical axis (nearest to R, A, S) the source axis, and whether that is flipped."""
     orientation = nib.orientations.io_orientation(affine)
     x, y, z = np.argsort(orientation[:, 0]).tolist()
     flips = orientation[:, 1] < 0
@@ -56,16 +53,11 @@ def canonical_axes(affine: Array) -> tuple[Triple, tuple[bool, bool, bool]]:
 
 
 def foreground_box(image: Array) -> tuple[Triple, Triple, float]:
-    """Find the box around all voxels above the background, by intensity alone.
+    """Find the box of an image (C, X, Y, Z) around all voxels above the background, by intensity alone.
 
-    A voxel is background if it holds the minimum of the channel, in every channel.
-
-    Args:
-        image: (C, X, Y, Z).
-
-    Returns:
-        First voxel and end (exclusive) of the box, and the background's share of the scan, 0..1. A constant
-        image is all background; its box is the whole image.
+    A voxel is background if it holds the minimum of the channel, in every channel. Returned are first voxel
+    and end (exclusive) of the box, and the background's share of the scan, 0..1. A constant image is all
+    background; its box is the whole image.
     """
     mask = np.zeros(image.shape[1:], bool)
     for channel in image:
@@ -81,9 +73,7 @@ def foreground_box(image: Array) -> tuple[Triple, Triple, float]:
 def ras_affine(axes: Array, origin: Array) -> Array:
     """Return (4, 4), voxel to world mm (RAS+), from the world of DICOM and ITK (LPS+).
 
-    Args:
-        axes: (3, 3), the step in mm from one voxel to the next along each array axis, in columns.
-        origin: (3,), the center of the first voxel.
+    Columns of `axes` are the steps in mm along each array axis; `origin` is the center of the first voxel.
     """
     affine = np.eye(4)
     affine[:3, :3], affine[:3, 3] = axes, origin
@@ -121,21 +111,13 @@ def displacement(affine: Array, reference: Array, shape: Sequence[int]) -> float
 
 
 def same_affine(affine: Array, reference: Array, shape: Sequence[int]) -> bool:
-    """Whether two affines place a grid alike: no voxel more than `TOLERANCE_VOX` off along any axis."""
+    """Whether no voxel is more than `TOLERANCE_VOX` off along any axis."""
     return displacement(affine, reference, shape) <= TOLERANCE_VOX
 
 
-def check_grid(
-    path: Path,
-    shape: tuple[int, ...],
-    affine: Array,
-    other_shape: tuple[int, ...],
-    other_affine: Array,
-    other: str,
-    *,
-    trust: bool = False,
-) -> None:
-    """Compare the grid of a file with that of `other`; with `trust`, the shapes alone."""
+def check_grid(path: Path, grid: GridOf, like: GridOf, other: str, *, trust: bool = False) -> None:
+    """Compare the grid (shape and affine) of a file with that of `other`; with `trust`, the shapes alone."""
+    (shape, affine), (other_shape, other_affine) = grid, like
     if shape != other_shape:
         do = "check that the two files belong together; if so, resample this one onto the other's grid"
         raise bad_file(path, f"The shape differs from that of {other}", shape, other_shape, do)
@@ -159,15 +141,9 @@ def difference_text(affine: Array, reference: Array, shape: Sequence[int]) -> st
 def onto_grid(label: Volume, like: Volume, path: Path) -> Array:
     """Bring a label map to another array of the same voxels: reorder, flip, embed, never interpolate.
 
-    Args:
-        label: (X, Y, Z) values; its voxel centers have to be voxel centers of `like`, too.
-        like: the scan.
-        path: of the label, for the message.
-
-    Returns:
-        (X, Y, Z) in the shape of `like`, 0 where the label's grid does not reach.
+    The label's voxel centers have to be voxel centers of `like`, too; it is 0 where its grid does not reach.
     """
-    shape = like.array.shape[-3:]
+    shape, _ = like.grid
     if label.array.shape == shape and same_affine(label.affine, like.affine, shape):
         return label.array
     step = np.linalg.solve(like.affine, label.affine)  # label index to index of `like`

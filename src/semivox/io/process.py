@@ -31,12 +31,10 @@ class DiedError(Exception):
 
 
 class Process:
-    """A process that calls functions one after the other.
+    """A process that imports `module` and then calls functions one after the other.
 
-    Args:
-        module: imported at its start, or once for all processes where the system allows it.
-        memory: the most bytes it may allocate; None: no limit, and it may start processes itself.
-        quiet: drop what libraries print.
+    It may allocate `memory` bytes; None: no limit, and it may start processes itself. `quiet` drops what
+    libraries print.
     """
 
     def __init__(self, module: str, *, memory: int | None = None, quiet: bool = False) -> None:
@@ -52,10 +50,7 @@ class Process:
             self._process.start()
 
     def send(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
-        """Let it call a function of an importable module, in the working folder that this process has now.
-
-        If the process is gone, `receive` says so.
-        """
+        """Let it call a function of an importable module, in the current folder."""
         with suppress(OSError):
             _send(self.socket, (_working_folder(), function, args, kwargs))
 
@@ -65,12 +60,7 @@ class Process:
         return self.socket.fileno() >= 0 and self._process.is_alive()
 
     def receive(self, limit_s: float | None = None) -> Any:
-        """Wait for the result of the call.
-
-        Raises:
-            DiedError: it ended, or did not answer within `limit_s`.
-            Exception: what the function raised.
-        """
+        """Wait for the result, or raise what the function raised; `DiedError`: it ended, or took too long."""
         self.socket.settimeout(limit_s)
         try:
             good, value = _receive(self.socket)

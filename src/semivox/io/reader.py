@@ -11,7 +11,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import wraps
 from importlib import import_module
@@ -19,7 +19,7 @@ from math import prod
 from multiprocessing import connection, current_process
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
 from semivox.errors import UserError
 from semivox.io.formats import BadFileError, out_of_memory, too_large
@@ -42,8 +42,8 @@ _reader = SimpleNamespace(process=None, owner=0, lock=threading.RLock())
 def guarded(function: Callable[Given, Result]) -> Callable[Given, Result]:
     """Make a function that opens untrusted files run in the guarded reader process.
 
-    Its first argument is a path, a sequence of paths or something with an attribute `path`; where the reader
-    dies, the message names it. Within a worker of a pool, which is guarded itself, the function runs at once.
+    Its first argument is the path that messages name, a sequence of paths or something with an attribute
+    `path`. Within a worker of a pool, which is guarded itself, the function runs at once.
     """
 
     @wraps(function)
@@ -55,8 +55,7 @@ def guarded(function: Callable[Given, Result]) -> Callable[Given, Result]:
             reader = _started_reader()
             try:
                 reader.send(_call, function.__module__, function.__qualname__, *args, **kwargs)
-                result: Result = reader.receive(READ_LIMIT_S)
-                return result
+                return cast(Result, reader.receive(READ_LIMIT_S))
             except DiedError as error:
                 what = "The file ended the process that read it, or took too long"
                 do = "it is damaged or of another format: copy or download it again, or convert it"
@@ -103,7 +102,7 @@ def run_jobs(
     """Yield each job with its result when it is done; a bad file does not stop the other jobs.
 
     Args:
-        function: of an importable module.
+        function: of an importable module, called with each job.
         jobs: what it is called with.
         workers: processes; 0 works in this one.
         name: of a job, for messages.
@@ -114,9 +113,9 @@ def run_jobs(
             not fit into memory; all else that the function raises is raised at once.
     """
     failed: dict[str, UserError] = {}
-    outcomes = _in_pool(function, jobs, workers) if workers else _here(function, jobs)
-    for job, good, value in outcomes:
-        if good:
+    outcomes = _in_pool(function, jobs, min(workers, len(jobs))) if workers else _here(function, jobs)
+    for job, value in outcomes:
+        if not isinstance(value, Exception):
             yield job, value
         elif isinstance(value, BadFileError):
             failed[name(job)] = value
@@ -135,21 +134,22 @@ def run_jobs(
         raise UserError(what, "\n            ".join(lines), None, do)
 
 
-def _here(function: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[tuple[Job, bool, Any]]:
-    for job in jobs:
-        try:
-            outcome: tuple[bool, Any] = True, function(job)
-        except Exception as error:
-            outcome = False, error
-        yield job, *outcome
+def _outcome(function: Callable[..., Result], *args: Any) -> Result | Exception:
+    try:
+        return function(*args)
+    except Exception as error:
+        return error
+
+
+def _here(function: Callable[[Job], Result], jobs: Sequence[Job]) -> Iterator[tuple[Job, Result | Exception]]:
+    return ((job, _outcome(function, job)) for job in jobs)
 
 
 def _in_pool(
     function: Callable[[Job], Result], jobs: Sequence[Job], workers: int
-) -> Iterator[tuple[Job, bool, Any]]:
-    """Yield each job, whether it succeeded, and its result or exception."""
+) -> Iterator[tuple[Job, Result | Exception]]:
     waiting, running = list(reversed(jobs)), dict[Process, tuple[Job, float]]()
-    idle = [_worker(function) for _ in range(min(workers, len(jobs)))]
+    idle = [_worker(function) for _ in range(workers)]
     try:
         while waiting or running:
             while idle and waiting:
@@ -161,13 +161,9 @@ def _in_pool(
                 if worker.socket not in ready and time.monotonic() < end:
                     continue
                 del running[worker]
-                limit_s = READ_LIMIT_S if worker.socket in ready else 0.01
-                try:
-                    outcome: tuple[bool, Any] = True, worker.receive(limit_s)
-                except Exception as error:
-                    outcome = False, error
-                idle.append(_worker(function) if isinstance(outcome[1], DiedError) and waiting else worker)
-                yield job, *outcome
+                outcome = _outcome(worker.receive, READ_LIMIT_S if worker.socket in ready else 0.01)
+                idle.append(_worker(function) if isinstance(outcome, DiedError) and waiting else worker)
+                yield job, outcome
     finally:
         for worker in (*idle, *running):
             worker.close()
@@ -191,10 +187,7 @@ def machine_memory() -> int | None:
 def check_memory(shape: Sequence[int], itemsize: int, path: Path | None = None) -> None:
     """Refuse a scan of more voxels than fit into this machine's memory, before any is allocated.
 
-    Args:
-        shape: voxels along all axes.
-        itemsize: bytes of a voxel, besides those of its float32 copy.
-        path: of the file, for the message.
+    Of each voxel there are `itemsize` bytes, and a float32 copy.
     """
     memory, sides = machine_memory(), tuple(map(int, shape))
     if memory is not None and prod(sides) * (itemsize + _WORKING_BYTES) > memory:

@@ -11,8 +11,8 @@ import numpy as np
 from semivox.io.dicom import read_dicom, read_series
 from semivox.io.dicom_series import Series
 from semivox.io.formats import DICOM_ENDINGS, ITK_ENDINGS, Array, bad_file, list_values, unreadable
+from semivox.io.geometry import GridOf, check_grid
 from semivox.io.geometry import Volume as Volume  # noqa: PLC0414
-from semivox.io.geometry import check_grid
 from semivox.io.nifti import read_nifti, read_nifti_header, write_nifti
 from semivox.io.reader import guarded
 
@@ -52,7 +52,7 @@ def read_image(
     for index, path in enumerate(files[1:], start=1):
         part, part_affine = _read_voxels(path, as_float=True)
         other = f"channel {files[0].name}"
-        check_grid(path, part.shape, part_affine, first.shape, affine, other, trust=trust_image_geometry)
+        check_grid(path, (part.shape, part_affine), (first.shape, affine), other, trust=trust_image_geometry)
         _check_finite(part, path)
         _fill(array[index], part)
     return Volume(array, affine)
@@ -79,21 +79,17 @@ def read_label(
         UserError: the file cannot be read, is not 3D, or lies on another grid than `like`; values that are
             not integers or no class, listed with the number of their voxels.
     """
-    grid = None if like is None else (like.array.shape[-3:], like.affine)  # its voxels stay here
+    grid = None if like is None else like.grid  # its voxels stay here
     return _read_label(path, values, grid, ignore, trust_image_geometry)
 
 
 @guarded
 def _read_label(
-    path: Path,
-    values: Sequence[int],
-    like: tuple[tuple[int, ...], Array] | None,
-    ignore: int | None,
-    trust: bool,
+    path: Path, values: Sequence[int], like: GridOf | None, ignore: int | None, trust: bool
 ) -> Volume:
     raw, affine = _read_integers(path)
     if like is not None:
-        check_grid(path, raw.shape, affine, *like, "its image", trust=trust)
+        check_grid(path, (raw.shape, affine), like, "its image", trust=trust)
         affine = like[1]
     label = np.empty(raw.shape, np.uint8)
     if tuple(values) == tuple(range(len(values))) and 0 <= int(raw.min()) <= int(raw.max()) < len(values):
@@ -125,14 +121,9 @@ def read_header(path: Path) -> nib.Nifti1Header:
 def write_label(
     path: Path, label: Array, values: Sequence[int], affine: Array, header: nib.Nifti1Header | None = None
 ) -> None:
-    """Write a label map with its original values in the smallest integer type that holds them all.
+    """Write class indices (X, Y, Z) as `values`, in the smallest integer type that holds them all.
 
-    Args:
-        path: ends in `.nii` or `.nii.gz`; replaced as a whole or not at all.
-        label: (X, Y, Z) class indices.
-        values: the value on disk of each class index.
-        affine: (4, 4), voxel to world mm.
-        header: of the scan on whose grid the label lies; see `write_nifti`.
+    See `write_nifti`; `header` is that of the scan on whose grid the label lies.
     """
     dtype = next(d for d in _LABEL_TYPES if np.iinfo(d).min <= min(values) and max(values) <= np.iinfo(d).max)
     table, stored = np.asarray(values, dtype), np.empty(label.shape, dtype)
@@ -141,7 +132,7 @@ def write_label(
 
 
 def write_map(path: Path, array: Array, affine: Array) -> None:
-    """Write an (X, Y, Z) array, integers as they are, all else as float32; the rest as in `write_label`."""
+    """Write an (X, Y, Z) array, integers as they are, all else as float32; see `write_nifti`."""
     write_nifti(path, array if array.dtype.kind in "iu" else np.asarray(array, np.float32), affine)
 
 
@@ -149,13 +140,12 @@ def _read_voxels(source: Path | Series, *, as_float: bool) -> tuple[Array, Array
     """Read the voxels, (X, Y, Z) or (X, Y, Z, C) with C > 1, and the affine; a folder is a DICOM series."""
     if isinstance(source, Series):
         return read_series(source)
-    name, is_folder = source.name.lower(), _is_folder(source)
-    if name.endswith(ITK_ENDINGS):
+    if _is_folder(source) or source.name.lower().endswith(DICOM_ENDINGS):
+        voxels, affine = read_dicom(source)
+    elif source.name.lower().endswith(ITK_ENDINGS):
         from semivox.io.itk import read_itk  # SimpleITK takes long to import
 
         voxels, affine = read_itk(source)
-    elif is_folder or name.endswith(DICOM_ENDINGS):
-        voxels, affine = read_dicom(source)
     else:
         voxels, affine = read_nifti(source, as_float=as_float)
     return (voxels.astype(np.float32, copy=False) if as_float else voxels), affine

@@ -166,8 +166,8 @@ def _found(
         expected = f"cases such as {listed[0]}, in the folders of the official download"
         do = "name the folder that was unpacked"
         raise UserError("None of the published cases was found", there, expected, do, raw)
-    there = [cases[name] for name in listed if name in cases]
-    chosen = [case._replace(pool="test" if case.name in split.test else "train") for case in there]
+    known = [cases[name] for name in listed if name in cases]
+    chosen = [case._replace(pool="test" if case.name in split.test else "train") for case in known]
     parts: dict[str, tuple[list[str], str]] = {
         "missing": ([n for n in listed if n not in cases], f"of {len(listed)} published cases are missing"),
         "extra": (extra, "cases are not in the split and were left out"),
