@@ -12,7 +12,7 @@ import pytest
 
 import semivox
 from semivox.config import load_config
-from semivox.preprocessing.inspect import CheckResult
+from semivox.datasets.check_set import CheckResult
 
 
 @pytest.fixture

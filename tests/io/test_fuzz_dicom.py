@@ -23,7 +23,7 @@ def series(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in paths}
 
 
-@cases(150)
+@cases(70)
 @given(
     which=st.integers(0, 5),
     patches=st.lists(

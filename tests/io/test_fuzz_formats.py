@@ -39,7 +39,7 @@ def wholes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     return content
 
 
-@cases(250)
+@cases(120)
 @given(
     name=st.sampled_from(["scan.nrrd", "scan.mha", "compressed scan.nrrd", "compressed scan.mha"]),
     patches=PATCHES,

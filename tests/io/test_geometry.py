@@ -97,8 +97,6 @@ def test_a_real_mask_that_lost_its_affine(real_data: Path, tmp_path: Path) -> No
         '{"channel_names": {"0": "T1c"}, "labels": {"background": 0, "core": 1, "edema": 2, "enhancing": 4}}'
     )
     dataset, split = open_dataset(tmp_path), Split(labeled=("a",))
-    with pytest.raises(UserError, match="--trust-image-geometry"):
-        make_plan(dataset, split, PlanConfig())
     config = PlanConfig(trust_image_geometry=True, spacing_mm=(3, 3, 3), crop="none")
     plan = make_plan(dataset, split, config)
     assert plan.trust_image_geometry

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 
 from semivox.errors import UserError
-from semivox.io import reader
+from semivox.io import process, reader
 from semivox.io.formats import bad_file, out_of_memory
 from semivox.io.process import Process
 from semivox.io.reader import check_memory, run_jobs
@@ -120,17 +121,35 @@ def test_a_bug_is_raised_at_once(workers: int) -> None:
         run(["bug", "a"], workers)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_waits_until_a_process_has_started(number: signal.Signals) -> None:
+    """Also where another thread takes it."""
+    seen: list[tuple[int, bool]] = []
+    stop, started = threading.Event(), False
+    before = signal.signal(number, lambda got, _: seen.append((got, started)))
+    threading.Thread(target=stop.wait).start()
+    try:
+        with process._uninterrupted():
+            os.kill(os.getpid(), number)
+            time.sleep(0.05)
+            started = True
+    finally:
+        stop.set()
+        signal.signal(number, before)
+    assert seen == [(number, True)]
+
+
 def test_no_jobs() -> None:
     assert run([], 0) == run([], 2) == {}
 
 
 def test_a_process_may_run_without_limits_and_start_others() -> None:
-    process = Process("jobs")
-    process.send(jobs.process_id, FILE)
-    inner = process.receive(30)
+    free = Process("jobs")
+    free.send(jobs.process_id, FILE)
+    inner = free.receive(30)
     assert inner not in (os.getpid(), jobs.process_id(FILE))
-    process.close()
-    assert not process.is_alive
+    free.close()
+    assert not free.is_alive
 
 
 def test_a_script_without_a_main_guard_runs_once(tmp_path: Path) -> None:

@@ -201,8 +201,8 @@ def test_strides_follow_spacing_and_size() -> None:
 
 def test_patches_hold_nearly_all_scans_and_suit_every_network_where_cheap() -> None:
     shapes = np.array([[60.0, 40, 24]] * 40 + [[200, 200, 200]])
-    patch, strides = whole_patch(shapes, (2.5, 2.5, 2.5), (2, 2, 2), 64**3)
-    assert patch == (128, 80, 48)
+    patch, strides, share = whole_patch(shapes, (2.5, 2.5, 2.5), (2, 2, 2), 64**3)
+    assert (patch, share) == ((128, 80, 48), 1)
     plan = plan_of(measured((38, 54, 40), (1, 1, 1), {"thin": ball((38, 54, 40), 4)}))
     assert (plan.patch, plan.divisor) == ((40, 56, 40), (8, 8, 8))
     assert plan.fitted().patch == (48, 64, 48) and plan.fitted((8, 4, 1)) is plan
@@ -212,9 +212,9 @@ def test_patches_hold_nearly_all_scans_and_suit_every_network_where_cheap() -> N
 
 def test_cases_of_other_voxel_sizes_count_at_the_same_millimetres() -> None:
     """The second case is the first at half the voxel side: what 2 mm keep is read off its own curve."""
-    shape = (96, 96, 96)
-    one = measured(shape, (1, 1, 1), {"organ": ball(shape, 30)}).cases[0]
-    other = measured((192,) * 3, (0.5, 0.5, 0.5), {"organ": ball((192,) * 3, 30, (0.5,) * 3)}).cases[0]
+    shape = (64, 64, 64)
+    one = measured(shape, (1, 1, 1), {"organ": ball(shape, 20)}).cases[0]
+    other = measured((128,) * 3, (0.5, 0.5, 0.5), {"organ": ball((128,) * 3, 20, (0.5,) * 3)}).cases[0]
     plan = plan_of(Fingerprint((one, one, other), None))
     assert plan.grids[2]["spacing_mm"] == [2.0, 2.0, 2.0]
     assert one.fidelity is not None

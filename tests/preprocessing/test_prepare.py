@@ -86,8 +86,7 @@ def prepare(
     split: Split,
     plan: Plan,
     folder: Path,
-    *,
-    workers: int,
+    workers: int = 0,
     on_case: Any = None,
     progress: Any = None,
 ) -> list[str]:
@@ -113,9 +112,9 @@ def test_the_store_holds_what_the_grid_makes(raw: Path, tmp_path: Path) -> None:
         SPLIT,
         plan,
         store.folder,
-        workers=0,
-        on_case=lambda *case: called.append(case),
-        progress=lambda *step: steps.append(step),
+        0,
+        lambda *case: called.append(case),
+        lambda *step: steps.append(step),
     )
     assert names == ["a", "b", "e", "c", "d"]
     assert steps == [(index + 1, 5, name) for index, name in enumerate(names)]
@@ -148,11 +147,11 @@ def test_labels_that_may_be_opened_are_checked(raw: Path, tmp_path: Path) -> Non
     dataset = open_dataset(raw)
     for split in (Split(labeled=("a", "c")), Split(labeled=("a",), val=("c",))):
         with pytest.raises(UserError, match=r"labelsTr/c\.nii\.gz"):
-            prepare(dataset, split, plan_for(dataset), tmp_path / "store", workers=0)
+            prepare(dataset, split, plan_for(dataset), tmp_path / "store")
     plan = plan_for(dataset)
     (raw / "labelsTr" / "b.nii.gz").unlink()
     with pytest.raises(UserError, match="case b has no label file"):
-        prepare(open_dataset(raw), SPLIT, plan, tmp_path / "other", workers=0)
+        prepare(open_dataset(raw), SPLIT, plan, tmp_path / "other")
 
 
 def test_it_resumes_where_it_stopped(raw: Path, tmp_path: Path) -> None:
@@ -164,16 +163,16 @@ def test_it_resumes_where_it_stopped(raw: Path, tmp_path: Path) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        prepare(dataset, SPLIT, plan, store.folder, workers=0, on_case=stop)
+        prepare(dataset, SPLIT, plan, store.folder, on_case=stop)
     before = files(store)
     assert sorted(before) == [f"{name}.{kind}.b2nd" for name in "ab" for kind in ("image", "label", "shares")]
     steps: list[tuple[int, int, str]] = []
-    report: Callable[[int, int, str], None] = lambda *step: steps.append(step)  # noqa: E731
-    assert prepare(dataset, SPLIT, plan, store.folder, workers=0, progress=report) == ["e", "c", "d"]
+    again = prepare(dataset, SPLIT, plan, store.folder, progress=lambda *step: steps.append(step))
+    assert again == ["e", "c", "d"]
     assert steps == [(3, 5, "e"), (4, 5, "c"), (5, 5, "d")]
     after = files(store)
     assert {name: after[name] for name in before} == before
-    assert prepare(dataset, SPLIT, plan, store.folder, workers=0) == []
+    assert prepare(dataset, SPLIT, plan, store.folder) == []
     assert files(store) == after
 
 
@@ -181,10 +180,10 @@ def test_a_case_that_became_labeled_gets_its_label_only(raw: Path, tmp_path: Pat
     dataset, store = open_dataset(raw), Store(tmp_path / "store")
     first = Split(labeled=("a",), unlabeled=("b",))
     plan = plan_for(dataset)
-    prepare(dataset, first, plan, store.folder, workers=0)
+    prepare(dataset, first, plan, store.folder)
     before = files(store)
     assert not store.has_label("b")
-    assert prepare(dataset, Split(labeled=("a", "b")), plan, store.folder, workers=0) == ["b"]
+    assert prepare(dataset, Split(labeled=("a", "b")), plan, store.folder) == ["b"]
     after = files(store)
     assert set(after) - set(before) == {"b.label.b2nd", "b.shares.b2nd"}
     assert {name: after[name] for name in before} == before
@@ -194,16 +193,16 @@ def test_a_full_disk_damages_nothing(raw: Path, tmp_path: Path) -> None:
     """Writing the third case fails as on a full disk; afterwards the same call completes the store."""
     dataset, store, whole = open_dataset(raw), Store(tmp_path / "store"), Store(tmp_path / "whole")
     plan = plan_for(dataset)
-    prepare(dataset, SPLIT, plan, whole.folder, workers=0)
+    prepare(dataset, SPLIT, plan, whole.folder)
     store.folder.mkdir()
     (store.folder / f".partial-{os.getpid()}-e.label.b2nd").symlink_to("/dev/full")
     with pytest.raises(UserError, match=r"(?s)disk is full.*run the same command again") as error:
-        prepare(dataset, SPLIT, plan, store.folder, workers=0)
+        prepare(dataset, SPLIT, plan, store.folder)
     assert error.value.path == store.folder / "e.label.b2nd"
     assert set(contents(store)) == {
         f"{name}.{kind}.b2nd" for name in "ab" for kind in ("image", "label", "shares")
     }
-    assert prepare(dataset, SPLIT, plan, store.folder, workers=0) == ["e", "c", "d"]
+    assert prepare(dataset, SPLIT, plan, store.folder) == ["e", "c", "d"]
     assert contents(store) == contents(whole)
 
 
@@ -212,18 +211,18 @@ def test_a_store_of_another_plan_is_made_anew(
 ) -> None:
     dataset, store, whole = open_dataset(raw), Store(tmp_path / "store"), Store(tmp_path / "whole")
     plan = plan_for(dataset)
-    prepare(dataset, SPLIT, plan, store.folder, workers=0)
+    prepare(dataset, SPLIT, plan, store.folder)
     figures = ({"mean": 1.0, "std": 2.0, "p005": 3.0, "p995": 4.0},)
     same = plan.model_copy(update={"patch": (32, 16, 16), "reasons": {}, "intensity": figures})
-    assert prepare(dataset, SPLIT, same, store.folder, workers=0) == []
+    assert prepare(dataset, SPLIT, same, store.folder) == []
     ct = plan_for(dataset, normalisation="ct")
     plans = [plan_for(dataset, spacing_mm=(1.0, 1.0, 2.0)), ct, ct.model_copy(update={"intensity": figures})]
     for other, name in zip(plans, ("spacing_mm", "normalisation", "intensity"), strict=True):
-        assert len(prepare(dataset, SPLIT, other, store.folder, workers=0)) == 5
+        assert len(prepare(dataset, SPLIT, other, store.folder)) == 5
         assert name in caplog.text
     fewer = Split(labeled=("a",))
-    prepare(dataset, fewer, plan, store.folder, workers=0)
-    prepare(dataset, fewer, plan, whole.folder, workers=0)
+    prepare(dataset, fewer, plan, store.folder)
+    prepare(dataset, fewer, plan, whole.folder)
     assert contents(store) == contents(whole)
 
 
@@ -236,19 +235,12 @@ def callback(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callab
 def test_workers_make_the_same_store(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset, alone, shared = open_dataset(raw), Store(tmp_path / "alone"), Store(tmp_path / "shared")
     plan = plan_for(dataset)
-    prepare(dataset, SPLIT, plan, alone.folder, workers=0)
-    seen: list[tuple[int, int]] = []
-    names = prepare(
-        dataset,
-        SPLIT,
-        plan,
-        shared.folder,
-        workers=2,
-        on_case=callback("save", tmp_path, monkeypatch),
-        progress=lambda done, total, name: seen.append((done, total)),
-    )
+    prepare(dataset, SPLIT, plan, alone.folder)
+    seen: list[int] = []
+    save = callback("save", tmp_path, monkeypatch)
+    names = prepare(dataset, SPLIT, plan, shared.folder, 2, save, lambda done, *_: seen.append(done))
     assert names == ["a", "b", "e", "c", "d"]
-    assert seen == [(done, 5) for done in range(1, 6)]
+    assert seen == [1, 2, 3, 4, 5]
     assert contents(shared) == contents(alone)
     for name in names:
         with np.load(tmp_path / f"{name}.npz") as picture:
@@ -257,34 +249,23 @@ def test_workers_make_the_same_store(raw: Path, tmp_path: Path, monkeypatch: pyt
             assert picture["threads"] == 1
 
 
-def test_an_error_of_a_worker_arrives_whole(raw: Path, tmp_path: Path) -> None:
+def test_a_worker_that_dies_and_a_bad_file_are_explained(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     dataset, store = open_dataset(raw), Store(tmp_path / "store")
-    plan = plan_for(dataset)
-    broken = raw / "imagesTr" / "e_0000.nii.gz"
-    broken.write_bytes(broken.read_bytes()[:900])
-    with pytest.raises(UserError) as error:
-        prepare(dataset, SPLIT, plan, store.folder, workers=1)
-    with pytest.raises(UserError) as direct:
-        read_image([broken])
-    assert vars(error.value) == vars(direct.value)
-    assert error.value.path == broken
-    assert store.has_label("a") and store.has_label("b")
-
-
-def test_a_worker_that_dies_is_explained(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    dataset, store = open_dataset(raw), Store(tmp_path / "store")
-    with pytest.raises(UserError, match=r"(?s)while preparing b\n.*--workers 0"):
-        prepare(
-            dataset,
-            SPLIT,
-            plan_for(dataset),
-            store.folder,
-            workers=1,
-            on_case=callback("die", tmp_path, monkeypatch),
-        )
-    assert store.has_label("a")
-    assert all(store.has_image(name) for name in "acde")
-    assert prepare(dataset, SPLIT, plan_for(dataset), store.folder, workers=0) == ["b"]
+    plan, broken = plan_for(dataset), raw / "imagesTr" / "e_0000.nii.gz"
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[:900])
+    with pytest.raises(UserError, match=r"2 of 5 cases failed \(preparing\)") as error:
+        prepare(dataset, SPLIT, plan, store.folder, 1, callback("die", tmp_path, monkeypatch))
+    for text in (
+        "b: A worker process died while preparing b",
+        f"e: The file cannot be read as NIfTI ({broken})",
+    ):
+        assert text in str(error.value.found)
+    assert store.has_label("a") and all(store.has_image(name) for name in "acd")
+    broken.write_bytes(whole)
+    assert prepare(dataset, SPLIT, plan, store.folder) == ["b", "e"]
 
 
 def test_workers_are_as_many_as_memory_allows(
@@ -321,7 +302,7 @@ def test_left_atria_with_an_uneven_crop(real_data: Path, tmp_path: Path) -> None
     split = Split(labeled=tuple(names[:2]), val=(names[2],))
     config = {"spacing_mm": (1.25, 1.25, 1.25), "crop": "foreground"}
     plan = make_plan(dataset, split, PlanConfig.model_validate(config))
-    prepare(dataset, split, plan, store.folder, workers=0)
+    prepare(dataset, split, plan, store.folder)
     for width, name in enumerate(names, start=1):
         case = dataset.case(name)
         assert case.label is not None
@@ -348,7 +329,7 @@ def test_hippocampus_labels_come_back_unchanged(real_data: Path, tmp_path: Path)
     names = tuple(case.name for case in dataset.pool("train")[:5])
     split = Split(labeled=names[:2], unlabeled=names[2:4], val=names[4:])
     plan = make_plan(dataset, split, PlanConfig.model_validate({}))
-    assert set(prepare(dataset, split, plan, store.folder, workers=0)) == set(names)
+    assert set(prepare(dataset, split, plan, store.folder)) == set(names)
     for name in (*split.labeled, *split.val):
         case = dataset.case(name)
         assert case.label is not None

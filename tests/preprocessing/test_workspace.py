@@ -18,7 +18,7 @@ from semivox.config import Config, load_config
 from semivox.errors import UserError
 from semivox.files import locked
 from semivox.preprocessing.plan import Plan, load_plan
-from semivox.preprocessing.workspace import Workspace, open_workspace, plan_data, prepare_data
+from semivox.preprocessing.workspace import Workspace, open_workspace, prepare_data
 from semivox.run import Run
 
 PATCH: dict[str, Any] = {"plan": {"patch": (16, 16, 16)}}
@@ -254,7 +254,7 @@ def test_another_data_set_of_the_same_name_is_refused(
     with pytest.raises(UserError, match=rf"(?s)another data set.*data in {first}.*data in {second}"):
         prepare(second)
     with pytest.raises(UserError, match="another data set"):
-        plan_data(second, fresh=True)
+        prepare(second, store=False, fresh=True)
     assert tree(workspace.folder) == before
     first.rename(tmp_path / "data")
     prepare(tmp_path / "data")
@@ -277,9 +277,9 @@ def test_a_refused_start_leaves_no_trace(raw: Path, tmp_path: Path) -> None:
     for name in "ab":
         save(raw / f"labelsTr/{name}.nii.gz", label(value=0))
     add(raw, "c", 2)
-    for call in (prepare_data, plan_data):
+    for store in (True, False):
         with pytest.raises(UserError, match="All labels of the labeled cases are empty"):
-            call(raw, work=work)
+            prepare(raw, work, store=store)
     assert not work.parent.exists()
 
 
@@ -339,15 +339,16 @@ def test_a_class_without_a_training_voxel_is_told(
 ) -> None:
     declare(raw, ball=1, rare=2)
     save(raw / "labelsTr/b.nii.gz", label(value=2))
-    for call in (plan_data, prepare_data):
+    one = load_config(**PATCH, split={"labeled": 1})
+    for store in (False, True):
         caplog.clear()
-        call(raw, work=tmp_path / call.__name__)
+        prepare(raw, tmp_path / str(store), store=store)
         assert "rare" not in caplog.text
         caplog.clear()
-        call(raw, work=tmp_path / call.__name__, config=load_config(split={"labeled": 1}))
-        assert ("no voxel of rare" in caplog.text) == (call is prepare_data)
+        prepare(raw, tmp_path / str(store), store=store, config=one)
+        assert ("no voxel of rare" in caplog.text) == store
     caplog.clear()
-    plan_data(raw, work=tmp_path / "one", config=load_config(split={"labeled": 1}))
+    prepare(raw, tmp_path / "one", store=False, config=one)
     assert caplog.text.count("no voxel of rare in 1 labels") == 1
 
 

@@ -23,12 +23,12 @@ from semivox.progress import ProgressFactory, no_progress
 from semivox.settings import Device, Seed, Workers
 
 if TYPE_CHECKING:
+    from semivox.datasets.check_set import CheckResult
     from semivox.datasets.dataset import Dataset
     from semivox.datasets.splits import Split
-    from semivox.preprocessing.inspect import CheckResult, Information
+    from semivox.preprocessing.inspect import Information
     from semivox.preprocessing.plan import Plan
     from semivox.preprocessing.workspace import Workspace
-    from semivox.training.machine import Machine
 
 
 @verb
@@ -223,7 +223,7 @@ def check(
     data: AnyPath, *, config: Anything = None, workers: Workers = 2, progress: ProgressFactory = no_progress
 ) -> CheckResult:
     """Read every file once and return all problems, each with its file and what to do."""
-    from semivox.preprocessing.inspect import check as run
+    from semivox.datasets.check_set import check_folder as run
 
     chosen, folder = settings(config), raw_folder(data)
     return run(folder, chosen, workers=workers, progress=progress)
@@ -241,10 +241,18 @@ def plan(
     progress: ProgressFactory = no_progress,
 ) -> tuple[Workspace, Split, Plan]:
     """Choose the split, and voxel size, normalisation and patch; a plan that still fits is only read."""
-    from semivox.preprocessing.workspace import plan_data as run
+    from semivox.preprocessing.workspace import prepare_data as run
 
     chosen, folder = checked(settings(config, preset)), raw_folder(data)
-    return run(folder, config=chosen, work=optional(work), fresh=fresh, workers=workers, progress=progress)
+    return run(
+        folder,
+        config=chosen,
+        work=optional(work),
+        fresh=fresh,
+        workers=workers,
+        store=False,
+        progress=progress,
+    )
 
 
 @verb
@@ -277,7 +285,7 @@ def prepare(
 
 
 @verb
-def machine(*, device: Device = "auto", progress: ProgressFactory = no_progress) -> Machine:
+def machine(*, device: Device = "auto", progress: ProgressFactory = no_progress) -> dict[str, Any]:
     """Measure how fast this machine trains, in two minutes: `semivox info --machine`."""
     from semivox.training.machine import machine as run
 

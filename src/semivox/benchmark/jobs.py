@@ -12,7 +12,7 @@ from semivox.benchmark.cells import Cell, scored_cases
 from semivox.benchmark.grid import Grid, Place, cells_of, settings_of
 from semivox.benchmark.scores import Scored, Setting
 from semivox.config import Config
-from semivox.datasets.dataset import Case
+from semivox.datasets.dataset import Case, is_index
 from semivox.datasets.splits import Split
 from semivox.errors import UserError
 from semivox.files import read_json, write_json
@@ -20,7 +20,7 @@ from semivox.methods import check_method
 from semivox.methods.cost import Cost, method_cost
 from semivox.nets import NetFactory
 from semivox.preprocessing.plan import Plan
-from semivox.preprocessing.workspace import Workspace, is_workspace, prepare_data
+from semivox.preprocessing.workspace import Workspace, prepare_data
 from semivox.progress import ProgressFactory, no_progress
 from semivox.reporting.drawing import draw_case
 from semivox.training.estimate import run_seconds
@@ -85,7 +85,7 @@ def make_jobs(
     first: dict[tuple[str | None, Any], Place] = {}
     for place in cells_of(grid):
         first.setdefault((place.preset, place.labels), place)
-    raw, ready = not is_workspace(Path(data)), dict[tuple[str | None, Any], _Ready]()
+    raw, ready = not is_index(Path(data)), dict[tuple[str | None, Any], _Ready]()
     for key in sorted(first, key=lambda key: _rank(key[1])):
         config = settings_of(grid, first[key])
         folder = (work or out / "work") / (key[0] or "default") if raw else None

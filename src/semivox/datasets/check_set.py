@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from semivox.config import Config
 from semivox.datasets.check import CaseReport, CheckJob, Problem, check_case
-from semivox.datasets.dataset import Dataset
+from semivox.datasets.dataset import Dataset, open_dataset
 from semivox.datasets.listing import Notice
-from semivox.datasets.splits import Split
+from semivox.datasets.splits import Split, split_by_files, stored_split
 from semivox.errors import UserError, shortened
 from semivox.io.formats import Array
 from semivox.io.reader import run_jobs
-from semivox.progress import Progress
+from semivox.progress import Progress, ProgressFactory, no_progress
 
 _FEWEST = 5  # cases that say what is usual
 _DEVIATIONS = 8.0  # robust standard deviations
@@ -27,6 +29,65 @@ _HELD_OUT = ("val", "test")
 _Found = Iterator[tuple[str, UserError]]  # the case, and what is wrong with it
 
 
+@dataclass(frozen=True)
+class CheckResult:
+    """What `check` found: problems, errors first; `hidden` cases whose labels the split hides."""
+
+    dataset: str
+    cases: int
+    hidden: int
+    problems: Sequence[Problem]
+
+    @property
+    def errors(self) -> int:
+        """How many of them are errors."""
+        return sum(problem.severity == "error" for problem in self.problems)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data."""
+        return {
+            "dataset": self.dataset,
+            "cases": self.cases,
+            "labels_not_opened": self.hidden,
+            "errors": self.errors,
+            "warnings": len(self.problems) - self.errors,
+            "problems": [asdict(problem) for problem in self.problems],
+        }
+
+
+def check_folder(
+    data: Path, config: Config, *, workers: int = 2, progress: ProgressFactory = no_progress
+) -> CheckResult:
+    """Read every file of a data set once and collect all problems, each with its file and what to do.
+
+    Label files of cases that the split calls unlabeled are not opened, those of test cases are.
+
+    Args:
+        data: a raw folder or a workspace.
+        config: settings; `config.split` and `config.plan.trust_image_geometry` matter here.
+        workers: processes; 0 works in this process.
+        progress: shows the progress.
+
+    Raises:
+        UserError: the folder or its description cannot be read at all.
+    """
+    problems: list[Problem] = []
+    dataset = open_dataset(data, lambda error: problems.append(Problem.of(error)))
+    try:
+        split = stored_split(data, dataset, config.split)
+    except UserError as error:
+        problems.append(Problem.of(error))
+        split = split_by_files(dataset)  # every case with a label file is labeled
+    trust = bool(config.plan.trust_image_geometry)
+    with progress("check") as report:
+        problems += check_dataset(
+            dataset, split, workers=workers, trust_image_geometry=trust, progress=report
+        )
+    problems.sort(key=lambda problem: problem.severity != "error")
+    hidden = sum(dataset.case(name).label is not None for name in split.unlabeled)
+    return CheckResult(dataset.name, len(dataset.cases), hidden, tuple(problems))
+
+
 def check_dataset(
     dataset: Dataset,
     split: Split,
@@ -35,27 +96,13 @@ def check_dataset(
     trust_image_geometry: bool = False,
     progress: Progress | None = None,
 ) -> list[Problem]:
-    """Read all scans and all labels that the split does not hide, and report every problem.
-
-    Args:
-        dataset: the cases.
-        split: label files of its unlabeled cases are not opened.
-        workers: processes; 0 works in this one.
-        trust_image_geometry: see `read_image`.
-        progress: called after each case with the number done, the number of all, and the case's name.
-
-    Returns:
-        Errors first, each group in the order of the cases.
-    """
+    """Read all scans and all labels that the split does not hide; return every problem, errors first."""
     hidden = set(split.unlabeled)
     fixed = (dataset.channels, dataset.class_values, dataset.ignore_value, trust_image_geometry)
     cases = [replace(case, label=None) if case.name in hidden else case for case in dataset.cases]
     jobs = [CheckJob(case, *fixed) for case in cases]
     found: dict[str, CaseReport] = {}
-    done = run_jobs(
-        check_case, jobs, min(workers, len(jobs)), name=lambda job: job.case.name, doing="checking"
-    )
-    for job, result in done:
+    for job, result in run_jobs(check_case, jobs, workers, name=lambda job: job.case.name, doing="checking"):
         found[job.case.name] = result
         if progress is not None:
             progress(len(found), len(jobs), job.case.name)
@@ -76,9 +123,7 @@ def check_dataset(
 def missing_classes(dataset: Dataset, sizes: Sequence[Sequence[float]]) -> list[UserError]:
     """Return an error if the labels are all empty, else a notice for each class that none of them holds.
 
-    Args:
-        dataset: declares the classes.
-        sizes: of each labeled training case, voxels or volume of each class, the background first.
+    `sizes` are voxels or volume of each class, the background first, of each labeled training case.
     """
     if not sizes:
         return []

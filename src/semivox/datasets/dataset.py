@@ -27,7 +27,7 @@ from semivox.datasets.listing import (
 from semivox.errors import UserError, shortened, unknown
 from semivox.files import read_json, write_json
 
-__all__ = ["Case", "Dataset", "open_dataset", "write_index"]
+__all__ = ["Case", "Dataset", "is_index", "open_dataset", "write_index"]
 
 log = logging.getLogger(__name__)
 _logged: set[str] = set()
@@ -38,9 +38,7 @@ class Dataset:
     """What is known of a data set without opening a scan.
 
     Attributes:
-        name: as in its `dataset.json`, else the name of its folder.
         root: the folder that holds the scans.
-        channels: their names.
         class_names: background first.
         class_values: the value on disk of each class; that of the background is 0.
         cases: sorted by pool and name.
@@ -75,7 +73,7 @@ class Dataset:
         return {case.name: case for case in self.cases}
 
     def case(self, name: str, path: Path | None = None) -> Case:
-        """Return one case; an unknown name (in the file `path`) raises an error with the nearest one."""
+        """Return one case; an unknown name (in the file `path`) is a `UserError`."""
         if name not in self._by_name:
             raise unknown("case", name, self._by_name, path)
         return self._by_name[name]
@@ -155,6 +153,12 @@ def _read_folder(
         regions=declared.read_regions(regions, names, values, path),
         kind=kind,
     )
+
+
+def is_index(folder: Path) -> bool:
+    """Whether a folder has a `dataset.json` of semivox's own form: a workspace, or what an import indexed."""
+    path, mark = folder / "dataset.json", '"format": "semivox"'
+    return path.is_file() and mark in path.read_text(encoding="utf-8", errors="replace")
 
 
 def write_index(dataset: Dataset, folder: Path) -> None:

@@ -4,42 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from semivox.datasets.dataset import Dataset
+from semivox.config import SplitConfig
+from semivox.datasets.dataset import Dataset, is_index
 from semivox.errors import UserError, shortened
 from semivox.files import read_json, write_json
 
-if TYPE_CHECKING:
-    from semivox.config import SplitConfig
+SPLITS = "splits.json"
+_ROLES = ("labeled", "unlabeled", "val", "test")
 
 
 class Split(BaseModel):
-    """Names of the cases in each role; no case has two.
-
-    Attributes:
-        labeled: the only cases whose label files training may open.
-        unlabeled: trained on without labels, whether or not there are label files.
-        val: held out of training; their labels choose the checkpoint.
-        test: untouched until the end.
-        how: how the split was made, in words.
-    """
+    """Names of the cases in each role; no case has two."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    labeled: tuple[str, ...]
-    unlabeled: tuple[str, ...] = ()
-    val: tuple[str, ...] = ()
-    test: tuple[str, ...] = ()
-    how: str = ""
+    labeled: tuple[str, ...]  # the only cases whose label files training may open
+    unlabeled: tuple[str, ...] = ()  # trained on without labels, whether or not there are label files
+    val: tuple[str, ...] = ()  # held out of training; their labels choose the checkpoint
+    test: tuple[str, ...] = ()  # untouched until the end
+    how: str = ""  # the split was made, in words
 
     def roles(self) -> dict[str, str]:
         """Return the role of each case that has one: labeled, unlabeled, val or test."""
-        lists = {"labeled": self.labeled, "unlabeled": self.unlabeled, "val": self.val, "test": self.test}
-        return {name: role for role, names in lists.items() for name in names}
+        return {name: role for role in _ROLES for name in getattr(self, role)}
 
 
 def make_split(dataset: Dataset, config: SplitConfig) -> Split:
@@ -64,6 +56,13 @@ def make_split(dataset: Dataset, config: SplitConfig) -> Split:
     val = labeled[len(labeled) - config.val :]
     how = f"{text}; val: the last {config.val} with a label file"
     return _assign(dataset, order, val, config.labeled, how)
+
+
+def stored_split(data: Path, dataset: Dataset, config: SplitConfig) -> Split:
+    """Return the split asked for; with default settings that of a workspace. Nothing is written."""
+    if config == SplitConfig() and is_index(data) and (data / SPLITS).exists():
+        return load_split(data / SPLITS, dataset, 0)
+    return make_split(dataset, config)
 
 
 def split_by_files(dataset: Dataset) -> Split:
@@ -204,17 +203,16 @@ def _from_nnunet(entry: dict[str, Any], dataset: Dataset, path: Path, fold: int)
             *(name for name in train if name not in labeled),
             *(case.name for case in others if case.name not in used.union(train)),
         )
-    used.update(unlabeled)
     test = lists.test
     if test is None:
-        test = tuple(case.name for case in dataset.pool("test") if case.name not in used)
+        test = tuple(case.name for case in dataset.pool("test") if case.name not in used.union(unlabeled))
     how = f"fold {fold} of {path.name}"
     return Split(labeled=labeled, unlabeled=unlabeled, val=lists.val, test=test, how=how)
 
 
 def _check(split: Split, dataset: Dataset, path: Path) -> None:
     roles: dict[str, list[str]] = {}
-    for role in ("labeled", "unlabeled", "val", "test"):
+    for role in _ROLES:
         for name in getattr(split, role):
             dataset.case(name, path)
             roles.setdefault(name, []).append(role)

@@ -93,15 +93,25 @@ class Process:
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Let SIGINT and SIGTERM wait: a process whose start is cut off would print a traceback."""
-    if not hasattr(signal, "pthread_sigmask"):
+    """Let SIGINT and SIGTERM wait: a process whose start is cut off would print a traceback.
+
+    Handlers keep them, because a signal that this thread blocks comes to another one (NumPy has some), and
+    Python then calls its handler here. The mask is for the process that starts, which inherits it.
+    """
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "pthread_sigmask"):
         yield
         return
+    caught: list[int] = []
+    handlers = {one: signal.signal(one, lambda number, _: caught.append(number)) for one in _SIGNALS}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for one, handler in handlers.items():
+            signal.signal(one, handler or signal.SIG_DFL)
+        for one in caught[:1]:
+            signal.raise_signal(one)
 
 
 @contextmanager

@@ -18,14 +18,8 @@ FACTORS = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)  # of the smallest voxel side, for
 def average(values: Array, shape: Sequence[int]) -> Array:
     """Resample (X, Y, Z) from edge to edge: a coarser voxel holds the mean over its volume.
 
-    Along an axis that gets finer, values are interpolated linearly.
-
-    Args:
-        values: floating point.
-        shape: of the result.
-
-    Returns:
-        float32; voxels that are divided between two new ones count in proportion.
+    Voxels that are divided between two new ones count in proportion. Along an axis that gets finer, values
+    are interpolated linearly. The result is float32.
     """
     for axis, (old, new) in enumerate(zip(values.shape, shape, strict=True)):
         if new != old:
@@ -36,12 +30,8 @@ def average(values: Array, shape: Sequence[int]) -> Array:
 def fidelity(mask: Array, spacing_mm: Sequence[float]) -> list[float]:
     """Measure what is left of a structure on coarser grids: its Dice, for each of `FACTORS`.
 
-    The mask is averaged to voxels of f times the smallest side (an axis that is coarser already stays),
-    interpolated linearly back, and cut at one half.
-
-    Args:
-        mask: (X, Y, Z) bool, with at least one voxel.
-        spacing_mm: its voxel size.
+    The mask, (X, Y, Z) bool with at least one voxel, is averaged to voxels of f times the smallest side (an
+    axis that is coarser already stays), interpolated linearly back, and cut at one half.
     """
     sides = np.asarray(spacing_mm, float)
     margin = np.ceil(2 * FACTORS[-1] * sides.min() / sides).astype(int)
@@ -52,7 +42,7 @@ def fidelity(mask: Array, spacing_mm: Sequence[float]) -> list[float]:
     for factor in FACTORS:
         wanted = np.maximum(sides, factor * sides.min())
         shape = np.maximum(1, np.round(part.shape * sides / wanted)).astype(int)
-        back = part if tuple(shape) == part.shape else _back(part, shape) > 0.5
+        back = part if tuple(shape) == part.shape else average(average(part, shape), part.shape) > 0.5
         found.append(float(2 * np.count_nonzero(back & part) / (back.sum() + inside.sum())))
     return found
 
@@ -64,14 +54,6 @@ def largest_share(mask: Array) -> float:
         return 1.0
     sizes = np.bincount(labels.ravel())[1:]
     return float(sizes.max() / sizes.sum())
-
-
-def _back(mask: Array, shape: Sequence[int]) -> Array:
-    values = average(mask.astype(np.float32), shape)
-    for axis, (old, new) in enumerate(zip(values.shape, mask.shape, strict=True)):
-        if old != new:
-            values = _along(_linear(old, new), values, axis)
-    return values
 
 
 def _along(matrix: csr_array, values: Array, axis: int) -> Array:

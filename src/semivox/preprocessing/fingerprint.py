@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,17 +35,11 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class Intensity:
-    """Distribution of one channel's values.
+    """Distribution of one channel's values."""
 
-    Attributes:
-        percentiles: value at each of `PERCENTILES`.
-        mean: of the values.
-        std: population standard deviation.
-    """
-
-    percentiles: dict[str, float]
+    percentiles: dict[str, float]  # value at each of `PERCENTILES`
     mean: float
-    std: float
+    std: float  # of the population
 
     @classmethod
     def of(cls, values: Array) -> Intensity:
@@ -60,50 +54,31 @@ class Intensity:
 
 @dataclass(frozen=True)
 class CaseFingerprint:
-    """One scan, its axes put in the order right-left, back-front, down-up (RAS, by permutation only).
-
-    Attributes:
-        name: of the case.
-        shape: voxels along each axis.
-        spacing_mm: voxel size along each axis.
-        background: share of voxels, 0..1, that hold the scan's minimum in every channel.
-        foreground_shape: voxels along each axis of the box around all others.
-        channels: intensities of the whole scan.
-        class_volumes_ml: of each foreground class; None for a case without a label.
-        foreground: intensities of the labeled foreground; None without a label or without foreground.
-        fidelity: of each class that the label holds, what coarser grids keep, see `averaging.fidelity`.
-        pieces: of each of these classes, the share of its voxels in the largest connected piece.
-    """
+    """One scan, its axes put in the order right-left, back-front, down-up (RAS, by permutation only)."""
 
     name: str
-    shape: Triple
+    shape: Triple  # voxels
     spacing_mm: tuple[float, float, float]
-    background: float
-    foreground_shape: Triple
-    channels: tuple[Intensity, ...]
-    class_volumes_ml: dict[str, float] | None
-    foreground: tuple[Intensity, ...] | None
-    fidelity: dict[str, list[float]] | None = None
-    pieces: dict[str, float] | None = None
+    background: float  # share of voxels, 0..1, that hold the scan's minimum in every channel
+    foreground_shape: Triple  # voxels of the box around all others
+    channels: tuple[Intensity, ...]  # over the whole scan
+    class_volumes_ml: dict[str, float] | None  # of each foreground class; None without a label
+    foreground: tuple[Intensity, ...] | None  # of the labeled foreground, where there is any
+    fidelity: dict[str, list[float]] | None = None  # of each class, see `averaging.fidelity`
+    pieces: dict[str, float] | None = None  # of each class, the share in its largest connected piece
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """All scans, and the intensities of the labeled foreground pooled over the labeled ones.
+    """All scans, and the intensities of the labeled foreground pooled over the labeled ones."""
 
-    Attributes:
-        cases: in the order of the split: labeled, unlabeled, validation.
-        foreground: one for each channel, pooled; None when no label has any foreground.
-        sources: what each case was measured from, see `sources_of`.
-    """
-
-    cases: tuple[CaseFingerprint, ...]
-    foreground: tuple[Intensity, ...] | None
-    sources: dict[str, Any] = field(default_factory=dict)
+    cases: tuple[CaseFingerprint, ...]  # in the order of the split: labeled, unlabeled, validation
+    foreground: tuple[Intensity, ...] | None  # of each channel; None when no label has any foreground
+    sources: dict[str, Any] = field(default_factory=dict)  # what was measured, see `sources_of`
 
     def background(self) -> float:
         """Return the share of background voxels in a typical scan, 0..1."""
-        return float(np.median([case.background for case in self.cases]))
+        return _median(case.background for case in self.cases)
 
     def class_volumes_ml(self) -> list[list[float]]:
         """Return the volumes of the foreground classes, a list for each labeled case."""
@@ -118,12 +93,12 @@ class Fingerprint:
 
     def summary(self) -> dict[str, Any]:
         """Return the ranges over cases as plain data for the plan file."""
-        labeled = {c.name: c.class_volumes_ml for c in self.cases if c.class_volumes_ml is not None}
-        volumes = list(labeled.values())
+        labeled = [case.name for case in self.cases if case.class_volumes_ml is not None]
+        volumes = [case.class_volumes_ml for case in self.cases if case.class_volumes_ml is not None]
         names = list(volumes[0]) if volumes else []
         return {
             "cases": len(self.cases),
-            "labeled_cases": list(labeled),
+            "labeled_cases": labeled,
             "shape": _range([case.shape for case in self.cases]),
             "spacing_mm": _range([case.spacing_mm for case in self.cases]),
             "voxels": _range([int(np.prod(case.shape)) for case in self.cases]),
@@ -136,9 +111,9 @@ class Fingerprint:
         """Return each channel's whole-scan intensities, the median over cases of every figure."""
         result = []
         for channel in zip(*(case.channels for case in self.cases), strict=True):
-            figures = {name: [item.as_dict()[name] for item in channel] for name in channel[0].as_dict()}
-            middle = {name: float(np.median(values)) for name, values in figures.items()}
-            result.append(Intensity({key: middle[key] for key in PERCENTILES}, middle["mean"], middle["std"]))
+            levels = {key: _median(item.percentiles[key] for item in channel) for key in PERCENTILES}
+            means, stds = (item.mean for item in channel), (item.std for item in channel)
+            result.append(Intensity(levels, _median(means), _median(stds)))
         return tuple(result)
 
 
@@ -153,22 +128,14 @@ def fingerprint(
     """Measure the images of all training, unlabeled and validation cases, and the labels of labeled ones.
 
     The label files of unlabeled, validation and test cases are never opened. Percentiles of scans above
-    half a million voxels come from a fixed random sample of them.
-
-    Args:
-        dataset: the cases.
-        split: which of them are measured, and which labels may be opened.
-        progress: called after each case with the number done, the number of all, and the case's name.
-        workers: processes; 0 works in this one. The result does not depend on it.
-        trust_image_geometry: see `read_image`.
+    half a million voxels come from a fixed random sample of them. The result does not depend on `workers`.
 
     Raises:
         UserError: files are damaged or hold unusable values; a labeled case has no label file.
     """
     labeled, described = set(split.labeled), replace(dataset, cases=())
-    tried = {
-        split.labeled[round(i)] for i in np.linspace(0, len(labeled) - 1, min(len(labeled), _MOST_MEASURED))
-    }
+    evenly = np.linspace(0, len(labeled) - 1, min(len(labeled), _MOST_MEASURED))
+    tried = {split.labeled[round(index)] for index in evenly}
     jobs = []
     for case in map(dataset.case, (*split.labeled, *split.unlabeled, *split.val)):
         if case.name in labeled and case.label is None:
@@ -177,7 +144,6 @@ def fingerprint(
         shown = case if case.name in labeled else replace(case, label=None)
         jobs.append(_Job(shown, described, trust_image_geometry, case.name in tried))
     found: dict[str, tuple[CaseFingerprint, Array | None, dict[str, Any]]] = {}
-    workers = min(workers, len(jobs))
     for job, result in run_jobs(_measure, jobs, workers, name=lambda job: job.case.name, doing="measuring"):
         found[job.case.name] = result
         if progress is not None:
@@ -192,9 +158,7 @@ def fingerprint(
 def sources_of(case: Case, known: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return the signatures of a case's files, {"image": [...], "label": ... or None}.
 
-    Args:
-        case: without the path of its label where that may not be opened.
-        known: earlier signatures; files of the same size and time are not read again.
+    Files that have the same size and time as in `known`, earlier signatures, are not read again.
     """
     images, label = (known or {}).get("image") or [], (known or {}).get("label")
     images = images if len(images) == len(case.images) else [None] * len(case.images)
@@ -283,10 +247,13 @@ def _sample(values: Array, limit: int) -> Array:
     return values if count <= limit else values[:, np.random.default_rng(0).integers(count, size=limit)]
 
 
+def _median(values: Iterable[float]) -> float:
+    return float(np.median(list(values)))
+
+
 def _pick(values: Sequence[Any], axes: Triple) -> tuple[Any, Any, Any]:
     return values[axes[0]], values[axes[1]], values[axes[2]]
 
 
 def _range(values: Sequence[Any]) -> dict[str, Any]:
-    functions = (("min", np.min), ("median", np.median), ("max", np.max))
-    return {name: f(np.asarray(values), axis=0).tolist() for name, f in functions}
+    return {name: getattr(np, name)(values, axis=0).tolist() for name in ("min", "median", "max")}

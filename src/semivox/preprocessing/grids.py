@@ -15,11 +15,10 @@ from semivox.preprocessing.fingerprint import Fingerprint
 from semivox.preprocessing.plan import HALVINGS, SIDE, Spacing
 
 FIDELITY = 0.975
-MAX_PATCH_VOXELS = 112 * 112 * 80
 GPU_VOXELS, CPU_VOXELS = 128 * 128 * 96, 64 * 64 * 64  # of features in a patch
 # Of training with `dual` (two networks of width 16), 2 + 2 patches a step, 32 bit: measured on a CPU as the
 # peak memory of patches from 32^3 to 64 x 64 x 48.
-BYTES_PER_VOXEL, _FIXED_BYTES = 10_000, 1_000_000_000
+_BYTES_PER_VOXEL, _FIXED_BYTES = 10_000, 1_000_000_000
 _MOST_SCANS = 95  # % of the scans that a patch holds whole along each axis, where it may
 _ROUNDED = 0.25  # of a block of voxels that a patch may lack of such a scan
 _DEEPEST, _DEEP_SIDE = 4, 48  # halvings of patches whose features have such a longest side; 3 of others
@@ -31,25 +30,15 @@ _CHEAP = 1.15  # times the voxels, for sides that every network can take
 
 @dataclass(frozen=True)
 class GridRow:
-    """One grid of features that was compared.
+    """One grid of features that was compared."""
 
-    Attributes:
-        spacing_mm: distance between features.
-        stem: voxels of the working grid that a feature merges along each axis.
-        voxels: features along each axis of a scan of median size.
-        fidelity: of each class, the median over labeled cases.
-        patch: in voxels of the working grid.
-        share: of the median scan that the patch holds, 0..1.
-        chosen: whether it is the plan's.
-    """
-
-    spacing_mm: Spacing
-    stem: Triple
-    voxels: Triple
-    fidelity: dict[str, float]
-    patch: Triple
-    share: float
-    chosen: bool = False
+    spacing_mm: Spacing  # distance between features
+    stem: Triple  # voxels of the working grid that a feature merges along each axis
+    voxels: Triple  # features along each axis of a scan of median size
+    fidelity: dict[str, float]  # of each class, the median over labeled cases
+    patch: Triple  # in voxels of the working grid
+    share: float  # of the median scan that the patch holds, 0..1
+    chosen: bool = False  # by the plan
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data, lists and numbers of three digits."""
@@ -90,10 +79,9 @@ def compare_grids(
             values = [_at(factor * min(source), finest, curve) for finest, curve in found]
             kept[name] = float(np.median(values))
         stem = _triple(1 + (np.divide((x, y, z), source) >= _DOUBLE))
-        patch, _ = whole_patch(shapes_mm / (x, y, z), (x, y, z), stem, limit)
-        median = np.maximum(1, np.round(np.median(shapes_mm, axis=0) / (x, y, z)))
-        share = float(np.prod(np.minimum(1, np.divide(patch, stem) / median)))
-        rows.append(GridRow((x, y, z), stem, _triple(median), kept, patch, share))
+        shapes = shapes_mm / (x, y, z)
+        patch, _, share = whole_patch(shapes, (x, y, z), stem, limit)
+        rows.append(GridRow((x, y, z), stem, _triple(_median_shape(shapes)), kept, patch, share))
     best = 0
     while best + 1 < len(rows) and _suffices(rows[best + 1], wanted):
         best += 1
@@ -102,8 +90,8 @@ def compare_grids(
 
 
 def whole_patch(
-    shapes: NDArray[np.float64], spacing: Spacing, stem: Triple, limit: int
-) -> tuple[Triple, tuple[Triple, ...]]:
+    shapes: NDArray[np.float64], spacing: Sequence[float] | NDArray[np.float64], stem: Triple, limit: int
+) -> tuple[Triple, tuple[Triple, ...], float]:
     """Choose a patch that holds nearly all scans whole, or as much as the limit allows, and the strides.
 
     Args:
@@ -113,7 +101,8 @@ def whole_patch(
         limit: features that the patch may have.
 
     Returns:
-        Sides in voxels, multiples of stem x strides; and of 16, where that adds few voxels.
+        Sides in voxels, multiples of stem x strides, and of 16, where that adds few voxels; the strides; the
+        share of the median scan that the patch holds, 0..1.
     """
     sides, fraction = np.percentile(shapes, _MOST_SCANS, axis=0), 1.0
     while True:
@@ -128,20 +117,21 @@ def whole_patch(
     every = -(-patch // common) * common
     if np.prod(every) <= _CHEAP * np.prod(patch) and np.prod(every // stem) <= limit:
         patch = every
-    return _triple(patch), strides
+    share = float(np.prod(np.minimum(1, patch / stem / _median_shape(shapes))))
+    return _triple(patch), strides, share
+
+
+def _median_shape(shapes: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.maximum(1, np.round(np.median(shapes, axis=0)))
 
 
 def network_strides(
-    sides: Sequence[float] | NDArray[np.float64], spacing: Sequence[float]
+    sides: Sequence[float] | NDArray[np.float64], spacing: Sequence[float] | NDArray[np.float64]
 ) -> tuple[Triple, ...]:
     """Choose which axes are halved between the levels of a network.
 
-    An axis is halved while its features are less than twice as far apart as the finest ones, and while there
-    are 8 along it.
-
-    Args:
-        sides: features of a patch along each axis.
-        spacing: distance between them.
+    An axis is halved while its features are less than twice as far apart (`spacing`) as the finest ones, and
+    while a patch has 8 of them along it (`sides`).
     """
     left, gaps = np.asarray(sides, float), np.asarray(spacing, float)
     strides: list[Triple] = []
@@ -156,7 +146,9 @@ def network_strides(
     return tuple(strides) or ((1, 1, 1),)
 
 
-def strides_for(patch: Triple, stem: Triple, spacing: Sequence[float]) -> tuple[Triple, ...]:
+def strides_for(
+    patch: Triple, stem: Triple, spacing: Sequence[float] | NDArray[np.float64]
+) -> tuple[Triple, ...]:
     """Choose the strides for a patch that is given: only as often as its sides can be divided."""
     left = [side // block for side, block in zip(patch, stem, strict=True)]
     if any(side % block for side, block in zip(patch, stem, strict=True)):
@@ -169,45 +161,25 @@ def strides_for(patch: Triple, stem: Triple, spacing: Sequence[float]) -> tuple[
     return tuple(strides)
 
 
-def patch_for(shape: Sequence[float], max_voxels: int = MAX_PATCH_VOXELS) -> Triple:
-    """Choose the largest patch in the proportions of a scan, at most the whole of it.
-
-    Each side is the multiple of 16 nearest to the same fraction of its axis, so that equal axes get equal
-    sides; a small scan may thus be exceeded by up to 15 voxels, which are padded.
-
-    Args:
-        shape: of a typical scan on the working grid.
-        max_voxels: limit of the product; a patch of 16 x 16 x 16 is always allowed.
-    """
-    fraction = 1.0
-    while True:
-        x, y, z = (SIDE * max(1, int(fraction * side / SIDE + 0.5)) for side in shape)
-        if x * y * z <= max_voxels or x == y == z == SIDE:
-            return x, y, z
-        fraction *= 0.99
-
-
 def median_spacing(measured: Fingerprint) -> Spacing:
     """Return the median voxel size along each axis."""
     x, y, z = np.median([case.spacing_mm for case in measured.cases], axis=0)
     return float(f"{x:.6g}"), float(f"{y:.6g}"), float(f"{z:.6g}")
 
 
-def affordable_voxels(memory_gb: float) -> int:
-    """Return the voxels of a patch that so much memory trains on."""
-    return int(max(0.0, 1e9 * memory_gb - _FIXED_BYTES) / BYTES_PER_VOXEL)
-
-
 def feature_limit(memory_gb: float | None) -> tuple[int, str]:
     """Return the features that a patch may have on this machine, or in so much memory, and who says so."""
+
+    def room(memory: float) -> int:
+        return int(max(0.0, memory - _FIXED_BYTES) / _BYTES_PER_VOXEL)
+
     if memory_gb is not None:
-        return affordable_voxels(memory_gb), f"{memory_gb:g} GB"
+        return room(1e9 * memory_gb), f"{memory_gb:g} GB"
     import torch
 
     if not torch.cuda.is_available():
         return CPU_VOXELS, "a CPU"
-    memory = torch.cuda.get_device_properties(0).total_memory / 1e9
-    return min(GPU_VOXELS, affordable_voxels(memory)), "the GPU"
+    return min(GPU_VOXELS, room(torch.cuda.get_device_properties(0).total_memory)), "the GPU"
 
 
 def _at(side_mm: float, finest_mm: float, curve: Sequence[float]) -> float:

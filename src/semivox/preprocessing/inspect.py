@@ -1,8 +1,7 @@
-"""What a data set looks like, and what is wrong with it; nothing is written into it."""
+"""What a data set looks like; nothing is written into it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,35 +11,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semivox.config import Config
-from semivox.datasets.check import Problem
-from semivox.datasets.check_set import check_dataset
 from semivox.datasets.dataset import Dataset, open_dataset
-from semivox.datasets.splits import Split, split_by_files
-from semivox.errors import UserError
+from semivox.datasets.splits import Split, stored_split
 from semivox.io.volume import IGNORE, read_image, read_label
 from semivox.preprocessing.fingerprint import Fingerprint, fingerprint
-from semivox.preprocessing.workspace import stored_split
 from semivox.progress import ProgressFactory, no_progress
 
 SAMPLES = 6
 
 
 class Sample(NamedTuple):
-    """One scan to be drawn.
-
-    Attributes:
-        name: of the case.
-        image: one channel (X, Y, Z).
-        label: class indices (X, Y, Z), or None.
-        spacing_mm: voxel size.
-        axes: where the array's axes point to, as `nibabel.aff2axcodes` says.
-    """
+    """One scan to be drawn."""
 
     name: str
-    image: NDArray[Any]
-    label: NDArray[Any] | None
+    image: NDArray[Any]  # one channel (X, Y, Z)
+    label: NDArray[Any] | None  # class indices (X, Y, Z)
     spacing_mm: tuple[float, float, float]
-    axes: str
+    axes: str  # where the array's axes point to, as `nibabel.aff2axcodes` says
 
 
 @dataclass(frozen=True)
@@ -63,32 +50,6 @@ class Information:
             "summary": self.measured.summary(),
             "foreground_intensity": None if foreground is None else [item.as_dict() for item in foreground],
             "cases": [asdict(case) for case in self.measured.cases],
-        }
-
-
-@dataclass(frozen=True)
-class CheckResult:
-    """What `check` found: problems, errors first; `hidden` cases whose labels the split hides."""
-
-    dataset: str
-    cases: int
-    hidden: int
-    problems: Sequence[Problem]
-
-    @property
-    def errors(self) -> int:
-        """How many of them are errors."""
-        return sum(problem.severity == "error" for problem in self.problems)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain data."""
-        return {
-            "dataset": self.dataset,
-            "cases": self.cases,
-            "labels_not_opened": self.hidden,
-            "errors": self.errors,
-            "warnings": len(self.problems) - self.errors,
-            "problems": [asdict(problem) for problem in self.problems],
         }
 
 
@@ -129,35 +90,3 @@ def read_samples(found: Information, *, trust_image_geometry: bool = False) -> l
         axes = "".join(nib.aff2axcodes(image.affine))
         samples.append(Sample(case.name, image.array[0], label, image.spacing_mm, axes))
     return samples
-
-
-def check(
-    data: Path, config: Config, *, workers: int = 2, progress: ProgressFactory = no_progress
-) -> CheckResult:
-    """Read every file of a data set once and collect all problems, each with its file and what to do.
-
-    Label files of cases that the split calls unlabeled are not opened, those of test cases are.
-    Arguments as for `info`.
-
-    Raises:
-        UserError: the folder or its description cannot be read at all.
-    """
-    problems: list[Problem] = []
-
-    def note(error: UserError) -> None:
-        problems.append(Problem.of(error))
-
-    dataset = open_dataset(data, note)
-    try:
-        split = stored_split(data, dataset, config.split)
-    except UserError as error:
-        note(error)
-        split = split_by_files(dataset)  # every case with a label file is labeled
-    trust = bool(config.plan.trust_image_geometry)
-    with progress("check") as report:
-        problems += check_dataset(
-            dataset, split, workers=workers, trust_image_geometry=trust, progress=report
-        )
-    problems.sort(key=lambda problem: problem.severity != "error")
-    hidden = sum(dataset.case(name).label is not None for name in split.unlabeled)
-    return CheckResult(dataset.name, len(dataset.cases), hidden, tuple(problems))

@@ -14,19 +14,15 @@ from semivox.config import PlanConfig
 from semivox.io.geometry import Triple
 from semivox.preprocessing.fingerprint import Fingerprint, Intensity, fingerprint
 from semivox.preprocessing.grids import (
-    BYTES_PER_VOXEL,
     FIDELITY,
-    MAX_PATCH_VOXELS,
     GridRow,
-    affordable_voxels,
     compare_grids,
     feature_limit,
     median_spacing,
-    patch_for,
     strides_for,
     whole_patch,
 )
-from semivox.preprocessing.plan import FIGURES, SIDE, Crop, Normalisation, Plan, checked_plan
+from semivox.preprocessing.plan import FIGURES, Crop, Normalisation, Plan, checked_plan
 
 if TYPE_CHECKING:
     from semivox.datasets.dataset import Dataset
@@ -43,16 +39,9 @@ _GIVEN = "Given in the settings."
 def make_plan(
     dataset: Dataset, split: Split, config: PlanConfig, *, measured: Fingerprint | None = None
 ) -> Plan:
-    """Choose working grid, crop, normalisation and patch from the scans.
+    """Choose working grid, crop, normalisation and patch, as `config` says or as the scans suggest.
 
-    Args:
-        dataset: the cases.
-        split: labels of its labeled cases alone are opened.
-        config: overrides.
-        measured: a fingerprint made before; None: made here.
-
-    Raises:
-        UserError: unusable files; a patch side that is not divisible by 16.
+    They are measured here unless the fingerprint `measured` was made before.
     """
     trust = bool(config.trust_image_geometry)
     measured = measured or fingerprint(dataset, split, trust_image_geometry=trust)
@@ -88,56 +77,49 @@ def _choose_network(
     measured: Fingerprint, extents_mm: NDArray[np.float64], config: PlanConfig
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Choose working grid, stem, strides and patch; return also the reasons."""
+    limit, whose = feature_limit(config.memory_gb)
+    wanted, rows = config.fidelity or FIDELITY, list[GridRow]()
     if config.spacing_mm is None and config.grid != "source":
-        limit, whose = feature_limit(config.memory_gb)
-        wanted = config.fidelity or FIDELITY
-        if rows := compare_grids(measured, extents_mm, limit, wanted):
-            return _measured_network(rows, extents_mm, config, limit, whose)
-    source = median_spacing(measured)
-    spacing, stem = config.spacing_mm or source, config.stem or (1, 1, 1)
-    patch, why = _choose_patch(extents_mm / spacing, config)
-    network = {"spacing_mm": spacing, "stem": stem, "patch": patch, "grid": "source"}
-    network["strides"] = strides_for(patch, stem, spacing)
-    if config.spacing_mm is not None:
-        return {**network, "grid": "given"}, {"spacing_mm": _GIVEN, "patch": why}
-    reason, ratio = "Median voxel size along each axis", max(source) / min(source)
-    if ratio > _ANISOTROPIC:
-        return network, {
-            "spacing_mm": f"{reason}; slices {ratio:.1f} times as thick as the pixels stay so.",
-            "patch": why,
-        }
-    return network, {"spacing_mm": f"{reason} over {len(measured.cases)} scans.", "patch": why}
-
-
-def _measured_network(
-    rows: Sequence[GridRow], extents_mm: NDArray[np.float64], config: PlanConfig, limit: int, whose: str
-) -> tuple[dict[str, Any], dict[str, str]]:
-    """Take the grid that labels allow, and a patch of whole scans where there is room."""
-    row, wanted = next(row for row in rows if row.chosen), config.fidelity or FIDELITY
-    stem = config.stem or row.stem
-    patch, strides = whole_patch(extents_mm / row.spacing_mm, row.spacing_mm, stem, limit)
-    why = f"Holds {row.share:.0%} of a scan of median size; {whose} has room for {limit} features."
+        rows = compare_grids(measured, extents_mm, limit, wanted)
+    if rows:
+        row = next(row for row in rows if row.chosen)
+        stem, gaps = config.stem or row.stem, np.array(row.spacing_mm)
+        spacing = tuple(float(f"{side:.6g}") for side in gaps / stem)
+        network = {"grid": "measured", "fidelity": wanted, "grids": tuple(item.as_dict() for item in rows)}
+        why = _why_measured(rows, row, stem, wanted)
+    else:
+        stem, spacing = config.stem or (1, 1, 1), config.spacing_mm or median_spacing(measured)
+        gaps = np.multiply(spacing, stem)
+        network = {"grid": "given" if config.spacing_mm else "source"}
+        why = _GIVEN if config.spacing_mm else _why_source(spacing, len(measured.cases))
+    patch, strides, share = whole_patch(extents_mm / gaps, gaps, stem, limit)
+    held = f"Holds {share:.0%} of a scan of median size; {whose} has room for {limit} features."
+    if share < _SMALL_SHARE:
+        held += " A coarser spacing_mm would show more of it at once."
     if config.patch is not None:
-        patch, strides = (
-            config.patch,
-            strides_for(config.patch, stem, np.divide(row.spacing_mm, stem).tolist()),
-        )
-        why = _GIVEN
-    x, y, z = (float(f"{side / block:.6g}") for side, block in zip(row.spacing_mm, stem, strict=True))
-    grid = (
+        patch, strides, held = config.patch, strides_for(config.patch, stem, gaps / stem), _GIVEN
+    network |= {"spacing_mm": spacing, "stem": stem, "strides": strides, "patch": patch}
+    return network, {"spacing_mm": why, "patch": held}
+
+
+def _why_measured(rows: Sequence[GridRow], row: GridRow, stem: Triple, wanted: float) -> str:
+    text = (
         f"Features every {_sides(row.spacing_mm)} mm: of {len(rows)} grids the coarsest on which every class"
         f" keeps a Dice of {wanted:g}."
     )
     for coarser in rows[rows.index(row) + 1 :][:1]:
-        worst = min(coarser.fidelity, key=lambda name: coarser.fidelity[name])
-        lost = coarser.fidelity[worst] < wanted
-        why_not = f"{worst} keeps {coarser.fidelity[worst]:.3f}" if lost else "a scan is too few features"
-        grid += f" At {_sides(coarser.spacing_mm)} mm {why_not}."
+        kept, worst = min((kept, name) for name, kept in coarser.fidelity.items())
+        why_not = f"{worst} keeps {kept:.3f}" if kept < wanted else "a scan is too few features"
+        text += f" At {_sides(coarser.spacing_mm)} mm {why_not}."
     if max(stem) > 1:
-        grid += f" Each merges {math.prod(stem)} voxels of the working grid, for finer contours."
-    network = {"spacing_mm": (x, y, z), "stem": stem, "strides": strides, "patch": patch, "grid": "measured"}
-    table = tuple(item.as_dict() for item in rows)
-    return {**network, "fidelity": wanted, "grids": table}, {"spacing_mm": grid, "patch": why}
+        text += f" Each merges {math.prod(stem)} voxels of the working grid, for finer contours."
+    return text
+
+
+def _why_source(spacing: Sequence[float], scans: int) -> str:
+    if (ratio := max(spacing) / min(spacing)) > _ANISOTROPIC:
+        return f"Median voxel size along each axis; slices {ratio:.1f} times as thick as the pixels stay so."
+    return f"Median voxel size along each axis over {scans} scans."
 
 
 def _sides(values: Sequence[float]) -> str:
@@ -191,32 +173,6 @@ def is_ct(channel: str) -> bool:
     """
     words = re.findall(r"[^\W_]+", channel.lower())
     return "ct" in words and not any(_MR_WORD.fullmatch(word) for word in words)
-
-
-def _choose_patch(shapes: NDArray[np.float64], config: PlanConfig) -> tuple[Triple, str]:
-    """Choose the training patch: in the proportions of the median scan, within the memory."""
-    if config.patch is not None:
-        return config.patch, _GIVEN
-    limit, room = MAX_PATCH_VOXELS, ""
-    if config.memory_gb is not None:
-        limit = affordable_voxels(config.memory_gb)
-        room = (
-            f" {config.memory_gb:g} GB are room for so many, at {BYTES_PER_VOXEL / 1000:.0f} kB a voxel (two"
-            " networks of width 16, 4 patches a step, 32 bit)."
-        )
-    median = np.maximum(1, np.round(np.median(shapes, axis=0)))
-    patch = patch_for(median.tolist(), limit)
-    size = " x ".join(f"{side:.0f}" for side in median)
-    share = float(np.prod(np.minimum(1, patch / median)))
-    seen = f" It covers {share:.0%} of that scan."
-    if share < _SMALL_SHARE:
-        seen += " A coarser spacing_mm would show more of it at once."
-    if any(side > axis for side, axis in zip(patch, median, strict=True)):
-        seen += " Shorter axes are padded."
-    return patch, (
-        f"In the proportions of the median scan ({size} voxels at this voxel size),"
-        f" at most {limit} voxels, sides divisible by {SIDE}.{room}{seen}"
-    )
 
 
 def _extents_mm(measured: Fingerprint, crop: Crop) -> NDArray[np.float64]:

@@ -46,16 +46,10 @@ class Preparation:
     data set leaves the store; another voxel size, crop or normalisation means to prepare all cases anew.
     Label files are opened for labeled and validation cases only. Test cases are not prepared.
 
-    Attributes:
-        cases: what the store holds of each case, and from which files it was made.
-        jobs: the cases to prepare.
-        reasons: what has changed since the store was made, in words.
-
     Args:
-        dataset: the cases.
-        split: which cases, and which labels.
+        dataset, split: the cases, and which labels may be opened.
         plan: voxel size, crop and normalisation.
-        folder: of the store itself (what `Store` gets), usually `store/` in the workspace.
+        folder: of the store.
         known: signatures of files, by case, which then need not be read; see `sources_of`.
 
     Raises:
@@ -67,9 +61,9 @@ class Preparation:
     ) -> None:
         self.store, self.plan, self.known = Store(folder), plan, known or {}
         self.names = [*split.labeled, *split.val, *split.unlabeled]
-        self.reasons: list[str] = []
-        self.jobs: list[_Job] = []
-        self.cases = self._recorded()
+        self.reasons: list[str] = []  # what has changed since the store was made, in words
+        self.jobs: list[_Job] = []  # the cases to prepare
+        self.cases = self._recorded()  # what the store holds of each case, and from which files it was made
         self._gone = self._find_gone({case.name: case for case in dataset.cases})
         self._touched = False
         allowed = {*split.labeled, *split.val}
@@ -85,16 +79,13 @@ class Preparation:
         return bool(self.jobs or self._gone or self._touched)
 
     def run(self, workers: int, on_case: OnCase | None = None, progress: Progress | None = None) -> list[str]:
-        """Bring the cases to the working grid and into the store.
+        """Bring the cases to the working grid and into the store; return the names of those written now.
 
         Args:
             workers: processes; 0 works in this one. Fewer are started when memory would not suffice.
             on_case: called in the worker with name, image (C, X, Y, Z) and label (X, Y, Z) or None on the
                 working grid, before the case is written; with workers, a function of an importable module.
             progress: called after each case with the number of prepared cases, of all, and the case's name.
-
-        Returns:
-            The names of the cases that were written now, in the order of the split.
 
         Raises:
             UserError: a file is damaged or unusable (the other cases are prepared first), the disk is full,
@@ -169,12 +160,13 @@ class Preparation:
             self.jobs.append(_Job(case, self.plan, self.store.folder, self.known.get(case.name)))
             return
         now = sources_of(case, old)
-        files = zip(
-            (*case.images, case.label), (*now["image"], now["label"]), _before(case, old), strict=True
-        )
-        changed = [path for path, new, before in files if path and new and before and new[-1] != before[-1]]
-        self.reasons += [f"{path} has changed: {case.name} is prepared anew" for path in changed]
         same_image = [item[-1] for item in now["image"]] == [item[-1] for item in old["image"]]
+        pairs = [
+            *zip(case.images, now["image"], old["image"], strict=False),
+            (case.label, now["label"], old["label"]),
+        ]
+        changed = [path for path, new, before in pairs if path and new and before and new[-1] != before[-1]]
+        self.reasons += [f"{path} has changed: {case.name} is prepared anew" for path in changed]
         has_label = bool(old["label"]) and self.store.has_label(case.name) and case.label not in changed
         if not same_image or (case.label is not None and not has_label):
             self.jobs.append(_Job(case, self.plan, self.store.folder, now, with_image=not same_image))
@@ -236,30 +228,16 @@ def _prepare_case(job: _Job) -> dict[str, Any]:
     return {**sources, "voxels": voxels}
 
 
-def _before(case: Case, old: Mapping[str, Any]) -> list[Any]:
-    """Return the recorded signatures of a case's files, None for those of another number of images."""
-    images = old["image"] if len(old["image"]) == len(case.images) else [None] * len(case.images)
-    return [*images, old["label"]]
-
-
 def _affordable(workers: int, plan: Plan) -> int:
-    """Reduce the number of workers to what memory allows for the largest scan that was measured."""
-    need = _PROCESS_BYTES + _case_bytes(plan)
-    memory = machine_memory()
-    if workers < 2 or memory is None:
-        return workers
-    possible = max(1, int(_MEMORY_SHARE * memory / need))
-    if possible < workers:
-        log.warning("%d workers instead of %d: one may need %.1f GB", possible, workers, need / 1e9)
-    return min(workers, possible)
-
-
-def _case_bytes(plan: Plan) -> float:
-    """Estimate the peak memory of one scan from the float maps that exist at once; 0 if nothing is known."""
+    """Reduce the workers to what memory allows for the float maps of the largest scan that was measured."""
+    memory, channels = machine_memory(), len(plan.channels)
     try:
         source = float(plan.fingerprint["voxels"]["max"])
         finer = float(prod(plan.fingerprint["spacing_mm"]["median"])) / prod(plan.spacing_mm)
     except (KeyError, TypeError, ValueError):  # the plan file may have been edited
-        return 0.0
-    channels = len(plan.channels)
-    return 4 * source * (2 * channels + 4 + finer * (channels + 3))
+        source, finer = 0.0, 0.0
+    need = _PROCESS_BYTES + 4 * source * (2 * channels + 4 + finer * (channels + 3))
+    if workers < 2 or memory is None or (possible := max(1, int(_MEMORY_SHARE * memory / need))) >= workers:
+        return workers
+    log.warning("%d workers instead of %d: one may need %.1f GB", possible, workers, need / 1e9)
+    return possible

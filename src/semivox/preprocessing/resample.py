@@ -10,10 +10,10 @@ Importing this module does not import torch: only the workers that resample need
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -41,25 +41,15 @@ _TIE = 1e-6  # rounding of the interpolation, which must not decide between clas
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """One scan's way to the working grid and back.
+    """One scan's way to the working grid and back."""
 
-    Attributes:
-        source_shape: (X, Y, Z) of the scan.
-        source_affine: (4, 4), its voxel to world mm.
-        axes: the source axis that becomes each canonical axis.
-        flips: whether that axis runs the other way.
-        start: first voxel of the crop on the canonical grid.
-        stop: its end, exclusive.
-        shape: (X, Y, Z) of the working grid, which covers the crop exactly.
-    """
-
-    source_shape: Triple
-    source_affine: Array
-    axes: Triple
-    flips: tuple[bool, bool, bool]
-    start: Triple
-    stop: Triple
-    shape: Triple
+    source_shape: Triple  # (X, Y, Z) of the scan
+    source_affine: Array  # (4, 4), its voxel to world mm
+    axes: Triple  # the source axis that becomes each canonical axis
+    flips: tuple[bool, bool, bool]  # whether that axis runs the other way
+    start: Triple  # first voxel of the crop on the canonical grid
+    stop: Triple  # its end, exclusive
+    shape: Triple  # (X, Y, Z) of the working grid, which covers the crop exactly
 
     @property
     def crop_shape(self) -> Triple:
@@ -102,15 +92,9 @@ class Grid:
 
 
 def to_working_grid(image: Volume, plan: Plan, path: Path | None = None) -> tuple[Array, Grid]:
-    """Bring a scan to the working grid: permute and flip, crop, normalise, resample.
+    """Bring a scan (C, X, Y, Z) to the working grid: permute and flip, crop, normalise, resample.
 
-    Args:
-        image: (C, X, Y, Z) with the plan's channels.
-        plan: voxel size, crop and normalisation.
-        path: of the scan, for messages.
-
-    Returns:
-        (C, X, Y, Z) float32, a copy, and the way back.
+    Returned are a copy, (C, X, Y, Z) float32, and the way back; messages name `path`.
 
     Raises:
         UserError: another number of channels than the plan has; a working grid that memory cannot hold; a
@@ -200,17 +184,9 @@ def label_shares(label: Array, grid: Grid, num_classes: int) -> Array:
 
 
 def label_to_source(probs: Array | torch.Tensor, grid: Grid) -> Array:
-    """Return the most probable class on the scan's own grid, background outside the crop.
+    """Return the most probable class, (*source_shape) uint8, of (C, X, Y, Z) on the working grid.
 
-    Equals the argmax of `probs_to_source`, but memory does not grow with the number of classes: only the best
-    class so far is kept.
-
-    Args:
-        probs: (C, X, Y, Z) on the working grid, background first.
-        grid: from `to_working_grid`.
-
-    Returns:
-        (*source_shape) uint8 class indices.
+    Equals the argmax of `probs_to_source`, but only the best class so far is held in memory.
     """
     maps = ((index, resample(_plain(channel), grid.crop_shape)) for index, channel in enumerate(probs))
     label = np.zeros(grid.source_shape, np.uint8)
@@ -261,23 +237,16 @@ def _working_grid(image: Volume, plan: Plan) -> Grid:
     axes, flips = canonical_axes(image.affine)
     x, y, z = size = image.array.shape[1:]
     first, last, _ = foreground_box(image.array) if plan.crop == "foreground" else ((0, 0, 0), size, 0.0)
-    start, stop, shape = [], [], []
-    for source, flip, wanted in zip(axes, flips, plan.spacing_mm, strict=True):
+    start, stop, shape = [0, 0, 0], [0, 0, 0], [0, 0, 0]
+    for axis, (source, flip) in enumerate(zip(axes, flips, strict=True)):
         low, high = first[source], last[source]
-        start.append(size[source] - high if flip else low)
-        stop.append(size[source] - low if flip else high)
-        shape.append(_resized(high - low, image.spacing_mm[source] / wanted))
-    affine = np.array(image.affine, np.float64)
-    return Grid((x, y, z), affine, axes, flips, _triple(start), _triple(stop), _triple(shape))
-
-
-def _resized(voxels: int, ratio: float) -> int:
-    return voxels if abs(ratio - 1) <= _SAME_SPACING else max(1, round(voxels * ratio))
-
-
-def _triple(values: Sequence[int]) -> Triple:
-    x, y, z = values
-    return x, y, z
+        start[axis] = size[source] - high if flip else low
+        stop[axis] = size[source] - low if flip else high
+        ratio, shape[axis] = image.spacing_mm[source] / plan.spacing_mm[axis], high - low
+        if abs(ratio - 1) > _SAME_SPACING:
+            shape[axis] = max(1, round((high - low) * ratio))
+    affine, ends = np.array(image.affine, np.float64), (tuple(start), tuple(stop), tuple(shape))
+    return Grid((x, y, z), affine, axes, flips, *cast("tuple[Triple, Triple, Triple]", ends))
 
 
 def _winners(maps: Iterable[tuple[int, Array]], margin: float = 0.0) -> Array:

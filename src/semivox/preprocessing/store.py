@@ -41,14 +41,7 @@ class Stored:
     """An array on disk: `stored[:, 8:72, 0:64, 5]` decompresses only the chunks that it touches.
 
     Each read returns a new array, floating-point values as float32. It may be pickled; the file is opened
-    again on the other side.
-
-    Attributes:
-        path: of the file.
-        shape: of the array.
-
-    Raises:
-        UserError: at opening or reading, when the file is missing or damaged.
+    again on the other side. A missing or damaged file is a `UserError`, at opening or reading.
     """
 
     def __init__(self, path: Path) -> None:
@@ -78,11 +71,7 @@ class Stored:
 
 
 class Store:
-    """The prepared cases of a workspace.
-
-    Args:
-        folder: holds the files; made at the first write.
-    """
+    """The prepared cases of a workspace; the folder is made at the first write."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -125,26 +114,20 @@ class Store:
     def write_image(self, name: str, array: Array, meta: Mapping[str, Any]) -> None:
         """Store a scan (C, X, Y, Z), rounded to half precision unless it has values beyond +-64.
 
-        Args:
-            name: of the case.
-            array: floating-point values.
-            meta: numbers, texts, lists and dictionaries of them.
-
-        Raises:
-            UserError: the disk is full or the folder cannot be written; nothing is left behind.
+        `meta` is plain data. Where the disk is full or the folder cannot be written, nothing is left behind.
         """
         half = max(-float(array.min()), float(array.max())) <= _HALF_LIMIT
         values = np.ascontiguousarray(array, np.float16 if half else np.float32)
         self._write(self._path(name, "image"), values, {"meta": dict(meta)})
 
     def write_label(self, name: str, label: Array) -> None:
-        """Store a label (X, Y, Z) and a fixed random sample of its foreground voxels; errors likewise."""
+        """Store a label (X, Y, Z) and a fixed random sample of its foreground voxels."""
         values = np.ascontiguousarray(label, np.uint8)
         indices = sample_foreground(values, _FOREGROUND).astype("<u2")
         self._write(self._path(name, "label"), values, {"foreground": indices.tobytes()})
 
     def write_shares(self, name: str, shares: Array) -> None:
-        """Store the foreground classes' shares, (K - 1, X, Y, Z) uint8; errors likewise."""
+        """Store the foreground classes' shares, (K - 1, X, Y, Z) uint8."""
         self._write(self._path(name, "shares"), np.ascontiguousarray(shares, np.uint8), {})
 
     def remove(self, name: str, kind: str) -> None:
@@ -180,15 +163,13 @@ def sample_foreground(label: Array, limit: int) -> Array:
     The limit is shared equally between the classes that are present; of a class with fewer voxels, all are
     taken.
     """
-    flat = label.reshape(-1)
+    flat, rng = label.reshape(-1), np.random.default_rng(0)
     where = np.flatnonzero((flat != 0) & (flat != IGNORE))
     values = flat[where]
     classes = np.unique(values)
-    rng = np.random.default_rng(0)
     chosen = [np.zeros(0, np.int64)]
     for value in classes:
-        voxels = where[values == value]
-        share = limit // len(classes)
+        voxels, share = where[values == value], limit // len(classes)
         chosen.append(voxels if len(voxels) <= share else np.sort(rng.choice(voxels, share, replace=False)))
     return np.stack(np.unravel_index(np.concatenate(chosen), label.shape), axis=1)
 

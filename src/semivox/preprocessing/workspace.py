@@ -12,19 +12,19 @@ from typing import Any
 import numpy as np
 
 from semivox.config import Config, SplitConfig
-from semivox.datasets.dataset import Dataset, open_dataset, write_index
-from semivox.datasets.splits import Split, load_split, make_split, save_splits
+from semivox.datasets.dataset import Dataset, is_index, open_dataset, write_index
+from semivox.datasets.splits import SPLITS, Split, load_split, make_split, save_splits
 from semivox.errors import UserError, shortened
 from semivox.files import locked, read_json
 from semivox.manifest import Manifest
-from semivox.preprocessing.plan import Plan
-from semivox.preprocessing.plan_file import PlanFile, check_classes, relative
+from semivox.preprocessing.plan import Plan, save_plan
+from semivox.preprocessing.plan_file import PLANS, check_classes, current_plan, new_plan, relative
 from semivox.preprocessing.prepare import RECORD, Preparation, clear_store
 from semivox.preprocessing.store import Store
 from semivox.progress import ProgressFactory, no_progress
 
 DEFAULT_PARENT = Path("semivox-work")
-INDEX, SPLITS = "dataset.json", "splits.json"
+INDEX = "dataset.json"
 
 OnCase = Callable[[Path, Plan, str, np.ndarray, np.ndarray | None], None]  # path to draw into, plan, case
 
@@ -43,16 +43,12 @@ class Workspace:
         return self.folder / SPLITS
 
     @property
+    def plan_file(self) -> Path:
+        return self.folder / PLANS
+
+    @property
     def store(self) -> Store:
         return Store(self.folder / "store")
-
-    @property
-    def plan_file(self) -> Path:
-        return self.plans.path
-
-    @property
-    def plans(self) -> PlanFile:
-        return PlanFile(self.folder, self.dataset)
 
     @property
     def manifest(self) -> Manifest:
@@ -61,9 +57,7 @@ class Workspace:
     def split(self, config: SplitConfig, *, fresh: bool = False) -> Split:
         """Return the split asked for; with default settings that in `splits.json`, if it was edited.
 
-        Args:
-            config: what is asked for.
-            fresh: do not use a file that semivox wrote, even if it was edited.
+        `fresh`: a file that semivox wrote is not used, even if it was edited.
         """
         kept = self.manifest.is_edited(SPLITS) and not (fresh and self.manifest.owns(SPLITS))
         if config != SplitConfig() or not kept:
@@ -139,31 +133,6 @@ class Workspace:
         return self.splits_file.exists() and bool(read_json(self.splits_file)["folds"] == folds)
 
 
-def plan_data(
-    data: Path | str,
-    *,
-    config: Config | None = None,
-    work: Path | None = None,
-    fresh: bool = False,
-    workers: int = 0,
-    progress: ProgressFactory = no_progress,
-) -> tuple[Workspace, Split, Plan]:
-    """Make the split and the plan of a data set, or return those that still hold.
-
-    Args:
-        data: a raw folder (nnU-Net raw or MSD layout) or a workspace.
-        config: settings; `config.split` and `config.plan` matter here.
-        work: the workspace folder for raw data.
-        fresh: delete an earlier plan, split and prepared scans first.
-        workers: processes that measure the scans; 0 works in this process.
-        progress: shows the progress.
-
-    Raises:
-        UserError: bad input; a folder of another data set or that another process writes to.
-    """
-    return _bring_up(data, config, work, fresh, workers, progress, store=False, on_case=None)
-
-
 def prepare_data(
     data: Path | str,
     *,
@@ -171,54 +140,55 @@ def prepare_data(
     work: Path | None = None,
     fresh: bool = False,
     workers: int = 2,
+    store: bool = True,
     on_case: OnCase | None = None,
     progress: ProgressFactory = no_progress,
 ) -> tuple[Workspace, Split, Plan]:
-    """Resample, normalise and store every training scan; what is stored already and still true is kept.
+    """Make split, plan and prepared scans of a data set; what is there already and still true is kept.
 
-    Labels are opened for the labeled and the validation cases only.
+    Everything is checked first; then what is missing is written, as the only writer. Labels are opened for
+    the labeled and the validation cases only.
 
     Args:
-        data, config, work, fresh, workers, progress: as of `plan_data`.
+        data: a raw folder (nnU-Net raw or MSD layout) or a workspace.
+        config: settings; `config.split` and `config.plan` matter here.
+        work: the workspace folder for raw data.
+        fresh: delete an earlier plan, split and prepared scans first.
+        workers: processes; 0 works in this process.
+        store: False: split and plan alone.
         on_case: draws a case into `overlays/CASE.png`; a function of an importable module.
+        progress: shows the progress.
 
     Raises:
-        UserError: as of `plan_data`, and of `Preparation.run`.
+        UserError: bad input; a folder of another data set or that another process writes to; see
+            `Preparation.run`.
     """
-    return _bring_up(data, config, work, fresh, workers, progress, store=True, on_case=on_case)
-
-
-def _bring_up(
-    data: Path | str,
-    config: Config | None,
-    work: Path | None,
-    fresh: bool,
-    workers: int,
-    progress: ProgressFactory,
-    *,
-    store: bool,
-    on_case: OnCase | None,
-) -> tuple[Workspace, Split, Plan]:
-    """Check everything first; then write what is missing, as the only writer."""
     config = config or Config()
     workspace = open_workspace(Path(data), work=work, preset=config.preset)
+    folder, dataset, manifest = workspace.folder, workspace.dataset, workspace.manifest
     split = workspace.split(config.split, fresh=fresh)
-    plan = None if fresh else workspace.plans.current(split, config)
+    plan = None if fresh else current_plan(folder, dataset, split, config)
     todo = workspace.preparation(split, plan) if store and plan is not None else None
     if plan is None or (todo is not None and todo.is_needed) or not workspace.holds(split):
-        with locked(workspace.folder):
-            plan, sources = (plan, None) if plan else workspace.plans.make(split, config, progress, workers)
+        with locked(folder):
+            sources = None
+            if plan is None:
+                manifest.require_own(PLANS)
+                plan, sources = new_plan(dataset, split, config, progress, workers)
             if fresh:
                 workspace.clear()
             if sources is not None:
-                workspace.plans.save(plan, sources)
+                manifest.claim(PLANS)
+                save_plan(plan, workspace.plan_file)
+                manifest.sign(PLANS)
+                manifest.update(measured=sources)
             workspace.record(split)
-            workspace.manifest.report("plan", plan=plan.model_dump(mode="json", exclude={"fingerprint"}))
+            manifest.report("plan", plan=plan.model_dump(mode="json", exclude={"fingerprint"}))
             if store:
                 todo = todo or workspace.preparation(split, plan)
                 workspace.prepare(todo, plan, workers, on_case, progress)
     sizes = plan.largest_volumes_ml() if todo is None else todo.class_voxels(split.labeled)
-    check_classes(workspace.dataset, sizes, tell=True)
+    check_classes(dataset, sizes, tell=True)
     return workspace, split, plan
 
 
@@ -233,16 +203,8 @@ def overlay_name(case: str) -> str:
     return f"overlays/{case.replace('/', '_')}.png"
 
 
-def stored_split(data: Path, dataset: Dataset, config: SplitConfig) -> Split:
-    """Return the split asked for; with default settings that of a workspace. Nothing is written."""
-    path = data / SPLITS
-    if config == SplitConfig() and is_workspace(data) and path.exists():
-        return load_split(path, dataset, 0)
-    return make_split(dataset, config)
-
-
 def open_workspace(data: Path, *, work: Path | None = None, preset: str | None = None) -> Workspace:
-    """Open `data`: a workspace, or a raw folder and the workspace that belongs to it. Nothing is written.
+    """Open `data`, a workspace, or the workspace of a raw folder. Nothing is written.
 
     The cases are those that the raw folder holds now.
 
@@ -254,15 +216,13 @@ def open_workspace(data: Path, *, work: Path | None = None, preset: str | None =
     Raises:
         UserError: no data set; a folder that belongs to another data set, or is not semivox's.
     """
-    if is_workspace(data):
+    if is_index(data):
         if work is not None and work.resolve() != data.resolve():
             what, found = "--work was given, but the data folder is a workspace already", f"{data} and {work}"
             raise UserError(what, found, "one of them", "leave out --work")
-        index = _stored_index(data)
-        raw = index.root if index is not None else data
-        moved = raw.resolve() == data.resolve() or not (raw / INDEX).is_file()
-        kind = index.kind if index is not None else None
-        return Workspace(data, open_dataset(data) if moved else open_dataset(raw, kind=kind))
+        index = open_dataset(data, lambda error: None)
+        moved = index.root.resolve() == data.resolve() or not (index.root / INDEX).is_file()
+        return Workspace(data, open_dataset(data) if moved else open_dataset(index.root, kind=index.kind))
     dataset = open_dataset(data)
     folder = work or DEFAULT_PARENT / "-".join(filter(None, (dataset.name, preset)))
     if known := _stored_index(folder):
@@ -271,15 +231,9 @@ def open_workspace(data: Path, *, work: Path | None = None, preset: str | None =
     return Workspace(folder, dataset)
 
 
-def is_workspace(folder: Path) -> bool:
-    """Whether a folder is a workspace, and not raw data."""
-    index, mark = folder / INDEX, '"format": "semivox"'
-    return index.is_file() and mark in index.read_text(encoding="utf-8", errors="replace")
-
-
 def _stored_index(folder: Path) -> Dataset | None:
     """Return the data set as it was when the workspace was written."""
-    return open_dataset(folder, lambda error: None) if is_workspace(folder) else None
+    return open_dataset(folder, lambda error: None) if is_index(folder) else None
 
 
 def _stored_names(folder: Path) -> set[str]:

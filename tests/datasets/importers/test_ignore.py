@@ -75,7 +75,7 @@ def test_from_the_file_to_the_store(raw: Path, tmp_path: Path) -> None:
 
 def settings(method: str, **split: object) -> Config:
     train = {"workers": 0, "iterations": 2, "precision": "32", "device": "cpu"}
-    plan = {"patch": (32, 16, 16)}
+    plan = {"patch": (16, 16, 16), "spacing_mm": (2, 2, 2)}
     return load_config(method={"name": method}, net={"width": 2}, plan=plan, train=train, split=split)
 
 
