@@ -8,6 +8,7 @@ and ours by turns, the smallest of 4 to 8 each. What saved less than 5 % of the 
 from __future__ import annotations
 
 import ctypes
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -137,16 +138,19 @@ _USUAL = {  # of glibc once a program has freed some large blocks: its threshold
     _TRIM_THRESHOLD: 64 * _MIB,
     _TOP_PAD: 128 * 1024,
 }
+_HUGE_PAGES = 14  # MADV_HUGEPAGE of madvise(2)
+_PAGE, _RESERVED = 4096, 4096 * _MIB
 _depth = 0
 
 
 @contextmanager
 def kept() -> Iterator[None]:
-    """Keep glibc from returning freed memory to the OS until the outermost block ends.
+    """Keep glibc from returning freed memory to the OS until the outermost block ends; use huge pages for it.
 
-    Without that, the system clears every page anew at the next layer, and a step allocates gigabytes. No
-    result changes. With another C library than glibc nothing happens. Saves 21 % in bfloat16 (1807 -> 1426
-    ms), 11 to 17 % in float32, 14 % of a prediction.
+    Otherwise the system clears every page anew at the next layer, and a step allocates gigabytes. No
+    result changes. With another C library than glibc nothing happens. Keeping memory saves 21 % in bfloat16
+    (1807 -> 1426 ms), 11 to 17 % in float32, 14 % of a prediction. Pages of 2 MiB save 10 % more of a step
+    of the default method (411 -> 367 ms).
     """
     global _depth  # noqa: PLW0603
     libc = _glibc()
@@ -155,6 +159,7 @@ def kept() -> Iterator[None]:
         return
     if _depth == 0:
         _set(libc, _KEEP)
+        _advise_huge_pages(libc)
     _depth += 1
     try:
         yield
@@ -171,13 +176,19 @@ def idle() -> int:
     if libc is None or not hasattr(libc, "mallinfo2"):  # glibc before 2.33: its numbers overflow at 2 GB
         return 0
     libc.mallinfo2.restype = _Info
-    return int(libc.mallinfo2().fordblks)
+    with open("/proc/self/smaps", encoding="ascii", errors="replace") as maps:
+        heaps = re.findall(r"\[heap\]\n(?:.*\n)*?Rss: +(\d+) kB", maps.read())
+    return max(0, sum(map(int, heaps)) * 1024 - int(libc.mallinfo2().uordblks))
 
 
 class _Info(ctypes.Structure):
-    """`struct mallinfo2`."""
+    """`struct mallinfo2`; `uordblks` are the bytes in use."""
 
-    _fields_ = (("before", ctypes.c_size_t * 8), ("fordblks", ctypes.c_size_t), ("keepcost", ctypes.c_size_t))
+    _fields_ = (
+        ("before", ctypes.c_size_t * 7),
+        ("uordblks", ctypes.c_size_t),
+        ("after", ctypes.c_size_t * 2),
+    )
 
 
 def _glibc() -> ctypes.CDLL | None:
@@ -191,3 +202,14 @@ def _glibc() -> ctypes.CDLL | None:
 def _set(libc: ctypes.CDLL, options: dict[int, int]) -> None:
     for option, value in options.items():
         libc.mallopt(option, value)
+
+
+def _advise_huge_pages(libc: ctypes.CDLL) -> None:
+    """Let the heap grow by address space alone, and ask the system for huge pages where it is touched."""
+    libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+    libc.free.argtypes = [ctypes.c_void_p]
+    libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    place = libc.malloc(_RESERVED)
+    if place:  # none where the address space is limited
+        libc.madvise(-(-place // _PAGE) * _PAGE, _RESERVED - _PAGE, _HUGE_PAGES)
+        libc.free(place)

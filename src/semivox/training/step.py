@@ -55,8 +55,9 @@ class Stepper:
             self._adam.load_state_dict(dict(state.critic))
 
     def _set_optimizer(self, state: Checkpoint | None) -> None:
-        cuda = self.fabric.device.type == "cuda"
-        self._plain = make_optimizer(self._trained, self.config, state, fused=cuda)
+        kinds = {"cuda"} if self.config.optimizer == "sgd" else {"cuda", "cpu"}
+        fused = self.fabric.device.type in kinds
+        self._plain = make_optimizer(self._trained, self.config, state, fused=fused)
         self._optimizer: Any = self.fabric.setup_optimizers(self._plain)
 
     def restart(self) -> None:
@@ -181,7 +182,7 @@ def make_optimizer(
         parameters: what is trained.
         config: optimizer, lr, momentum and weight_decay are used.
         state: to resume from.
-        fused: use the fused kernel, the fastest on CUDA (on a CPU the plain loop is).
+        fused: use the fused kernel, the fastest but for SGD on a CPU, where the plain loop is.
     """
     decay: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay, "fused": fused or None}
     if config.optimizer != "sgd":
