@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import semivox
-from semivox.benchmark.paper.pictures import spread_cases
+from semivox.benchmark.pictures import spread_cases
 
 SMALL: dict[str, Any] = {
     "presets": ["la-8-lite"],  # so that numbers of labels stand for shares of LA

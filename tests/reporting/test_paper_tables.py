@@ -6,13 +6,11 @@ import math
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
 from semivox.reporting.paper.charts import save_methods, save_sensitivity
-from semivox.reporting.paper.gallery import Scene, save_slices, save_surfaces
 from semivox.reporting.paper.rows import score_rows, size_rows
 
 LINE: dict[str, Any] = {
@@ -97,18 +95,3 @@ def test_curves_against_options(tmp_path: Path, drawn: list[Figure]) -> None:
     curve, mark = panels[0].lines
     assert list(curve.get_xdata()) == [0.4, 0.5, 0.6] and list(curve.get_ydata()) == [80.4, 80.5, 80.6]
     assert list(mark.get_xdata()) == [0.6]
-
-
-def test_cases_by_methods(tmp_path: Path, drawn: list[Figure]) -> None:
-    reference = np.zeros((30, 24, 12), np.int64)
-    reference[8:20, 6:18, 3:9] = 1
-    found = {"supervised": np.roll(reference, 2, 0), "dual": np.zeros_like(reference)}
-    noise = np.random.default_rng(0).normal(size=reference.shape)
-    scenes = [Scene(f"case {n}", noise, reference, found, (1.0, 1.0, 2.0), {"dual": 0.0}) for n in (1, 2)]
-    save_slices(tmp_path / "slices", scenes, ["background", "target"], "cases")
-    save_surfaces(tmp_path / "surfaces", scenes, ["background", "target"], "cases")
-    assert written(tmp_path / "slices") and written(tmp_path / "surfaces")
-    for figure in (drawn[0], drawn[2]):
-        assert len(figure.axes) == 2 * 3
-        texts = [text.get_text() for text in figure.texts]
-        assert texts.count("Dice 0.000") == 2 and {"reference", "supervised", "dual", "case 2"} <= set(texts)

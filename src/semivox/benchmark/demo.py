@@ -6,17 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import nibabel as nib
-import numpy as np
-
 from semivox.benchmark.cells import Cell
 from semivox.benchmark.compare import compare, comparison
+from semivox.benchmark.pictures import dice_by_case, read_scene
 from semivox.config import Config, load_config, overridden
-from semivox.datasets.dataset import Dataset, open_dataset
 from semivox.datasets.phantom import make_phantoms
-from semivox.io.volume import read_image, read_label
 from semivox.progress import ProgressFactory, no_progress
-from semivox.reporting.comparison import save_comparison
+from semivox.reporting.cases import slices_figure
+from semivox.reporting.style import save_png
 from semivox.run import Run
 
 if TYPE_CHECKING:
@@ -78,36 +75,14 @@ def demo(
         progress=progress,
     )
     picture = out / "comparison.png"
-    _draw(cells, open_dataset(raw), picture)
+    by_method = {cell.method: cell for cell in cells}
+    dice = dice_by_case(by_method)
+    case = median_case(dice[METHODS[1]] - dice[METHODS[0]])
+    scene, classes = read_scene(case, by_method), cells[0].workspace.dataset.class_names
+    save_png(slices_figure([scene], classes, f"{case} (median gain)", cuts=3, cell=2.9), picture)
     return Demo(cells, comparison(cells), picture)
 
 
-def _draw(cells: list[Cell], dataset: Dataset, picture: Path) -> None:
-    """Show the case whose gain is the median one, so that the picture is neither the best nor the worst."""
-    tables = {cell.method: cell.table().set_index("case")["dice"] for cell in cells}
-    before, after = (tables[name] for name in METHODS)
-    case = dataset.case(median_case(after - before))
-    image = read_image(case.images)
-    assert case.label is not None
-    reference = read_label(case.label, dataset.class_values, like=image)
-    found = {
-        cell.method: read_label(cell.scores / f"{case.name}.nii.gz", dataset.class_values).array
-        for cell in cells
-    }
-    save_comparison(
-        picture,
-        image.array,
-        reference.array,
-        found,
-        image.spacing_mm,
-        scores={name: float(np.asarray(tables[name][case.name]).mean()) for name in found},
-        title=f"{case.name} (median gain)",
-        class_names=dataset.class_names,
-        axes="".join(nib.aff2axcodes(image.affine)),
-    )
-
-
 def median_case(gains: pd.Series) -> str:
-    """The name of the case with the median gain."""
-    ordered = gains.groupby(level=0).mean().sort_values()
-    return str(ordered.index[len(ordered) // 2])
+    """Return the case with the median gain: neither the best nor the worst."""
+    return str(gains.sort_values().index[len(gains) // 2])

@@ -12,18 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from semivox.preprocessing.fingerprint import Fingerprint
 from semivox.preprocessing.inspect import SAMPLES, Sample
-from semivox.reporting.slices import (
-    add_panel,
-    draw_letters,
-    draw_outlines,
-    draw_slice,
-    finest_view,
-    fullest_slice,
-    grey_window,
-    plane,
-    ras_spacing,
-    to_ras,
-)
+from semivox.reporting.slices import Outline, RasImage, draw_slice, finest_view, fullest_slice, to_ras
 from semivox.reporting.style import (
     BACKGROUND,
     FAINT,
@@ -122,18 +111,14 @@ def save_sheet(
 
 
 def _draw_sample(figure: Figure, sample: Sample, left: float, bottom: float) -> None:
-    channel, spacing = to_ras(sample.image, sample.axes), ras_spacing(sample.spacing_mm, sample.axes)
-    label, view = None if sample.label is None else to_ras(sample.label, sample.axes), finest_view(spacing)
-    at = fullest_slice(label, channel.shape, view)
-    wide, high = (channel.shape[axis] * spacing[axis] for axis in (view.horizontal, view.vertical))
+    scan = RasImage.turned(sample.image, sample.spacing_mm, sample.axes)
+    label = None if sample.label is None else to_ras(sample.label, sample.axes)
+    view = finest_view(scan.spacing)
+    at, (wide, high) = fullest_slice(label, scan.image.shape, view), scan.size_mm(view)
     scale = (_THUMB - 0.08) / max(wide, high)
-    above = bottom + (_THUMB - scale * high) / 2
-    panel = add_panel(figure, left, above, scale * wide, scale * high)
-    draw_slice(panel, plane(channel, view, at), view, spacing, grey_window(channel))
-    if label is not None:
-        draw_outlines(panel, plane(label, view, at), view, spacing, width=1.0)
-    draw_letters(panel, view)
-    color = TEXT if label is not None else FAINT
+    place = left, bottom + (_THUMB - scale * high) / 2, scale
+    draw_slice(figure, place, scan, view, at, [] if label is None else [Outline(label, width=1.0)])
+    color = FAINT if label is None else TEXT
     write(figure, left, bottom - 0.15, shorten(sample.name, 24), fontsize=8, color=color)
 
 

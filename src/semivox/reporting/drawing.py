@@ -13,7 +13,7 @@ from semivox.preprocessing.plan import Plan
 
 def draw_case(path: Path, plan: Plan, name: str, image: np.ndarray, label: np.ndarray | None) -> None:
     """Draw a prepared case with the outline of its label, in the process that prepares it."""
-    from semivox.reporting.overlay import save_overlay
+    from semivox.reporting.planes import save_overlay
 
     save_overlay(path, image, label, plan.spacing_mm, name=name, class_names=plan.class_names)
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import nibabel as nib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from semivox.reporting.style import BACKGROUND, TEXT, class_color, write
+from semivox.reporting.style import BACKGROUND, TEXT, class_color, class_lines, write
 
 Volume = NDArray[Any]  # (X, Y, Z)
 Plane = NDArray[Any]  # (horizontal, vertical)
+TRUTH = "#ffffff"  # outline of a reference
 _CLEARLY_FINER = 0.8  # area of a pixel, of that of an axial one, from which on another plane is shown
 
 
@@ -30,6 +32,43 @@ class View(NamedTuple):
 
 AXIAL = View("axial", 2, 0, 1, tuple("RLAP"))
 VIEWS = (AXIAL, View("coronal", 1, 0, 2, tuple("RLSI")), View("sagittal", 0, 1, 2, tuple("APSI")))
+
+
+class RasImage(NamedTuple):
+    """An image as it is drawn."""
+
+    image: Volume  # one channel, axes to the right, front and head
+    spacing: tuple[float, ...]  # mm
+    oriented: bool = True  # False: where the axes point to is not known, there are no letters
+
+    @classmethod
+    def turned(cls, image: Volume, spacing_mm: Sequence[float], axes: str | None) -> RasImage:
+        """Turn an image, see `to_ras`."""
+        order = nib.orientations.axcodes2ornt(axes or "RAS")[:, 0].argsort()
+        return cls(to_ras(image, axes), tuple(spacing_mm[axis] for axis in order), axes is not None)
+
+    def size_mm(self, view: View) -> tuple[float, float]:
+        """Return width and height of a slice."""
+        size = [n * step for n, step in zip(self.image.shape, self.spacing, strict=True)]
+        return size[view.horizontal], size[view.vertical]
+
+    def cropped(self, box: tuple[slice, ...]) -> RasImage:
+        """Cut out a box."""
+        return self._replace(image=self.image[box])
+
+
+class Outline(NamedTuple):
+    """A label to outline."""
+
+    label: Volume
+    color: str | None = None  # None: each class in its own
+    width: float = 1.4  # points
+
+
+def to_ras(volume: Volume, axes: str | None) -> Volume:
+    """Turn (X, Y, Z), whose axes have these nibabel codes, so that they point right, front and head."""
+    turn = nib.orientations.axcodes2ornt(axes or "RAS")
+    return np.asarray(nib.orientations.apply_orientation(volume, turn))
 
 
 def finest_view(spacing: Sequence[float]) -> View:
@@ -49,26 +88,17 @@ def fullest_slice(label: Volume | None, shape: Sequence[int], view: View) -> int
     return int((label > 0).sum(axis=(view.horizontal, view.vertical)).argmax())
 
 
-def to_ras(volume: Volume, axes: str | None) -> Volume:
-    """Turn (X, Y, Z), whose axes have these nibabel codes, so that they point right, front and head."""
-    if axes is None or axes == "RAS":
-        return volume
-    turned = volume.transpose(_order(axes))
-    return turned[tuple(slice(None, None, -1 if code in axes else 1) for code in "LPI")]
-
-
-def ras_spacing(spacing_mm: Sequence[float], axes: str | None) -> tuple[float, ...]:
-    """Return the spacing along the axes of `to_ras`."""
-    return tuple(spacing_mm[axis] for axis in _order(axes or "RAS"))
-
-
-def _order(axes: str) -> tuple[int, ...]:
-    return tuple(next(i for i, code in enumerate(axes) if code in pair) for pair in ("RL", "AP", "SI"))
-
-
-def plane(volume: Volume, view: View, index: int) -> Plane:
-    """Cut a slice (horizontal, vertical), the patient's right or front first."""
-    return np.asarray(np.take(volume, index, axis=view.normal))[::-1]
+def foreground_box(label: Volume) -> tuple[slice, ...]:
+    """Return the box around the foreground and a quarter of its size on each side; if there is none, all."""
+    if not label.any():
+        return tuple(slice(0, side) for side in label.shape)
+    box = []
+    for axis, side in enumerate(label.shape):
+        filled = np.flatnonzero((label > 0).any(axis=tuple(other for other in range(3) if other != axis)))
+        start, stop = int(filled[0]), int(filled[-1]) + 1
+        margin = round((stop - start) / 4)
+        box.append(slice(max(0, start - margin), min(side, stop + margin)))
+    return tuple(box)
 
 
 def grey_window(volume: Volume) -> tuple[float, float]:
@@ -87,27 +117,58 @@ def add_panel(figure: Figure, left: float, bottom: float, width: float, height: 
 
 
 def draw_slice(
-    panel: Axes, pixels: Plane, view: View, spacing: Sequence[float], window: tuple[float, float]
-) -> None:
-    """Show a slice in mm coordinates."""
-    wide, high = pixels.shape[0] * spacing[view.horizontal], pixels.shape[1] * spacing[view.vertical]
-    low, top = window
-    extent = (0, wide, 0, high)
-    look: Any = {"cmap": "gray", "interpolation": "bilinear", "aspect": "auto", "origin": "lower"}
-    panel.imshow(pixels.T, vmin=low, vmax=top, extent=extent, **look)
-    panel.set_autoscale_on(False)
-
-
-def draw_outlines(
-    panel: Axes,
-    classes: Plane,
+    figure: Figure,
+    place: tuple[float, float, float],
+    scan: RasImage,
     view: View,
-    spacing: Sequence[float],
+    at: int,
+    outlines: Sequence[Outline] = (),
     *,
-    color: str | None = None,
-    width: float = 1.4,
-) -> None:
-    """Outline each foreground class of a slice, in its color or the one passed; small areas on top."""
+    window: tuple[float, float] | None = None,
+    heat: Volume | None = None,
+    letters: bool = True,
+) -> Axes:
+    """Show a slice in mm coordinates, with labels outlined and the patient's right or front at the left.
+
+    Args:
+        figure: where to draw.
+        place: left and lower edge in inches, and the inches a mm.
+        scan: what to show.
+        view, at: plane and slice.
+        outlines: labels on the grid of the scan, the last on top.
+        window: intensities shown as black and white; default: `grey_window` of the scan.
+        heat: (X, Y, Z) in 0..1, laid over the scan, the clearer the smaller it is.
+        letters: write where right, left, front, back, head and feet are, if that is known.
+    """
+    left, bottom, scale = place
+    wide, high = scan.size_mm(view)
+    panel = add_panel(figure, left, bottom, scale * wide, scale * high)
+    look: Any = {"extent": (0, wide, 0, high), "interpolation": "bilinear"}
+    look |= {"aspect": "auto", "origin": "lower"}
+    low, top = window or grey_window(scan.image)
+    panel.imshow(_plane(scan.image, view, at).T, cmap="gray", vmin=low, vmax=top, **look)
+    if heat is not None:
+        share = _plane(heat, view, at).T
+        panel.imshow(share, cmap="inferno", vmin=0, vmax=1, alpha=np.clip(1.6 * share, 0, 0.85), **look)
+    panel.set_autoscale_on(False)
+    for outline in outlines:
+        _draw_outline(panel, outline, view, at, scan.spacing)
+    if letters and scan.oriented:
+        west, east, north, south = view.letters
+        write_in_panel(panel, west, 0, 0.5, ha="left", va="center")
+        write_in_panel(panel, east, 1, 0.5, ha="right", va="center")
+        write_in_panel(panel, north, 0.5, 1, ha="center", va="top")
+        write_in_panel(panel, south, 0.5, 0, ha="center", va="bottom")
+    return panel
+
+
+def _plane(volume: Volume, view: View, at: int) -> Plane:
+    return np.asarray(np.take(volume, at, axis=view.normal))[::-1]
+
+
+def _draw_outline(panel: Axes, outline: Outline, view: View, at: int, spacing: Sequence[float]) -> None:
+    """Outline each foreground class, small areas on top."""
+    classes = _plane(outline.label, view, at)
     padded = np.pad(classes, 1)
     x, y = (
         (np.arange(n) - 0.5) * spacing[axis]
@@ -115,17 +176,8 @@ def draw_outlines(
     )
     areas = np.bincount(classes.ravel())
     for index in sorted(np.flatnonzero(areas[1:]) + 1, key=lambda index: -areas[index]):
-        colors = [color or class_color(int(index))]
-        panel.contour(x, y, (padded == index).T, levels=[0.5], colors=colors, linewidths=width)
-
-
-def draw_letters(panel: Axes, view: View) -> None:
-    """Write where the patient's right, left, front, back, head and feet are."""
-    left, right, top, bottom = view.letters
-    write_in_panel(panel, left, 0, 0.5, ha="left", va="center")
-    write_in_panel(panel, right, 1, 0.5, ha="right", va="center")
-    write_in_panel(panel, top, 0.5, 1, ha="center", va="top")
-    write_in_panel(panel, bottom, 0.5, 0, ha="center", va="bottom")
+        colors = [outline.color or class_color(int(index))]
+        panel.contour(x, y, (padded == index).T, levels=[0.5], colors=colors, linewidths=outline.width)
 
 
 def write_in_panel(panel: Axes, text: str, x: float, y: float, *, ha: str, va: str) -> None:
@@ -152,3 +204,12 @@ def draw_scale_bar(figure: Figure, left: float, bottom: float, scale: float) -> 
     right = left + length * scale
     figure.add_artist(Line2D([left / wide, right / wide], [bottom / high] * 2, color=TEXT, linewidth=2))
     write(figure, right + 0.08, bottom, f"{length} mm", fontsize=9, va="center_baseline")
+
+
+def outline_lines(
+    labels: Sequence[Volume], class_names: Sequence[str] | None, *, reference: bool
+) -> list[Line2D]:
+    """Return legend entries of the classes that are there, after that of the reference."""
+    present = {int(index) for label in labels for index in np.flatnonzero(np.bincount(label.ravel()))}
+    first = [Line2D([], [], color=TRUTH, linewidth=1.4, label="reference")] if reference else []
+    return [*first, *class_lines(present, class_names)]

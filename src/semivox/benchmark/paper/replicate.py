@@ -11,7 +11,7 @@ import pandas as pd
 
 from semivox.benchmark.paper.beside import beside, first_jobs
 from semivox.benchmark.paper.items import Entry, Item
-from semivox.benchmark.paper.pictures import save_cases
+from semivox.benchmark.pictures import save_cases
 from semivox.benchmark.published import DATASETS, PROTOCOL
 from semivox.benchmark.run import Outcome, Say, benchmark
 from semivox.benchmark.tables import Page

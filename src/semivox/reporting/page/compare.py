@@ -13,11 +13,10 @@ from semivox.errors import UserError
 from semivox.evaluation.statistics import bootstrap_mean, holm, paired_difference, wilcoxon_p
 from semivox.evaluation.summary import class_rows, read_metrics
 from semivox.progress import Report
-from semivox.reporting.comparison import comparison_figure
+from semivox.reporting.cases import Scene, slices_figure
 from semivox.reporting.page import charts
-from semivox.reporting.page.build import write_page
+from semivox.reporting.page.build import webp, write_page
 from semivox.reporting.page.content import Table, facts
-from semivox.reporting.page.pictures import webp
 from semivox.reporting.page.source import RunFacts, Scored, read_case, read_run, read_scored
 from semivox.reporting.table import interval_text
 from semivox.run import Run
@@ -147,13 +146,7 @@ def _picture(case: str, columns: Sequence[Column]) -> Figure | None:
     one = next(iter(found.values()), None)
     if one is None:
         return None
-    run = columns[0].run
-    return comparison_figure(
-        one.image[None],
-        one.truth,
-        {name: volumes.found for name, volumes in found.items()},
-        one.spacing_mm,
-        scores={column.name: float(column.dice[case]) for column in columns if column.name in found},
-        class_names=run.plan.class_names if run else None,
-        axes="RAS",
-    )
+    labels = {name: volumes.found for name, volumes in found.items()}
+    scores = {column.name: float(column.dice[case]) for column in columns if column.name in found}
+    scene, run = Scene(case, one.scan, one.truth, labels, scores), columns[0].run
+    return slices_figure([scene], run.plan.class_names if run else None, cuts=3, cell=2.9)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import nibabel as nib
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -16,8 +17,8 @@ from semivox.inference.model import LoadedModel
 from semivox.inference.predict import as_volume, predict_image
 from semivox.inference.predictor import Prediction
 from semivox.io.volume import IGNORE, Volume
-from semivox.reporting.page.pictures import planes_figure
-from semivox.reporting.page.source import in_ras
+from semivox.reporting.planes import planes_figure
+from semivox.reporting.slices import RasImage, to_ras
 from semivox.reporting.style import save_png
 
 
@@ -74,5 +75,8 @@ def draw_case(
     class_names: Sequence[str],
 ) -> Picture:
     """Draw a segmentation on its scan; all arrays (X, Y, Z) on the grid of `image`."""
-    shown = None if truth is None else np.where(truth == IGNORE, 0, truth).astype(np.uint8)
-    return Picture(planes_figure(in_ras(image, shown, found, doubt), class_names))
+    axes = "".join(nib.aff2axcodes(image.affine))
+    shown = None if truth is None else to_ras(np.where(truth == IGNORE, 0, truth), axes)
+    heat = None if doubt is None else to_ras(doubt, axes)
+    scan = RasImage.turned(image.array[0], image.spacing_mm, axes)
+    return Picture(planes_figure(scan, to_ras(found, axes), shown, heat, class_names=class_names))

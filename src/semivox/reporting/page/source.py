@@ -20,8 +20,9 @@ from semivox.evaluation.summary import read_metrics
 from semivox.files import read_json, read_yaml
 from semivox.inference.outputs import UNCERTAINTY
 from semivox.inference.sources import Scan, find_scans, read_scan
-from semivox.io.volume import IGNORE, Volume, read_image, read_label
+from semivox.io.volume import IGNORE, read_image, read_label
 from semivox.preprocessing.plan import Plan, load_plan
+from semivox.reporting.slices import RasImage, to_ras
 from semivox.run import Run
 
 
@@ -80,13 +81,12 @@ class CaseVolumes:
 
     Attributes:
         image: (X, Y, Z), the first channel.
-        truth: (X, Y, Z) class indices, `IGNORE` taken for background; all 0 if it is not known.
+        truth: (X, Y, Z) class indices, `IGNORE` taken for background.
         found: the same of the prediction.
         doubt: (X, Y, Z) uncertainty, 0 or more; None without a map.
         probs: (K, X, Y, Z) probabilities, None unless they were saved.
         affine: (4, 4), voxel to world mm.
         spacing_mm: along the three axes.
-        has_truth: whether `truth` is known.
     """
 
     image: NDArray[Any]
@@ -95,8 +95,12 @@ class CaseVolumes:
     doubt: NDArray[Any] | None
     probs: NDArray[Any] | None
     affine: NDArray[np.float64]
-    spacing_mm: tuple[float, float, float]
-    has_truth: bool = True
+    spacing_mm: tuple[float, ...]
+
+    @property
+    def scan(self) -> RasImage:
+        """The image as pictures take it."""
+        return RasImage(self.image, self.spacing_mm)
 
 
 def read_run(folder: Path) -> RunFacts:
@@ -159,35 +163,18 @@ def read_case(case: str, scored: Scored, run: RunFacts) -> CaseVolumes | None:
     found = np.zeros_like(truth)
     if prediction is not None and prediction.is_file():
         found = read_label(prediction, run.plan.class_values).array
-    doubt, probs = _beside(scored.folder, case)
     truth[truth == IGNORE] = 0
-    return in_ras(scan, truth, found, doubt if doubt is None or doubt.shape == truth.shape else None, probs)
-
-
-def in_ras(
-    scan: Volume,
-    truth: NDArray[np.uint8] | None,
-    found: NDArray[np.uint8],
-    doubt: NDArray[Any] | None = None,
-    probs: NDArray[Any] | None = None,
-) -> CaseVolumes:
-    """Turn a scan and what lies on its grid so that the axes point right, front and head."""
-    turn = nib.orientations.io_orientation(scan.affine)
-    affine = scan.affine @ nib.orientations.inv_ornt_aff(turn, found.shape)
-
-    def turned(array: NDArray[Any]) -> NDArray[Any]:
-        return np.ascontiguousarray(nib.orientations.apply_orientation(array, turn))
-
-    x, y, z = np.linalg.norm(affine[:3, :3], axis=0).tolist()
+    doubt, probs = _beside(scored.folder, case)
+    turn, axes = nib.orientations.io_orientation(scan.affine), "".join(nib.aff2axcodes(scan.affine))
+    affine = scan.affine @ nib.orientations.inv_ornt_aff(turn, truth.shape)
     return CaseVolumes(
-        image=turned(scan.array[0]),
-        truth=turned(np.zeros_like(found) if truth is None else truth),
-        found=turned(found),
-        doubt=None if doubt is None else turned(doubt),
-        probs=None if probs is None else np.stack([turned(one) for one in probs]),
+        image=to_ras(scan.array[0], axes),
+        truth=to_ras(truth, axes),
+        found=to_ras(found, axes),
+        doubt=to_ras(doubt, axes) if doubt is not None and doubt.shape == truth.shape else None,
+        probs=None if probs is None else np.stack([to_ras(one, axes) for one in probs]),
         affine=affine,
-        spacing_mm=(x, y, z),
-        has_truth=truth is not None,
+        spacing_mm=tuple(np.linalg.norm(affine[:3, :3], axis=0).tolist()),
     )
 
 

@@ -15,8 +15,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from semivox.reporting import overlay
-from semivox.reporting.overlay import save_overlay
+from semivox.reporting import planes
+from semivox.reporting.planes import save_overlay
 from semivox.reporting.slices import AXIAL, VIEWS, finest_view, fullest_slice, to_ras
 from semivox.reporting.style import CLASS_COLORS
 
@@ -27,7 +27,7 @@ Capture = Callable[[], Figure]
 def drawn(monkeypatch: pytest.MonkeyPatch) -> Capture:
     """The figure that was saved last."""
     figures: list[Figure] = []
-    monkeypatch.setattr(overlay, "save_png", lambda figure, path: figures.append(figure))
+    monkeypatch.setattr(planes, "save_png", lambda figure, path: figures.append(figure))
     return lambda: figures[-1]
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from semivox.reporting.paper.surface import frame_foreground, render
+from semivox.reporting.surfaces import frame_foreground, render
 from semivox.reporting.style import BACKGROUND, class_color
 
 SPACING = (1.0, 1.0, 2.0)

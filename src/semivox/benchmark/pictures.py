@@ -1,0 +1,73 @@
+"""Cases by methods, read from finished runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+
+from semivox.benchmark.cells import Cell
+from semivox.evaluation.summary import class_rows
+from semivox.io.volume import IGNORE, read_image, read_label
+from semivox.reporting.cases import Scene, slices_figure, surfaces_figure
+from semivox.reporting.slices import RasImage, to_ras
+from semivox.reporting.style import save_figure
+
+
+def save_cases(path: Path, cells: Mapping[str, Cell], title: str, count: int = 3) -> list[str]:
+    """Draw slices and surfaces of some cases; return the names of the files.
+
+    The cases have the lowest, the median and the highest mean Dice over the methods, so that no method chose
+    them.
+
+    Args:
+        path: without ending.
+        cells: a finished run of each method.
+        title: above the pictures.
+        count: cases.
+    """
+    scenes = [read_scene(case, cells) for case in spread_cases(dice_by_case(cells), count)]
+    classes = next(iter(cells.values())).workspace.dataset.class_names
+    save_figure(slices_figure(scenes, classes, title), path.with_name(f"{path.name}-slices"))
+    save_figure(surfaces_figure(scenes, classes, title), path.with_name(f"{path.name}-surfaces"))
+    return [f"{path.name}-{kind}.png" for kind in ("slices", "surfaces")]
+
+
+def dice_by_case(cells: Mapping[str, Cell]) -> pd.DataFrame:
+    """Return the mean Dice over the classes of each case (rows), a column a cell."""
+    tables = {name: class_rows(cell.table()) for name, cell in cells.items()}
+    return pd.DataFrame({name: table.groupby("case")["dice"].mean() for name, table in tables.items()})
+
+
+def spread_cases(scores: pd.DataFrame, count: int) -> list[str]:
+    """Return cases from the lowest to the highest mean over methods, evenly in rank.
+
+    Args:
+        scores: cases x methods.
+        count: how many; fewer if there are not as many.
+    """
+    ordered = scores.mean(axis=1).sort_values(kind="stable").index
+    places = np.linspace(0, len(ordered) - 1, min(count, len(ordered))).round().astype(int)
+    return [str(ordered[place]) for place in places]
+
+
+def read_scene(name: str, cells: Mapping[str, Cell]) -> Scene:
+    """Read a case, its reference and what each cell found in it."""
+    dataset = next(iter(cells.values())).workspace.dataset
+    case = dataset.case(name)
+    image = read_image(case.images)
+    assert case.label is not None
+    axes = "".join(nib.aff2axcodes(image.affine))
+    truth = read_label(case.label, dataset.class_values, image, dataset.ignore_value).array
+    truth[truth == IGNORE] = 0
+    found = {
+        row: to_ras(read_label(cell.scores / f"{name}.nii.gz", dataset.class_values).array, axes)
+        for row, cell in cells.items()
+    }
+    scores = {row: float(value) for row, value in zip(cells, dice_by_case(cells).loc[name], strict=True)}
+    return Scene(
+        name, RasImage.turned(image.array[0], image.spacing_mm, axes), to_ras(truth, axes), found, scores
+    )

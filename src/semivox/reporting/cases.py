@@ -1,0 +1,196 @@
+"""Cases by methods: slices with outlines, and surfaces."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from semivox.reporting.slices import (
+    TRUTH,
+    Outline,
+    RasImage,
+    View,
+    Volume,
+    add_panel,
+    draw_scale_bar,
+    draw_slice,
+    finest_view,
+    foreground_box,
+    outline_lines,
+    write_in_panel,
+)
+from semivox.reporting.style import (
+    FAINT,
+    SCALE_BAR,
+    class_lines,
+    dark_figure,
+    draw_legend,
+    legend_height,
+    shorten,
+    write,
+)
+from semivox.reporting.surfaces import Frame, frame_foreground, render
+
+REFERENCE = "reference"
+_GAP, _NAME, _DICE = 0.08, 0.3, 0.26  # inches: between panels; for the name of a case; for a line of Dice
+_NARROWEST = 1.3  # inches of a column
+_CELL, _DPI = 1.5, 180  # inches: longer side of a panel
+
+Place = tuple[float, float, float]  # left and lower edge of a panel in inches, and inches a mm
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A case: what was found by each method, beside the reference.
+
+    Attributes:
+        name: of the case.
+        scan: its image; all labels are turned as it is.
+        reference: class indices (X, Y, Z).
+        found: of each method, in the order of the columns.
+        scores: Dice of each method.
+    """
+
+    name: str
+    scan: RasImage
+    reference: Volume
+    found: Mapping[str, Volume]
+    scores: Mapping[str, float]
+
+    def label(self, column: str) -> Volume:
+        """Return what a column shows."""
+        return self.found.get(column, self.reference)
+
+    def cropped(self) -> tuple[Scene, tuple[slice, ...]]:
+        """Cut out the surroundings of all foreground; also return that box."""
+        box = foreground_box(np.maximum.reduce([self.reference, *self.found.values()]))
+        found = {name: label[box] for name, label in self.found.items()}
+        return Scene(self.name, self.scan.cropped(box), self.reference[box], found, self.scores), box
+
+
+class _Block(NamedTuple):
+    """The panels of a scene: width and height, inches a mm, and what draws one in each row."""
+
+    scene: Scene
+    wide: float
+    high: float
+    scale: float
+    rows: list[Callable[[Figure, Place, str], None]]
+
+
+def slices_figure(
+    scenes: Sequence[Scene],
+    class_names: Sequence[str] | None = None,
+    title: str | None = None,
+    *,
+    cuts: int = 1,
+    cell: float = _CELL,
+) -> Figure:
+    """Draw slices with the outline of the reference in white and of each method in color, a column a method.
+
+    The slices lie in the plane with the finest pixels and divide the foreground into equal parts; the picture
+    shows its surroundings. With several scenes, the first column is the reference alone.
+
+    Args:
+        scenes: the cases.
+        class_names: background first; default: numbers.
+        title: above the picture.
+        cuts: slices a case.
+        cell: longer side of a panel in inches.
+    """
+    labels = [label for scene in scenes for label in (scene.reference, *scene.found.values())]
+    blocks = [_slices_of(scene, cuts, cell, numbered=len(scenes) == 1) for scene in scenes]
+    return _lay_out(blocks, outline_lines(labels, class_names, reference=True), title)
+
+
+def surfaces_figure(scenes: Sequence[Scene], class_names: Sequence[str], title: str) -> Figure:
+    """Draw the surface of the reference and of each method, seen from the front left."""
+    blocks = []
+    for scene in (scene.cropped()[0] for scene in scenes):
+        frame = frame_foreground([scene.reference, *scene.found.values()], scene.scan.spacing)
+        draw = partial(_draw_surface, scene, frame)
+        wide, high = _CELL * frame.size[:2] / frame.side
+        blocks.append(_Block(scene, wide, high, _CELL / frame.side, [draw]))
+    return _lay_out(blocks, class_lines(range(len(class_names)), class_names), title)
+
+
+def _draw_surface(scene: Scene, frame: Frame, figure: Figure, place: Place, column: str) -> None:
+    pixels = render(scene.label(column), scene.scan.spacing, frame, round(_CELL * _DPI))
+    left, bottom, scale = place
+    add_panel(figure, left, bottom, *(scale * frame.size[:2])).imshow(pixels, interpolation="none")
+
+
+def _slices_of(scene: Scene, cuts: int, cell: float, *, numbered: bool) -> _Block:
+    near, box = scene.cropped()
+    view = finest_view(near.scan.spacing)
+    foreground = np.maximum.reduce([near.reference, *near.found.values()]) > 0
+    counted = (foreground if foreground.any() else ~foreground).sum((view.horizontal, view.vertical))
+    places = np.searchsorted(counted.cumsum(), (np.arange(cuts) + 0.5) / cuts * counted.sum())
+    first = box[view.normal].start + 1
+    rows = [
+        partial(_draw_cut, near, view, at, first + at if numbered else None)
+        for at in sorted(set(places.tolist()), reverse=True)
+    ]
+    wide, high = near.scan.size_mm(view)
+    scale = cell / max(wide, high)
+    return _Block(scene, scale * wide, scale * high, scale, list(rows))
+
+
+def _draw_cut(
+    scene: Scene, view: View, at: int, number: int | None, figure: Figure, place: Place, column: str
+) -> None:
+    """Draw a slice; where it has a number, that is written into it, and letters."""
+    size = place[2] * max(scene.scan.size_mm(view))
+    outlines = [Outline(scene.reference, TRUTH, 0.3 + 0.25 * size)]
+    if column in scene.found:
+        outlines.insert(0, Outline(scene.found[column], None, 0.7 + 0.45 * size))
+    letters = number is not None or column not in scene.found
+    panel = draw_slice(figure, place, scene.scan, view, at, outlines, letters=letters)
+    if number is not None:
+        write_in_panel(panel, f"{'xyz'[view.normal]} {number}", 0, 0, ha="left", va="bottom")
+
+
+def _lay_out(blocks: Sequence[_Block], legend: Sequence[Line2D], title: str | None) -> Figure:
+    """Lay out rows of scenes and columns of methods; with several scenes the first is of the reference."""
+    several, columns = len(blocks) > 1, list(blocks[0].scene.found)
+    columns = [REFERENCE, *columns] if several else columns
+    pitch = _GAP + max(_NARROWEST, *(block.wide for block in blocks))
+    side, dice = _NAME if several else 0.0, _DICE if any(block.scene.scores for block in blocks) else _GAP
+    width = max(side + len(columns) * pitch + _GAP, 5.0)
+    foot = 0.45 + legend_height(legend, width, 0.0 if several else SCALE_BAR)
+    rows = [dice + len(block.rows) * (block.high + _GAP) for block in blocks]
+    top = foot + sum(rows) + 0.35
+    figure = dark_figure(width, top + (0.38 if title else 0), _DPI)
+    if title:
+        write(figure, 0.15, top + 0.13, shorten(title, int(width / 0.12)), fontsize=12, weight="bold")
+    middles = side + (width - side) / 2 + pitch * (np.arange(len(columns)) - (len(columns) - 1) / 2)
+    for middle, name in zip(middles, columns, strict=True):
+        look = {"fontsize": 9 if several else 11, "weight": "bold", "ha": "center"}
+        write(figure, middle, top - 0.18, shorten(name, int(pitch / 0.085)), **look)
+    bottom = top - 0.35
+    for block, row in zip(blocks, rows, strict=True):
+        if several:
+            look = {"fontsize": 7, "color": FAINT, "rotation": 90, "ha": "center"}
+            write(figure, 0.17, bottom - (row + dice) / 2, shorten(block.scene.name, int(row / 0.09)), **look)
+        for middle, name in zip(middles, columns, strict=True):
+            _draw_column(figure, block, name, middle, bottom, dice)
+        bottom -= row
+    if not several:
+        draw_scale_bar(figure, 0.15, foot - 0.22, blocks[0].scale)
+    draw_legend(figure, legend)
+    return figure
+
+
+def _draw_column(figure: Figure, block: _Block, name: str, middle: float, top: float, dice: float) -> None:
+    """Draw the Dice of one method, and below it its panels."""
+    if (score := block.scene.scores.get(name)) is not None:
+        write(figure, middle, top - 0.14, f"Dice {score:.3f}", fontsize=8.5, color=FAINT, ha="center")
+    for row, draw in enumerate(block.rows):
+        bottom = top - dice - row * (block.high + _GAP) - block.high
+        draw(figure, (middle - block.wide / 2, bottom, block.scale), name)

@@ -1,0 +1,185 @@
+"""Shaded surfaces of segmentations: rays meet smoothed masks, no meshes are built."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from scipy.ndimage import affine_transform, distance_transform_edt, gaussian_filter, map_coordinates
+
+from semivox.evaluation.surface import surface
+from semivox.reporting.slices import Volume, add_panel, foreground_box
+from semivox.reporting.style import BACKGROUND, FAINT, PAGE_DPI, class_color, dark_figure, write
+
+Array = NDArray[np.floating[Any]]
+FRONT, BACK = 30.0, 210.0  # degrees from the front to the patient's left
+_ELEVATION = 20.0  # degrees upwards
+_SMOOTH = 0.7  # voxels: standard deviation that turns steps of voxels into a surface
+_AMBIENT, _RIM = 0.25, 3  # light from everywhere; voxels added around the foreground
+_SHADES = colormaps["YlOrRd"]
+_PANEL, _STEP, _SIDE = 1.42, 1.47, 120  # inches of a panel and to the next; pixels of a picture
+
+
+class Frame(NamedTuple):
+    """What a picture shows: its center in voxels; its width, height and depth in mm."""
+
+    center: Array
+    size: Array
+
+    @property
+    def side(self) -> float:
+        """The longer side in mm."""
+        return float(self.size[:2].max())
+
+
+def frame_foreground(labels: Sequence[Volume], spacing: Sequence[float]) -> Frame:
+    """Return the smallest frame around the foreground of all labels, seen from the front or the back."""
+    filled = np.argwhere(np.logical_or.reduce([label > 0 for label in labels]))
+    low, high = (
+        (filled.min(0), filled.max(0)) if len(filled) else (np.zeros(3), np.array(labels[0].shape) - 1)
+    )
+    return Frame((low + high) / 2.0, np.abs(_view(FRONT)) @ ((high - low + 1) * np.asarray(spacing)))
+
+
+def render(
+    label: Volume,
+    spacing: Sequence[float],
+    frame: Frame,
+    pixels: int = 240,
+    *,
+    azimuth: float = FRONT,
+    paint: Volume | None = None,
+) -> NDArray[np.uint8]:
+    """Draw the surface of each class in its color.
+
+    Each class is smoothed, turned so that the third axis points to the viewer, and cut at one half; a pixel
+    shows the nearest surface, lit from the upper left of the viewer.
+
+    Args:
+        label: class indices (X, Y, Z), axes to the right, front and head.
+        spacing: voxel size in mm.
+        frame: what the picture shows.
+        pixels: of the longer side of the picture.
+        azimuth: where the viewer stands, in degrees from the front to the patient's left.
+        paint: (X, Y, Z) in 0..1, shown on the surface instead of the colors of the classes.
+
+    Returns:
+        (rows, columns, 3), first row on top.
+    """
+    right, up, viewer = axes = _view(azimuth)
+    light = viewer + 0.6 * up - 0.6 * right
+    light = light / np.linalg.norm(light)
+    grid = np.ceil(frame.size / frame.side * pixels).astype(int)
+    grid[2] = pixels // 2  # places along a line between two samples are interpolated
+    steps = frame.size / grid
+    matrix = axes.T * steps / np.asarray(spacing)[:, None]  # from steps in the picture to voxels
+    offset = frame.center - matrix @ ((grid - 1) / 2)
+    nearest = np.full(grid[:2], -np.inf)
+    picture = np.tile(np.array(to_rgb(BACKGROUND)), (*grid[:2], 1))
+    for index in np.flatnonzero(np.bincount(label.ravel())[1:]) + 1:
+        box, start = _cropped(label == index)
+        field = gaussian_filter(box, _SMOOTH)
+        depth = _depth(affine_transform(field, matrix, offset - start, tuple(grid), order=1))
+        seen = depth > nearest
+        at = np.stack([*np.nonzero(seen), depth[seen]])
+        places = matrix @ at + offset[:, None]
+        normal = _normals(field, places - start[:, None], spacing)
+        bright = _AMBIENT + (1 - _AMBIENT) * np.clip(light @ normal, 0, 1)
+        color = np.array(to_rgb(class_color(int(index))))
+        if paint is not None:
+            color = _SHADES(map_coordinates(paint, places, order=1, mode="nearest"))[:, :3]
+        picture[seen] = bright[:, None] * color
+        nearest[seen] = depth[seen]
+    return np.asarray(np.round(picture.transpose(1, 0, 2)[::-1] * 255), np.uint8)
+
+
+def surface_figure(truth: Volume, found: Volume, spacing_mm: Sequence[float]) -> Figure | None:
+    """Draw reference and prediction in the colors of their classes, and the prediction by its distance.
+
+    Args:
+        truth: (X, Y, Z) class indices, axes to right, front and head.
+        found: the same of the prediction.
+        spacing_mm: voxel size.
+
+    Returns:
+        Two rows (seen from the front, from behind) of three pictures; None if both are empty.
+    """
+    if not truth.any() and not found.any():
+        return None
+    box = foreground_box(np.maximum(truth, found))
+    truth, found = truth[box], found[box]
+    frame = frame_foreground([truth, found], spacing_mm)
+    off_mm = _distance_to_surface(truth > 0, spacing_mm)
+    worst = max(2.0, float(np.percentile(off_mm[surface(found > 0)], 98)) if found.any() else 2.0)
+    paint = np.clip(off_mm / worst, 0, 1)
+    wide, high = _PANEL * frame.size[:2] / frame.side
+    step = high + 0.2
+    figure = dark_figure(3 * _STEP + 0.1, 2 * step + 0.75, PAGE_DPI)
+    top = figure.get_figheight()
+    columns: tuple[tuple[str, Volume, Volume | None], ...] = (
+        ("reference", truth, None), ("prediction", found, None), ("distance", found, paint)
+    )  # fmt: skip
+    for column, (name, label, shade) in enumerate(columns):
+        left = 0.08 + _STEP * column
+        write(figure, left + _PANEL / 2, top - 0.18, name, ha="center", fontsize=8.5)
+        for row, azimuth in enumerate((FRONT, BACK)):
+            panel = add_panel(figure, left + (_PANEL - wide) / 2, top - 0.3 - step * (row + 1), wide, high)
+            pixels = render(label, spacing_mm, frame, _SIDE, azimuth=azimuth, paint=shade)
+            panel.imshow(pixels, interpolation="bilinear")
+    for row, name in enumerate(("from the front left", "from behind right")):
+        write(figure, 0.08, top - 0.4 - step * row, name, color=FAINT, fontsize=7.5)
+    bar = add_panel(figure, 2.3, 0.18, 1.2, 0.1)
+    bar.imshow(np.linspace(0, 1, 64)[None], cmap=_SHADES, aspect="auto")
+    write(figure, 0.08, 0.23, "distance to the reference: 0", fontsize=8, color=FAINT)
+    write(figure, 3.58, 0.23, f"{worst:.2g} mm", fontsize=8, color=FAINT)
+    return figure
+
+
+def _view(azimuth: float) -> Array:
+    """Return what is right, up and towards the viewer in the picture, as rows, along the volume's axes."""
+    turn, elevation = np.radians([azimuth, _ELEVATION])
+    viewer = np.array(
+        [-np.sin(turn) * np.cos(elevation), np.cos(turn) * np.cos(elevation), np.sin(elevation)]
+    )
+    right = np.cross([0.0, 0.0, 1.0], viewer)
+    right /= np.linalg.norm(right)
+    return np.stack([right, np.cross(viewer, right), viewer])
+
+
+def _cropped(mask: Volume) -> tuple[Array, Array]:
+    """Cut out the foreground with a rim of background, and return where it began."""
+    filled = np.argwhere(mask)
+    low, high = filled.min(0), filled.max(0) + 1
+    box = mask[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
+    return np.pad(box.astype(np.float32), _RIM), low - float(_RIM)
+
+
+def _depth(turned: Array) -> Array:
+    """Return where each line towards the viewer leaves the half level last; -inf where it is never above."""
+    inside = turned > 0.5
+    count = turned.shape[2]
+    last = count - 1 - inside[:, :, ::-1].argmax(axis=2)
+    here = np.take_along_axis(turned, last[..., None], 2)[..., 0]
+    after = np.take_along_axis(turned, np.minimum(last + 1, count - 1)[..., None], 2)[..., 0]
+    part = np.clip((here - 0.5) / np.maximum(here - after, 1e-6), 0, 1)
+    return np.where(inside.any(axis=2), last + part, -np.inf)
+
+
+def _normals(field: Array, places: Array, spacing: Sequence[float]) -> Array:
+    """Return unit vectors (3, N) out of the surface at `places` (3, N; voxels)."""
+    slopes = np.gradient(field, *spacing)
+    normal = -np.stack([map_coordinates(slope, places, order=1, mode="nearest") for slope in slopes])
+    return np.asarray(normal / np.maximum(np.linalg.norm(normal, axis=0), 1e-9))
+
+
+def _distance_to_surface(mask: Volume, spacing_mm: Sequence[float]) -> Array:
+    """Return the distance in mm of each voxel to the border of a mask, inside and outside of it."""
+    if not mask.any():
+        return np.full(mask.shape, float(np.linalg.norm(np.array(mask.shape) * spacing_mm)))
+    outside, inside = (distance_transform_edt(part, sampling=spacing_mm) for part in (~mask, mask))
+    return np.asarray(np.maximum(outside + inside - min(spacing_mm), 0.0))
