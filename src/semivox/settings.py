@@ -229,10 +229,10 @@ class TrainConfig(Settings):
 class PredictConfig(Settings):
     """Prediction: the sliding window, views and clean-up."""
 
-    window: Literal["patch", "whole"] = Field(
+    window: Literal["patch", "whole", "auto"] = Field(
         default="patch",
         description="patch: windows of the training patch's size; whole: one pass over the padded scan where"
-        " memory allows it, with much less arithmetic but, as far as measured, a lower Dice",
+        " memory allows it, with much less arithmetic; auto: whole for scans of at most twice the patch's size",
     )
     stride: tuple[PositiveInt, PositiveInt, PositiveInt] | None = Field(
         default=None, description="in voxels of the working grid, instead of `overlap`"

@@ -80,17 +80,18 @@ def test_identity_gives_back_the_image_also_where_it_is_smaller_than_the_patch(w
     torch.testing.assert_close(result, image)
 
 
-def test_small_axis_is_padded_with_the_smaller_half_in_front():
+def test_small_axis_repeats_its_border_the_smaller_half_in_front():
     seen = []
 
     def forward(windows: Tensor) -> Tensor:
         seen.append(windows)
         return windows
 
-    sliding_window(torch.ones(1, 3, 4, 7), forward, patch=(6, 4, 4), stride=(1, 1, 4))
+    image = torch.arange(1.0, 4).view(1, 3, 1, 1).expand(1, 3, 4, 7)
+    sliding_window(image, forward, patch=(6, 4, 4), stride=(1, 1, 4))
     windows = torch.cat(seen)
     assert windows.shape == (2, 1, 6, 4, 4)
-    assert windows[0, 0, :, 0, 0].tolist() == [0, 1, 1, 1, 0, 0]
+    assert windows[0, 0, :, 0, 0].tolist() == [1, 1, 2, 3, 3, 3]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semivox.config import PlanConfig
@@ -214,10 +214,10 @@ def test_crop_begins_where_a_typical_scan_is_a_quarter_background() -> None:
 def test_patch_follows_the_scans_at_the_planned_spacing() -> None:
     scans = [case(shape=(200, 200, n), spacing=(1, 1, 2)) for n in (40, 50, 90)]
     plan = plan_of(*scans)
-    assert (plan.patch, plan.strides[0]) == ((80, 80, 40), (2, 2, 1))
-    assert "Holds 13% of a scan of median size" in plan.reasons["patch"]  # 256,000 of 2,000,000 voxels
+    assert (plan.patch, plan.strides[0]) == ((96, 96, 24), (2, 2, 1))
+    assert "Holds 11% of a scan of median size" in plan.reasons["patch"]  # 221,184 of 2,000,000 voxels
     coarse = plan_of(*scans, config={"spacing_mm": (2, 2, 2)})
-    assert (coarse.patch, coarse.reasons["spacing_mm"]) == ((64, 64, 64), "Given in the settings.")
+    assert (coarse.patch, coarse.reasons["spacing_mm"]) == ((80, 80, 40), "Given in the settings.")
 
 
 def test_memory_bounds_the_patch_and_the_reason_says_how() -> None:
@@ -268,6 +268,7 @@ def test_workers_change_nothing(tmp_path: Path) -> None:
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
+@settings(deadline=None, max_examples=50)
 @given(
     st.lists(st.tuples(*[st.integers(1, 2000)] * 3), min_size=1, max_size=4), st.integers(16**3, 4_000_000)
 )
@@ -352,7 +353,7 @@ def test_real_scans_give_a_sensible_plan(real_data: Path) -> None:
     names = [found.name for found in dataset.pool("train")][:12]
     plan = make_plan(dataset, Split(labeled=tuple(names[:4]), unlabeled=tuple(names[4:])), AUTO)
     assert (plan.spacing_mm, plan.crop, plan.normalisation) == ((1.0, 1.0, 1.0), "none", ("zscore",))
-    assert (plan.patch, plan.stem, plan.one_piece) == ((40, 56, 40), (1, 1, 1), (True, True))
+    assert (plan.patch, plan.stem, plan.one_piece) == ((40, 48, 40), (1, 1, 1), (True, True))
     for volume in plan.fingerprint["class_volumes_ml"].values():
         assert 0.5 < volume["min"] <= volume["max"] < 4
     dataset = open_dataset(real_data / "la2018")

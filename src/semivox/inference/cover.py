@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from math import inf, prod
+from math import inf, lcm, prod
 from pathlib import Path
 from typing import Literal, TypedDict
 
@@ -38,20 +38,30 @@ class Tiling(TypedDict):
     overlap: float
 
 
-def tiling(shape: Sequence[int], patch: Triple, config: PredictConfig, room: float = inf) -> Tiling:
+def tiling(
+    shape: Sequence[int],
+    patch: Triple,
+    config: PredictConfig,
+    room: float = inf,
+    divisor: Triple = (DIVISOR, DIVISOR, DIVISOR),
+) -> Tiling:
     """Turn settings into window size and stride for a scan of `shape`.
 
     A whole pass takes one window: the scan with its sides rounded up to what the networks need. Where that
-    has more than `room` voxels, windows of the patch's size are taken instead.
+    has more than `room` voxels, or with "auto" more than twice those of a patch, windows of the patch's size
+    are taken instead.
 
     Args:
         shape: of the scan, in voxels.
         patch: of the training.
         config: sliding-window settings.
         room: voxels of the largest window that fits into memory, see `room`.
+        divisor: what the sides of a plan's patch are multiples of.
     """
-    x, y, z = (-(-side // DIVISOR) * DIVISOR for side in shape)
-    if config.window == "whole" and x * y * z <= max(room, prod(patch)):
+    steps = (lcm(DIVISOR, step) for step in divisor)
+    x, y, z = (-(-side // step) * step for side, step in zip(shape, steps, strict=True))
+    most = {"patch": 0, "auto": 2 * prod(patch), "whole": inf}[config.window]
+    if x * y * z <= min(most, max(room, prod(patch))):
         return {"patch": (x, y, z), "stride": None, "overlap": 0.0}
     return {"patch": patch, "stride": config.stride, "overlap": config.overlap}
 
@@ -63,6 +73,7 @@ def covered(
     patch: Triple,
     config: PredictConfig,
     room: float = inf,
+    divisor: Triple = (DIVISOR, DIVISOR, DIVISOR),
     device: torch.device | None = None,
     accumulate_on: torch.device | None = None,
 ) -> Tensor:
@@ -82,7 +93,7 @@ def covered(
             accumulate_on=accumulate_on,
         )
 
-    asked = tiling(image.shape[1:], patch, config, room)
+    asked = tiling(image.shape[1:], patch, config, room, divisor)
     try:
         return run(asked)
     except MemoryShortageError:
@@ -152,6 +163,7 @@ def _one_run(
             patch=model.plan.patch,
             config=config,
             room=room(model.method, model.device),
+            divisor=model.plan.divisor,
             device=model.device,
             accumulate_on=_accumulator_device(model, array),
         )

@@ -82,8 +82,8 @@ def sliding_window(
 ) -> Tensor:
     """Compute the weighted mean of what `forward` says about each voxel, over all windows that contain it.
 
-    An axis shorter than the patch is padded with zeros (half of them in front, rounded down) and cut back at
-    the end. Values that sum to one over the channels in every window still do so in the result. A patch of
+    An axis shorter than the patch repeats its border (half of it in front, rounded down) and is cut back at
+    the end, as in training. Values that sum to one over the channels in every window still do so in the result. A patch of
     the volume's size, rounded up to what the network needs, gives a single pass over the whole volume.
 
     Memory: 4 * K * X * Y * Z bytes where it accumulates (no map of weights: they are products of
@@ -151,13 +151,13 @@ def _divide_by_coverage(total: Tensor, starts: Sequence[Sequence[int]], profiles
 
 
 def _pad(image: Tensor, patch: Triple) -> tuple[Tensor, Triple]:
-    """Zero-pad axes shorter than the patch; also return the voxels added in front of each axis."""
+    """Repeat the border of axes shorter than the patch; also return the voxels added in front of each axis."""
     missing = [max(side - size, 0) for side, size in zip(patch, image.shape[1:], strict=True)]
     x, y, z = (count // 2 for count in missing)
     if not any(missing):
         return image, (0, 0, 0)
     a, b, c = missing
-    return functional.pad(image, (z, c - z, y, b - y, x, a - x)), (x, y, z)
+    return functional.pad(image, (z, c - z, y, b - y, x, a - x), mode="replicate"), (x, y, z)
 
 
 def _cut(volume: Tensor, corner: Sequence[int], size: Sequence[int]) -> Tensor:

@@ -26,9 +26,8 @@ _VIEW = 1  # sets the second view's random numbers apart from the first one's
 class Patches:
     """Random patches of cases, each decided by the numbers (position, iteration, slot).
 
-    Volumes smaller than the patch get a border on both sides, with value 0 in the image, whatever the
-    normalisation (the mean after "zscore", air or water after "none"), and background in the label. With a
-    deformation the image's border is repeated instead.
+    Volumes smaller than the patch get a border on both sides: the image's outermost voxels are repeated, as in
+    prediction; the label is background there.
 
     Args:
         cases: names.
@@ -99,7 +98,7 @@ class Patches:
         start = random_start(source.shape[-3:], self.patch, rng)
         if (voxel := self._foreground(name, rng)) is not None:
             start = start_around(voxel, source.shape[-3:], self.patch)
-        image = cut(source, start, self.patch).astype(np.float32, copy=False)
+        image = cut(source, start, self.patch, repeat=True).astype(np.float32, copy=False)
         label, shares = self._known(name, start, self.patch, shares=self.soft)
         stack = [part for part in (None if label is None else label[None], shares) if part is not None]
         image, known = self.augment(image, np.concatenate(stack) if stack else None, rng)
@@ -185,8 +184,13 @@ def start_around(centre: Sequence[int], shape: Sequence[int], patch: Sequence[in
     )
 
 
-def cut(source: Any, start: Sequence[int], patch: Sequence[int]) -> NDArray[Any]:
-    """Read the patch of (..., X, Y, Z) that begins at `start`, and only it; 0 outside the volume; a copy."""
+def cut(
+    source: Any, start: Sequence[int], patch: Sequence[int], *, repeat: bool = False
+) -> NDArray[Any]:
+    """Read the patch of (..., X, Y, Z) that begins at `start`, and only it: a copy.
+
+    Outside the volume the border is repeated, or the values are 0.
+    """
     inside, border = [], []
     for first, size, n in zip(start, patch, source.shape[-3:], strict=True):
         low, high = max(first, 0), min(first + size, n)
@@ -198,4 +202,4 @@ def cut(source: Any, start: Sequence[int], patch: Sequence[int]) -> NDArray[Any]
         part = part.copy()
     if not any(before or after for before, after in border):
         return part
-    return np.pad(part, [(0, 0)] * leading + border)
+    return np.pad(part, [(0, 0)] * leading + border, "edge" if repeat else "constant")

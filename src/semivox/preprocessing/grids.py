@@ -19,8 +19,7 @@ GPU_VOXELS, CPU_VOXELS = 128 * 128 * 96, 64 * 64 * 64  # of features in a patch
 # Of training with `dual` (two networks of width 16), 2 + 2 patches a step, 32 bit: measured on a CPU as the
 # peak memory of patches from 32^3 to 64 x 64 x 48.
 _BYTES_PER_VOXEL, _FIXED_BYTES = 10_000, 1_000_000_000
-_MOST_SCANS = 95  # % of the scans that a patch holds whole along each axis, where it may
-_ROUNDED = 0.25  # of a block of voxels that a patch may lack of such a scan
+_ROUNDED = 0.25  # of a block of voxels that a patch may lack of the median scan
 _DEEPEST, _DEEP_SIDE = 4, 48  # halvings of patches whose features have such a longest side; 3 of others
 _LEAST = 8  # features along an axis that is halved
 _ENOUGH = 32  # features along the longest axis of a scan: fewer would hardly save any time
@@ -92,7 +91,7 @@ def compare_grids(
 def whole_patch(
     shapes: NDArray[np.float64], spacing: Sequence[float] | NDArray[np.float64], stem: Triple, limit: int
 ) -> tuple[Triple, tuple[Triple, ...], float]:
-    """Choose a patch that holds nearly all scans whole, or as much as the limit allows, and the strides.
+    """Choose a patch that holds the median scan whole, or as much as the limit allows, and the strides.
 
     Args:
         shapes: features along each axis of the scans, (cases, 3).
@@ -104,7 +103,7 @@ def whole_patch(
         Sides in voxels, multiples of stem x strides, and of 16, where that adds few voxels; the strides; the
         share of the median scan that the patch holds, 0..1.
     """
-    sides, fraction = np.percentile(shapes, _MOST_SCANS, axis=0), 1.0
+    sides, fraction = np.median(shapes, axis=0), 1.0
     while True:
         strides = network_strides((fraction * sides).tolist(), spacing)
         steps = np.prod(strides, axis=0)

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import binary_dilation
+from torch import Tensor
 
 from semivox.config import PredictConfig
 from semivox.files import replacing
@@ -21,9 +22,14 @@ from semivox.io.volume import IGNORE
 from semivox.losses.components import largest_component
 from semivox.losses.schedules import Stage
 from semivox.methods.base import Method
+from semivox.preprocessing.inspect import Sample
 from semivox.preprocessing.plan import Plan
 from semivox.preprocessing.store import Store
 
+Sheet = Callable[[Path, Sequence[Sample], Sequence[str]], None]
+"""(path, scans with labels, a caption each): draw them."""
+
+SHOWN = 24  # cases in the picture of the pseudo-labels
 _TINTS = np.array([(255, 75, 92), (31, 182, 255), (255, 176, 0), (79, 211, 107), (185, 140, 255)])
 _CLOSE = 2  # voxels around the largest piece that pseudo-labels keep
 
@@ -47,51 +53,81 @@ class Validator:
         plan, classes = self._plan, self._plan.class_names[1:]
         scores = np.full((len(self._cases), len(classes)), np.nan)
         for row, name in enumerate(self._cases):
-            image = torch.from_numpy(np.asarray(self._store.image(name)[:], dtype=np.float32)).to(device)
-            limit = room(method, device)
-            probs = covered(image, method.predict, patch=plan.patch, config=self._config, room=limit)
+            probs = _predicted(method, device, self._store, name, plan, self._config)
             found, truth = probs.argmax(0).cpu().numpy(), np.asarray(self._store.label(name)[:])
             scores[row] = _dice(found, truth, len(classes))
             if row == 0:
-                self.picture = tinted_slice(image[0].cpu().numpy(), (truth, found), plan.spacing_mm)
+                image = np.asarray(self._store.image(name)[0], dtype=np.float32)
+                self.picture = tinted_slice(image, (truth, found), plan.spacing_mm)
         by_class = {f"dice_{name}": _mean(column) for name, column in zip(classes, scores.T, strict=True)}
         return {"dice": _mean(np.array([_mean(row) for row in scores])), **by_class}
 
 
-def make_teacher(
-    store: Store, cases: Sequence[str], plan: Plan, config: PredictConfig, folder: Path
-) -> Callable[[Method, torch.device, Stage], None]:
-    """Build a function that writes the pseudo-labels of unlabeled scans for a stage, unless it has them.
+class Teacher:
+    """Writes the pseudo-labels of the unlabeled scans for a stage, unless it has them.
 
     A class that forms one piece in every labeled scan keeps its largest piece and what is close to it.
     `folder`/round1 and so on hold the shares of the classes, `folder`/cases.csv a row a case and round: the
     iteration at which they were made, the volume of each class in voxels, the mean probability of the most
     probable class there (`certainty`), and `agreement`, the Dice of the foreground with that of the round
-    before. The table is written last: what is not in it is made again.
+    before. `left_out` says why a case does not teach; empty: it does, as all cases do today. The table is
+    written last: what is not in it is made again. `draw` shows the least certain cases of the newest round.
     """
-    classes, table = plan.class_names[1:], folder / "cases.csv"
 
-    def teach(method: Method, device: torch.device, stage: Stage) -> None:
-        index, known = stage.index, pd.read_csv(table).to_dict("records") if table.is_file() else []
+    def __init__(
+        self,
+        store: Store,
+        cases: Sequence[str],
+        plan: Plan,
+        config: PredictConfig,
+        folder: Path,
+        draw: Sheet | None = None,
+    ) -> None:
+        self._store, self._cases, self._plan, self._config = store, cases, plan, config
+        self._folder, self._draw = folder, draw
+
+    def __call__(self, method: Method, device: torch.device, stage: Stage) -> None:
+        """Make what the stage lacks, with the weights that `method` has."""
+        index, table = stage.index, self._folder / "cases.csv"
+        known: list[Any] = pd.read_csv(table).to_dict("records") if table.is_file() else []
         if any((row["round"], row.get("iteration")) == (index, stage.start) for row in known):
             return
-        target, before = Store(pseudo_folder(folder, index)), Store(pseudo_folder(folder, index - 1))
-        rows: list[Any] = [row for row in known if row["round"] < index]
-        for name in cases:
-            image = torch.from_numpy(np.asarray(store.image(name)[:], dtype=np.float32)).to(device)
-            limit = room(method, device)
-            probs = covered(image, method.predict, patch=plan.patch, config=config, room=limit)
-            taught = method.teach(probs[None])[0].float().cpu().numpy()
-            shares = _as_shares(taught, plan.one_piece)
+        target, before = (Store(pseudo_folder(self._folder, one)) for one in (index, index - 1))
+        rows: list[Any] = []
+        for name in self._cases:
+            probs = _predicted(method, device, self._store, name, self._plan, self._config)
+            shares = _as_shares(method.teach(probs[None])[0].float().cpu().numpy(), self._plan.one_piece)
             target.write_shares(name, shares)
-            found = {"case": name, "round": index, "iteration": stage.start} | _figures(shares, classes)
+            found = {"case": name, "round": index, "iteration": stage.start, "left_out": ""}
+            found |= _figures(shares, self._plan.class_names[1:])
             if index > 1:
                 found["agreement"] = _overlap(shares, np.asarray(before.shares(name)[:]))
             rows.append(found)
+        if self._draw is not None:
+            doubtful = sorted(rows, key=lambda row: row["certainty"])[:SHOWN]
+            captions = [f"{row['case']}: certainty {row['certainty']:.2f}" for row in doubtful]
+            self._draw(
+                self._folder / "cases.png", [self._sample(target, row["case"]) for row in doubtful], captions
+            )
         with replacing(table) as temporary:
-            pd.DataFrame(rows).to_csv(temporary, index=False)
+            earlier = [row for row in known if row["round"] < index]
+            pd.DataFrame([*earlier, *rows]).to_csv(temporary, index=False)
 
-    return teach
+    def _sample(self, made: Store, name: str) -> Sample:
+        image, shares = np.asarray(self._store.image(name)[0]), np.asarray(made.shares(name)[:], np.int32)
+        label = np.argmax([255 - shares.sum(axis=0), *shares], axis=0).astype(np.uint8)
+        return Sample(name, image, label, self._plan.spacing_mm, "RAS")
+
+
+def _predicted(
+    method: Method, device: torch.device, store: Store, name: str, plan: Plan, config: PredictConfig
+) -> Tensor:
+    """Predict a prepared scan: (K, X, Y, Z) probabilities."""
+    image = torch.from_numpy(np.asarray(store.image(name)[:], dtype=np.float32)).to(device)
+    free = room(method, device)
+    return covered(
+        image, method.predict, patch=plan.patch, config=config, room=free, divisor=plan.divisor
+    )
 
 
 def pseudo_folder(folder: Path, stage: int) -> Path:
