@@ -110,8 +110,8 @@ def _uninterrupted() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         for one, handler in handlers.items():
             signal.signal(one, handler or signal.SIG_DFL)
-        for one in caught[:1]:
-            signal.raise_signal(one)
+        if caught:
+            signal.raise_signal(caught[0])
 
 
 @contextmanager
