@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from semivox.config import Config, load_config
 from semivox.errors import UserError
@@ -74,15 +73,19 @@ def test_what_cannot_change_the_result_is_taken_as_asked(budgeted: Run, train: d
     assert resumed.train == config.train.model_copy(update={"iterations": 60})
 
 
-def test_a_run_of_version_0_1_has_no_fold(tmp_path: Path) -> None:
-    """It stored `fold: 0` for every run; now that would be the first fold of a cross-validation."""
-    run = Run(tmp_path)
-    run.start(asked())
-    values = yaml.safe_load(run.config_file.read_text())
-    del values["split"]["folds"]
-    values["split"].update(fold=0, val=2)
-    run.config_file.write_text(yaml.safe_dump(values))
-    assert run.resume_config(asked()).split.fold is None
+@pytest.mark.parametrize(("trained", "words"), [(True, "--init '{0}' -o '{0}-new'"), (False, "-o '{0}-new'")])
+def test_a_run_of_version_0_1_is_refused_with_what_to_type(tmp_path: Path, trained: bool, words: str) -> None:
+    """It has a report without a list of files; nothing in it is touched, also not with --fresh."""
+    folder = tmp_path / "old run"
+    folder.mkdir()
+    for name in ("config.yaml", *(("model.safetensors", "model.yaml") if trained else ())):
+        (folder / name).write_text("old")
+    (folder / "run_report.json").write_text('{"train": {"semivox": "0.1.0"}}')
+    for fresh in (False, True):
+        with pytest.raises(UserError, match=r"version 0\.1") as caught:
+            Run(folder).check(asked(), fresh=fresh)
+        assert str(caught.value.do).endswith(": " + words.format(folder))
+    assert (folder / "config.yaml").read_text() == "old"
 
 
 def test_validation_matters_where_it_chooses_the_result(tmp_path: Path) -> None:

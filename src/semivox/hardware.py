@@ -45,18 +45,25 @@ def resolve_device(setting: str) -> torch.device:
     return torch.device("cuda" if kind == "gpu" else kind, int(index or 0))
 
 
-def device_name(device: torch.device, cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+def device_name(device: torch.device) -> str:
     """Return what the maker calls the GPU or the processor, else the kind of device."""
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
-    if device.type == "cpu":
-        try:
-            lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
-        except OSError:
-            lines = []
-        named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-        return named[0] if named else platform.processor() or platform.machine() or "cpu"
-    return device.type
+    return processor_name() if device.type == "cpu" else device.type
+
+
+def processor_name() -> str:
+    """Return what the maker calls the processor."""
+    return _of_kernel("model name") or platform.processor() or platform.machine() or "cpu"
+
+
+def _of_kernel(name: str, cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """Return what Linux says of the first processor under this name; empty elsewhere."""
+    try:
+        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), "")
 
 
 _CLEARLY = 1.1  # times as fast as float32, for the loss of digits
@@ -114,9 +121,4 @@ def _cpu_has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
             return any(bool(capabilities.get(flag)) for flag in flags)
     except (AttributeError, RuntimeError):
         pass
-    try:
-        text = cpuinfo.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return False
-    words = set(next((line for line in text.splitlines() if line.startswith("flags")), "").split())
-    return not words.isdisjoint(flags)
+    return not set(_of_kernel("flags", cpuinfo).split()).isdisjoint(flags)

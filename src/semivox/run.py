@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,7 +20,12 @@ from semivox.version import __version__
 
 _RECORDED = ("torch", "lightning", "monai", "numpy", "scipy", "nibabel", "blosc2")
 _MODEL = ("model.safetensors", "model.yaml")
-_GROWING = ("logs", "checkpoints", "diagnosis")  # folders of a run that files appear in while it trains
+_GROWING = (
+    "logs",
+    "checkpoints",
+    "diagnosis",
+    "pseudo",
+)  # folders of a run that files appear in while it trains
 _WRITTEN = (
     "config.yaml", "env.json", "splits.json", "plans.json", *_MODEL, "checkpoints/last.ckpt",
     "checkpoints/best.ckpt", "logs/metrics.csv", "report.html", "diagnosis/diagnosis.csv",
@@ -67,6 +73,7 @@ class Run:
     def check(self, asked: Config, *, fresh: bool = False, extend: bool = False) -> None:
         """Refuse, before any scan is opened, what `start` or `resume_config` would refuse later."""
         if fresh:
+            self._refuse_version_0_1()
             self.manifest.require_own(*_WRITTEN)
         else:
             self.resume_config(asked, extend=extend)
@@ -89,6 +96,7 @@ class Run:
             UserError: the run was begun with other settings or data, or the folder is not semivox's.
         """
         if not self.is_begun:
+            self._refuse_version_0_1()
             self.manifest.require_own(*_WRITTEN)
             return asked
         self._check_sources(made_from)
@@ -144,11 +152,21 @@ class Run:
         self.manifest.remove()
 
     def _stored(self) -> Config:
-        values = read_yaml(self.config_file)
-        split = values.get("split") if isinstance(values, dict) else None
-        if isinstance(split, dict) and "folds" not in split:
-            split.pop("fold", None)  # version 0.1 wrote 0 there, also without a fold
-        return parse_config(values)
+        return parse_config(read_yaml(self.config_file))
+
+    def _refuse_version_0_1(self) -> None:
+        """Refuse a run of version 0.1, which did not list its files: it is neither resumed nor deleted."""
+        begun = self.manifest.read()
+        if "train" not in begun or "files" in begun or not self.config_file.exists():
+            return
+        words = ["--init", str(self.folder)] if self.is_trained else []
+        raise UserError(
+            "This version of semivox cannot resume a run of version 0.1",
+            "a run without a list of its files",
+            "a new run folder; `semivox predict` reads the old run's model as it is",
+            f"add to the same command: {shlex.join([*words, '-o', f'{self.folder}-new'])}",
+            self.folder,
+        )
 
     def _check_sources(self, made_from: Mapping[str, Any] | None) -> None:
         stored = self.manifest.read().get("made_from")
@@ -165,6 +183,8 @@ class Run:
 
 def environment() -> dict[str, Any]:
     """Return versions and machine, for the record; nothing that identifies a person or a host."""
+    from semivox.hardware import processor_name
+
     packages = {}
     for name in _RECORDED:
         try:
@@ -175,18 +195,9 @@ def environment() -> dict[str, Any]:
         "semivox": __version__,
         "python": sys.version.split()[0],
         "platform": platform.platform(),
-        "processor": _processor(),
+        "processor": processor_name(),
         **packages,
     }
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
 
 
 def _free_names(config: Config) -> set[str]:
@@ -196,9 +207,7 @@ def _free_names(config: Config) -> set[str]:
 
 
 def _decisive(config: Config) -> dict[str, Any]:
-    values = config.model_dump(exclude=_UNCOMPARED)
-    values["train"] = {key: value for key, value in values["train"].items() if key not in _free_names(config)}
-    return values
+    return config.model_dump(exclude={**_UNCOMPARED, "train": _free_names(config)})
 
 
 def _with_free(stored: Config, asked: Config) -> Config:

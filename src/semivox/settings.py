@@ -82,6 +82,15 @@ class NetConfig(Settings):
         default="batch", description="normalisation layer"
     )
     dropout: float = Field(default=0.5, ge=0, lt=1, description="probability of dropping a channel")
+    strides: Literal["published", "plan"] = Field(
+        default="published",
+        description="published: each level halves all axes; plan: as the plan says, thick slices are not"
+        " halved (resunet always follows the plan)",
+    )
+
+    def shared(self) -> dict[str, Any]:
+        """Return what `semivox.nets.NetFactory` needs of these settings."""
+        return {**self.model_dump(exclude={"strides"}), "along_plan": self.strides == "plan"}
 
 
 class SplitConfig(Settings):
@@ -238,7 +247,9 @@ class PredictConfig(Settings):
         default=None, description="in voxels of the working grid, instead of `overlap`"
     )
     overlap: float = Field(default=0.5, ge=0, lt=1, description="share of a window that overlaps the next")
-    weighting: Literal["uniform", "gaussian"] = "gaussian"
+    weighting: Literal["uniform", "gaussian"] = Field(
+        default="gaussian", description="of the voxels of a window"
+    )
     batch: PositiveInt = Field(default=2, description="windows a forward pass")
     tta: bool = Field(
         default=False, description="test-time augmentation: average over five small changes of the scan"

@@ -10,6 +10,7 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 
 import semivox
@@ -18,7 +19,9 @@ from semivox.errors import UserError
 from semivox.inference.model import load_model
 from semivox.inference.predict import changed_settings
 from semivox.training.estimate import Costs
+from semivox.training.loop import FitResult
 from semivox.training.runs import batch_sizes
+from shell import passes, run
 
 
 @pytest.fixture(scope="module")
@@ -125,35 +128,33 @@ def test_patches_a_step_of_one_method(quick: Config) -> None:
     assert (load_config(preset="la-8-lite").method.batch, other.method.batch) == ((1, 2), None)
 
 
-def test_the_labels_of_unlabeled_cases_are_never_opened(
-    phantoms: Path, quick: Config, tmp_path: Path
-) -> None:
-    """Same weights whether the hidden labels are right, or not even NIfTI files."""
-    copy = tmp_path / "data"
-    shutil.copytree(phantoms, copy)
-    config = overridden(quick, {"train": {"iterations": 2}})
-    whole = semivox.train(phantoms, config=config, out=tmp_path / "a", work=tmp_path / "work_a")
-    split = json.loads((whole / "splits.json").read_text())["folds"][0]
-    for name in split["unlabeled"]:
-        (copy / "labelsTr" / f"{name}.nii.gz").write_bytes(b"not a scan")
-    hidden = semivox.train(copy, config=config, out=tmp_path / "b", work=tmp_path / "work_b")
-    assert (whole / "model.safetensors").read_bytes() == (hidden / "model.safetensors").read_bytes()
+@pytest.fixture
+def tiny(quick: Config) -> Config:
+    """No validation, so no report."""
+    return overridden(quick, {"split": {"val": 0}, "train": {"iterations": 1}})
 
 
-def test_seeds_decide_the_weights(phantoms: Path, quick: Config, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace for the runs of `tiny` on the phantoms as they are."""
+    return tmp_path_factory.mktemp("tiny") / "work"
+
+
+def test_seeds_decide_the_weights(phantoms: Path, tiny: Config, work: Path, tmp_path: Path) -> None:
     weights = []
     for index, seed in enumerate((0, 0, 1)):
-        config = overridden(quick, {"train": {"iterations": 1, "seed": seed}})
-        run = semivox.train(phantoms, config=config, out=tmp_path / str(index), work=tmp_path / "work")
+        config = overridden(tiny, {"train": {"seed": seed}})
+        run = semivox.train(phantoms, config=config, out=tmp_path / str(index), work=work)
         weights.append((run / "model.safetensors").read_bytes())
     assert weights[0] == weights[1] != weights[2]
 
 
 def test_selection_by_validation_uses_the_best_checkpoint(
-    phantoms: Path, quick: Config, tmp_path: Path
+    finished: Path, phantoms: Path, quick: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("semivox.api.models.report_after_training", lambda *_: None)
     config = overridden(quick, {"train": {"selection": "val"}})
-    run = semivox.train(phantoms, config=config, out=tmp_path / "run", work=tmp_path / "work")
+    run = semivox.train(phantoms, config=config, out=tmp_path / "run", work=finished.parent / "work")
     report = json.loads((run / "run_report.json").read_text())["train"]
     assert report["checkpoint"].startswith("best on validation cases")
     table = pd.read_csv(run / "logs" / "metrics.csv")
@@ -161,47 +162,57 @@ def test_selection_by_validation_uses_the_best_checkpoint(
 
 
 def test_a_budget_is_found_once_and_kept(
-    phantoms: Path, quick: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    phantoms: Path, tiny: Config, work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("semivox.training.runs.probe", lambda *_, **__: Costs(step_s=0.15))
+    monkeypatch.setattr("semivox.training.runs.fit", lambda *_, **__: FitResult(0, 0.0, None))
     budget = {"budget_s": 12.0, "validate_every": None, "checkpoint_every": None}
-    config = overridden(
-        quick, {"train": budget, "split": {"val": 0}, "method": {"name": "supervised_matched"}}
-    )
-    run = semivox.train(phantoms, config=config, out=tmp_path / "run", work=tmp_path / "work")
+    config = overridden(tiny, {"train": budget, "method": {"name": "supervised_matched"}})
+    run = semivox.train(phantoms, config=config, out=tmp_path / "run", work=work)
     stored = yaml.safe_load((run / "config.yaml").read_text())["train"]
     assert 60 <= stored["iterations"] <= 67  # (12 s - 2 s of start-up) / 0.15 s
-    semivox.train(
-        phantoms, config=config, out=run, work=tmp_path / "work"
-    )  # the same request: no contradiction
+    semivox.train(phantoms, config=config, out=run, work=work)  # the same request: no contradiction
 
 
-def test_no_labels_at_all_is_explained(phantoms: Path, quick: Config, tmp_path: Path) -> None:
+def test_no_labels_at_all_is_explained(phantoms: Path, tiny: Config, tmp_path: Path) -> None:
     copy = tmp_path / "data"
     shutil.copytree(phantoms, copy)
     shutil.rmtree(copy / "labelsTr")
     with pytest.raises(UserError, match="label"):
-        semivox.train(copy, config=quick, out=tmp_path / "run", work=tmp_path / "work")
+        semivox.train(copy, config=tiny, out=tmp_path / "run", work=tmp_path / "work")
 
 
-def test_a_patch_larger_than_the_scans_is_padded(phantoms: Path, quick: Config, tmp_path: Path) -> None:
-    config = overridden(quick, {"plan": {"patch": (48, 48, 48)}, "train": {"iterations": 1}})
+def test_a_patch_larger_than_the_scans_is_padded(phantoms: Path, tiny: Config, tmp_path: Path) -> None:
+    config = overridden(tiny, {"plan": {"patch": (48, 48, 48)}})
     run = semivox.train(phantoms, config=config, out=tmp_path / "run", work=tmp_path / "work")
     assert len(semivox.predict(run, phantoms / "imagesTs", tmp_path / "out")) == 2
 
 
-def test_names_with_spaces_and_unicode(phantoms: Path, quick: Config, tmp_path: Path) -> None:
+def test_names_with_spaces_and_unicode(phantoms: Path, tiny: Config, tmp_path: Path) -> None:
     copy = tmp_path / "Größe und Lage"
     shutil.copytree(phantoms, copy)
     for folder, suffix in (("imagesTr", "_0000.nii.gz"), ("labelsTr", ".nii.gz")):
         first = sorted((copy / folder).iterdir())[0]
         first.rename(copy / folder / f"Ärztin Žofie 1{suffix}")
-    config = overridden(quick, {"train": {"iterations": 1}})
-    run = semivox.train(copy, config=config, out=tmp_path / "run", work=tmp_path / "work")
+    run = semivox.train(copy, config=tiny, out=tmp_path / "run", work=tmp_path / "work")
     assert (tmp_path / "work" / "overlays" / "Ärztin Žofie 1.png").is_file()
     source = copy / "imagesTr" / "Ärztin Žofie 1_0000.nii.gz"
     (written,) = semivox.predict(run, source, tmp_path / "out")
     assert written.name == "Ärztin Žofie 1.nii.gz"
+
+
+def test_init_starts_from_the_weights_of_a_run(finished: Path, phantoms: Path, tmp_path: Path) -> None:
+    """Through the command, with steps too small to change a weight; other networks are refused by name."""
+    narrow = ("--set", "net.width=2", "--set", "train.workers=0", "--set", "train.lr=1e-30")
+    where = ("-d", phantoms, "--work", finished.parent / "work", "--labeled", 2, "--val", 1)
+    plan = ("--set", "plan.spacing_mm=[2.5,2.5,2.5]", "--set", "plan.patch=[16,16,16]")
+    again = ("train", *where, *plan, *narrow, "--iterations", 1, "--init", finished, "-o", tmp_path / "new")
+    passes(*again, "--method", "dual", "--set", "train.weight_decay=0")
+    old, new = (load_model(run).method.state_dict() for run in (finished, tmp_path / "new"))
+    learned = [name for name, _ in load_model(finished).method.named_parameters()]
+    assert all(torch.equal(old[name], new[name]) for name in learned)
+    other = run(*again, "--fresh", "--method", "supervised")
+    assert other.exit_code == 1 and "use --method and settings of that run" in str(other.exception)
 
 
 def test_a_stride_asks_for_windows_of_the_patch(finished: Path) -> None:

@@ -16,17 +16,18 @@ from typing import Any
 
 import pytest
 import typer
-from typer.testing import CliRunner, Result
 
 from semivox.cli.app import app
 from semivox.cli.options import SPLIT, Call
 from semivox.cli.values import class_values, number, seconds
-from semivox.errors import UserError
+from semivox.errors import UserError, explained
 from semivox.methods import METHODS
+from shell import passes
+from shell import run as inside
 
 COMMANDS = (
-    "import", "fetch", "info", "check", "plan", "prepare", "train", "predict", "evaluate", "demo",
-    "benchmark", "methods",
+    "import", "fetch", "info", "check", "plan", "prepare", "train", "predict", "evaluate", "report", "rank",
+    "demo", "benchmark", "methods",
 )  # fmt: skip
 HEAVY = (
     *("torch", "monai", "lightning", "numpy", "scipy", "pandas", "matplotlib", "nibabel", "SimpleITK"),
@@ -34,8 +35,9 @@ HEAVY = (
 )
 ANSWERED_AT_ONCE = [
     ["--help"],
-    *([name, "--help"] for name in COMMANDS),
     *(["methods", *more] for more in ([], ["dual"], ["--cite", "dual"], ["--json"], ["dual", "--json"])),
+    *([name, "--help"] for name in COMMANDS),
+    ["export", "dicom-seg", "--help"],
 ]
 
 
@@ -44,23 +46,23 @@ def semivox(*arguments: object, **options: Any) -> subprocess.CompletedProcess[s
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, **options)
 
 
-def inside(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [*map(str, arguments)])
-
-
-@pytest.mark.parametrize("command", ANSWERED_AT_ONCE, ids=" ".join)
-def test_an_answer_that_needs_no_scan_imports_nothing_heavy(command: list[str]) -> None:
+def test_an_answer_that_needs_no_scan_imports_nothing_heavy() -> None:
+    """All of them in one process: what one imports stays imported."""
     script = (
-        "import sys\n"
+        "import contextlib, io, sys\n"
         "from semivox.cli.app import app\n"
-        f"app({command!r}, standalone_mode=False)\n"
-        f"heavy = set({HEAVY!r}) & set(sys.modules)\n"
-        "assert not heavy, heavy\n"
+        f"for command in {ANSWERED_AT_ONCE!r}:\n"
+        "    with contextlib.redirect_stdout(io.StringIO()) as shown:\n"
+        "        app(command, standalone_mode=False)\n"
+        "    shown = shown.getvalue()\n"
+        "    assert len(shown) > 200 and ('Usage' in shown) == ('--help' in command), (command, shown)\n"
+        f"    heavy = set({HEAVY!r}) & set(sys.modules)\n"
+        "    assert not heavy, (command, heavy)\n"
+        "    if command in (['--help'], ['methods']):\n"
+        "        assert 'semivox.settings' not in sys.modules, command\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert len(done.stdout) > 200
-    assert ("Usage" in done.stdout) == ("--help" in command)
 
 
 def test_methods() -> None:
@@ -159,25 +161,33 @@ def test_from_import_to_scores(phantoms: Path, tmp_path: Path) -> None:
     """Each command, typed as the one before suggests; `next:` lines can be pasted, also with spaces."""
     work, run, out = tmp_path / "my work", tmp_path / "run", tmp_path / "out"
     narrow = ("--set", "net.width=2", "--set", "train.workers=0", "--set", "plan.patch=[16,16,16]")
-    imported = _passes(semivox("import", phantoms, "-o", work)).stdout
+    imported = passes("import", phantoms, "-o", work)
     assert "6 training cases (6 with a label file)" in imported
     assert _next(imported) == ["semivox", "prepare", "-d", str(work)]
-    prepared = _passes(semivox("prepare", "-d", work, "--labeled", 2, "--workers", 0, *narrow)).stdout
+    prepared = passes("prepare", "-d", work, "--labeled", 2, "--workers", 0, *narrow)
     train = _next(prepared)
     assert train[:4] == ["semivox", "train", "-d", str(work)] and "--labeled" in train
-    _passes(semivox(*train[1:], "-o", run, "--iterations", 2, "--device", "cpu"))
-    _passes(semivox("predict", "-m", run, "-i", phantoms / "imagesTs", "-o", out, "--save-probabilities"))
-    assert len(list(out.glob("*.npz"))) == 2
-    scores = _passes(semivox("evaluate", "-i", out, "-d", phantoms, "--workers", 0))
-    assert "Dice" in scores.stdout
-    narrow_terminal = semivox(
-        "evaluate", "-i", out, "-d", phantoms, "--workers", 0, env={**os.environ, "COLUMNS": "40"}
+    done = semivox(*train[1:], "-o", run, "--iterations", 2, "--device", "cpu")
+    assert done.returncode == 0 and _next(done.stdout)[:4] == ["semivox", "predict", "-m", str(run)], (
+        done.stderr
     )
-    assert {"Dice", "95HD (mm)", "NSD"} <= set(re.findall(r"Dice|95HD \(mm\)|NSD", narrow_terminal.stdout))
-    assert "body" in narrow_terminal.stdout and "veins" in narrow_terminal.stdout
-    again = semivox("predict", "-m", run, "-i", phantoms / "imagesTs", "-o", out, "--overlap", 0.25)
-    assert again.returncode == 2
-    assert "--overwrite" in again.stderr
+    scans = ("-i", phantoms / "imagesTs")
+    passes("predict", "-m", run, *scans, "-o", out, "--save-probabilities", "--no-postprocess")
+    assert len(list(out.glob("*.npz"))) == 2
+    scored = ("evaluate", "-i", out, "-d", phantoms, "--workers", 0)
+    assert "Dice" in passes(*scored, "--region", "all=1,2", "--report", run)
+    assert (out / "report.html").is_file() and "all" in (out / "metrics.csv").read_text()
+    narrow_terminal = inside(*scored, COLUMNS="40").stdout
+    assert {"Dice", "95HD (mm)", "NSD"} <= set(re.findall(r"Dice|95HD \(mm\)|NSD", narrow_terminal))
+    assert "body" in narrow_terminal and "veins" in narrow_terminal
+    again = inside("predict", "-m", run, *scans, "-o", out, "--overlap", 0.25)
+    assert "--overwrite" in str(again.exception)
+    alone = inside("predict", "-m", run, *scans, "-o", tmp_path / "d", "--as-dataset", "--save-members")
+    assert "leave out --save-members" in str(alone.exception)
+    passes("predict", "-m", run, "-i", work, "-o", tmp_path / "d", "--as-dataset", "--overlap", 0.25)
+    assert len(list((tmp_path / "d" / "labelsTr").iterdir())) == 6
+    ranked = passes("rank", "-m", run, "-d", work, "-o", tmp_path / "rank", "--by", "uncertainty")
+    assert "4 scans in" in ranked and "--init" in _next(ranked)
 
 
 def _next(output: str) -> list[str]:
@@ -185,14 +195,9 @@ def _next(output: str) -> list[str]:
     return shlex.split(line, comments=True)
 
 
-def _passes(done: subprocess.CompletedProcess[str]) -> subprocess.CompletedProcess[str]:
-    assert done.returncode == 0, done.stderr
-    return done
-
-
 def test_info_and_check_speak_json_and_exit_codes(phantoms: Path, tmp_path: Path) -> None:
-    def run(*arguments: object) -> Result:
-        return inside(*arguments, "--workers", "0")
+    def run(*arguments: object) -> Any:
+        return inside(*arguments, "--workers", 0)
 
     folder = Path(shutil.copytree(phantoms, tmp_path / "data"))
     found = json.loads(run("info", folder, "--json", "--labeled", 2).stdout)
@@ -207,13 +212,16 @@ def test_info_and_check_speak_json_and_exit_codes(phantoms: Path, tmp_path: Path
     broken.write_bytes(broken.read_bytes()[:-9])
     as_json = run("check", folder, "--json")
     assert as_json.exit_code == 1 and json.loads(as_json.stdout)["errors"] == 1
-    bad = semivox("check", folder, "--workers", 0)
-    assert bad.returncode == 1
+    bad = run("check", folder)
+    assert bad.exit_code == 1
     assert broken.name in bad.stdout and "1 error" in bad.stdout
 
 
 @pytest.mark.parametrize("command", ["train", "prepare", "evaluate", "import", "info"])
-def test_an_output_below_a_file_is_a_message(command: str, phantoms: Path, tmp_path: Path) -> None:
+def test_an_output_below_a_file_is_a_message(
+    command: str, phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     file = tmp_path / "file"
     file.write_text("x")
     arguments: dict[str, tuple[object, ...]] = {
@@ -223,16 +231,18 @@ def test_an_output_below_a_file_is_a_message(command: str, phantoms: Path, tmp_p
         "import": (phantoms, "-o", file),
         "info": ("-d", phantoms, "--workers", 0, "--figure", file / "x.png"),
     }
-    done = semivox(command, *arguments[command], cwd=tmp_path)
-    assert done.returncode == 2 and "Error: " in done.stderr and "Traceback" not in done.stderr, done.stderr
+    error = inside(command, *arguments[command]).exception
+    assert error is not None and explained(error) is not None, error
 
 
 def test_names_that_no_text_can_hold_are_messages(tmp_path: Path) -> None:
     for name in (b"\xff\xfe", b"n" * 300):
-        for command in (("check", "-d"), ("import",)):
-            more = ("-o", tmp_path / "out") if command == ("import",) else ()
-            done = semivox(*command, os.fsdecode(bytes(tmp_path) + b"/" + name), *more, cwd=tmp_path)
-            assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+        path = os.fsdecode(bytes(tmp_path) + b"/" + name)
+        for words in (("check", "-d", path), ("import", path, "-o", tmp_path / "out")):
+            error = inside(*words).exception
+            assert error is not None and explained(error) is not None, error
+    done = semivox("check", "-d", os.fsdecode(bytes(tmp_path) + b"/\xff\xfe"), cwd=tmp_path)
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
 
 
 def test_a_bug_is_one_line_without_a_traceback(tmp_path: Path) -> None:
@@ -250,8 +260,7 @@ def test_a_bug_is_one_line_without_a_traceback(tmp_path: Path) -> None:
     assert debug.returncode == 1 and "Traceback" in debug.stderr
 
 
-@pytest.mark.parametrize(("number_", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(("number_", "code", "workers"), [(signal.SIGINT, 130, 0), (signal.SIGTERM, 143, 2)])
 def test_a_signal_has_its_exit_code_and_says_how_to_resume(
     number_: signal.Signals, code: int, workers: int, phantoms: Path, tmp_path: Path
 ) -> None:

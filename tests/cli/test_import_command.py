@@ -9,20 +9,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from typer.testing import CliRunner
 
-from semivox.cli.app import app
 from semivox.datasets.dataset import open_dataset
 from semivox.errors import UserError
+from shell import passes as semivox
 
 CASE = "06SR5RBREL16DQ6M8LWS"
-
-
-def semivox(*arguments: object) -> str:
-    done = CliRunner().invoke(app, [str(item) for item in arguments])
-    if done.exception is not None:
-        raise done.exception
-    return done.output
 
 
 def save(path: Path, array: np.ndarray) -> None:

@@ -12,7 +12,7 @@ from engine_toy import loaders_for, make_toy, settings
 from semivox.errors import UserError
 from semivox.methods.base import Method
 from semivox.training.estimate import Costs, iterations_for, probe
-from semivox.training.loop import due, interval
+from semivox.training.logs import due, interval
 
 
 @pytest.fixture(autouse=True)

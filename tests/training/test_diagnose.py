@@ -18,7 +18,7 @@ from semivox.errors import UserError
 CONFIG = load_config(
     method={"name": "dual"},
     net={"width": 2},
-    split={"labeled": 2, "val": 1},
+    split={"labeled": 2},
     plan={"spacing_mm": (2.5, 2.5, 2.5), "patch": (16, 16, 16)},
     train={"iterations": 3, "workers": 0, "precision": "32", "device": "cpu", "diagnose_every": 2},
 )
@@ -63,7 +63,7 @@ def test_hidden_labels_change_what_is_measured_but_nothing_that_is_trained(
         nib.save(nib.Nifti1Image(np.roll(np.asarray(image.dataobj), 5, axis=0), image.affine), path)
     changed = semivox.train(copy, config=CONFIG, out=tmp_path / "run", work=work, diagnose=True)
     assert weights(changed) == weights(diagnosed)
-    assert len(list((work / "store").glob("*.label.b2nd"))) == 3  # two labeled, one for validation
+    assert len(list((work / "store").glob("*.label.b2nd"))) == 2  # of the labeled cases
     tables = [table(run).set_index(["iteration", "of", "part"]) for run in (diagnosed, changed)]
     a, b = (found.loc[found["measure"] == "gradient", "value"] for found in tables)
     pd.testing.assert_series_equal(a, b, check_exact=True)
@@ -105,8 +105,8 @@ def test_a_supervised_run_is_diagnosed_and_fresh_forgets_it(
 def test_without_hidden_label_files_it_says_so(phantoms: Path, tmp_path: Path) -> None:
     copy = tmp_path / "data"
     shutil.copytree(phantoms, copy)
-    for path in sorted((copy / "labelsTr").iterdir())[3:]:
+    for path in sorted((copy / "labelsTr").iterdir())[2:]:
         path.unlink()
-    with pytest.raises(UserError, match=r"(?s)no unlabeled case has a label file.*3 unlabeled"):
+    with pytest.raises(UserError, match=r"(?s)no unlabeled case has a label file.*4 unlabeled"):
         semivox.train(copy, config=CONFIG, out=tmp_path / "run", work=tmp_path / "work", diagnose=True)
     assert not (tmp_path / "run").exists()

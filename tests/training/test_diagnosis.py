@@ -68,18 +68,17 @@ def test_rows_stand_where_they_are_due(tmp_path: Path) -> None:
     assert sizes.nunique() == len(sizes)  # the weights of that moment
 
 
-@pytest.mark.parametrize(("stop", "last"), [(13, 12), (21, 20)])  # checkpoints at 10 and 20
-def test_a_resumed_run_writes_the_table_of_an_uninterrupted_one(tmp_path: Path, stop: int, last: int) -> None:
+def test_a_resumed_run_writes_the_table_of_an_uninterrupted_one(tmp_path: Path) -> None:
     toy = make_toy()
 
     def hook(labeled: Batch, unlabeled: Batch, step: Step) -> None:
-        if step.iteration == stop:
+        if step.iteration == 13:  # the last checkpoint is that of 10
             raise KeyboardInterrupt
 
     toy.hook = hook
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "stopped", diagnosed=True, toy=toy)
-    assert table(tmp_path / "stopped")["iteration"].max() == last
+    assert table(tmp_path / "stopped")["iteration"].max() == 12
     run(tmp_path / "stopped", diagnosed=True)
     run(tmp_path / "whole", diagnosed=True)
     texts = [(tmp_path / name / "diagnosis" / "diagnosis.csv").read_text() for name in ("stopped", "whole")]

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
-from semivox.cli.app import app
 from semivox.config import Config, load_config, preset_names
 from semivox.errors import UserError
 from semivox.preprocessing.plan import Plan
 from semivox.training import machine as module
-from semivox.training.machine import Machine, machine
+from semivox.training.machine import machine
+from shell import run
 
 TINY = {"net_patch": (16, 16, 16), "device": "cpu"}
 
@@ -31,26 +30,26 @@ def test_what_is_measured_and_what_is_concluded(quick: None, tmp_path: Path, mon
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     found = machine(presets=["la-8-lite", "la-16-lite", "demo", "lite"], limit_s=0.0, **TINY)
     assert list(tmp_path.iterdir()) == []
-    dear, same, demo, lite = found.presets
-    assert [one.preset for one in found.presets] == ["la-8-lite", "la-16-lite", "demo", "lite"]
-    assert (demo.measured, dear.measured) == (True, False)
-    assert (lite.patch, lite.step_s, lite.hours) == (None, None, None)
+    dear, same, demo, lite = found["presets"]
+    assert [one["preset"] for one in found["presets"]] == ["la-8-lite", "la-16-lite", "demo", "lite"]
+    assert (demo["measured"], dear["measured"]) == (True, False)
+    assert (lite["patch"], lite["step_s"], lite["hours"]) == (None, None, None)
     for one in (dear, same, demo):
-        assert one.step_s is not None and one.window_s is not None and one.window_s > 0
-        assert one.hours == pytest.approx(one.step_s * one.iterations / 3600)
-    assert (dear.step_s, dear.iterations) == (same.step_s, 3000)
+        assert one["step_s"] is not None and one["window_s"] is not None and one["window_s"] > 0
+        assert one["hours"] == pytest.approx(one["step_s"] * one["iterations"] / 3600)
+    assert (dear["step_s"], dear["iterations"]) == (same["step_s"], 3000)
     # 12 times the voxels; twice the channels make a convolution about four times as dear.
-    assert demo.step_s is not None and dear.step_s is not None
-    ratio = dear.step_s / dear.patches / (demo.step_s / demo.patches)
+    assert demo["step_s"] is not None and dear["step_s"] is not None
+    ratio = dear["step_s"] / dear["patches"] / (demo["step_s"] / demo["patches"])
     assert 12 * 3.5 < ratio < 12 * 4.5
-    assert [net.net for net in found.nets] == ["vnet", "resnet34", "unet3d", "resunet"]
-    assert all(net.step_s > 0 and net.window_s > 0 for net in found.nets)
-    assert [(item.patch, item.augment) for item in found.store] == [
+    assert [net["net"] for net in found["nets"]] == ["vnet", "resnet34", "unet3d", "resunet"]
+    assert all(net["step_s"] > 0 and net["window_s"] > 0 for net in found["nets"])
+    assert [(item["patch"], item["augment"]) for item in found["store"]] == [
         ((32, 32, 16), "intensity"),
         ((64, 64, 48), "intensity"),
     ]
-    assert all(item.per_second > 0 for item in found.store)
-    assert json.loads(json.dumps(found.as_dict()))["presets"][2]["measured"] is True
+    assert all(item["per_second"] > 0 for item in found["store"])
+    assert json.loads(json.dumps(found))["presets"][2]["measured"] is True
 
 
 def test_with_time_all_are_measured(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,28 +65,28 @@ def test_with_time_all_are_measured(quick: None, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(module, "step_seconds", step_seconds)
     found = machine(presets=["hippocampus-lite", "demo"], limit_s=100.0, **TINY)
     assert probed == ["demo", "hippocampus-lite"]
-    assert [one.step_s for one in found.presets] == [3.0, 0.5]
-    assert all(one.measured for one in found.presets)
+    assert [one["step_s"] for one in found["presets"]] == [3.0, 0.5]
+    assert all(one["measured"] for one in found["presets"])
 
 
 def test_every_shipped_preset_has_a_kind_or_a_reason() -> None:
     for name in preset_names():
         config = load_config(preset=name)
-        assert config.plan.patch is None or module.step_cost(config) > 0
+        assert config.plan.patch is None or module.step_macs(config) > 0
 
 
 @pytest.fixture
-def shown(monkeypatch: pytest.MonkeyPatch, quick: None) -> Machine:
+def shown(monkeypatch: pytest.MonkeyPatch, quick: None) -> dict[str, Any]:
     found = machine(presets=["demo", "lite"], limit_s=0.0, **TINY)
     monkeypatch.setattr(module, "machine", lambda **_: found)
     return found
 
 
-def test_the_command(shown: Machine) -> None:
-    done = CliRunner().invoke(app, ["info", "--machine", "--json"])
+def test_the_command(shown: dict[str, Any]) -> None:
+    done = run("info", "--machine", "--json")
     assert done.exit_code == 0, done.output
-    assert json.loads(done.stdout) == json.loads(json.dumps(shown.as_dict()))
-    table = CliRunner().invoke(app, ["info", "--machine"], env={"COLUMNS": "140"})
+    assert json.loads(done.stdout) == json.loads(json.dumps(shown))
+    table = run("info", "--machine", COLUMNS="140")
     assert table.exit_code == 0
     for text in ("vnet", "patches a second", "4 x 32x32x16", "4 x ?", "hours"):
         assert text in table.stdout
@@ -95,6 +94,26 @@ def test_the_command(shown: Machine) -> None:
 
 @pytest.mark.parametrize("arguments", [["info"], ["info", "somewhere", "--machine"]])
 def test_either_a_data_set_or_the_machine(arguments: list[str]) -> None:
-    error = CliRunner().invoke(app, arguments).exception
+    error = run(*arguments).exception
     assert isinstance(error, UserError)
     assert "data set" in str(error)
+
+
+def test_steps_on_the_grids_of_a_plan_follow_the_arithmetic(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half more voxels take half more time; features that merge 8 voxels a bit more than an eighth."""
+    monkeypatch.setattr(module, "write_scans", lambda folder: None)
+    monkeypatch.setattr(module, "step_seconds", lambda *run, **how: 3.0)
+    fixed = {"spacing_mm": (1, 1, 1), "crop": "none", "normalisation": ("none",)}
+    figures = (dict.fromkeys(("mean", "std", "p005", "p995"), 0.0),)
+    rows = [
+        {"spacing_mm": [gap] * 3, "stem": [stem] * 3, "patch": [side, 32, 32]}
+        for gap, stem, side in ((1.0, 1, 32), (1.0, 1, 48), (2.0, 2, 32))
+    ]
+    plan = Plan(
+        dataset="D", channels=("MR",), class_names=("background", "x"), class_values=(0, 1),
+        patch=(32, 32, 32), strides=((2, 2, 2),) * 3, intensity=figures, grids=tuple(rows), **fixed,
+    )  # fmt: skip
+    config = load_config(method={"name": "self_training"}, net={"width": 8})
+    same, longer, merged = module.grid_steps(config, plan)
+    assert (same, longer) == (pytest.approx(3.0), pytest.approx(4.5))
+    assert 3.0 / 8 < merged < 3.0 / 4

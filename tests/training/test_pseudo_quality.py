@@ -25,8 +25,8 @@ def sure(*labels: int) -> PseudoLabel:
 
 def table(quality: PseudoQuality) -> dict[tuple[str, str, str], float]:
     found = list(quality.findings())
-    assert len({finding[:3] for finding in found}) == len(found)
-    return {finding[:3]: finding.value for finding in found}
+    assert len({row[:3] for row in found}) == len(found)
+    return {row[:3]: row[3] for row in found}
 
 
 def test_overlap_agreement_and_calibration_over_two_batches() -> None:

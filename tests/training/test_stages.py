@@ -132,8 +132,16 @@ def crash_at(toy: Toy, iteration: int | None) -> Toy:
 ADAM = {"optimizer": "adam", "lr": 0.01, "average": 0.9, "clip": 1.0, "warmup": 2, "validate_every": 4}
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
-@pytest.mark.parametrize("where", ["stage 1", "boundary", "while teaching", "stage 2"])
+@pytest.mark.parametrize(
+    ("optimizer", "where"),
+    [
+        ("adamw", "stage 1"),
+        ("sgd", "boundary"),
+        ("adamw", "while teaching"),
+        ("sgd", "stage 2"),
+        ("adam", "stage 2"),
+    ],
+)
 def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path, optimizer: str, where: str) -> None:
     config = settings(iterations=15, checkpoint_every=4, **(ADAM | {"optimizer": optimizer}))
     kill, left = {"stage 1": (5, 4), "boundary": (6, 6), "stage 2": (11, 8)}.get(where, (None, 6))
@@ -162,20 +170,3 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path, optimizer: str,
         for folder in (killed, tmp_path / "whole")
     ]
     pd.testing.assert_frame_equal(*tables, check_exact=True)
-
-
-def test_a_checkpoint_of_version_0_1_resumes(tmp_path: Path) -> None:
-    """It has no `optimizer` and no `average`."""
-    config = settings(iterations=12, validate_every=None)
-    whole = make_toy()
-    fit(whole, loaders_for(config), config, tmp_path / "whole")
-    with pytest.raises(CrashError):
-        fit(crash_at(make_toy(), 10), loaders_for(config), config, tmp_path / "old")
-    path = last_path(tmp_path / "old")
-    content = torch.load(path, weights_only=True)
-    for name in ("optimizer", "average"):
-        del content[name]
-    torch.save(content, path)
-    resumed = make_toy()
-    fit(resumed, loaders_for(config), config, tmp_path / "old")
-    assert all(torch.equal(value, resumed.state_dict()[name]) for name, value in whole.state_dict().items())

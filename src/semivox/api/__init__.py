@@ -17,6 +17,7 @@ torch before it is needed.
 from semivox.api.data import (
     check,
     fetch,
+    grid_steps,
     import_dataset,
     import_published,
     import_record,
@@ -45,9 +46,8 @@ from semivox.api.reports import compare_runs, report
 
 __all__ = [
     "benchmark", "check", "cite", "compare", "compare_runs", "demo", "evaluate", "export_dicom_seg", "fetch",
-    "forecast",
-    "forecast_replication", "import_dataset", "import_published", "import_record", "info", "load_config",
-    "load_grid", "machine",
+    "forecast", "forecast_replication", "grid_steps", "import_dataset", "import_published", "import_record",
+    "info", "load_config", "load_grid", "machine",
     "make_phantoms", "methods", "open_dataset", "plan", "predict", "predict_image", "prepare", "pseudo_label",
     "rank", "replicate", "report", "train",
 ]  # fmt: skip

@@ -140,18 +140,20 @@ def settings(config: Any = None, preset: str | None = None, **sections: Any) -> 
     return overridden(config, given) if any(given.values()) else config
 
 
-def checked(config: Config, *, training: bool = False) -> Config:
-    """Check the names in the settings before any scan is opened: method, its options, split file, device.
+def checked(config: Config, data: Path | str | None = None, *, training: bool = False) -> Config:
+    """Check, before any scan is opened, the folder and the names: method, its options, split file, device.
 
     Args:
         config: returned as it is.
+        data: folder of the data set, if there is one.
         training: also what imports torch, and that the script which asks for loader processes has a guard.
     """
     from semivox.methods import check_method, method_table
 
     if training and config.train.workers:
         require_main_guard()
-
+    if data is not None:
+        raw_folder(data)
     shipped = load_config(preset=config.preset).method if config.preset else MethodConfig()
     if config.method.name not in method_table():
         raise unknown("method", config.method.name, sorted(method_table()))

@@ -243,9 +243,9 @@ def plan(
     """Choose the split, and voxel size, normalisation and patch; a plan that still fits is only read."""
     from semivox.preprocessing.workspace import prepare_data as run
 
-    chosen, folder = checked(settings(config, preset)), raw_folder(data)
+    chosen = checked(settings(config, preset), data)
     return run(
-        folder,
+        Path(data),
         config=chosen,
         work=optional(work),
         fresh=fresh,
@@ -253,6 +253,13 @@ def plan(
         store=False,
         progress=progress,
     )
+
+
+def grid_steps(plan: Plan, *, config: Anything = None) -> list[float]:
+    """Forecast the seconds of a training step on each of the grids that a plan compared, on this machine."""
+    from semivox.training.machine import grid_steps as run
+
+    return run(settings(config), plan)
 
 
 @verb
@@ -277,9 +284,9 @@ def prepare(
     from semivox.preprocessing.workspace import prepare_data as run
     from semivox.reporting.drawing import draw_case
 
-    chosen, folder = checked(settings(config, preset)), raw_folder(data)
+    chosen = checked(settings(config, preset), data)
     return run(
-        folder, config=chosen, work=optional(work), fresh=fresh, workers=workers,
+        Path(data), config=chosen, work=optional(work), fresh=fresh, workers=workers,
         on_case=draw_case if overlays else None, progress=progress,
     )  # fmt: skip
 

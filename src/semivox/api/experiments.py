@@ -75,9 +75,10 @@ def forecast(
     Args:
         data, grid, out, work, max_hours: as for `benchmark`.
     """
+    folder, cells = raw_folder(data), _grid(grid)
     from semivox.benchmark.run import forecast as run
 
-    return run(raw_folder(data), _grid(grid), out=Path(out), work=optional(work), progress=progress)
+    return run(folder, cells, out=Path(out), work=optional(work), progress=progress)
 
 
 @verb
@@ -111,10 +112,11 @@ def benchmark(
         bar: show training progress bars.
         say: called with a line before and after each cell.
     """
+    folder, cells = raw_folder(data), _grid(grid)
     from semivox.benchmark.run import benchmark as run
 
     return run(
-        raw_folder(data), _grid(grid), out=Path(out), work=optional(work), max_hours=max_hours,
+        folder, cells, out=Path(out), work=optional(work), max_hours=max_hours,
         published=published, ablation=ablation, isolate=isolate, bar=bar, progress=progress, say=say,
     )  # fmt: skip
 
@@ -208,11 +210,11 @@ def compare(
     chosen = settings(config)
     for name in methods:
         own = (options or {chosen.method.name: chosen.method.options}).get(name, {})
-        checked(settings(chosen, method={"name": name, "options": own}), training=True)
+        checked(settings(chosen, method={"name": name, "options": own}), data, training=True)
     from semivox.benchmark.compare import compare as run
 
     return run(
-        raw_folder(data), methods, config=chosen, out=Path(out), seeds=tuple(seeds),
+        Path(data), methods, config=chosen, out=Path(out), seeds=tuple(seeds),
         options=None if options is None else dict(options), cases=cases, work=optional(work), bar=bar,
         progress=progress,
     )  # fmt: skip

@@ -22,11 +22,13 @@ from semivox.api.arguments import (
 from semivox.api.reports import TrainedRun, report_after_training
 from semivox.errors import UserError
 from semivox.progress import ProgressFactory, no_progress
-from semivox.settings import Device, Workers
+from semivox.settings import Config, Device, Workers
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from semivox.datasets.splits import Split
+    from semivox.preprocessing.workspace import Workspace
     from semivox.reporting.page.notebook import PlottedPrediction
 
 
@@ -65,25 +67,27 @@ def train(
         >>> run = semivox.train("Heart", method="dual", labeled=8, preset="lite")
     """
     chosen = settings(config, preset, method={"name": method}, split={"labeled": labeled})
-    chosen, folder = checked(chosen, training=True), raw_folder(data)
+    checked(chosen, data, training=True)
     from semivox.preprocessing.workspace import prepare_data
-    from semivox.reporting.drawing import diagnosis_drawer, draw_case
+    from semivox.reporting.drawing import diagnosis_drawer, draw_case, sheet_drawer
     from semivox.run import Run
-    from semivox.training.runs import default_folder, train_run
+    from semivox.training.runs import train_run
 
     if out is not None:
         Run(Path(out)).check(chosen, fresh=fresh, extend=extend)
     workers = 2 if chosen.train.workers else 0  # no process at all where none is wanted
     workspace, split, plan = prepare_data(
-        folder, config=chosen, work=optional(work), workers=workers, on_case=draw_case, progress=progress
+        Path(data), config=chosen, work=optional(work), workers=workers, on_case=draw_case, progress=progress
     )
     if chosen.train.selection == "val" and not split.val:
         do = "keep some with --val N, or leave out train.selection"
         raise UserError("The checkpoint cannot be chosen by validation", "no validation cases", "some", do)
     finished = train_run(
-        workspace, split, plan, chosen, optional(out) or default_folder(workspace, chosen, split),
+        workspace, split, plan, chosen, optional(out) or _default_folder(workspace, chosen, split),
         fresh=fresh, extend=extend, diagnose=diagnose,
-        draw=diagnosis_drawer(f"{chosen.method.name} on {workspace.dataset.name}"), bar=bar,
+        draw=diagnosis_drawer(f"{chosen.method.name} on {workspace.dataset.name}"),
+        sheet=sheet_drawer(f"{workspace.dataset.name}: pseudo-labels, least certain first", plan.class_names),
+        bar=bar,
     )  # fmt: skip
     if split.val:
         report_after_training(finished, progress)
@@ -233,3 +237,9 @@ def evaluate(
         profile=profile, nsd_tolerance_mm=nsd_tolerance_mm, trust_image_geometry=trust_image_geometry,
         regions=unions, ignore=ignore, workers=workers, progress=progress,
     )  # fmt: skip
+
+
+def _default_folder(workspace: Workspace, config: Config, split: Split) -> Path:
+    """Return `runs/DATASET/PRESET/METHOD/Nl_foldK_seedS`, in the current folder."""
+    name = f"{len(split.labeled)}l_fold{config.split.fold or 0}_seed{config.train.seed}"
+    return Path("runs", workspace.dataset.name, config.preset or "default", config.method.name, name)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 def rank(
     model: Anything,
     data: AnyPath,
-    out: AnyPath,
+    out: AnyPath = "rank",
     *,
     by: Literal["uncertainty", "diversity", "both", "random"] = "both",
     seed: Seed = 0,
@@ -43,7 +43,7 @@ def rank(
     Args:
         model: a run folder, or several of one split.
         data: the data set that the model was trained on, or a workspace of it.
-        out: folder for the results.
+        out: folder for `rank.csv` and `rank.png`.
         by: `uncertainty`: the lowest predicted Dice first; `diversity`: the scan farthest from all that are
             labeled or ranked before it, in the features of the network; `both`: their product; `random`.
         seed: of `random`.

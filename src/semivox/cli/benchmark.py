@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from semivox import api
 from semivox.cli import options as o
 from semivox.cli.values import number
 from semivox.errors import UserError
@@ -30,7 +29,7 @@ _GRID = {
 
 def register(app: typer.Typer) -> None:
     """Add this file's command."""
-    o.command(app, benchmark, api=api.benchmark)
+    o.command(app, benchmark, api="benchmark")
 
 
 def benchmark(
@@ -81,9 +80,9 @@ def benchmark(
         return
     if len(data) > 1:
         raise UserError("Several data sets go with --paper only", f"{len(data)} data sets", "one -d FOLDER")
-    resolved = api.load_grid(file=grid, ablation=ablation, changes=changes)
+    resolved = call("load_grid", file=grid, ablation=ablation, changes=changes)
     if dry_run:
-        show.forecast(call(api.forecast, data=data[0], grid=resolved), given.get("max_hours"))
+        show.forecast(call("forecast", data=data[0], grid=resolved), given.get("max_hours"))
         return
     found = call(data=data[0], grid=resolved, ablation=ablation, **run)
     show.outcome(found)
@@ -104,11 +103,11 @@ def _paper(call: o.Call, item: dict[str, Any], run: dict[str, Any] | None) -> No
     from semivox.cli import show
 
     if run is None:
-        for name, cells in call(api.forecast_replication, **item).items():
+        for name, cells in call("forecast_replication", **item).items():
             show.text(name)
             show.forecast(cells, call.arguments.get("max_hours"))
         return
-    made = call(api.replicate, **item, **run)
+    made = call("replicate", **item, **run)
     failed, left = dict[str, str](), list[str]()
     for name, found in made.outcomes.items():
         show.outcome(found)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import inspect
 import shlex
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from semivox import api
 from semivox.cli import options as o
 from semivox.cli.values import class_values
 from semivox.errors import UserError, unknown
@@ -24,9 +22,9 @@ def register(app: typer.Typer) -> None:
         "images": "--images", "labels": "--labels", "channels": "--channel", "classes": "--class",
         "mirror": "--from", "name": "TASK",
     }  # fmt: skip
-    recipes = ("Recipes", api.import_published)
-    o.command(app, import_, "import", api=api.import_dataset, also=recipes, flags=flags, without=["recipe"])
-    o.command(app, fetch, api=api.fetch, flags={**flags, "out": "OUT"})
+    recipes = ("Recipes", "import_published")
+    o.command(app, import_, "import", api="import_dataset", also=recipes, flags=flags, without=["recipe"])
+    o.command(app, fetch, api="fetch", flags={**flags, "out": "OUT"})
 
 
 def import_(
@@ -50,10 +48,10 @@ def import_(
     out, given = call.arguments["out"], call.arguments
     if raw is not None or source in RECIPES:
         _check_recipe(source, raw)
-        _refuse(call, api.import_published, "a layout of your own")
-        made = call(api.import_published, recipe=source, raw=raw)
+        _refuse(call, "import_published", "a layout of your own")
+        made = call("import_published", recipe=source, raw=raw)
     else:
-        _refuse(call, api.import_dataset, f"a recipe ({', '.join(RECIPES)})")
+        _refuse(call, "import_dataset", f"a recipe ({', '.join(RECIPES)})")
         classes = class_values(given["classes"]) if "classes" in given else None
         made = call(source=source, classes=classes)
     train = made.pool("train")
@@ -63,7 +61,7 @@ def import_(
         f" {len(made.pool('extra'))} extra unlabeled, {len(made.pool('test'))} test;"
         f" channels {', '.join(made.channels)}; classes {', '.join(made.class_names[1:])}"
     )
-    record = api.import_record(out)
+    record = call("import_record")
     for note in record.get("notes", ()):
         typer.echo(f"note: {note}")
     o.next_command("prepare", "-d", out, *shlex.split(record.get("prepare", "")))
@@ -79,9 +77,9 @@ def fetch(call: o.Call) -> None:
     o.next_command("prepare", "-d", folder)
 
 
-def _refuse(call: o.Call, function: Callable[..., Any], needed: str) -> None:
+def _refuse(call: o.Call, function: str, needed: str) -> None:
     """Refuse options that the other way to import takes."""
-    known = inspect.signature(function).parameters
+    known = inspect.signature(o.of_api(function)).parameters
     if names := [name for name in call.arguments if name not in known]:
         flags = ", ".join(call.flags[name].split()[0] for name in names)
         raise UserError(

@@ -7,11 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from semivox import api
 from semivox.cli import options as o
 from semivox.cli.values import one_data
 from semivox.errors import UserError
-from semivox.progress import show_progress
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -22,16 +20,16 @@ _NAMED = 3  # classes with a column of their own
 _NARROW = 60  # columns
 _TITLE = (
     "Grids of features (* chosen): size of a scan on them, Dice that classes keep, patch in voxels of the"
-    " working grid, share of a scan that it holds:"
+    " working grid, share of a scan that it holds, time of a training step here:"
 )
 
 
 def register(app: typer.Typer) -> None:
     """Add this file's commands."""
-    o.command(app, info, api=api.info, fields=o.SPLIT)
-    o.command(app, check, api=api.check, fields=o.SPLIT)
-    o.command(app, plan, api=api.plan, fields=o.SPLIT, layers=True, without=["workers"])
-    o.command(app, prepare, api=api.prepare, fields=o.SPLIT, layers=True)
+    o.command(app, info, api="info", fields=o.SPLIT)
+    o.command(app, check, api="check", fields=o.SPLIT)
+    o.command(app, plan, api="plan", fields=o.SPLIT, layers=True, without=["workers"])
+    o.command(app, prepare, api="prepare", fields=o.SPLIT, layers=True)
 
 
 def info(
@@ -55,8 +53,8 @@ def info(
         if positional or data:
             do = "semivox info --machine, or semivox info -d DATA"
             raise UserError("--machine measures this machine, not a data set", do=do)
-        times = api.machine(device=device, progress=show_progress)
-        show.print_json(times.as_dict()) if json else show.machine(times)
+        times = call("machine", device=device)
+        show.print_json(times) if json else show.machine(times)
         return
     folder = one_data(data, positional)
     found = call(data=folder)
@@ -92,15 +90,15 @@ def check(
 def plan(call: o.Call) -> None:
     """Choose working grid, normalisation and patch from the scans and the labels (plans.json, editable).
 
-    The table compares grids of features: what labels keep when they are averaged to them and back, and how
-    much of a scan a training patch holds.
+    The table compares grids of features: what labels keep when they are averaged to them and back, how much
+    of a scan a training patch holds, and how long a training step would take on this machine.
     """
     workspace, split, made = call()
     typer.echo(
         f"{len(split.labeled)} labeled, {len(split.unlabeled)} unlabeled, {len(split.val)} validation,"
         f" {len(split.test)} test cases ({split.how})"
     )
-    _show_plan(made)
+    _show_plan(made, call("grid_steps", plan=made) if made.grids else ())
     note = f"you may edit {workspace.plan_file} before"
     o.next_command("prepare", "-d", workspace.folder, *call.again(), note=note)
 
@@ -113,7 +111,7 @@ def prepare(call: o.Call) -> None:
     o.next_command("train", "-d", workspace.folder, "--method", call.config.method.name, *call.again())
 
 
-def _show_plan(plan: Plan) -> None:
+def _show_plan(plan: Plan, steps: Sequence[float]) -> None:
     """Print each entry that has a reason, and the table of grids."""
     from rich.console import Console
     from rich.padding import Padding
@@ -130,14 +128,16 @@ def _show_plan(plan: Plan) -> None:
     if plan.grids:
         narrow = console.width < _NARROW
         console.print(Text(_TITLE), highlight=False)
-        put(_grids(plan, by_class=len(plan.class_names) <= _NAMED + 1 and not narrow, size=not narrow))
+        by_class = len(plan.class_names) <= _NAMED + 1 and not narrow
+        put(_grids(plan, steps, by_class=by_class, size=not narrow))
 
 
-def _grids(plan: Plan, *, by_class: bool, size: bool) -> Table:
+def _grids(plan: Plan, steps: Sequence[float], *, by_class: bool, size: bool) -> Table:
     from semivox.cli.show import table
 
     names = plan.class_names[1:]
-    headings = [" grid", *(("scan",) if size else ()), *(names if by_class else ("worst",)), "patch", "holds"]
+    headings = [" grid", *(("scan",) if size else ()), *(names if by_class else ("worst",))]
+    headings += ["patch", "holds", "step"]
     rows = [
         (
             f"{'*' if row['chosen'] else ' '}{_sides(row['spacing_mm'], 'x')} mm",
@@ -149,8 +149,9 @@ def _grids(plan: Plan, *, by_class: bool, size: bool) -> Table:
             ),
             "x".join(map(str, row["patch"])),
             f"{row['share']:.0%}",
+            f"{step_s:.2g} s",
         )
-        for row in plan.grids
+        for row, step_s in zip(plan.grids, steps, strict=True)
     ]
     return table(*headings, rows=rows)
 

@@ -22,13 +22,13 @@ def methods(
     json: Annotated[bool, typer.Option("--json", help="everything, for programs")] = False,
 ) -> None:
     """List the training methods; with a name, its idea, its options and their defaults."""
-    from semivox import api
     from semivox.cli import show
+    from semivox.methods import catalogue
 
     if cite is not None:
-        typer.echo(api.cite(cite))
+        typer.echo(catalogue.cite(cite))
         return
-    found = api.methods(name)
+    found = catalogue.list_methods() if name is None else {name: catalogue.describe_method(name)}
     if json:
         show.print_json(found)
     elif name is None:

@@ -6,52 +6,30 @@ import inspect
 import re
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import typer
+from typer.core import TyperCommand
 
 from semivox.cli.values import number, seconds
 from semivox.errors import Terminated
 from semivox.progress import show_progress
-from semivox.settings import Config
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from semivox.config import Config
 
+_DATA = "folder of scans (nnU-Net raw or MSD layout) or a workspace"
 Json = Annotated[bool, typer.Option("--json", help="print JSON instead of tables")]
-Data = Annotated[
-    Path, typer.Option("--data", "-d", help="folder of scans (nnU-Net raw or MSD layout) or a workspace")
-]
-Series = Annotated[
-    str | None, typer.Option("--series", help="DICOM series to take: its number, description or UID")
-]
-SegmentCodes = Annotated[
-    Path | None,
-    typer.Option("--segment-codes", help="YAML or JSON for DICOM-SEG: class name to value, scheme, meaning"),
-]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu or gpu")]
-Workers = Annotated[int, typer.Option("--workers", help="worker processes; 0: work in this process")]
-TrustGeometry = Annotated[
-    bool,
-    typer.Option(
-        "--trust-image-geometry",
-        help="where affines disagree, use that of the (first) image if the shapes agree",
-    ),
-]
-DataOption = Annotated[
-    Path | None,
-    typer.Option("--data", "-d", help="folder of scans (nnU-Net raw or MSD layout) or a workspace"),
-]
+DataOption = Annotated[Path | None, typer.Option("--data", "-d", help=_DATA)]
 DataArgument = Annotated[Path | None, typer.Argument(metavar="[DATA]", help="the same as --data")]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="A.B=C", help="one setting, e.g. train.lr=0.02 (repeatable)"),
 ]
-
 
 # Options that stand for settings.
 SPLIT = {
@@ -61,7 +39,10 @@ SPLIT = {
 TRAIN = {"method": "method.name", "budget": "train.budget_s"} | {
     name: f"train.{name}" for name in ("iterations", "seed", "device", "precision", "workers", "init")
 }
-WINDOW = {name: f"predict.{name}" for name in ("window", "stride", "overlap", "weighting", "batch")}
+WINDOW = {
+    name: f"predict.{name}"
+    for name in ("window", "stride", "overlap", "weighting", "batch", "tta", "postprocess")
+}
 _LAYERS: dict[str, Any] = {
     "preset": Annotated[str | None, typer.Option("--preset", "-p", help="shipped settings, e.g. lite")],
     "file": Annotated[Path | None, typer.Option("--config", "-c", help="YAML file with settings")],
@@ -74,16 +55,20 @@ _FLAGS = {
 _MORE: dict[str, dict[str, Any]] = {
     "labeled": {"parser": number, "metavar": "N"},
     "budget": {"parser": seconds, "metavar": "TIME", "help": "wall time, e.g. 30m; sets the iterations"},
+    "regions": {"metavar": "NAME=1,2"},
+    "classes": {"metavar": "NAME=VALUE"},
+    "origin": {"case_sensitive": False},
 }
 _HELP = {
-    "data": "folder of scans (nnU-Net raw or MSD layout) or a workspace",
+    "data": _DATA,
     "work": "workspace for plan and prepared scans (default: semivox-work/NAME)",
     "fresh": "start over: delete what an earlier call wrote",
     "workers": "worker processes; 0: work in this process",
     "device": "auto, cpu or gpu",
     "series": "DICOM series to take: its number, description or UID",
+    "trust_image_geometry": "where affines disagree, use that of the (first) image if the shapes agree",
 }
-_INTERNAL = {"config", "preset", "method", "labeled", "progress", "bar", "say"}
+_NO_OPTIONS = {"config", "preset", "method", "labeled", "progress", "bar", "say"}
 
 
 class Call:
@@ -110,12 +95,12 @@ class Call:
 
     @property
     def sections(self) -> dict[str, dict[str, Any]]:
-        """The settings that stand for options, by section."""
+        """The settings that were typed as options of their own, by section."""
         found: dict[str, dict[str, Any]] = {}
         for name, field in self.fields.items():
             section, _, key = field.partition(".")
-            value = self.typed.get(name)
-            found.setdefault(section, {})[key] = str(value) if isinstance(value, Path) else value
+            if (value := self.typed.get(name)) is not None:
+                found.setdefault(section, {})[key] = str(value) if isinstance(value, Path) else value
         return found
 
     @cached_property
@@ -127,13 +112,13 @@ class Call:
         given: dict[str, Any] = {**layers, **self.sections}
         return load_config(**given)
 
-    def __call__(self, function: Callable[..., Any] | None = None, **more: Any) -> Any:
-        """Call the API function with what was typed."""
-        function = function or self.function
+    def __call__(self, name: str | None = None, /, **more: Any) -> Any:
+        """Call the API function, or the named one, with what was typed."""
+        function = self.function if name is None else of_api(name)
         known = inspect.signature(function).parameters
         shown = {"progress": show_progress, "bar": True}
         given = {name: value for name, value in {**shown, **self.arguments}.items() if name in known} | more
-        if "config" in known and "config" not in given:
+        if self.fields and "config" in known and "config" not in given:
             given["config"] = self.config
         return function(**given)
 
@@ -145,12 +130,31 @@ class Call:
             if value in (None, [], False):
                 continue
             flag = self.flags[name].split()[0]
-            if value is True:
-                words.append(flag)
-            else:
-                values = value if isinstance(value, list) else [value]
-                words += [word for one in values for word in (flag, str(one))]
+            values = [] if value is True else value if isinstance(value, list) else [value]
+            words += [word for one in values for word in (flag, str(one))] or [flag]
         return words
+
+
+class _Late(TyperCommand):
+    """A command whose options are made when somebody looks at them: the list of commands comes at once."""
+
+    @cached_property
+    def _made(self) -> Any:
+        build = inspect.unwrap(self.callback).build  # type: ignore[arg-type]
+        apart = typer.Typer(add_completion=False, rich_markup_mode="rich")
+        apart.command(self.name)(build())
+        return typer.main.get_command(apart)
+
+    @property
+    def params(self) -> Any:
+        return self._made.params
+
+    @params.setter
+    def params(self, none: object) -> None:
+        pass
+
+    def invoke(self, ctx: Any) -> Any:
+        return self._made.invoke(ctx)
 
 
 def command(
@@ -158,8 +162,8 @@ def command(
     function: Callable[..., None],
     name: str | None = None,
     *,
-    api: Callable[..., Any] | None = None,
-    also: tuple[str, Callable[..., Any]] | None = None,
+    api: str | None = None,
+    also: tuple[str, str] | None = None,
     fields: Mapping[str, str] | None = None,
     layers: bool = False,
     without: Sequence[str] = (),
@@ -171,47 +175,62 @@ def command(
         app: to add it to.
         function: has a `Call` if there is an API function, and options of its own.
         name: of the command; default: the function's.
-        api: its parameters become options, with the help of its docstring.
-        also: heading and function of options that are shown apart.
+        api: function of the API whose parameters become options, with the help of its docstring.
+        also: heading and API function of options that are shown apart.
         fields: options that stand for settings, e.g. `{"seed": "train.seed"}`.
         layers: also take --preset, --config and --set.
         without: parameters of `api` that are no options.
         flags: of parameters whose name is not their flag; a flag without dashes is an argument.
     """
-    kinds, fields = get_type_hints(function, include_extras=True), fields or {}
-    own = {
-        one.name: one.replace(annotation=kinds[one.name])
-        for one in inspect.signature(function).parameters.values()
-        if one.name != "call"
-    }
-    hidden, flags = _INTERNAL | {*own, *fields, *without}, {**_FLAGS, **(flags or {})}
-    sources = [(None, api), also or (None, None)]
-    theirs: dict[str, inspect.Parameter] = {}
-    for panel, source in sources:
-        if source is not None:
-            theirs |= {one.name: one for one in _api_options(source, hidden | {*theirs}, flags, panel)}
-    typed = {one.name: one for one in map(_setting_option, fields, fields.values())}
-    if layers:
-        typed |= {key: _parameter(key, kind, None) for key, kind in _LAYERS.items()}
-    parameters = {**theirs, **typed, **own}
+    fields, flags = fields or {}, {**_FLAGS, **(flags or {})}
+    sources = [source for source in (api and (None, api), also) if source]
 
-    def call(**given: Any) -> None:
-        settings = {key: given[key] for key in typed}
-        arguments = {
-            key: given[key] for key, one in theirs.items() if given[key] not in (None, [], one.default)
+    def build() -> Callable[..., None]:
+        kinds = get_type_hints(function, include_extras=True)
+        own = {
+            one.name: one.replace(annotation=kinds[one.name])
+            for one in inspect.signature(function).parameters.values()
+            if one.name != "call"
         }
-        shown = {key: flags.get(key, "--" + key.replace("_", "-")) for key in parameters}
-        first = () if api is None else (Call(api, arguments, settings, fields, shown),)
-        try:
-            function(*first, **{key: given[key] for key in own})
-        except KeyboardInterrupt as stop:  # which Typer would turn into 130 also after SIGTERM
-            raise SystemExit(143 if isinstance(stop, Terminated) else 130) from stop
+        theirs: dict[str, inspect.Parameter] = {}
+        for panel, source in sources:
+            hidden = _NO_OPTIONS | {*own, *fields, *without, *theirs}
+            theirs |= {one.name: one for one in _api_options(of_api(source), hidden, flags, panel)}
+        typed = {name: _setting_option(name, setting) for name, setting in fields.items()}
+        if layers:
+            typed |= {key: _parameter(key, kind, None) for key, kind in _LAYERS.items()}
+        parameters = {**theirs, **typed, **own}
 
-    call.__doc__ = function.__doc__
-    call.__annotations__ = {one.name: one.annotation for one in parameters.values()}
-    order = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in parameters.values()]
-    call.__signature__ = inspect.Signature(order)  # type: ignore[attr-defined]
-    app.command(name or function.__name__)(call)
+        def call(**given: Any) -> None:
+            settings = {key: given[key] for key in typed}
+            arguments = {
+                key: given[key] for key, one in theirs.items() if given[key] not in (None, [], one.default)
+            }
+            shown = {key: flags.get(key, "--" + key.replace("_", "-")) for key in parameters}
+            first = () if api is None else (Call(of_api(api), arguments, settings, fields, shown),)
+            try:
+                function(*first, **{key: given[key] for key in own})
+            except KeyboardInterrupt as stop:  # which Typer would turn into 130 also after SIGTERM
+                raise SystemExit(143 if isinstance(stop, Terminated) else 130) from stop
+
+        call.__doc__ = function.__doc__
+        call.__annotations__ = {one.name: one.annotation for one in parameters.values()}
+        order = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in parameters.values()]
+        call.__signature__ = inspect.Signature(order)  # type: ignore[attr-defined]
+        return call
+
+    def late() -> None: ...
+
+    late.__doc__, late.build = function.__doc__, build  # type: ignore[attr-defined]
+    app.command(name or function.__name__, cls=_Late)(late)
+
+
+def of_api(name: str) -> Callable[..., Any]:
+    """Return a function of the API, which is imported when it is needed: that takes a while."""
+    from semivox import api
+
+    function: Callable[..., Any] = getattr(api, name)
+    return function
 
 
 def _api_options(
@@ -222,14 +241,15 @@ def _api_options(
     strings = {name: kind for name, kind in inner.__annotations__.items() if name not in hidden | {"return"}}
     kinds = get_type_hints(SimpleNamespace(__annotations__=strings), inner.__globals__)
     for one in inspect.signature(function).parameters.values():
-        if one.name not in kinds or one.kind is one.VAR_KEYWORD:
-            continue
-        text = texts.get(one.name, _HELP.get(one.name, ""))
-        yield _option(one.name, kinds[one.name], one.default, text, flags.get(one.name), panel)
+        if one.name in kinds and one.kind is not one.VAR_KEYWORD:
+            text = texts.get(one.name, _HELP.get(one.name, ""))
+            yield _option(one.name, kinds[one.name], one.default, text, flags.get(one.name), panel)
 
 
 def _setting_option(name: str, setting: str) -> inspect.Parameter:
     """Make an option of a field of the settings, with its description."""
+    from semivox.settings import Config
+
     section, _, key = setting.partition(".")
     model: Any = Config.model_fields[section].annotation
     field, kind = model.model_fields[key], get_type_hints(model)[key]
@@ -242,14 +262,9 @@ def _option(
 ) -> inspect.Parameter:
     flags = flags or _flag(name, default is True)
     more = {"help": text, "rich_help_panel": panel, **_MORE.get(name, {})}
-    if default is inspect.Parameter.empty:
-        default = ...
-    if not flags.startswith("-"):
-        option = typer.Argument(metavar=flags, **more)
-    else:
-        option = typer.Option(*flags.split(), **more)
-    plain = _plain(kind)
-    return _parameter(name, Annotated[plain, option], inspect.Parameter.empty if default is ... else default)
+    is_option = flags.startswith("-")
+    option = typer.Option(*flags.split(), **more) if is_option else typer.Argument(metavar=flags, **more)
+    return _parameter(name, Annotated[_plain(kind), option], default)
 
 
 def _parameter(name: str, kind: Any, default: Any) -> inspect.Parameter:
@@ -262,9 +277,9 @@ def _flag(name: str, negative: bool) -> str:
 
 
 def _plain(kind: Any) -> Any:
-    """Return the type that a terminal can give: paths for paths or images, numbers for numbers."""
+    """Return the type that a terminal can give: paths for paths or models, numbers for numbers."""
     if kind is Any:
-        return Path
+        return list[Path]
     if kind == tuple[str, ...] or get_origin(kind) is Mapping:
         return list[str]
     if get_origin(kind) not in (Union, UnionType):
@@ -277,10 +292,9 @@ def _plain(kind: Any) -> Any:
 def described(function: Callable[..., Any]) -> dict[str, str]:
     """Return what a docstring says about each argument."""
     _, _, part = (inspect.getdoc(function) or "").partition("Args:\n")
+    arguments = r"^    (\w+(?:, \w+)*): (.*(?:\n {8}.*)*)"
     found: dict[str, str] = {}
-    for names, text in re.findall(
-        r"^    (\w+(?:, \w+)*): (.*(?:\n {8}.*)*)", part.partition("\n\n")[0], re.M
-    ):
+    for names, text in re.findall(arguments, part.partition("\n\n")[0], re.M):
         found |= dict.fromkeys(names.split(", "), " ".join(text.split()).rstrip(".").replace("`", ""))
     return found
 

@@ -1,79 +1,40 @@
-"""`predict`, `evaluate` and `export`."""
+"""`predict`, `evaluate`, `report`, `rank` and `export`: what follows on training."""
 
 from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated
 
 import typer
 
 from semivox.cli import options as o
 from semivox.cli.values import class_values
 from semivox.errors import UserError
-from semivox.progress import show_progress
 
-MadeBy = Literal["automatic", "semiautomatic", "manual"]
-_ORIGINS: dict[str, Any] = {name: name.upper() for name in get_args(MadeBy)}
+_SHOWN = 8  # scans of a ranking
+_ANY_DATASET = {"model", "source", "out", "device"}  # what `predict --as-dataset` takes besides the window
 
 
 def register(app: typer.Typer) -> None:
     """Add this file's commands."""
-    o.command(app, predict)
-    o.command(app, evaluate)
+    read = {"source": "--input -i", "predictions": "--input -i", "references": "--references -r"}
+    o.command(app, predict, api="predict", fields=o.WINDOW, flags=read)
+    o.command(app, evaluate, api="evaluate", flags={**read, "regions": "--region"})
+    o.command(app, report, api="report", flags=read)
+    o.command(app, rank, api="rank")
     group = typer.Typer(help="Write segmentations in the form that other systems want.", no_args_is_help=True)
     group.callback()(lambda: None)
-    o.command(group, dicom_seg, "dicom-seg")
+    flags = {
+        "segmentation": "SEGMENTATION", "dicom": "--dicom -d", "classes": "--class",
+        "codes": "--segment-codes", "origin": "--made-by",
+    }  # fmt: skip
+    o.command(group, dicom_seg, "dicom-seg", api="export_dicom_seg", flags=flags)
     app.add_typer(group, name="export")
 
 
 def predict(
-    model: Annotated[
-        list[Path], typer.Option("--model", "-m", help="run folder (repeatable: probabilities are averaged)")
-    ],
-    source: Annotated[
-        Path, typer.Option("--input", "-i", help="a scan or a folder of scans: NIfTI, NRRD, MetaImage, DICOM")
-    ],
-    out: Annotated[Path, typer.Option("--output", "-o", help="folder for the segmentations")],
-    window: Annotated[
-        Literal["patch", "whole"] | None,
-        typer.Option("--window", help="patches of the training size, or one pass over the whole scan"),
-    ] = None,
-    stride: Annotated[
-        tuple[int, int, int] | None,
-        typer.Option("--stride", help="window stride in voxels, instead of --overlap"),
-    ] = None,
-    overlap: Annotated[
-        float | None, typer.Option("--overlap", help="share of a window that overlaps the next")
-    ] = None,
-    weighting: Annotated[
-        Literal["uniform", "gaussian"] | None, typer.Option("--weighting", help="of the voxels of a window")
-    ] = None,
-    batch: Annotated[int | None, typer.Option("--batch", help="windows a forward pass")] = None,
-    save_probabilities: Annotated[
-        bool, typer.Option("--save-probabilities", help="also write CASE.npz")
-    ] = False,
-    save_members: Annotated[
-        bool, typer.Option("--save-members", help="also write each network's result")
-    ] = False,
-    save_uncertainty: Annotated[
-        bool, typer.Option("--save-uncertainty", help="also write CASE_uncertainty.nii.gz, 0 to 1")
-    ] = False,
-    tta: Annotated[
-        bool, typer.Option("--tta", help="average over five small changes of each scan: 5 times the time")
-    ] = False,
-    postprocess: Annotated[
-        bool,
-        typer.Option("--postprocess/--no-postprocess", help="the clean-up that helped on validation cases"),
-    ] = True,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="replace another model's predictions")
-    ] = False,
-    series: o.Series = None,
-    dicom_seg: Annotated[
-        bool, typer.Option("--dicom-seg", help="also write CASE.seg.dcm; --input has to be DICOM")
-    ] = False,
-    codes: o.SegmentCodes = None,
+    call: o.Call,
     as_dataset: Annotated[
         bool,
         typer.Option(
@@ -82,41 +43,26 @@ def predict(
             " unlabeled cases",
         ),
     ] = False,
-    trust_image_geometry: o.TrustGeometry = False,
-    device: o.Device = "auto",
 ) -> None:
     """Segment scans; results lie on the scanner's grid, with the original label values."""
-    from semivox import api
-
-    changes = {"window": window, "stride": stride, "overlap": overlap, "weighting": weighting, "batch": batch}
-    changes |= {"tta": tta or None, "postprocess": None if postprocess else False}
-    config = {name: value for name, value in changes.items() if value is not None}
+    given, window = call.arguments, call.sections.get("predict", {})
     if as_dataset:
-        alone = {
-            "--dicom-seg": dicom_seg, "--series": series, "--segment-codes": codes, "--overwrite": overwrite,
-            "--save-probabilities": save_probabilities, "--save-members": save_members,
-            "--save-uncertainty": save_uncertainty, "a second --model": len(model) > 1,
-            "--trust-image-geometry": trust_image_geometry,
-        }  # fmt: skip
-        if useless := [name for name, value in alone.items() if value]:
-            raise UserError(
-                "--as-dataset has no use for another option", useless[0], do=f"leave out {useless[0]}"
-            )
-        made = api.pseudo_label(model[0], source, out, config=config, device=device, progress=show_progress)
+        useless = [call.flags[name].split()[0] for name in given.keys() - _ANY_DATASET]
+        if useless or len(given["model"]) > 1:
+            name = min(useless, default="a second --model")
+            raise UserError("--as-dataset has no use for another option", name, do=f"leave out {name}")
+        made = call("pseudo_label", model=given["model"][0], data=given["source"], config=window)
         typer.echo(
-            f"{len(made.cases)} training cases in {out}; dataset.json tells which labels are predicted"
+            f"{len(made.cases)} training cases in {given['out']}; dataset.json tells which labels are"
+            " predicted"
         )
-        o.next_command("prepare", "-d", out, note="or nnUNetv2_plan_and_preprocess")
+        o.next_command("prepare", "-d", given["out"], note="or nnUNetv2_plan_and_preprocess")
         return
-    written = api.predict(
-        model, source, out, config=config, save_probabilities=save_probabilities, save_members=save_members,
-        save_uncertainty=save_uncertainty,
-        overwrite=overwrite, trust_image_geometry=trust_image_geometry, series=series, dicom_seg=dicom_seg,
-        segment_codes=codes, device=device, progress=show_progress,
-    )  # fmt: skip
-    typer.echo(f"{len(written)} segmentations in {out}" + (", also as .seg.dcm" if dicom_seg else ""))
-    _show_quality(out)
-    o.next_command("evaluate", "-i", out, "-d", "DATA", note="if there are reference labels")
+    written = call(config=window)
+    also = ", also as .seg.dcm" if given.get("dicom_seg") else ""
+    typer.echo(f"{len(written)} segmentations in {given['out']}{also}")
+    _show_quality(given["out"])
+    o.next_command("evaluate", "-i", given["out"], "-d", "DATA", note="if there are reference labels")
 
 
 def _show_quality(out: Path) -> None:
@@ -130,91 +76,64 @@ def _show_quality(out: Path) -> None:
 
 
 def evaluate(
-    predictions: Annotated[Path, typer.Option("--input", "-i", help="folder of predictions")],
-    data: Annotated[
-        Path | None, typer.Option("--data", "-d", help="data set with the reference labels")
-    ] = None,
-    references: Annotated[
-        Path | None, typer.Option("--references", "-r", help="or a folder of reference labels")
-    ] = None,
-    cases: Annotated[
-        Literal["test", "val"], typer.Option("--cases", help="which cases of the data set")
-    ] = "test",
-    split_file: Annotated[
-        Path | None, typer.Option("--split-file", help="names the validation cases")
-    ] = None,
-    out: Annotated[Path | None, typer.Option("--output", "-o", help="folder for the tables")] = None,
-    largest_component: Annotated[bool, typer.Option(help="also score the largest component")] = True,
-    profile: Annotated[
-        Literal["semivox", "published"],
-        typer.Option(
-            "--profile", help="published: voxel units, failures at distance 0, as older papers score"
-        ),
-    ] = "semivox",
-    nsd_tolerance_mm: Annotated[
-        float, typer.Option("--nsd-tolerance-mm", help="tolerance of the normalised surface Dice")
-    ] = 1.0,
-    trust_image_geometry: o.TrustGeometry = False,
-    region: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--region",
-            metavar="NAME=1,2",
-            help="also score this union of label values (repeatable); default: those of the data set",
-        ),
-    ] = None,
-    ignore: Annotated[
-        int | None,
-        typer.Option("--ignore", help="label value of voxels that are not annotated [default: as declared]"),
-    ] = None,
-    workers: o.Workers = 2,
+    call: o.Call,
     report: Annotated[
         Path | None,
         typer.Option("--report", metavar="RUN", help="also write report.html, about this run's predictions"),
     ] = None,
 ) -> None:
     """Score predictions: metrics.csv, summary.json and a table with 95 % intervals over cases."""
-    from semivox import api
     from semivox.cli import show
 
-    table = api.evaluate(
-        predictions, data=data, references=references, cases=cases, split_file=split_file, out=out,
-        largest_component=largest_component, profile=profile, nsd_tolerance_mm=nsd_tolerance_mm,
-        trust_image_geometry=trust_image_geometry, regions=tuple(region or ()) or None,
-        ignore=ignore, workers=workers, progress=show_progress,
-    )  # fmt: skip
-    show.scores(table)
-    typer.echo(f"written: {(out or predictions) / 'metrics.csv'} and summary.json")
+    show.scores(call())
+    folder = call.arguments.get("out", call.arguments["predictions"])
+    typer.echo(f"written: {folder / 'metrics.csv'} and summary.json")
     if report is not None:
-        written = api.report(report, out or predictions, progress=show_progress)
-        typer.echo(f"report with pictures: {written}")
+        typer.echo(f"report with pictures: {call('report', model=report, predictions=folder, out=None)}")
 
 
-def dicom_seg(
-    segmentation: Annotated[Path, typer.Argument(help="a label map: NIfTI, NRRD or MetaImage")],
-    dicom: Annotated[Path, typer.Option("--dicom", "-d", help="folder of the series, or a multi-frame file")],
-    out: Annotated[Path, typer.Option("--output", "-o", help="name of the result, ending in .dcm")],
-    series: o.Series = None,
-    classes: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--class",
-            metavar="NAME=VALUE",
-            help="a class and its value (default: those in semivox.json beside the label map)",
-        ),
-    ] = None,
-    codes: o.SegmentCodes = None,
-    made_by: Annotated[
-        MadeBy | None,
-        typer.Option("--made-by", help="automatic: by a model; semiautomatic: then corrected by a person"),
+def report(
+    call: o.Call,
+    model: Annotated[Path | None, typer.Option("--model", "-m", help="run folder")] = None,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="several runs side by side: --compare RUN RUN ...")
+    ] = False,
+    runs: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[RUN]...", help="with --compare: run folders, or folders of predictions"),
     ] = None,
 ) -> None:
-    """Write a label map as DICOM-SEG, with references to the series it was drawn on."""
-    from semivox import api
+    """Write one HTML page: what was trained on what, scores, worst cases, a viewer. It needs no network."""
+    if compare:
+        given = {"-m": model, "-i": call.arguments.get("predictions")}
+        if useless := [name for name, value in given.items() if value is not None]:
+            raise UserError(
+                "--compare has no use for another option", useless[0], "run folders", "leave it out"
+            )
+        written = call("compare_runs", runs=runs or [])
+    elif model is None or runs:
+        found = f"{runs[0]}" if runs else "no run"
+        do = "semivox report -m RUN, or semivox report --compare RUN RUN"
+        raise UserError("Which run is the report about?", found, "-m RUN", do)
+    else:
+        written = call(model=model)
+    typer.echo(f"report: {written}")
 
-    values = class_values(classes) if classes else None
-    written = api.export_dicom_seg(
-        segmentation, dicom, out, series=series, classes=values, codes=codes,
-        origin=_ORIGINS.get(made_by or ""),
-    )  # fmt: skip
-    typer.echo(f"written: {written}")
+
+def rank(call: o.Call) -> None:
+    """Rank unlabeled scans: which to annotate next. No label file is opened."""
+    from semivox.cli import show
+
+    table, out = call(), call.arguments["out"]
+    rows = table.head(_SHOWN)[["case", "uncertainty", "distance", "reasons"]].itertuples(index=False)
+    shown = [(name, f"{doubt:.3f}", f"{far:.2f}", reasons) for name, doubt, far, reasons in rows]
+    show.put(show.table("case", "uncertainty", "distance", "reasons", rows=shown, wrap=True))
+    typer.echo(f"{len(table)} scans in {out / 'rank.csv'}; the first ones: {out / 'rank.png'}")
+    again = ("-d", call.arguments["data"], "--init", call.arguments["model"][0], "-o", "NEW_RUN")
+    o.next_command("train", *again, note="when the first ones are annotated")
+
+
+def dicom_seg(call: o.Call) -> None:
+    """Write a label map as DICOM-SEG, with references to the series it was drawn on."""
+    classes = class_values(call.arguments.get("classes", []))
+    typer.echo(f"written: {call(classes=classes or None)}")

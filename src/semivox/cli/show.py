@@ -19,9 +19,8 @@ if TYPE_CHECKING:
 
     from semivox.benchmark.run import Forecast, Outcome
     from semivox.datasets.check import Problem
-    from semivox.preprocessing.inspect import CheckResult, Information
-    from semivox.training.machine import Forecast as PresetForecast
-    from semivox.training.machine import Machine
+    from semivox.datasets.check_set import CheckResult
+    from semivox.preprocessing.inspect import Information
 
 _SHOWN = 5  # problems of a kind
 _LEVELS = {"0.5 %": "p005", "median": "p500", "99.5 %": "p995"}
@@ -132,7 +131,7 @@ def verdict(difference: dict[str, float]) -> str:
 
 def forecast(cells: list[Forecast], max_hours: float | None) -> None:
     """Show the cells of a grid with their estimated times."""
-    from semivox.reporting.benchmark import duration
+    from semivox.reporting.table import duration
 
     total, fitting, rows = 0.0, True, []
     for cell in cells:
@@ -252,33 +251,36 @@ def _count(number: int, name: str) -> str:
     return f"{number} {name}" + ("" if number == 1 else "s")
 
 
-def machine(found: Machine) -> None:
+def machine(found: dict[str, Any]) -> None:
     """Show hardware, networks, reading of patches, and the forecast of the presets."""
-    memory = "" if found.memory_gb is None else f", {found.memory_gb:g} GB"
-    precision = found.precision if found.precision == "bf16" else f"{found.precision} bit"
-    text(f"{found.device}, {found.threads} threads{memory}, {precision}, PyTorch {found.torch}")
-    headings = (f"network,  {_sides(found.net_patch)}", "forward and backward, 2 patches", "forward, 1 patch")
-    put(table(*headings, rows=[(n.net, _seconds(n.step_s), _seconds(n.window_s)) for n in found.nets]))
-    rows: list[Sequence[object]] = [(_sides(r.patch), r.augment, f"{r.per_second:.0f}") for r in found.store]
-    put(table("patch", "augmentation", "patches a second, one process", rows=rows))
-    rows = [(one.preset, one.method, _patches(one), *_times(one)) for one in found.presets]
+    memory = "" if found["memory_gb"] is None else f", {found['memory_gb']:g} GB"
+    precision = found["precision"] if found["precision"] == "bf16" else f"{found['precision']} bit"
+    text(f"{found['device']}, {found['threads']} threads{memory}, {precision}, PyTorch {found['torch']}")
+    headings = (
+        f"network,  {_sides(found['net_patch'])}",
+        "forward and backward, 2 patches",
+        "forward, 1 patch",
+    )
+    nets = [(one["net"], _seconds(one["step_s"]), _seconds(one["window_s"])) for one in found["nets"]]
+    put(table(*headings, rows=nets))
+    read = [(_sides(one["patch"]), one["augment"], f"{one['per_second']:.0f}") for one in found["store"]]
+    put(table("patch", "augmentation", "patches a second, one process", rows=read))
+    rows = []
+    for one in found["presets"]:
+        about, times = "" if one["measured"] else "~", ("",) * 3
+        if one["hours"] is not None:
+            times = (
+                about + _seconds(one["step_s"]),
+                about + _seconds(one["window_s"]),
+                f"{about}{one['hours']:.2g}",
+            )
+        patches = f"{one['patches']} x {_sides(one['patch'] or '?')}"
+        rows.append((one["preset"], one["method"], patches, *times[:2], one["iterations"], times[2]))
     put(table("preset", "method", "patches", "step", "window", "iterations", "hours", rows=rows, left=2))
     text(_HOURS)
 
 
-def _times(one: PresetForecast) -> tuple[str, str, str, str]:
-    if one.step_s is None or one.window_s is None or one.hours is None:
-        return "", "", str(one.iterations), ""
-    about = "" if one.measured else "~"
-    step, window = about + _seconds(one.step_s), about + _seconds(one.window_s)
-    return step, window, str(one.iterations), f"{about}{one.hours:.2g}"
-
-
-def _patches(one: PresetForecast) -> str:
-    return f"{one.patches} x " + ("?" if one.patch is None else _sides(one.patch))
-
-
-def _sides(patch: tuple[int, int, int]) -> str:
+def _sides(patch: Sequence[object]) -> str:
     return "x".join(map(str, patch))
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import typer
 
-from semivox import api
 from semivox.cli import options as o
 
 
 def register(app: typer.Typer) -> None:
     """Add this file's commands."""
-    o.command(app, train, api=api.train, fields=o.SPLIT | o.TRAIN, layers=True)
-    o.command(app, demo, api=api.demo, without=["train", "test"], flags={"out": "--output --out -o"})
+    o.command(app, train, api="train", fields=o.SPLIT | o.TRAIN, layers=True)
+    o.command(app, demo, api="demo", without=["train", "test"], flags={"out": "--output --out -o"})
 
 
 def train(call: o.Call) -> None:
@@ -32,7 +31,7 @@ def demo(call: o.Call) -> None:
     """Train on phantoms, 4 of 40 labeled, with and without the unlabeled ones; compare on 20 others."""
     from semivox.cli import show
 
-    result = call(config=None)
+    result = call()
     show.comparison(result.summary, "20 phantoms that no training saw; 4 labels of 40")
     typer.echo(f"{show.verdict(result.summary['difference']['dual'])} (one seed). Picture: {result.picture}")
     o.next_command("train", "-d", "YOUR_FOLDER", "--preset", "lite")

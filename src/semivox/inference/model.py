@@ -247,6 +247,8 @@ def _fold(layers: nn.Sequential) -> None:
 
 
 def _parse(meta: Any, path: Path) -> _Description:
+    if isinstance(meta, dict) and isinstance(meta.get("plan"), dict):
+        meta["plan"].pop("final_patch", None)  # of version 0.1, where only training used it
     try:
         return _Description.model_validate(meta)
     except ValidationError as error:

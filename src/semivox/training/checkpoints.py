@@ -35,7 +35,6 @@ class Checkpoint:
         scaler: state of the gradient scaler; empty except in 16 bit training.
         precision: from `resolve_precision`; None in best.ckpt.
         seconds: wall-clock time spent so far.
-        run: `iterations` of the run at that time; an extension changes them.
         scores: validation results of these weights; only in the best checkpoint.
     """
 
@@ -48,7 +47,6 @@ class Checkpoint:
     scaler: dict[str, Any] = field(default_factory=dict)
     precision: Precision | None = None
     seconds: float = 0.0
-    run: dict[str, Any] = field(default_factory=dict)
     scores: dict[str, float] = field(default_factory=dict)
 
 
@@ -86,14 +84,13 @@ def load(path: Path) -> Checkpoint:
         content = torch.load(path, map_location="cpu", weights_only=True)
         if content.pop("format") != _FORMAT:
             raise ValueError("another format version")
-        return Checkpoint(**content)
+        return Checkpoint(**{key: value for key, value in content.items() if key != "run"})  # of older runs
     except Exception as error:
         found = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
-        expected, do = (
-            "a whole checkpoint of semivox",
-            "start over with --fresh, or put back a copy of the file",
-        )
-        raise UserError("The checkpoint cannot be read", found, expected, do, path) from error
+        do = "start over with --fresh, or put back a copy of the file"
+        raise UserError(
+            "The checkpoint cannot be read", found, "a whole checkpoint of semivox", do, path
+        ) from error
 
 
 def resume(folder: Path, method: Method) -> tuple[Checkpoint, dict[str, Any] | None]:

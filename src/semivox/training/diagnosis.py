@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -28,12 +29,10 @@ from semivox.preprocessing.resample import Grid, label_to_working_grid
 from semivox.preprocessing.store import Store, sample_foreground
 from semivox.preprocessing.workspace import Workspace
 from semivox.training.fabric import autocast
-from semivox.training.logs import MetricsTable
-from semivox.training.pseudo_quality import PseudoQuality
+from semivox.training.logs import MetricsTable, interval
+from semivox.training.pseudo_quality import PseudoQuality, Row
 from semivox.training.step import Stepper
 
-Row = tuple[str, str, str, float]
-"""What was measured, of which label or loss, of which class or network, and the number."""
 Draw = Callable[[Path, str], None]
 """(table, subtitle): draw the table beside it."""
 
@@ -66,15 +65,15 @@ class Diagnoser:
     nothing had happened. A row's iteration is the number of steps done before; the last has no gradients.
 
     Args:
-        diagnosis: what to measure, and where to write.
+        diagnosis: what to measure, and where to write; None: nothing.
         config: settings of the run.
         start: iteration from which the run resumes; rows from there on are dropped and made anew.
     """
 
-    def __init__(self, diagnosis: Diagnosis, config: TrainConfig, start: int) -> None:
+    def __init__(self, diagnosis: Diagnosis | None, config: TrainConfig, start: int) -> None:
         self._diagnosis, self._total = diagnosis, config.iterations
-        self._every = config.diagnose_every or -(-config.iterations // TIMES)
-        self._table = MetricsTable(diagnosis.path, start - 1)
+        self._every = interval(config.diagnose_every, config.iterations, TIMES)
+        self._table = MetricsTable(diagnosis.path, start - 1) if diagnosis else None
         self._drawn = time.perf_counter()
 
     def before(self, stepper: Stepper, done: int, labeled: Batch, unlabeled: Batch) -> None:
@@ -88,6 +87,8 @@ class Diagnoser:
             self._diagnose(stepper, done, None)
 
     def _diagnose(self, stepper: Stepper, done: int, batch: tuple[Batch, Batch] | None) -> None:
+        if self._diagnosis is None or self._table is None:
+            return
         device = stepper.fabric.device
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             stepper.begin(done)
@@ -150,9 +151,7 @@ def make_diagnosis(
     """Build what `fit` diagnoses with; opens the labels of a handful of unlabeled cases, in memory only.
 
     Args:
-        workspace: with the prepared scans.
-        split: the one that hides the labels.
-        plan: patch size, grid and classes.
+        workspace, split, plan: prepared scans, the split that hides the labels, patch size and grid.
         path: the table to write (CSV).
         batch: patches that go through the networks at once: normalisation sees as many as in training.
         draw: draws the picture beside the table.
@@ -180,27 +179,16 @@ def make_diagnosis(
     return Diagnosis(measure, lambda table: draw(table, subtitle), path)
 
 
-@dataclass(frozen=True)
-class HiddenPatches:
-    """Fixed patches of unlabeled cases with the labels that training does not see.
+class HiddenPatches(NamedTuple):
+    """Fixed patches of unlabeled cases with the labels that training does not see."""
 
-    Attributes:
-        cases: the case of each patch.
-        image: (N, C, X, Y, Z) float32.
-        label: (N, X, Y, Z) int64 class indices, `IGNORE` where there is none.
-    """
-
-    cases: tuple[str, ...]
-    image: Tensor
-    label: Tensor
+    cases: tuple[str, ...]  # the case of each patch
+    image: Tensor  # (N, C, X, Y, Z) float32
+    label: Tensor  # (N, X, Y, Z) int64 class indices, `IGNORE` where there is none
 
 
 def require_hidden_labels(dataset: Dataset, split: Split) -> tuple[str, ...]:
-    """Return the unlabeled cases that have a label file, in the order of the split; none is opened.
-
-    Raises:
-        UserError: no unlabeled case has one.
-    """
+    """Return the unlabeled cases that have a label file, in the order of the split; none is opened."""
     names = tuple(name for name in split.unlabeled if dataset.case(name).label is not None)
     if not names:
         raise UserError(
@@ -219,16 +207,7 @@ def read_hidden_patches(
 
     The cases are spread evenly over the list, each with as many patches as the others (or one more). Half
     of the patches lie anywhere, as in training, half are centred on a foreground voxel, all classes alike.
-
-    Args:
-        dataset: the cases.
-        split: the one that hides the labels.
-        plan: patch size and grid.
-        store: holds the images; nothing is written to it.
-        count: patches.
-
-    Raises:
-        UserError: no unlabeled case has a label file, or one of them cannot be used.
+    Nothing is written to the store.
     """
     names = require_hidden_labels(dataset, split)
     cases = min(count, len(names))

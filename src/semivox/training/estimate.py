@@ -24,9 +24,10 @@ from semivox.losses.schedules import Stage
 from semivox.methods.base import Method
 from semivox.preprocessing.plan import Plan
 from semivox.training import checkpoints
-from semivox.training.fabric import autocast, make_fabric, quiet, resolve_precision
+from semivox.training.fabric import evaluating, make_fabric, quiet, resolve_precision
 from semivox.training.failures import explained
-from semivox.training.loop import SAVES, VALIDATIONS, MakeLoaders, Validate, batches, evaluating
+from semivox.training.logs import SAVES, VALIDATIONS, Validate
+from semivox.training.loop import MakeLoaders, stage_batches
 from semivox.training.step import Stepper
 
 SMALLEST = 50
@@ -81,7 +82,7 @@ def probe(
     with torch.random.fork_rng([device] if device.type == "cuda" else []), quiet(), explained():
         stepper = Stepper(fabric, copy.deepcopy(method).train(), config)
         times = [_now(device)]
-        with closing(batches(fabric, make_loaders, part, part.start)) as found:
+        with closing(stage_batches(fabric, make_loaders, part, part.start)) as found:
             for place, (_, labeled, unlabeled) in zip(places, found, strict=False):
                 stepper.step(part.start + int(place * (part.stop - part.start)), labeled, unlabeled)
                 times.append(_now(device))
@@ -102,7 +103,7 @@ def _mean_step(times: Sequence[float]) -> float:
 
 def _validation_s(stepper: Stepper, validate: Validate) -> float:
     device, started = stepper.fabric.device, _now(stepper.fabric.device)
-    with evaluating(stepper.method), autocast(stepper.fabric):
+    with evaluating(stepper.method, stepper.fabric):
         validate(stepper.method, device, stepper.config.iterations)
     return _now(device) - started
 

@@ -14,6 +14,7 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
 from semivox.errors import UserError
 from semivox.hardware import device_name, has_bf16, prefers_bf16
+from semivox.methods.base import Method, fixed
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 """Lightning's names."""
@@ -59,6 +60,13 @@ def autocast(fabric: Fabric) -> Iterator[None]:
             yield
     finally:
         torch.set_autocast_cache_enabled(before)
+
+
+@contextmanager
+def evaluating(method: Method, fabric: Fabric) -> Iterator[None]:
+    """Compute in evaluation mode and without gradients; afterwards modules have the mode they had before."""
+    with fixed(method), torch.no_grad(), autocast(fabric):
+        yield
 
 
 def resolve_precision(setting: str, device: torch.device) -> Precision:

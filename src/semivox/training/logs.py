@@ -1,20 +1,33 @@
-"""The logged numbers of a run: a table for people and pandas, events for TensorBoard, a line for the user."""
+"""What a run writes while it trains: a table, events for TensorBoard, a line for the user, checkpoints."""
 
 from __future__ import annotations
 
 import csv
 import io
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, cast
 
+import torch
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from semivox.files import write_text, writing
+from semivox.methods.base import Method
+from semivox.training import checkpoints
+from semivox.training.checkpoints import Checkpoint
+from semivox.training.fabric import Precision, evaluating
+from semivox.training.failures import not_finite
+from semivox.training.step import Stepper, precision_of
 
 Value = int | float
+Validate = Callable[[Method, torch.device, int], dict[str, float]]
+"""(method, device, iterations done) -> scores of whole validation cases, among them `dice`."""
+
+VALIDATIONS, SAVES = 10, 20  # a run, where `validate_every` and `checkpoint_every` are not set
 
 
 class MetricsTable:
@@ -128,3 +141,107 @@ class RunLog:
         """Finish the TensorBoard events; the table needs no closing."""
         with writing(self._path):
             self._file.close()
+
+
+def interval(setting: int | None, total: int, times: int) -> int:
+    """Return `setting`, or the interval that gives at most `times` events in `total` iterations."""
+    return setting or -(-total // times)
+
+
+def due(done: int, every: int, total: int) -> bool:
+    """Whether something that happens at every `every`-th iteration, and at the last, happens after `done`."""
+    return done % every == 0 or done == total
+
+
+class Recorder:
+    """Reads the losses, validates, writes the log and the checkpoints; only the first process does so.
+
+    Between the iterations at which one of these is due nothing is read from the device.
+
+    Args:
+        stepper, folder: what is trained, and where.
+        state, best: from which the run resumes; `iteration` and scores of the best checkpoint so far.
+        validate: see `fit`.
+    """
+
+    def __init__(
+        self,
+        stepper: Stepper,
+        folder: Path,
+        state: Checkpoint,
+        best: dict[str, Any] | None,
+        validate: Validate | None,
+    ) -> None:
+        self._stepper, self._folder, self.best, self._validate = stepper, folder, best, validate
+        self._log = RunLog(folder / "logs", state.iteration) if stepper.fabric.is_global_zero else None
+        self._began = time.perf_counter() - state.seconds
+        self.shown: tuple[str, dict[str, Value]] = ("", {})
+        self._config = config = stepper.config
+        self._validate_every = interval(config.validate_every, config.iterations, VALIDATIONS)
+        self._save_every = interval(config.checkpoint_every, config.iterations, SAVES)
+
+    def close(self) -> None:
+        """Close the log."""
+        if self._log is not None:
+            self._log.close()
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock time of the run, resumed parts included."""
+        return time.perf_counter() - self._began
+
+    def after(self, done: int, *, stop: bool) -> None:
+        """Do what is due after `done` steps; if the run is about to `stop`, save its state."""
+        total, log = self._config.iterations, self._log
+        logs = due(done, self._config.log_every, total) or done == 1
+        validates = self._validate is not None and due(done, self._validate_every, total)
+        ends = any(done == stage.stop for stage in self._stepper.stages)
+        saves = due(done, self._save_every, total) or stop or ends
+        if log is None or not (logs or validates or saves):
+            return
+        losses, notes, broken = self._stepper.watch.read()
+        row = self._row(done, losses, notes)
+        if broken:
+            log.write(row)
+            raise not_finite(broken, total)
+        if validates or saves:
+            checkpoints.require_finite(self._stepper.method, done)
+        if validates:
+            row |= self._validated(done)
+            log.picture(done, getattr(self._validate, "picture", None))
+        if logs or validates:
+            log.write(row)
+            self.shown = log.shown(losses)
+        if saves:
+            log.flush()
+            self._save(done)
+
+    def _row(self, done: int, losses: dict[str, float], notes: dict[str, float]) -> dict[str, Value]:
+        row: dict[str, Value] = {"iteration": done, "seconds": round(self.seconds, 3)}
+        row |= {"lr": self._stepper.lr(done - 1), "loss": sum(losses.values())}
+        if self._config.budget_s is not None:
+            row["forecast_s"] = round(self.seconds * self._config.iterations / done, 1)
+        for name, value in (*losses.items(), *notes.items()):
+            row[name if name not in row else f"{name}_"] = value
+        return row
+
+    def _validated(self, done: int) -> dict[str, Value]:
+        """Score the weights, keep them if their Dice is the highest so far, return the columns."""
+        assert self._validate is not None
+        method, fabric = self._stepper.averaged, self._stepper.fabric
+        with evaluating(method, fabric):
+            found = self._validate(method, fabric.device, done)
+        scores = {name: float(value) for name, value in found.items()}
+        dice = scores.get("dice", math.nan)
+        if not math.isnan(dice) and (self.best is None or dice > self.best["dice"]):
+            self.best = {"iteration": done, **scores}
+            best = Checkpoint(done, dict(method.state_dict()), scores=scores)
+            checkpoints.save(checkpoints.best_path(self._folder), best)
+        return {f"val_{name}": value for name, value in scores.items()}
+
+    def _save(self, done: int) -> None:
+        fabric = self._stepper.fabric
+        checkpoint = Checkpoint(done, **self._stepper.state(), seconds=self.seconds)
+        checkpoint.scaler = dict(fabric.strategy.precision.state_dict())
+        checkpoint.precision = cast("Precision", precision_of(fabric))
+        checkpoints.save(checkpoints.last_path(self._folder), checkpoint)

@@ -6,9 +6,8 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -21,11 +20,12 @@ from semivox.hardware import device_name, prefers_bf16, resolve_device
 from semivox.io.geometry import Triple
 from semivox.io.reader import machine_memory
 from semivox.methods import create
-from semivox.methods.cost import method_cost
+from semivox.methods.cost import method_cost, patch_divisor, without_memory
 from semivox.nets import NETS, NetFactory, build_net
 from semivox.nets.cpu import kept
 from semivox.patches.augment import full_deformation, make_augment
 from semivox.patches.sampling import Patches
+from semivox.preprocessing.grids import strides_for
 from semivox.preprocessing.plan import FIGURES, Plan
 from semivox.preprocessing.store import Store
 from semivox.preprocessing.workspace import Workspace
@@ -40,71 +40,13 @@ _CASES = ("labeled", "unlabeled")
 _STEPS, _ROUNDS, _LONG_S = 4, 8, 5.0  # a probe takes two steps more to warm up; patches read
 
 
-@dataclass(frozen=True)
-class NetTime:
-    """Seconds of a forward and backward pass of two patches, and of a forward pass of one."""
-
-    net: str
-    step_s: float
-    window_s: float
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How many labeled patches a second one worker process reads and augments."""
-
-    patch: Triple
-    augment: str
-    per_second: float
-
-
-@dataclass(frozen=True)
-class Forecast:
-    """A preset: its step, the prediction of one window, the hours of its training steps alone.
-
-    `measured` is False where time did not suffice: then both times follow from another preset's by the
-    multiply-accumulates of their networks. All are None where the patch depends on the scans.
-    """
-
-    preset: str
-    method: str
-    patch: Triple | None
-    patches: int
-    iterations: int
-    step_s: float | None = None
-    window_s: float | None = None
-    hours: float | None = None
-    measured: bool = False
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What was measured; sizes in voxels, one channel, one class, networks of width 16 in `nets`."""
-
-    device: str
-    precision: str
-    threads: int
-    memory_gb: float | None
-    torch: str
-    net_patch: Triple
-    nets: tuple[NetTime, ...]
-    store: tuple[Reading, ...]
-    presets: tuple[Forecast, ...]
-    seconds: float
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain data."""
-        return asdict(self)
-
-
-@dataclass(frozen=True)
-class Times:
-    """Of one kind of preset; costs in multiply-accumulates."""
+class Times(NamedTuple):
+    """Seconds of a training step and of the prediction of a window, and the arithmetic of each."""
 
     step_s: float
     window_s: float
-    cost: float
-    window_cost: float
+    step_macs: float
+    window_macs: float
     measured: bool
 
 
@@ -115,8 +57,8 @@ def machine(
     net_patch: Triple = NET_PATCH,
     limit_s: float = 100.0,
     progress: ProgressFactory = no_progress,
-) -> Machine:
-    """Measure this machine on made-up scans in a temporary folder.
+) -> dict[str, Any]:
+    """Measure this machine on made-up scans of one channel and one class in a temporary folder.
 
     Args:
         device: auto, cpu or gpu.
@@ -124,6 +66,14 @@ def machine(
         net_patch: for the times of the networks.
         limit_s: after this time nothing more is measured; the cheapest preset always is.
         progress: shows the progress.
+
+    Returns:
+        `device`, `precision`, `threads`, `memory_gb`, `torch`, `seconds`; in `nets`, of width 16, the
+        `step_s` of a forward and backward pass of two patches of `net_patch` voxels and the `window_s` of a
+        forward pass of one; in `store` how many labeled patches one worker process reads and augments
+        `per_second`; in `presets` the same seconds, and the `hours` of the training steps alone. These are
+        not `measured` where time did not suffice: then they follow from another preset's by the arithmetic
+        of their networks. They are None where the patch depends on the scans.
     """
     started, where = time.perf_counter(), resolve_device(device)
     asked = {"train": {"device": device, "workers": 0}}
@@ -133,61 +83,71 @@ def machine(
     with tempfile.TemporaryDirectory() as folder, progress("machine") as report:
         store, nets = write_scans(Path(folder) / "store"), []
         for name in NETS:
-            nets.append(NetTime(name, *net_times(name, net_patch, where)))
+            step_s, window_s = net_times(name, net_patch, where)
+            nets.append({"net": name, "step_s": step_s, "window_s": window_s})
             report(len(nets), total, name)
-        for kind in sorted(kinds, key=lambda kind: step_cost(kinds[kind])):
+        for kind in sorted(kinds, key=lambda kind: step_macs(kinds[kind])):
             left = limit_s - (time.perf_counter() - started)
             known[kind] = preset_time(Path(folder), kinds[kind], where, list(known.values()), left)
             report(len(nets) + len(known), total, kinds[kind].preset or "")
         patches = sorted({(one.plan.patch, one.train.augment) for one in configs if one.plan.patch})
-        readings = [Reading(p, a, round(patches_per_second(store, p, a), 1)) for p, a in patches]
+        readings = [
+            {
+                "patch": patch,
+                "augment": augment,
+                "per_second": round(patches_per_second(store, patch, augment), 1),
+            }
+            for patch, augment in patches
+        ]
     memory = machine_memory()
-    return Machine(
-        device=device_name(where),
-        precision="bf16" if prefers_bf16(where) else "32",
-        threads=torch.get_num_threads(),
-        memory_gb=None if memory is None else round(memory / 1e9, 1),
-        torch=torch.__version__,
-        net_patch=net_patch,
-        nets=tuple(nets),
-        store=tuple(readings),
-        presets=tuple(_forecast(config, known.get(_kind(config))) for config in configs),
-        seconds=round(time.perf_counter() - started, 1),
-    )
+    return {
+        "device": device_name(where),
+        "precision": "bf16" if prefers_bf16(where) else "32",
+        "threads": torch.get_num_threads(),
+        "memory_gb": None if memory is None else round(memory / 1e9, 1),
+        "torch": torch.__version__,
+        "net_patch": net_patch,
+        "nets": nets,
+        "store": readings,
+        "presets": [_forecast(config, known.get(_kind(config))) for config in configs],
+        "seconds": round(time.perf_counter() - started, 1),
+    }
 
 
 def _kind(config: Config) -> tuple[Any, ...]:
     """What the time of a step depends on; presets that differ in the weights of terms are alike."""
-    net = tuple(sorted(config.net.model_dump().items()))
+    net = tuple(sorted(config.net.shared().items()))
     return config.method.name, net, config.plan.patch, batch_sizes(config), config.train.augment
 
 
-def _forecast(config: Config, found: Times | None) -> Forecast:
-    train, patches = config.train, sum(batch_sizes(config))
-    head = (config.preset or "", config.method.name, config.plan.patch, patches, train.iterations)
-    if found is None:
-        return Forecast(*head)
-    hours = found.step_s * train.iterations / 3600
-    return Forecast(*head, found.step_s, found.window_s, hours, found.measured)
+def _forecast(config: Config, found: Times | None) -> dict[str, Any]:
+    iterations = config.train.iterations
+    return {
+        "preset": config.preset,
+        "method": config.method.name,
+        "patch": config.plan.patch,
+        "patches": sum(batch_sizes(config)),
+        "iterations": iterations,
+        "step_s": found and found.step_s,
+        "window_s": found and found.window_s,
+        "hours": found and found.step_s * iterations / 3600,
+        "measured": found is not None and found.measured,
+    }
 
 
 def _factory(config: Config) -> NetFactory:
-    return NetFactory(in_channels=1, num_classes=2, **config.net.model_dump())
+    return NetFactory(in_channels=1, num_classes=2, **config.net.shared())
 
 
-def step_cost(config: Config) -> float:
-    """Count the multiply-accumulates to predict the patches of a step: its time is in proportion."""
-    return _window_cost(config) * sum(batch_sizes(config))
-
-
-def _window(config: Config) -> Triple:
+def _window_macs(config: Config) -> float:
     assert config.plan.patch is not None
-    return config.plan.patch
-
-
-def _window_cost(config: Config) -> float:
     name, options = config.method.name, config.method.options
-    return float(method_cost(name, options, _factory(config), _window(config)).predicting.macs)
+    return float(method_cost(name, options, _factory(config), config.plan.patch).predicting.macs)
+
+
+def step_macs(config: Config) -> float:
+    """Count the multiply-accumulates to predict the patches of a step: its time is in proportion."""
+    return _window_macs(config) * sum(batch_sizes(config))
 
 
 def write_scans(folder: Path) -> Store:
@@ -208,35 +168,63 @@ def preset_time(
     folder: Path, config: Config, device: torch.device, known: Sequence[Times], left_s: float
 ) -> Times:
     """Measure a preset, or conclude from the last, cheaper one of `known` where too little time is left."""
-    steps, window = step_cost(config), _window_cost(config)
+    macs = step_macs(config), _window_macs(config)
     if known:
-        rate, window_rate = known[-1].step_s / known[-1].cost, known[-1].window_s / known[-1].window_cost
-        if (_STEPS + 2) * rate * steps > left_s:
-            return Times(rate * steps, window_rate * window, steps, window, measured=False)
+        rate, window_rate = known[-1].step_s / known[-1].step_macs, known[-1].window_s / known[-1].window_macs
+        if (_STEPS + 2) * rate * macs[0] > left_s:
+            return Times(rate * macs[0], window_rate * macs[1], *macs, measured=False)
+    assert config.plan.patch is not None
     step_s = step_seconds(*_made_up_run(folder, config), steps=_STEPS, limit_s=max(left_s / 2, 0.0))
     method = _laid_out(create(config.method.name, config.method.options, _factory(config)), device)
-    image = torch.randn(1, 1, *_window(config), device=device)
+    image = torch.randn(1, 1, *config.plan.patch, device=device)
     with torch.no_grad():
         window_s = _seconds(lambda: method.eval().predict(image), device)
-    return Times(step_s, window_s, steps, window, measured=True)
+    return Times(step_s, window_s, *macs, measured=True)
 
 
-def _made_up_run(folder: Path, config: Config) -> tuple[Workspace, Split, Plan, Config]:
-    """Return the parts of a run on the made-up scans that is never begun."""
+def _made_up_run(
+    folder: Path, config: Config, like: Plan | None = None
+) -> tuple[Workspace, Split, Plan, Config]:
+    """Return the parts of a run on the made-up scans that is never begun, with the network of `like`."""
     names = ("background", "foreground")
     dataset = Dataset("phantoms", folder, ("MR",), names, (0, 1), cases=())
+    network: dict[str, Any] = {"patch": config.plan.patch}
+    if like is not None:
+        network = {"patch": like.patch, "stem": like.stem, "strides": like.strides}
     plan = Plan(
-        dataset=dataset.name,
-        channels=dataset.channels,
-        class_names=names,
-        class_values=(0, 1),
-        spacing_mm=(1.0, 1.0, 1.0),
-        patch=_window(config),
-        normalisation=("none",),
-        crop="none",
-        intensity=(dict.fromkeys(FIGURES, 0.0),),
-    )
+        dataset=dataset.name, channels=dataset.channels, class_names=names, class_values=(0, 1),
+        spacing_mm=(1.0, 1.0, 1.0), normalisation=("none",), crop="none",
+        intensity=(dict.fromkeys(FIGURES, 0.0),), **network,
+    )  # fmt: skip
     return Workspace(folder, dataset), Split(labeled=_CASES[:1], unlabeled=_CASES[1:]), plan, config
+
+
+@kept()
+def grid_steps(config: Config, plan: Plan, *, limit_s: float = 20.0) -> list[float]:
+    """Forecast the seconds of a training step on each of `plan.grids`.
+
+    A step with the plan's own patch is measured on the made-up scans of one channel and one class; the other
+    grids, channels and classes follow by the arithmetic of the method's networks.
+    """
+    config = overridden(config, {"train": {"workers": 0}})
+    kind, options = config.method.name, config.method.options
+
+    def macs(made: Plan) -> int:
+        sizes: dict[str, Any] = {"in_channels": len(made.channels), "num_classes": len(made.class_names)}
+        net = NetFactory(**sizes, stem=made.stem, strides=made.strides, **config.net.shared())
+        patch = made.fitted(patch_divisor(without_memory(kind, options, net))).patch
+        return method_cost(kind, options, net, patch).step.macs
+
+    with tempfile.TemporaryDirectory() as folder:
+        write_scans(Path(folder) / "store")
+        run = _made_up_run(Path(folder), config, plan)
+        rate = step_seconds(*run, steps=2, limit_s=limit_s) / macs(run[2])
+    times = []
+    for row in plan.grids:
+        patch, stem = tuple(row["patch"]), tuple(row["stem"])
+        strides = strides_for(patch, stem, np.divide(row["spacing_mm"], stem))
+        times.append(rate * macs(plan.model_copy(update={"patch": patch, "stem": stem, "strides": strides})))
+    return times
 
 
 @kept()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
-from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,22 +13,8 @@ from semivox.losses.supervised import both
 from semivox.methods.base import PseudoLabel
 
 BINS = 15
-
-
-class Finding(NamedTuple):
-    """One measured number.
-
-    Attributes:
-        measure: what was measured, e.g. dice.
-        of: of which pseudo-label (a name of `Method.pseudo_labels`), pair of them, or loss.
-        part: class name, "all", "foreground", a bin, or a network.
-        value: the number.
-    """
-
-    measure: str
-    of: str
-    part: str
-    value: float
+Row = tuple[str, str, str, float]
+"""What was measured, of which label, pair or loss, of which class, bin or network, and the number."""
 
 
 class PseudoQuality:
@@ -41,10 +26,7 @@ class PseudoQuality:
 
     def __init__(self, class_names: Sequence[str]) -> None:
         self._classes = tuple(class_names)
-        self._labels: dict[str, Tensor] = {}  # (K, K), rows are the true classes
-        self._all: dict[str, Tensor] = {}  # the same without regard to `valid`, for masked labels only
-        self._pairs: dict[str, Tensor] = {}
-        self._bins: dict[tuple[str, str], Tensor] = {}
+        self._counts: dict[tuple[str, str], Tensor] = {}
 
     def add(self, labels: Mapping[str, PseudoLabel], truth: Tensor) -> None:
         """Count one batch; labels with probabilities are also checked for calibration and compared in pairs.
@@ -57,18 +39,22 @@ class PseudoQuality:
         known = truth < count
         truth = truth * known
         for name, found in labels.items():
-            _add(self._labels, name, confusion(truth, found.label, count, both(known, found.valid)))
+            self._add("label", name, confusion(truth, found.label, count, both(known, found.valid)))
             if found.valid is not None:
-                _add(self._all, name, confusion(truth, found.label, count, known))
+                self._add("unmasked", name, confusion(truth, found.label, count, known))
             if found.probs is not None:
                 foreground = known & ((truth > 0) | (found.label > 0))
-                _add(self._bins, (name, "all"), reliability_bins(found.probs, truth, BINS, known))
-                _add(self._bins, (name, "foreground"), reliability_bins(found.probs, truth, BINS, foreground))
+                self._add("all", name, reliability_bins(found.probs, truth, BINS, known))
+                self._add("foreground", name, reliability_bins(found.probs, truth, BINS, foreground))
         members = [(name, found.label) for name, found in labels.items() if found.probs is not None]
         for (name_a, label_a), (name_b, label_b) in combinations(members, 2):
-            _add(self._pairs, f"{name_a}-{name_b}", confusion(label_a, label_b, count, known))
+            self._add("pair", f"{name_a}-{name_b}", confusion(label_a, label_b, count, known))
 
-    def findings(self) -> Iterator[Finding]:
+    def _add(self, kind: str, name: str, counts: Tensor) -> None:
+        before = self._counts.get((kind, name))
+        self._counts[kind, name] = counts if before is None else before + counts
+
+    def findings(self) -> Iterator[Row]:
         """Return everything that was counted.
 
         Of each label, on its valid voxels: `dice`, `precision`, `recall`, `volume` (labeled / true volume) of
@@ -78,47 +64,50 @@ class PseudoQuality:
         for the bins `bin_share`, `bin_confidence`, `bin_accuracy`. Of each pair of networks: `agreement`
         (Dice of their labels) of each foreground class.
         """
-        found = [*self._overlaps(), *self._masks(), *self._agreements(), *self._calibrations()]
-        return (finding for finding in found if finding.value == finding.value)
+        for (kind, name), counts in self._counts.items():
+            if kind in ("label", "pair"):
+                found = self._overlaps(counts, kind)
+            elif kind == "unmasked":
+                found = self._mask(self._counts["label", name], counts)
+            else:
+                found = _calibration(counts, kind)
+            for measure, part, value in found:
+                if value == value:
+                    yield measure, name, part, value
 
-    def _overlaps(self) -> Iterator[Finding]:
-        for name, matrix in self._labels.items():
-            for index, part in enumerate(self._classes[1:], start=1):
-                hit, true, labeled = _hits(matrix, index)
-                yield Finding("dice", name, part, _ratio(2 * hit, true + labeled))
-                yield Finding("precision", name, part, _ratio(hit, labeled))
-                yield Finding("recall", name, part, _ratio(hit, true))
-                yield Finding("volume", name, part, _ratio(labeled, true))
+    def _overlaps(self, matrix: Tensor, kind: str) -> Iterator[tuple[str, str, float]]:
+        for index, part in enumerate(self._classes[1:], start=1):
+            hit, true, labeled = _hits(matrix, index)
+            dice = _ratio(2 * hit, true + labeled)
+            if kind == "pair":
+                yield "agreement", part, dice
+                continue
+            yield "dice", part, dice
+            yield "precision", part, _ratio(hit, labeled)
+            yield "recall", part, _ratio(hit, true)
+            yield "volume", part, _ratio(labeled, true)
 
-    def _masks(self) -> Iterator[Finding]:
-        for name, everywhere in self._all.items():
-            matrix, voxels = self._labels[name], int(everywhere.sum())
-            inside = int(matrix.sum())
-            yield Finding("share", name, "all", _ratio(inside, voxels))
-            yield Finding("purity", name, "all", _ratio(int(matrix.trace()), inside))
-            for index, part in enumerate(self._classes):
-                hit, true, labeled = _hits(matrix, index)
-                yield Finding("share", name, part, _ratio(labeled, voxels))
-                yield Finding("purity", name, part, _ratio(hit, labeled))
-                yield Finding("coverage", name, part, _ratio(true, int(everywhere[index].sum())))
+    def _mask(self, matrix: Tensor, everywhere: Tensor) -> Iterator[tuple[str, str, float]]:
+        voxels, inside = int(everywhere.sum()), int(matrix.sum())
+        yield "share", "all", _ratio(inside, voxels)
+        yield "purity", "all", _ratio(int(matrix.trace()), inside)
+        for index, part in enumerate(self._classes):
+            hit, true, labeled = _hits(matrix, index)
+            yield "share", part, _ratio(labeled, voxels)
+            yield "purity", part, _ratio(hit, labeled)
+            yield "coverage", part, _ratio(true, int(everywhere[index].sum()))
 
-    def _agreements(self) -> Iterator[Finding]:
-        for pair, matrix in self._pairs.items():
-            for index, part in enumerate(self._classes[1:], start=1):
-                hit, first, second = _hits(matrix, index)
-                yield Finding("agreement", pair, part, _ratio(2 * hit, first + second))
 
-    def _calibrations(self) -> Iterator[Finding]:
-        for (name, part), counts in self._bins.items():
-            yield Finding("ece", name, part, calibration_error(counts))
-            if part == "all":
-                total = float(counts[0].sum())
-                for index, (number, confidence, correct) in enumerate(counts.T.tolist(), start=1):
-                    if number:
-                        place = f"{index:02d}/{BINS}"
-                        yield Finding("bin_share", name, place, number / total)
-                        yield Finding("bin_confidence", name, place, confidence / number)
-                        yield Finding("bin_accuracy", name, place, correct / number)
+def _calibration(counts: Tensor, part: str) -> Iterator[tuple[str, str, float]]:
+    yield "ece", part, calibration_error(counts)
+    if part == "all":
+        total = float(counts[0].sum())
+        for index, (number, confidence, correct) in enumerate(counts.T.tolist(), start=1):
+            if number:
+                place = f"{index:02d}/{BINS}"
+                yield "bin_share", place, number / total
+                yield "bin_confidence", place, confidence / number
+                yield "bin_accuracy", place, correct / number
 
 
 @torch.no_grad()
@@ -169,10 +158,6 @@ def calibration_error(counts: Tensor) -> float:
     """
     number, confidence, correct = counts
     return float((correct - confidence).abs().sum() / number.sum())
-
-
-def _add(sums: dict[Any, Tensor], key: object, counts: Tensor) -> None:
-    sums[key] = sums[key] + counts if key in sums else counts
 
 
 def _hits(matrix: Tensor, index: int) -> tuple[int, int, int]:

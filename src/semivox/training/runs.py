@@ -23,7 +23,7 @@ from semivox.losses.schedules import Stage, make_stages
 from semivox.manifest import write_manifest
 from semivox.methods import create, method_class
 from semivox.methods.base import Method
-from semivox.methods.cost import patch_divisor
+from semivox.methods.cost import check_patch, patch_divisor, without_memory
 from semivox.nets import NetFactory
 from semivox.nets.cpu import kept
 from semivox.patches.loaders import build_loaders
@@ -35,8 +35,9 @@ from semivox.training.checkpoints import best_path, last_path, load_weights
 from semivox.training.diagnosis import NOTICE, Draw, make_diagnosis, require_hidden_labels
 from semivox.training.estimate import FORWARD_SHARE, Costs, iterations_for, probe, windows
 from semivox.training.fabric import resolve_precision
-from semivox.training.loop import FitResult, MakeLoaders, Validate, fit
-from semivox.training.validation import Validator, make_teacher, pseudo_folder
+from semivox.training.logs import Validate
+from semivox.training.loop import FitResult, MakeLoaders, fit
+from semivox.training.validation import Sheet, Teacher, Validator, pseudo_folder
 
 STARTUP_S = 2.0  # first batches, weights for inference
 PROBE_STEPS, PROBE_SHARE = 40, 0.04  # of the budget's time at most
@@ -47,21 +48,21 @@ def check(config: Config) -> None:
     """Refuse settings that no run can have, before any scan is opened.
 
     Raises:
-        UserError: unknown method, option, network or device, a precision that the device does not have, a
-            batch without labeled patches or without patches that the method needs.
+        UserError: unknown method, option, network or device, one that does not fit the others, a batch
+            without patches that the method needs, a patch that is too small.
     """
     resolve_precision(config.train.precision, resolve_device(config.train.device))
     kind = method_class(config.method.name)
     labeled, unlabeled = batch_sizes(config)
     if not labeled or (kind.batch[1] and not unlabeled):
-        raise UserError(
-            "The batch is impossible",
-            f"{labeled} labeled and {unlabeled} unlabeled patches a step",
-            f"labeled patches{', and unlabeled ones for ' + config.method.name if kind.batch[1] else ''}",
-            "change method.batch, or train.batch_labeled and train.batch_unlabeled",
-        )
-    with torch.device("meta"), torch.random.fork_rng([]):
-        create(config.method.name, config.method.options, NetFactory(1, 2, **config.net.model_dump()))
+        found = f"{labeled} labeled and {unlabeled} unlabeled patches a step"
+        wanted = f"labeled patches{', and unlabeled ones for ' + config.method.name if kind.batch[1] else ''}"
+        do = "change method.batch, or train.batch_labeled and train.batch_unlabeled"
+        raise UserError("The batch is impossible", found, wanted, do)
+    net = NetFactory(1, 2, **config.net.shared())
+    method = without_memory(config.method.name, config.method.options, net)
+    if config.plan.patch is not None and config.net.strides == "published":
+        check_patch(method, config.plan.patch, labeled + unlabeled, planned=False)
 
 
 def train_run(
@@ -75,6 +76,7 @@ def train_run(
     extend: bool = False,
     diagnose: bool = False,
     draw: Draw = lambda table, subtitle: None,
+    sheet: Sheet | None = None,
     bar: bool = False,
 ) -> Path:
     """Train a model on prepared scans; the same call resumes an interrupted run and leaves a finished one.
@@ -92,6 +94,7 @@ def train_run(
         diagnose: compare pseudo-labels with labels that training does not see, in
             `diagnosis/diagnosis.csv`; the trained weights stay the same.
         draw: draws that table beside it, with the given subtitle.
+        sheet: draws pseudo-labels in `pseudo/cases.png`.
         bar: show the progress.
 
     Raises:
@@ -119,17 +122,11 @@ def train_run(
             )
         if not finished:
             assembly = Assembly(workspace, split, plan, config)
-            facts = assembly.train(run, made_from, bar=bar, draw=draw if diagnose else None)
+            facts = assembly.train(run, made_from, bar=bar, draw=draw if diagnose else None, sheet=sheet)
             if run.diagnosis_file.exists():
                 facts |= {"diagnosed": True, "diagnosis": NOTICE}
             write_manifest(folder, "train", **facts)
     return folder
-
-
-def default_folder(workspace: Workspace, config: Config, split: Split) -> Path:
-    """Return `runs/DATASET/PRESET/METHOD/Nl_foldK_seedS`, in the current folder."""
-    name = f"{len(split.labeled)}l_fold{config.split.fold or 0}_seed{config.train.seed}"
-    return Path("runs", workspace.dataset.name, config.preset or "default", config.method.name, name)
 
 
 @kept()
@@ -162,12 +159,14 @@ def _trainable(plan: Plan, config: Config) -> Plan:
             "a method with partial_labels = True, as all that come with semivox",
             "choose another method; or use Batch.valid in its losses, then set partial_labels",
         )
-    return plan.fitted(patch_divisor(kind, options, NetFactory(**_net(plan, config))))
+    method = without_memory(kind, options, NetFactory(**_net(plan, config)))
+    check_patch(method, plan.patch, sum(batch_sizes(config)))
+    return plan.fitted(patch_divisor(method))
 
 
 def _net(plan: Plan, config: Config) -> dict[str, Any]:
     sizes = {"in_channels": len(plan.channels), "num_classes": len(plan.class_names)}
-    return {**sizes, "stem": plan.stem, "strides": plan.strides, **config.net.model_dump()}
+    return {**sizes, "stem": plan.stem, "strides": plan.strides, **config.net.shared()}
 
 
 @dataclass(frozen=True)
@@ -180,7 +179,9 @@ class Assembly:
     config: Config
 
     @kept()
-    def train(self, run: Run, made_from: Any, *, bar: bool, draw: Draw | None) -> dict[str, Any]:
+    def train(
+        self, run: Run, made_from: Any, *, bar: bool, draw: Draw | None, sheet: Sheet | None
+    ) -> dict[str, Any]:
         """Train, write the weights for inference, return what `run_report.json` records."""
         started, method = time.monotonic(), self.method()
         config = self._with_iterations(method, run)
@@ -194,7 +195,7 @@ class Assembly:
             path, batch = run.diagnosis_file, sum(batch_sizes(config))
             diagnosis = make_diagnosis(self.workspace, self.split, self.plan, path, batch=batch, draw=draw)
         pseudo, store = run.folder / "pseudo", self.workspace.store
-        teach = make_teacher(store, self.split.unlabeled, self.plan, config.predict, pseudo)
+        teach = Teacher(store, self.split.unlabeled, self.plan, config.predict, pseudo, sheet)
         loaders = self.loaders(method, config.train, lambda stage: Store(pseudo_folder(pseudo, stage)))
         probed_s = time.monotonic() - started
         with run.adopting():
@@ -217,9 +218,8 @@ class Assembly:
     def method(self) -> Method:
         """Build the method with its initial weights."""
         torch.manual_seed(self.config.train.seed)
-        method = create(
-            self.config.method.name, self.config.method.options, NetFactory(**_net(self.plan, self.config))
-        )
+        name, options = self.config.method.name, self.config.method.options
+        method = create(name, options, NetFactory(**_net(self.plan, self.config)))
         if method.uses_unlabeled and not self.split.unlabeled:
             raise UserError(
                 f"The method {self.config.method.name} learns from unlabeled scans, but there are none",
