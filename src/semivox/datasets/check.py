@@ -35,16 +35,11 @@ _SIDES_MM = (0.01, 50.0)
 
 @dataclass(frozen=True)
 class Problem:
-    """A message about a data set, as `check` prints it and stores it as JSON.
+    """A message about a data set, as `check` prints it and stores it as JSON; parts as of `UserError`."""
 
-    Attributes:
-        severity: an error stops or spoils the training or its scores; a warning may be right as it is.
-        case: its name, if it is one case's alone; the rest as of `UserError`.
-    """
-
-    severity: Severity
+    severity: Severity  # an error stops or spoils training or scores; a warning may be right as it is
     what: str
-    case: str | None = None
+    case: str | None = None  # its name, if it is one case's alone
     path: str | None = None
     found: str | None = None
     expected: str | None = None

@@ -6,7 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,38 +30,25 @@ from semivox.files import read_json, write_json
 __all__ = ["Case", "Dataset", "is_index", "open_dataset", "write_index"]
 
 log = logging.getLogger(__name__)
-_logged: set[str] = set()
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """What is known of a data set without opening a scan.
-
-    Attributes:
-        root: the folder that holds the scans.
-        class_names: background first.
-        class_values: the value on disk of each class; that of the background is 0.
-        cases: sorted by pool and name.
-        ignore_value: the value on disk of voxels that are not annotated; None where there are none.
-        order: training cases in the order that splits follow, first those listed; empty: sorted by name.
-        regions: values on disk of unions of classes that are scored beside these.
-        kind: the layout of `root`, where it was chosen; None: the files on disk tell it.
-        notices: files that are not used, and labels that are declared but not there.
-    """
+    """What is known of a data set without opening a scan."""
 
     __pydantic_config__ = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
     name: str
-    root: Path
+    root: Path  # the folder that holds the scans
     channels: tuple[str, ...]
-    class_names: tuple[str, ...]
-    class_values: tuple[int, ...]
-    cases: tuple[Case, ...]
-    ignore_value: int | None = None
-    order: tuple[str, ...] = ()
-    regions: declared.Regions = field(default_factory=dict)
-    kind: Kind | None = None
-    notices: tuple[Notice, ...] = field(default=(), compare=False)
+    class_names: tuple[str, ...]  # background first
+    class_values: tuple[int, ...]  # the value on disk of each class; that of the background is 0
+    cases: tuple[Case, ...]  # sorted by pool and name
+    ignore_value: int | None = None  # the value on disk of voxels that are not annotated, if there are any
+    order: tuple[str, ...] = ()  # training cases in the order of splits, the listed ones; empty: by name
+    regions: declared.Regions = field(default_factory=dict)  # unions of classes that are scored, too
+    kind: Kind | None = None  # the layout of `root`, where it was chosen; None: the files on disk tell it
+    notices: tuple[Notice, ...] = field(default=(), compare=False)  # unused files, labels that are gone
 
     @property
     def num_classes(self) -> int:
@@ -93,9 +80,8 @@ def open_dataset(
     """Read the description of a data set; no image or label file is opened.
 
     Args:
-        folder: with a `dataset.json` of semivox's own form; or of nnU-Net raw form (`channel_names`,
-            `labels`, `imagesTr/CASE_0000.nii.gz`, `labelsTr`, `imagesTs`, `labelsTs`, `imagesUn`); or of MSD
-            form (`modality`, `labels`, `training`, `test`).
+        folder: in semivox's own form, nnU-Net raw (`channel_names`, `imagesTr/CASE_0000.nii.gz`, `labelsTr`,
+            `imagesTs`, `labelsTs`, `imagesUn`) or MSD (`modality`, `training`, `test`), each with `labels`.
         report: told of what is wrong with single cases; if it returns, those are left out. None: the first
             error is raised, and notices are logged as warnings.
         kind: the layout; None: the one that the files on disk are in.
@@ -126,7 +112,8 @@ def open_dataset(
         tell(Notice(what, f"{count} cases", f"{wanted} (numTraining)", do, root))
     dataset = replace(dataset, notices=tuple(notices))
     if report is None:
-        _log(notices)
+        for notice in notices:
+            _warn(printable(f"{notice.what}: {notice.found} ({notice.path}); {notice.do}"))
     return dataset
 
 
@@ -140,7 +127,7 @@ def _read_folder(
         cases = msd_cases(meta, root, channels, report)
     else:
         cases = nnunet_cases(meta, root, channels, report, any_format=any_format)
-    named, regions = meta.get("name"), meta.get("regions", declared.region_labels(meta))
+    named = meta.get("name")
     return Dataset(
         name=named if isinstance(named, str) and name_problem(named) is None else root.name,
         root=root,
@@ -150,7 +137,7 @@ def _read_folder(
         cases=tuple(cases),
         ignore_value=declared.read_ignore(meta, path),
         order=declared.read_order(meta, path),
-        regions=declared.read_regions(regions, names, values, path),
+        regions=declared.read_regions(meta.get("regions", declared.region_labels(meta)), names, values, path),
         kind=kind,
     )
 
@@ -241,13 +228,10 @@ def _checked(dataset: Dataset, path: Path, report: Report) -> Dataset:
     return replace(dataset, cases=tuple(sorted(whole.values(), key=lambda case: (case.pool, case.name))))
 
 
-def _log(notices: Sequence[Notice]) -> None:
-    """Log each notice once a process, however often the data set is opened."""
-    for notice in notices:
-        text = printable(f"{notice.what}: {notice.found} ({notice.path}); {notice.do}")
-        if text not in _logged:
-            _logged.add(text)
-            log.warning(text)
+@cache
+def _warn(text: str) -> None:
+    """Log a text once a process, however often the data set is opened."""
+    log.warning(text)
 
 
 def _unknown_layout(root: Path, meta: object) -> UserError:

@@ -1,7 +1,6 @@
 """Cases of a folder in nnU-Net raw or MSD layout, found by listing it; no image or label file is opened.
 
-Every file in the image and label folders is used, or named in an error or a warning; a case that `report` is
-told of and that survives it is left out.
+A case that `report` is told of and that survives it is left out.
 """
 
 from __future__ import annotations
@@ -39,21 +38,14 @@ _NUMBERED = re.compile(r"(.+)_(\d{4})")
 
 @dataclass(frozen=True)
 class Case:
-    """One scan.
-
-    Attributes:
-        name: unique in its data set.
-        images: one file a channel, or one file with all channels.
-        label: None where there is no label file.
-        pool: where it was found; a train case without label file is unlabeled, and so is every extra case.
-    """
+    """One scan."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
-    name: str
-    images: tuple[Path, ...]
-    label: Path | None
-    pool: Pool
+    name: str  # unique in its data set
+    images: tuple[Path, ...]  # one file a channel, or one file with all channels
+    label: Path | None  # None where there is no label file
+    pool: Pool  # a train case without label file is unlabeled, and so is every extra case
 
 
 def recognise(meta: Meta, root: Path, channels: Sequence[str]) -> Kind:
@@ -97,26 +89,23 @@ def nnunet_cases(
     for pool, images, labels in FOLDERS:
         cases = dict(_channel_files(root / images, ending, channels, report))
         image = f"{images}/CASE_0000{ending or '.nii.gz'}"
-        yield from _with_labels(cases, root / labels if labels else None, ending, image, pool, report)
+        yield from _with_labels(cases, pool, root / labels if labels else None, ending, image, report)
 
 
 def _with_labels(
-    cases: Mapping[str, tuple[Path, ...]],
-    folder: Path | None,
-    ending: str | None,
-    image: str,
-    pool: Pool,
+    cases: Mapping[str, tuple[Path, ...]], pool: Pool, labels: Path | None, ending: str | None, image: str,
     report: Report,
-) -> Iterator[Case]:
+) -> Iterator[Case]:  # fmt: skip
     """Pair the images of a folder with its labels; report labels without an image."""
-    labels = list_files(folder, ending, report) if folder is not None else {}
-    if orphans := sorted(labels.keys() - cases.keys()):
-        bare = cases.keys() - labels.keys()
+    files = list_files(labels, ending, report) if labels else {}
+    if orphans := sorted(files.keys() - cases.keys()):
+        bare = cases.keys() - files.keys()
         hints = [f"; {stem} may belong to {near}" for stem in orphans[:3] if (near := nearest(stem, bare))]
         do = "rename or remove them (label files have no channel number)" + "".join(hints)
-        found = shortened((labels[stem].name for stem in orphans), 5)
-        report(UserError("Label files without an image", found, f"for label CASE {image}", do, folder))
-    yield from (Case(name, files, labels.get(name), pool) for name, files in cases.items())
+        found = shortened((files[stem].name for stem in orphans), 5)
+        expected = f"for label CASE {image}"
+        report(UserError("Label files without an image", found, expected, do, labels))
+    yield from (Case(name, images, files.get(name), pool) for name, images in cases.items())
 
 
 def _channel_files(
@@ -156,7 +145,7 @@ def msd_cases(meta: Meta, root: Path, channels: Sequence[str], report: Report = 
         else:
             cases = {name: (path,) for name, path in list_files(root / images, ending, report).items()}
             folder = root / labels if labels else None
-            yield from _with_labels(cases, folder, ending, f"{images}/CASE", pool, report)
+            yield from _with_labels(cases, pool, folder, ending, f"{images}/CASE", report)
 
 
 def _listed_cases(

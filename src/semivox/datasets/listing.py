@@ -6,9 +6,8 @@ Every file in the image and label folders is used, or named in an error or a war
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
-from difflib import SequenceMatcher
-from os.path import normpath
+from difflib import get_close_matches
+from os.path import isfile, islink, normpath
 from pathlib import Path
 from typing import Literal
 
@@ -38,17 +37,13 @@ def stop(error: UserError) -> None:
 
 
 def is_file(path: Path) -> bool:
-    """Whether there is a file; a name that no file can have is none."""
-    with suppress(OSError, ValueError):
-        return path.is_file()
-    return False
+    """Whether there is a file; a name that no file can have (`Path.is_file` raises there) is none."""
+    return isfile(path)  # noqa: PTH113
 
 
 def is_link(path: Path) -> bool:
-    """Whether there is a link, be it to nothing."""
-    with suppress(OSError, ValueError):
-        return path.is_symlink()
-    return False
+    """Whether there is a link, be it to nothing; likewise."""
+    return islink(path)  # noqa: PTH114
 
 
 def data_files(folder: Path) -> Iterator[tuple[str, Path, str]]:
@@ -92,15 +87,11 @@ def unused_files(root: Path, used: Iterable[Path]) -> Iterator[UserError]:
                 do = "remove them, or correct names or dataset.json"
                 yield Notice("Files that the data set does not use", shortened(shown, 8), None, do, folder)
             continue
-        near = next((one for one in absent if _ratio(one, folder.name) >= _SIMILAR), None)
+        near = get_close_matches(folder.name, absent, n=1, cutoff=_SIMILAR)
         files = [path for _, path, _ in data_files(folder)] if near else []
         if files and not any(normpath(path) in known for path in files):
             what, found = "A folder of scans is not used", f"{folder.name}, which holds {files[0].name}"
-            yield UserError(what, found, near, f"rename it to {near}, or move it away", folder)
-
-
-def _ratio(name: str, other: str) -> float:
-    return SequenceMatcher(None, name, other).ratio()
+            yield UserError(what, found, near[0], f"rename it to {near[0]}, or move it away", folder)
 
 
 def missing_image(case: str, path: Path, channel: str | None) -> UserError:

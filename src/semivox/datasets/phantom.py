@@ -7,9 +7,8 @@ for the default shape; x points to the right, y to the front, z to the head.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,10 +38,11 @@ SHAPE: Triple = (64, 64, 48)
 _SPACING_MM = 1.2
 
 
-@dataclass(frozen=True)
-class _Target:
-    body: Field  # signed distance to the body, mm
-    branches: Field  # signed distance to the veins, mm
+class _Target(NamedTuple):
+    """Signed distances, mm."""
+
+    body: Field
+    branches: Field  # the veins
     whole: Field  # both, with rounded corners where they meet
 
 
@@ -52,8 +52,7 @@ def phantom(
     """Make one scan; the same `seed` and `index` give the same scan.
 
     Args:
-        seed: of the data set.
-        index: number of the case within it.
+        seed, index: of the data set, and of the case in it.
         classes: 1: body and veins are class 1; 2: the body is 1, the veins are 2.
         shape: of the isotropic grid in (right, front, head) order. About one scan in four has slices two or
             three times as thick and as many times fewer; some have flipped or exchanged axes, some an
@@ -130,23 +129,17 @@ def _paint(space: Space, where: Field, target: _Target) -> Field:
     chambers, vessels = _chambers(space, where), _vessels(space, where)
     texture = 1 + 0.04 * space.noise(3.0)
     rim = muscle + (1 - muscle) * space.uniform(0, 1.3) * np.clip(space.noise(11.0), 0, 1)
-    for field, wall, value in (
-        (chambers[0], 6.0, muscle),
-        (chambers[1], 3.0, muscle),
-        (target.whole, wall_mm, rim),
-    ):
-        paint_over(space, signal, field - wall, value * texture)
+    values: tuple[Any, ...] = (muscle, muscle, rim)
+    for field, thick_mm, value in zip((*chambers, target.whole), (6.0, 3.0, wall_mm), values, strict=True):
+        paint_over(space, signal, field - thick_mm, value * texture)
     clear = gap_mm - target.whole
     blood = 1 + 0.05 * space.noise(14.0) + 0.02 * space.noise(3.0)
     for field, value in zip([*chambers, *vessels], bright, strict=False):
         paint_over(space, signal, np.maximum(field, clear), value * blood)
     for _ in range(int(space.rng.integers(4, 10))):
-        blob = ellipsoid(
-            where, space.rng.uniform(-34, 34, 3) * [1, 1, 0.8], tuple(space.rng.uniform(1.8, 5.0, 3))
-        )
-        paint_over(
-            space, signal, np.maximum(blob, clear), (muscle + (1 - muscle) * space.uniform(0.3, 1.2)) * blood
-        )
+        place, size_mm = space.rng.uniform(-34, 34, 3) * [1, 1, 0.8], space.rng.uniform(1.8, 5.0, 3)
+        value = (muscle + (1 - muscle) * space.uniform(0.3, 1.2)) * blood
+        paint_over(space, signal, np.maximum(ellipsoid(where, place, size_mm), clear), value)
     paint_over(space, signal, target.whole, blood)
     return signal
 
@@ -181,17 +174,15 @@ def _chambers(space: Space, where: Field) -> list[Field]:
 
 def _vessels(space: Space, where: Field) -> list[Field]:
     """Straight tubes: descending and ascending aorta, upper vena cava, pulmonary artery."""
-    descending = line(
-        where, space.around((-17, -24, -50), 3.5), space.around((-17, -24, 50), 5.0), space.uniform(6.0, 9.5)
-    )
-    ascending = line(
-        where, space.around((1, 20, 6), 3.0), space.around((6, 22, 60), 4.0), space.uniform(7.5, 10.5)
-    )
-    vena = line(where, space.around((20, 8, 4), 2.0), space.around((20, 4, 60), 4.0), space.uniform(4.5, 7.0))
-    artery = line(
-        where, space.around((-20, 8, 24), 3.0), space.around((24, -2, 24), 3.0), space.uniform(4.5, 7.5)
-    )
-    return [descending, ascending, vena, artery]
+    return [
+        line(where, space.around(start, near), space.around(end, far), space.uniform(*radius_mm))
+        for start, near, end, far, radius_mm in (
+            ((-17, -24, -50), 3.5, (-17, -24, 50), 5.0, (6.0, 9.5)),
+            ((1, 20, 6), 3.0, (6, 22, 60), 4.0, (7.5, 10.5)),
+            ((20, 8, 4), 2.0, (20, 4, 60), 4.0, (4.5, 7.0)),
+            ((-20, 8, 24), 3.0, (24, -2, 24), 3.0, (4.5, 7.5)),
+        )
+    ]
 
 
 def _label(target: _Target, factor: int, classes: int) -> NDArray[np.uint8]:
@@ -220,16 +211,12 @@ def make_phantoms(
     kept, so an interrupted call resumes where it stopped.
 
     Args:
-        out: folder to write to; made if needed.
-        train: cases in imagesTr and labelsTr.
-        test: cases in imagesTs and labelsTs.
+        out: folder to write to, which is returned.
+        train, test: cases in imagesTr and labelsTr, imagesTs and labelsTs.
         classes: foreground classes: 1 (atrium) or 2 (body, veins).
         shape: of the isotropic grid, see `phantom`.
         seed: of the data set.
         progress: called with (cases done, cases, name of the case) after every case.
-
-    Returns:
-        The folder.
     """
     limits = {"train": (train, 1), "test": (test, 0), "classes": (classes, 1), "seed": (seed, 0)}
     for name, (value, least) in limits.items():

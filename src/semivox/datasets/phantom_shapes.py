@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+from scipy.spatial.transform import Rotation
 
 Field = NDArray[np.float32]
 Triple = tuple[int, int, int]
@@ -44,7 +45,7 @@ class Space:
         return (np.asarray(centre) + self.rng.uniform(-reach, reach, 3)).astype(np.float32)
 
 
-def ellipsoid(where: Field, centre: Any, axes_mm: tuple[float, ...], turn: Any = None) -> Field:
+def ellipsoid(where: Field, centre: Any, axes_mm: Any, turn: Any = None) -> Field:
     """Approximate signed distance: r (r - 1) / |gradient|, exact at the surface and on the axes."""
     offset = where - np.asarray(centre, np.float32)[:, None, None, None]
     if turn is not None:
@@ -63,17 +64,12 @@ def line(where: Field, start: Field, end: Field, radius_mm: float) -> Field:
 
 def tube(where: Field, points: Any, radii_mm: Any) -> Field:
     """Signed distance to a bent, tapering tube, computed near it; elsewhere a large number."""
-    field = np.full(where.shape[1:], FAR_MM, np.float32)
     reach = radii_mm.max() + 5.0
-    low, high = points.min(0) - reach, points.max(0) + reach
-    near = np.ones(where.shape[1:], bool)
-    for axis in range(3):
-        near &= (where[axis] > low[axis]) & (where[axis] < high[axis])
-    inside = where[:, near]
-    values = np.full(inside.shape[1], FAR_MM, np.float32)
-    for i in range(len(points) - 1):
-        values = np.minimum(values, _segment(inside, points[i], points[i + 1], radii_mm[i], radii_mm[i + 1]))
-    field[near] = values
+    low, high = (edge[:, None, None, None] for edge in (points.min(0) - reach, points.max(0) + reach))
+    near = ((where > low) & (where < high)).all(axis=0)
+    field, inside = np.full(where.shape[1:], FAR_MM, np.float32), where[:, near]
+    ends = zip(points[:-1], points[1:], radii_mm[:-1], radii_mm[1:], strict=True)
+    field[near] = np.minimum.reduce([_segment(inside, *pair) for pair in ends])
     return field
 
 
@@ -103,14 +99,7 @@ def largest_piece(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 def rotation(degrees: Any) -> NDArray[np.float64]:
     """Rotation about x, then y, then z."""
-    matrix = np.eye(3)
-    for axis, angle in enumerate(np.deg2rad(degrees)):
-        turn = np.eye(3)
-        i, j = [(1, 2), (2, 0), (0, 1)][axis]
-        turn[i, i] = turn[j, j] = np.cos(angle)
-        turn[i, j], turn[j, i] = -np.sin(angle), np.sin(angle)
-        matrix = turn @ matrix
-    return matrix
+    return np.asarray(Rotation.from_euler("xyz", degrees, degrees=True).as_matrix())
 
 
 def spline_weights(n: int, cells: int) -> Field:
@@ -157,18 +146,17 @@ def orient(
     """Return the scan with an affine; now and then oblique, or with axes flipped or in another order."""
     rng = space.rng
     turn = rotation(rng.uniform(-25, 25, 3) if rng.random() < 0.3 else np.zeros(3))
-    flips = [[False, False, False], [True, True, False], [True, False, True]][
-        int(rng.choice(3, p=[0.6, 0.3, 0.1]))
-    ]
+    flips = ((), (0, 1), (0, 2))[int(rng.choice(3, p=[0.6, 0.3, 0.1]))]
     order = [[0, 1, 2], [2, 0, 1], [1, 2, 0]][int(rng.choice(3, p=[0.84, 0.08, 0.08]))]
     affine = np.eye(4)
     affine[:3, :3] = turn @ np.diag([space.spacing_mm, space.spacing_mm, space.spacing_mm * factor])
     affine[:3, 3] = rng.uniform(-60, 60, 3)
-    for axis in np.flatnonzero(flips):
+    for axis in flips:
         affine[:3, 3] += affine[:3, axis] * (image.shape[axis] - 1)
         affine[:3, axis] *= -1
     affine[:3, :3] = affine[:3, order]
-    flipped = tuple(int(axis) for axis in np.flatnonzero(flips))
-    image = np.ascontiguousarray(np.flip(image, flipped).transpose(order))
-    label = np.ascontiguousarray(np.flip(label, flipped).transpose(order))
-    return image, label, affine
+
+    def turned(array: Any) -> Any:
+        return np.ascontiguousarray(np.flip(array, flips).transpose(order))
+
+    return turned(image), turned(label), affine

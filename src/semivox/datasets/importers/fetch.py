@@ -40,10 +40,7 @@ def find_task(name: str, known: dict[str, Any]) -> str:
 def fetch_task(name: str, out: Path, *, mirror: Path | None = None) -> Path:
     """Unpack a task's archive into `out`/TaskNN_Name, a folder in MSD layout; one that is there stays.
 
-    Args:
-        name: see `find_task`.
-        out: the folder for data sets.
-        mirror: a folder that holds the archive, `TaskNN_Name.tar`; None: it is downloaded and then deleted.
+    The archive, `TaskNN_Name.tar`, is in the folder `mirror`; None: it is downloaded and then deleted.
     """
     known = tasks()
     task = find_task(name, known)

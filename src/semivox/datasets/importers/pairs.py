@@ -166,14 +166,9 @@ def visible_paths(root: Path) -> dict[str, Path]:
 def match_paths(paths: dict[str, Path], pattern: str, root: Path, case: str = "[^/]+") -> dict[str, Path]:
     """Return the scans (files or DICOM folders) that fit a pattern, by case.
 
-    `{case}` stands for the case's name, `*` and `?` for letters of one path part, `**/` for any folders. In a
-    pattern without `{case}` its only `*` is the case.
-
-    Args:
-        paths: see `visible_paths`.
-        pattern: of the whole relative path.
-        root: for messages.
-        case: regular expression of the names.
+    `{case}` stands for the case's name, which fits the regular expression `case`, `*` and `?` for letters of
+    one path part, `**/` for any folders. In a pattern without `{case}` its only `*` is the case. The pattern
+    is one of the whole path below `root`, see `visible_paths`.
     """
     text = pattern.removeprefix("./")
     if "{case}" not in text and text.count("*") != 1:

@@ -17,29 +17,17 @@ from semivox.io.volume import Volume
 
 @dataclass(frozen=True, kw_only=True)
 class ImportOptions:
-    """Options of the layouts that are converted; a layout ignores those it has no use for.
+    """Options of the layouts that are converted; a layout ignores those it has no use for."""
 
-    Attributes:
-        images: pattern of the image files, one a channel, `[CHANNEL=]PATTERN`.
-        labels: pattern of the label files, `[CLASS=]PATTERN`; several are merged.
-        channels: names of the channels.
-        classes: value on disk of each class.
-        series: number, description or UID of the DICOM series to take.
-        root: folder that the paths of a table start from; None: that of the table.
-        train_list: file with the names of the training cases.
-        test_list: file with the names of the test cases.
-        spacing_mm: voxel size of files that store none (h5).
-    """
-
-    images: tuple[str, ...] = ()
-    labels: tuple[str, ...] = ()
-    channels: tuple[str, ...] = ()
-    classes: Mapping[str, int] = field(default_factory=dict)
-    series: str | None = None
-    root: Path | None = None
-    train_list: Path | None = None
+    images: tuple[str, ...] = ()  # pattern of the image files, one a channel, `[CHANNEL=]PATTERN`
+    labels: tuple[str, ...] = ()  # pattern of the label files, `[CLASS=]PATTERN`; several are merged
+    channels: tuple[str, ...] = ()  # their names
+    classes: Mapping[str, int] = field(default_factory=dict)  # value on disk of each class
+    series: str | None = None  # number, description or UID of the DICOM series to take
+    root: Path | None = None  # folder that the paths of a table start from; None: that of the table
+    train_list: Path | None = None  # file with the names of the training cases
     test_list: Path | None = None
-    spacing_mm: tuple[float, float, float] = (0.625, 0.625, 0.625)
+    spacing_mm: tuple[float, float, float] = (0.625, 0.625, 0.625)  # of files that store none (h5)
 
 
 def plain(options: Any) -> dict[str, Any]:
@@ -80,31 +68,18 @@ class Loaded(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """What a source holds.
-
-    Attributes:
-        cases: to convert.
-        load: reads one of them.
-        channels: names, in order; empty: `channel_0` and so on, by the first case.
-        classes: value on disk of each foreground class; None: one for each value that the labels hold.
-        description: for `dataset.json`.
-        order: training cases in the order that splits follow; empty: sorted by name.
-        notes: to tell the user.
-        facts: for `import.json`.
-        ignore: the label value of voxels that are not annotated, where the source tells it.
-        regions: for `dataset.json`.
-    """
+    """What a source holds."""
 
     cases: tuple[CaseSource, ...]
     load: Callable[[CaseSource], Loaded]
-    channels: tuple[str, ...]
-    classes: Mapping[str, int] | None
-    description: str
-    order: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    ignore: int | None = None
-    regions: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    channels: tuple[str, ...]  # names, in order; empty: `channel_0` and so on, by the first case
+    classes: Mapping[str, int] | None  # values on disk of the foreground; None: each that the labels hold
+    description: str  # for `dataset.json`
+    order: tuple[str, ...] = ()  # training cases in the order that splits follow; empty: sorted by name
+    notes: tuple[str, ...] = ()  # to tell the user
+    facts: Mapping[str, Any] = field(default_factory=dict)  # for `import.json`
+    ignore: int | None = None  # value of voxels that are not annotated, where the source tells it
+    regions: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # for `dataset.json`
 
 
 def read_lists(

@@ -32,15 +32,9 @@ _WAYS = [
 
 
 def orient_label(label: Volume, image: Volume, path: Path) -> tuple[Array, str]:
-    """Lay a label onto its image.
+    """Lay a label onto its image, (1, X, Y, Z) in HU and of its size up to an exchange of X and Y.
 
-    Args:
-        label: (X, Y, Z), of the image's size up to an exchange of X and Y.
-        image: (1, X, Y, Z) in HU.
-        path: of the label.
-
-    Returns:
-        The label on the image's grid, and how it was laid, in words.
+    Returned are the label on the image's grid, and how it was laid, in words.
     """
     shape = image.array.shape[1:]
     laid = [(way, apply_orientation(label.array, way)) for way in _WAYS]

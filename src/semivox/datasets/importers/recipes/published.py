@@ -18,64 +18,36 @@ from semivox.errors import UserError, shortened, unknown
 
 @dataclass(frozen=True, kw_only=True)
 class RecipeOptions:
-    """What becomes of a download.
+    """What becomes of a download."""
 
-    Attributes:
-        crop: "published" makes the arrays that published code trains on: cropped and normalised.
-        split: name of the split; None: the one that most papers use.
-        hu: pancreas-ct: the intensity window; None: -120 to 240.
-        modalities: brats2019: FLAIR alone, or FLAIR, T1, T1ce and T2.
-        target: brats2019: the whole tumor, or its three parts as classes.
-    """
-
-    crop: Literal["none", "published"] = "none"
-    split: str | None = None
-    hu: tuple[float, float] | None = None
-    modalities: Literal["flair", "all"] = "flair"
-    target: Literal["whole", "regions"] = "whole"
+    crop: Literal["none", "published"] = "none"  # the arrays that published code trains on
+    split: str | None = None  # its name; None: the one that most papers use
+    hu: tuple[float, float] | None = None  # pancreas-ct: the intensity window; None: -120 to 240
+    modalities: Literal["flair", "all"] = "flair"  # brats2019: all are FLAIR, T1, T1ce and T2
+    target: Literal["whole", "regions"] = "whole"  # brats2019: the whole tumor, or its parts as classes
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A published data set: where its cases are in the download, and what becomes of them.
+    """A published data set: where its cases are in the download, and what becomes of them."""
 
-    Attributes:
-        name: of the data set and its lists of cases.
-        case: what comes before the part of a case's name that stands for {case} in the patterns.
-        form: regular expression of {case}.
-        images: channel names and the patterns of their files or folders, see `match_paths`.
-        labels: pattern of the label files.
-        load: reads a case of the download.
-        h5: pattern of the published h5 files for each published split.
-        h5_spacing_mm: which the h5 files do not store.
-        h5_lacks: what the h5 files do not hold of what was asked for.
-        split: the usual one.
-        classes: value of each class.
-        protocol: what was done to the scans of the download, one sentence.
-        h5_protocol: what was done to those of the h5 files.
-        preset: of the data set.
-        settings: what whole scans need besides.
-        regions: unions of classes that are scored too.
-        notes: more to tell.
-    """
-
-    name: str
-    case: str = ""
-    form: str = "[^/]+"
-    images: Mapping[str, str]
-    labels: str
-    load: Callable[[CaseSource], Loaded]
-    h5: Mapping[str, str]
-    h5_spacing_mm: float = 1.0
-    h5_lacks: str = ""
-    split: str
+    name: str  # of the data set and its lists of cases
+    case: str = ""  # what comes before the part of a case's name that stands for {case} in the patterns
+    form: str = "[^/]+"  # regular expression of {case}
+    images: Mapping[str, str]  # channel names and the patterns of their files, see `match_paths`
+    labels: str  # pattern of the label files
+    load: Callable[[CaseSource], Loaded]  # reads a case of the download
+    h5: Mapping[str, str]  # pattern of the published h5 files for each published split
+    h5_spacing_mm: float = 1.0  # which the h5 files do not store
+    h5_lacks: str = ""  # what the h5 files do not hold of what was asked for
+    split: str  # the usual one
     classes: Mapping[str, int]
-    protocol: str
-    h5_protocol: str
-    preset: str
-    settings: str
     regions: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
+    protocol: str  # what was done to the scans of the download, one sentence
+    h5_protocol: str  # and to those of the h5 files
+    preset: str
+    settings: str  # what whole scans need besides the preset
+    notes: tuple[str, ...] = ()  # more to tell
 
 
 class PublishedSplit(NamedTuple):
