@@ -22,7 +22,7 @@ from semivox.api.arguments import (
 from semivox.api.reports import TrainedRun, report_after_training
 from semivox.errors import UserError
 from semivox.progress import ProgressFactory, no_progress
-from semivox.settings import Config, Device, Workers
+from semivox.settings import Config, Device, Share, Workers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,7 +69,7 @@ def train(
     chosen = settings(config, preset, method={"name": method}, split={"labeled": labeled})
     checked(chosen, data, training=True)
     from semivox.preprocessing.workspace import prepare_data
-    from semivox.reporting.drawing import diagnosis_drawer, draw_case, sheet_drawer
+    from semivox.reporting.drawing import diagnosis_drawer, draw_case, rows_drawer
     from semivox.run import Run
     from semivox.training.runs import train_run
 
@@ -86,7 +86,7 @@ def train(
         workspace, split, plan, chosen, optional(out) or _default_folder(workspace, chosen, split),
         fresh=fresh, extend=extend, diagnose=diagnose,
         draw=diagnosis_drawer(f"{chosen.method.name} on {workspace.dataset.name}"),
-        sheet=sheet_drawer(f"{workspace.dataset.name}: pseudo-labels, least certain first", plan.class_names),
+        sheet=rows_drawer(f"{workspace.dataset.name}: pseudo-labels, least certain first", plan.class_names),
         bar=bar,
     )  # fmt: skip
     if split.val:
@@ -107,6 +107,7 @@ def predict(
     overwrite: bool = False,
     trust_image_geometry: bool = False,
     series: str | None = None,
+    flag_share: Share = 0.2,
     dicom_seg: bool = False,
     segment_codes: AnyPath | None = None,
     device: Device = "auto",
@@ -124,10 +125,13 @@ def predict(
             trained.
         save_probabilities: also write `CASE.npz` (classes first, float16).
         save_members: also write the segmentation of each network.
-        save_uncertainty: also write `CASE_uncertainty.nii.gz`, 0 to 1.
+        save_uncertainty: also write `CASE_uncertainty.nii.gz`, the entropy, 0 to 1; with several networks,
+            runs or views also `CASE_disagreement.nii.gz`, the part of it in which they contradict each other.
         overwrite: replace predictions that another model made.
         trust_image_geometry: accept channels whose affines disagree; the first one's counts.
         series: DICOM series to take from each folder: its number, description or UID.
+        flag_share: share of the scans in `out` that `quality.csv` flags, those with the lowest predicted
+            Dice; scans with an alarm, such as a missing class, are always flagged.
         dicom_seg: also write `CASE.seg.dcm`; needs the extra `dicom`.
         segment_codes: YAML or JSON file with the codes of the classes in it.
         device: auto, cpu, gpu or cuda:1.
@@ -136,19 +140,23 @@ def predict(
         The files written. `quality.csv` beside them predicts the Dice of each, the doubtful ones first.
     """
     from semivox.export.dicom_seg import dicom_seg_writer
-    from semivox.inference.predict import predict as run
+    from semivox.inference.predict import predict_files
+    from semivox.manifest import write_manifest
 
     if segment_codes is not None and not dicom_seg:
         raise UserError("--segment-codes are for DICOM-SEG", do="add --dicom-seg")
     loaded = loaded_model(model, device)
     codes = optional(segment_codes)
-    return run(
-        loaded, Path(source), Path(out), config=prediction_settings(loaded, config),
-        save_probabilities=save_probabilities, save_members=save_members,
-        save_uncertainty=save_uncertainty, overwrite=overwrite,
-        trust_image_geometry=trust_image_geometry, series=series,
-        finisher=dicom_seg_writer(codes) if dicom_seg else None, progress=progress,
-    )  # fmt: skip
+    with progress("predict") as report:
+        written = predict_files(
+            loaded, Path(source), Path(out), prediction_settings(loaded, config),
+            save_probabilities=save_probabilities, save_members=save_members,
+            save_uncertainty=save_uncertainty, overwrite=overwrite,
+            trust_image_geometry=trust_image_geometry, series=series, flag_share=flag_share,
+            finisher=dicom_seg_writer(codes) if dicom_seg else None, progress=report,
+        )  # fmt: skip
+    write_manifest(Path(out), "predict", model=loaded.digest, source=str(source), cases=len(written))
+    return written
 
 
 @verb

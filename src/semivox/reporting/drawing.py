@@ -40,3 +40,16 @@ def sheet_drawer(
         save_sheet(path, samples, captions, title, class_names)
 
     return draw
+
+
+def rows_drawer(
+    title: str, class_names: Sequence[str]
+) -> Callable[[Path, Sequence[Sample], Sequence[str]], None]:
+    """Return what draws scans with their labels and captions, a row each."""
+
+    def draw(path: Path, samples: Sequence[Sample], captions: Sequence[str]) -> None:
+        from semivox.reporting.pseudo_labels import save_rows
+
+        save_rows(path, samples, captions, title, class_names)
+
+    return draw

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from semivox.config import PredictConfig
 from semivox.files import replacing
-from semivox.inference.cover import covered, room
+from semivox.inference.windows import covered, room
 from semivox.io.volume import IGNORE
 from semivox.losses.components import largest_component
 from semivox.losses.schedules import Stage
@@ -93,7 +93,7 @@ class Teacher:
         if any((row["round"], row.get("iteration")) == (index, stage.start) for row in known):
             return
         target, before = (Store(pseudo_folder(self._folder, one)) for one in (index, index - 1))
-        rows: list[Any] = []
+        rows: list[dict[str, Any]] = []
         for name in self._cases:
             probs = _predicted(method, device, self._store, name, self._plan, self._config)
             shares = _as_shares(method.teach(probs[None])[0].float().cpu().numpy(), self._plan.one_piece)
@@ -105,13 +105,21 @@ class Teacher:
             rows.append(found)
         if self._draw is not None:
             doubtful = sorted(rows, key=lambda row: row["certainty"])[:SHOWN]
-            captions = [f"{row['case']}: certainty {row['certainty']:.2f}" for row in doubtful]
+            captions = [self._caption(row) for row in doubtful]
             self._draw(
                 self._folder / "cases.png", [self._sample(target, row["case"]) for row in doubtful], captions
             )
         with replacing(table) as temporary:
             earlier = [row for row in known if row["round"] < index]
             pd.DataFrame([*earlier, *rows]).to_csv(temporary, index=False)
+
+    def _caption(self, row: dict[str, Any]) -> str:
+        """Return lines about a case: its name, its figures, why it is left out."""
+        voxel_ml = float(np.prod(self._plan.spacing_mm)) / 1000
+        volumes = [f"{name} {voxel_ml * row[f'voxels_{name}']:.3g} mL" for name in self._plan.class_names[1:]]
+        lines = [row["case"], f"certainty {row['certainty']:.2f}", ", ".join(volumes)]
+        lines += [f"agreement {row['agreement']:.2f}"] if "agreement" in row else []
+        return "\n".join([*lines, *([f"left out: {row['left_out']}"] if row["left_out"] else [])])
 
     def _sample(self, made: Store, name: str) -> Sample:
         image, shares = np.asarray(self._store.image(name)[0]), np.asarray(made.shares(name)[:], np.int32)
@@ -125,9 +133,7 @@ def _predicted(
     """Predict a prepared scan: (K, X, Y, Z) probabilities."""
     image = torch.from_numpy(np.asarray(store.image(name)[:], dtype=np.float32)).to(device)
     free = room(method, device)
-    return covered(
-        image, method.predict, patch=plan.patch, config=config, room=free, divisor=plan.divisor
-    )
+    return covered(image, method.predict, patch=plan.patch, config=config, room=free, divisor=plan.divisor)
 
 
 def pseudo_folder(folder: Path, stage: int) -> Path:
