@@ -15,7 +15,7 @@ def main(out: Path, iterations: int = 300) -> None:
     for method in ("supervised", "ua_mt"):
         run = semivox.train(
             data,
-            preset="demo",
+            preset="phantoms-lite",
             method=method,
             labeled=3,
             config={

@@ -13,7 +13,7 @@ def main(out: Path, iterations: int = 300) -> None:
     data = semivox.make_phantoms(out / "phantoms", train=8, test=2)
     run = semivox.train(
         data,
-        preset="demo",
+        preset="phantoms-lite",
         method="supervised",
         labeled=4,
         config={"split": {"val": 2}, "train": {"iterations": iterations, "workers": 0}},

@@ -17,14 +17,10 @@ def test_demo_compares_the_two_methods_on_the_same_cases(quick: Config, tmp_path
     config = overridden(quick, {"split": {"val": 0}, "train": {"iterations": 2}})
     result = demo(tmp_path, config=config, train=3, test=2)
     by_method = {cell.method: cell.table() for cell in result.cells}
-    assert set(by_method) == {"supervised_pair", "dual"}
-    assert all(sorted(table["case"]) == sorted(by_method["dual"]["case"]) for table in by_method.values())
-    expected = by_method["dual"]["dice"].mean() - by_method["supervised_pair"]["dice"].mean()
-    assert result.summary["difference"]["dual"]["mean"] == pytest.approx(expected)
-    for cell in result.cells:
-        alone = cell.member_tables()  # each network beside the mean of both
-        assert set(alone) == {"resnet34", "vnet"}
-        assert all(sorted(one["case"]) == sorted(cell.table()["case"]) for one in alone.values())
+    assert set(by_method) == {"labels_only", "self_training"}
+    assert all(sorted(table["case"]) == sorted(by_method["self_training"]["case"]) for table in by_method.values())
+    expected = by_method["self_training"]["dice"].mean() - by_method["labels_only"]["dice"].mean()
+    assert result.summary["difference"]["self_training"]["mean"] == pytest.approx(expected)
     with Image.open(result.picture) as picture:
         assert min(picture.size) > 200
     weights = [(cell.run / "model.safetensors").stat().st_mtime_ns for cell in result.cells]

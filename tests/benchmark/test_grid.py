@@ -80,8 +80,8 @@ def test_an_ablation_has_the_published_numbers_of_labels(
 
 
 def test_a_preset_does_not_switch_the_modules_of_a_row() -> None:
-    """The demo's preset has two terms off."""
-    grid = load_grid(ablation="modules", changes={"presets": ["demo"], "seeds": 1})
+    """This preset has two terms off."""
+    grid = load_grid(ablation="modules", changes={"presets": ["phantoms-lite"], "seeds": 1})
     rows = {cell.variant.label: settings_of(grid, cell).method.options for cell in cells_of(grid)}
     on = {
         label: [name for name in ("cr", "cps", "efs", "ue", "pgl") if row[name]]

@@ -28,10 +28,10 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_is_measured_and_what_is_concluded(quick: None, tmp_path: Path, monkeypatch: Any) -> None:
     """No time at all: the cheapest preset is measured, the dearer ones follow from it by their arithmetic."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    found = machine(presets=["la-8-lite", "la-16-lite", "demo", "lite"], limit_s=0.0, **TINY)
+    found = machine(presets=["la-8-lite", "la-16-lite", "phantoms-lite", "lite"], limit_s=0.0, **TINY)
     assert list(tmp_path.iterdir()) == []
     dear, same, demo, lite = found["presets"]
-    assert [one["preset"] for one in found["presets"]] == ["la-8-lite", "la-16-lite", "demo", "lite"]
+    assert [one["preset"] for one in found["presets"]] == ["la-8-lite", "la-16-lite", "phantoms-lite", "lite"]
     assert (demo["measured"], dear["measured"]) == (True, False)
     assert (lite["patch"], lite["step_s"], lite["hours"]) == (None, None, None)
     for one in (dear, same, demo):
@@ -63,8 +63,8 @@ def test_with_time_all_are_measured(quick: None, monkeypatch: pytest.MonkeyPatch
         return next(times)
 
     monkeypatch.setattr(module, "step_seconds", step_seconds)
-    found = machine(presets=["hippocampus-lite", "demo"], limit_s=100.0, **TINY)
-    assert probed == ["demo", "hippocampus-lite"]
+    found = machine(presets=["hippocampus-lite", "phantoms-lite"], limit_s=100.0, **TINY)
+    assert probed == ["phantoms-lite", "hippocampus-lite"]
     assert [one["step_s"] for one in found["presets"]] == [3.0, 0.5]
     assert all(one["measured"] for one in found["presets"])
 
@@ -77,7 +77,7 @@ def test_every_shipped_preset_has_a_kind_or_a_reason() -> None:
 
 @pytest.fixture
 def shown(monkeypatch: pytest.MonkeyPatch, quick: None) -> dict[str, Any]:
-    found = machine(presets=["demo", "lite"], limit_s=0.0, **TINY)
+    found = machine(presets=["phantoms-lite", "lite"], limit_s=0.0, **TINY)
     monkeypatch.setattr(module, "machine", lambda **_: found)
     return found
 

@@ -237,11 +237,13 @@ def demo(
     Args:
         out: folder for phantoms, workspace, runs and the picture.
         seed: of the training; the phantoms are always the same.
-        config: other settings than those of the preset `demo`.
+        config: other settings than those of the demo.
         train, test: numbers of phantoms.
     """
-    chosen = checked(settings(config, "demo" if config is None else None), training=True)
+    from semivox.benchmark.demo import SETTINGS
     from semivox.benchmark.demo import demo as run
+
+    chosen = checked(settings(SETTINGS if config is None else config), training=True)
 
     return run(
         Path(out), seed=seed, config=chosen, train=train, test=test, fresh=fresh, bar=bar, progress=progress
