@@ -1,8 +1,8 @@
 """Simulate annotation: does `semivox rank` choose better scans than chance?
 
-Starts with a few labeled scans, trains, ranks the others, "annotates" the first ones, continues the training
-with `train.init`, and so on. All rules share the first training of a seed. Writes `annotate.csv` with the Dice
-on the test cases after each round, and prints the mean of each rule, and its gain over `random` by seed.
+Starts with a few labeled scans, trains, ranks the others, "annotates" the first ones, continues the
+training with `train.init`, and so on. All rules share the first training of a seed. Writes `annotate.csv`
+with the Dice on the test cases after each round; prints the mean of each rule, and its gain over `random`.
 
     python benchmarks/annotate.py DATA OUT --rounds 3 --seeds 2 --by both random
 """
@@ -22,7 +22,7 @@ from semivox.datasets.dataset import Dataset
 from semivox.datasets.splits import Split, save_splits
 from semivox.evaluation.metrics import case_metrics
 from semivox.inference.model import load_model
-from semivox.inference.predict import predict_image
+from semivox.inference.predictor import predict_case
 from semivox.io.volume import read_image, read_label
 
 SIZES = {"start": 4, "add": 4, "rounds": 3, "seeds": 3, "iterations": 400, "width": 8, "test": 40}
@@ -53,7 +53,7 @@ def test_dice(run: Path, dataset: Dataset, most: int) -> float:
     for case in dataset.pool("test")[:most]:
         image = read_image(case.images)
         true = read_label(case.label, dataset.class_values, image).array
-        found = predict_image(model, case.images[0]).label
+        found = predict_case(model, image).label
         rows = case_metrics(found, true, dataset.num_classes, (1, 1, 1), profile="published")
         scores.append(np.mean([row["dice"] for row in rows]))
     return float(np.mean(scores))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from peers.inference import PublishedWindows, Triple, whole_pass
 from semivox.config import PredictConfig
-from semivox.hardware import has_bf16, prefers_bf16
+from semivox.hardware import has_bf16
 from semivox.inference.model import LoadedModel, lean
 from semivox.inference.predictor import predict_case
 from semivox.io.geometry import foreground_box
@@ -70,7 +70,6 @@ class Bench:
         ours = deepcopy(self.naive)
         lean(ours, CPU)
         self.model = LoadedModel(ours, self._plan(channels), {}, CPU, "")
-        self.precision = "bf16" if prefers_bf16(CPU) else "32"
 
     def ways(self) -> dict[str, Callable[[], object]]:
         """Each way, by name; those in `partial` run a share of their windows."""
@@ -97,7 +96,7 @@ class Bench:
     def _ours(self, array: NDArray[np.float32], **settings: object) -> object:
         volume = Volume(array, np.eye(4))
         with kept():  # as `predict` does, though for all scans together
-            return predict_case(self.model, volume, PredictConfig(**settings), precision=self.precision).label
+            return predict_case(self.model, volume, PredictConfig(**settings)).label
 
     def _monai(self) -> object:
         from monai.inferers import SlidingWindowInferer

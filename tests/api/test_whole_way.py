@@ -17,7 +17,6 @@ import semivox
 from semivox.config import Config, load_config, overridden
 from semivox.errors import UserError
 from semivox.inference.model import load_model
-from semivox.inference.predict import changed_settings
 from semivox.training.estimate import Costs
 from semivox.training.loop import FitResult
 from semivox.training.runs import batch_sizes
@@ -217,8 +216,8 @@ def test_init_starts_from_the_weights_of_a_run(finished: Path, phantoms: Path, t
 
 def test_a_stride_asks_for_windows_of_the_patch(finished: Path) -> None:
     model = load_model(finished)
-    whole = changed_settings(model, window="whole")
+    whole = model.settings(window="whole")
     assert (whole.window, whole.stride) == ("whole", None)
-    assert changed_settings(model, stride=(4, 4, 4), overlap=None).window == "patch"
+    assert model.settings(stride=(4, 4, 4), overlap=None).window == "patch"
     with pytest.raises(UserError, match="overlap"):
-        changed_settings(model, overlap=1.5)
+        model.settings(overlap=1.5)

@@ -8,8 +8,7 @@ import torch
 
 from peers.inference import PublishedWindows, whole_pass
 from semivox.config import PredictConfig
-from semivox.inference.cover import tiling
-from semivox.inference.windows import sliding_window
+from semivox.inference.windows import sliding_window, tiling
 from semivox.methods import create
 from semivox.nets import NetFactory
 
@@ -35,9 +34,14 @@ def image() -> np.ndarray:
 
 
 def ours(method, image, config) -> np.ndarray:
-    cover = tiling(image.shape[1:], PATCH, config)
+    window, stride = tiling(image.shape[1:], PATCH, config)
     return sliding_window(
-        torch.from_numpy(image), method.predict, **cover, weighting=config.weighting, batch=config.batch
+        torch.from_numpy(image),
+        method.predict,
+        patch=window,
+        stride=stride,
+        weighting=config.weighting,
+        batch=config.batch,
     ).numpy()
 
 

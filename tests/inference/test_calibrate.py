@@ -14,7 +14,8 @@ from semivox.errors import UserError
 from semivox.inference.calibrate import calibrate
 from semivox.inference.model import join, load_model
 from semivox.inference.postprocess import Rule
-from semivox.inference.predictor import predict_case, predict_files
+from semivox.inference.predict import predict_files
+from semivox.inference.predictor import predict_case
 from semivox.inference.quality import FIGURES, Calibration
 from semivox.io.volume import Volume, read_image
 from semivox.preprocessing.store import Store
@@ -75,34 +76,60 @@ def test_predict_applies_what_helped(make_model, tmp_path, blocks):
 
 
 def test_uncertainty_and_quality_beside_the_predictions(make_model, save_scan, tmp_path, blocks):
-    model = make_model(sharpness=4.0)
-    save_scan(tmp_path / "scans" / "good.nii.gz", blocks())
-    save_scan(tmp_path / "scans" / "vague.nii.gz", blocks() + 0.4)
-    dice = (0.95, 0.9, 0.7, 0.6, 0.5)
-    usual = dict.fromkeys(FIGURES, (0.0,) * 5) | {"soft_dice": dice}
-    add(tmp_path / "run", dice=dice, figures=usual)
-    model = load_model(tmp_path / "run", device="cpu")
-    out = tmp_path / "out"
-    predict_files(model, tmp_path / "scans", out, CONFIG, save_uncertainty=True)
-    table = pd.read_csv(out / "quality.csv")
-    assert table["case"].tolist() == ["vague", "good"]
-    assert table["predicted_dice"].is_monotonic_increasing
+    model, names = make_model(sharpness=4.0), ("good", "vague", "worse", "fine", "empty")
+    for name, shift in zip(names, (0.0, 0.3, 0.4, 0.05, -5.0), strict=True):
+        save_scan(tmp_path / "scans" / f"{name}.nii.gz", blocks() + shift)
+    usual = dict.fromkeys(FIGURES, (0.0,) * 9) | {"soft_dice": np.linspace(0.5, 0.95, 9).tolist()}
+    usual["volume"] = np.linspace(0, -6, 9).tolist()
+    volumes = ({"mean": 0.0, "sd": 1.0, "always": True},) * 2
+    add(tmp_path / "run", dice=np.linspace(0.5, 0.95, 9).tolist(), figures=usual, volumes=volumes)
+    model, out = load_model(tmp_path / "run", device="cpu"), tmp_path / "out"
+    predict_files(model, tmp_path / "scans", out, CONFIG, save_uncertainty=True, flag_share=0.4)
+    table = pd.read_csv(out / "quality.csv", keep_default_na=False, na_values={"low": ""}).set_index("case")
+    assert table.index[:2].tolist() == ["empty", "worse"] and set(table.index) == set(names)
+    assert table["flag"].tolist() == ["look", "look", "", "", ""]
+    assert "no part 7 found" in table["reasons"]["empty"] and not table["reasons"]["good"]
     assert (table["low"] <= table["predicted_dice"]).all() and (table["high"] <= 1).all()
     good, vague = (read_image([out / f"{name}_uncertainty.nii.gz"]) for name in ("good", "vague"))
     assert good.array.shape[1:] == blocks().shape and good.array.min() >= 0 and vague.array.max() <= 1
     assert vague.array.mean() > good.array.mean()
+    assert not list(out.glob("*_disagreement.nii.gz"))  # one network, one view
     before = {file: file.stat().st_mtime_ns for file in out.glob("*.nii.gz")}
     predict_files(model, tmp_path / "scans", out, CONFIG, save_uncertainty=True)
     assert {file: file.stat().st_mtime_ns for file in out.glob("*.nii.gz")} == before
+    assert pd.read_csv(out / "quality.csv")["flag"].eq("look").sum() == 1  # a fifth of 5
 
 
 def test_test_time_augmentation_averages_over_views(make_model, blocks):
     model = make_model(sharpness=4.0)
     image = Volume(blocks((20, 18, 17))[None].astype(np.float32), np.diag([*SPACING, 1.0]))
-    alone = predict_case(model, image, CONFIG)
-    seen = predict_case(model, image, CONFIG.model_copy(update={"tta": True}))
+    alone = predict_case(model, image, CONFIG, uncertainty=True)
+    seen = predict_case(model, image, CONFIG.model_copy(update={"tta": True}), uncertainty=True)
     assert np.mean(alone.label != seen.label) < 0.02
     assert seen.quality.figures["agreement"] < alone.quality.figures["agreement"] - 0.01
+    assert alone.disagreement is None and seen.disagreement.max() > 0.01
+
+
+def binary_entropy(p: np.ndarray) -> np.ndarray:
+    return -(p * np.log(p) + (1 - p) * np.log(1 - p)) / np.log(2)
+
+
+@pytest.mark.parametrize("kind", ["networks", "runs"])
+def test_disagreement_is_the_mutual_information(make_model, tmp_path, save_scan, blocks, kind):
+    """H(mean p) - mean H(p), of two networks of one method or of two runs; also written to a file."""
+    one = make_model("levels_pair" if kind == "networks" else "levels", values=(0, 1), sharpness=2.0)
+    if kind == "runs":
+        one = join([one, make_model(folder="other", values=(0, 1), sharpness=0.5)], ["a", "b"])
+    volume = Volume(np.minimum(blocks((16, 16, 16)), 1)[None] + 0.3, np.diag([*SPACING, 1.0]))
+    found = predict_case(one, volume, CONFIG, probabilities=True, members=True, uncertainty=True)
+    parts = [np.clip(probs[1].astype(np.float64), 1e-9, 1 - 1e-9) for probs in found.member_probs.values()]
+    expected = binary_entropy(np.mean(parts, 0)) - np.mean([binary_entropy(part) for part in parts], 0)
+    assert len(parts) == 2 and expected.max() > 0.05
+    np.testing.assert_allclose(found.disagreement, expected, atol=2e-4)
+    scan = save_scan(tmp_path / "scans" / "a.nii.gz", volume.array[0], volume.affine)
+    predict_files(one, scan, tmp_path / "out", CONFIG, save_uncertainty=True)
+    stored = read_image([tmp_path / "out" / "a_disagreement.nii.gz"]).array[0]
+    np.testing.assert_allclose(stored, found.disagreement, atol=1e-3)
 
 
 def test_runs_are_averaged(make_model, blocks):

@@ -29,16 +29,18 @@ def with_statistics(method: nn.Module) -> nn.Module:
 
 def make(name: str, norm: str, **options) -> nn.Module:
     torch.manual_seed(0)
-    return with_statistics(create(name, options, NetFactory(2, 3, width=4, norm=norm)))
+    return with_statistics(create(name, options, NetFactory(2, 3, width=2, norm=norm)))
 
 
 @pytest.mark.parametrize(
-    ("name", "options"),
-    [("supervised_pair", {}), ("supervised", {"net": "unet3d"}), ("mc_net", {}), ("urpc", {}), ("dtc", {})],
-)
-def test_same_probabilities(name, options):
-    method = make(name, "batch", **options)
-    image = torch.randn(2, 2, 32, 32, 16, dtype=torch.float64)
+    ("name", "options", "norm"),
+    [("supervised_pair", {}, "batch"), ("supervised", {"net": "unet3d"}, "batch"), ("mc_net", {}, "batch"),
+     ("urpc", {}, "batch"), ("dtc", {}, "batch"), ("supervised", {}, "instance"), ("supervised", {}, "group"),
+     ("supervised", {}, "none")],
+)  # fmt: skip
+def test_same_probabilities(name, options, norm):
+    method = make(name, norm, **options)
+    image = torch.randn(1, 2, 32, 16, 16, dtype=torch.float64)
     quick = deepcopy(method)
     lean(quick, CPU)
     with torch.no_grad():
@@ -52,16 +54,6 @@ def test_batch_normalisations_disappear_and_weights_are_channels_last():
     for parameter in method.parameters():
         if parameter.dim() == 5:
             assert parameter.is_contiguous(memory_format=torch.channels_last_3d)
-
-
-@pytest.mark.parametrize("norm", ["instance", "group", "none"])
-def test_other_normalisations_stay(norm):
-    method = make("supervised_pair", norm)
-    quick = deepcopy(method)
-    lean(quick, CPU)
-    image = torch.randn(1, 2, 32, 32, 16, dtype=torch.float64)
-    with torch.no_grad():
-        torch.testing.assert_close(quick.predict(image), method.predict(image), rtol=0, atol=1e-5)
 
 
 def test_statistics_of_the_batch_are_not_folded():

@@ -10,7 +10,7 @@ import torch
 
 from semivox.config import PredictConfig
 from semivox.errors import UserError
-from semivox.inference import cover
+from semivox.inference import windows
 from semivox.inference.predictor import predict_case
 from semivox.io.volume import Volume
 
@@ -170,21 +170,16 @@ def test_settings_reach_the_windows(model, monkeypatch, blocks):
         seen.update(settings)
         return forward(image[None])[0]
 
-    monkeypatch.setattr(cover, "sliding_window", spy)
+    monkeypatch.setattr(windows, "sliding_window", spy)
     config = PredictConfig(stride=(3, 4, 5), overlap=0.25, weighting="uniform", batch=7)
     predict_case(model, oriented(blocks(), (0, 1, 2), (1, 1, 1)), config)
-    expected = {
-        "patch": (16, 16, 16),
-        "stride": (3, 4, 5),
-        "overlap": 0.25,
-        "weighting": "uniform",
-        "batch": 7,
-    }
+    expected = {"patch": (16, 16, 16), "stride": (3, 4, 5), "weighting": "uniform", "batch": 7}
     assert expected.items() <= seen.items()
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("32", torch.float32), ("bf16", torch.bfloat16)])
 def test_precision_decides_the_arithmetic(model, monkeypatch, precision, dtype, blocks):
+    monkeypatch.setattr("semivox.inference.model.prefers_bf16", lambda device: precision == "bf16")
     products = []
 
     def predict(image):
@@ -192,5 +187,5 @@ def test_precision_decides_the_arithmetic(model, monkeypatch, precision, dtype, 
         return type(model.method).predict(model.method, image)
 
     monkeypatch.setattr(model.method, "predict", predict)
-    predict_case(model, oriented(blocks(), (0, 1, 2), (1, 1, 1)), CONFIG, precision=precision)
+    predict_case(model, oriented(blocks(), (0, 1, 2), (1, 1, 1)), CONFIG)
     assert set(products) == {dtype}

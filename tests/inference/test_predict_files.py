@@ -13,8 +13,8 @@ import pytest
 
 from semivox.config import PredictConfig
 from semivox.errors import UserError
-from semivox.inference import outputs, predictor
-from semivox.inference.predictor import predict_files
+from semivox.inference import outputs, predict
+from semivox.inference.predict import predict_files
 
 CONFIG = PredictConfig()
 VALUES = (0, 7, 300)
@@ -301,14 +301,14 @@ def test_scans_that_are_too_large_or_cannot_be_named_do_not_stop_the_others(
 
 
 def test_memory_that_runs_out_ends_one_scan(model, scans, tmp_path, monkeypatch):
-    real = predictor.predict_case
+    real = predict.predict_case
 
     def short(model, image, config, **options):
         if not image.array.any():
             raise MemoryError("Unable to allocate 80.0 GiB")
         return real(model, image, config, **options)
 
-    monkeypatch.setattr(predictor, "predict_case", short)
+    monkeypatch.setattr(predict, "predict_case", short)
     image = nib.load(scans / "a.nii.gz")
     nib.save(nib.Nifti1Image(np.asarray(image.dataobj) * 0, image.affine), scans / "a.nii.gz")
     with pytest.raises(UserError, match="1 of 3 scans") as caught:

@@ -14,7 +14,7 @@ import SimpleITK as sitk
 
 from semivox.errors import UserError
 from semivox.export.dicom_seg import dicom_seg_writer, export_dicom_seg
-from semivox.inference.predict import predict
+from semivox.inference.predict import predict_files
 from semivox.inference.sources import find_scans
 from semivox.io.volume import read_image
 
@@ -59,7 +59,7 @@ def test_formats_of_itk(make_model, tmp_path, blocks, ending) -> None:
     image.SetDirection(DIRECTION)
     (tmp_path / "in").mkdir()
     sitk.WriteImage(image, str(tmp_path / "in" / f"a.{ending}"))
-    (file,) = predict(make_model(spacing_mm=MM), tmp_path / "in", tmp_path / "out")
+    (file,) = predict_files(make_model(spacing_mm=MM), tmp_path / "in", tmp_path / "out")
     assert file == tmp_path / "out" / "a.nii.gz"
     np.testing.assert_array_equal(np.asarray(nib.load(file).dataobj), VALUES[blocks()])
     found = sitk.ReadImage(str(file))
@@ -74,11 +74,11 @@ def test_other_voxels_under_the_same_header_are_another_scan(make_model, tmp_pat
     model, file = make_model(spacing_mm=MM), tmp_path / "in" / f"a.{ending}"
     sitk.WriteImage(sitk.GetImageFromArray(blocks().T.astype(np.float32)), str(file))
     before = file.read_bytes()
-    predict(model, file, tmp_path / "out")
+    predict_files(model, file, tmp_path / "out")
     sitk.WriteImage(sitk.GetImageFromArray(1 - blocks().T.astype(np.float32)), str(file))
     assert file.read_bytes() == before
     with pytest.raises(UserError, match="another scan"):
-        predict(model, file, tmp_path / "out")
+        predict_files(model, file, tmp_path / "out")
 
 
 def test_channels_in_nrrd(make_model, tmp_path, blocks) -> None:
@@ -86,7 +86,7 @@ def test_channels_in_nrrd(make_model, tmp_path, blocks) -> None:
     for index, shift in enumerate((0.5, -0.5)):
         image = sitk.GetImageFromArray(blocks().T + np.float32(shift))
         sitk.WriteImage(image, str(tmp_path / "in" / f"x_{index:04}.nrrd"))
-    (file,) = predict(
+    (file,) = predict_files(
         make_model(spacing_mm=MM, channels=("T1", "T2")), tmp_path / "in" / "x_0001.nrrd", tmp_path / "out"
     )
     assert file.name == "x.nii.gz"
@@ -94,7 +94,7 @@ def test_channels_in_nrrd(make_model, tmp_path, blocks) -> None:
 
 
 def test_folders_of_dicom(make_model, patients, tmp_path) -> None:
-    (file,) = predict(make_model(spacing_mm=MM), patients / "p1", tmp_path / "out")
+    (file,) = predict_files(make_model(spacing_mm=MM), patients / "p1", tmp_path / "out")
     assert file.name == "deep.nii.gz"
     reader = sitk.ImageSeriesReader()
     folder = patients / "p1" / "deep" / "er"
@@ -110,11 +110,11 @@ def test_folders_of_dicom(make_model, patients, tmp_path) -> None:
 
 def test_several_series(make_model, patients, tmp_path, blocks) -> None:
     with pytest.raises(UserError, match=r"several DICOM series(.|\n)*5 T1(.|\n)*6 T2(.|\n)*--series"):
-        predict(make_model(spacing_mm=MM), patients, tmp_path / "out")
-    (file,) = predict(make_model(spacing_mm=MM), patients / "p2", tmp_path / "out", series="T1")
+        predict_files(make_model(spacing_mm=MM), patients, tmp_path / "out")
+    (file,) = predict_files(make_model(spacing_mm=MM), patients / "p2", tmp_path / "out", series="T1")
     np.testing.assert_array_equal(np.asarray(nib.load(file).dataobj), VALUES[blocks()])
     with pytest.raises(UserError, match="No series fits 'T9'"):
-        predict(make_model(spacing_mm=MM), patients / "p2", tmp_path / "out2", series="T9")
+        predict_files(make_model(spacing_mm=MM), patients / "p2", tmp_path / "out2", series="T9")
     assert not (tmp_path / "out2").exists()
 
 
@@ -135,9 +135,9 @@ def test_dicom_seg_beside_the_prediction(make_model, patients, tmp_path) -> None
     from semivox.io.dicom_seg import read_segments
 
     model, out = make_model(spacing_mm=MM), tmp_path / "out"
-    predict(model, patients / "p2", out, series="5")  # asked for later: nothing is predicted anew
+    predict_files(model, patients / "p2", out, series="5")  # asked for later: nothing is predicted anew
     before = (out / "p2.nii.gz").stat().st_mtime_ns
-    (file,) = predict(model, patients / "p2", out, series="5", finisher=dicom_seg_writer())
+    (file,) = predict_files(model, patients / "p2", out, series="5", finisher=dicom_seg_writer())
     assert file.stat().st_mtime_ns == before
     seg = out / "p2.seg.dcm"
     (scan,) = find_scans(patients / "p2", 1, "5")
@@ -149,7 +149,7 @@ def test_dicom_seg_beside_the_prediction(make_model, patients, tmp_path) -> None
     import pydicom
 
     assert pydicom.dcmread(seg).SOPInstanceUID == pydicom.dcmread(tmp_path / "again.dcm").SOPInstanceUID
-    predict(
+    predict_files(
         make_model(spacing_mm=MM, sharpness=30.0, folder="r"),
         patients / "p2",
         out,
@@ -162,14 +162,18 @@ def test_dicom_seg_beside_the_prediction(make_model, patients, tmp_path) -> None
 def test_dicom_seg_of_no_dicom(make_model, save_scan, tmp_path, blocks) -> None:
     save_scan(tmp_path / "in" / "a.nii.gz", blocks())
     with pytest.raises(UserError, match="needs a DICOM series to refer to"):
-        predict(make_model(spacing_mm=MM), tmp_path / "in", tmp_path / "out", finisher=dicom_seg_writer())
+        predict_files(
+            make_model(spacing_mm=MM), tmp_path / "in", tmp_path / "out", finisher=dicom_seg_writer()
+        )
     assert not (tmp_path / "out").exists()
 
 
 def test_dicom_seg_without_the_extra(make_model, patients, tmp_path, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "highdicom", None)
     with pytest.raises(UserError, match=r'pip install "semivox\[dicom\]"'):
-        predict(make_model(spacing_mm=MM), patients / "p1", tmp_path / "out", finisher=dicom_seg_writer())
+        predict_files(
+            make_model(spacing_mm=MM), patients / "p1", tmp_path / "out", finisher=dicom_seg_writer()
+        )
     assert not (tmp_path / "out").exists()
 
 

@@ -10,7 +10,7 @@ import pytest
 import SimpleITK as sitk
 
 from semivox.errors import UserError
-from semivox.inference.predict import as_volume
+from semivox.inference.sources import as_volume
 
 ARRAY = np.arange(24.0).reshape(2, 3, 4)
 AFFINE = np.diag([1.0, 2.0, 3.0, 1.0])

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from semivox.config import PredictConfig
-from semivox.inference.predictor import predict_files
+from semivox.inference.predict import predict_files
 
 
 @pytest.mark.real

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from semivox.config import PredictConfig
-from semivox.inference.predictor import predict_files
+from semivox.inference.predict import predict_files
 
 ORIENTATIONS = list(product(permutations(range(3)), product((1, -1), repeat=3)))
 CORNERS = list(product((0, -1), repeat=3))
@@ -38,9 +38,10 @@ def corner_places(path) -> np.ndarray:
     return np.array(corners) @ image.affine.T
 
 
-@pytest.mark.parametrize("form", ["sform", "qform"])
-@pytest.mark.parametrize("degrees", [0, 23])
-@pytest.mark.parametrize("spacing", [(1.5, 1.5, 1.5), (0.4, 1.1, 6.5)], ids=["isotropic", "anisotropic"])
+@pytest.mark.parametrize(
+    ("form", "degrees", "spacing"),
+    [("sform", 0, (1.5, 1.5, 1.5)), ("qform", 0, (0.4, 1.1, 6.5)), ("qform", 23, (0.4, 1.1, 6.5))],
+)
 def test_all_48_orientations(make_model, tmp_path, form, degrees, spacing):
     """One labeled voxel in a corner, another one in each scan, comes back there and nowhere else."""
     scans = tmp_path / "scans"

@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 import math
+from math import inf
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from semivox.config import PredictConfig
 from semivox.errors import UserError
-from semivox.inference.windows import sliding_window, window_profile, window_starts, window_stride
+from semivox.inference.windows import (
+    covered,
+    free_memory,
+    room,
+    sliding_window,
+    tiling,
+    window_profile,
+    window_starts,
+    window_stride,
+)
+from semivox.methods import create
+from semivox.nets import NetFactory
+
+CPU = torch.device("cpu")
+PATCH, HALF = (6, 4, 4), (3, 2, 2)
 
 
 def naive(image: Tensor, forward, patch, stride, weighting) -> Tensor:
@@ -75,7 +91,7 @@ def test_agrees_with_naive_loops(image, weighting, batch, patch, stride):
 @pytest.mark.parametrize("size", [(13, 9, 8), (3, 9, 5), (3, 2, 1), (6, 4, 4)])
 def test_identity_gives_back_the_image_also_where_it_is_smaller_than_the_patch(weighting, size):
     image = torch.randn(2, *size)
-    result = sliding_window(image, lambda windows: windows, patch=(6, 4, 4), weighting=weighting)
+    result = sliding_window(image, lambda windows: windows, patch=PATCH, stride=HALF, weighting=weighting)
     assert result.shape == image.shape
     torch.testing.assert_close(result, image)
 
@@ -88,7 +104,7 @@ def test_small_axis_repeats_its_border_the_smaller_half_in_front():
         return windows
 
     image = torch.arange(1.0, 4).view(1, 3, 1, 1).expand(1, 3, 4, 7)
-    sliding_window(image, forward, patch=(6, 4, 4), stride=(1, 1, 4))
+    sliding_window(image, forward, patch=PATCH, stride=(1, 1, 4))
     windows = torch.cat(seen)
     assert windows.shape == (2, 1, 6, 4, 4)
     assert windows[0, 0, :, 0, 0].tolist() == [1, 1, 2, 3, 3, 3]
@@ -124,7 +140,7 @@ def test_one_window_for_the_whole_volume():
         shapes.append(tuple(windows.shape))
         return windows
 
-    sliding_window(torch.zeros(1, 20, 33, 16), forward, patch=(32, 48, 16), overlap=0)
+    sliding_window(torch.zeros(1, 20, 33, 16), forward, patch=(32, 48, 16), stride=(32, 48, 16))
     assert shapes == [(1, 1, 32, 48, 16)]
 
 
@@ -141,26 +157,26 @@ def test_gaussian_profile_is_symmetric_and_never_zero(patch):
 
 def test_float_tolerance_of_corners_that_one_window_covers(image):
     """A weight of 1e-9 divides out: corners are as exact as the centre."""
-    result = sliding_window(image, lambda windows: windows, patch=(6, 4, 4), stride=(6, 4, 4))
+    result = sliding_window(image, lambda windows: windows, patch=PATCH, stride=PATCH)
     torch.testing.assert_close(result, image, rtol=1e-5, atol=1e-6)
 
 
 class LittleMemory:
-    """Fails on more than `room` windows, like a full GPU."""
+    """Fails on more than `room` windows, like a full GPU, or with `error`."""
 
-    def __init__(self, room: int) -> None:
-        self.room, self.batches = room, []
+    def __init__(self, room: int, error: RuntimeError | None = None) -> None:
+        self.room, self.batches, self.error = room, [], error or torch.OutOfMemoryError()
 
     def __call__(self, windows: Tensor) -> Tensor:
         self.batches.append(len(windows))
         if len(windows) > self.room:
-            raise torch.OutOfMemoryError
+            raise self.error
         return windows
 
 
 def test_smaller_batches_when_memory_runs_out(image):
     forward = LittleMemory(room=2)
-    result = sliding_window(image, forward, patch=(6, 4, 4), batch=8)
+    result = sliding_window(image, forward, patch=PATCH, stride=HALF, batch=8)
     torch.testing.assert_close(result, image)
     assert forward.batches[:3] == [8, 4, 2]
     assert max(forward.batches[3:]) == 2
@@ -168,16 +184,10 @@ def test_smaller_batches_when_memory_runs_out(image):
 
 def test_smaller_batches_when_the_memory_of_a_cpu_runs_out(image):
     """PyTorch raises a plain RuntimeError there."""
-    room = LittleMemory(room=1)
-
-    def forward(windows: Tensor) -> Tensor:
-        try:
-            return room(windows)
-        except torch.OutOfMemoryError:
-            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to ...") from None
-
-    torch.testing.assert_close(sliding_window(image, forward, patch=(6, 4, 4), batch=2), image)
-    assert room.batches[:2] == [2, 1]
+    error = RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to ...")
+    forward = LittleMemory(1, error)
+    torch.testing.assert_close(sliding_window(image, forward, patch=PATCH, stride=HALF, batch=2), image)
+    assert forward.batches[:2] == [2, 1]
 
 
 def test_other_failures_are_not_taken_for_a_lack_of_memory(image):
@@ -185,23 +195,23 @@ def test_other_failures_are_not_taken_for_a_lack_of_memory(image):
         raise RuntimeError("shapes do not match")
 
     with pytest.raises(RuntimeError, match="shapes do not match"):
-        sliding_window(image, forward, patch=(6, 4, 4))
+        sliding_window(image, forward, patch=PATCH, stride=HALF)
 
 
 def test_no_memory_for_a_single_window(image):
     with pytest.raises(UserError, match="too little memory"):
-        sliding_window(image, LittleMemory(room=0), patch=(6, 4, 4), batch=3)
+        sliding_window(image, LittleMemory(room=0), patch=PATCH, stride=HALF, batch=3)
 
 
 @pytest.mark.parametrize("stride", [(7, 4, 4), (0, 1, 1)])
-def test_stride_that_leaves_gaps(image, stride):
+def test_stride_that_leaves_gaps(stride):
     with pytest.raises(UserError, match="stride"):
-        sliding_window(image, lambda windows: windows, patch=(6, 4, 4), stride=stride)
+        window_stride(PATCH, stride)
 
 
 def test_no_gradients_are_kept(image):
     weight = torch.ones(1, requires_grad=True)
-    assert not sliding_window(image, lambda windows: windows * weight, patch=(6, 4, 4)).requires_grad
+    assert not sliding_window(image, lambda windows: windows * weight, patch=PATCH, stride=HALF).requires_grad
 
 
 def test_low_precision_outputs_are_summed_in_float32():
@@ -210,3 +220,82 @@ def test_low_precision_outputs_are_summed_in_float32():
         image, lambda windows: windows.bfloat16(), patch=(8, 8, 8), stride=(1, 8, 8), weighting="uniform"
     )
     torch.testing.assert_close(result, image.bfloat16().float(), rtol=1e-6, atol=0)
+
+
+WHOLE = PredictConfig(window="whole")
+
+
+def test_tiling():
+    whole = PredictConfig(window="whole", stride=(4, 4, 4))
+    assert tiling((35, 50, 16), (32, 48, 32), whole) == ((48, 64, 16), (48, 64, 16))
+    config = PredictConfig(stride=(18, 18, 4), overlap=0.25)
+    assert tiling((200, 150, 88), (112, 112, 80), config) == ((112, 112, 80), (18, 18, 4))
+    assert tiling((35, 50, 16), (32, 48, 32), whole, divisor=(20, 16, 16))[0] == (80, 64, 16)
+    auto = PredictConfig(window="auto")
+    assert tiling((40, 50, 16), (32, 48, 16), auto)[0] == (48, 64, 16), "twice a patch"
+    assert tiling((40, 50, 17), (32, 48, 16), auto)[0] == (32, 48, 16)
+
+
+def test_patches_are_taken_where_a_whole_pass_has_no_room():
+    shape, patch = (203, 142, 88), (112, 112, 80)
+    assert tiling(shape, patch, WHOLE, 208 * 144 * 96)[0] == (208, 144, 96)
+    assert tiling(shape, patch, WHOLE, 208 * 144 * 96 - 1)[0] == patch
+    assert tiling((100, 90, 70), patch, WHOLE, 0)[0] == (112, 96, 80), "not larger than a patch"
+
+
+class UpTo:
+    """Identity that fails on windows of more than so many voxels."""
+
+    def __init__(self, voxels: int) -> None:
+        self.voxels, self.seen = voxels, []
+
+    def __call__(self, windows: Tensor) -> Tensor:
+        self.seen.append(tuple(windows.shape[2:]))
+        if windows[:, 0].numel() > self.voxels:
+            raise torch.OutOfMemoryError
+        return windows
+
+
+@pytest.mark.parametrize(
+    ("config", "voxels", "seen"),
+    [
+        (WHOLE, 10**9, [(32, 16, 16)]),
+        (PredictConfig(), 10**9, [(16, 16, 16)] * 2),
+        (WHOLE, 16**3, [(32, 16, 16), (16, 16, 16), (16, 16, 16)]),
+    ],
+    ids=["whole", "patches", "patches where memory runs out in a whole pass"],
+)
+def test_windows_that_the_settings_ask_for(config, voxels, seen):
+    image, forward = torch.randn(1, 23, 16, 7), UpTo(voxels)
+    result = covered(image, forward, patch=(16, 16, 16), config=config.model_copy(update={"batch": 1}))
+    torch.testing.assert_close(result, image)
+    assert forward.seen == seen
+
+
+@pytest.mark.parametrize("kind", ["whole", "patch"])
+def test_no_way_around_a_lack_of_memory(image, kind):
+    with pytest.raises(UserError, match="too little memory"):
+        covered(image, UpTo(10), patch=(16, 16, 16), config=PredictConfig(window=kind))
+
+
+def test_room_grows_with_memory_and_shrinks_with_width(monkeypatch):
+    monkeypatch.setattr("semivox.inference.windows.free_memory", lambda device: 2 * 8 * 4 * 1000)
+    method = create("supervised_pair", {}, NetFactory(1, 2, width=4))
+    assert room(method, CPU) == 250
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert room(method, CPU) == 500
+    assert room(nn.Identity(), CPU) == inf
+
+
+def test_free_memory(tmp_path):
+    assert free_memory(CPU, tmp_path) is None
+    info, limits = tmp_path / "proc" / "meminfo", tmp_path / "sys" / "fs" / "cgroup"
+    for folder in (info.parent, limits):
+        folder.mkdir(parents=True)
+    info.write_text("MemTotal:       1000 kB\nMemAvailable:    600 kB\nHugePages_Total:   0\n")
+    assert free_memory(CPU, tmp_path) == 600 * 1024
+    (limits / "memory.max").write_text("max\n")
+    (limits / "memory.current").write_text("5000\n")
+    assert free_memory(CPU, tmp_path) == 600 * 1024
+    (limits / "memory.max").write_text("9000\n")
+    assert free_memory(CPU, tmp_path) == 4000

@@ -211,11 +211,9 @@ def loaded_model(model: Any, device: str) -> LoadedModel:
 
 def prediction_settings(model: LoadedModel, changes: Any) -> PredictConfig:
     """Return the settings that the model predicts with, with these changes."""
-    from semivox.inference.predict import changed_settings
-
     if isinstance(changes, PredictConfig):
         return changes
     if not isinstance(changes, Mapping | None):
         expected = "a dictionary such as {'overlap': 0.25}, or a PredictConfig"
         raise UserError("Wrong argument: config", repr(changes)[:100], expected)
-    return changed_settings(model, **{str(name): value for name, value in (changes or {}).items()})
+    return model.settings(**{str(name): value for name, value in (changes or {}).items()})

@@ -159,7 +159,8 @@ class TrainedRun(_Base):
             case: its name in the data set.
         """
         from semivox.datasets.dataset import open_dataset
-        from semivox.inference.predict import predict_image
+        from semivox.inference.model import load_model
+        from semivox.inference.predictor import predict_case
         from semivox.inference.sources import Scan, read_scan
         from semivox.io.volume import read_label
         from semivox.reporting.page.notebook import draw_case
@@ -171,7 +172,7 @@ class TrainedRun(_Base):
         truth = None
         if run.split.roles().get(case) in ("labeled", "val") and known.label is not None:
             truth = read_label(known.label, run.plan.class_values, ignore=run.plan.ignore_value).array
-        found = predict_image(Path(self), (image.array, image.affine), uncertainty=True)
+        found = predict_case(load_model(Path(self)), image, uncertainty=True)
         return draw_case(image, found.label, truth, found.uncertainty, run.plan.class_names)
 
     def _repr_html_(self) -> str:

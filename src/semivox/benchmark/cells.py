@@ -17,8 +17,7 @@ from semivox.evaluation.references import Classes
 from semivox.evaluation.summary import read_metrics
 from semivox.files import read_json, write_json
 from semivox.inference.model import load_model
-from semivox.inference.predict import best_precision, stored_settings
-from semivox.inference.predictor import predict_files
+from semivox.inference.predict import predict_files
 from semivox.methods.base import Method, SingleMethod
 from semivox.preprocessing.plan import Plan
 from semivox.preprocessing.workspace import Workspace
@@ -76,7 +75,7 @@ class Cell:
         return read_metrics(self.scores / "metrics.csv")
 
     def member_tables(self) -> dict[str, pd.DataFrame]:
-        """Read the scores of each network alone, where the prediction is the mean of several."""
+        """Read the scores of each network alone, where there are several."""
         names = read_json(self._timing).get("members", [])
         return {name: read_metrics(self.scores / name / "metrics.csv") for name in names}
 
@@ -104,7 +103,7 @@ class Cell:
 
     def _score(self, progress: ProgressFactory) -> None:
         model, started = load_model(self.run), time.monotonic()
-        several = averages_networks(model.method)
+        several = has_members(model.method)
         with progress(f"predict {self.method}") as report:
             predict_files(
                 model,
@@ -116,27 +115,22 @@ class Cell:
                 progress=report,
             )
         predicted = time.monotonic()
-        members = (
-            sorted(folder.name for folder in self.scores.iterdir() if folder.is_dir()) if several else []
-        )
+        members = sorted(folder.name for folder in self.scores.iterdir() if folder.is_dir() and several)
+        labels = {case.name: case.label for case in self.cases if case.label is not None}
+        classes = Classes(model.plan.class_names, model.plan.class_values, model.plan.ignore_value)
+        workers = 2 if self.config.train.workers else 0  # no process where none is wanted
         for folder in (self.scores, *(self.scores / name for name in members)):
             with progress(f"evaluate {self.method}") as report:
-                evaluate_folder(
-                    folder,
-                    {case.name: case.label for case in self.cases if case.label is not None},
-                    Classes(model.plan.class_names, model.plan.class_values, model.plan.ignore_value),
-                    folder,
-                    workers=2 if self.config.train.workers else 0,  # no process where none is wanted
-                    progress=report,
-                )
+                evaluate_folder(folder, labels, classes, folder, workers=workers, progress=report)
         times = {"predicting": predicted - started, "scoring": time.monotonic() - predicted}
         seconds = {f"seconds_{name}": round(value, 1) for name, value in times.items()}
         write_json(self._timing, {**seconds, "members": members})
 
 
-def averages_networks(method: Method) -> bool:
-    """Tell whether a prediction is the mean of several networks, which can then be scored alone, too."""
-    return not isinstance(method, SingleMethod) and type(method).combine is Method.combine
+def has_members(method: Method) -> bool:
+    """Tell whether a method has several networks (or decoders), which can then be scored alone, too."""
+    own = type(method).predict_members
+    return own is not Method.predict_members and own is not SingleMethod.predict_members
 
 
 def scored_cases(workspace: Workspace, split: Split, role: Role) -> tuple[Case, ...]:

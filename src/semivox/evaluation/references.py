@@ -13,7 +13,7 @@ from semivox.errors import UserError
 from semivox.files import read_json
 from semivox.io.formats import ITK_ENDINGS, NIFTI_ENDINGS, stem
 
-_MAP = "_uncertainty"
+_MAPS = ("_uncertainty", "_disagreement")
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Classes:
 def case_files(folder: Path) -> dict[str, Path]:
     """Return the label files of a folder by the name of the case, without hidden ones.
 
-    The map of the uncertainty beside a prediction (`semivox predict --save-uncertainty`) is none.
+    The maps beside a prediction (`semivox predict --save-uncertainty`) are none.
 
     Raises:
         UserError: two files of one case.
@@ -49,7 +49,7 @@ def case_files(folder: Path) -> dict[str, Path]:
             both = f"{found[stem(path)].name} and {path.name}"
             raise UserError("Two files have the name of one case", both, "one", "remove one of them", folder)
         found[stem(path)] = path
-    maps = [name for name in found if name.removesuffix(_MAP) != name and name.removesuffix(_MAP) in found]
+    maps = {f"{name}{ending}" for name in found for ending in _MAPS}
     return {name: path for name, path in found.items() if name not in maps}
 
 

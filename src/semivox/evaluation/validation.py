@@ -11,8 +11,7 @@ from semivox.evaluation.references import Classes
 from semivox.files import read_json
 from semivox.inference.model import load_model
 from semivox.inference.outputs import DESCRIPTION
-from semivox.inference.predict import best_precision, stored_settings
-from semivox.inference.predictor import predict_files
+from semivox.inference.predict import predict_files
 from semivox.progress import ProgressFactory, no_progress
 from semivox.run import Run
 
@@ -55,8 +54,6 @@ def score_validation(
             model,
             {name: found[name].images for name in cases},
             folder,
-            stored_settings(model),
-            precision=best_precision(model),
             save_probabilities=True,
             save_uncertainty=True,
             overwrite=other,

@@ -11,12 +11,11 @@ import numpy as np
 
 from semivox.config import PredictConfig
 from semivox.datasets.dataset import Case, Dataset, open_dataset
-from semivox.datasets.splits import Split, load_split, split_by_files
 from semivox.errors import UserError
 from semivox.files import replacing, write_json
 from semivox.inference.model import LoadedModel, load_model
-from semivox.inference.predict import best_precision, stored_settings
-from semivox.inference.predictor import predict_files
+from semivox.inference.predict import predict_files
+from semivox.inference.sources import split_of
 from semivox.io.volume import IGNORE, read_header, read_image, read_label, write_label, write_map
 from semivox.manifest import write_manifest
 from semivox.progress import ProgressFactory, no_progress
@@ -52,7 +51,11 @@ def pseudo_label(
     folder = Path(out)
     loaded, dataset = load_model(Path(model), device=device), open_dataset(Path(data))
     _check(loaded, dataset, folder)
-    split = _split(Path(model), dataset)
+    split = split_of(Path(model), dataset)
+    if not split.unlabeled:
+        what, found = "There is no unlabeled case to predict", f"{len(split.labeled)} labeled cases"
+        do = "for other scans use semivox predict without --as-dataset"
+        raise UserError(what, found, "at least one case without a label", do, dataset.root)
     pseudo = [dataset.case(name) for name in split.unlabeled]
     real = [dataset.case(name) for name in (*split.labeled, *split.val)]
     with progress("predict") as report:
@@ -60,8 +63,7 @@ def pseudo_label(
             loaded,
             {case.name: case.images for case in pseudo},
             folder / "predictions",
-            config or stored_settings(loaded),
-            precision=best_precision(loaded),
+            config,
             progress=report,
         )
     predicted = {case.name: folder / "predictions" / f"{case.name}.nii.gz" for case in pseudo}
@@ -108,16 +110,6 @@ def _check(model: LoadedModel, dataset: Dataset, out: Path) -> None:
         raise UserError("The model was trained on another data set", found, trained, do, dataset.root)
     if out.resolve() == dataset.root.resolve():
         raise UserError("The output folder is the data set itself", path=out, do="choose another --output")
-
-
-def _split(model: Path, dataset: Dataset) -> Split:
-    path = model / "splits.json"
-    split = load_split(path, dataset, 0) if path.is_file() else split_by_files(dataset)
-    if not split.unlabeled:
-        found, expected = f"{len(split.labeled)} labeled cases", "at least one case without a label"
-        do = "for other scans use semivox predict without --as-dataset"
-        raise UserError("There is no unlabeled case to predict", found, expected, do, dataset.root)
-    return split
 
 
 def _write_case(case: Case, label_file: Path, dataset: Dataset, out: Path, trust: bool) -> None:

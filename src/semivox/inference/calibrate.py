@@ -13,11 +13,11 @@ import torch
 
 from semivox.config import Config, PredictConfig
 from semivox.datasets.splits import Split
-from semivox.hardware import prefers_bf16, resolve_device
-from semivox.inference.cover import Precision, on_working_grid
+from semivox.hardware import resolve_device
 from semivox.inference.model import LoadedModel
-from semivox.inference.postprocess import Choice, Rule, candidates, choose, scores
-from semivox.inference.quality import Calibration, Judge, Volumes, class_volumes
+from semivox.inference.postprocess import Rule, candidates, choose, scores
+from semivox.inference.predictor import on_working_grid
+from semivox.inference.quality import Calibration, Judge, certainty, class_volumes
 from semivox.inference.uncertainty import Sample, calibration_error, fit_temperature, sample, tempered
 from semivox.io.volume import IGNORE
 from semivox.methods.base import Method, fixed
@@ -35,14 +35,21 @@ class _Case(NamedTuple):
     voxels: Sample
 
 
+def calibrated(method: Method, plan: Plan, store: Store, split: Split, config: Config) -> dict[str, Any]:
+    """Calibrate a method that has just been trained, see `calibrate`; return the entry of `model.yaml`.
+
+    The method keeps its mode and its weights, and comes back on the CPU.
+    """
+    device = resolve_device(config.train.device)
+    model = LoadedModel(method.to(device), plan, {}, device, "")
+    with fixed(method), torch.no_grad():
+        found = calibrate(model, store, split.labeled, split.val, config.predict)
+    method.cpu()
+    return found.model_dump(mode="json")
+
+
 def calibrate(
-    model: LoadedModel,
-    store: Store,
-    labeled: Sequence[str],
-    val: Sequence[str],
-    config: PredictConfig,
-    *,
-    precision: Precision = "32",
+    model: LoadedModel, store: Store, labeled: Sequence[str], val: Sequence[str], config: PredictConfig
 ) -> Calibration:
     """Measure volumes on the labeled cases; on validation cases temperature, clean-up, figures and Dice.
 
@@ -54,99 +61,63 @@ def calibrate(
         labeled: cases that the model learned from.
         val: cases that it did not see; their labels decide nothing but what this returns.
         config: settings of the prediction.
-        precision: arithmetic of the networks.
     """
-    voxel_ml, classes = prod(model.plan.spacing_mm) / 1000, len(model.plan.class_names)
-    millilitres = [
-        voxel_ml * np.bincount(np.asarray(store.label(name)[:]).ravel(), minlength=IGNORE + 1)[1:classes]
+    voxel_ml, names = prod(model.plan.spacing_mm) / 1000, model.plan.class_names[1:]
+    counts = [
+        np.bincount(np.asarray(store.label(name)[:]).ravel(), minlength=IGNORE + 1)[1 : len(names) + 1]
         for name in labeled
     ]
-    volumes = class_volumes(np.array(millilitres, np.float64).reshape(-1, classes - 1))
+    volumes = tuple(class_volumes(voxel_ml * np.array(counts, np.float64).reshape(-1, len(names))))
     if not val:
-        return Calibration(volumes=tuple(volumes))
+        return Calibration(volumes=volumes)
     rules = [candidates(math.exp(usual.mean)) for usual in volumes]
-    own = config.model_copy(update={"tta": False})
-    cases = [
-        _case(model, store, name, own, precision, volumes, rules, -(-_VOXELS // len(val))) for name in val
-    ]
-    chosen = [
-        choose(tried, np.array([case.dice[index] for case in cases])) for index, tried in enumerate(rules)
-    ]
-    return _summary(model, cases, volumes, rules, chosen)
+    known = replace(model, calibration=Calibration(volumes=volumes))
+    own, most = config.model_copy(update={"tta": False}), -(-_VOXELS // len(val))
+    cases = []
+    for name in val:
+        image, true = np.asarray(store.image(name)[:], np.float32), np.asarray(store.label(name)[:])
+        found = on_working_grid(known, image, own)
+        label = found.probs.argmax(0).cpu().numpy().astype(np.uint8)
+        label[true == IGNORE] = IGNORE
+        dice = [scores(label, true, index, tried, voxel_ml) for index, tried in enumerate(rules, start=1)]
+        cases.append(_Case(found.figures, dice, sample(found.probs, true, most)))
+    return _learned(cases, names, rules).model_copy(update={"volumes": volumes})
 
 
-def _case(
-    model: LoadedModel,
-    store: Store,
-    name: str,
-    config: PredictConfig,
-    precision: Precision,
-    volumes: Sequence[Volumes],
-    rules: Sequence[Sequence[Rule]],
-    most: int,
-) -> _Case:
-    image, true = np.asarray(store.image(name)[:], np.float32), np.asarray(store.label(name)[:])
-    known = replace(model, calibration=Calibration(volumes=tuple(volumes)))
-    found = on_working_grid(known, image, config, precision=precision)
-    label = found.probs.argmax(0).cpu().numpy().astype(np.uint8)
-    label[true == IGNORE] = IGNORE
-    voxel_ml = prod(model.plan.spacing_mm) / 1000
-    dice = [scores(label, true, index, tried, voxel_ml) for index, tried in enumerate(rules, start=1)]
-    return _Case(found.figures, dice, sample(found.probs, true, most))
-
-
-def _summary(
-    model: LoadedModel,
-    cases: Sequence[_Case],
-    volumes: Sequence[Volumes],
-    rules: Sequence[Sequence[Rule]],
-    chosen: Sequence[Choice],
-) -> Calibration:
-    voxels = Sample(
-        np.concatenate([case.voxels.probs for case in cases]),
-        np.concatenate([case.voxels.true for case in cases]),
-    )
+def _learned(cases: Sequence[_Case], names: Sequence[str], rules: Sequence[Sequence[Rule]]) -> Calibration:
+    """Fit the temperature, choose the clean-up, and keep each case's figures beside its Dice after it."""
+    voxels = Sample(*(np.concatenate(parts) for parts in zip(*(case.voxels for case in cases), strict=True)))
     temperature = fit_temperature(voxels)
-    names = model.plan.class_names[1:]
-    places = [tried.index(one.rule) for tried, one in zip(rules, chosen, strict=True)]
-    dice = [_mean([case.dice[index][place] for index, place in enumerate(places)]) for case in cases]
-    scored = [(case.figures, value) for case, value in zip(cases, dice, strict=True) if not math.isnan(value)]
-    figures = {
-        name: tuple(round(one[name], 6) for one, _ in scored) for name in (scored[0][0] if scored else ())
+    softened = tempered(torch.from_numpy(voxels.probs.T), temperature).T.numpy()
+    measured = {
+        "ece_before": calibration_error(voxels),
+        "ece_after": calibration_error(voxels._replace(probs=softened)),
     }
-    softened = voxels._replace(probs=tempered(torch.from_numpy(voxels.probs.T), temperature).T.numpy())
-    measured = {"ece_before": calibration_error(voxels), "ece_after": calibration_error(softened)}
-    for name, one in zip(names, chosen, strict=True):
-        if one.rule != Rule():
-            measured |= {f"dice_{name}_before": one.before, f"dice_{name}_after": one.after}
-    true = tuple(round(value, 6) for _, value in scored)
-    judge = Judge(figures, true)
+    chosen, after = {}, []
+    for index, (name, tried) in enumerate(zip(names, rules, strict=True)):
+        by_rule = np.array([case.dice[index] for case in cases])
+        best = choose(tried, by_rule)
+        after.append(by_rule[:, tried.index(best.rule)])
+        if best.rule != Rule():
+            chosen[name] = best.rule
+            measured |= {f"dice_{name}_before": best.before, f"dice_{name}_after": best.after}
+    scored = [
+        (
+            case.figures | {"certainty": certainty(torch.from_numpy(case.voxels.probs.T), temperature)},
+            np.nanmean(dice),
+        )
+        for case, dice in zip(cases, np.transpose(after), strict=True)
+        if not np.isnan(dice).all()
+    ]
+    figures = {name: tuple(round(one[name], 6) for one, _ in scored) for name in cases[0].figures if scored}
+    dice = tuple(round(float(value), 6) for _, value in scored)
+    judge = Judge(figures, dice)
     if judge.known:
-        measured["dice_error"] = float(np.abs(judge.left_out - np.array(true)).mean())
+        measured["dice_error"] = float(np.abs(judge.left_out - np.array(dice)).mean())
     return Calibration(
         temperature=temperature,
-        postprocess={name: one.rule for name, one in zip(names, chosen, strict=True) if one.rule != Rule()},
-        volumes=tuple(volumes),
+        postprocess=chosen,
         figures=figures,
-        dice=true,
+        dice=dice,
         measured={name: round(value, 4) for name, value in measured.items()},
     )
-
-
-def _mean(values: Sequence[float]) -> float:
-    known = [value for value in values if not math.isnan(value)]
-    return sum(known) / len(known) if known else float("nan")
-
-
-def calibrated(method: Method, plan: Plan, store: Store, split: Split, config: Config) -> dict[str, Any]:
-    """Calibrate a method that has just been trained, see `calibrate`; return the entry of `model.yaml`.
-
-    The method keeps its mode and its weights, and comes back on the CPU.
-    """
-    device = resolve_device(config.train.device)
-    model = LoadedModel(method.to(device), plan, {}, device, "")
-    precision: Precision = "bf16" if prefers_bf16(device) else "32"
-    with fixed(method), torch.no_grad():
-        found = calibrate(model, store, split.labeled, split.val, config.predict, precision=precision)
-    method.cpu()
-    return found.model_dump(mode="json")

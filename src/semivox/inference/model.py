@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,10 +17,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from semivox.config import MethodConfig, config_error
+from semivox.config import MethodConfig, PredictConfig, config_error
 from semivox.errors import UserError
 from semivox.files import read_yaml, replacing, write_yaml
-from semivox.hardware import resolve_device
+from semivox.hardware import prefers_bf16, resolve_device
 from semivox.inference.quality import Calibration
 from semivox.methods import create
 from semivox.methods.base import Method
@@ -32,6 +31,8 @@ from semivox.version import __version__
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "model.yaml"
 _DAMAGED = "The description of the model is damaged, or from another version of semivox"
+# Entries of a plan that say what it was measured on; runs that differ in others do not fit together.
+_MEASURED = {"dataset", "fingerprint", "reasons", "grids", "fidelity", "grid", "one_piece", "memory_gb"}
 
 
 class _Description(BaseModel):
@@ -75,6 +76,25 @@ class LoadedModel:
         """Each run alone, this one first."""
         return (replace(self, others=()), *self.others) if self.others else (self,)
 
+    @property
+    def precision(self) -> Literal["bf16", "32"]:
+        """The arithmetic of the networks: bf16 where the device is quicker with it."""
+        return "bf16" if prefers_bf16(self.device) else "32"
+
+    def settings(self, **changes: Any) -> PredictConfig:
+        """Return the stored settings with changes (None: no change); a stride or overlap asks for patches.
+
+        Raises:
+            UserError: a value that is not allowed.
+        """
+        given = {name: value for name, value in changes.items() if value is not None}
+        if {"stride", "overlap"} & set(given):
+            given = {"window": "patch", **given}
+        try:
+            return PredictConfig.model_validate({**self.meta.get("predict", {}), **given})
+        except ValidationError as error:
+            raise config_error(error, PredictConfig) from error
+
 
 def save_model(
     method: Method,
@@ -98,10 +118,8 @@ def save_model(
         extra: further entries of `model.yaml`, e.g. `predict` (sliding-window defaults) and `checkpoint` (how
             the weights were chosen).
     """
-    tensors = {
-        name: tensor.detach().to("cpu", copy=True).contiguous()
-        for name, tensor in method.state_dict().items()
-    }
+    state = method.state_dict().items()
+    tensors = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in state}
     with replacing(folder / WEIGHTS) as temporary:
         save_file(tensors, temporary)
         sha256 = _sha256(temporary)
@@ -130,18 +148,17 @@ def load_model(folder: Path, device: str = "auto") -> LoadedModel:
         UserError: missing, damaged or inconsistent files, or a device that this machine does not have.
     """
     target = resolve_device(device)
-    description, meta, tensors = _opened(folder)
+    about, meta, tensors = _opened(folder)
     try:
-        net = NetFactory(**description.net)
+        net = NetFactory(**about.net)
     except TypeError as error:
         expected = "in_channels, num_classes, width, norm, dropout"
-        do = f"use semivox {description.semivox}, which wrote it"
-        raise UserError(_DAMAGED, f"net: {description.net}", expected, do, folder / DESCRIPTION) from error
-    method = create(description.method.name, description.method.options, net)
-    _restore(method, tensors, folder / WEIGHTS)
+        do = f"use semivox {about.semivox}, which wrote it"
+        raise UserError(_DAMAGED, f"net: {about.net}", expected, do, folder / DESCRIPTION) from error
+    method = create(about.method.name, about.method.options, net)
+    _restore(method, tensors, folder / WEIGHTS, f"undo changes in {DESCRIPTION}")
     lean(method.eval(), target)
-    digest = _digest(description)
-    return LoadedModel(method, description.plan, meta, target, digest, description.calibration)
+    return LoadedModel(method, about.plan, meta, target, _digest(about), about.calibration)
 
 
 def start_from(method: Method, folder: Path, plan: Plan) -> None:
@@ -150,34 +167,18 @@ def start_from(method: Method, folder: Path, plan: Plan) -> None:
     Raises:
         UserError: no usable model there, or one with other classes, channels or networks.
     """
-    description, _, tensors = _opened(folder)
+    about, _, tensors = _opened(folder)
     for name in ("channels", "class_names"):
-        found, wanted = getattr(description.plan, name), getattr(plan, name)
+        found, wanted = getattr(about.plan, name), getattr(plan, name)
         if found != wanted:
-            what, do = (
-                f"The run to start from has other {name}",
-                "name a run of this data set, or leave out --init",
-            )
+            what = f"The run to start from has other {name}"
+            do = "name a run of this data set, or leave out --init"
             raise UserError(what, ", ".join(found), ", ".join(wanted), do, folder)
     _restore(method, tensors, folder / WEIGHTS, "use --method and settings of that run, or leave out --init")
 
 
-def _opened(folder: Path) -> tuple[_Description, dict[str, Any], dict[str, Tensor]]:
-    for name in (DESCRIPTION, WEIGHTS):
-        if not (folder / name).is_file():
-            do = "name the folder of a finished run; `semivox train` resumes an unfinished one"
-            expected = f"{DESCRIPTION} and {WEIGHTS}, written at the end of a training"
-            raise UserError("There is no trained model in this folder", f"no {name}", expected, do, folder)
-    meta = read_yaml(folder / DESCRIPTION)
-    description = _parse(meta, folder / DESCRIPTION)
-    return description, meta, _read_weights(folder / WEIGHTS, description.weights_sha256)
-
-
 def join(models: Sequence[LoadedModel], names: Sequence[object]) -> LoadedModel:
     """Make one model of several runs, e.g. the folds of a cross-validation: the mean of their probabilities.
-
-    Their temperatures are averaged (geometric mean), their validation cases judged together; a clean-up stays
-    where more than half of them have it.
 
     Args:
         models: from `load_model`.
@@ -189,34 +190,16 @@ def join(models: Sequence[LoadedModel], names: Sequence[object]) -> LoadedModel:
     first, *others = models
     if not others:
         return first
-    for model, name in zip(others, names[1:], strict=True):
-        _check_same(first.plan, model.plan, str(names[0]), str(name))
-    all_of = [model.calibration for model in models]
-    figures = set.intersection(*(set(one.figures) for one in all_of))
-    rules = Counter(pair for one in all_of for pair in one.postprocess.items())
-    pooled = Calibration(
-        temperature=math.exp(sum(math.log(one.temperature) for one in all_of) / len(models)),
-        postprocess={name: rule for (name, rule), count in rules.items() if 2 * count > len(models)},
-        volumes=first.calibration.volumes,
-        figures={name: sum((one.figures[name] for one in all_of), ()) for name in sorted(figures)},
-        dice=sum((one.dice for one in all_of), ()) if figures else (),
-    )
+    wanted = first.plan.model_dump(mode="json", exclude=_MEASURED)
+    for other, name in zip(others, names[1:], strict=True):
+        found = other.plan.model_dump(mode="json", exclude=_MEASURED)
+        if key := next((key for key in wanted if wanted[key] != found[key]), None):
+            do = "name runs that were trained on one workspace, e.g. its folds"
+            here, there = f"{key}: {found[key]} in {name}", f"{key}: {wanted[key]} as in {names[0]}"
+            raise UserError("The runs do not fit together", here, there, do)
     digest = hashlib.sha256("".join(model.digest for model in models).encode()).hexdigest()
+    pooled = Calibration.pooled([model.calibration for model in models])
     return replace(first, digest=digest, calibration=pooled, others=tuple(others))
-
-
-def _check_same(first: Plan, other: Plan, name: str, its: str) -> None:
-    """Refuse plans that differ in more than what they were measured on."""
-    reasons = {"dataset", "fingerprint", "reasons", "grids", "fidelity", "grid", "one_piece", "memory_gb"}
-    wanted, found = (plan.model_dump(mode="json", exclude=reasons) for plan in (first, other))
-    if differing := [key for key in wanted if wanted[key] != found[key]]:
-        key = differing[0]
-        raise UserError(
-            "The runs do not fit together",
-            f"{key}: {found[key]} in {its}",
-            f"{key}: {wanted[key]} as in {name}",
-            "name runs that were trained on one workspace, e.g. its folds",
-        )
 
 
 def lean(method: nn.Module, device: torch.device) -> None:
@@ -225,9 +208,14 @@ def lean(method: nn.Module, device: torch.device) -> None:
     A batch normalisation that follows a convolution is folded into its weights: with fixed statistics both
     are one linear map. Convolution weights get the layout in which CPUs and tensor cores compute fastest.
     """
-    for module in list(method.modules()):
-        if isinstance(module, nn.Sequential):
-            _fold(module)
+    for layers in [module for module in method.modules() if isinstance(module, nn.Sequential)]:
+        for index, (conv, norm) in enumerate(pairwise(list(layers))):
+            if not (isinstance(norm, nn.BatchNorm3d) and norm.track_running_stats):
+                continue
+            if isinstance(conv, nn.Conv3d | nn.ConvTranspose3d):
+                transposed = isinstance(conv, nn.ConvTranspose3d)
+                layers[index] = fuse_conv_bn_eval(conv, norm, transpose=transposed)
+                layers[index + 1] = nn.Identity()
     method.to(device)
     if device.type in ("cpu", "cuda"):
         for parameter in method.parameters():
@@ -235,43 +223,36 @@ def lean(method: nn.Module, device: torch.device) -> None:
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
 
 
-def _fold(layers: nn.Sequential) -> None:
-    for index in range(len(layers) - 1):
-        conv, norm = layers[index], layers[index + 1]
-        if not (isinstance(norm, nn.BatchNorm3d) and norm.track_running_stats):
-            continue
-        if isinstance(conv, nn.Conv3d | nn.ConvTranspose3d):
-            transposed = isinstance(conv, nn.ConvTranspose3d)
-            layers[index] = fuse_conv_bn_eval(conv, norm, transpose=transposed)
-            layers[index + 1] = nn.Identity()
-
-
-def _parse(meta: Any, path: Path) -> _Description:
+def _opened(folder: Path) -> tuple[_Description, dict[str, Any], dict[str, Tensor]]:
+    """Read both files of a model and check that they belong together."""
+    weights, description = folder / WEIGHTS, folder / DESCRIPTION
+    for file in (description, weights):
+        if not file.is_file():
+            do = "name the folder of a finished run; `semivox train` resumes an unfinished one"
+            expected = f"{DESCRIPTION} and {WEIGHTS}, written at the end of a training"
+            raise UserError(
+                "There is no trained model in this folder", f"no {file.name}", expected, do, folder
+            )
+    meta, again = read_yaml(description), "write it anew: `semivox train` with the run's arguments"
     if isinstance(meta, dict) and isinstance(meta.get("plan"), dict):
         meta["plan"].pop("final_patch", None)  # of version 0.1, where only training used it
     try:
-        return _Description.model_validate(meta)
+        about = _Description.model_validate(meta)
     except ValidationError as error:
         problem = config_error(error, _Description)
-        do = "restore the file from a backup, or write it anew: `semivox train` with the run's arguments"
-        raise UserError(_DAMAGED, f"{problem.what}: {problem.found}", problem.expected, do, path) from error
-
-
-def _read_weights(path: Path, sha256: str) -> dict[str, Tensor]:
+        found, do = f"{problem.what}: {problem.found}", f"restore the file from a backup, or {again}"
+        raise UserError(_DAMAGED, found, problem.expected, do, description) from error
     try:
-        if _sha256(path) == sha256:
-            return dict(load_file(path))
+        if _sha256(weights) == about.weights_sha256:
+            return about, meta, load_file(weights)
         found = "content that differs from what was saved"
     except (SafetensorError, OSError) as error:
         found = str(error)
-    expected = f"the file that {DESCRIPTION} beside it describes"
-    do = "copy both files again, or write them anew: `semivox train` with the run's arguments"
-    raise UserError("The weights are damaged", found, expected, do, path)
+    expected, do = f"the file that {DESCRIPTION} beside it describes", f"copy both files again, or {again}"
+    raise UserError("The weights are damaged", found, expected, do, weights)
 
 
-def _restore(
-    method: Method, tensors: Mapping[str, Tensor], path: Path, do: str = f"undo changes in {DESCRIPTION}"
-) -> None:
+def _restore(method: Method, tensors: Mapping[str, Tensor], path: Path, do: str) -> None:
     """Load the weights; name the first tensor that does not fit."""
     wanted = {name: tuple(tensor.shape) for name, tensor in method.state_dict().items()}
     stored = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
@@ -283,15 +264,15 @@ def _restore(
     method.load_state_dict(dict(tensors))
 
 
-def _digest(description: _Description) -> str:
+def _digest(about: _Description) -> str:
     settings = {
-        "method": description.method.model_dump(mode="json"),
-        "net": description.net,
-        "plan": description.plan.model_dump(mode="json", exclude={"fingerprint", "reasons"}),
-        "weights": description.weights_sha256,
+        "method": about.method.model_dump(mode="json"),
+        "net": about.net,
+        "plan": about.plan.model_dump(mode="json", exclude={"fingerprint", "reasons"}),
+        "weights": about.weights_sha256,
     }
-    if description.calibration != Calibration():
-        settings["calibration"] = description.calibration.model_dump(mode="json", exclude={"measured"})
+    if about.calibration != Calibration():
+        settings["calibration"] = about.calibration.model_dump(mode="json", exclude={"measured"})
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from semivox.errors import UserError
 from semivox.files import read_json, replacing, write_json
 from semivox.inference.model import LoadedModel
-from semivox.inference.quality import Quality
+from semivox.inference.predictor import Prediction
+from semivox.inference.quality import Quality, flagged
 from semivox.inference.sources import Scan
 from semivox.io.formats import NIFTI_ENDINGS, stem
 from semivox.io.itk import data_file
@@ -24,7 +25,7 @@ from semivox.version import __version__
 DESCRIPTION = "semivox.json"
 MANIFEST = "predict.json"
 QUALITY = "quality.csv"
-UNCERTAINTY = "_uncertainty.nii.gz"
+UNCERTAINTY, DISAGREEMENT = "_uncertainty.nii.gz", "_disagreement.nii.gz"
 _LONGEST = 220  # bytes of a name, which gets an ending and, while it is written, a prefix
 _ANOTHER = "choose another --output folder, or replace the files with --overwrite"
 
@@ -35,15 +36,12 @@ class Wanted(NamedTuple):
     probabilities: bool = False  # CASE.npz
     members: bool = False  # MEMBER/CASE.nii.gz
     uncertainty: bool = False  # CASE_uncertainty.nii.gz
+    disagreement: bool = False  # CASE_disagreement.nii.gz
 
     def are_in(self, files: Sequence[str]) -> bool:
         """Whether the files of a scan hold all of it."""
-        there = (
-            any(file.endswith(".npz") for file in files),
-            any("/" in file for file in files),
-            any(file.endswith(UNCERTAINTY) for file in files),
-        )
-        return all(has or not wanted for has, wanted in zip(there, self, strict=True))
+        parts = zip((".npz", "/", UNCERTAINTY, DISAGREEMENT), self, strict=True)
+        return all(any(part in file for file in files) for part, wanted in parts if wanted)
 
 
 class OutputFolder:
@@ -82,16 +80,7 @@ class OutputFolder:
         self._describe(overwrite)
         return todo
 
-    def write(
-        self,
-        scan: Scan,
-        affine: NDArray[np.float64],
-        label: NDArray[np.uint8],
-        quality: Quality,
-        probs: NDArray[np.float32] | None,
-        members: Mapping[str, NDArray[np.uint8]],
-        uncertainty: NDArray[np.float32] | None,
-    ) -> None:
+    def write(self, scan: Scan, affine: NDArray[np.float64], found: Prediction) -> None:
         """Write the files of one scan; the label file comes last: where it is, all of them are.
 
         `affine` is the scan's; the rest of the header is kept where the scan is NIfTI.
@@ -100,50 +89,49 @@ class OutputFolder:
         header = read_header(scan.files[0]) if nifti else None
         values = self.plan.class_values
         self._clear(scan)
-        files = [f"{name}/{scan.name}.nii.gz" for name in members]
-        for file, member in zip(files, members.values(), strict=True):
+        files = [f"{name}/{scan.name}.nii.gz" for name in found.members]
+        for file, member in zip(files, found.members.values(), strict=True):
             write_label(self.folder / file, member, values, affine, header)
-        if probs is not None:
+        if found.probs is not None:
             files.append(f"{scan.name}.npz")
             with replacing(self.folder / files[-1]) as temporary:
-                np.savez_compressed(temporary, probabilities=probs.astype(np.float16))
-        if uncertainty is not None:
-            files.append(f"{scan.name}{UNCERTAINTY}")
-            write_map(self.folder / files[-1], uncertainty, affine)
-        self._list(scan, files, quality)
-        write_label(self.label_file(scan), label, values, affine, header)
+                np.savez_compressed(temporary, probabilities=found.probs.astype(np.float16))
+        for ending, shown in ((UNCERTAINTY, found.uncertainty), (DISAGREEMENT, found.disagreement)):
+            if shown is not None:
+                files.append(f"{scan.name}{ending}")
+                write_map(self.folder / files[-1], shown, affine)
+        self._list(scan, files, found.quality)
+        write_label(self.label_file(scan), found.label, values, affine, header)
 
-    def write_quality(self) -> None:
-        """Write `quality.csv`: a row for each scan segmented so far, those to look at first on top."""
-        rows = [
-            {
-                "case": case,
-                "predicted_dice": quality["dice"],
-                "low": quality["low"],
-                "high": quality["high"],
-                "flag": "look" if quality["flag"] else "",
-                "reasons": "; ".join(quality["reasons"]),
-                **quality["figures"],
-            }
-            for case, entry in self._listed().items()
-            if (quality := entry.get("quality")) is not None
-        ]
-        if not rows:
+    def write_quality(self, flag_share: float) -> None:
+        """Write `quality.csv`: a row for each scan segmented so far, those to look at first on top.
+
+        Without a predicted Dice, `soft_dice` decides in its place.
+        """
+        listed = {case: entry["quality"] for case, entry in self._listed().items() if entry.get("quality")}
+        if not listed:
             return
+        rows = []
+        for case, found in listed.items():
+            texts = "; ".join((*found.get("alarms", ()), *found["reasons"])) or "low predicted Dice"
+            row = {"case": case, "predicted_dice": found["dice"], "low": found["low"], "high": found["high"]}
+            rows.append(row | {"flag": "", "reasons": texts, **found["figures"]})
         table = pd.DataFrame(rows)
-        table = table.sort_values(["flag", "predicted_dice", "soft_dice"], ascending=[False, True, True])
+        order = table["predicted_dice"].fillna(table["soft_dice"])
+        alarms = [bool(found.get("alarms")) for found in listed.values()]
+        flags = np.array(flagged(order.tolist(), alarms, flag_share))
+        table["flag"], table.loc[~flags, "reasons"] = np.where(flags, "look", ""), ""
+        table = table.assign(order=order).sort_values(["flag", "order"], ascending=[False, True])
         with replacing(self.folder / QUALITY) as temporary:
-            table.to_csv(temporary, index=False, float_format="%.4g")
+            table.drop(columns="order").to_csv(temporary, index=False, float_format="%.4g")
 
     def _check_place(self, scans: Sequence[Scan]) -> None:
         if self.folder.name.lower().endswith(NIFTI_ENDINGS) or self.folder.is_file():
             do = f"use --output {self.folder.parent}"
             raise UserError("The output is not a folder", "the name of a file", "a folder", do, self.folder)
-        files = [file for scan in scans for file in scan.files]
+        files, here = [file for scan in scans for file in scan.files], self.folder.resolve()
         # Also where a link points to: writing there would replace what it stands for.
-        if self.folder.resolve() in {
-            place for f in files for place in (f.parent.resolve(), f.resolve().parent)
-        }:
+        if any(here in (file.parent.resolve(), file.resolve().parent) for file in files):
             found = "scans, which predictions of the same name would replace"
             do = f"use --output {self.folder.parent / 'predictions'}"
             what = "The output folder is the folder of the scans"
@@ -155,9 +143,8 @@ class OutputFolder:
             return False
         wanted, known = self._maker_and_scan(scan), entry or {}
         if differing := [key for key, value in wanted.items() if known.get(key) != value]:
-            found = f"a file that {MANIFEST} beside it does not list"
-            if entry:
-                found = f"a file made from or with another {', '.join(differing)}"
+            another = f"a file made from or with another {', '.join(differing)}"
+            found = another if entry else f"a file that {MANIFEST} beside it does not list"
             expected = "an empty folder, or results of this model with these settings"
             raise UserError("The output exists already", found, expected, _ANOTHER, file)
         complete = all((self.folder / other).exists() for other in known["files"])

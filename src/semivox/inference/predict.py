@@ -1,201 +1,130 @@
-"""`predict`: segmentations on the scanner's own grid, of files or of images in memory."""
+"""From files to files: a scan or a folder of scans, segmented one after the other."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from pydantic import ValidationError
-
-from semivox.config import PredictConfig, config_error
+from semivox.config import PredictConfig
 from semivox.errors import UserError
-from semivox.hardware import prefers_bf16
-from semivox.inference.cover import Precision
-from semivox.inference.model import LoadedModel, load_model
-from semivox.inference.predictor import Prediction, predict_case, predict_files
-from semivox.inference.sources import Scan, list_scans
-from semivox.io.geometry import affine_text, is_degenerate, ras_affine
-from semivox.io.volume import Volume, read_image
-from semivox.manifest import write_manifest
-from semivox.progress import ProgressFactory, no_progress
+from semivox.inference.model import LoadedModel
+from semivox.inference.outputs import OutputFolder, Wanted, check_name
+from semivox.inference.predictor import has_several, predict_case
+from semivox.inference.quality import FLAG_SHARE
+from semivox.inference.sources import Scan, Source, list_scans, read_scan
+from semivox.inference.windows import window_stride
+from semivox.io.formats import out_of_memory, shortened_text, too_large
+from semivox.nets.cpu import kept
 
-ImageLike = Any  # see `as_volume`
-_FORMS = "a path, a nibabel or SimpleITK image, or (array, affine)"
+Progress = Callable[[int, int, str, float], Any]
 Finisher = Callable[[LoadedModel, Sequence[Scan]], Callable[[Scan, Path], Any]]
 
 
-def predict(
-    model: Path | str | LoadedModel,
-    source: Path | str,
-    out: Path | str,
-    *,
+@kept()
+def predict_files(
+    model: LoadedModel,
+    source: Source,
+    out: Path,
     config: PredictConfig | None = None,
+    *,
     save_probabilities: bool = False,
     save_members: bool = False,
     save_uncertainty: bool = False,
     overwrite: bool = False,
     trust_image_geometry: bool = False,
     series: str | None = None,
+    flag_share: float = FLAG_SHARE,
     finisher: Finisher | None = None,
-    device: str = "auto",
-    progress: ProgressFactory = no_progress,
+    progress: Progress | None = None,
 ) -> list[Path]:
-    """Segment a file or a folder of scans, each on its own grid, with the data set's label values.
+    """Segment a scan or a folder of scans; one scan is in memory at a time.
+
+    Writes `CASE.nii.gz` (the scan's grid and header, the data set's label values), `semivox.json` (what the
+    values mean), `quality.csv` (how good each is likely to be, the doubtful ones first) and `predict.json`
+    (which model and settings made what). Scans that this model has already segmented with these settings are
+    skipped. A scan that cannot be segmented does not stop the others.
 
     Args:
+        model: from `load_model`.
+        source: see `list_scans`.
+        out: folder for the results, not the one of the scans.
+        config: settings of the prediction; None: as the model was saved.
+        save_probabilities: also write `CASE.npz` with `probabilities`, (K, X, Y, Z) float16.
+        save_members: also write `MEMBER/CASE.nii.gz` for each network.
+        save_uncertainty: also write `CASE_uncertainty.nii.gz` and, where several networks, runs or views can
+            disagree, `CASE_disagreement.nii.gz`, see `Prediction`.
+        overwrite: replace results of another model, other settings or another scan.
+        trust_image_geometry: take the first channel's affine for all; also if the model was trained so.
+        series: number, description or UID of the DICOM series to take from each folder.
+        flag_share: of the scans in `out` that `quality.csv` flags, see `flagged`.
         finisher: called once with the model and the scans; it returns what is called with each scan and its
-            label file, e.g. to write another format. All others: see `semivox.api.predict`.
-    """
-    if not isinstance(source, (str, Path)):
-        found, expected = type(source).__name__, "one path: of a scan, or of a folder of scans"
-        raise UserError("The source is not a path", found, expected, "use predict_image for images in memory")
-    loaded = _loaded(model, device)
-    scans = list_scans(Path(source), len(loaded.plan.channels), series)
-    finish = None if finisher is None else finisher(loaded, scans)
-    with progress("predict") as report:
-        written = predict_files(
-            loaded,
-            scans,
-            Path(out),
-            config or stored_settings(loaded),
-            precision=best_precision(loaded),
-            save_probabilities=save_probabilities,
-            save_members=save_members,
-            save_uncertainty=save_uncertainty,
-            overwrite=overwrite,
-            trust_image_geometry=trust_image_geometry,
-            finish=finish,
-            progress=report,
-        )
-    write_manifest(Path(out), "predict", model=loaded.digest, source=str(source), cases=len(written))
-    return written
-
-
-def predict_image(
-    model: Path | str | LoadedModel,
-    image: ImageLike,
-    *,
-    config: PredictConfig | None = None,
-    probabilities: bool = False,
-    members: bool = False,
-    uncertainty: bool = False,
-    device: str = "auto",
-) -> Prediction:
-    """Segment one scan in memory.
-
-    Args:
-        model: a run folder or a model already loaded.
-        image: a path, a nibabel or SimpleITK image, or `(array, affine)`, see `as_volume`.
-        config, probabilities, members, uncertainty, device: as for `predict`.
+            label file, those skipped included, e.g. to write another format.
+        progress: called with (scans done, scans in all, name, seconds) after each scan.
 
     Returns:
-        Class indices `(X, Y, Z)` on the image's own grid, with probabilities and members on request.
-    """
-    volume, loaded = as_volume(image), _loaded(model, device)
-    return predict_case(
-        loaded,
-        volume,
-        config or stored_settings(loaded),
-        precision=best_precision(loaded),
-        probabilities=probabilities,
-        members=members,
-        uncertainty=uncertainty,
-    )
-
-
-def stored_settings(model: LoadedModel) -> PredictConfig:
-    """Return the sliding-window settings that a model was saved with."""
-    return PredictConfig.model_validate(model.meta.get("predict", {}))
-
-
-def best_precision(model: LoadedModel) -> Precision:
-    """Return bf16 where the model's device is quicker with it, else 32 bit."""
-    return "bf16" if prefers_bf16(model.device) else "32"
-
-
-def changed_settings(model: LoadedModel, **changes: Any) -> PredictConfig:
-    """Return the stored settings with changes (None: no change); a stride or overlap asks for patches.
+        The label files of all scans, those skipped included.
 
     Raises:
-        UserError: a value that is not allowed.
+        UserError: nothing to segment, foreign files in `out`, or (at the end) a list of the failed scans.
     """
-    given = {name: value for name, value in changes.items() if value is not None}
-    if {"stride", "overlap"} & set(given):
-        given = {"window": "patch", **given}
+    config = config or model.settings()
+    window_stride(model.plan.patch, config.stride)
+    scans = list_scans(source, len(model.plan.channels), series)
+    finish = None if finisher is None else finisher(model, scans)
+    settings = {**config.model_dump(mode="json", exclude={"batch"}), "precision": model.precision}
+    several = save_uncertainty and has_several(model, config)
+    wanted = Wanted(save_probabilities, save_members, save_uncertainty, several)
+    outputs = OutputFolder(out, model, settings=settings, wanted=wanted)
+    todo = outputs.open(scans, overwrite=overwrite)
+    trust = trust_image_geometry or model.plan.trust_image_geometry
+    failed: dict[str, UserError] = {}
+    done = len(scans) - len(todo)
+    for scan in (*(scan for scan in scans if scan not in todo), *todo):
+        started, prediction = time.monotonic(), None
+        with _noted(failed, scan):
+            if scan in todo:
+                check_name(scan.name)
+                image = read_scan(scan, trust_image_geometry=trust)
+                prediction = predict_case(
+                    model, image, config, probabilities=save_probabilities, members=save_members,
+                    uncertainty=save_uncertainty,
+                )  # fmt: skip
+        if prediction is not None:  # a disk that is full ends it all
+            outputs.write(scan, image.affine, prediction)
+        with _noted(failed, scan):
+            if finish is not None and scan.name not in failed:
+                finish(scan, outputs.label_file(scan))
+        if scan in todo:
+            done += 1
+            if progress is not None:
+                progress(done, len(scans), scan.name, time.monotonic() - started)
+    outputs.write_quality(flag_share)
+    if failed:
+        raise _failure(failed, len(scans), out)
+    return [outputs.label_file(scan) for scan in scans]
+
+
+@contextmanager
+def _noted(failed: dict[str, UserError], scan: Scan) -> Iterator[None]:
+    """Note what is wrong with a scan, or that it needs too much memory, and continue."""
     try:
-        return PredictConfig.model_validate({**stored_settings(model).model_dump(), **given})
-    except ValidationError as error:
-        raise config_error(error, PredictConfig) from error
+        yield
+    except UserError as error:
+        failed[scan.name] = error
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        failed[scan.name] = too_large(scan.files[0], shortened_text(error))
 
 
-def _loaded(model: Path | str | LoadedModel, device: str) -> LoadedModel:
-    return model if isinstance(model, LoadedModel) else load_model(Path(model), device=device)
-
-
-def as_volume(image: ImageLike) -> Volume:
-    """Turn an image into a `Volume` `(C, X, Y, Z)`.
-
-    Args:
-        image: a path; a nibabel image `(X, Y, Z)` or `(X, Y, Z, C)`; a SimpleITK image, also with several
-            components; or an array `(X, Y, Z)` or `(C, X, Y, Z)` with its affine `(4, 4)` to mm, RAS axes.
-
-    Raises:
-        UserError: anything else, no real numbers, another number of axes, an affine that spans no space.
-    """
-    if isinstance(image, (str, os.PathLike)):
-        return read_image([Path(image)])
-    if isinstance(image, (tuple, list)) and len(image) == 2:
-        array, affine = _numbers(image[0]), _numbers(image[1], np.float64)
-    elif hasattr(image, "dataobj") and getattr(image, "affine", None) is not None:
-        array, affine = _numbers(image.dataobj), _numbers(image.affine, np.float64)
-        array = np.moveaxis(array, -1, 0) if array.ndim == 4 else array
-    elif hasattr(image, "GetDirection"):
-        array, affine = _from_sitk(image)
-    else:
-        shape = f" of shape {image.shape}" if hasattr(image, "shape") else ""
-        raise UserError(
-            "This is not a scan with a place in space", type(image).__name__ + shape, _FORMS,
-            "for an array: (array, affine), with e.g. nibabel's image.affine",
-        )  # fmt: skip
-    if array.ndim not in (3, 4) or array.size == 0:
-        expected = "(X, Y, Z), or with channels (C, X, Y, Z), in a nibabel image (X, Y, Z, C); no side of 0"
-        raise UserError("The array is not a scan", f"shape {array.shape}", expected, "pass one 3D scan")
-    if affine.shape != (4, 4) or is_degenerate(affine):
-        found = affine_text(affine) if affine.shape == (4, 4) else f"shape {affine.shape}"
-        expected = "(4, 4) with three independent axes in mm"
-        do = "pass the affine of the scan, e.g. nibabel's image.affine"
-        raise UserError("The affine is degenerate", found, expected, do)
-    return Volume(array if array.ndim == 4 else array[None], affine)
-
-
-def _numbers(values: Any, dtype: Any = np.float32) -> Any:
-    """Convert to an array of floats; complex numbers, text and objects are refused."""
-    try:
-        array = np.asarray(values)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise UserError("This is not an array", str(error), "an array of numbers") from error
-    if array.dtype.kind not in "biuf":
-        found = f"{array.dtype} of shape {array.shape}"
-        raise UserError("The array does not hold real numbers", found, "integers or floats")
-    return array.astype(dtype, copy=False)
-
-
-def _from_sitk(image: Any) -> tuple[Any, Any]:
-    import SimpleITK as sitk
-
-    size = image.GetDimension()
-    array = sitk.GetArrayFromImage(image)
-    if image.GetNumberOfComponentsPerPixel() > 1:
-        array = np.moveaxis(array, -1, 0)
-        array = array.transpose(0, *reversed(range(1, array.ndim)))
-    else:
-        array = array.T
-    if size != 3:
-        raise UserError(
-            "The image is not 3D", f"{size} axes, size {image.GetSize()}", "3 axes", "pass one 3D scan"
-        )
-    axes = np.reshape(image.GetDirection(), (3, 3)) * np.asarray(image.GetSpacing())
-    return _numbers(array), ras_affine(axes, np.asarray(image.GetOrigin()))
+def _failure(failed: Mapping[str, UserError], total: int, out: Path) -> UserError:
+    if total == 1:
+        return next(iter(failed.values()))
+    lines = [f"{name}: {error.what} ({error.found})" for name, error in failed.items()]
+    what = f"{len(failed)} of {total} scans could not be segmented"
+    what += f"; the others are in {out}" if len(failed) < total else ""
+    do = "repair or remove them and run the same command again; finished scans are skipped"
+    return UserError(what, "\n            ".join(lines), "readable scans with the model's channels", do)

@@ -1,14 +1,11 @@
-"""From scans to their segmentations, on the scans' own grids."""
+"""From one scan to its segmentation: onto the working grid, through the networks, and back."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from math import prod
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,17 +14,14 @@ from torch import Tensor
 
 from semivox.config import PredictConfig
 from semivox.errors import UserError
-from semivox.inference.cover import Precision, free_memory, on_working_grid
 from semivox.inference.model import LoadedModel
-from semivox.inference.outputs import OutputFolder, Wanted, check_name
 from semivox.inference.postprocess import postprocessed
-from semivox.inference.quality import Judge, Quality
-from semivox.inference.sources import Scan, Source, list_scans, read_scan
-from semivox.inference.uncertainty import entropy, tempered
-from semivox.inference.windows import window_stride
-from semivox.io.formats import out_of_memory, shortened_text, too_large
+from semivox.inference.quality import Judge, Quality, measure
+from semivox.inference.uncertainty import View, entropy, tempered, views
+from semivox.inference.windows import covered, free_memory, room
+from semivox.io.formats import too_large
 from semivox.io.volume import Volume
-from semivox.nets.cpu import kept
+from semivox.methods.base import Method
 from semivox.preprocessing.resample import (
     Grid,
     label_to_source,
@@ -36,7 +30,23 @@ from semivox.preprocessing.resample import (
     to_working_grid,
 )
 
-Progress = Callable[[int, int, str, float], Any]
+
+@dataclass(frozen=True)
+class Found:
+    """What a model says on the working grid.
+
+    Attributes:
+        probs: (K, X, Y, Z) as the networks say it.
+        doubt: (X, Y, Z) mean entropy of what `probs` is the mean of; the entropy of `probs` minus this is the
+            mutual information, see `semivox.inference.uncertainty`.
+        members: the probabilities of each network alone, if asked for.
+        figures: what tells how good it is, see `semivox.inference.quality`.
+    """
+
+    probs: Tensor
+    doubt: Tensor
+    members: dict[str, Tensor]
+    figures: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -50,6 +60,8 @@ class Prediction:
         members: class indices of each network on its own; empty unless asked for.
         member_probs: probabilities of each network; empty unless both are asked for.
         uncertainty: (X, Y, Z) float32, entropy of `probs` as a share of the largest one; None likewise.
+        disagreement: (X, Y, Z) float32, the part of the entropy, before the temperature, that comes from
+            several networks, runs or views which contradict each other; None likewise, or where there is one.
     """
 
     label: NDArray[np.uint8]
@@ -58,14 +70,14 @@ class Prediction:
     members: dict[str, NDArray[np.uint8]] = field(default_factory=dict)
     member_probs: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     uncertainty: NDArray[np.float32] | None = None
+    disagreement: NDArray[np.float32] | None = None
 
 
 def predict_case(
     model: LoadedModel,
     image: Volume,
-    config: PredictConfig,
+    config: PredictConfig | None = None,
     *,
-    precision: Precision = "32",
     probabilities: bool = False,
     members: bool = False,
     uncertainty: bool = False,
@@ -78,19 +90,19 @@ def predict_case(
     Args:
         model: from `load_model`.
         image: (C, X, Y, Z), any orientation and voxel size.
-        config: settings of the prediction.
-        precision: arithmetic of the networks; `bf16` only where the hardware has it.
+        config: settings of the prediction; None: as the model was saved.
         probabilities: also return probabilities.
         members: also return what each network says on its own, without clean-up, from the same forward
             passes.
-        uncertainty: also return the map of the uncertainty.
+        uncertainty: also return the maps of uncertainty and disagreement.
 
     Raises:
         UserError: a wrong number of channels, too little memory, or a model that returns NaN.
     """
+    config = config or model.settings()
     _check_image(image, model)
     array, grid = to_working_grid(image, model.plan)
-    found = on_working_grid(model, array, config, precision=precision, members=members)
+    found = on_working_grid(model, array, config, members=members)
     probs = tempered(found.probs, model.calibration.temperature)
     label, full = _on_source_grid(probs, grid, probabilities)
     if config.postprocess:
@@ -98,6 +110,8 @@ def predict_case(
         rules = {classes.index(name): rule for name, rule in model.calibration.postprocess.items()}
         voxel_ml = abs(float(np.linalg.det(image.affine[:3, :3]))) / 1000
         label = postprocessed(label, rules, voxel_ml)
+    several = uncertainty and has_several(model, config)
+    disagreement = (entropy(found.probs) - found.doubt).clamp_(min=0) if several else None
     pairs = {name: _on_source_grid(values, grid, probabilities) for name, values in found.members.items()}
     return Prediction(
         label,
@@ -106,109 +120,104 @@ def predict_case(
         {name: pair[0] for name, pair in pairs.items()},
         {name: pair[1] for name, pair in pairs.items() if pair[1] is not None},
         map_to_source(entropy(probs), grid) if uncertainty else None,
+        None if disagreement is None else map_to_source(disagreement, grid),
     )
+
+
+def on_working_grid(
+    model: LoadedModel, array: NDArray[np.float32], config: PredictConfig, *, members: bool = False
+) -> Found:
+    """Predict a scan (C, X, Y, Z) on the working grid, as the mean of the model's runs.
+
+    Raises:
+        UserError: a model or a scan with values that are no numbers.
+    """
+    voxel_ml, classes = prod(model.plan.spacing_mm) / 1000, len(model.plan.class_names)
+    total, figures = None, []
+    alone: dict[str, Tensor] = {}
+    for number, run in enumerate(model.runs, start=1):
+        maps, names = _one_run(run, array, config, members=members)
+        figures.append(measure(maps[:classes], maps[classes], voxel_ml, run.calibration))
+        if members:
+            names = [f"{name}_{number}" for name in names] if model.others else names
+            alone |= dict(zip(names, torch.split(maps[classes + 1 :], classes), strict=True))
+        total = maps[: classes + 1] if total is None else total.add_(maps[: classes + 1])
+    assert total is not None
+    total = total.div_(len(figures)) if model.others else total
+    means = {name: float(np.mean([one[name] for one in figures])) for name in figures[0]}
+    return Found(total[:classes], total[classes], alone, means)
+
+
+def has_several(model: LoadedModel, config: PredictConfig) -> bool:
+    """Tell whether a prediction is the mean of several networks, runs or views, which can disagree."""
+    return config.tta or bool(model.others) or averages_networks(model.method)
+
+
+def averages_networks(method: Method) -> bool:
+    """Tell whether a method predicts the plain mean of several networks."""
+    return type(method).predict is Method.predict and type(method).combine is Method.combine
+
+
+def _one_run(
+    model: LoadedModel, array: NDArray[np.float32], config: PredictConfig, *, members: bool
+) -> tuple[Tensor, list[str]]:
+    """Return the maps of `_forward` (K + 1 or more, X, Y, Z) of a whole scan, and the members' names."""
+    names: list[str] = []
+    device, needed = model.device, 4 * 4 * (len(model.plan.class_names) + 1) * prod(array.shape[1:])
+    on_gpu = device.type == "cuda" and needed < (free_memory(device) or 0) / 4
+    # one context for all windows: within it, weights are converted once
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=model.precision == "bf16"):
+        maps = covered(
+            torch.from_numpy(array),
+            partial(_forward, model.method, views(config.tta), members, names),
+            patch=model.plan.patch,
+            config=config,
+            room=room(model.method, device),
+            divisor=model.plan.divisor,
+            device=device,
+            accumulate_on=device if on_gpu else torch.device("cpu"),
+        )
+    if not torch.isfinite(maps.sum()):
+        if not np.isfinite(array).all():
+            do = "replace them, e.g. by 0 with numpy.nan_to_num"
+            what = "The scan holds values that are not finite"
+            raise UserError(what, "NaN or infinity", "finite intensities", do)
+        found = f"NaN or infinity in the probabilities, with precision {model.precision}"
+        do = "the training diverged: train again with a smaller train.lr"
+        raise UserError("The model returned values that are not numbers", found, do=do)
+    return maps, names
+
+
+def _forward(
+    method: Method, seen: Sequence[View], members: bool, names: list[str], windows: Tensor
+) -> Tensor:
+    """(B, C, X, Y, Z) -> (B, K + 1, X, Y, Z): probabilities and entropy; then each member's probabilities.
+
+    The entropy is the mean over the views, and over the members where the prediction is their plain mean:
+    then they cost nothing. `names` gets the names of the members.
+    """
+    averaging, found = averages_networks(method), []
+    for view in seen:
+        image = view.change(windows)
+        alone = method.predict_members(image) if members or averaging else {}
+        probs = view.back(method.combine(alone) if alone else method.predict(image))
+        parts = [view.back(part) for part in alone.values()]
+        doubts = [entropy(part.movedim(1, 0)) for part in (parts if averaging else [probs])]
+        names[:] = alone
+        found.append(torch.cat([probs, torch.stack(doubts).mean(0)[:, None], *(parts if members else [])], 1))
+    return found[0] if len(found) == 1 else torch.stack(found).mean(0)
 
 
 def _judged(model: LoadedModel, figures: dict[str, float], label: NDArray[np.uint8]) -> Quality:
     known = model.calibration
-    names = model.plan.class_names[1:]
     absent = [
         name
-        for index, (name, usual) in enumerate(zip(names, known.volumes, strict=False), start=1)
+        for index, (name, usual) in enumerate(
+            zip(model.plan.class_names[1:], known.volumes, strict=False), start=1
+        )
         if usual.always and not (label == index).any()
     ]
     return Judge(known.figures, known.dice).judge(figures, absent)
-
-
-@kept()
-def predict_files(
-    model: LoadedModel,
-    source: Source,
-    out: Path,
-    config: PredictConfig,
-    *,
-    precision: Precision = "32",
-    save_probabilities: bool = False,
-    save_members: bool = False,
-    save_uncertainty: bool = False,
-    overwrite: bool = False,
-    trust_image_geometry: bool = False,
-    finish: Callable[[Scan, Path], Any] | None = None,
-    progress: Progress | None = None,
-) -> list[Path]:
-    """Segment a scan or a folder of scans; one scan is in memory at a time.
-
-    Writes `CASE.nii.gz` (the scan's grid and header, the data set's label values), `semivox.json` (what the
-    values mean), `quality.csv` (how good each is likely to be, the doubtful ones first) and `predict.json`
-    (which model and settings made what). Scans that this model has already
-    segmented with these settings are skipped. A scan that cannot be segmented does not stop the others.
-
-    Args:
-        model: from `load_model`.
-        source: a file, or a folder with `CASE.nii.gz`, or `CASE_0000.nii.gz`, ... for the channels; a folder
-            of DICOM; or the channel files of each scan, by name; see `list_scans`.
-        out: folder for the results, not the one of the scans.
-        config: settings of the prediction.
-        precision: arithmetic of the networks; `bf16` only where the hardware has it.
-        save_probabilities: also write `CASE.npz` with `probabilities`, (K, X, Y, Z) float16.
-        save_members: also write `MEMBER/CASE.nii.gz` for each network.
-        save_uncertainty: also write `CASE_uncertainty.nii.gz`, see `Prediction.uncertainty`.
-        overwrite: replace results of another model, other settings or another scan.
-        trust_image_geometry: take the first channel's affine for all; also if the model was trained so.
-        finish: called with each scan and its label file, those skipped included.
-        progress: called with (scans done, scans in all, name, seconds) after each scan.
-
-    Returns:
-        The label files of all scans, those skipped included.
-
-    Raises:
-        UserError: nothing to segment, foreign files in `out`, or (at the end) a list of the failed scans.
-    """
-    window_stride(model.plan.patch, config.stride)
-    scans = list_scans(source, len(model.plan.channels))
-    settings = {**config.model_dump(mode="json", exclude={"batch"}), "precision": precision}
-    wanted = Wanted(save_probabilities, save_members, save_uncertainty)
-    outputs = OutputFolder(out, model, settings=settings, wanted=wanted)
-    todo = outputs.open(scans, overwrite=overwrite)
-    trust = trust_image_geometry or model.plan.trust_image_geometry
-    failed: dict[str, UserError] = {}
-    done = len(scans) - len(todo)
-    for scan in (*(scan for scan in scans if scan not in todo), *todo):
-        started, prediction = time.monotonic(), None
-        with _noted(failed, scan):
-            if scan in todo:
-                check_name(scan.name)
-                image = read_scan(scan, trust_image_geometry=trust)
-                prediction = predict_case(model, image, config, precision=precision, **wanted._asdict())
-        if prediction is not None:  # a disk that is full ends it all
-            outputs.write(
-                scan, image.affine, prediction.label, prediction.quality,
-                prediction.probs, prediction.members, prediction.uncertainty,
-            )  # fmt: skip
-        with _noted(failed, scan):
-            if finish is not None and scan.name not in failed:
-                finish(scan, outputs.label_file(scan))
-        if scan in todo:
-            done += 1
-            if progress is not None:
-                progress(done, len(scans), scan.name, time.monotonic() - started)
-    outputs.write_quality()
-    if failed:
-        raise _failure(failed, len(scans), out)
-    return [outputs.label_file(scan) for scan in scans]
-
-
-@contextmanager
-def _noted(failed: dict[str, UserError], scan: Scan) -> Iterator[None]:
-    """Note what is wrong with a scan, or that it needs too much memory, and continue."""
-    try:
-        yield
-    except UserError as error:
-        failed[scan.name] = error
-    except (MemoryError, RuntimeError) as error:
-        if not out_of_memory(error):
-            raise
-        failed[scan.name] = too_large(scan.files[0], shortened_text(error))
 
 
 def _on_source_grid(
@@ -236,13 +245,3 @@ def _check_image(image: Volume, model: LoadedModel) -> None:
     if model.plan.crop == "none" and free is not None and 4 * voxels * (2 * len(names) + 1) > free:
         mm = " x ".join(f"{step:.4g}" for step in image.spacing_mm)
         raise too_large(None, f"{voxels:.3g} voxels after resampling, from voxels of {mm} mm")
-
-
-def _failure(failed: Mapping[str, UserError], total: int, out: Path) -> UserError:
-    if total == 1:
-        return next(iter(failed.values()))
-    lines = [f"{name}: {error.what} ({error.found})" for name, error in failed.items()]
-    what = f"{len(failed)} of {total} scans could not be segmented"
-    what += f"; the others are in {out}" if len(failed) < total else ""
-    do = "repair or remove them and run the same command again; finished scans are skipped"
-    return UserError(what, "\n            ".join(lines), "readable scans with the model's channels", do)

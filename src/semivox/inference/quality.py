@@ -7,6 +7,7 @@ which a better figure never lowers the Dice, and an interval from its leave-one-
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -19,25 +20,24 @@ from scipy.optimize import nnls
 from torch import Tensor
 
 from semivox.inference.postprocess import Rule
-from semivox.inference.uncertainty import entropy
+from semivox.inference.uncertainty import entropy, tempered
 
-LEARNED = ("soft_dice", "volume", "connected")  # on hippocampus, the others made the rest of it worse
+LEARNED = ("soft_dice", "certainty", "volume", "connected")  # see docs/results/quality.md
 FEWEST = 5  # validation cases, below which no Dice is predicted
 LEVEL = 0.9  # of the interval
-_FLAGGED = 0.2  # share of the validation cases that would be flagged
-_RIDGES = (0.03, 0.1, 0.3, 1.0)  # of the number of cases
+FLAG_SHARE = 0.2  # of the scans of a folder
+_RIDGE = 0.3  # of the number of cases; not chosen on them: that would make their errors too small
+_TOP = 1.01  # a Dice of 1 has a finite logarithm
 _FAR = 6.0  # standard deviations of a volume from which on more make no difference
 # Figure: what it means where it is low. All grow with quality.
 FIGURES = {
     "soft_dice": "outlines are uncertain",
-    "sharpness": "many voxels are uncertain",
+    "certainty": "classes inside are uncertain",
     "agreement": "networks or windows disagree",
     "volume": "unusual volume",
     "connected": "several pieces",
 }
-
-
-Predictor = Callable[[NDArray[np.float64]], float]
+_Array = NDArray[np.float64]
 
 
 class Volumes(BaseModel):
@@ -71,27 +71,56 @@ class Calibration(BaseModel):
     dice: tuple[float, ...] = ()
     measured: dict[str, float] = {}
 
+    @classmethod
+    def pooled(cls, runs: Sequence[Calibration]) -> Calibration:
+        """Judge several runs together: all their validation cases, and the geometric mean temperature.
+
+        A clean-up stays where more than half of the runs have it; figures that one run lacks are left out.
+        """
+        names = sorted(set.intersection(*(set(run.figures) for run in runs)))
+        rules = Counter(pair for run in runs for pair in run.postprocess.items())
+        return cls(
+            temperature=math.exp(sum(math.log(run.temperature) for run in runs) / len(runs)),
+            postprocess={name: rule for (name, rule), count in rules.items() if 2 * count > len(runs)},
+            volumes=runs[0].volumes,
+            figures={name: sum((run.figures[name] for run in runs), ()) for name in names},
+            dice=sum((run.dice for run in runs), ()) if names else (),
+        )
+
 
 class Quality(NamedTuple):
     """What is predicted of one segmentation.
 
     Attributes:
         dice: mean over the foreground classes, 0 to 1; NaN where the model has too few validation cases.
-        low, high: interval of `LEVEL`.
-        flag: whether somebody should look at it first.
-        reasons: in words; none for a scan that is not flagged.
+        low, high: interval of `LEVEL`; NaN likewise.
+        alarms: why somebody has to look at it, whatever the others are like, in words.
+        reasons: which of its figures are among the lowest fifth of the validation cases, in words.
         figures: see `FIGURES`.
     """
 
     dice: float
     low: float
     high: float
-    flag: bool
+    alarms: tuple[str, ...]
     reasons: tuple[str, ...]
     figures: dict[str, float]
 
 
-def class_volumes(millilitres: NDArray[np.float64]) -> list[Volumes]:
+def flagged(dice: Sequence[float], alarms: Sequence[bool], share: float = FLAG_SHARE) -> list[bool]:
+    """Tell which scans of a folder to look at: all with alarms, then the lowest `dice`, up to the share.
+
+    Args:
+        dice: predicted, of each scan; or any other figure that grows with quality.
+        alarms: whether each scan has any.
+        share: of the scans, rounded down; scans with alarms count, and are flagged beyond it, too.
+    """
+    most = int(share * len(dice) + 1e-9)
+    worst = sorted(range(len(dice)), key=lambda index: (not alarms[index], dice[index]))[:most]
+    return [alarm or index in worst for index, alarm in enumerate(alarms)]
+
+
+def class_volumes(millilitres: _Array) -> list[Volumes]:
     """Summarise the volumes (cases, foreground classes) of labeled cases; 0 where a class is absent."""
     found = []
     for column in millilitres.T:
@@ -102,26 +131,29 @@ def class_volumes(millilitres: NDArray[np.float64]) -> list[Volumes]:
     return found
 
 
-def measure(
-    probs: Tensor, member_entropy: Tensor, voxel_ml: float, volumes: Sequence[Volumes]
-) -> dict[str, float]:
+def certainty(probs: Tensor, temperature: float) -> float:
+    """Average the calibrated probability (K, ...) of the most probable class where that is foreground."""
+    found = probs.flatten(1)
+    inside = found[:, found.argmax(0) > 0]
+    return float(tempered(inside, temperature).amax(0).mean()) if inside.numel() else 0.0
+
+
+def measure(probs: Tensor, doubt: Tensor, voxel_ml: float, known: Calibration) -> dict[str, float]:
     """Compute the figures of a prediction, see `FIGURES`; each grows with quality.
 
     `soft_dice` is the Dice of the probabilities with the segmentation made of them, of the worst class
-    found; `sharpness` and `agreement` are minus the sum of the entropy, and of the mutual information, over
-    the number of foreground voxels; `volume` is minus the largest distance, in standard deviations of the
-    logarithm, to the volumes of the labeled cases; `connected` is the mean share of a class in its largest
-    piece.
+    found; `certainty` see there; `agreement` is minus the sum of the mutual information over the number of
+    foreground voxels; `volume` is minus the largest distance, in standard deviations of the logarithm, to the
+    volumes of the labeled cases; `connected` is the mean share of a class in its largest piece.
 
     Args:
         probs: (K, X, Y, Z), before any calibration.
-        member_entropy: (X, Y, Z), mean over members and windows, see `semivox.inference.uncertainty`.
+        doubt: (X, Y, Z), mean entropy of members, views and windows, see `semivox.inference.uncertainty`.
         voxel_ml: volume of a voxel.
-        volumes: of the foreground classes; none: `volume` is 0.
+        known: temperature, and volumes of the foreground classes; without volumes, `volume` is 0.
     """
-    probs, member_entropy = probs.detach(), member_entropy.detach()
-    winner = probs.argmax(0)
-    total, count = entropy(probs), max(int((winner > 0).sum()), 1)
+    probs, winner = probs.detach(), probs.argmax(0)
+    contradiction = float((entropy(probs) - doubt.detach()).clamp(min=0).sum())
     soft, connected = [], []
     for index in range(1, len(probs)):
         mask = winner == index
@@ -133,10 +165,10 @@ def measure(
     millilitres = voxel_ml * torch.bincount(winner.flatten(), minlength=len(probs))[1:].double().cpu().numpy()
     return {
         "soft_dice": min(soft, default=0.0),
-        "sharpness": -float(total.sum()) / count,
-        "agreement": -float((total - member_entropy).clamp(min=0).sum()) / count,
-        "volume": -max((_distance(*pair) for pair in zip(millilitres, volumes, strict=False)), default=0.0),
-        "connected": _mean(connected),
+        "certainty": certainty(probs, known.temperature),
+        "agreement": -contradiction / max(int((winner > 0).sum()), 1),
+        "volume": -max(map(_distance, millilitres, known.volumes), default=0.0),
+        "connected": float(np.mean(connected)) if connected else 0.0,
     }
 
 
@@ -146,49 +178,38 @@ def _distance(millilitres: float, usual: Volumes) -> float:
     return float(min(abs(math.log(millilitres) - usual.mean) / usual.sd, _FAR))
 
 
-def _mean(values: Sequence[float]) -> float:
-    return float(np.mean(values)) if values else 0.0
-
-
 class Judge:
     """Predicts the Dice of a segmentation from its figures.
 
-    Ridge regression on the standardised figures `LEARNED` with weights >= 0, its strength chosen by the
-    leave-one-out error. The interval is that of conformal prediction: the ceil((n + 1) LEVEL)-th smallest
-    leave-one-out error to both sides (Lei et al., Distribution-Free Predictive Inference for Regression, JASA
-    2018), the largest where n is too small. It holds for scans like the validation cases, not for others.
+    Ridge regression with weights >= 0 of z = -log(1.01 - Dice) on the standardised figures `LEARNED`, around
+    the median of the validation cases, so that one failure among them does not shift all others. The interval
+    is that of the jackknife+ (Barber et al., Predictive Inference with the Jackknife+, Annals of Statistics
+    2021): of n validation cases, each is predicted by the fit to the others, with error r; the interval of a
+    new scan ends at the k-th largest of that fit's prediction plus r, k = floor((n + 1) (1 - LEVEL)), and
+    likewise below. With n < 9 it would have no end, and there is none. It holds for scans drawn like the
+    validation cases, on average over such draws, and not for others.
 
     Args:
         figures: of each validation case.
         dice: of each validation case, of the segmentation as it is delivered.
+
+    Attributes:
+        known: whether there are enough cases to predict anything.
+        left_out: the Dice of each case, predicted from the others.
     """
 
     def __init__(self, figures: Mapping[str, Sequence[float]], dice: Sequence[float]) -> None:
-        self._names = [name for name in FIGURES if name in figures]
-        self._true = np.array(dice, np.float64)
-        self.cases = len(self._true)
-        self.known = self.cases >= FEWEST
+        self.known = len(dice) >= FEWEST
         if not self.known:
             return
-        values = np.array([figures[name] for name in self._names], np.float64).T
+        values, true = np.array([figures[name] for name in LEARNED]).T, -np.log(_TOP - np.array(dice))
         self._lowest, self._span = values.min(0), np.ptp(values, axis=0)
-        self._suspect = np.quantile(values, _FLAGGED, axis=0)
-        self._used = [index for index, name in enumerate(self._names) if name in LEARNED]
-        learned = values[:, self._used]
-        tried = [(self._left_out(learned, ridge), ridge) for ridge in _RIDGES]
-        self.left_out, self._ridge = min(tried, key=lambda pair: float(((pair[0] - self._true) ** 2).sum()))
-        errors = np.sort(np.abs(self.left_out - self._true))
-        self._error = float(errors[min(math.ceil((self.cases + 1) * LEVEL), self.cases) - 1])
-        self._limit = float(np.quantile(self.left_out, _FLAGGED))
-        self._model = _fit(learned, self._true, self._ridge)
-
-    def _left_out(self, values: NDArray[np.float64], ridge: float) -> NDArray[np.float64]:
-        """Predict each case from all others."""
-        found = np.empty(self.cases)
-        for case in range(self.cases):
-            others = np.arange(self.cases) != case
-            found[case] = _fit(values[others], self._true[others], ridge)(values[case])
-        return found
+        self._suspect = np.quantile(values, FLAG_SHARE, axis=0)
+        self._fit = _fit(values, true)
+        others = [np.arange(len(true)) != case for case in range(len(true))]
+        self._without = [_fit(values[rows], true[rows]) for rows in others]
+        left_out = np.array([fit(row) for fit, row in zip(self._without, values, strict=True)])
+        self._errors, self.left_out = np.abs(left_out - true), _dice(left_out)
 
     def judge(self, figures: Mapping[str, float], absent: Sequence[str] = ()) -> Quality:
         """Predict the Dice of a segmentation, and say why somebody should look at it.
@@ -197,28 +218,29 @@ class Judge:
             figures: from `measure`.
             absent: classes that every labeled case has and this segmentation has not.
         """
-        reasons = [f"no {name} found" for name in absent]
+        alarms, nan = [f"no {name} found" for name in absent], float("nan")
         if not self.known:
-            nan = float("nan")
-            return Quality(nan, nan, nan, bool(reasons), tuple(reasons), dict(figures))
-        values = np.array([figures[name] for name in self._names])
-        dice = self._model(values[self._used])
-        strange = values < self._lowest - self._span
-        low_figures = (values <= self._suspect) if dice <= self._limit else strange
-        reasons += [
-            FIGURES[name] for name, low in zip(self._names, low_figures | strange, strict=True) if low
-        ]
-        flag = bool(reasons) or dice <= self._limit
-        if flag and not reasons:
-            reasons = ["low predicted Dice"]
-        low, high = max(dice - self._error, 0.0), min(dice + self._error, 1.0)
-        return Quality(dice, low, high, flag, tuple(reasons), dict(figures))
+            return Quality(nan, nan, nan, tuple(alarms), (), dict(figures))
+        values = np.array([figures[name] for name in LEARNED])
+        strange, weak = values < self._lowest - self._span, values <= self._suspect
+        alarms += [FIGURES[name] for name, is_so in zip(LEARNED, strange, strict=True) if is_so]
+        reasons = [FIGURES[name] for name, is_so in zip(LEARNED, weak & ~strange, strict=True) if is_so]
+        ends = [nan, nan]
+        if place := int((len(self._errors) + 1) * (1 - LEVEL) + 1e-9):
+            centers = np.array([fit(values) for fit in self._without])
+            ends = [np.sort(centers - self._errors)[place - 1], np.sort(centers + self._errors)[-place]]
+        dice, low, high = _dice(np.array([self._fit(values), *ends])).tolist()
+        return Quality(dice, low, high, tuple(alarms), tuple(reasons), dict(figures))
 
 
-def _fit(values: NDArray[np.float64], true: NDArray[np.float64], ridge: float) -> Predictor:
+def _dice(values: _Array) -> _Array:
+    return np.clip(_TOP - np.exp(-values), 0.0, 1.0)
+
+
+def _fit(values: _Array, true: _Array) -> Callable[[_Array], float]:
     """Fit a ridge regression with weights >= 0 on standardised columns; the result predicts one row."""
-    mean, sd, base = values.mean(0), np.maximum(values.std(0), 1e-9), float(true.mean())
-    penalty = math.sqrt(ridge * len(true)) * np.eye(values.shape[1])
+    mean, sd, base = values.mean(0), np.maximum(values.std(0), 1e-9), float(np.median(true))
+    penalty = math.sqrt(_RIDGE * len(true)) * np.eye(values.shape[1])
     wanted = np.concatenate([true - base, np.zeros(values.shape[1])])
     weights = nnls(np.concatenate([(values - mean) / sd, penalty]), wanted)[0]
-    return lambda row: float(np.clip(base + (row - mean) / sd @ weights, 0.0, 1.0))
+    return lambda row: float(base + (row - mean) / sd @ weights)

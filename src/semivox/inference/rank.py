@@ -15,13 +15,12 @@ from torch import Tensor, nn
 
 from semivox.config import PredictConfig
 from semivox.datasets.dataset import Case, Dataset
-from semivox.datasets.splits import Split, load_split, split_by_files
 from semivox.errors import UserError
 from semivox.files import replacing
-from semivox.inference.cover import on_working_grid
 from semivox.inference.model import LoadedModel
-from semivox.inference.predict import best_precision
+from semivox.inference.predictor import Found, on_working_grid
 from semivox.inference.quality import Judge
+from semivox.inference.sources import split_of
 from semivox.io.volume import read_image
 from semivox.manifest import write_manifest
 from semivox.preprocessing.inspect import Sample
@@ -49,12 +48,11 @@ def rank(
 ) -> pd.DataFrame:
     """Rank the unlabeled scans of a data set; write `rank.csv`, and `rank.png` with the first of them.
 
-    No label file is opened. Scans are unlabeled if the split of the run says so, or if they have no label
-    file, are not for testing, and the split does not know them.
+    No label file is opened.
 
     Args:
         model: from `load_model`.
-        run: its folder, with `splits.json`.
+        run: its folder, see `split_of`.
         dataset: with the scans.
         out: folder for the results.
         config: settings of the prediction.
@@ -66,33 +64,44 @@ def rank(
     Returns:
         One row a scan, the most useful first: rank, case, uncertainty, distance, predicted_dice, reasons.
     """
-    split = _split(run, dataset)
+    split = split_of(run, dataset)
+    if not split.unlabeled:
+        raise UserError(
+            "There is no unlabeled scan to rank", f"{len(split.labeled)} labeled cases",
+            "at least one scan without a label", "add scans to the data set", dataset.root,
+        )  # fmt: skip
     cases = [dataset.case(name) for name in (*split.unlabeled, *split.labeled)]
-    judge = Judge(model.calibration.figures, model.calibration.dice)
-    rows, features = [], []
+    judge, rows, features = Judge(model.calibration.figures, model.calibration.dice), [], []
     with progress("rank") as report:
         for done, case in enumerate(cases, start=1):
-            figures, vector = _seen(model, case, config)
-            features.append(vector)
+            with pooled(model.method) as maps:
+                figures = _seen(model, case, config)[1].figures
+            if not maps:
+                what, do = (
+                    "The network shows no coarsest map",
+                    "use semivox predict and its quality.csv instead",
+                )
+                raise UserError(what, type(model.method).__name__, "an encoder with dropout at its end", do)
+            features.append(torch.cat(maps).mean(0).double().numpy())
             if done <= len(split.unlabeled):
                 found = judge.judge(figures)
                 doubt = 1 - (found.dice if judge.known else figures["soft_dice"])
-                rows.append({"case": case.name, "uncertainty": doubt, "predicted_dice": found.dice,
-                             "reasons": "; ".join(found.reasons)})  # fmt: skip
+                reasons = "; ".join((*found.alarms, *found.reasons))
+                row = {"case": case.name, "uncertainty": doubt, "predicted_dice": found.dice}
+                rows.append(row | {"reasons": reasons})
             report(done, len(cases), case.name)
-    table, unlabeled = pd.DataFrame(rows), len(split.unlabeled)
+    table = pd.DataFrame(rows)
     doubts, points = table["uncertainty"].to_numpy(), standardised(np.array(features))
-    chosen, table["distance"] = order(doubts, points, unlabeled, by, seed)
-    table = table.iloc[chosen].reset_index(drop=True)
-    table.insert(0, "rank", range(1, unlabeled + 1))
+    chosen, table["distance"] = order(doubts, points, len(rows), by, seed)
+    table = table.iloc[chosen].assign(rank=range(1, len(rows) + 1)).reset_index(drop=True)
     table = table[["rank", "case", "uncertainty", "distance", "predicted_dice", "reasons"]]
     with replacing(out / TABLE) as temporary:
         table.to_csv(temporary, index=False, float_format="%.4g")
     if draw is not None:
         first = table.head(_DRAWN)
-        samples = [_sample(model, dataset.case(name), config) for name in first["case"]]
+        samples = [_seen(model, dataset.case(name), config)[0] for name in first["case"]]
         draw(out / SHEET, samples, [f"{row.rank}. {row.case}" for row in first.itertuples()])
-    write_manifest(out, "rank", model=model.digest, cases=unlabeled, by=by, seed=seed)
+    write_manifest(out, "rank", model=model.digest, cases=len(rows), by=by, seed=seed)
     return table
 
 
@@ -118,10 +127,8 @@ def order(
         given = np.argsort(-uncertainty, kind="stable").tolist() if by == "uncertainty" else None
     labeled, points = features[candidates:], features[:candidates]
     nearest = np.full(candidates, np.inf)
-    for center in labeled:
+    for center in labeled if len(labeled) else [points.mean(0)]:
         nearest = np.minimum(nearest, np.linalg.norm(points - center, axis=1))
-    if not len(labeled):
-        nearest = np.linalg.norm(points - points.mean(0), axis=1)
     weight = (uncertainty.argsort().argsort() + 1) / candidates if by == "both" else np.ones(candidates)
     left, chosen, distances = np.ones(candidates, bool), [], np.zeros(candidates)
     for place in range(candidates):
@@ -162,40 +169,12 @@ def pooled(method: nn.Module) -> Iterator[list[Tensor]]:
             handle.remove()
 
 
-def _seen(model: LoadedModel, case: Case, config: PredictConfig) -> tuple[dict[str, float], _Array]:
-    """Figures of the prediction, and the features of the scan, mean over its windows."""
-    array, _ = _prepared(model, case)
-    with pooled(model.method) as maps:
-        found = on_working_grid(model, array, config, precision=best_precision(model))
-    if not maps:
-        what, do = "The network shows no coarsest map", "use semivox predict and its quality.csv instead"
-        raise UserError(what, type(model.method).__name__, "an encoder whose last map has dropout", do)
-    return found.figures, torch.cat(maps).mean(0).double().numpy()
-
-
-def _sample(model: LoadedModel, case: Case, config: PredictConfig) -> Sample:
-    array, spacing = _prepared(model, case)
-    probs = on_working_grid(model, array, config, precision=best_precision(model)).probs
-    return Sample(case.name, array[0], probs.argmax(0).cpu().numpy().astype(np.uint8), spacing, "RAS")
-
-
-def _prepared(model: LoadedModel, case: Case) -> tuple[NDArray[np.float32], tuple[float, float, float]]:
+def _seen(model: LoadedModel, case: Case, config: PredictConfig) -> tuple[Sample, Found]:
+    """Return a scan on the working grid with its segmentation, and all that the model says of it."""
     trust = model.plan.trust_image_geometry
     image = read_image(case.images, model.plan.channels, trust_image_geometry=trust)
     array, grid = to_working_grid(image, model.plan)
     x, y, z = np.linalg.norm(grid.affine()[:3, :3], axis=0).tolist()
-    return array, (x, y, z)
-
-
-def _split(run: Path, dataset: Dataset) -> Split:
-    path = run / "splits.json"
-    split = load_split(path, dataset, 0) if path.is_file() else split_by_files(dataset)
-    known = set(split.roles())
-    others = (case for case in dataset.cases if case.pool != "test" and case.name not in known)
-    new = [case.name for case in others if case.label is None]
-    split = split.model_copy(update={"unlabeled": (*split.unlabeled, *new)})
-    if not split.unlabeled:
-        found, expected = f"{len(split.labeled)} labeled cases", "at least one scan without a label"
-        do = "add scans to the data set"
-        raise UserError("There is no unlabeled scan to rank", found, expected, do, dataset.root)
-    return split
+    found = on_working_grid(model, array, config)
+    label = found.probs.argmax(0).cpu().numpy().astype(np.uint8)
+    return Sample(case.name, array[0], label, (x, y, z), "RAS"), found

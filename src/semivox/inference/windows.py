@@ -1,25 +1,87 @@
-"""Sliding-window inference: a volume of any size through a network that sees patches."""
+"""Sliding windows: how they cover a volume of any size, and the mean of what a network says in them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import product
-from math import ceil
+from math import ceil, inf, lcm, prod
+from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
+from semivox.config import PredictConfig
 from semivox.errors import UserError
 from semivox.io.formats import out_of_memory
+from semivox.nets.blocks import DIVISOR, Segmenter
+from semivox.nets.cpu import idle
 
 Triple = tuple[int, int, int]
 Weighting = Literal["uniform", "gaussian"]
+_DIVISOR = (DIVISOR, DIVISOR, DIVISOR)
+_MAPS = 8  # of full resolution and `width` channels at a forward pass's peak; measured: 5.8 (32), 6.8 (bf16)
 
 
 class MemoryShortageError(UserError):
     """A single window does not fit into the device's memory."""
+
+
+def covered(
+    image: Tensor,
+    forward: Callable[[Tensor], Tensor],
+    *,
+    patch: Triple,
+    config: PredictConfig,
+    room: float = inf,
+    divisor: Triple = _DIVISOR,
+    device: torch.device | None = None,
+    accumulate_on: torch.device | None = None,
+) -> Tensor:
+    """Run `sliding_window` over an image (C, X, Y, Z) as the settings say.
+
+    Where memory runs out in a whole pass all the same, windows of the patch's size follow.
+    """
+
+    def run(window: Triple, stride: Triple) -> Tensor:
+        return sliding_window(
+            image, forward, patch=window, stride=stride, weighting=config.weighting, batch=config.batch,
+            device=device, accumulate_on=accumulate_on,
+        )  # fmt: skip
+
+    asked = tiling(image.shape[1:], patch, config, room, divisor)
+    try:
+        return run(*asked)
+    except MemoryShortageError:
+        fallback = tiling(image.shape[1:], patch, config.model_copy(update={"window": "patch"}))
+        if asked == fallback:
+            raise
+    return run(*fallback)
+
+
+def tiling(
+    shape: Sequence[int], patch: Triple, config: PredictConfig, room: float = inf, divisor: Triple = _DIVISOR
+) -> tuple[Triple, Triple]:
+    """Return window and stride for a scan of `shape`, in voxels.
+
+    A whole pass takes one window: the scan with its sides rounded up to what the networks need. Where that
+    has more than `room` voxels, or with "auto" more than twice those of a patch, windows of the patch's size
+    are taken instead.
+
+    Args:
+        shape: of the scan.
+        patch: of the training.
+        config: sliding-window settings.
+        room: voxels of the largest window that fits into memory, see `room`.
+        divisor: what the sides of a plan's patch are multiples of.
+    """
+    steps = (lcm(DIVISOR, step) for step in divisor)
+    x, y, z = (-(-side // step) * step for side, step in zip(shape, steps, strict=True))
+    most = {"patch": 0, "auto": 2 * prod(patch), "whole": inf}[config.window]
+    if x * y * z <= min(most, max(room, prod(patch))):
+        return (x, y, z), (x, y, z)
+    return patch, window_stride(patch, config.stride, config.overlap)
 
 
 def window_stride(patch: Triple, stride: Triple | None = None, overlap: float = 0.5) -> Triple:
@@ -37,12 +99,9 @@ def window_stride(patch: Triple, stride: Triple | None = None, overlap: float = 
         x, y, z = (max(1, round(side * (1 - overlap))) for side in patch)
         return x, y, z
     if any(not 1 <= step <= side for step, side in zip(stride, patch, strict=True)):
-        what, expected = (
-            "The stride of the sliding window is outside the patch",
-            f"1 to {patch} along each axis",
-        )
+        what = "The stride of the sliding window is outside the patch"
         do = "choose a smaller predict.stride, or leave it out and set predict.overlap"
-        raise UserError(what, f"stride {stride}", expected, do)
+        raise UserError(what, f"stride {stride}", f"1 to {patch} along each axis", do)
     return stride
 
 
@@ -73,8 +132,7 @@ def sliding_window(
     forward: Callable[[Tensor], Tensor],
     *,
     patch: Triple,
-    stride: Triple | None = None,
-    overlap: float = 0.5,
+    stride: Triple,
     weighting: Weighting = "gaussian",
     batch: int = 2,
     device: torch.device | str | None = None,
@@ -82,9 +140,9 @@ def sliding_window(
 ) -> Tensor:
     """Compute the weighted mean of what `forward` says about each voxel, over all windows that contain it.
 
-    An axis shorter than the patch repeats its border (half of it in front, rounded down) and is cut back at
-    the end, as in training. Values that sum to one over the channels in every window still do so in the result. A patch of
-    the volume's size, rounded up to what the network needs, gives a single pass over the whole volume.
+    An axis shorter than the patch repeats its border, as in training (half of it in front, rounded down), and
+    is cut back at the end. Values that sum to one over the channels in every window still do so in the
+    result. A patch of the volume's size, rounded up to what the network needs, gives a single pass over it.
 
     Memory: 4 * K * X * Y * Z bytes where it accumulates (no map of weights: they are products of
     three profiles), and a batch of windows with the network's activations on `device`.
@@ -93,21 +151,18 @@ def sliding_window(
         image: (C, X, Y, Z).
         forward: (B, C, *patch) -> (B, K, *patch), for any B up to `batch`.
         patch: window in voxels.
-        stride: distance of neighbouring windows in voxels, instead of `overlap`.
-        overlap: share of a window that overlaps the next one.
-        weighting: `uniform`, or `gaussian` with more weight on the centre of a window, see `window_profile`.
+        stride: distance of neighbouring windows in voxels, at most the window.
+        weighting: see `window_profile`.
         batch: windows in one call of `forward`; halved as often as needed when memory runs out.
-        device: where the windows go; null: where the image is.
-        accumulate_on: where the sums are kept and returned; null: where the image is.
+        device: where the windows go; None: where the image is.
+        accumulate_on: where the sums are kept and returned; None: where the image is.
 
     Returns:
         (K, X, Y, Z) float32 on `accumulate_on`.
 
     Raises:
-        UserError: a stride that leaves gaps.
         MemoryShortageError: too little memory for a single window.
     """
-    stride = window_stride(patch, stride, overlap)
     device = image.device if device is None else torch.device(device)
     keep = image.device if accumulate_on is None else torch.device(accumulate_on)
     size = image.shape[1:]
@@ -115,8 +170,7 @@ def sliding_window(
 
     starts = [window_starts(*axis) for axis in zip(image.shape[1:], patch, stride, strict=True)]
     profiles = [window_profile(side, weighting).to(keep) for side in patch]
-    x, y, z = profiles
-    weight = x[:, None, None] * y[:, None] * z
+    weight = profiles[0][:, None, None] * profiles[1][:, None] * profiles[2]
     corners = list(product(*starts))
     total: Tensor | None = None
     done = 0
@@ -151,7 +205,7 @@ def _divide_by_coverage(total: Tensor, starts: Sequence[Sequence[int]], profiles
 
 
 def _pad(image: Tensor, patch: Triple) -> tuple[Tensor, Triple]:
-    """Repeat the border of axes shorter than the patch; also return the voxels added in front of each axis."""
+    """Repeat the border of axes shorter than the patch; also return the voxels added in front."""
     missing = [max(side - size, 0) for side, size in zip(patch, image.shape[1:], strict=True)]
     x, y, z = (count // 2 for count in missing)
     if not any(missing):
@@ -189,3 +243,31 @@ def _smaller(batch: int, patch: Triple, device: torch.device) -> int:
     if device.type == "cuda":
         torch.cuda.empty_cache()
     return batch // 2
+
+
+def room(method: nn.Module, device: torch.device) -> float:
+    """Return the voxels of a window whose forward pass fits into half of the free memory, in this autocast.
+
+    Infinite where the memory cannot be asked, or where the method has no network that tells its width.
+    """
+    width = max((net.width for net in method.modules() if isinstance(net, Segmenter)), default=0)
+    free = free_memory(device)
+    if free is None or not width:
+        return inf
+    return free / 2 / (_MAPS * width * (2 if torch.is_autocast_enabled(device.type) else 4))
+
+
+def free_memory(device: torch.device, root: Path = Path("/")) -> int | None:
+    """Return the bytes that a process may still take, or None where nobody tells (a Mac, Windows)."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    meminfo, cgroup = root / "proc/meminfo", root / "sys/fs/cgroup"
+    if device.type != "cpu" or not meminfo.is_file():
+        return None
+    lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines() if ":" in line)
+    free = int(lines["MemAvailable"].split()[0]) * 1024
+    limits = [cgroup / name for name in ("memory.max", "memory.current")]
+    if all(file.is_file() for file in limits):
+        limit, used = (file.read_text().strip() for file in limits)
+        free = free if limit == "max" else min(free, int(limit) - int(used))
+    return free + idle()

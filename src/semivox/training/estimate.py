@@ -18,8 +18,7 @@ import torch
 from semivox.config import Config, TrainConfig
 from semivox.errors import UserError
 from semivox.hardware import resolve_device
-from semivox.inference.cover import tiling
-from semivox.inference.windows import window_starts, window_stride
+from semivox.inference.windows import tiling, window_starts
 from semivox.losses.schedules import Stage
 from semivox.methods.base import Method
 from semivox.preprocessing.plan import Plan
@@ -193,8 +192,7 @@ def windows(config: Config, plan: Plan) -> float:
         max(round(side * before / after), patch)
         for side, before, after, patch in zip(size, spacing, plan.spacing_mm, window, strict=True)
     ]
-    cover = tiling(shape, window, config.predict)
-    strides = window_stride(cover["patch"], cover["stride"], cover["overlap"])
-    axes = zip(shape, cover["patch"], strides, strict=True)
+    seen, strides = tiling(shape, window, config.predict)
+    axes = zip(shape, seen, strides, strict=True)
     count = prod(len(window_starts(max(side, patch), patch, stride)) for side, patch, stride in axes)
-    return count * prod(cover["patch"]) / prod(plan.patch)
+    return count * prod(seen) / prod(plan.patch)

@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from semivox.inference.model import LoadedModel
-from semivox.inference.predict import as_volume, predict_image
-from semivox.inference.predictor import Prediction
+from semivox.inference.predictor import Prediction, predict_case
+from semivox.inference.sources import as_volume
 from semivox.io.volume import IGNORE, Volume
 from semivox.reporting.planes import planes_figure
 from semivox.reporting.slices import RasImage, to_ras
@@ -62,7 +62,7 @@ class PlottedPrediction(Prediction):
 def plotted(model: LoadedModel, image: Any, **options: Any) -> PlottedPrediction:
     """Segment one scan in memory, see `semivox.predict_image`."""
     volume = as_volume(image)
-    found = predict_image(model, (volume.array, volume.affine), **options)
+    found = predict_case(model, volume, **options)
     values = {field.name: getattr(found, field.name) for field in dataclasses.fields(found)}
     return PlottedPrediction(**values, image=volume, class_names=tuple(model.plan.class_names))
 
