@@ -5,10 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
+from semivox.config import load_config
 from semivox.errors import UserError
-from semivox.methods import METHODS, create
-from semivox.methods.cost import method_cost
+from semivox.methods import METHODS, create, method_class
+from semivox.methods.cost import check_patch, method_cost, patch_divisor, without_memory
 from semivox.nets import NetFactory
+from semivox.preprocessing.grids import strides_for
+from semivox.training.runs import check
 
 NET = NetFactory(in_channels=1, num_classes=2)
 PATCH = (112, 112, 80)
@@ -67,3 +70,59 @@ def test_every_method_can_be_counted(name: str) -> None:
     cost = method_cost(name, {}, net, (16, 32, 16))
     assert cost.step.parameters == sum(p.numel() for p in create(name, {}, net).parameters())
     assert cost.step.macs >= cost.predicting.macs > 100_000
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_network_without_features_works_or_is_refused(name: str) -> None:
+    net = NetFactory(1, 3, width=2, stem=(2, 2, 1), strides=((2, 2, 1), (2, 2, 2)))
+    one = "net" in method_class(name).Config.model_fields
+    options = {"net": "resunet"} if one else {"nets": ("vnet", "resunet")}
+    refused = {"cpcl", "dual", "luseg", "mc_net", "mc_net_plus", "ml_rpl", "ss_net", "urpc"}
+    if name in refused:
+        with pytest.raises(UserError, match=r"needs the features of each voxel.*\n.*resunet"):
+            without_memory(name, options, net)
+    else:
+        assert method_cost(name, options, net, (32, 32, 16)).step.macs > 100_000
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_networks_follow_the_plan_of_thick_slices(name: str) -> None:
+    """Slices of 6.5 mm: a patch of 12 of them needs no filling up, except for SASSNet's discriminator."""
+    strides = strides_for((64, 64, 12), (1, 1, 1), (1.6, 1.6, 6.5))
+    assert strides[:2] == ((2, 2, 1), (2, 2, 1))
+    net = NetFactory(1, 2, width=2, strides=strides, along_plan=True)
+    slices = 16 if name == "sassnet" else 12
+    assert slices % patch_divisor(without_memory(name, {}, net))[2] == 0
+    assert method_cost(name, {}, net, (64, 64, slices)).predicting.macs > 100_000
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        (
+            ["method.name=dtc", "plan.patch=[16,16,16]", "net.norm=instance"],
+            "one voxel at the coarsest level",
+        ),
+        (["method.name=ss_net", "method.options.net=resunet"], "needs the features"),
+        (["method.name=dtc", "plan.patch=[32,16,16]", "net.norm=instance"], None),
+        (["method.name=dtc", "plan.patch=[16,16,16]", "net.norm=group"], None),
+        (["method.name=self_training", "plan.patch=[16,16,16]"], None),
+    ],
+)
+def test_impossible_networks_are_refused_before_any_scan_is_read(
+    settings: list[str], problem: str | None
+) -> None:
+    config = load_config(settings=[*settings, "net.width=2", "train.device=cpu"])
+    if problem is None:
+        check(config)
+    else:
+        with pytest.raises(UserError, match=problem):
+            check(config)
+
+
+def test_a_patch_that_leaves_a_planned_network_one_voxel() -> None:
+    method = without_memory("labels_only", {}, NetFactory(1, 2, width=2, norm="instance"))
+    check_patch(method, (16, 8, 8), 2)
+    check_patch(method, (8, 8, 8), 2, planned=False)
+    with pytest.raises(UserError, match="too small for instance normalisation"):
+        check_patch(method, (8, 8, 8), 2)

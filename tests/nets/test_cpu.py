@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from semivox.hardware import has_bf16
 from semivox.methods import create
 from semivox.nets import NetFactory, cpu
-from semivox.nets.cpu import Conv3x3x3, Conv7x7x7, InstanceNorm
+from semivox.nets.cpu import Conv, Conv7x7x7, InstanceNorm
 
 CASES = [
     (Conv7x7x7, 1, 2),
@@ -21,7 +21,7 @@ CASES = [
     (Conv7x7x7, 1, 16),
     (Conv7x7x7, 1, 20),
     (Conv7x7x7, 3, 4),
-    (Conv3x3x3, 16, 8),
+    (Conv, 16, 8),
 ]
 
 
@@ -95,7 +95,7 @@ def test_answers_in_channels_last(kind: Any, inputs: int, channels: int, half: b
 @pytest.mark.parametrize("bias", [True, False])
 def test_a_single_small_map_avoids_the_slow_kernel(stride: int, bias: bool) -> None:
     """Which PyTorch takes for it, forward and backward."""
-    layer = Conv3x3x3(16, 8, stride=stride, bias=bias).to(memory_format=torch.channels_last_3d)
+    layer = Conv(16, 8, stride=stride, bias=bias).to(memory_format=torch.channels_last_3d)
     image = torch.randn(1, 16, 6, 8, 7).contiguous(memory_format=torch.channels_last_3d)
     found, names = [], []
     for one in (layer, plain(layer)):

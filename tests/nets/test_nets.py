@@ -10,8 +10,8 @@ from torch import nn
 
 from semivox.errors import UserError
 from semivox.methods.cost import count_parameters, counted
-from semivox.nets import NETS, NetFactory, build_net
-from semivox.nets.cpu import Conv3x3x3
+from semivox.nets import NETS, NetFactory, Triple, build_net
+from semivox.nets.cpu import Conv
 
 PUBLISHED = [name for name in NETS if name != "resunet"]  # which has tests of its own
 
@@ -151,7 +151,7 @@ def test_initial_weights(name: str) -> None:
 @pytest.mark.parametrize("name", PUBLISHED)
 @pytest.mark.parametrize("shape", [(24, 16, 16), (16, 16, 40), (8, 16, 16)])
 def test_refuses_sides_not_divisible_by_16(name: str, shape: tuple[int, ...]) -> None:
-    with pytest.raises(UserError, match="divisible by 16"):
+    with pytest.raises(UserError, match="multiples of 16 x 16 x 16"):
         build_net(name, in_channels=1, num_classes=2, width=2)(torch.zeros(2, 1, *shape))
 
 
@@ -189,7 +189,7 @@ def test_factory_overrides() -> None:
 def test_bfloat16_gradient_of_short_maps(first: int) -> None:
     """Some CPU kernels give infinite gradients for a first side of 2; ours must agree with float32."""
     torch.manual_seed(0)
-    conv = Conv3x3x3(16, 16)
+    conv = Conv(16, 16)
     image, weight = torch.randn(4, 16, first, 3, 3), torch.randn(4, 16, first, 3, 3)
     found = []
     for half in (False, True):
@@ -199,3 +199,37 @@ def test_bfloat16_gradient_of_short_maps(first: int) -> None:
             output = conv(image)
         found.append(torch.autograd.grad((output.float() * weight).sum(), conv.weight)[0])
     assert (found[0] - found[1]).norm() < 0.02 * found[0].norm()
+
+
+THICK = (2, 2, 1), (2, 2, 2), (2, 2, 2)  # slices of 6.5 mm, pixels of 1.6 mm
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_plan_of_thick_slices(name: str) -> None:
+    """Slices are halved twice, pixels three times; the first level does not mix slices."""
+    plan = {"in_channels": 1, "num_classes": 2, "strides": THICK}
+    along = build_net(name, width=2, along_plan=True, **plan)
+    assert along.divisor == (8, 8, 4)
+    image = torch.randn(2, 1, 24, 16, 12)
+    sides = [tuple(values.shape[2:]) for values in along.pyramid(image)]
+    assert sides == [(24, 16, 12), (12, 8, 12), (6, 4, 6)]
+    assert along(image).shape == (2, 2, 24, 16, 12)
+    first = next(module for module in along.modules() if isinstance(module, nn.Conv3d))
+    assert first.kernel_size[2] == 1 < first.kernel_size[0]
+    with torch.no_grad():
+        moved = image.clone()
+        moved[..., 5] += 1
+        changed = along.eval().encoder(moved)[0] != along.encoder(image)[0]
+    assert changed[..., 5].any() and not changed[..., [*range(5), *range(6, 12)]].any()
+    by_default = on_meta(name, width=16, strides=THICK)
+    assert count_parameters(by_default) == SIZES[name][0] and by_default.divisor == (16, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("stem", "strides", "divisor"),
+    [((2, 2, 1), THICK, (16, 16, 4)), ((1, 1, 1), ((2, 2, 2),) * 5, (16, 16, 16))],
+)
+def test_strides_of_the_plan(stem: Triple, strides: tuple[Triple, ...], divisor: Triple) -> None:
+    """A stem is the first stride; more strides than the published four are left out."""
+    sizes = {"in_channels": 1, "num_classes": 2, "width": 2, "along_plan": True}
+    assert build_net("vnet", stem=stem, strides=strides, **sizes).divisor == divisor

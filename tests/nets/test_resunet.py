@@ -49,3 +49,10 @@ def test_maps_keep_the_channels_last_layout() -> None:
     image = torch.randn(2, 1, 32, 32, 32).to(memory_format=torch.channels_last_3d)
     for values in net.pyramid(image):
         assert values.is_contiguous(memory_format=torch.channels_last_3d)
+
+
+def test_a_single_voxel_to_normalise_is_refused() -> None:
+    net = ResUNet(in_channels=1, num_classes=2, width=4)
+    with pytest.raises(UserError, match="too small for instance normalisation"):
+        net(torch.zeros(2, 1, 8, 8, 8))
+    assert ResUNet(in_channels=1, num_classes=2, width=4, norm="group")(torch.zeros(2, 1, 8, 8, 8)).shape

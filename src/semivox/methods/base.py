@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from semivox.config import Settings
 from semivox.losses.prediction import most_probable
 from semivox.nets import NetFactory
-from semivox.nets.blocks import Segmenter
+from semivox.nets.heads import with_features
 
 
 class Batch(NamedTuple):
@@ -90,6 +91,7 @@ class Method(nn.Module):
     soft_labels: ClassVar[bool] = False  # whether `Batch.soft` is wanted
     strong_view: ClassVar[bool] = False  # whether `Batch.strong` of unlabeled patches is wanted
     partial_labels: ClassVar[bool] = True  # False: some loss uses a label also where `Batch.valid` is False
+    needs_features: ClassVar[bool] = False  # whether the networks must have features, see `Segmenter`
     config: Config
 
     def __init__(self, config: Config) -> None:
@@ -210,7 +212,7 @@ def warm_decay(step: Step, decay: float) -> float:
     return min(1.0 - 1.0 / (step.iteration + 1), decay)
 
 
-def probabilities(net: Segmenter, image: Tensor) -> Tensor:
+def probabilities(net: nn.Module, image: Tensor) -> Tensor:
     """Compute the softmax of the network's logits in float32, (B, K, X, Y, Z)."""
     return torch.softmax(net(image).float(), dim=1)
 
@@ -225,7 +227,8 @@ class SingleMethod(Method):
 
     def build(self, net: NetFactory) -> None:
         """Create the network."""
-        self.net = net(self.config.net)
+        make = partial(with_features, net) if self.needs_features else net
+        self.net = make(self.config.net)
 
     def predict(self, image: Tensor) -> Tensor:
         """Compute the softmax of the network."""
@@ -276,8 +279,8 @@ class PairMethod(Method):
 
     def build(self, net: NetFactory) -> None:
         """Create A and B with independent initial weights."""
-        name_a, name_b = self.config.nets
-        self.net_a, self.net_b = net(name_a), net(name_b)
+        make = partial(with_features, net) if self.needs_features else net
+        self.net_a, self.net_b = map(make, self.config.nets)
 
     def predict_members(self, image: Tensor) -> dict[str, Tensor]:
         """Compute the softmax of A and of B, by network name (with _a and _b if both have the same)."""

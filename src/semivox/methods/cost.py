@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from semivox.methods import create
 from semivox.methods.base import Batch, Method, Step
 from semivox.nets import NetFactory
+from semivox.nets.blocks import Network
 
 
 class Count(NamedTuple):
@@ -30,13 +31,32 @@ class Cost(NamedTuple):
     step: Count  # all networks of a training step, each once: teachers, further decoders and critics too
 
 
-def patch_divisor(name: str, options: Mapping[str, Any], net: NetFactory) -> tuple[int, int, int]:
-    """Return what the sides of a patch have to be multiples of, for all networks of a method."""
+def without_memory(name: str, options: Mapping[str, Any], net: NetFactory) -> Method:
+    """Build a method whose weights take no memory, to ask it about sizes."""
     with torch.device("meta"), torch.random.fork_rng([]):
-        method = create(name, options, net)
-    found = [module.divisor for module in method.modules() if hasattr(module, "divisor")]
-    x, y, z = (lcm(*(int(divisor[axis]) for divisor in found)) for axis in range(3))  # type: ignore[index]
+        return create(name, options, net)
+
+
+def patch_divisor(method: Method) -> tuple[int, int, int]:
+    """Return what the sides of a patch have to be multiples of, for all networks of a method."""
+    found: list[Any] = [part.divisor for part in method.modules() if hasattr(part, "divisor")]
+    x, y, z = (lcm(*axis) for axis in zip(*found, strict=True)) if found else (1, 1, 1)
     return x, y, z
+
+
+def check_patch(method: Method, patch: Sequence[int], batch: int, *, planned: bool = True) -> None:
+    """Refuse a patch that leaves some network of a method a single voxel to normalise.
+
+    Args:
+        method: in training mode.
+        patch: sides, which training rounds up to what the networks can divide.
+        batch: patches a step.
+        planned: whether networks that follow the plan were built with one; else they are left out.
+    """
+    sides = [-(-side // part) * part for side, part in zip(patch, patch_divisor(method), strict=True)]
+    for net in method.modules():
+        if isinstance(net, Network) and (planned or not net.follows_plan):
+            net.check_patch(sides, batch)
 
 
 def method_cost(name: str, options: Mapping[str, Any], net: NetFactory, patch: Sequence[int]) -> Cost:
@@ -52,7 +72,7 @@ def method_cost(name: str, options: Mapping[str, Any], net: NetFactory, patch: S
         UserError: unknown name or option.
     """
     with torch.device("meta"), torch.random.fork_rng([]):
-        method = create(name, options, net).eval()
+        method = without_memory(name, options, net).eval()
         image = torch.empty((1, net.in_channels, *patch))
         label = torch.empty((1, *patch), dtype=torch.int64)
         with torch.no_grad(), counted(method) as found:

@@ -18,7 +18,7 @@ from semivox.methods.base import Batch, Step, TeacherMethod, full_precision
 from semivox.nets.blocks import enlarge
 
 RAMP_FRACTION, RAMP_STEPS = 6000 / 10000, 40  # published: a step each 150 of 10000 iterations
-LEVEL = 1  # the decoder level whose features are compared, at half resolution
+LEVEL = 1  # the decoder level whose features are compared; as published at half resolution
 
 
 class CPCL(TeacherMethod):
@@ -57,6 +57,7 @@ class CPCL(TeacherMethod):
         noise_std: float = Field(0.1, ge=0, description="stability: noise on the teacher's input")
         noise_limit: float = Field(0.2, ge=0, description="stability: largest magnitude of this noise")
 
+    needs_features = True
     config: Config
 
     def losses(self, labeled: Batch, unlabeled: Batch, step: Step) -> dict[str, Tensor]:
@@ -104,7 +105,7 @@ class CPCL(TeacherMethod):
             if cfg.variant == "released":
                 probs, features = probs.detach(), features.detach()
             features, features_u = (
-                enlarge(widen(values), 2**LEVEL).flatten(2) for values in (features, maps[LEVEL])
+                enlarge(widen(values), self.net.strides[0]).flatten(2) for values in (features, maps[LEVEL])
             )
             members, members_u = (onehot(x, own.num_classes) for x in (label, teacher.label.flatten(1)))
             members = both(members, None if valid is None else valid.unsqueeze(1))

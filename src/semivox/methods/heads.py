@@ -16,7 +16,7 @@ from semivox.losses.supervised import cross_entropy, dice_loss
 from semivox.methods.base import Batch, Method, PseudoLabel, SingleMethod, full_precision
 from semivox.nets import NetFactory
 from semivox.nets.blocks import UpKind
-from semivox.nets.heads import MultiDecoder
+from semivox.nets.heads import MultiDecoder, with_features
 
 
 class MultiDecoderMethod(Method):
@@ -40,7 +40,7 @@ class MultiDecoderMethod(Method):
 
     def build(self, net: NetFactory) -> None:
         """Create the network with its decoders."""
-        self.net = MultiDecoder(net(self.config.net), self.others)
+        self.net = MultiDecoder(with_features(net, self.config.net), self.others)
 
     @property
     def kinds(self) -> tuple[UpKind, ...]:

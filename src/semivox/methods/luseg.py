@@ -58,6 +58,7 @@ class LUSEG(PairMethod):
         pseudo_weight: float = Field(1.0, ge=0, description="L_u: weight at the end of its ramp over the run")
         lambda_max: float = Field(0.1, ge=0, description="L_con: weight at the end of its ramp over the run")
 
+    needs_features = True
     config: Config
 
     def losses(self, labeled: Batch, unlabeled: Batch, step: Step) -> dict[str, Tensor]:

@@ -58,6 +58,7 @@ class SSNet(SingleMethod):
         power_steps: int = Field(1, ge=0, description="adversarial: refinements of the random direction")
         ramp_fraction: float = Field(0.4, gt=0, le=1, description="share of the run that the ramp w takes")
 
+    needs_features = True
     config: Config
 
     def build(self, net: NetFactory) -> None:

@@ -1,7 +1,6 @@
 """Two networks that label unlabeled patches for each other, and what we added to the published methods.
 
-With the defaults nothing is added: A and B see labeled and unlabeled patches as they are, and each teaches
-what it says in the pass in which it learns.
+With the defaults nothing is added: each network teaches what it says in the pass in which it learns.
 """
 
 from __future__ import annotations
@@ -136,6 +135,7 @@ class TeachingPair(PairMethod):
             "all", description="ours: class: an entropy percentile for each predicted class"
         )
 
+    needs_features = True
     config: Config
 
     def __init__(self, config: Config) -> None:

@@ -14,7 +14,7 @@ from semivox.losses.schedules import sigmoid_rampup
 from semivox.losses.supervised import cross_entropy_dice
 from semivox.methods.base import Batch, SingleMethod, Step, full_precision
 from semivox.nets import NetFactory
-from semivox.nets.heads import PyramidHeads
+from semivox.nets.heads import PyramidHeads, with_features
 
 RAMP_STEPS = 400  # published: a step each 150 of 60000 iterations
 
@@ -53,7 +53,7 @@ class URPC(SingleMethod):
         """Create the network and the heads of its coarser levels."""
         name, norm = self.config.net, self.config.norm
         own = name == "unet3d"  # whose decoder drops channels at each level itself
-        self.net = net(name, norm=norm or ("instance" if own else net.norm))
+        self.net = with_features(net, name, norm=norm or ("instance" if own else net.norm))
         self.heads = PyramidHeads(self.net, dropout=0.0 if own else net.dropout)
 
     def losses(self, labeled: Batch, unlabeled: Batch, step: Step) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 Triple = tuple[int, int, int]
 Strides = tuple[Triple, ...]
 DEFAULT_STRIDES: Strides = ((2, 2, 2),) * 3
+MOST_STRIDES = 4  # of networks with a published number of levels
 
 NETS: dict[str, str] = {
     "vnet": "semivox.nets.vnet:VNet",
@@ -49,6 +50,7 @@ def build_net(
     dropout: float = 0.5,
     stem: Triple = (1, 1, 1),
     strides: Strides = DEFAULT_STRIDES,
+    along_plan: bool = False,
 ) -> Segmenter:
     """Build a freshly initialised network.
 
@@ -59,14 +61,20 @@ def build_net(
         width: channels of the finest level; they double at each of the four coarser ones.
         norm: batch, instance (without learned scale), group (at most 16 groups) or none.
         dropout: probability of dropping a whole channel.
-        stem: voxels that the features merge along each axis; for networks that can, see `ResUNet`.
-        strides: between each level and the next, likewise.
+        stem: of the plan: voxels that the features merge along each axis, see `ResUNet`.
+        strides: of the plan: between each level and the next.
+        along_plan: let networks that halve all axes four times, as published, take strides and kernels from
+            the plan: its stem, if it has one, then its strides, four at most.
 
     Raises:
         UserError: unknown name or norm.
     """
     kind = lookup(NETS, name, "network")
-    grid = {"stem": stem, "strides": strides} if kind.follows_plan else {}
+    grid: dict[str, Any] = {}
+    if kind.follows_plan:
+        grid = {"stem": stem, "strides": strides}
+    elif along_plan:
+        grid = {"strides": ((stem, *strides) if max(stem) > 1 else strides)[:MOST_STRIDES]}
     net: Segmenter = kind(
         in_channels=in_channels, num_classes=num_classes, width=width, norm=norm, dropout=dropout, **grid
     )
@@ -84,6 +92,7 @@ class NetFactory:
     dropout: float = 0.5
     stem: Triple = (1, 1, 1)
     strides: Strides = DEFAULT_STRIDES
+    along_plan: bool = False
 
     def __call__(self, name: str, **overrides: Any) -> Segmenter:
         """Build the network `name`; `overrides` replace single fields, e.g. `num_classes=1`."""

@@ -10,10 +10,12 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from semivox.errors import UserError, unknown
-from semivox.nets.cpu import Conv3x3x3, InstanceNorm
+from semivox.nets.cpu import Conv, InstanceNorm
 
-LEVELS = 5
-DIVISOR = 2 ** (LEVELS - 1)
+Triple = tuple[int, int, int]
+HALVINGS: tuple[Triple, ...] = ((2, 2, 2),) * 4  # as published: between five levels
+DIVISOR = 2 ** len(HALVINGS)
+CUBE: Triple = (3, 3, 3)
 NORMS = ("batch", "instance", "group", "none")
 UpKind = Literal["transposed", "trilinear", "nearest"]
 
@@ -32,14 +34,31 @@ def norm_layer(norm: str, channels: int, *, affine: bool = False) -> nn.Module:
     raise unknown("normalisation layer", norm, NORMS)
 
 
-class Stage(nn.Sequential):
-    """`repeats` times conv 3x3x3, norm, ReLU: (B, inputs, X, Y, Z) -> (B, channels, X, Y, Z)."""
+def kernel_for(stride: Triple) -> Triple:
+    """Return the kernel of a level: one voxel along axes that `stride` keeps while it halves another."""
+    x, y, z = (1 if step == 1 and max(stride) > 1 else 3 for step in stride)
+    return x, y, z
 
-    def __init__(self, inputs: int, channels: int, repeats: int, norm: str) -> None:
+
+def factor_of(steps: Sequence[Triple]) -> Triple:
+    """Multiply strides level by level."""
+    x, y, z = (prod(level[axis] for level in steps) for axis in range(3))
+    return x, y, z
+
+
+def kernels_for(strides: Sequence[Triple]) -> list[Triple]:
+    """Return the kernels of all levels, fine to coarse."""
+    return [*map(kernel_for, strides), CUBE]
+
+
+class Stage(nn.Sequential):
+    """`repeats` times convolution, norm, ReLU: (B, inputs, X, Y, Z) -> (B, channels, X, Y, Z)."""
+
+    def __init__(self, inputs: int, channels: int, repeats: int, norm: str, kernel: Triple = CUBE) -> None:
         layers: list[nn.Module] = []
         for index in range(repeats):
             layers += [
-                Conv3x3x3(inputs if index == 0 else channels, channels),
+                Conv(inputs if index == 0 else channels, channels, kernel),
                 norm_layer(norm, channels),
                 nn.ReLU(inplace=True),
             ]
@@ -47,54 +66,63 @@ class Stage(nn.Sequential):
 
 
 class Down(nn.Sequential):
-    """Conv 2x2x2 with stride 2, norm, ReLU: halves the grid, doubles the channels."""
+    """Convolution of blocks of `stride` voxels, norm, ReLU: divides the grid, doubles the channels."""
 
-    def __init__(self, channels: int, norm: str) -> None:
+    def __init__(self, channels: int, norm: str, stride: Triple) -> None:
         super().__init__(
-            nn.Conv3d(channels, 2 * channels, kernel_size=2, stride=2),
+            nn.Conv3d(channels, 2 * channels, kernel_size=stride, stride=stride),
             norm_layer(norm, 2 * channels),
             nn.ReLU(inplace=True),
         )
 
 
 class Up(nn.Sequential):
-    """Doubles the grid, halves the channels: an up-sampling convolution, norm, ReLU.
+    """Multiplies the grid, halves the channels: an up-sampling convolution, norm, ReLU.
 
     Args:
         channels: of the input.
         norm: see `norm_layer`.
-        kind: transposed: transposed conv 2x2x2 with stride 2; trilinear (corners aligned) or nearest:
-            interpolation by 2, then conv 3x3x3.
+        kind: transposed: transposed convolution to blocks of `stride` voxels; trilinear (corners aligned) or
+            nearest: interpolation, then a convolution.
+        stride: along each axis.
+        kernel: of the convolution after an interpolation.
     """
 
-    def __init__(self, channels: int, norm: str, kind: UpKind = "transposed") -> None:
+    def __init__(
+        self,
+        channels: int,
+        norm: str,
+        kind: UpKind = "transposed",
+        stride: Triple = HALVINGS[0],
+        kernel: Triple = CUBE,
+    ) -> None:
         half = channels // 2
         enlarge: list[nn.Module]
         match kind:
             case "transposed":
-                enlarge = [nn.ConvTranspose3d(channels, half, kernel_size=2, stride=2)]
+                enlarge = [nn.ConvTranspose3d(channels, half, kernel_size=stride, stride=stride)]
             case "trilinear":
-                larger = nn.Upsample(scale_factor=2, mode="trilinear", align_corners=True)
-                enlarge = [larger, Conv3x3x3(channels, half)]
+                larger = nn.Upsample(scale_factor=stride, mode="trilinear", align_corners=True)
+                enlarge = [larger, Conv(channels, half, kernel)]
             case "nearest":
-                enlarge = [nn.Upsample(scale_factor=2, mode="nearest"), Conv3x3x3(channels, half)]
+                enlarge = [nn.Upsample(scale_factor=stride, mode="nearest"), Conv(channels, half, kernel)]
         super().__init__(*enlarge, norm_layer(norm, half), nn.ReLU(inplace=True))
 
 
-def enlarge(values: Tensor, factor: int) -> Tensor:
-    """Trilinear upsampling (B, C, X, Y, Z) -> (B, C, X * factor, ...) over the same volume."""
+def enlarge(values: Tensor, factor: Triple) -> Tensor:
+    """Trilinear upsampling (B, C, X, Y, Z) -> (B, C, X * x, Y * y, Z * z) over the same volume."""
     return interpolate(values, scale_factor=factor, mode="trilinear", align_corners=False)
 
 
 class Encoder(nn.Module):
-    """Levels that each read the one before: image -> five feature maps, fine to coarse."""
+    """Levels that each read the one before: image -> a feature map a level, fine to coarse."""
 
     def __init__(self, levels: Sequence[nn.Module]) -> None:
         super().__init__()
         self.levels = nn.ModuleList(levels)
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """(B, C, X, Y, Z) -> maps with `width * 2**l` channels at 1 / 2**l of the resolution."""
+        """(B, C, X, Y, Z) -> maps with `width * 2**l` channels, each on a coarser grid than the last."""
         maps = [image]
         for level in self.levels:
             maps.append(level(maps[-1]))
@@ -102,14 +130,10 @@ class Encoder(nn.Module):
 
 
 class PyramidDecoder(nn.Module):
-    """What all decoders are: the encoder's maps -> four decoded levels."""
+    """What all decoders are: the encoder's maps -> as many decoded levels but one."""
 
     def pyramid(self, levels: Sequence[Tensor]) -> list[Tensor]:
-        """Decode the encoder's five maps, given fine to coarse, level by level.
-
-        Returns:
-            Four maps, fine to coarse, with `width * 2**l` channels at 1 / 2**l of the resolution.
-        """
+        """Decode the encoder's maps level by level; both fine to coarse, with `width * 2**l` channels."""
         raise NotImplementedError
 
     def forward(self, levels: Sequence[Tensor]) -> Tensor:
@@ -123,18 +147,23 @@ class Decoder(PyramidDecoder):
     Args:
         width: channels of the finest level.
         norm: see `norm_layer`.
+        strides: between the levels, fine to coarse.
         up: how every level is up-sampled, see `Up`.
     """
 
-    repeats = (3, 3, 2, 1)  # convolutions a level, coarse to fine
+    repeats = (1, 2, 3, 3)  # convolutions a level, fine to coarse
 
-    def __init__(self, width: int, norm: str, *, up: UpKind = "transposed") -> None:
+    def __init__(
+        self, width: int, norm: str, strides: Sequence[Triple] = HALVINGS, *, up: UpKind = "transposed"
+    ) -> None:
         super().__init__()
-        channels = [width * 2**level for level in reversed(range(LEVELS))]
-        self.ups = nn.ModuleList(Up(count, norm, up) for count in channels[:-1])
+        levels = [
+            (width * 2**level, stride, kernel_for(stride), self.repeats[level])
+            for level, stride in reversed(list(enumerate(strides)))
+        ]
+        self.ups = nn.ModuleList(Up(2 * here, norm, up, stride, kernel) for here, stride, kernel, _ in levels)
         self.stages = nn.ModuleList(
-            Stage(count, count, repeats, norm)
-            for count, repeats in zip(channels[1:], self.repeats, strict=True)
+            Stage(here, here, repeats, norm, kernel) for here, _, kernel, repeats in levels
         )
 
     def pyramid(self, levels: Sequence[Tensor]) -> list[Tensor]:
@@ -146,23 +175,66 @@ class Decoder(PyramidDecoder):
         return maps[:0:-1]
 
 
-class Segmenter(nn.Module):
+class Network(nn.Module):
+    """What every network knows of the patches that it takes.
+
+    Args:
+        in_channels: image channels.
+        num_classes: classes, background included.
+        width: channels of the finest level.
+        norm: see `norm_layer`.
+        steps: voxels that become one, along each axis, one level after the other.
+    """
+
+    follows_plan: ClassVar[bool] = False  # True: always takes the plan's `stem` and `strides`
+
+    def __init__(
+        self, *, in_channels: int, num_classes: int, width: int, norm: str, steps: Sequence[Triple]
+    ) -> None:
+        super().__init__()
+        self.in_channels, self.num_classes, self.width, self.norm = in_channels, num_classes, width, norm
+        self.divisor = factor_of(steps)  # of the sides of a patch
+
+    def deep(self, image: Tensor) -> list[Tensor]:
+        """(B, C, X, Y, Z) -> logits for deep supervision, fine to coarse; here the finest alone."""
+        return [self(image)]
+
+    def check(self, image: Tensor) -> None:
+        """Refuse a wrong number of channels and what `check_patch` refuses."""
+        batch, channels, *sides = image.shape
+        if channels != self.in_channels:
+            raise UserError("Wrong number of image channels", channels, self.in_channels)
+        self.check_patch(sides, batch)
+
+    def check_patch(self, sides: Sequence[int], batch: int) -> None:
+        """Refuse sides that cannot be divided, and a single voxel at the coarsest level to normalise."""
+        size = " x ".join(map(str, sides))
+        if any(side % divisor for side, divisor in zip(sides, self.divisor, strict=True)):
+            wanted = " x ".join(map(str, self.divisor))
+            do = "set plan.patch, e.g. --set plan.patch=[96,96,96]"
+            expected = f"multiples of {wanted}"
+            raise UserError("The network cannot take a patch of this size", size, expected, do)
+        samples = {"instance": 1, "batch": batch if self.training else 2}.get(self.norm, 2)
+        if batch and samples * prod(sides) == prod(self.divisor):
+            what = f"The patch is too small for {self.norm} normalisation"
+            found = f"one voxel at the coarsest level of a {size} patch"
+            raise UserError(what, found, "at least two voxels", "set a larger plan.patch, or net.norm=group")
+
+
+class Segmenter(Network):
     """Encoder, decoder and head, every (transposed) convolution Kaiming-normal.
 
     Args:
-        encoder: image (B, C, X, Y, Z) -> five feature maps, see `Encoder`.
-        decoder: those -> four decoded maps; None: the V-Net's.
+        encoder: image (B, C, X, Y, Z) -> a feature map a level, see `Encoder`.
+        decoder: those -> decoded maps; None: the V-Net's.
         in_channels: image channels.
         num_classes: classes, background included.
         width: channels of the finest level.
         norm: see `norm_layer`.
         dropout: probability of dropping a channel before the head.
-        bottleneck_dropout: the same after the encoder.
+        strides: between the levels, fine to coarse.
+        bottleneck_dropout: dropout after the encoder.
     """
-
-    follows_plan: ClassVar[bool] = False  # whether the plan's `stem` and `strides` are taken
-
-    divisor = (DIVISOR, DIVISOR, DIVISOR)  # of the sides of a patch
 
     def __init__(
         self,
@@ -174,14 +246,16 @@ class Segmenter(nn.Module):
         width: int,
         norm: str,
         dropout: float,
+        strides: Sequence[Triple] = HALVINGS,
         bottleneck_dropout: float = 0.0,
     ) -> None:
-        super().__init__()
-        self.in_channels, self.num_classes, self.width, self.norm = in_channels, num_classes, width, norm
-        self.head_dropout = dropout
+        super().__init__(
+            in_channels=in_channels, num_classes=num_classes, width=width, norm=norm, steps=strides
+        )
+        self.strides, self.head_dropout = tuple(strides), dropout
         self.encoder = encoder
         self.dropout = nn.Dropout3d(bottleneck_dropout)
-        self.decoder = decoder or Decoder(width, norm)
+        self.decoder = decoder or Decoder(width, norm, strides)
         self.head = make_head(width, num_classes, dropout)
         self.apply(initialise)
 
@@ -189,16 +263,16 @@ class Segmenter(nn.Module):
         """(B, C, X, Y, Z) -> the encoder's maps, fine to coarse; channels of the coarsest are dropped.
 
         Raises:
-            UserError: wrong number of channels, or a side that 16 does not divide.
+            UserError: wrong number of channels, or sides that the network cannot take.
         """
-        self._check(image)
+        self.check(image)
         *skips, coarsest = self.encoder(image)
         return [*skips, self.dropout(coarsest)]
 
     def pyramid(self, image: Tensor) -> list[Tensor]:
-        """(B, C, X, Y, Z) -> the four decoder levels, fine to coarse: `features`, then coarser ones.
+        """(B, C, X, Y, Z) -> the decoder's levels, fine to coarse: `features`, then coarser ones.
 
-        Level l has `width * 2**l` channels at 1 / 2**l of the resolution.
+        Level l has `width * 2**l` channels, and `factor_of(strides[:l])` voxels of the image become one.
         """
         return self.decoder.pyramid(self.encode(image))
 
@@ -210,24 +284,6 @@ class Segmenter(nn.Module):
         """(B, C, X, Y, Z) -> logits (B, K, X, Y, Z)."""
         logits: Tensor = self.head(self.features(image))
         return logits
-
-    def deep(self, image: Tensor) -> list[Tensor]:
-        """(B, C, X, Y, Z) -> logits for deep supervision, fine to coarse; here the finest alone."""
-        return [self(image)]
-
-    def _check(self, image: Tensor) -> None:
-        batch, channels, *sides = image.shape
-        if channels != self.in_channels:
-            raise UserError("Wrong number of image channels", channels, self.in_channels)
-        size, wanted = " x ".join(map(str, sides)), f"sides divisible by {DIVISOR}"
-        if any(side % DIVISOR for side in sides):
-            do = "set plan.patch, e.g. --set plan.patch=[96,96,96]"
-            raise UserError("The network cannot take a patch of this size", size, wanted, do)
-        samples = {"instance": 1, "batch": batch if self.training else 2}.get(self.norm, 2)
-        if batch and samples * prod(sides) == DIVISOR**3:
-            what = f"The patch is too small for {self.norm} normalisation"
-            found = f"one voxel at the coarsest level of a {size} patch"
-            raise UserError(what, found, "at least two voxels", "set a larger plan.patch, or net.norm=group")
 
 
 def make_head(width: int, num_classes: int, dropout: float) -> nn.Sequential:

@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -60,13 +61,6 @@ class Conv(nn.Conv3d):
         return torch.mkldnn_convolution(
             input, self.weight, self.bias, padding, self.stride, self.dilation, self.groups
         )
-
-
-class Conv3x3x3(Conv):
-    """3x3x3 convolution, padding 1; see `Conv`."""
-
-    def __init__(self, inputs: int, channels: int, *, stride: int = 1, bias: bool = True) -> None:
-        super().__init__(inputs, channels, stride=stride, bias=bias)
 
 
 def _wants_onednn(input: Tensor) -> bool:
@@ -176,8 +170,8 @@ def idle() -> int:
     if libc is None or not hasattr(libc, "mallinfo2"):  # glibc before 2.33: its numbers overflow at 2 GB
         return 0
     libc.mallinfo2.restype = _Info
-    with open("/proc/self/smaps", encoding="ascii", errors="replace") as maps:
-        heaps = re.findall(r"\[heap\]\n(?:.*\n)*?Rss: +(\d+) kB", maps.read())
+    maps = Path("/proc/self/smaps").read_text(errors="replace")
+    heaps = re.findall(r"\[heap\]\n(?:.*\n)*?Rss: +(\d+) kB", maps)
     return max(0, sum(map(int, heaps)) * 1024 - int(libc.mallinfo2().uordblks))
 
 

@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple, cast
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, cast
 
 from torch import Tensor, nn
 
-from semivox.nets.blocks import LEVELS, Decoder, Segmenter, UpKind, enlarge, initialise, make_head
+from semivox.errors import UserError
+from semivox.nets import NETS
+from semivox.nets.blocks import Decoder, Segmenter, Triple, UpKind, enlarge, factor_of, initialise, make_head
 from semivox.nets.unet3d import LEVEL_DROPOUT
+
+
+def with_features(net: Callable[..., nn.Module], name: str, **overrides: Any) -> Segmenter:
+    """Build a network for a method that works on its features, voxel by voxel.
+
+    Raises:
+        UserError: unknown name, or a network whose features lie on a coarser grid than the image.
+    """
+    made = net(name, **overrides)
+    if not isinstance(made, Segmenter):
+        what = "This method needs the features of each voxel, which the network does not have"
+        others = ", ".join(sorted(set(NETS) - {name}))
+        raise UserError(what, name, others, "choose another network or method: semivox methods")
+    return made
 
 
 class Decoded(NamedTuple):
@@ -35,7 +51,9 @@ class MultiDecoder(nn.Module):
     def __init__(self, first: Segmenter, others: Sequence[UpKind]) -> None:
         super().__init__()
         self.first, self.in_channels = first, first.in_channels
-        self.decoders = nn.ModuleList(Decoder(first.width, first.norm, up=kind) for kind in others)
+        self.decoders = nn.ModuleList(
+            Decoder(first.width, first.norm, first.strides, up=kind) for kind in others
+        )
         self.heads = nn.ModuleList(
             make_head(first.width, first.num_classes, first.head_dropout) for _ in others
         )
@@ -64,20 +82,22 @@ class PyramidHeads(nn.Module):
 
     def __init__(self, net: Segmenter, *, dropout: float = 0.0) -> None:
         super().__init__()
+        levels = range(1, len(net.strides))
+        self.factors = [factor_of(net.strides[:level]) for level in levels]
         self.heads = nn.ModuleList(
             nn.Sequential(
                 nn.Dropout3d(dropout * LEVEL_DROPOUT[level]),
                 nn.Conv3d(net.width * 2**level, net.num_classes, kernel_size=1),
             )
-            for level in range(1, LEVELS - 1)
+            for level in levels
         )
         self.apply(initialise)
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """Turn the coarser maps of `Segmenter.pyramid` into logits (B, K, X, Y, Z) at full resolution."""
         return [
-            enlarge(cast(Tensor, head(values)), 2**level)
-            for level, (head, values) in enumerate(zip(self.heads, maps, strict=True), start=1)
+            enlarge(cast(Tensor, head(values)), factor)
+            for factor, head, values in zip(self.factors, self.heads, maps, strict=True)
         ]
 
 
@@ -98,6 +118,8 @@ class Discriminator(nn.Module):
     Source: Li et al., "Shape-aware semi-supervised 3D semantic segmentation", MICCAI 2020; the average there
         is over a fixed grid, here over any.
     """
+
+    divisor: Triple = (16, 16, 16)  # of the sides of a patch
 
     def __init__(
         self, *, map_channels: int, image_channels: int, width: int = 64, dropout: float = 0.5

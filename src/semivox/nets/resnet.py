@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from torch import Tensor, nn
 
-from semivox.nets.blocks import Encoder, Segmenter, norm_layer
-from semivox.nets.cpu import Conv3x3x3, Conv7x7x7
+from semivox.nets.blocks import HALVINGS, Encoder, Segmenter, Triple, kernels_for, norm_layer
+from semivox.nets.cpu import Conv, Conv7x7x7
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3x3 convolutions and a shortcut; the first block of a stage halves the grid.
+    """Two convolutions and a shortcut; the first block of a stage divides the grid.
 
     Args:
         inputs: channels of the input.
         channels: channels of the output.
-        stride: 1, or 2 with a strided 1x1x1 convolution as shortcut.
+        stride: along each axis; where it is not 1 the shortcut is a strided 1x1x1 convolution.
+        kernel: along each axis.
         norm: see `norm_layer`.
     """
 
-    def __init__(self, inputs: int, channels: int, stride: int, norm: str) -> None:
+    def __init__(self, inputs: int, channels: int, stride: Triple, kernel: Triple, norm: str) -> None:
         super().__init__()
         self.residual = nn.Sequential(
-            Conv3x3x3(inputs, channels, stride=stride, bias=False),
+            Conv(inputs, channels, kernel, stride=stride, bias=False),
             norm_layer(norm, channels),
             nn.ReLU(inplace=True),
-            Conv3x3x3(channels, channels, bias=False),
+            Conv(channels, channels, kernel, bias=False),
             norm_layer(norm, channels),
         )
         self.shortcut: nn.Module = nn.Identity()
-        if stride != 1 or inputs != channels:
+        if max(stride) > 1 or inputs != channels:
             self.shortcut = nn.Sequential(
                 nn.Conv3d(inputs, channels, kernel_size=1, stride=stride, bias=False),
                 norm_layer(norm, channels),
@@ -52,19 +56,21 @@ class ResNet34(Segmenter):
 
     blocks = (3, 4, 6, 3)  # a stage
 
-    def __init__(self, *, in_channels: int, num_classes: int, width: int, norm: str, dropout: float) -> None:
-        stem = nn.Sequential(Conv7x7x7(in_channels, width), norm_layer(norm, width), nn.ReLU(inplace=True))
-        levels: list[nn.Module] = [stem]
-        for level, count in enumerate(self.blocks):
-            channels = width * 2**level
-            first = BasicBlock(channels, 2 * channels, 2, norm)
-            others = [BasicBlock(2 * channels, 2 * channels, 1, norm) for _ in range(count - 1)]
-            levels.append(nn.Sequential(first, *others))
-        super().__init__(
-            Encoder(levels),
-            in_channels=in_channels,
-            num_classes=num_classes,
-            width=width,
-            norm=norm,
-            dropout=dropout,
+    def __init__(
+        self, *, in_channels: int, width: int, norm: str, strides: Sequence[Triple] = HALVINGS, **others: Any
+    ) -> None:
+        thin, *kernels = kernels_for(strides)
+        x, y, z = (7 if side == 3 else 1 for side in thin)
+        first = (
+            Conv7x7x7(in_channels, width)
+            if min(thin) == 3
+            else Conv(in_channels, width, (x, y, z), bias=False)
         )
+        levels: list[nn.Module] = [nn.Sequential(first, norm_layer(norm, width), nn.ReLU(inplace=True))]
+        for level, (count, stride, kernel) in enumerate(zip(self.blocks, strides, kernels, strict=False)):
+            channels = 2 * width * 2**level
+            block = BasicBlock(channels // 2, channels, stride, kernel, norm)
+            more = (BasicBlock(channels, channels, (1, 1, 1), kernel, norm) for _ in range(count - 1))
+            levels.append(nn.Sequential(block, *more))
+        sizes: dict[str, Any] = {"in_channels": in_channels, "width": width, "norm": norm, "strides": strides}
+        super().__init__(Encoder(levels), **sizes, **others)

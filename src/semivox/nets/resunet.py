@@ -10,18 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv3d, leaky_relu
 
-from semivox.errors import UserError
-from semivox.nets.blocks import norm_layer
+from semivox.nets.blocks import Network, Triple, kernels_for, norm_layer
 from semivox.nets.cpu import Conv
-
-Triple = tuple[int, int, int]
 
 MOST_CHANNELS = 320
 SCALES = 3  # of deep supervision
 _SLOPE = 0.01
 
 
-class ResUNet(nn.Module):
+class ResUNet(Network):
     """Residual encoder, plain decoder, deep supervision.
 
     A strided convolution (the stem) reads blocks of `stem` voxels, so all features live on a grid that is
@@ -55,12 +52,12 @@ class ResUNet(nn.Module):
         stem: Triple = (1, 1, 1),
         strides: Sequence[Triple] = ((2, 2, 2),) * 3,
     ) -> None:
-        super().__init__()
-        self.in_channels, self.num_classes, self.width = in_channels, num_classes, width
+        super().__init__(
+            in_channels=in_channels, num_classes=num_classes, width=width, norm=norm, steps=(stem, *strides)
+        )
         self.stem_size = stem
-        self.divisor = tuple(s * prod(level[axis] for level in strides) for axis, s in enumerate(stem))
         channels = [min(MOST_CHANNELS, width * 2**level) for level in range(len(strides) + 1)]
-        kernels = [*map(_kernel, strides), (3, 3, 3)]
+        kernels = kernels_for(strides)
         self.stem = nn.Conv3d(in_channels, width, stem, stem) if prod(stem) > 1 else nn.Identity()
         first = width if prod(stem) > 1 else in_channels
         inputs, steps = [first, *channels], [(1, 1, 1), *strides]
@@ -98,7 +95,7 @@ class ResUNet(nn.Module):
         Raises:
             UserError: wrong number of channels, or sides that the network cannot halve so often.
         """
-        self._check(image)
+        self.check(image)
         values, skips = self.stem(image), []
         for level in self.encoder:
             values = level(values)
@@ -108,15 +105,6 @@ class ResUNet(nn.Module):
             values = decode(torch.cat([up(values), skips.pop()], dim=1))
             maps.append(values)
         return maps[::-1]
-
-    def _check(self, image: Tensor) -> None:
-        _, channels, *sides = image.shape
-        if channels != self.in_channels:
-            raise UserError("Wrong number of image channels", channels, self.in_channels)
-        if any(side % divisor for side, divisor in zip(sides, self.divisor, strict=True)):
-            size, wanted = " x ".join(map(str, sides)), " x ".join(map(str, self.divisor))
-            what = "The network cannot take a patch of this size"
-            raise UserError(what, size, f"multiples of {wanted}", "set plan.patch accordingly")
 
 
 class Residual(nn.Module):
@@ -181,9 +169,3 @@ def to_voxels(values: Tensor, block: Triple) -> Tensor:
     split = values.view(batch, channels // prod(block), *block, *sides)
     order = (0, 1, 5, 2, 6, 3, 7, 4)
     return split.permute(order).reshape(batch, -1, *(s * b for s, b in zip(sides, block, strict=True)))
-
-
-def _kernel(stride: Triple) -> Triple:
-    """One voxel along axes that keep their size while another is halved."""
-    x, y, z = (1 if step == 1 and max(stride) > 1 else 3 for step in stride)
-    return x, y, z

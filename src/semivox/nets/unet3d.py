@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from semivox.nets.blocks import LEVELS, Encoder, PyramidDecoder, Segmenter, Stage, enlarge
+from semivox.nets.blocks import (
+    HALVINGS,
+    Encoder,
+    PyramidDecoder,
+    Segmenter,
+    Stage,
+    Triple,
+    enlarge,
+    kernel_for,
+    kernels_for,
+)
 
 LEVEL_DROPOUT = (0.2, 0.4, 0.6, 1.0)  # of the coarsest decoder level's probability, fine to coarse
 
@@ -19,6 +29,7 @@ class UNetDecoder(PyramidDecoder):
     Args:
         width: channels of the finest level.
         norm: see `norm_layer`.
+        strides: between the levels, fine to coarse.
         dropout: probability of dropping a channel of the coarsest decoded level, before it goes to the next
             level; the finer ones have `LEVEL_DROPOUT` of it, and the finest none (the head drops its
             channels).
@@ -26,22 +37,25 @@ class UNetDecoder(PyramidDecoder):
 
     repeats = 2  # convolutions a level
 
-    def __init__(self, width: int, norm: str, *, dropout: float) -> None:
+    def __init__(self, width: int, norm: str, strides: Sequence[Triple], *, dropout: float) -> None:
         super().__init__()
-        channels = [width * 2**level for level in reversed(range(LEVELS))]
+        levels = range(len(strides) - 1, -1, -1)
+        self.strides = tuple(strides)
         self.stages = nn.ModuleList(
-            Stage(coarse + fine, fine, self.repeats, norm) for coarse, fine in pairwise(channels)
+            Stage(3 * width * 2**level, width * 2**level, self.repeats, norm, kernel_for(strides[level]))
+            for level in levels
         )
         self.dropouts = nn.ModuleList(
-            nn.Dropout3d(dropout * factor) for factor in (*reversed(LEVEL_DROPOUT[1:]), 0.0)
+            nn.Dropout3d(dropout * LEVEL_DROPOUT[level] if level else 0.0) for level in levels
         )
 
     def pyramid(self, levels: Sequence[Tensor]) -> list[Tensor]:
         """Decode level by level; the channels are dropped already, except of the finest level."""
         *skips, coarsest = levels
         maps = [coarsest]
-        for stage, dropout, skip in zip(self.stages, self.dropouts, reversed(skips), strict=True):
-            maps.append(dropout(stage(torch.cat([skip, enlarge(maps[-1], 2)], dim=1))))
+        parts = zip(self.stages, self.dropouts, reversed(skips), reversed(self.strides), strict=True)
+        for stage, dropout, skip, stride in parts:
+            maps.append(dropout(stage(torch.cat([skip, enlarge(maps[-1], stride)], dim=1))))
         return maps[:0:-1]
 
 
@@ -58,17 +72,22 @@ class UNet3D(Segmenter):
 
     repeats = 2  # convolutions a level
 
-    def __init__(self, *, in_channels: int, num_classes: int, width: int, norm: str, dropout: float) -> None:
-        levels: list[nn.Module] = [Stage(in_channels, width, self.repeats, norm)]
-        for level in range(LEVELS - 1):
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        width: int,
+        norm: str,
+        dropout: float,
+        strides: Sequence[Triple] = HALVINGS,
+        **others: Any,
+    ) -> None:
+        first, *kernels = kernels_for(strides)
+        levels: list[nn.Module] = [Stage(in_channels, width, self.repeats, norm, first)]
+        for level, (stride, kernel) in enumerate(zip(strides, kernels, strict=True)):
             channels = width * 2**level
-            levels.append(nn.Sequential(nn.MaxPool3d(2), Stage(channels, 2 * channels, self.repeats, norm)))
-        super().__init__(
-            Encoder(levels),
-            UNetDecoder(width, norm, dropout=dropout),
-            in_channels=in_channels,
-            num_classes=num_classes,
-            width=width,
-            norm=norm,
-            dropout=dropout * LEVEL_DROPOUT[0],
-        )
+            convolutions = Stage(channels, 2 * channels, self.repeats, norm, kernel)
+            levels.append(nn.Sequential(nn.MaxPool3d(stride), convolutions))
+        decoder = UNetDecoder(width, norm, strides, dropout=dropout)
+        sizes: dict[str, Any] = {"in_channels": in_channels, "width": width, "norm": norm, "strides": strides}
+        super().__init__(Encoder(levels), decoder, dropout=dropout * LEVEL_DROPOUT[0], **sizes, **others)

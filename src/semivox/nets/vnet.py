@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from torch import nn
 
-from semivox.nets.blocks import Down, Encoder, Segmenter, Stage
+from semivox.nets.blocks import HALVINGS, Down, Encoder, Segmenter, Stage, Triple, kernels_for
 
 
 class VNet(Segmenter):
@@ -18,20 +21,21 @@ class VNet(Segmenter):
 
     repeats = (1, 2, 3, 3, 3)  # convolutions a level, fine to coarse
 
-    def __init__(self, *, in_channels: int, num_classes: int, width: int, norm: str, dropout: float) -> None:
-        first, *others = self.repeats
-        levels: list[nn.Module] = [Stage(in_channels, width, first, norm)]
-        for level, repeats in enumerate(others):
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        width: int,
+        norm: str,
+        dropout: float,
+        strides: Sequence[Triple] = HALVINGS,
+        **others: Any,
+    ) -> None:
+        first, *kernels = kernels_for(strides)
+        levels: list[nn.Module] = [Stage(in_channels, width, self.repeats[0], norm, first)]
+        for level, (stride, kernel) in enumerate(zip(strides, kernels, strict=True)):
             channels = width * 2**level
-            levels.append(
-                nn.Sequential(Down(channels, norm), Stage(2 * channels, 2 * channels, repeats, norm))
-            )
-        super().__init__(
-            Encoder(levels),
-            in_channels=in_channels,
-            num_classes=num_classes,
-            width=width,
-            norm=norm,
-            dropout=dropout,
-            bottleneck_dropout=dropout,
-        )
+            convolutions = Stage(2 * channels, 2 * channels, self.repeats[level + 1], norm, kernel)
+            levels.append(nn.Sequential(Down(channels, norm, stride), convolutions))
+        sizes: dict[str, Any] = {"in_channels": in_channels, "width": width, "norm": norm, "strides": strides}
+        super().__init__(Encoder(levels), dropout=dropout, bottleneck_dropout=dropout, **sizes, **others)
