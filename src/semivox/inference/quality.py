@@ -194,12 +194,12 @@ class Judge:
         dice: of each validation case, of the segmentation as it is delivered.
 
     Attributes:
-        known: whether there are enough cases to predict anything.
+        known: whether there are enough cases, with these figures, to predict anything.
         left_out: the Dice of each case, predicted from the others.
     """
 
     def __init__(self, figures: Mapping[str, Sequence[float]], dice: Sequence[float]) -> None:
-        self.known = len(dice) >= FEWEST
+        self.known = len(dice) >= FEWEST and set(LEARNED) <= set(figures)
         if not self.known:
             return
         values, true = np.array([figures[name] for name in LEARNED]).T, -np.log(_TOP - np.array(dice))
