@@ -10,6 +10,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+from scans import Raw, save
 
 from semivox.datasets.check import CheckJob, Problem, check_case
 from semivox.datasets.check_set import check_dataset, grouped
@@ -20,27 +21,18 @@ SHAPE = (8, 9, 10)
 AFFINE = np.diag([1.0, 1.0, 2.0, 1.0])
 
 
-class Tree:
-    """A folder in nnU-Net raw form with six sound cases, a to f, and one test case; all may be replaced."""
+class Tree(Raw):
+    """Six sound cases, a to f, and one test case; all may be replaced."""
 
     def __init__(self, root: Path, channels: tuple[str, ...] = ("T1",)) -> None:
-        self.root, self.channels = root, channels
-        for folder in ("imagesTr", "labelsTr", "imagesTs", "labelsTs"):
-            (root / folder).mkdir()
-        self.describe({"background": 0, "x": 1})
+        super().__init__(root, {"x": 1}, channels, AFFINE)
         for number, name in enumerate("abcdef"):
-            self.add(name, number)
-        self.add("t", 6, pool="Ts")
+            self.sound(name, number)
+        self.sound("t", 6, pool="Ts")
 
-    def describe(self, labels: dict[str, int]) -> None:
-        names = {str(index): name for index, name in enumerate(self.channels)}
-        content = {"channel_names": names, "labels": labels, "file_ending": ".nii.gz"}
-        (self.root / "dataset.json").write_text(json.dumps(content))
-
-    def add(self, name: str, number: int, pool: str = "Tr") -> None:
-        for index in range(len(self.channels)):
-            self.image(name, self.noise(number + 100 * index), pool=pool, index=index)
-        self.label(name, self.blob(number), pool=pool)
+    def sound(self, name: str, number: int, pool: str = "Tr") -> None:
+        images = [self.noise(number + 100 * index) for index in range(len(self.channels))]
+        self.add(name, *images, label=self.blob(number), pool=pool)
 
     @staticmethod
     def noise(number: int) -> np.ndarray:
@@ -51,18 +43,6 @@ class Tree:
         label = np.zeros(SHAPE, np.uint8)
         label[1 : 3 + number % 4, 2:4, 3 : 6 + number // 4] = 1
         return label
-
-    def image(self, name: str, array: Any, affine: Any = AFFINE, *, pool: str = "Tr", index: int = 0) -> Path:
-        return self._save(self.root / f"images{pool}" / f"{name}_{index:04}.nii.gz", array, affine)
-
-    def label(self, name: str, array: Any, affine: Any = AFFINE, *, pool: str = "Tr") -> Path:
-        return self._save(self.root / f"labels{pool}" / f"{name}.nii.gz", array, affine)
-
-    @staticmethod
-    def _save(path: Path, array: Any, affine: Any) -> Path:
-        image = array if isinstance(array, nib.Nifti1Image) else nib.Nifti1Image(array, affine)
-        nib.save(image, path)
-        return path
 
     def check(self, split: Split | None = None, **options: Any) -> list[Problem]:
         found: list[Problem] = []
@@ -255,7 +235,7 @@ def test_an_implausible_voxel_size(tree: Tree) -> None:
 
 def test_structure_is_reported_as_a_whole(tree: Tree) -> None:
     for name in ("b_0001", "wrong", "h_000"):
-        tree._save(tree.root / "imagesTr" / f"{name}.nii.gz", tree.noise(0), AFFINE)
+        save(tree.root / "imagesTr" / f"{name}.nii.gz", tree.noise(0), AFFINE)
     tree.label("nobody", tree.blob(0))
     (tree.root / "labelsTr" / "notes.txt").write_text("")
     problems = tree.check()

@@ -9,7 +9,7 @@ import pytest
 
 from semivox.datasets.importers.bring_in import import_dataset
 from semivox.errors import UserError
-from semivox.io.dicom_seg import read_segments, segments
+from semivox.io.dicom import read_segments, segments
 from semivox.io.volume import Volume, read_image, read_label, read_values
 
 pytest.importorskip("highdicom", reason="needs the extra dicom")

@@ -11,8 +11,7 @@ import pytest
 import SimpleITK as sitk
 
 from semivox.errors import UserError
-from semivox.io.dicom import read_series
-from semivox.io.dicom_seg import read_segments, segments
+from semivox.io.dicom import read_segments, read_series, segments
 from semivox.io.dicom_series import Series, find_series
 from semivox.io.dicom_write import KNOWN, UNKNOWN, Maker, segment_codes, write_segmentation
 from semivox.io.volume import Volume, read_image

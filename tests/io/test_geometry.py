@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scans import Raw, save
 
 from semivox.config import PlanConfig
-from semivox.datasets.dataset import open_dataset
 from semivox.datasets.splits import Split
 from semivox.errors import UserError
 from semivox.evaluation.evaluate import evaluate_folder
@@ -58,12 +58,6 @@ def test_displacement_is_the_largest_over_all_voxels(
     assert displacement(OBLIQUE @ change, OBLIQUE, shape) == pytest.approx(largest, abs=1e-9)
 
 
-def save(path: Path, array: np.ndarray, affine: np.ndarray) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nib.save(nib.Nifti1Image(array, affine), path)
-    return path
-
-
 def test_trusting_the_image_overrules_affines_but_not_shapes(tmp_path: Path) -> None:
     array = np.random.default_rng(0).normal(size=(5, 6, 7)).astype(np.float32)
     mask = (array > 1).astype(np.uint8)
@@ -87,23 +81,23 @@ def test_trusting_the_image_overrules_affines_but_not_shapes(tmp_path: Path) -> 
 
 @pytest.mark.real
 def test_a_real_mask_that_lost_its_affine(real_data: Path, tmp_path: Path) -> None:
-    """It holds the tumor of its neighbor, voxel by voxel, under an identity affine."""
+    """It holds the tumor of its neighbor, voxel by voxel, under an identity affine; a box around it is read."""
     source = real_data / "formats" / "brats_case"
-    for folder in ("imagesTr", "labelsTr"):
-        (tmp_path / folder).mkdir()
-    (tmp_path / "imagesTr" / "a_0000.nii.gz").symlink_to(source / "t1c.nii.gz")
-    (tmp_path / "labelsTr" / "a.nii.gz").symlink_to(source / "seg-BraTS23_1_mapped.nii.gz")
-    (tmp_path / "dataset.json").write_text(
-        '{"channel_names": {"0": "T1c"}, "labels": {"background": 0, "core": 1, "edema": 2, "enhancing": 4}}'
-    )
-    dataset, split = open_dataset(tmp_path), Split(labeled=("a",))
+    tumor = np.asarray(nib.load(source / "seg-BraTS23_1.nii.gz").dataobj) > 0
+    inside = np.argwhere(tumor)
+    sides = -(-(np.ptp(inside, axis=0) + 7) // 3) * 3  # whole voxels of 3 mm
+    box = tuple(slice(low, low + side) for low, side in zip(inside.min(axis=0) - 3, sides, strict=True))
+    raw = Raw(tmp_path, {"core": 1, "edema": 2, "enhancing": 4}, ("T1c",))
+    files = [nib.load(source / f"{name}.nii.gz").slicer[box] for name in ("t1c", "seg-BraTS23_1_mapped")]
+    raw.add("a", files[0], label=files[1])
+    dataset, split = raw.open(), Split(labeled=("a",))
     config = PlanConfig(trust_image_geometry=True, spacing_mm=(3, 3, 3), crop="none")
     plan = make_plan(dataset, split, config)
     assert plan.trust_image_geometry
     assert plan.fingerprint["class_volumes_ml"]["enhancing"]["max"] > 1
     Preparation(dataset, split, plan, tmp_path / "store").run(0)
     label = np.asarray(Store(tmp_path / "store").label("a"))
-    true = np.asarray(nib.load(source / "seg-BraTS23_1.nii.gz").dataobj)[::-1, ::-1] > 0  # LPS to RAS
+    true = tumor[box][::-1, ::-1]  # LPS to RAS
     place = (np.argwhere(label > 0).mean(0) + 0.5) * 3, np.argwhere(true).mean(0) + 0.5
     assert np.abs(place[0] - place[1]).max() < 1
 

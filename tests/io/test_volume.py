@@ -9,17 +9,13 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from scans import save
 
 from semivox.errors import UserError
 from semivox.io.volume import Volume, read_header, read_image, read_label, write_label, write_map
 
 SHAPE = (5, 6, 7)
 OBLIQUE = np.array([[0.0, -1.2, 0.1, 10.0], [0.7, 0.0, 0.0, -20.5], [0.05, 0.0, 2.5, 300.25], [0, 0, 0, 1]])
-
-
-def save(path: Path, array: np.ndarray, affine: np.ndarray | None = None) -> Path:
-    nib.save(nib.Nifti1Image(array, np.eye(4) if affine is None else affine), path)
-    return path
 
 
 def ramp(dtype: type = np.float32) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from functools import partial
@@ -13,6 +12,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+from scans import Raw
 
 from semivox.config import PlanConfig
 from semivox.datasets.dataset import Dataset, open_dataset
@@ -55,25 +55,15 @@ def die(folder, name, image, label):
 @pytest.fixture
 def raw(tmp_path: Path) -> Path:
     """Six small scans; the labels of c and d (unlabeled), and everything of t (test), are garbage."""
-    folder = tmp_path / "raw"
-    for part in ("imagesTr", "labelsTr", "imagesTs", "labelsTs"):
-        (folder / part).mkdir(parents=True)
-    labels = {"background": 0, "ball": 2, "rest": 7}
-    meta = {"channel_names": {"0": "MR"}, "labels": labels, "file_ending": ".nii.gz"}
-    (folder / "dataset.json").write_text(json.dumps(meta))
+    raw = Raw(tmp_path / "raw", {"ball": 2, "rest": 7}, affine=AFFINE)
     for seed, name in enumerate("abcde"):
         rng = np.random.default_rng(seed)
         image = rng.normal(50, 9, (14 + seed, 17, 12)).astype(np.float32)
         label = np.zeros(image.shape, np.uint8)
         label[4:9, 5:12, 3:7], label[10:, 2:4, 8:] = 2, 7
-        nib.save(nib.Nifti1Image(image, AFFINE), folder / "imagesTr" / f"{name}_0000.nii.gz")
-        path = folder / "labelsTr" / f"{name}.nii.gz"
-        nib.save(nib.Nifti1Image(label, AFFINE), path)
-        if name in SPLIT.unlabeled:
-            path.write_bytes(GARBAGE)
-    (folder / "imagesTs" / "t_0000.nii.gz").write_bytes(GARBAGE)
-    (folder / "labelsTs" / "t.nii.gz").write_bytes(GARBAGE)
-    return folder
+        raw.add(name, image, label=GARBAGE if name in SPLIT.unlabeled else label)
+    raw.add("t", GARBAGE, label=GARBAGE, pool="Ts")
+    return raw.root
 
 
 def plan_for(dataset: Dataset, **changes: Any) -> Plan:

@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import pytest
+from scans import Raw, save
 
 from semivox.config import Config, load_config
 from semivox.errors import UserError
@@ -21,12 +21,8 @@ from semivox.preprocessing.plan import Plan, load_plan
 from semivox.preprocessing.workspace import Workspace, open_workspace, prepare_data
 from semivox.run import Run
 
+DOUBLE = np.diag([2.0, 1, 1, 1])
 PATCH: dict[str, Any] = {"plan": {"patch": (16, 16, 16)}}
-
-
-def save(path: Path, array: np.ndarray, spacing: float = 1.0) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nib.save(nib.Nifti1Image(array, np.diag([spacing, 1, 1, 1])), path)
 
 
 def image(seed: int) -> np.ndarray:
@@ -40,9 +36,7 @@ def label(first: int = 4, value: int = 1) -> np.ndarray:
 
 
 def declare(root: Path, channel: str = "MR", **labels: int) -> None:
-    root.mkdir(parents=True, exist_ok=True)
-    content = {"channel_names": {"0": channel}, "labels": {"background": 0, **(labels or {"ball": 1})}}
-    (root / "dataset.json").write_text(json.dumps({**content, "file_ending": ".nii.gz"}))
+    Raw(root, labels or {"ball": 1}, (channel,))
 
 
 def add(root: Path, name: str, seed: int, *, labeled: bool = False) -> None:
@@ -184,9 +178,9 @@ def test_a_plan_follows_its_scans_unless_it_was_edited(
     workspace, _, plan = prepare(raw, work)
     assert plan.spacing_mm == (1, 1, 1)
     for seed, name in enumerate("abc"):
-        save(raw / f"imagesTr/{name}_0000.nii.gz", image(seed), 2.0)
+        save(raw / f"imagesTr/{name}_0000.nii.gz", image(seed), DOUBLE)
         if name in "ab":
-            save(raw / f"labelsTr/{name}.nii.gz", label(), 2.0)
+            save(raw / f"labelsTr/{name}.nii.gz", label(), DOUBLE)
     workspace, _, plan = prepare(raw, work)
     assert plan.spacing_mm == (2, 1, 1) == load_plan(workspace.plan_file).spacing_mm
     assert "Planned anew, because this has changed: imagesTr/a_0000.nii.gz" in caplog.text
@@ -363,7 +357,7 @@ def test_a_scan_that_memory_cannot_hold_ends_alone(raw: Path, tmp_path: Path) ->
         prepare(raw, work)
     content["spacing_mm"] = [1, 1, 1]
     (work / "plans.json").write_text(json.dumps(content))
-    save(raw / "imagesTr/c_0000.nii.gz", image(2), 2e7)
+    save(raw / "imagesTr/c_0000.nii.gz", image(2), np.diag([2e7, 1, 1, 1]))
     with pytest.raises(UserError, match=r"(?s)does not fit.*c_0000\.nii\.gz"):
         prepare(raw, work)
     assert [workspace.store.has_image(name) for name in "abcd"] == [True, True, False, True]

@@ -1,4 +1,4 @@
-"""One DICOM series as a volume.
+"""One DICOM series as a volume, and DICOM-SEG objects as label maps.
 
 Slices are put in order by their positions, never by name or instance number. The affine comes from their own
 orientation, pixel spacing and positions, so that a tilted gantry stays a sheared grid.
@@ -6,7 +6,7 @@ orientation, pixel spacing and positions, so that a tilted gantry stays a sheare
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from semivox.io.dicom_series import Series, Slice, dicom_package, find_series, list_series, read_dataset
 from semivox.io.formats import Array, bad_file, unreadable
-from semivox.io.geometry import check_affine, ras_affine
+from semivox.io.geometry import Volume, check_affine, onto_grid, ras_affine
 from semivox.io.reader import guarded
 
 _SAME_STEP = 0.05  # of the usual distance between slices; positions are often rounded to 0.1 mm
@@ -154,6 +154,63 @@ def multiframe_volume(series: Series) -> Any:
 def volume_affine(volume: Any) -> Array:
     """Return the affine (RAS+) of a highdicom volume for its array with reversed axes."""
     return ras_affine(volume.affine[:3, :3][:, ::-1], volume.affine[:3, 3])
+
+
+@guarded
+def segments(path: Path) -> dict[str, int]:
+    """Return name and number of the segments of a DICOM-SEG file, the background left out."""
+    return _segment_names(_open_seg(path), path)
+
+
+def read_segments(path: Path, values: Mapping[str, int], like: Volume) -> Array:
+    """Read segments as `values` by name onto the grid of an image, (X, Y, Z) int32.
+
+    Segments that are not named are left out, names that the file does not have, too. Frames may be missing
+    (nothing is marked there), and stored in another order.
+    """
+    volume = _read_seg(path, values)
+    return onto_grid(volume, like, path) if volume else np.zeros(like.array.shape[-3:], np.int32)
+
+
+@guarded
+def _read_seg(path: Path, values: Mapping[str, int]) -> Volume | None:
+    """Read segments onto the grid of their own file; None if it has none of them."""
+    file = _open_seg(path)
+    names = _segment_names(file, path)
+    numbers = {number: values[name] for name, number in names.items() if name in values}
+    if not numbers:
+        return None
+    try:
+        volume = file.get_volume(segment_numbers=sorted(numbers), combine_segments=True)
+    except Exception as error:  # the parser raises whatever it meets in a damaged file
+        if "overlap" in str(error):
+            what, do = "Segments overlap", "import some that do not: --class NAME=VALUE for each"
+            raise bad_file(path, what, f"among {', '.join(names)}", "one class a voxel", do) from error
+        if "FRACTIONAL" in str(error):
+            what, do = "The segmentation holds probabilities", "save it as a binary segmentation"
+            raise bad_file(path, what, "fractional", "binary segments", do) from error
+        raise unreadable(path, error, "DICOM-SEG", "segments on a regular stack of planes") from error
+    raw = np.asarray(volume.array).T
+    wanted = np.zeros(raw.shape, np.int32)
+    for number, value in numbers.items():
+        wanted[raw == number] = value
+    return Volume(wanted, volume_affine(volume))
+
+
+def _open_seg(path: Path) -> Any:
+    highdicom = dicom_package("highdicom", path)
+    try:
+        return highdicom.seg.segread(path)
+    except Exception as error:  # the parser raises whatever it meets in a damaged file
+        raise unreadable(path, error, "DICOM-SEG", "a whole DICOM segmentation object") from error
+
+
+def _segment_names(file: Any, path: Path) -> dict[str, int]:
+    numbers = [int(number) for number in file.segment_numbers if number != 0]  # 0: background of a label map
+    labels = [str(file.get_segment_description(number).segment_label).strip() for number in numbers]
+    if len(set(labels)) < len(labels):
+        raise bad_file(path, "Two segments have the same name", ", ".join(labels), None, "rename one")
+    return dict(zip(labels, numbers, strict=True))
 
 
 def _numbers(values: Sequence[float] | Array) -> str:

@@ -8,9 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from semivox.config import config_error
@@ -21,6 +20,8 @@ from semivox.io.geometry import Triple
 Normalisation = Literal["none", "zscore", "zscore_nonzero", "ct"]
 Crop = Literal["none", "foreground"]
 Spacing = tuple[float, float, float]
+_Side = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_Block = Annotated[int, Field(ge=1)]
 
 SIDE = 16  # V-Net and ResNet halve a patch four times
 HALVINGS: tuple[Triple, ...] = ((2, 2, 2),) * 4
@@ -41,10 +42,12 @@ class Plan(BaseModel):
     class_names: tuple[str, ...] = Field(min_length=2, description="background first")
     class_values: tuple[int, ...] = Field(description="value on disk of each class index")
     ignore_value: int | None = Field(default=None, description="value on disk of unannotated voxels")
-    spacing_mm: Spacing = Field(description="voxel size of the working grid")
+    spacing_mm: tuple[_Side, _Side, _Side] = Field(description="voxel size of the working grid")
     grid: Literal["measured", "source", "given"] = Field(default="given", description="how it was chosen")
     fidelity: float | None = Field(default=None, description="Dice that a measured grid had to keep")
-    stem: Triple = Field(default=(1, 1, 1), description="voxels that the network's features merge")
+    stem: tuple[_Block, _Block, _Block] = Field(
+        default=(1, 1, 1), description="voxels that the network's features merge"
+    )
     strides: tuple[Triple, ...] = Field(
         default=HALVINGS, min_length=1, description="halved axes between the levels of the network's features"
     )
@@ -67,20 +70,6 @@ class Plan(BaseModel):
     )
     fingerprint: dict[str, Any] = Field(default_factory=dict)
     reasons: dict[str, str] = Field(default_factory=dict)
-
-    @field_validator("spacing_mm")
-    @classmethod
-    def _check_spacing(cls, value: Spacing) -> Spacing:
-        if not all(0 < side < np.inf for side in value):
-            raise ValueError("three lengths in mm above 0")
-        return value
-
-    @field_validator("stem")
-    @classmethod
-    def _check_stem(cls, value: Triple) -> Triple:
-        if min(value) < 1:
-            raise ValueError("three numbers of voxels from 1 on")
-        return value
 
     @field_validator("strides")
     @classmethod

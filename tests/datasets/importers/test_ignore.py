@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scans import Raw, save
 
 import semivox
 from semivox.config import Config, PlanConfig, SplitConfig, load_config
@@ -32,16 +32,12 @@ SHAPE = (20, 18, 16)
 @pytest.fixture
 def raw(tmp_path: Path) -> Path:
     """Two cases; half of the first label is not annotated (value 7)."""
-    root = tmp_path / "raw"
-    for folder in ("imagesTr", "labelsTr"):
-        (root / folder).mkdir(parents=True)
-    meta = {"channel_names": {"0": "MR"}, "labels": {"background": 0, "organ": 3, "ignore": 7}}
-    (root / "dataset.json").write_text(json.dumps(meta))
+    root = Raw(tmp_path / "raw", {"organ": 3, "ignore": 7})
     for seed, name in enumerate("ab"):
-        image = np.random.default_rng(seed).normal(size=SHAPE).astype(np.float32)
-        nib.save(nib.Nifti1Image(image, np.eye(4)), root / "imagesTr" / f"{name}_0000.nii.gz")
-        nib.save(nib.Nifti1Image(label_of(name), np.eye(4)), root / "labelsTr" / f"{name}.nii.gz")
-    return root
+        root.add(
+            name, np.random.default_rng(seed).normal(size=SHAPE).astype(np.float32), label=label_of(name)
+        )
+    return root.root
 
 
 def label_of(name: str) -> np.ndarray:
@@ -132,8 +128,7 @@ def test_scores_leave_them_out(raw: Path, tmp_path: Path) -> None:
     for old, new in (("imagesTr/a_0000", "imagesTs/t_0000"), ("labelsTr/a", "labelsTs/t")):
         (raw / f"{new}.nii.gz").write_bytes((raw / f"{old}.nii.gz").read_bytes())
     predicted = np.where(label_of("a") == 7, 3, label_of("a")).astype(np.uint8)
-    (tmp_path / "predicted").mkdir()
-    nib.save(nib.Nifti1Image(predicted, np.eye(4)), tmp_path / "predicted" / "t.nii.gz")
+    save(tmp_path / "predicted" / "t.nii.gz", predicted)
     table = semivox.evaluate(tmp_path / "predicted", data=raw, workers=0)
     assert table["dice"].tolist() == [1.0]
     assert table["fp"].tolist() == [0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 
 import h5py
@@ -12,6 +13,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from scans import save as write
 
 from semivox.config import SplitConfig
 from semivox.datasets.dataset import Dataset, open_dataset
@@ -27,10 +29,7 @@ SHAPE = (4, 5, 6)
 AFFINE = np.array([[0, -0.5, 0, 10], [0.75, 0, 0, -20], [0, 0, 2, 30], [0, 0, 0, 1.0]])
 
 
-def save(path: Path, array: np.ndarray, affine: np.ndarray = AFFINE) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nib.save(nib.Nifti1Image(array, affine), path)
-    return path
+save = partial(write, affine=AFFINE)
 
 
 def scan(seed: int = 0) -> np.ndarray:
@@ -120,12 +119,12 @@ def test_a_label_in_another_axis_order_is_brought_to_its_image(tmp_path: Path) -
     affine[:3, 3] = (AFFINE @ [SHAPE[0] - 1, 0, 0, 1])[:3]
     affine[:3, :3] = np.stack([AFFINE[:3, 2], -AFFINE[:3, 0], AFFINE[:3, 1]], axis=1)
     save(tmp_path / "raw" / "a_image.nii.gz", scan())
-    save(tmp_path / "raw" / "a_label.nii.gz", turned, affine)
+    save(tmp_path / "raw" / "a_label.nii.gz", turned, affine=affine)
     options = {"images": ("{case}_image.nii.gz",), "labels": ("{case}_label.nii.gz",)}
     dataset = import_dataset(tmp_path / "raw", tmp_path / "out", **options)
     np.testing.assert_array_equal(stored(dataset, "a"), label(0, 1))
     affine[0, 3] += 0.4
-    save(tmp_path / "raw" / "a_label.nii.gz", turned, affine)
+    save(tmp_path / "raw" / "a_label.nii.gz", turned, affine=affine)
     with pytest.raises(UserError, match="voxels are not those of its image") as error:
         import_dataset(tmp_path / "raw", tmp_path / "out2", **options)
     assert error.value.path == tmp_path / "raw" / "a_label.nii.gz"
@@ -290,7 +289,7 @@ def test_dicom_folders_with_lists_and_a_chosen_series(tmp_path: Path) -> None:
 
 def test_images_of_a_pattern_may_be_dicom_folders(tmp_path: Path) -> None:
     write_series(tmp_path / "raw" / "p1" / "ct", scan(), origin=(0, 0, 0), spacing=(1, 1, 1))
-    save(tmp_path / "raw" / "p1" / "seg.nii.gz", label(0, 1), np.diag([-1.0, -1, 1, 1]))
+    save(tmp_path / "raw" / "p1" / "seg.nii.gz", label(0, 1), affine=np.diag([-1.0, -1, 1, 1]))
     dataset = import_dataset(
         tmp_path / "raw", tmp_path / "out", images=("{case}/ct",), labels=("{case}/seg.nii.gz",)
     )

@@ -11,9 +11,8 @@ from semivox.datasets.dataset import Dataset, open_dataset, write_index
 from semivox.datasets.declared import read_ending
 from semivox.datasets.importers.convert import convert
 from semivox.datasets.importers.h5 import find_h5, h5_files
-from semivox.datasets.importers.pairs import find_dicom, find_nnunet, find_pairs, find_single
+from semivox.datasets.importers.pairs import find_dicom, find_nnunet, find_pairs, find_single, find_table
 from semivox.datasets.importers.source import Found, ImportOptions, plain
-from semivox.datasets.importers.table import find_table
 from semivox.datasets.listing import data_files
 from semivox.errors import UserError, unknown
 from semivox.files import read_json
