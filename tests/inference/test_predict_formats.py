@@ -132,7 +132,7 @@ def test_one_slice_is_no_scan(patients) -> None:
 
 def test_dicom_seg_beside_the_prediction(make_model, patients, tmp_path) -> None:
     pytest.importorskip("highdicom", reason="needs the extra dicom")
-    from semivox.io.dicom_seg import read_segments
+    from semivox.io.dicom import read_segments
 
     model, out = make_model(spacing_mm=MM), tmp_path / "out"
     predict_files(model, patients / "p2", out, series="5")  # asked for later: nothing is predicted anew

@@ -81,7 +81,7 @@ def test_trusting_the_image_overrules_affines_but_not_shapes(tmp_path: Path) -> 
 
 @pytest.mark.real
 def test_a_real_mask_that_lost_its_affine(real_data: Path, tmp_path: Path) -> None:
-    """It holds the tumor of its neighbor, voxel by voxel, under an identity affine; a box around it is read."""
+    """It holds the tumor of its neighbor, voxel by voxel, under an identity affine; a box of it is read."""
     source = real_data / "formats" / "brats_case"
     tumor = np.asarray(nib.load(source / "seg-BraTS23_1.nii.gz").dataobj) > 0
     inside = np.argwhere(tumor)
