@@ -48,7 +48,7 @@ def test_distances_equal_brute_force_with_and_without_margin(
     pairs = cdist(np.argwhere(surface(first)) * spacing, np.argwhere(surface(second)) * spacing)
     monkeypatch.setattr("semivox.evaluation.surface._DENSE", dense)
     for one, other in ((first, second), [np.pad(mask, 2) for mask in (first, second)]):
-        found = surface_distances(one, other, spacing)
+        (found,) = surface_distances(one, other, spacing)
         np.testing.assert_allclose(found.to_reference, pairs.min(axis=1), atol=1e-12)
         np.testing.assert_allclose(found.to_prediction, pairs.min(axis=0), atol=1e-12)
 
@@ -86,7 +86,7 @@ def test_distances_follow_the_full_affine(
     first, second = blobs(seed), blobs(seed + 1)
     places = [np.argwhere(surface(mask)) @ grid[:3, :3].T for mask in (first, second)]
     monkeypatch.setattr("semivox.evaluation.surface._DENSE", dense)
-    found = surface_distances(first, second, grid)
+    (found,) = surface_distances(first, second, grid)
     np.testing.assert_allclose(found.to_reference, cdist(*places).min(axis=1), atol=1e-6)
     np.testing.assert_allclose(found.to_prediction, cdist(*places).min(axis=0), atol=1e-6)
 

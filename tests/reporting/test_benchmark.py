@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from semivox.reporting.benchmark import comparison_rows, cost_rows, duration, published_rows, score_rows
+from semivox.reporting.benchmark import comparison_rows, cost_rows, published_rows, score_rows
 from semivox.reporting.curves import save_curves, save_paired_scores
-from semivox.reporting.table import latex_table, markdown_table
+from semivox.reporting.table import duration, latex_table, markdown_table
 
 
 def settings(failures: int = 0) -> pd.DataFrame:

@@ -20,8 +20,8 @@ from semivox.evaluation.references import Classes
 from semivox.reporting.page import charts, content
 from semivox.reporting.page.build import check_place, write_report
 from semivox.reporting.page.source import RunFacts, Scored, read_case, read_run, read_scored
-from semivox.reporting.surfaces import surface_figure
 from semivox.reporting.page.viewer import MOST_VOXELS, viewer_case
+from semivox.reporting.surfaces import surface_figure
 
 NASTY = "<script>alert(1)</script>"
 needs_chromium = pytest.mark.skipif(PROGRAM is None, reason="needs Chromium, which is not installed here")
@@ -177,7 +177,7 @@ def test_surfaces_show_both_sides_and_where_they_differ() -> None:
     panels = [axes.images[0].get_array() for axes in figure.axes[:6]]
     shown = [int((np.asarray(panel).max(axis=2) > 75).sum()) for panel in panels]
     assert all(count > 500 for count in shown)
-    assert shown[2] > 1.15 * shown[0]  # the prediction, after both sides of the reference, is half as long again
+    assert shown[2] > 1.15 * shown[0]  # the prediction is half as long again
     assert surface_figure(box(0, 0), box(0, 0), (1, 1, 1)) is None
 
 
@@ -204,6 +204,15 @@ def test_large_scans_are_shown_coarser_in_the_same_place(made: tuple[Path, Score
         assert center[:3] == pytest.approx(
             (large.affine @ [*np.argwhere(large.truth).mean(axis=0), 1])[:3], abs=1.0
         )
+
+
+def test_scans_to_look_at_are_named_with_the_reason(tmp_path: Path) -> None:
+    file = tmp_path / "quality.csv"
+    file.write_text(
+        "case,predicted_dice,low,high,flag,reasons\nodd,0.51,0.4,0.6,look,it is small\nfine,0.9,0.8,1,,\n"
+    )
+    assert content.doubtful(file) == [("odd", "predicted Dice 0.51: it is small")]
+    assert content.doubtful(tmp_path / "none.csv") == []
 
 
 def test_a_file_that_is_no_report_stays(tmp_path: Path, page: Path) -> None:

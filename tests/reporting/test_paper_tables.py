@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from semivox.reporting.paper.charts import save_methods, save_sensitivity
-from semivox.reporting.paper.rows import score_rows, size_rows
+from semivox.reporting.benchmark import paper_score_rows, paper_size_rows
+from semivox.reporting.curves import save_methods, save_sensitivity
 
 LINE: dict[str, Any] = {
     "dataset": "LA", "family": "la", "row": "ua_mt", "network": "", "share": 0.1, "labels": 8.0, "seeds": 3.0,
@@ -32,7 +32,7 @@ def test_scores_beside_the_published_ones() -> None:
         key: math.nan for key in LINE if "published" in key or "spread" in key
     }
     open_row = {"dataset": "LA", "row": "row 4", "share": 0.1, "dice_published": 88.37, "dice_spread": 1.23}
-    headings, rows = score_rows(pd.DataFrame([LINE, alone, open_row]))
+    headings, rows = paper_score_rows(pd.DataFrame([LINE, alone, open_row]))
     assert headings[:5] == ["labels", "here", "method", "Dice (%), paper", "Dice (%), here"]
     assert rows[0] == [
         "10%", "8", "ua_mt", "87.10 ± 1.09", "88.00 [87.00, 89.00]", "87.10 ± 1.09", "78.50 [77.50, 79.50]",
@@ -43,7 +43,7 @@ def test_scores_beside_the_published_ones() -> None:
 
 
 def test_sizes_in_both_conventions() -> None:
-    headings, rows = size_rows(pd.DataFrame([{**LINE, **SIZE}, {**LINE, "row": "unknown"}]))
+    headings, rows = paper_size_rows(pd.DataFrame([{**LINE, **SIZE}, {**LINE, "row": "unknown"}]))
     assert headings[:3] == ["method", "parameters, paper", "MACs, paper"]
     assert rows == [["ua_mt", "18.88 M", "94.80 G", "9.45 M", "18.90 M", "40.11 G", "80.22 G", "94.20 G"]]
 

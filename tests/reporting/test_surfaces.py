@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from semivox.reporting.surfaces import frame_foreground, render
 from semivox.reporting.style import BACKGROUND, class_color
+from semivox.reporting.surfaces import frame_foreground, render
 
 SPACING = (1.0, 1.0, 2.0)
 BACK = np.round(np.array(to_rgb(BACKGROUND)) * 255)

@@ -105,15 +105,8 @@ class Cell:
         model, started = load_model(self.run), time.monotonic()
         several = has_members(model.method)
         with progress(f"predict {self.method}") as report:
-            predict_files(
-                model,
-                {case.name: case.images for case in self.cases},
-                self.scores,
-                stored_settings(model),
-                precision=best_precision(model),
-                save_members=several,
-                progress=report,
-            )
+            images = {case.name: case.images for case in self.cases}
+            predict_files(model, images, self.scores, save_members=several, progress=report)
         predicted = time.monotonic()
         members = sorted(folder.name for folder in self.scores.iterdir() if folder.is_dir() and several)
         labels = {case.name: case.label for case in self.cases if case.label is not None}

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from semivox.errors import UserError
-from semivox.evaluation.surface import Axes, Mask, SurfaceDistances, SurfacePair, union_box, voxel_axes
+from semivox.evaluation.surface import Axes, Mask, SurfaceDistances, surface_distances, union_box, voxel_axes
 from semivox.losses.components import largest_component
 
 Profile = Literal["semivox", "published"]
@@ -24,6 +24,7 @@ PUBLISHED_SCORES = (*OVERLAPS, "hd95_vox", "asd_vox")
 COUNTS = ("tp", "fp", "fn", "tn")
 FAILURES = ("missed", "false_alarm", "missing")
 LCC = "_lcc"
+_VOXEL = (1, 1, 1)
 
 
 def case_metrics(
@@ -140,7 +141,7 @@ def _scores(found: Mask, true: Mask, status: str, rules: _Rules) -> dict[str, fl
 def _published(found: Mask, true: Mask, status: str, rules: _Rules) -> dict[str, float]:
     if status != "ok":
         return dict.fromkeys(PUBLISHED_SCORES, 0.0)
-    values = _overlap(found, true) | _averages(SurfacePair(found, true).distances((1, 1, 1)), "vox")
+    values = _overlap(found, true) | _averages(surface_distances(found, true, _VOXEL)[0], "vox")
     return {name: values[name] for name in PUBLISHED_SCORES}
 
 
@@ -150,13 +151,12 @@ def _overlap(found: Mask, true: Mask) -> dict[str, float]:
 
 
 def _distance_scores(found: Mask, true: Mask, rules: _Rules) -> dict[str, float]:
-    surfaces = SurfacePair(found, true)
-    mm = surfaces.distances(rules.axes_mm)
     size = rules.axes_mm[0, 0]
     if np.array_equal(rules.axes_mm, size * np.eye(3)):
+        (mm,) = surface_distances(found, true, rules.axes_mm)
         voxels = SurfaceDistances(*(distances / size for distances in mm))
     else:
-        voxels = surfaces.distances((1, 1, 1))
+        mm, voxels = surface_distances(found, true, rules.axes_mm, _VOXEL)
     # Spacings come from float32 headers: a distance of exactly the tolerance counts as within it.
     within = np.concatenate(mm) <= rules.tolerance_mm * (1 + 1e-6)
     return _averages(mm, "mm") | {"nsd": float(within.mean())} | _averages(voxels, "vox")

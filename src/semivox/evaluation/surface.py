@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from math import prod
 from typing import NamedTuple
 
 import numpy as np
@@ -69,44 +68,35 @@ def union_box(*masks: Mask) -> tuple[slice, ...] | None:
     return tuple(box)
 
 
-class SurfacePair:
-    """The surfaces of two masks: found once, measured on any grid.
+def surface_distances(prediction: Mask, reference: Mask, *grids: ArrayLike) -> list[SurfaceDistances]:
+    """Measure the distances between the surfaces of two non-empty masks, in the unit of each grid.
 
     Args:
-        prediction: (X, Y, Z), not empty.
+        prediction: (X, Y, Z).
         reference: likewise.
+        grids: see `voxel_axes`.
+
+    Returns:
+        One a grid; surface voxels in C order.
     """
-
-    def __init__(self, prediction: Mask, reference: Mask) -> None:
-        box = union_box(prediction, reference)
-        if box is None:
-            raise ValueError("a distance between surfaces needs two masks that are not empty")
-        first, second = surface(prediction[box]), surface(reference[box])
-        self._shape = first.shape
-        self._first, self._second = np.flatnonzero(first), np.flatnonzero(second)
-        self._first_alone, self._second_alone = ~second.ravel()[self._first], ~first.ravel()[self._second]
-
-    def distances(self, grid: ArrayLike) -> SurfaceDistances:
-        """Measure in the unit of `grid` (see `voxel_axes`), surface voxels in C order."""
-        axes = voxel_axes(grid)
-        return SurfaceDistances(
-            self._directed(self._first, self._first_alone, self._second, axes),
-            self._directed(self._second, self._second_alone, self._first, axes),
-        )
-
-    def _directed(self, start: Voxels, alone: Mask, target: Voxels, axes: Axes) -> Distances:
-        """Distance of each voxel of `start` to the nearest of `target`; 0 where not `alone`."""
-        distances = np.zeros(len(start))
-        rectangular = np.count_nonzero(axes) == 3
-        dense = len(start) * _DENSE >= prod(self._shape)
-        nearest = _by_transform if dense and rectangular else _by_tree
-        distances[alone] = nearest(start[alone], target, self._shape, axes)
-        return distances
+    box = union_box(prediction, reference)
+    if box is None:
+        raise ValueError("a distance between surfaces needs two masks that are not empty")
+    first, second = surface(prediction[box]), surface(reference[box])
+    return [
+        SurfaceDistances(_directed(first, second, axes), _directed(second, first, axes))
+        for axes in map(voxel_axes, grids)
+    ]
 
 
-def surface_distances(prediction: Mask, reference: Mask, grid: ArrayLike) -> SurfaceDistances:
-    """Measure the distances between the surfaces of two non-empty masks, see `SurfacePair`."""
-    return SurfacePair(prediction, reference).distances(grid)
+def _directed(start: Mask, target: Mask, axes: Axes) -> Distances:
+    """Compute the distance of each voxel of a surface to the nearest of the other; 0 where they share it."""
+    voxels, others = np.flatnonzero(start), np.flatnonzero(target)
+    alone, distances = ~target.ravel()[voxels], np.zeros(len(voxels))
+    dense = len(voxels) * _DENSE >= start.size
+    nearest = _by_transform if dense and np.count_nonzero(axes) == 3 else _by_tree
+    distances[alone] = nearest(voxels[alone], others, start.shape, axes)
+    return distances
 
 
 def _by_tree(start: Voxels, target: Voxels, shape: tuple[int, ...], axes: Axes) -> Distances:

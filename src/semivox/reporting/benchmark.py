@@ -8,10 +8,13 @@ from typing import Any
 
 import pandas as pd
 
-from semivox.reporting.table import Rows, interval_text, mean_digits, metric_label
+from semivox.reporting.table import Rows, duration, interval_text, mean_digits, metric_label
 
 _METRICS = ("dice", "jaccard", "hd95_mm", "asd_mm")
 _PUBLISHED = {"Dice": "dice", "Jaccard": "jaccard", "95HD": "hd95_vox", "ASD": "asd_vox"}
+PAPER_METRICS = {
+    "dice": "Dice (%)", "jaccard": "Jaccard (%)", "hd95_vox": "95HD (voxels)", "asd_vox": "ASD (voxels)",
+}  # fmt: skip
 _RESULTS = {"": "all voxels", "_lcc": "largest component"}
 SIZES = (
     "parameters, predicting", "parameters, a step", "MACs a patch, predicting", "MACs a patch, a step",
@@ -118,13 +121,6 @@ def published_rows(published: pd.DataFrame, settings: pd.DataFrame) -> tuple[lis
     return headings, rows
 
 
-def duration(seconds: float) -> str:
-    """Write `45 s`, `12.3 min` or `1.5 h`."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
-
-
 def _score(values: Mapping[str, dict[Any, Any]], metric: str, suffix: str, cases: int) -> str:
     row = values.get(metric + suffix)
     penalised = values.get(f"{metric}_penalised{suffix}")
@@ -154,3 +150,61 @@ def _ours(settings: pd.DataFrame, row: Mapping[Any, Any], metric: str) -> str:
     return "; ".join(
         f"{mean * scale:.2f}" for mean in settings[same & (settings["metric"] == metric)]["mean"]
     )
+
+
+def paper_score_rows(lines: pd.DataFrame) -> tuple[list[str], Rows]:
+    """Return headings and cells: each metric as published and as measured here.
+
+    Args:
+        lines: of one data set, from `benchmark.paper.beside`.
+    """
+    headings = ["labels", "here", "method"]
+    headings += [f"{name}, {where}" for name in PAPER_METRICS.values() for where in ("paper", "here")]
+    rows = []
+    for line in lines.to_dict("records"):
+        alone = f", {line['network']} alone" if _text(line.get("network")) else ""
+        share = "" if math.isnan(line["share"]) else f"{line['share']:.0%}"
+        cells = [share, _whole(line.get("labels")), f"{line['row']}{alone}"]
+        for metric in PAPER_METRICS:
+            cells += [_printed(line, metric), _measured(line, metric)]
+        rows.append([*cells, _whole(line.get("seeds")), _whole(line.get("failures"))])
+    return [*headings, "seeds", "failed"], rows
+
+
+def paper_size_rows(lines: pd.DataFrame) -> tuple[list[str], Rows]:
+    """Return headings and cells of sizes and costs, each row of the grid once; as `paper_score_rows`."""
+    headings = ["method", "parameters, paper", "MACs, paper", *SIZES]
+    rows = []
+    for row, block in lines.groupby("row", sort=False):
+        if "macs" in block and block["macs"].notna().any():
+            first = block.bfill().iloc[0].to_dict()
+            printed = [_unit(first.get("params_M"), "M"), _unit(first.get("macs_G"), "G")]
+            rows.append([str(row), *printed, *size_cells(first)])
+    return headings, rows
+
+
+def _printed(line: Mapping[Any, Any], metric: str) -> str:
+    mean = line.get(f"{metric}_published", math.nan)
+    return "" if math.isnan(mean) else f"{mean:.2f} ± {line[f'{metric}_spread']:.2f}"
+
+
+def _measured(line: Mapping[Any, Any], metric: str) -> str:
+    mean = line.get(f"{metric}_mean", math.nan)
+    if math.isnan(mean):
+        return "none" if line.get("seeds", 0) > 0 else ""
+    text, low, high = f"{mean:.2f}", line[f"{metric}_low"], line[f"{metric}_high"]
+    text += "" if math.isnan(low) else f" [{low:.2f}, {high:.2f}]"
+    n = line[f"{metric}_n"]
+    return text if n == line["dice_n"] else f"{text} (n = {n:.0f})"
+
+
+def _unit(value: Any, unit: str) -> str:
+    return "" if value is None or math.isnan(value) else f"{value:.2f} {unit}"
+
+
+def _whole(value: Any) -> str:
+    return "" if value is None or math.isnan(value) else f"{value:.0f}"
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""

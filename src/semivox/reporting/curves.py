@@ -9,9 +9,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 
-from semivox.reporting.style import CHART_COLORS, chart_figure, dress, save_png, series_look
+from semivox.reporting.benchmark import PAPER_METRICS
+from semivox.reporting.style import (
+    CHART_COLORS,
+    DPI,
+    NEUTRAL,
+    chart_figure,
+    dress,
+    save_figure,
+    save_png,
+    series_look,
+)
 from semivox.reporting.table import metric_label
 
 _JOIN, _DOT, _MEAN = "#b9bec7", *CHART_COLORS[:2]
@@ -104,3 +116,84 @@ def save_paired_scores(
     axes.set_xlim(-0.5, len(names) - 0.3)
     dress(axes, y=f"{metric}, {len(cases)} cases (bar: mean)", grid="y")
     save_png(figure, path)
+
+
+def save_methods(path: Path, lines: pd.DataFrame, title: str, metric: str = "dice") -> None:
+    """Draw a panel a data set and a row a method: the published value hollow, ours full with its interval.
+
+    Args:
+        path: without ending; a PNG and a PDF are written.
+        lines: from `benchmark.paper.beside`, of all data sets.
+        title: above the picture.
+        metric: which.
+    """
+    names = list(dict.fromkeys(lines["dataset"]))
+    most = max(lines[lines["dataset"] == name]["row"].nunique() for name in names)
+    figure = _figure(3.0 + 3.0 * len(names), 1.5 + 0.28 * most, title)
+    for panel, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+        _dots(panel, lines[lines["dataset"] == name], metric)
+        panel.set_title(name, fontsize=10)
+        dress(panel, x=PAPER_METRICS[metric], grid="x")
+    look = {"linestyle": "none", "marker": "o", "color": _DOT}
+    handles = [
+        Line2D([], [], linestyle="none", marker="o", markerfacecolor="none", color=NEUTRAL, label="paper"),
+        Line2D([], [], label="here, 95 % interval over cases", **look),  # type: ignore[arg-type]
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    save_figure(figure, path)
+
+
+def _dots(panel: Axes, lines: pd.DataFrame, metric: str) -> None:
+    rows = lines.drop_duplicates("row").to_dict("records")
+    for place, line in enumerate(rows):
+        panel.plot(line[f"{metric}_published"], place, "o", mfc="none", color=NEUTRAL, ms=7)
+        if (mean := line.get(f"{metric}_mean")) is not None and mean == mean:
+            spread = [[mean - line[f"{metric}_low"]], [line[f"{metric}_high"] - mean]]
+            panel.errorbar([mean], [place], xerr=spread, fmt="o", color=_DOT, ms=5, capsize=2)
+    panel.set_yticks(range(len(rows)), [line["row"] for line in rows])
+    panel.invert_yaxis()
+
+
+def save_sensitivity(path: Path, lines: pd.DataFrame, title: str) -> None:
+    """Draw all four metrics (rows) against each option (columns), one curve a data set.
+
+    The rows of `lines` are called `option = value`. A ring marks the published setting of each data set.
+
+    Args:
+        path: without ending; a PNG and a PDF are written.
+        lines: from `benchmark.paper.beside`, of all data sets.
+        title: above the picture.
+    """
+    parts = lines["row"].str.extract(r"^(?P<option>[^=]+) = (?P<value>[\d.]+)$")
+    lines = lines.assign(option=parts["option"], value=parts["value"].astype(float)).dropna(subset=["value"])
+    options, names = list(dict.fromkeys(lines["option"])), list(dict.fromkeys(lines["dataset"]))
+    figure = _figure(1.2 + 3.0 * len(options), 1.2 + 2.0 * len(PAPER_METRICS), title)
+    panels = figure.subplots(len(PAPER_METRICS), len(options), squeeze=False, sharex="col", sharey="row")
+    for across, metric in zip(panels, PAPER_METRICS, strict=True):
+        for panel, option in zip(across, options, strict=True):
+            for index, name in enumerate(names):
+                chosen = lines[(lines["option"] == option) & (lines["dataset"] == name)]
+                _curve(panel, chosen.sort_values("value"), metric, CHART_COLORS[index], name)
+            last, first = metric == list(PAPER_METRICS)[-1], option == options[0]
+            dress(panel, x=option if last else "", y=PAPER_METRICS[metric] if first else "")
+    handles, labels = panels[0][0].get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    save_figure(figure, path)
+
+
+def _curve(panel: Axes, lines: pd.DataFrame, metric: str, color: str, name: str) -> None:
+    if f"{metric}_mean" not in lines or lines[f"{metric}_mean"].isna().all():
+        return
+    panel.plot(lines["value"], lines[f"{metric}_mean"], "o-", color=color, ms=4, label=name)
+    panel.fill_between(
+        lines["value"], lines[f"{metric}_low"], lines[f"{metric}_high"], color=color, alpha=0.12, lw=0
+    )
+    marked = lines[lines["is_reference"] == True]  # noqa: E712  (NaN is no reference)
+    panel.plot(marked["value"], marked[f"{metric}_mean"], "o", mfc="none", color=color, ms=9)
+
+
+def _figure(width: float, height: float, title: str) -> Figure:
+    figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white", layout="constrained")
+    figure.suptitle(title, fontsize=11)
+    return figure

@@ -101,7 +101,7 @@ def planes_figure(
     whole: tuple[slice, ...] = (slice(0, None),) * 3
     box = whole if head or both is None else foreground_box(both)
     shown, window = scan.cropped(box), grey_window(scan.image[box])
-    widest, tallest, rim = (9.6, 4.6, 0.4) if head else (6.1, 2.5, 0.5)  # inches: slices, edges of the page
+    widest, tallest, rim = (9.6, 4.6, 0.4) if head else (6.1, 2.5, 0.9)  # inches: slices, edges of the page
 
     views = sorted(VIEWS, key=lambda view: view != finest_view(scan.spacing))
     sizes = [shown.size_mm(view) for view in views]

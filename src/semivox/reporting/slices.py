@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
+from semivox.evaluation.surface import union_box
 from semivox.reporting.style import BACKGROUND, TEXT, class_color, class_lines, write
 
 Volume = NDArray[Any]  # (X, Y, Z)
@@ -90,14 +91,10 @@ def fullest_slice(label: Volume | None, shape: Sequence[int], view: View) -> int
 
 def foreground_box(label: Volume) -> tuple[slice, ...]:
     """Return the box around the foreground and a quarter of its size on each side; if there is none, all."""
-    if not label.any():
-        return tuple(slice(0, side) for side in label.shape)
-    box = []
-    for axis, side in enumerate(label.shape):
-        filled = np.flatnonzero((label > 0).any(axis=tuple(other for other in range(3) if other != axis)))
-        start, stop = int(filled[0]), int(filled[-1]) + 1
-        margin = round((stop - start) / 4)
-        box.append(slice(max(0, start - margin), min(side, stop + margin)))
+    box, found = [], union_box(label > 0) or tuple(slice(0, side) for side in label.shape)
+    for side, part in zip(label.shape, found, strict=True):
+        margin = round((part.stop - part.start) / 4)
+        box.append(slice(max(0, part.start - margin), min(side, part.stop + margin)))
     return tuple(box)
 
 

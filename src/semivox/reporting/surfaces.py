@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.ndimage import affine_transform, distance_transform_edt, gaussian_filter, map_coordinates
 
-from semivox.evaluation.surface import surface
+from semivox.evaluation.surface import surface, union_box
 from semivox.reporting.slices import Volume, add_panel, foreground_box
 from semivox.reporting.style import BACKGROUND, FAINT, PAGE_DPI, class_color, dark_figure, write
 
@@ -39,10 +39,8 @@ class Frame(NamedTuple):
 
 def frame_foreground(labels: Sequence[Volume], spacing: Sequence[float]) -> Frame:
     """Return the smallest frame around the foreground of all labels, seen from the front or the back."""
-    filled = np.argwhere(np.logical_or.reduce([label > 0 for label in labels]))
-    low, high = (
-        (filled.min(0), filled.max(0)) if len(filled) else (np.zeros(3), np.array(labels[0].shape) - 1)
-    )
+    box = union_box(*(label > 0 for label in labels)) or tuple(slice(0, side) for side in labels[0].shape)
+    low, high = np.array([(part.start, part.stop - 1) for part in box]).T
     return Frame((low + high) / 2.0, np.abs(_view(FRONT)) @ ((high - low + 1) * np.asarray(spacing)))
 
 
@@ -82,8 +80,9 @@ def render(
     nearest = np.full(grid[:2], -np.inf)
     picture = np.tile(np.array(to_rgb(BACKGROUND)), (*grid[:2], 1))
     for index in np.flatnonzero(np.bincount(label.ravel())[1:]) + 1:
-        box, start = _cropped(label == index)
-        field = gaussian_filter(box, _SMOOTH)
+        box = union_box(label == index) or ()
+        start = np.array([part.start - _RIM for part in box])
+        field = gaussian_filter(np.pad((label[box] == index).astype(np.float32), _RIM), _SMOOTH)
         depth = _depth(affine_transform(field, matrix, offset - start, tuple(grid), order=1))
         seen = depth > nearest
         at = np.stack([*np.nonzero(seen), depth[seen]])
@@ -149,14 +148,6 @@ def _view(azimuth: float) -> Array:
     right = np.cross([0.0, 0.0, 1.0], viewer)
     right /= np.linalg.norm(right)
     return np.stack([right, np.cross(viewer, right), viewer])
-
-
-def _cropped(mask: Volume) -> tuple[Array, Array]:
-    """Cut out the foreground with a rim of background, and return where it began."""
-    filled = np.argwhere(mask)
-    low, high = filled.min(0), filled.max(0) + 1
-    box = mask[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
-    return np.pad(box.astype(np.float32), _RIM), low - float(_RIM)
 
 
 def _depth(turned: Array) -> Array:

@@ -63,6 +63,13 @@ def interval_text(row: Mapping[Any, Any], *, sign: str = "", star: str = "") -> 
     return f"{mean} [{row['low']:{sign}.{digits}f}, {row['high']:{sign}.{digits}f}]"
 
 
+def duration(seconds: float) -> str:
+    """Write `45 s`, `12.3 min` or `1.5 h`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
 def mean_digits(value: float) -> int:
     """Return the digits after the point that a mean is worth."""
     return 3 if abs(value) < 10 else 2

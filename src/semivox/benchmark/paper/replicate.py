@@ -18,8 +18,8 @@ from semivox.benchmark.tables import Page
 from semivox.files import replacing
 from semivox.manifest import write_manifest
 from semivox.progress import ProgressFactory, no_progress
-from semivox.reporting.paper.charts import save_methods, save_sensitivity
-from semivox.reporting.paper.rows import score_rows, size_rows
+from semivox.reporting.benchmark import paper_score_rows, paper_size_rows
+from semivox.reporting.curves import save_methods, save_sensitivity
 
 _HERE = (
     "Here: mean over cases and seeds with the 95 % bootstrap interval over cases; all voxels; failed:"
@@ -116,6 +116,6 @@ def _write(item: Item, entries: Sequence[Entry], lines: pd.DataFrame, pictures: 
         block = lines[lines["dataset"] == entry.name]
         title = f"{entry.name}, preset {entry.grid.presets[0]}, beside {DATASETS[entry.family]}"
         page.add(f"## {title}")
-        page.table(score_rows(block), f"{item.title}: {title}. {PROTOCOL} {_HERE}")
-        page.table(size_rows(block), f"{item.title}: sizes and costs of a patch, {title}.")
+        page.table(paper_score_rows(block), f"{item.title}: {title}. {PROTOCOL} {_HERE}")
+        page.table(paper_size_rows(block), f"{item.title}: sizes and costs of a patch, {title}.")
     page.write(out / item.name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from html import escape
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from semivox.evaluation.summary import MEAN_ROW, class_rows
+from semivox.evaluation.surface import union_box
 from semivox.reporting.style import class_color, shorten
 
 # Stand-ins that become colors of the page.
@@ -25,18 +26,35 @@ _SIZE = (4.6, 3.0)  # inches: small enough that text is readable on a phone
 BINS = 10
 
 
-def learning_curve(log: pd.DataFrame) -> str:
-    """Draw the losses of a run's log: their sum, and each weighted part."""
+class Chart(NamedTuple):
+    """An SVG with the sentence below it."""
+
+    svg: str
+    text: str
+
+
+def training_curves(log: pd.DataFrame, class_names: Sequence[str]) -> list[Chart]:
+    """Draw the losses of a run's log, and the Dice of the validation cases if it was measured twice."""
     figure, axes = _chart("iteration", "loss")
     parts = loss_parts(log)
     for index, name in enumerate(parts if len(parts) > 1 else ()):
-        axes.plot(
-            log["iteration"], log[name], color=class_color(index + 1), linewidth=0.9, label=shorten(name, 16)
-        )
+        look: dict[str, Any] = {"color": class_color(index + 1), "linewidth": 0.9, "label": shorten(name, 16)}
+        axes.plot(log["iteration"], log[name], **look)
     axes.plot(log["iteration"], log["loss"], color=_INK, linewidth=1.8, label="sum")
     axes.set_ylim(bottom=min(0.0, float(log["loss"].min())))
-    _legend(axes)
-    return _svg(figure, "Training losses over the iterations")
+    found = [Chart(_svg(figure, "Training losses over the iterations"), "Losses, as weighted in the sum")]
+    if "val_dice" not in log or len(rows := log[log["val_dice"].notna()]) < 2:
+        return found
+    figure, axes = _chart("iteration", "Dice on the working grid")
+    lines = [(f"val_dice_{name}", name, class_color(i), 1.1) for i, name in enumerate(class_names, 1)]
+    lines = lines if len(lines) > 1 else []
+    for column, name, color, width in [*lines, ("val_dice", "mean", _INK, 1.8)]:
+        if column in rows:
+            look = {"color": color, "linewidth": width, "label": shorten(name, 20), "markersize": 3.5}
+            axes.plot(rows["iteration"], rows[column], marker="o", **look)
+    axes.set_ylim(0, 1)
+    svg = _svg(figure, "Dice of the validation cases over the iterations")
+    return [*found, Chart(svg, "Dice of the validation cases while training")]
 
 
 def loss_parts(log: pd.DataFrame) -> list[str]:
@@ -48,25 +66,7 @@ def loss_parts(log: pd.DataFrame) -> list[str]:
     return []
 
 
-def validation_curve(log: pd.DataFrame, class_names: Sequence[str]) -> str | None:
-    """Draw the Dice of the validation cases during training; None if it was not measured twice."""
-    if "val_dice" not in log or len(rows := log[log["val_dice"].notna()]) < 2:
-        return None
-    figure, axes = _chart("iteration", "Dice on the working grid")
-    look: dict[str, Any] = {"marker": "o", "markersize": 3.5}
-    for index, name in enumerate(class_names, start=1):
-        if len(class_names) > 1 and f"val_dice_{name}" in rows:
-            values = rows[f"val_dice_{name}"]
-            axes.plot(
-                rows["iteration"], values, color=class_color(index), lw=1.1, label=shorten(name, 20), **look
-            )
-    axes.plot(rows["iteration"], rows["val_dice"], color=_INK, linewidth=1.8, label="mean", **look)
-    axes.set_ylim(0, 1)
-    _legend(axes)
-    return _svg(figure, "Dice of the validation cases over the iterations")
-
-
-def score_chart(table: pd.DataFrame, means: Mapping[str, Mapping[str, float]]) -> str:
+def score_chart(table: pd.DataFrame, means: Mapping[str, Mapping[str, float]]) -> Chart:
     """Draw the Dice of each case as a dot, a row a class, with the mean and its 95 % interval.
 
     Args:
@@ -88,7 +88,8 @@ def score_chart(table: pd.DataFrame, means: Mapping[str, Mapping[str, float]]) -
     axes.set_yticks(range(len(means)), [shorten(name, 18) for name in means])
     axes.set_ylim(len(means) - 0.5, -0.5)
     axes.set_xlim(min(0.5, float(table["dice"].min()) - 0.05), 1)
-    return _svg(figure, "Dice of each case, with mean and 95 % interval")
+    svg = _svg(figure, "Dice of each case, with mean and 95 % interval")
+    return Chart(svg, "Dot: a case; diamond and bar: mean, 95 % interval")
 
 
 def reliability_bins(probs: NDArray[Any], truth: NDArray[Any], margin: int = 4) -> NDArray[np.float64]:
@@ -104,11 +105,10 @@ def reliability_bins(probs: NDArray[Any], truth: NDArray[Any], margin: int = 4) 
     Returns:
         (BINS, 3): voxels, sum of their probabilities, voxels of the class; all foreground classes together.
     """
-    inside = (truth > 0) | (probs.argmax(0) > 0)
-    if not inside.any():
+    near = union_box((truth > 0) | (probs.argmax(0) > 0))
+    if near is None:
         return np.zeros((BINS, 3))
-    places = [np.flatnonzero(inside.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
-    box = tuple(slice(max(0, int(p[0]) - margin), int(p[-1]) + 1 + margin) for p in places)
+    box = tuple(slice(max(0, part.start - margin), part.stop + margin) for part in near)
     counts = np.zeros((BINS, 3))
     for index in range(1, len(probs)):
         given, hit = probs[index][box].ravel(), (truth[box] == index).ravel()
@@ -124,7 +124,7 @@ def calibration_error(counts: NDArray[np.float64]) -> float:
     return float(np.abs(used[:, 2] - used[:, 1]).sum() / used[:, 0].sum())
 
 
-def reliability_chart(counts: NDArray[np.float64]) -> str:
+def reliability_chart(counts: NDArray[np.float64]) -> Chart:
     """Draw the share of voxels of a class against the probability that they were given."""
     used = counts[counts[:, 0] > 0]
     given, share = used[:, 1] / used[:, 0], used[:, 2] / used[:, 0]
@@ -133,11 +133,12 @@ def reliability_chart(counts: NDArray[np.float64]) -> str:
     axes.plot(given, share, "o-", color=_MEAN, linewidth=1.8, markersize=5, label="this model")
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
-    _legend(axes)
-    return _svg(figure, "Reliability: share of voxels of a class against the probability given to it")
+    svg = _svg(figure, "Reliability: share of voxels of a class against the probability given to it")
+    error = f"expected calibration error {calibration_error(counts):.3f}"
+    return Chart(svg, f"Probabilities near the structures against reality; {error}")
 
 
-def difference_chart(differences: Mapping[str, Mapping[str, float]], first: str) -> str:
+def difference_chart(differences: Mapping[str, Mapping[str, float]], first: str) -> Chart:
     """Draw the mean paired difference of each run to the first, with its 95 % interval."""
     figure, axes = _chart(
         f"Dice minus that of {shorten(first, 24)}", "", height=max(1.5, 0.8 + 0.42 * len(differences))
@@ -148,7 +149,8 @@ def difference_chart(differences: Mapping[str, Mapping[str, float]], first: str)
         axes.plot([found["mean"]], [row], "D", color=_MEAN, markersize=6, zorder=5)
     axes.set_yticks(range(len(differences)), [shorten(name, 24) for name in differences])
     axes.set_ylim(len(differences) - 0.5, -0.5)
-    return _svg(figure, "Paired differences of Dice with 95 % intervals")
+    svg = _svg(figure, "Paired differences of Dice with 95 % intervals")
+    return Chart(svg, "Mean paired difference with its 95 % interval over cases")
 
 
 def _chart(x: str, y: str, height: float = _SIZE[1]) -> tuple[Figure, Axes]:
@@ -165,12 +167,10 @@ def _chart(x: str, y: str, height: float = _SIZE[1]) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _legend(axes: Axes) -> None:
-    if len(axes.get_legend_handles_labels()[1]) > 1:
-        axes.legend(fontsize=8, frameon=False, ncols=2, labelcolor=_INK)
-
-
 def _svg(figure: Figure, title: str) -> str:
+    for axes in figure.axes:
+        if len(axes.get_legend_handles_labels()[1]) > 1:
+            axes.legend(fontsize=8, frameon=False, ncols=2, labelcolor=_INK)
     buffer = io.StringIO()
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": title}):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})

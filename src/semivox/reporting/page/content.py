@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -11,7 +12,7 @@ import pandas as pd
 from semivox.evaluation.metrics import FAILURES
 from semivox.evaluation.summary import MEAN_ROW, class_rows, summarise
 from semivox.reporting.page.source import RunFacts, Scored
-from semivox.reporting.table import interval_text, metric_label
+from semivox.reporting.table import duration, interval_text, metric_label
 
 _METRICS = ("dice", "hd95_mm", "assd_mm", "nsd", "dice_lcc")
 _PUBLISHED = ("dice", "jaccard", "hd95_vox", "asd_vox", "dice_lcc")
@@ -36,21 +37,22 @@ class Table(NamedTuple):
 def facts(run: RunFacts) -> list[tuple[str, str]]:
     """Return what was trained on what, and the fields of the protocol, as pairs of words."""
     train, plan, split, trained = run.config.train, run.plan, run.split, run.report.get("train", {})
-    steps = trained.get("iterations", train.iterations)
+    options = ", ".join(f"{name}={value}" for name, value in run.config.method.options.items())
+    chosen = "the weights after the last iteration" if trained.get("checkpoint") == "last" else "{checkpoint}"
     pairs = [
         ("Data set", plan.dataset),
         ("Labels used", f"{len(split.labeled)} training cases; the label files of the {len(split.unlabeled)}"
          " unlabeled cases were not opened in planning, cropping or training"),
         ("Split", split.how or "as in splits.json"),
-        ("Selection", _selection(train.selection, trained)),
+        ("Selection", f"{train.selection}: {chosen.format(checkpoint=trained.get('checkpoint', ''))}"),
         ("Crop", _CROPS[plan.crop]),
         ("Classes", ", ".join(plan.class_names[1:])),
         ("Channels", ", ".join(plan.channels)),
         ("Working grid", f"{_sides(plan.spacing_mm)} mm, normalisation {', '.join(plan.normalisation)}"),
         ("Patch", f"{_sides(plan.patch)} voxels"),
-        ("Method", f"{run.config.method.name}{_options(run.config.method.options)}"),
+        ("Method", f"{run.config.method.name} ({options})" if options else run.config.method.name),
         ("Preset", run.config.preset or "none"),
-        ("Iterations", f"{steps}, seed {train.seed}, {_duration(trained.get('seconds_training'))}"),
+        ("Iterations", f"{trained.get('iterations', train.iterations)}, seed {train.seed}, {_time(trained)}"),
         ("Parameters", f"{trained['parameters']:,}" if "parameters" in trained else "unknown"),
         ("Versions", ", ".join(f"{name} {run.environment.get(name)}" for name in ("semivox", "torch"))),
         ("Processor", str(run.environment.get("processor", "unknown"))),
@@ -58,29 +60,47 @@ def facts(run: RunFacts) -> list[tuple[str, str]]:
     return [(name, value) for name, value in pairs if value]
 
 
-def _selection(setting: str, trained: Mapping[str, Any]) -> str:
-    chosen = str(trained.get("checkpoint", ""))
-    return f"{setting}: the weights after the last iteration" if chosen == "last" else f"{setting}: {chosen}"
-
-
 def notes(run: RunFacts, scored: Scored | None) -> list[str]:
     """Return what a reader has to know before trusting the figures."""
-    found = []
     if scored is None:
         return ["There are no scores: the run has no validation cases. Predict and evaluate other cases, then"
                 " run semivox report again with -i PREDICTIONS."]  # fmt: skip
-    if scored.which == "validation" and run.config.train.selection == "val":
-        found.append("The checkpoint was chosen on these validation cases: expect lower scores on new scans.")
-    if scored.which == "validation" and run.calibrated:
-        found.append("Temperature and clean-up of the predictions were chosen on these validation cases.")
-    if scored.which == "training":
-        found.append("These cases were trained on: the scores say nothing about new scans.")
-    if (scored.table["profile"] == "published").any():
-        found.append("Scored as older papers do: a missed class counts as distance 0.")
-    cases = scored.table["case"].nunique()
-    if cases < 10:
-        found.append(f"Only {cases} cases are scored; intervals over so few are too narrow.")
-    return found
+    validation, cases = scored.which == "validation", scored.table["case"].nunique()
+    every = {
+        "The checkpoint was chosen on these validation cases: expect lower scores on new scans.":
+            validation and run.config.train.selection == "val",
+        "Temperature and clean-up of the predictions were chosen on these validation cases.":
+            validation and run.calibrated,
+        "These cases were trained on: the scores say nothing about new scans.": scored.which == "training",
+        "Scored as older papers do: a missed class counts as distance 0.":
+            (scored.table["profile"] == "published").any(),
+        f"Only {cases} cases are scored; intervals over so few are too narrow.": cases < 10,
+    }  # fmt: skip
+    return [text for text, holds in every.items() if holds]
+
+
+def tiles(run: RunFacts, scored: Scored | None) -> list[dict[str, str]]:
+    """Return the figures to see first."""
+    split, trained = run.split, run.report.get("train", {})
+    made = [
+        _tile("labeled scans", str(len(split.labeled)), f"and {len(split.unlabeled)} unlabeled"),
+        _tile("training", _time(trained), f"{trained.get('iterations', '?')} iterations"),
+    ]
+    if scored is None:
+        return made
+    _, dice = score_table(scored)
+    mean, failed = dice.get(MEAN_ROW) or next(iter(dice.values())), len(failures(scored.table))
+    interval = "" if math.isnan(mean["low"]) else f"95 %: {mean['low']:.3f} to {mean['high']:.3f}, "
+    cases, mood = f"{scored.table['case'].nunique()} {scored.which} cases", "bad" if failed else "good"
+    return [
+        _tile("mean Dice", f"{mean['mean']:.3f}", interval + cases),
+        _tile("failures", str(failed), f"of {len(scored.table)} cases x classes", mood),
+        *made,
+    ]
+
+
+def _tile(name: str, value: str, note: str, mood: str = "") -> dict[str, str]:
+    return {"name": name, "value": value, "note": note, "mood": mood}
 
 
 def score_table(scored: Scored) -> tuple[Table, dict[str, dict[str, float]]]:
@@ -98,20 +118,21 @@ def score_table(scored: Scored) -> tuple[Table, dict[str, dict[str, float]]]:
         abs(rows[name, "dice_lcc"]["mean"] - rows[name, "dice"]["mean"]) < _SAME for name in classes
     ):
         metrics.remove("dice_lcc")  # the largest component is the whole
-    body = []
-    for name in classes:
-        dice = rows[name, "dice"]
-        values = [interval_text(rows[name, metric]) for metric in metrics]
-        body.append([name, *values, str(int(dice["n"])), str(int(dice["failures"]))])
+    means = {name: rows[name, "dice"] for name in classes}
+    body = [
+        [
+            name,
+            *(interval_text(rows[name, metric]) for metric in metrics),
+            str(dice["n"]),
+            str(dice["failures"]),
+        ]
+        for name, dice in means.items()
+    ]
     text = (
         f"Mean over {scored.table['case'].nunique()} {scored.which} cases with its 95 % interval."
         " Distances leave failures out; Dice counts them as 0."
     )
-    table = Table(["class", *map(metric_label, metrics), "n", "failed"], body, text)
-    means = {
-        name: {key: float(rows[name, "dice"][key]) for key in ("mean", "low", "high")} for name in classes
-    }
-    return table, means
+    return Table(["class", *map(metric_label, metrics), "n", "failed"], body, text), means
 
 
 def by_case(table: pd.DataFrame) -> pd.DataFrame:
@@ -124,7 +145,7 @@ def by_case(table: pd.DataFrame) -> pd.DataFrame:
 
 def case_table(table: pd.DataFrame) -> Table:
     """Lay out the Dice and the largest 95HD of every case."""
-    wide, classes = by_case(table), [str(name) for name in dict.fromkeys(class_rows(table)["class"])]
+    wide, classes = by_case(table), list(dict.fromkeys(class_rows(table)["class"]))
     shown = classes[:_MOST_CLASSES] if len(classes) > 1 else []
     distance = "hd95_mm" if "hd95_mm" in table else "hd95_vox"
     worst = table.groupby("case")[distance].max()
@@ -136,63 +157,36 @@ def case_table(table: pd.DataFrame) -> Table:
     return Table(headings, rows)
 
 
+def doubtful(file: Path) -> list[tuple[str, str]]:
+    """Return the scans that `quality.csv` of `semivox predict` says to look at first, and why."""
+    if not file.is_file():
+        return []
+    table = pd.read_csv(file, keep_default_na=False)
+    return [
+        (row["case"], f"predicted Dice {row['predicted_dice'] or 'unknown'}: {row['reasons']}")
+        for row in table[table["flag"] != ""].to_dict("records")
+    ]
+
+
 def failures(table: pd.DataFrame) -> list[str]:
     """Name every failure: class, case, and what happened."""
     failed = table[table["status"].isin(FAILURES)]
     return [
-        f"{row['case']}: {row['class']} {str(row['status']).replace('_', ' ')} ({_FAILED[row['status']]})"
+        f"{row['case']}: {row['class']} {_words(row['status'])} ({_FAILED[row['status']]})"
         for row in failed.to_dict("records")
     ]
 
 
-def failed_text(table: pd.DataFrame, case: str) -> str:
-    """Name the failures of one case, in few words."""
-    rows = table[(table["case"] == case) & table["status"].isin(FAILURES)]
-    return "; ".join(
-        f"{row['class']} {str(row['status']).replace('_', ' ')}" for row in rows.to_dict("records")
-    )
+def case_text(table: pd.DataFrame, case: str) -> tuple[str, str]:
+    """Write the Dice of each class of a case, and name its failures."""
+    rows = table[table["case"] == case].to_dict("records")
+    dice = class_rows(table[table["case"] == case]).to_dict("records")
+    failed = [f"{row['class']} {_words(row['status'])}" for row in rows if row["status"] in FAILURES]
+    return ", ".join(f"{row['class']} {_number(row['dice'], 3)}" for row in dice), "; ".join(failed)
 
 
-def case_text(table: pd.DataFrame, case: str) -> str:
-    """Write the Dice of each class of a case."""
-    rows = class_rows(table)
-    return ", ".join(
-        f"{row['class']} {_number(row['dice'], 3)}" for row in rows[rows["case"] == case].to_dict("records")
-    )
-
-
-def tiles(run: RunFacts, scored: Scored | None) -> list[dict[str, str]]:
-    """Return the figures to see first."""
-    split, trained = run.split, run.report.get("train", {})
-    made = [
-        _tile("labeled scans", str(len(split.labeled)), f"and {len(split.unlabeled)} unlabeled"),
-        _tile(
-            "training",
-            _duration(trained.get("seconds_training")),
-            f"{trained.get('iterations', '?')} iterations",
-        ),
-    ]
-    if scored is None:
-        return made
-    _, dice = score_table(scored)
-    mean = dice.get(MEAN_ROW) or next(iter(dice.values()))
-    failed = sum(1 for _ in failures(scored.table))
-    interval = "" if math.isnan(mean["low"]) else f"95 %: {mean['low']:.3f} to {mean['high']:.3f}, "
-    first = _tile(
-        "mean Dice", f"{mean['mean']:.3f}", f"{interval}{scored.table['case'].nunique()} {scored.which} cases"
-    )
-    last = _tile(
-        "failures", str(failed), f"of {len(scored.table)} cases x classes", "bad" if failed else "good"
-    )
-    return [first, last, *made]
-
-
-def _tile(name: str, value: str, note: str, mood: str = "") -> dict[str, str]:
-    return {"name": name, "value": value, "note": note, "mood": mood}
-
-
-def _options(options: Mapping[str, Any]) -> str:
-    return f" ({', '.join(f'{name}={value}' for name, value in options.items())})" if options else ""
+def _words(status: str) -> str:
+    return status.replace("_", " ")
 
 
 def _sides(sides: Sequence[float]) -> str:
@@ -203,13 +197,6 @@ def _number(value: float, digits: int) -> str:
     return "none" if math.isnan(value) else f"{value:.{digits}f}"
 
 
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return "unknown time"
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 120
-        else f"{seconds / 60:.0f} min"
-        if seconds < 7200
-        else f"{seconds / 3600:.1f} h"
-    )
+def _time(trained: Mapping[str, Any]) -> str:
+    seconds = trained.get("seconds_training")
+    return "unknown time" if seconds is None else duration(seconds)

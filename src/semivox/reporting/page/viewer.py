@@ -11,7 +11,7 @@ import nibabel as nib
 import numpy as np
 from matplotlib.colors import to_rgb
 from numpy.typing import NDArray
-from scipy.ndimage import affine_transform, uniform_filter
+from scipy.ndimage import affine_transform, gaussian_filter, uniform_filter
 
 from semivox.reporting.page.source import CaseVolumes
 from semivox.reporting.slices import grey_window
@@ -23,28 +23,39 @@ MOST_VOXELS = 1_000_000  # of a case: about 1 MB in the page
 def viewer_case(name: str, case: CaseVolumes) -> dict[str, Any]:
     """Return the files of a case for the viewer, coarser if it has more than `MOST_VOXELS`.
 
-    Keys: name, voxels (of the scan), image (uint8, black to white as in the pictures), truth, found (class
-    indices) and, where there is a map, doubt (uint8, 255 is its maximum).
+    Keys: name, voxels (of the scan), focus (where the viewer opens, in mm), image (uint8, black to white as
+    in the pictures), truth, found (class indices) and, where there is a map, doubt (uint8, 255: maximum).
     """
     step = max(1.0, (case.image.size / MOST_VOXELS) ** (1 / 3))
     low, high = grey_window(case.image)
     files = {"image": _bytes((case.image - low) / (high - low)), "truth": case.truth, "found": case.found}
     if case.doubt is not None:
         files["doubt"] = _bytes(case.doubt / max(float(case.doubt.max()), 1e-6))
-    smooth = {"image", "doubt"}
-    return {"name": name, "voxels": case.image.size} | {
-        key: _nifti(*_coarser(array, case.affine, step, smooth=key in smooth)) for key, array in files.items()
+    return {"name": name, "voxels": case.image.size, "focus": _focus(case)} | {
+        key: _nifti(*_coarser(array, case.affine, step, smooth=key in ("image", "doubt")))
+        for key, array in files.items()
     }
 
 
-def colors(class_names: Sequence[str]) -> dict[str, list[Any]]:
-    """Return the colormap of class indices as NiiVue wants it; background is clear."""
+def colormaps(class_names: Sequence[str]) -> dict[str, dict[str, list[Any]]]:
+    """Return colormaps of class indices as NiiVue wants them, in colors and in white; background is clear."""
     parts = [to_rgb(class_color(index)) for index in range(1, len(class_names))]
     levels = np.round(255 * np.array([(0.0, 0.0, 0.0), *parts])).astype(int).T.tolist()
+    white = [0, *[255] * len(parts)]
+    labels: dict[str, list[Any]] = {"A": white, "I": list(range(len(class_names)))}
+    labels["labels"] = [str(name) for name in class_names]
     return {
-        "R": levels[0], "G": levels[1], "B": levels[2], "A": [0, *[255] * len(parts)],
-        "I": list(range(len(class_names))), "labels": [str(name) for name in class_names],
-    }  # fmt: skip
+        "colors": {**labels, **dict(zip("RGB", levels, strict=True))},
+        "white": {**labels, **dict.fromkeys("RGB", white)},
+    }
+
+
+def _focus(case: CaseVolumes) -> list[float]:
+    """Return the place in mm where most voxels are wrong, else one in the foreground."""
+    wrong = case.truth != case.found
+    mask = wrong if wrong.any() else case.truth > 0
+    place = np.unravel_index(int(gaussian_filter(mask.astype(np.float32), 2).argmax()), mask.shape)
+    return [float(value) for value in (case.affine @ [*place, 1])[:3]]
 
 
 def _bytes(share: NDArray[Any]) -> NDArray[np.uint8]:
