@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from semivox.errors import UserError
-from semivox.inference.sources import find_scans, list_scans, read_scan
+from semivox.inference.sources import find_scans, read_scan
 
 
 def touch(folder: Path, *names: str) -> Path:
@@ -78,13 +78,3 @@ def test_gap_in_the_channels(tmp_path):
     (scan,) = find_scans(tmp_path, 2)
     with pytest.raises(UserError, match=r"channel of the scan is missing(.|\n)*a_0000, a_0001"):
         read_scan(scan)
-
-
-def test_explicit_files(tmp_path):
-    files = [tmp_path / "p1" / "t1.nii.gz", tmp_path / "p1" / "t2.nii.gz"]
-    other = [tmp_path / "p2" / "t1.nii.gz", tmp_path / "p2" / "t2.nii.gz"]
-    scans = list_scans({"p2": other, "p1": files}, 2)
-    assert [(scan.name, list(scan.files)) for scan in scans] == [("p2", other), ("p1", files)]
-    assert [scan.name for scan in list_scans([files, [tmp_path / "b_0000.nii.gz"]], 2)] == ["t1", "b"]
-    with pytest.raises(UserError, match="same name"):
-        list_scans([files, other], 2)

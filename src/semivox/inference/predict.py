@@ -14,7 +14,7 @@ from semivox.inference.model import LoadedModel
 from semivox.inference.outputs import OutputFolder, Wanted, check_name
 from semivox.inference.predictor import has_several, predict_case
 from semivox.inference.quality import FLAG_SHARE
-from semivox.inference.sources import Scan, Source, list_scans, read_scan
+from semivox.inference.sources import Scan, find_scans, read_scan
 from semivox.inference.windows import window_stride
 from semivox.io.formats import out_of_memory, shortened_text, too_large
 from semivox.nets.cpu import kept
@@ -26,7 +26,7 @@ Finisher = Callable[[LoadedModel, Sequence[Scan]], Callable[[Scan, Path], Any]]
 @kept()
 def predict_files(
     model: LoadedModel,
-    source: Source,
+    source: Path | Mapping[str, Sequence[Path]],
     out: Path,
     config: PredictConfig | None = None,
     *,
@@ -49,7 +49,7 @@ def predict_files(
 
     Args:
         model: from `load_model`.
-        source: see `list_scans`.
+        source: a file or folder, see `find_scans`; or the channel files of each scan, by its name.
         out: folder for the results, not the one of the scans.
         config: settings of the prediction; None: as the model was saved.
         save_probabilities: also write `CASE.npz` with `probabilities`, (K, X, Y, Z) float16.
@@ -72,7 +72,10 @@ def predict_files(
     """
     config = config or model.settings()
     window_stride(model.plan.patch, config.stride)
-    scans = list_scans(source, len(model.plan.channels), series)
+    if isinstance(source, Path):
+        scans = find_scans(source, len(model.plan.channels), series)
+    else:
+        scans = [Scan(name, tuple(files)) for name, files in source.items()]
     finish = None if finisher is None else finisher(model, scans)
     settings = {**config.model_dump(mode="json", exclude={"batch"}), "precision": model.precision}
     several = save_uncertainty and has_several(model, config)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,33 +38,6 @@ class Scan:
     name: str
     files: tuple[Path, ...]
     series: Series | None = None
-
-
-Source = Path | Mapping[str, Sequence[Path]] | Sequence[Sequence[Path]] | Sequence[Scan]
-
-
-def list_scans(source: Source, channels: int, series: str | None = None) -> list[Scan]:
-    """List the scans of a file or folder, or of explicit files.
-
-    Args:
-        source: a path, see `find_scans`; or the channel files of each scan by name; or without names, in
-            which case the first file names the scan; or scans, which are returned as they are.
-        channels: how many the model has.
-        series: number, description or UID of the DICOM series to take from each folder.
-
-    Raises:
-        UserError: nothing to segment, or two scans of the same name.
-    """
-    if isinstance(source, Path):
-        return find_scans(source, channels, series)
-    if isinstance(source, Mapping):
-        return [Scan(name, tuple(files)) for name, files in source.items()]
-    scans = [item if isinstance(item, Scan) else Scan(_name(item[0]), tuple(item)) for item in source]
-    if twice := [name for name, count in Counter(scan.name for scan in scans).items() if count > 1]:
-        raise UserError(
-            "Several scans have the same name", shortened(twice, 5), "first files of different names"
-        )
-    return scans
 
 
 def find_scans(source: Path, channels: int, series: str | None = None) -> list[Scan]:
