@@ -131,16 +131,8 @@ def test_published_beside_ours() -> None:
 
 @pytest.mark.parametrize("counts", [(4, 8), (8,)])
 def test_curves_show_means_intervals_and_seeds(
-    counts: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    counts: tuple[int, ...], tmp_path: Path, drawn: list[Figure]
 ) -> None:
-    drawn: list[Figure] = []
-    save = Figure.savefig
-
-    def keep(self: Figure, *args: object, **kwargs: object) -> None:
-        drawn.append(self)
-        save(self, *args, **kwargs)
-
-    monkeypatch.setattr(Figure, "savefig", keep)
     rows = [
         {
             "labeled": count,
@@ -173,17 +165,7 @@ def test_curves_show_means_intervals_and_seeds(
     assert (tmp_path / "dice.png").stat().st_size > 3000
 
 
-def test_paired_scores_show_common_cases_and_their_means(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    drawn: list[Figure] = []
-    save = Figure.savefig
-
-    def keep(self: Figure, *args: object, **kwargs: object) -> None:
-        drawn.append(self)
-        save(self, *args, **kwargs)
-
-    monkeypatch.setattr(Figure, "savefig", keep)
+def test_paired_scores_show_common_cases_and_their_means(tmp_path: Path, drawn: list[Figure]) -> None:
     scores = {"before": {"a": 0.5, "b": 0.7, "c": 0.1}, "after": {"a": 0.6, "b": 0.9}}
     save_paired_scores(tmp_path / "paired.png", scores)
     (axes,) = drawn[0].axes

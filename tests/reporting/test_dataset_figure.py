@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 
 from semivox.preprocessing.fingerprint import CaseFingerprint, Fingerprint, Intensity
 from semivox.preprocessing.inspect import Sample
-from semivox.reporting import dataset_figure
 from semivox.reporting.dataset_figure import save_dataset_figure
 
 
@@ -42,14 +41,10 @@ def draw(path: Path, measured: Fingerprint, channels: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("channels", [("CT",), ("T1", "T1c", "T2", "FLAIR")])
-def test_every_case_has_its_points(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, channels: tuple[str, ...]
-) -> None:
-    figures: list[Figure] = []
-    monkeypatch.setattr(dataset_figure, "save_png", lambda figure, path: figures.append(figure))
+def test_every_case_has_its_points(tmp_path: Path, drawn: list[Figure], channels: tuple[str, ...]) -> None:
     measured = Fingerprint(tuple(case(n, len(channels), n < 3) for n in range(7)), None)
     draw(tmp_path / "a.png", measured, channels)
-    by_title = {panel.get_title(loc="left"): panel for panel in figures[0].axes}
+    by_title = {panel.get_title(loc="left"): panel for panel in drawn[0].axes}
     voxels = [c for c in by_title["voxels"].collections if isinstance(c, PathCollection)]
     assert [np.sort(part.get_offsets()[:, 1]).tolist() for part in voxels] == [
         list(range(30, 37)), [40] * 7, [20] * 7,
@@ -62,10 +57,10 @@ def test_every_case_has_its_points(
         assert points.get_offsets()[:, 1].tolist() == [5.0 + number for number in range(7)]
         left, right = panel.get_xlim()
         assert left < 0 and right > 6
-    texts = [text.get_text() for text in figures[0].texts]
+    texts = [text.get_text() for text in drawn[0].texts]
     assert "7 scans, 3 of them labeled (blue; the others gray)" in texts
-    assert len(figures[0].axes) == 2 + 3 + len(channels)
-    assert [text.get_text() for text in figures[0].legends[0].get_texts()] == ["organ", "tumor"]
+    assert len(drawn[0].axes) == 2 + 3 + len(channels)
+    assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == ["organ", "tumor"]
 
 
 def test_the_page_is_written_also_without_labels(tmp_path: Path) -> None:

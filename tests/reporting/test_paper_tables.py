@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pytest
 from matplotlib.figure import Figure
 
 from semivox.reporting.benchmark import paper_score_rows, paper_size_rows
@@ -46,20 +45,6 @@ def test_sizes_in_both_conventions() -> None:
     headings, rows = paper_size_rows(pd.DataFrame([{**LINE, **SIZE}, {**LINE, "row": "unknown"}]))
     assert headings[:3] == ["method", "parameters, paper", "MACs, paper"]
     assert rows == [["ua_mt", "18.88 M", "94.80 G", "9.45 M", "18.90 M", "40.11 G", "80.22 G", "94.20 G"]]
-
-
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """Figures as they are saved."""
-    figures: list[Figure] = []
-    save = Figure.savefig
-
-    def keep(self: Figure, *args: Any, **kwargs: Any) -> None:
-        figures.append(self)
-        save(self, *args, **kwargs)
-
-    monkeypatch.setattr(Figure, "savefig", keep)
-    return figures
 
 
 def written(path: Path) -> bool:

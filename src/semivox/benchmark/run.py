@@ -25,16 +25,16 @@ class Outcome:
     """What became of a grid.
 
     Attributes:
+        jobs: all cells.
         tables: of the finished cells; None if there are none.
         failed: message of each cell that failed.
         left: cells that did not fit into the time.
-        jobs: all cells.
     """
 
+    jobs: list[Job]
     tables: Tables | None = None
     failed: dict[str, str] = field(default_factory=dict)
     left: list[str] = field(default_factory=list)
-    jobs: list[Job] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -59,15 +59,16 @@ def forecast(
     Arguments: see `semivox.api.benchmark`.
     """
     jobs = make_jobs(data, grid, out=Path(out), work=work, progress=progress)
-    estimator = Estimator(jobs, Path(out) / "steps.json")
-    found: list[Forecast] = []
+    estimator, found = Estimator(jobs, Path(out) / "steps.json"), dict[Path, Forecast]()
+    cells = []
     with progress("estimate") as report:
         for index, job in enumerate(jobs, start=1):
-            same = next((other.job for other in found if other.job.run == job.run), None)
-            shared = None if same is None else Forecast(job, f"the run of {same.place.variant.label}", 0.0)
-            found.append(shared or _forecast(job, estimator))
+            if same := found.get(job.run):
+                cells.append(Forecast(job, f"the run of {same.job.place.variant.label}", 0.0))
+            else:
+                cells.append(found.setdefault(job.run, _forecast(job, estimator)))
             report(index, len(jobs), job.place.name)
-    return found
+    return cells
 
 
 def _forecast(job: Job, estimator: Estimator) -> Forecast:
@@ -99,10 +100,30 @@ def benchmark(
     Arguments: see `semivox.api.benchmark`.
     """
     out = Path(out)
-    jobs = make_jobs(data, grid, out=out, work=work, progress=progress)
+    outcome = Outcome(make_jobs(data, grid, out=out, work=work, progress=progress))
+    jobs = outcome.jobs
     declared = _declare(grid.compare, jobs, out / "declaration.json")
-    outcome = _run(jobs, out, max_hours, Worker(isolate=isolate), bar=bar, progress=progress, say=say)
-    outcome.jobs = jobs
+    worker, estimator = Worker(isolate=isolate), Estimator(jobs, out / "steps.json")
+    end = None if max_hours is None else time.monotonic() + max_hours * 3600
+    try:
+        for index, job in enumerate(jobs):
+            if job.is_finished:
+                continue
+            failure = None
+            if end is not None:
+                left = end - time.monotonic()
+                failure = attempt(estimator.seconds, job) if left > 0 else None
+                if left <= 0 or (failure is None and estimator.seconds(job) > left):
+                    outcome.left = [other.place.name for other in jobs[index:] if not other.is_finished]
+                    break
+            say(f"[{index + 1}/{len(jobs)}] {job.place.name}")
+            failure = failure or worker.call(job.execute, bar=bar, progress=progress)
+            _note(job, failure)
+            if failure is not None:
+                outcome.failed[job.place.name] = failure.message
+                say(f"failed: {failure.message}")
+    finally:
+        worker.close()
     finished = [job for job in jobs if job.is_finished]
     if finished:
         outcome.tables = write_tables(
@@ -120,41 +141,6 @@ def benchmark(
     content = {"grid": grid.model_dump(mode="json"), **facts, "environment": environment()}
     write_json(out / "benchmark.json", content)
     write_manifest(out, "benchmark", cells=len(jobs), finished=len(finished), **facts)
-    return outcome
-
-
-def _run(
-    jobs: Sequence[Job],
-    out: Path,
-    max_hours: float | None,
-    worker: Worker,
-    *,
-    bar: bool,
-    progress: ProgressFactory,
-    say: Say,
-) -> Outcome:
-    """Run what is not finished, as long as there is time."""
-    outcome, estimator, started = Outcome(), Estimator(jobs, out / "steps.json"), time.monotonic()
-    try:
-        for index, job in enumerate(jobs):
-            if job.is_finished:
-                continue
-            failure = None
-            if max_hours is not None:
-                left = max_hours * 3600 - (time.monotonic() - started)
-                failure = attempt(estimator.seconds, job) if left > 0 else None
-                if left <= 0 or (failure is None and estimator.seconds(job) > left):
-                    outcome.left = [other.place.name for other in jobs[index:] if not other.is_finished]
-                    break
-            say(f"[{index + 1}/{len(jobs)}] {job.place.name}")
-            if failure is None:
-                failure = worker.call(job.execute, bar=bar, progress=progress)
-            _note(job, failure)
-            if failure is not None:
-                outcome.failed[job.place.name] = failure.message
-                say(f"failed: {failure.message}")
-    finally:
-        worker.close()
     return outcome
 
 

@@ -32,6 +32,7 @@ _STYLES = ("-", "--", ":", "-.")
 _COLUMNS, _WIDTH, _HEIGHT, _HEAD = 3, 5.2, 3.1, 1.1  # panels a row, inches
 _CLASSES = 5  # more are averaged
 _VOLUMES, _DECADES = 3.0, 1e-5  # larger volume ratios and smaller gradients leave their panels
+_MASKS = {"coverage": "coverage: share of the true class", "purity": "purity: share that is correct"}
 _NAMED = {"prediction": "prediction (evaluation mode)"}
 
 Draw = Callable[[Axes], None]
@@ -79,108 +80,102 @@ class _Page:
 
     def __init__(self, table: pd.DataFrame) -> None:
         self._table, self._last = table, int(table["iteration"].max())
-        labels = list(dict.fromkeys(self._of("dice")))
-        labels.sort(key=lambda name: name == "prediction")
+        labels = sorted(self._of("dice"), key=lambda name: name == "prediction")
         self._looks = _looks(labels, masked=set(self._of("share")))
-        parts = table.loc[table["measure"] == "dice", "part"]
-        self._classes = list(dict.fromkeys(parts))
+        self._classes = list(dict.fromkeys(table.loc[table["measure"] == "dice", "part"]))
 
     def panels(self) -> list[Draw]:
-        """Drawing functions in reading order."""
+        """Return drawing functions in reading order."""
         mean = " (mean of classes)" if len(self._classes) > 1 else ""
         found: list[Draw] = [
-            partial(self._quality, measure="dice", label=f"Dice{mean}"),
-            partial(self._quality, measure="precision", label=f"precision{mean}"),
-            partial(self._quality, measure="recall", label=f"recall{mean}"),
-            self._volume,
+            partial(self._quality, measure=measure, label=f"{name}{mean}")
+            for measure, name in (("dice", "Dice"), ("precision", "precision"), ("recall", "recall"))
         ]
+        found.append(self._volume)
         if self._of("agreement"):
-            found.append(self._agreement)
+            label = "agreement of networks (Dice)"
+            found.append(partial(self._by_class, measure="agreement", label=label))
         if self._of("coverage"):
-            found.append(partial(self._mask, measure="coverage", label="coverage: share of the true class"))
-            found.append(partial(self._mask, measure="purity", label="purity: share that is correct"))
-        found += [self._calibration, self._reliability]
+            for measure, label in _MASKS.items():
+                found.append(partial(self._by_class, measure=measure, label=label))
         networks = dict.fromkeys(self._table.loc[self._table["measure"] == "gradient", "part"])
-        return [*found, *(partial(self._gradient, network=name) for name in networks)]
+        gradients = (partial(self._gradient, network=name) for name in networks)
+        return [*found, self._calibration, self._reliability, *gradients]
 
     def key(self) -> list[Line2D]:
-        """What the colors mean in the panels that compare labels."""
+        """Return what the colors mean in the panels that compare labels."""
         return [Line2D([], [], label=_NAMED.get(name, name), **look) for name, look in self._looks.items()]
 
     def _of(self, measure: str) -> list[str]:
-        return list(self._table.loc[self._table["measure"] == measure, "of"])
+        return list(dict.fromkeys(self._table.loc[self._table["measure"] == measure, "of"]))
 
-    def _series(self, measure: str, of: str, parts: Sequence[str]) -> pd.Series[float]:
-        """The mean over `parts` at each iteration, NaN (a gap) where nothing was found."""
+    def _plot(
+        self, panel: Axes, measure: str, of: str, parts: Sequence[str], **look: Any
+    ) -> pd.Series[float]:
+        """Draw the mean over `parts` at each iteration; NaN (a gap) where nothing was found."""
         table = self._table
         chosen = table[(table["measure"] == measure) & (table["of"] == of) & table["part"].isin(parts)]
-        return chosen.groupby("iteration")["value"].mean().reindex(np.unique(table["iteration"]))
+        series = chosen.groupby("iteration")["value"].mean().reindex(np.unique(table["iteration"]))
+        if measure == "gradient":
+            series = series.where(series > 0)
+        if series.notna().any() or measure != "gradient":
+            panel.plot(series.index, series, **look)
+        return series
 
-    def _dress(self, panel: Axes, label: str) -> None:
+    def _dress(self, panel: Axes, label: str, *, share: bool = False) -> None:
         dress(panel, x="iteration", y=label)
         add_legend(panel)
         panel.set_xlim(0, 1.02 * max(self._last, 1))
         panel.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        if share:
+            panel.set_ylim(-0.02, 1.02)
 
     def _quality(self, panel: Axes, *, measure: str, label: str) -> None:
         for name, look in self._looks.items():
-            series = self._series(measure, name, self._classes)
-            panel.plot(series.index, series, **look)
-        panel.set_ylim(-0.02, 1.02)
-        self._dress(panel, label)
+            self._plot(panel, measure, name, self._classes, **look)
+        self._dress(panel, label, share=True)
 
     def _volume(self, panel: Axes) -> None:
         panel.axhline(1, color=DARK, linewidth=0.8)
         highest, limit = 1.2, _VOLUMES
         for name, look in self._looks.items():
-            series = self._series("volume", name, self._classes)
-            panel.plot(series.index, series, **look)
+            series = self._plot(panel, "volume", name, self._classes, **look)
             highest = max(highest, 1.05 * float(series.max()))
             limit = max(limit, 1.2 * float(series.iloc[-1]))  # what is there at the end is always shown
         panel.set_ylim(-0.02 * min(highest, limit), min(highest, limit))
         self._dress(panel, "foreground: labeled / true")
 
-    def _agreement(self, panel: Axes) -> None:
-        for pair, style in zip(dict.fromkeys(self._of("agreement")), _STYLES, strict=False):
-            for color, part, parts in self._parts():
-                series = self._series("agreement", pair, parts)
-                look: dict[str, Any] = {
-                    "color": color,
-                    "linewidth": 1.8,
-                    "label": f"{shorten(part, 18)}, {pair}",
-                }
-                panel.plot(series.index, series, style, **look)
-        panel.set_ylim(-0.02, 1.02)
-        self._dress(panel, "agreement of networks (Dice)")
+    def _by_class(self, panel: Axes, *, measure: str, label: str) -> None:
+        """Draw a line a class, or the mean of many, for each pair of networks or mask."""
+        lines = [(NEUTRAL, "background", ["background"])] if measure in _MASKS else []
+        if len(self._classes) > _CLASSES:
+            lines.append((CHART_COLORS[0], f"mean of {len(self._classes)} classes", self._classes))
+        else:
+            colors = reversed(CHART_COLORS[-len(self._classes) :])
+            lines += [(color, name, [name]) for color, name in zip(colors, self._classes, strict=False)]
+        for of, style in zip(self._of(measure), _STYLES, strict=False):
+            look: dict[str, Any] = {"linestyle": style, "linewidth": 1.8}
+            if measure == "coverage":
+                thin = {**look, "color": DARK, "linewidth": 1.2}
+                self._plot(panel, "share", of, ["all"], label=f"{of}, all voxels", **thin)
+            for color, part, parts in lines:
+                self._plot(panel, measure, of, parts, color=color, label=f"{of}, {shorten(part, 18)}", **look)
+        self._dress(panel, label, share=True)
 
     def _calibration(self, panel: Axes) -> None:
-        for name in dict.fromkeys(self._of("ece")):
+        for name in self._of("ece"):
             for part, style in (("all", "-"), ("foreground", "--")):
-                series = self._series("ece", name, [part])
-                color = self._looks[name]["color"]
-                panel.plot(series.index, series, style, color=color, linewidth=1.6)
+                look = {"color": self._looks[name]["color"], "linewidth": 1.6, "linestyle": style}
+                self._plot(panel, "ece", name, [part], **look)
         panel.set_ylim(bottom=0)
         self._dress(panel, "calibration error (ECE)")
         lines = [Line2D([], [], color=DARK, linestyle=style) for style in ("-", "--")]
         panel.legend(lines, ["all voxels", "foreground (true or found)"], fontsize=9, frameon=False)
 
-    def _mask(self, panel: Axes, *, measure: str, label: str) -> None:
-        for name, style in zip(dict.fromkeys(self._of(measure)), _STYLES, strict=False):
-            if measure == "coverage":
-                series = self._series("share", name, ["all"])
-                look: dict[str, Any] = {"color": DARK, "linewidth": 1.2, "label": f"{name}, all voxels"}
-                panel.plot(series.index, series, style, **look)
-            for color, part, parts in self._parts(background=True):
-                series = self._series(measure, name, parts)
-                look = {"color": color, "linewidth": 1.8, "label": f"{name}, {shorten(part, 18)}"}
-                panel.plot(series.index, series, style, **look)
-        panel.set_ylim(-0.02, 1.02)
-        self._dress(panel, label)
-
     def _reliability(self, panel: Axes) -> None:
         panel.plot([0, 1], [0, 1], color=DARK, linewidth=0.8)
         table = self._table[self._table["iteration"] == self._last]
-        for name in dict.fromkeys(self._of("ece")):
+        for name in self._of("ece"):
             own = table[table["of"] == name].pivot_table(index="part", columns="measure", values="value")
             if "bin_share" in own:
                 own = own.dropna(subset=["bin_share"])
@@ -192,27 +187,14 @@ class _Page:
         dress(panel, x=confidence, y="share that is correct")
 
     def _gradient(self, panel: Axes, *, network: str) -> None:
-        terms = dict.fromkeys(self._table.loc[self._table["measure"] == "gradient", "of"])
-        colors = iter(CHART_COLORS * len(terms))
-        for term in terms:
-            color = DARK if term == "sum" else next(colors)
-            series = self._series("gradient", term, [network])
-            series = series.where(series > 0)
-            if series.notna().any():
-                width = 1.2 if term == "sum" else 1.8
-                panel.plot(series.index, series, color=color, linewidth=width, label=term)
+        terms = self._of("gradient")
+        for term, color in zip(terms, CHART_COLORS * len(terms), strict=False):
+            look = {"color": DARK, "linewidth": 1.2} if term == "sum" else {"color": color, "linewidth": 1.8}
+            self._plot(panel, "gradient", term, [network], label=term, **look)
         panel.set_yscale("log")
         low, high = panel.get_ylim()
         panel.set_ylim(max(low, _DECADES * high), high)
         self._dress(panel, f"gradient norm on {network}")
-
-    def _parts(self, *, background: bool = False) -> list[tuple[str, str, list[str]]]:
-        """Color, name and classes of each line: a class each, or the mean of many."""
-        first = [(NEUTRAL, "background", ["background"])] if background else []
-        if len(self._classes) > _CLASSES:
-            return [*first, (CHART_COLORS[0], f"mean of {len(self._classes)} classes", self._classes)]
-        colors = reversed(CHART_COLORS[-len(self._classes) :])
-        return first + [(color, name, [name]) for color, name in zip(colors, self._classes, strict=False)]
 
 
 def _looks(labels: Sequence[str], masked: Set[str]) -> dict[str, dict[str, Any]]:

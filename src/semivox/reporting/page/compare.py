@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from semivox.errors import UserError
 from semivox.evaluation.statistics import bootstrap_mean, holm, paired_difference, wilcoxon_p
@@ -72,35 +71,34 @@ def write_comparison(
     path: Path, columns: Sequence[Column], *, progress: Report = lambda *facts: None
 ) -> None:
     """Write the page; see `read_columns`."""
-    cases, first = _common(columns), columns[0]
-    dice = {column.name: column.dice.loc[cases] for column in columns}
-    others = [column.name for column in columns[1:]]
-    differences = {name: paired_difference(dice[name], dice[first.name]) for name in others}
-    corrected = holm([wilcoxon_p(dice[name], dice[first.name]) for name in others])
-    rows = [[first.name, interval_text(bootstrap_mean(dice[first.name])._asdict()), "", ""]]
+    cases = _common(columns)
+    dice = pd.DataFrame({column.name: column.dice.loc[cases] for column in columns})
+    first, *others = dice.columns
+    differences = {name: paired_difference(dice[name], dice[first])._asdict() for name in others}
+    corrected = holm([wilcoxon_p(dice[name], dice[first]) for name in others])
+    means = {name: interval_text(bootstrap_mean(dice[name])._asdict()) for name in dice}
+    rows = [[first, means[first], "", ""]]
     for name, p in zip(others, corrected, strict=True):
-        gain = interval_text(differences[name]._asdict(), sign="+")
-        rows.append([name, interval_text(bootstrap_mean(dice[name])._asdict()), gain, f"{p:.3g}"])
+        rows.append([name, means[name], interval_text(differences[name], sign="+"), f"{p:.3g}"])
     text = (
         f"Mean Dice over the {len(cases)} cases that all have, with 95 % intervals over cases. p: Wilcoxon"
         " signed-rank test, corrected for several comparisons (Holm)."
     )
-    headings = ["run", "Dice", f"difference to {first.name}", "p"]
-    wide = pd.DataFrame(dice).assign(spread=lambda table: table.max(axis=1) - table.min(axis=1))
-    order = list(wide.sort_values("spread", ascending=False).index)
-    by_case = [[str(case), *(f"{dice[name][case]:.3f}" for name in dice)] for case in order]
-    intervals = {name: found._asdict() for name, found in differences.items()}
+    spread = (dice.max(axis=1) - dice.min(axis=1)).sort_values(ascending=False)
+    order = [str(case) for case in spread.index]
+    titles = dict.fromkeys(column.run.title for column in columns if column.run)
     write_page(
         path,
         "compare.html.j2",
-        title=" and ".join(dict.fromkeys(column.run.title for column in columns if column.run))
-        or "Comparison",
+        title=" and ".join(titles) or "Comparison",
         subtitle=f"{len(columns)} runs side by side on {len(cases)} cases",
-        scores=Table(headings, rows, text),
-        chart=charts.difference_chart(intervals, first.name),
+        scores=Table(["run", "Dice", f"difference to {first}", "p"], rows, text),
+        chart=charts.difference_chart(differences, first),
         settings=_settings(columns),
-        pictures=_pictures(columns, order, progress),
-        all_cases=Table(["case", *dice], by_case),
+        pictures=_pictures(columns, order[:DRAWN], progress),
+        all_cases=Table(
+            ["case", *dice], [[case, *(f"{value:.3f}" for value in dice.loc[case])] for case in order]
+        ),
     )
 
 
@@ -121,32 +119,27 @@ def _names(folders: Sequence[Path]) -> list[str]:
 
 def _settings(columns: Sequence[Column]) -> Table:
     """Lay out the facts in which the runs differ."""
-    known = [(column.name, dict(facts(column.run))) for column in columns if column.run]
-    keys = list(dict.fromkeys(key for _, values in known for key in values))
-    differing = [key for key in keys if len({values.get(key) for _, values in known}) > 1]
-    rows = [[key, *(values.get(key, "") for _, values in known)] for key in differing]
-    return Table(["", *(name for name, _ in known)], rows)
+    known = pd.DataFrame({column.name: dict(facts(column.run)) for column in columns if column.run}).fillna(
+        ""
+    )
+    differing = known[known.nunique(axis=1) > 1] if len(known.columns) else known
+    rows = [
+        [str(name), *map(str, values)] for name, values in zip(differing.index, differing.values, strict=True)
+    ]
+    return Table(["", *known.columns], rows)
 
 
-def _pictures(columns: Sequence[Column], order: Sequence[str], progress: Report) -> list[dict[str, Any]]:
-    """Draw the cases in which the runs differ most, a column a run."""
-    shown = [column for column in columns if column.run and column.scored]
+def _pictures(columns: Sequence[Column], cases: Sequence[str], progress: Report) -> list[dict[str, Any]]:
+    """Draw cases, a column a run."""
+    shown = [(column, column.run, column.scored) for column in columns if column.run and column.scored]
     drawn: list[dict[str, Any]] = []
-    for case in order[:DRAWN] if shown else ():
-        figure = _picture(case, shown)
-        progress(len(drawn) + 1, min(DRAWN, len(order)), case)
-        if figure is not None:
-            drawn.append({"name": case, "picture": webp(figure)})
+    for done, case in enumerate(cases if shown else (), start=1):
+        read = {column.name: read_case(case, scored, run) for column, run, scored in shown}
+        found = {name: volumes for name, volumes in read.items() if volumes is not None}
+        if found:
+            one, labels = next(iter(found.values())), {name: volumes.found for name, volumes in found.items()}
+            scores = {column.name: float(column.dice[case]) for column, _, _ in shown}
+            scene, names = Scene(case, one.scan, one.truth, labels, scores), shown[0][1].plan.class_names
+            drawn.append({"name": case, "picture": webp(slices_figure([scene], names, cuts=3, cell=2.9))})
+        progress(done, len(cases), case)
     return drawn
-
-
-def _picture(case: str, columns: Sequence[Column]) -> Figure | None:
-    read = {c.name: read_case(case, c.scored, c.run) for c in columns if c.scored and c.run}
-    found = {name: volumes for name, volumes in read.items() if volumes is not None}
-    one = next(iter(found.values()), None)
-    if one is None:
-        return None
-    labels = {name: volumes.found for name, volumes in found.items()}
-    scores = {column.name: float(column.dice[case]) for column in columns if column.name in found}
-    scene, run = Scene(case, one.scan, one.truth, labels, scores), columns[0].run
-    return slices_figure([scene], run.plan.class_names if run else None, cuts=3, cell=2.9)
