@@ -55,7 +55,9 @@ def score(model: LoadedModel, cases: list[Case], dataset: Dataset, share: float)
         after.append(sample(probs, true, VOXELS))
         before.append(sample(tempered(probs, 1 / model.calibration.temperature), true, VOXELS))
     table = pd.DataFrame(rows)
-    table["flag"] = flagged(table["predicted"].fillna(table["soft_dice"]), table["alarm"], share)
+    table["flag"] = flagged(
+        table["predicted"].fillna(table["soft_dice"]).tolist(), table["alarm"].tolist(), share
+    )
     return table, *(Sample(*map(np.concatenate, zip(*part, strict=True))) for part in (before, after))
 
 
@@ -82,7 +84,7 @@ def drawn(table: pd.DataFrame, count: int, draws: int, share: float) -> pd.DataF
         found = [judge.judge(row) for row in rest[list(FIGURES)].to_dict("records")]
         for column, name in (("predicted", "dice"), ("low", "low"), ("high", "high")):
             rest[column] = [getattr(one, name) for one in found]
-        rest["flag"] = flagged(rest["predicted"], [bool(one.alarms) for one in found], share)
+        rest["flag"] = flagged(rest["predicted"].tolist(), [bool(one.alarms) for one in found], share)
         rows.append(summary(rest))
     return pd.DataFrame(rows)
 

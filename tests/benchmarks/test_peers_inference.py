@@ -29,7 +29,7 @@ def pair():
 
 @pytest.fixture(scope="module")
 def image() -> np.ndarray:
-    """Longer than the patch, or as long: shorter sides repeat their border, where the published way has zeros."""
+    """Longer than the patch, or as long: to shorter sides the published way adds zeros, ours the border."""
     return np.random.default_rng(0).normal(size=(1, 48, 32, 16)).astype(np.float32)
 
 
