@@ -22,7 +22,7 @@ NO_GUARD, NO_FOLDER = "has no main guard", "There is no such folder"
 def script(folder: Path, text: str, *before: str) -> subprocess.CompletedProcess[str]:
     (folder / "script.py").write_text(f"import semivox\n{text}\n")
     command = [sys.executable, *before, "script.py"]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=120)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=300)
 
 
 @pytest.mark.parametrize(

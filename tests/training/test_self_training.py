@@ -209,13 +209,8 @@ def test_far_pieces_of_a_class_of_one_piece_are_not_taught(tmp_path: Path) -> No
     assert b[2, 12, 2] == b[12, 2, 2] == round(255 * 0.7)
     row = pd.read_csv(tmp_path / "pseudo" / "cases.csv").iloc[0]
     assert row["voxels_a"] == pytest.approx(a.sum() / 255)
-    assert drawn == [
-        (
-            "cases.png",
-            f"x\ncertainty {row['certainty']:.2f}\na {a.sum() / 255e3:.3g} mL, b {b.sum() / 255e3:.3g} mL",
-            6**3,
-        )
-    ]
+    volumes = f"a {a.sum() / 255e3:.3g} mL\nb {b.sum() / 255e3:.3g} mL"
+    assert drawn == [("cases.png", f"x\ncertainty {row['certainty']:.2f}\n{volumes}", 6**3)]
     # Told again it does nothing; a longer run that begins the stage later makes them anew.
     method.probs = probs.roll(1, dims=1)
     teach(method, torch.device("cpu"), Stage(1, 3, 9))

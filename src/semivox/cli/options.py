@@ -7,6 +7,7 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace, UnionType
@@ -71,27 +72,15 @@ _HELP = {
 _NO_OPTIONS = {"config", "preset", "method", "labeled", "progress", "bar", "say"}
 
 
+@dataclass
 class Call:
-    """A command as typed.
+    """A command as typed."""
 
-    Attributes:
-        function: of the API.
-        arguments: its arguments that were typed.
-        typed: the options that stand for settings.
-        fields: which setting each of these is.
-        flags: of all options.
-    """
-
-    def __init__(
-        self,
-        function: Callable[..., Any],
-        arguments: Mapping[str, Any],
-        typed: Mapping[str, Any],
-        fields: Mapping[str, str],
-        flags: Mapping[str, str],
-    ) -> None:
-        self.function, self.arguments, self.typed, self.fields = function, arguments, typed, fields
-        self.flags = flags
+    function: Callable[..., Any]  # of the API
+    arguments: Mapping[str, Any]  # of it, that were typed
+    typed: Mapping[str, Any]  # options that stand for settings
+    fields: Mapping[str, str]  # which setting each of these is
+    flags: Mapping[str, str]  # of all options
 
     @property
     def sections(self) -> dict[str, dict[str, Any]]:

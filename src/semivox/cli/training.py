@@ -33,5 +33,7 @@ def demo(call: o.Call) -> None:
 
     result = call()
     show.comparison(result.summary, "20 phantoms that no training saw; 4 labels of 40")
-    typer.echo(f"{show.verdict(result.summary['difference']['self_training'])} (one seed). Picture: {result.picture}")
+    typer.echo(
+        f"{show.verdict(result.summary['difference']['self_training'])} (one seed). Picture: {result.picture}"
+    )
     o.next_command("train", "-d", "YOUR_FOLDER")

@@ -22,7 +22,7 @@ from semivox.reporting.style import (
 
 _WIDTH, _ROW, _TEXT, _EDGE = 10.0, 1.9, 2.6, 0.3  # inches: page, a row, what is written beside it, margin
 _CELL, _GAP = (_WIDTH - _TEXT - 2 * _EDGE) / 3, 0.1
-_HEAD, _LINE = 0.8, 0.2
+_HEAD, _LINE, _LINES = 0.8, 0.2, 7  # inches, inches, lines beside a row
 
 
 def save_rows(
@@ -45,7 +45,7 @@ def save_rows(
         top = high - _HEAD - index * _ROW
         name, *lines = caption.split("\n")
         write(figure, _EDGE, top - 0.25, shorten(name, 26), fontsize=10, weight="bold")
-        for place, line in enumerate(lines, start=2):
+        for place, line in enumerate(lines[:_LINES], start=2):
             write(figure, _EDGE, top - 0.1 - place * _LINE, shorten(line, 34), color=FAINT, fontsize=9)
         _draw_planes(figure, sample, top - _ROW + _GAP)
     draw_legend(figure, legend)
