@@ -10,7 +10,7 @@ import pytest
 from semivox.config import Config, load_config
 from semivox.datasets.phantom import make_phantoms
 
-for room in (".", "io", "reporting"):  # makes `shell`, `dicom_writer`, `fuzzing`, `chromium` importable
+for room in (".", "io", "reporting"):  # makes `shell`, `scans`, `dicom_writer`, `chromium` ... importable
     sys.path.insert(0, str(Path(__file__).parent / room))
 
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"

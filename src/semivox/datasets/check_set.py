@@ -60,16 +60,8 @@ def check_folder(
 ) -> CheckResult:
     """Read every file of a data set once and collect all problems, each with its file and what to do.
 
-    Label files of cases that the split calls unlabeled are not opened, those of test cases are.
-
-    Args:
-        data: a raw folder or a workspace.
-        config: settings; `config.split` and `config.plan.trust_image_geometry` matter here.
-        workers: processes; 0 works in this process.
-        progress: shows the progress.
-
-    Raises:
-        UserError: the folder or its description cannot be read at all.
+    Label files of cases that the split calls unlabeled are not opened, those of test cases are. Of `config`,
+    `split` and `plan.trust_image_geometry` matter. A folder that cannot be read at all is a `UserError`.
     """
     problems: list[Problem] = []
     dataset = open_dataset(data, lambda error: problems.append(Problem.of(error)))

@@ -86,11 +86,7 @@ def read_regions(
 ) -> dict[str, tuple[int, ...]]:
     """Check a declaration such as {"whole_tumor": [1, 2, 4], "tumor_core": [1, 4]}; None: no regions.
 
-    Args:
-        declared: values on disk of each region.
-        class_names: of the data set; a region has a name of its own.
-        class_values: of the data set; a region takes foreground values from these.
-        path: the file that declares them, for messages.
+    A region has a name that no class has, and takes foreground values on disk. Messages name `path`.
     """
     known = [value for value in class_values if value]
     regions: Meta = declared if isinstance(declared, Mapping) else {"regions": str(declared)}

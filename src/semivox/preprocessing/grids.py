@@ -53,16 +53,14 @@ def compare_grids(
 
     A class counts with its median over the labeled cases that hold it. The sides of the voxels are the
     medians of the scans', and at least f times the smallest of them: thick slices stay as they are until
-    the pixels are as large. The longest axis of a scan keeps 32 features.
+    the pixels are as large. The longest axis of a scan keeps 32 features. There is no row where no labeled
+    case has any foreground.
 
     Args:
         measured: the scans.
         shapes_mm: extent of each (cropped) scan, (cases, 3).
         limit: features that a patch may have.
         wanted: Dice that each class has to keep.
-
-    Returns:
-        A row for each grid; none where no labeled case has any foreground.
     """
     source = median_spacing(measured)
     curves = [(min(c.spacing_mm), c.fidelity) for c in measured.cases if c.fidelity]

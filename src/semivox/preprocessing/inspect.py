@@ -58,13 +58,8 @@ def info(
 ) -> Information:
     """Measure shapes, voxel sizes and intensities of all training scans, and volumes of the classes.
 
-    Labels are opened for the labeled cases of the split alone; test cases are not opened at all.
-
-    Args:
-        data: a raw folder or a workspace.
-        config: settings; `config.split` and `config.plan.trust_image_geometry` matter here.
-        workers: processes; 0 works in this process.
-        progress: shows the progress.
+    Labels are opened for the labeled cases of the split alone; test cases are not opened at all. Of `config`,
+    `split` and `plan.trust_image_geometry` matter.
     """
     dataset = open_dataset(data)
     split = stored_split(data, dataset, config.split)

@@ -125,14 +125,11 @@ def _check_extent(image: Volume, plan: Plan, path: Path | None) -> None:
 
 
 def normalise(values: Array, how: str, intensity: Mapping[str, float]) -> None:
-    """Normalise one channel in place; a constant one becomes 0, except with "none".
+    """Normalise one channel, (X, Y, Z) float32, in place; a constant one becomes 0, except with "none".
 
-    Args:
-        values: (X, Y, Z) float32.
-        how: "none" changes nothing; "zscore" brings mean and standard deviation to 0 and 1; "zscore_nonzero"
-            does so for the voxels other than 0, which stay 0; "ct" clips to `p005` and `p995`, subtracts
-            `mean` and divides by `std`.
-        intensity: the figures for "ct".
+    "none" changes nothing; "zscore" brings mean and standard deviation to 0 and 1; "zscore_nonzero" does so
+    for the voxels other than 0, which stay 0; "ct" takes figures from `intensity`: it clips to `p005` and
+    `p995`, subtracts `mean` and divides by `std`.
     """
     if how == "none":
         return
