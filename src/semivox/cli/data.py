@@ -137,7 +137,7 @@ def _grids(plan: Plan, steps: Sequence[float], *, by_class: bool, size: bool) ->
 
     names = plan.class_names[1:]
     headings = [" grid", *(("scan",) if size else ()), *(names if by_class else ("worst",))]
-    headings += ["patch", "holds", "step"]
+    headings += ["patch", *(("holds",) if size else ()), "step"]
     rows = [
         (
             f"{'*' if row['chosen'] else ' '}{_sides(row['spacing_mm'], 'x')} mm",
@@ -148,7 +148,7 @@ def _grids(plan: Plan, steps: Sequence[float], *, by_class: bool, size: bool) ->
                 else [_worst(row["fidelity"], named=size)]
             ),
             "x".join(map(str, row["patch"])),
-            f"{row['share']:.0%}",
+            *((f"{row['share']:.0%}",) if size else ()),
             f"{step_s:.2g} s",
         )
         for row, step_s in zip(plan.grids, steps, strict=True)
