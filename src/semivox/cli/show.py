@@ -150,16 +150,12 @@ def outcome(found: Outcome) -> None:
     if found.tables is None:
         return
     dice = found.tables.settings
-    rows = [
-        (
-            f"{row['preset']}, {row['labeled']}, {row['method']}",
-            interval_text(row),
-            row["sd_seeds"],
-            row["seeds"],
-        )
-        for row in dice[dice["metric"] == "dice"].to_dict("records")
-    ]
-    rows = [(name, interval, f"{sd:.3f}", seeds) for name, interval, sd, seeds in rows]
+    rows = []
+    for row in dice[dice["metric"] == "dice"].to_dict("records"):
+        alone = f", {row['network']} alone" if row["network"] else ""
+        spread = f"{row['sd_seeds']:.3f}" if row["seeds"] > 1 else ""
+        name = f"{row['preset']}, {row['labeled']}, {row['method']}{alone}"
+        rows.append((name, interval_text(row), spread, row["seeds"]))
     put(table("preset, labels, method", "Dice [95 % interval]", "sd over seeds", "seeds", rows=rows))
 
 

@@ -173,13 +173,13 @@ def paper_score_rows(lines: pd.DataFrame) -> tuple[list[str], Rows]:
 
 def paper_size_rows(lines: pd.DataFrame) -> tuple[list[str], Rows]:
     """Return headings and cells of sizes and costs, each row of the grid once; as `paper_score_rows`."""
-    headings = ["method", "parameters, paper", "MACs, paper", *SIZES]
-    rows = []
+    rows, has_printed = [], lines.reindex(columns=["params_M", "macs_G"]).notna().any(axis=None)
+    headings = ["method", *(["parameters, paper", "MACs, paper"] if has_printed else []), *SIZES]
     for row, block in lines.groupby("row", sort=False):
         if "macs" in block and block["macs"].notna().any():
             first = block.bfill().iloc[0].to_dict()
             printed = [_unit(first.get("params_M"), "M"), _unit(first.get("macs_G"), "G")]
-            rows.append([str(row), *printed, *size_cells(first)])
+            rows.append([str(row), *(printed if has_printed else []), *size_cells(first)])
     return headings, rows
 
 

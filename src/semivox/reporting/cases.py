@@ -168,7 +168,7 @@ def _lay_out(blocks: Sequence[_Block], legend: Sequence[Line2D], title: str | No
     top = foot + sum(rows) + 0.35
     figure = dark_figure(width, top + (0.38 if title else 0), _DPI)
     if title:
-        write(figure, 0.15, top + 0.13, shorten(title, int(width / 0.12)), fontsize=12, weight="bold")
+        write(figure, 0.15, top + 0.13, shorten(title, int(width / 0.11)), fontsize=11, weight="bold")
     middles = side + (width - side) / 2 + pitch * (np.arange(len(columns)) - (len(columns) - 1) / 2)
     for middle, name in zip(middles, columns, strict=True):
         look = {"fontsize": 9 if several else 11, "weight": "bold", "ha": "center"}

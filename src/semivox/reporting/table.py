@@ -25,6 +25,7 @@ _DEFAULT = ("dice", "jaccard", "hd95_mm", "asd_mm", "nsd")
 _PUBLISHED = ("dice", "jaccard", "hd95_vox", "asd_vox")
 _WHEN_FAILED = ("hd95_mm_penalised", "asd_mm_penalised")
 _OVERALL = "mean"
+_WIDE = 8  # columns of a LaTeX table that fit beside each other
 STARRED = "* with failures counted as the image's diagonal"
 Rows = list[list[str]]
 
@@ -131,23 +132,24 @@ def markdown_table(headings: Sequence[str], rows: Rows) -> str:
 
 
 def latex_table(headings: Sequence[str], rows: Rows, caption: str) -> str:
-    """Lay out as a LaTeX `table`; needs no package."""
-    return "\n".join(
-        [
-            r"\begin{table}",
-            r"\centering\scriptsize",
-            rf"\caption{{{_latex(caption)}}}",
-            rf"\begin{{tabular}}{{{'l' * len(headings)}}}",
-            r"\hline",
-            " & ".join(map(_latex, headings)) + r" \\",
-            r"\hline",
-            *(_guarded(" & ".join(map(_latex, line))) + r" \\" for line in rows),
-            r"\hline",
-            r"\end{tabular}",
-            r"\end{table}",
-            "",
-        ]
-    )
+    """Lay out as a LaTeX `table`; many columns are scaled to the text, which needs the package graphicx."""
+    before, after = (r"\resizebox{\textwidth}{!}{%", "}") if len(headings) > _WIDE else ("", "")
+    lines = [
+        r"\begin{table}",
+        r"\centering\scriptsize",
+        rf"\caption{{{_latex(caption)}}}",
+        before,
+        rf"\begin{{tabular}}{{{'l' * len(headings)}}}",
+        r"\hline",
+        " & ".join(map(_latex, headings)) + r" \\",
+        r"\hline",
+        *(_guarded(" & ".join(map(_latex, line))) + r" \\" for line in rows),
+        r"\hline",
+        r"\end{tabular}",
+        after,
+        r"\end{table}",
+    ]
+    return "\n".join(line for line in lines if line) + "\n"
 
 
 _ESCAPES = {

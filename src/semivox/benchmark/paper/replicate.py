@@ -92,7 +92,7 @@ def _draw(
             if jobs := first_jobs(result.outcomes[entry.name]):
                 suffix = f"-{entry.name}" if len(entries) > 1 else ""
                 labels = len(next(iter(jobs.values())).split.labeled)
-                title = f"{entry.name}, {labels} labels: lowest, median and highest Dice over methods"
+                title = f"{entry.name}, {labels} labels: lowest, median, highest Dice"
                 drawn += save_cases(out / f"{item.name}{suffix}", jobs, title)
         return drawn
     own = lines[lines["network"] == ""] if "network" in lines else lines
