@@ -27,10 +27,10 @@ def test_iterations_fill_the_budget() -> None:
     hundred = settings(budget_s=100.0, validate_every=None, checkpoint_every=None)
     assert iterations_for(hundred, Costs(0.1)) == 1000
     assert iterations_for(hundred, Costs(0.3)) == 333
-    assert iterations_for(hundred, Costs(0.1, validation_s=2.0), validations=10, overhead_s=5) == 750
-    assert iterations_for(hundred, Costs(0.1, checkpoint_s=0.5), saves=20) == 900
+    assert iterations_for(hundred, Costs(0.1, validation_s=2.0), overhead_s=5) == 750
+    assert iterations_for(hundred, Costs(0.1, checkpoint_s=0.5)) == 900
     # With validations the best weights are saved, too, after every second of them.
-    assert iterations_for(hundred, Costs(0.1, 2.0, 0.5), validations=10, saves=20) == 675
+    assert iterations_for(hundred, Costs(0.1, 2.0, 0.5)) == 675
     assert iterations_for(settings(budget_s=5.0), Costs(0.1)) == 50
 
 

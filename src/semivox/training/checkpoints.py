@@ -15,7 +15,6 @@ from semivox.errors import UserError
 from semivox.files import replacing
 from semivox.methods.base import Method
 from semivox.training.fabric import Precision
-from semivox.training.failures import weights_not_finite
 
 _FORMAT = 1
 _FRESH = "start over with --fresh, or choose another run folder"
@@ -135,10 +134,3 @@ def load_weights(path: Path, method: Method) -> Checkpoint:
         )
     method.load_state_dict(checkpoint.weights)
     return checkpoint
-
-
-def require_finite(method: Method, iteration: int) -> None:
-    """Raise a `UserError` if a parameter holds NaN or infinity (reads one number from the device)."""
-    parameters = [parameter.detach() for parameter in method.parameters()]
-    if not bool(torch.nn.utils.get_total_norm(parameters).isfinite()):
-        raise weights_not_finite(iteration)

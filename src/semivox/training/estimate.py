@@ -87,9 +87,23 @@ def probe(
                 times.append(_now(device))
                 if times[-1] - times[0] > limit_s and len(times) > _WARM_UP + 2:
                     break
-        validation_s = _validation_s(stepper, validate) if validate else 0.0
-        checkpoint_s = _checkpoint_s(stepper, folder) if folder else 0.0
-    return Costs(_mean_step(times), validation_s, checkpoint_s)
+        started = _now(device)
+        if validate is not None:
+            with evaluating(stepper.method, fabric):
+                validate(stepper.method, device, config.iterations)
+        validated = _now(device)
+        if folder is not None:
+            path = folder / ".probe.ckpt"  # where nothing is left of a run that is refused after this
+            try:
+                checkpoints.save(path, checkpoints.Checkpoint(0, **stepper.state()))
+            finally:
+                path.unlink(missing_ok=True)
+        saved = _now(device)
+    return Costs(
+        _mean_step(times),
+        validated - started if validate is not None else 0.0,
+        saved - validated if folder is not None else 0.0,
+    )
 
 
 def _mean_step(times: Sequence[float]) -> float:
@@ -100,23 +114,6 @@ def _mean_step(times: Sequence[float]) -> float:
     return statistics.fmean(min(step, most) for step in steps)
 
 
-def _validation_s(stepper: Stepper, validate: Validate) -> float:
-    device, started = stepper.fabric.device, _now(stepper.fabric.device)
-    with evaluating(stepper.method, stepper.fabric):
-        validate(stepper.method, device, stepper.config.iterations)
-    return _now(device) - started
-
-
-def _checkpoint_s(stepper: Stepper, folder: Path) -> float:
-    device, started = stepper.fabric.device, _now(stepper.fabric.device)
-    path = folder / ".probe.ckpt"  # where nothing is left of a run that is refused after this
-    try:
-        checkpoints.save(path, checkpoints.Checkpoint(0, **stepper.state()))
-    finally:
-        path.unlink(missing_ok=True)
-    return _now(device) - started
-
-
 def _now(device: torch.device) -> float:
     """Return the time at which the device has done all that was asked of it."""
     if device.type == "cuda":
@@ -124,21 +121,14 @@ def _now(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def iterations_for(
-    settings: TrainConfig,
-    costs: Costs,
-    *,
-    validations: int = VALIDATIONS,
-    saves: int = SAVES,
-    overhead_s: float = 0.0,
-) -> int:
+def iterations_for(settings: TrainConfig, costs: Costs, *, overhead_s: float = 0.0) -> int:
     """Return the largest number of iterations that fits into `settings.budget_s`.
 
+    The best weights are taken to be saved after half of the validations.
+
     Args:
-        settings: of the run; `validate_every` and `checkpoint_every` go before the numbers below.
+        settings: of the run.
         costs: from `probe`.
-        validations: how many there are in a run.
-        saves: how often the state is saved; the best weights are taken to be after half the validations.
         overhead_s: everything that happens once: start, probe, end.
 
     Raises:
@@ -148,8 +138,8 @@ def iterations_for(
     budget_s, fixed_s, step_s = settings.budget_s, overhead_s, costs.step_s
     validated_s = costs.validation_s + (0.5 * costs.checkpoint_s if costs.validation_s else 0.0)
     for each_s, times, every in (
-        (validated_s, validations, settings.validate_every),
-        (costs.checkpoint_s, saves, settings.checkpoint_every),
+        (validated_s, VALIDATIONS, settings.validate_every),
+        (costs.checkpoint_s, SAVES, settings.checkpoint_every),
     ):
         fixed_s += each_s * times if every is None else 0.0
         step_s += each_s / every if every is not None else 0.0

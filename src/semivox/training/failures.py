@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from semivox import errors
 from semivox.errors import UserError
+from semivox.methods.base import Method
 
 _GRACE_S = 120
 _MARK = "semivox.errors.UserError: "
@@ -74,11 +75,13 @@ def not_finite(first: Mapping[str, int], iterations: int) -> UserError:
     return UserError(what, found, f"finite loss terms; {_BEFORE}", _CALMER)
 
 
-def weights_not_finite(iteration: int) -> UserError:
-    """Return the error for weights that became NaN or infinite although no loss term did."""
-    found = "NaN or infinity in the parameters while every loss term was finite"
-    what = f"The weights are not finite after iteration {iteration}"
-    return UserError(what, found, f"finite weights; {_BEFORE}", _CALMER)
+def require_finite(method: Method, iteration: int) -> None:
+    """Raise a `UserError` if a parameter holds NaN or infinity (reads one number from the device)."""
+    parameters = [parameter.detach() for parameter in method.parameters()]
+    if not bool(torch.nn.utils.get_total_norm(parameters).isfinite()):
+        found = "NaN or infinity in the parameters while every loss term was finite"
+        what = f"The weights are not finite after iteration {iteration}"
+        raise UserError(what, found, f"finite weights; {_BEFORE}", _CALMER)
 
 
 class Interruption:

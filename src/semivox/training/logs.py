@@ -20,7 +20,7 @@ from semivox.methods.base import Method
 from semivox.training import checkpoints
 from semivox.training.checkpoints import Checkpoint
 from semivox.training.fabric import Precision, evaluating
-from semivox.training.failures import not_finite
+from semivox.training.failures import not_finite, require_finite
 from semivox.training.step import Stepper, precision_of
 
 Value = int | float
@@ -205,7 +205,7 @@ class Recorder:
             log.write(row)
             raise not_finite(broken, total)
         if validates or saves:
-            checkpoints.require_finite(self._stepper.method, done)
+            require_finite(self._stepper.method, done)
         if validates:
             row |= self._validated(done)
             log.picture(done, getattr(self._validate, "picture", None))
