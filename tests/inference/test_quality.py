@@ -131,6 +131,8 @@ def test_alarms_and_reasons():
     strange = judge.judge({**usual, "volume": -6.0})
     assert (strange.alarms, strange.reasons) == (("unusual volume",), ())
     assert judge.judge(usual, ["atrium"]).alarms == ("no atrium found",)
+    whole = {**figures, "connected": [1.0] * 40}
+    assert Judge(whole, dice).judge({**usual, "connected": 1.0}).reasons == (), "as all validation cases"
 
 
 def test_exactly_the_share_is_flagged_and_every_alarm():

@@ -204,7 +204,7 @@ class Judge:
             return
         values, true = np.array([figures[name] for name in LEARNED]).T, -np.log(_TOP - np.array(dice))
         self._lowest, self._span = values.min(0), np.ptp(values, axis=0)
-        self._suspect = np.quantile(values, FLAG_SHARE, axis=0)
+        self._suspect, self._usual = np.quantile(values, (FLAG_SHARE, 0.5), axis=0)
         self._fit = _fit(values, true)
         others = [np.arange(len(true)) != case for case in range(len(true))]
         self._without = [_fit(values[rows], true[rows]) for rows in others]
@@ -222,7 +222,8 @@ class Judge:
         if not self.known:
             return Quality(nan, nan, nan, tuple(alarms), (), dict(figures))
         values = np.array([figures[name] for name in LEARNED])
-        strange, weak = values < self._lowest - self._span, values <= self._suspect
+        strange = values < self._lowest - self._span
+        weak = (values <= self._suspect) & (values < self._usual)
         alarms += [FIGURES[name] for name, is_so in zip(LEARNED, strange, strict=True) if is_so]
         reasons = [FIGURES[name] for name, is_so in zip(LEARNED, weak & ~strange, strict=True) if is_so]
         ends = [nan, nan]
