@@ -181,7 +181,7 @@ class Tiny(nn.Module):
     Simple enough for a second implementation in NumPy; level l has 4 * 2**l channels.
     """
 
-    width = 4
+    width, strides = 4, ((2, 2, 2),) * 4
 
     def __init__(self, in_channels: int, num_classes: int) -> None:
         super().__init__()

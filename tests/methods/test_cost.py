@@ -82,10 +82,10 @@ def test_a_network_without_features_works_or_is_refused(name: str) -> None:
         with pytest.raises(UserError, match=r"needs the features of each voxel.*\n.*resunet"):
             without_memory(name, options, net)
     else:
-        assert method_cost(name, options, net, (32, 32, 16)).step.macs > 100_000
+        assert method_cost(name, options, net, (16, 16, 16)).step.macs > 10_000
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", ["cpcl", "dual", "mc_net_plus", "sassnet", "urpc"])
 def test_networks_follow_the_plan_of_thick_slices(name: str) -> None:
     """Slices of 6.5 mm: a patch of 12 of them needs no filling up, except for SASSNet's discriminator."""
     strides = strides_for((64, 64, 12), (1, 1, 1), (1.6, 1.6, 6.5))

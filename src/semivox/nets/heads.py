@@ -9,7 +9,17 @@ from torch import Tensor, nn
 
 from semivox.errors import UserError
 from semivox.nets import NETS
-from semivox.nets.blocks import Decoder, Segmenter, Triple, UpKind, enlarge, factor_of, initialise, make_head
+from semivox.nets.blocks import (
+    Decoder,
+    Network,
+    Segmenter,
+    Triple,
+    UpKind,
+    enlarge,
+    factor_of,
+    initialise,
+    make_head,
+)
 from semivox.nets.unet3d import LEVEL_DROPOUT
 
 
@@ -20,11 +30,11 @@ def with_features(net: Callable[..., nn.Module], name: str, **overrides: Any) ->
         UserError: unknown name, or a network whose features lie on a coarser grid than the image.
     """
     made = net(name, **overrides)
-    if not isinstance(made, Segmenter):
+    if isinstance(made, Network) and not isinstance(made, Segmenter):
         what = "This method needs the features of each voxel, which the network does not have"
         others = ", ".join(sorted(set(NETS) - {name}))
         raise UserError(what, name, others, "choose another network or method: semivox methods")
-    return made
+    return cast("Segmenter", made)
 
 
 class Decoded(NamedTuple):
