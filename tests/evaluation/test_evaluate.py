@@ -282,6 +282,6 @@ def test_real_hippocampi_with_float_labels(real_data: Path, tmp_path: Path) -> N
 
 
 def test_maps_of_the_uncertainty_are_no_predictions(tmp_path):
-    for name in ("a", "a_uncertainty", "b_uncertainty"):  # the last is a case of its own
+    for name in ("a", "a_uncertainty", "a_disagreement", "b_uncertainty"):  # the last is a case of its own
         (tmp_path / f"{name}.nii.gz").touch()
     assert list(case_files(tmp_path)) == ["a", "b_uncertainty"]
