@@ -12,11 +12,12 @@ from torch.nn import functional
 
 from semivox.losses.distance import distance_error, signed_distance
 from semivox.losses.prediction import Prediction, most_probable, widen
+from semivox.losses.schedules import sigmoid_rampup
 from semivox.losses.supervised import cross_entropy, dice_loss
-from semivox.methods.base import Batch, Method, PseudoLabel, SingleMethod, full_precision
+from semivox.methods.base import Batch, Method, PseudoLabel, SingleMethod, Step, full_precision
 from semivox.nets import NetFactory
 from semivox.nets.blocks import UpKind
-from semivox.nets.heads import MultiDecoder, with_features
+from semivox.nets.heads import Decoded, MultiDecoder, with_features
 
 
 class MultiDecoderMethod(Method):
@@ -36,6 +37,7 @@ class MultiDecoderMethod(Method):
         )
 
     others: ClassVar[tuple[UpKind, ...]]  # the first up-samples by transposed convolutions
+    term: ClassVar[str]  # name of the term between the decoders
     config: Config
 
     def build(self, net: NetFactory) -> None:
@@ -46,6 +48,22 @@ class MultiDecoderMethod(Method):
     def kinds(self) -> tuple[UpKind, ...]:
         """How each decoder up-samples, the first one's first."""
         return ("transposed", *self.others)
+
+    def losses(self, labeled: Batch, unlabeled: Batch, step: Step) -> dict[str, Tensor]:
+        """Compute a Dice term a decoder ("sup_KIND") and w(t) times the term between the decoders."""
+        cfg, count = self.config, len(labeled.image)
+        weight = cfg.weight * sigmoid_rampup(step.fraction / cfg.ramp_fraction)
+        step.note(f"weight_{self.term}", weight)
+        images = torch.cat([labeled.image, unlabeled.image])
+        outputs = self.net(images)
+        with full_precision(images):
+            predictions = [Prediction.of(output.logits) for output in outputs]
+            terms = self.supervised([own[:count] for own in predictions], labeled)
+            return {**terms, self.term: weight * self.between(predictions, outputs, count)}
+
+    def between(self, predictions: list[Prediction], outputs: list[Decoded], count: int) -> Tensor:
+        """Compute the term between the decoders; the first `count` patches are labeled."""
+        raise NotImplementedError
 
     def supervised(self, predictions: list[Prediction], labeled: Batch) -> dict[str, Tensor]:
         """Compute the foreground Dice loss, with plain denominator, of each decoder on labeled patches.

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
 from semivox.losses.consistency import mutual_consistency
 from semivox.losses.prediction import Prediction
-from semivox.losses.schedules import sigmoid_rampup
-from semivox.methods.base import Batch, Step, full_precision
 from semivox.methods.heads import MultiDecoderMethod
 from semivox.nets.blocks import UpKind
+from semivox.nets.heads import Decoded
 
 
 class MCNet(MultiDecoderMethod):
@@ -36,22 +34,13 @@ class MCNet(MultiDecoderMethod):
         detach_targets: bool = Field(False, description="no gradient through the sharpened probabilities")
 
     others: ClassVar[tuple[UpKind, ...]] = ("trilinear",)
+    term: ClassVar[str] = "consistency"
     config: Config
 
-    def losses(self, labeled: Batch, unlabeled: Batch, step: Step) -> dict[str, Tensor]:
-        """Compute a Dice term a decoder ("sup_KIND") and "consistency"."""
-        cfg, count = self.config, len(labeled.image)
-        weight = cfg.weight * sigmoid_rampup(step.fraction / cfg.ramp_fraction)
-        step.note("weight_consistency", weight)
-        images = torch.cat([labeled.image, unlabeled.image])
-        outputs = self.net(images)
-        with full_precision(images):
-            predictions = [Prediction.of(output.logits) for output in outputs]
-            terms = self.supervised([own[:count] for own in predictions], labeled)
-            terms["consistency"] = weight * mutual_consistency(
-                predictions, cfg.temperature, detach_targets=cfg.detach_targets
-            )
-        return terms
+    def between(self, predictions: list[Prediction], outputs: list[Decoded], count: int) -> Tensor:
+        """Regress each decoder on the sharpened form of every other one."""
+        cfg = self.config
+        return mutual_consistency(predictions, cfg.temperature, detach_targets=cfg.detach_targets)
 
 
 class MCNetPlus(MCNet):

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from semivox.losses.prediction import Prediction, widen
 from semivox.losses.pseudo_labels import reliable_cross_entropy
-from semivox.losses.schedules import sigmoid_rampup
-from semivox.methods.base import Batch, PseudoLabel, Step, full_precision
+from semivox.methods.base import PseudoLabel
 from semivox.methods.heads import MultiDecoderMethod
 from semivox.nets.blocks import UpKind
+from semivox.nets.heads import Decoded
 
 
 class MLRPL(MultiDecoderMethod):
@@ -36,25 +36,16 @@ class MLRPL(MultiDecoderMethod):
         mutual_on_labeled: bool = Field(True, description="pseudo-labels also teach on labeled patches")
 
     others: ClassVar[tuple[UpKind, ...]] = ("nearest",)
+    term: ClassVar[str] = "mutual"
     config: Config
 
-    def losses(self, labeled: Batch, unlabeled: Batch, step: Step) -> dict[str, Tensor]:
-        """Compute a Dice term a decoder ("sup_KIND") and "mutual"."""
-        cfg, count = self.config, len(labeled.image)
-        weight = cfg.weight * sigmoid_rampup(step.fraction / cfg.ramp_fraction)
-        step.note("weight_mutual", weight)
-        images = torch.cat([labeled.image, unlabeled.image])
-        outputs = self.net(images)
-        with full_precision(images):
-            predictions = [Prediction.of(output.logits) for output in outputs]
-            terms = self.supervised([own[:count] for own in predictions], labeled)
-            taught = slice(0 if cfg.mutual_on_labeled else count, None)
-            one, two = (own[taught] for own in predictions)
-            features_one, features_two = (widen(output.features[taught]) for output in outputs)
-            taught_one = reliable_cross_entropy(student=one, teacher=two, features=features_two)
-            taught_two = reliable_cross_entropy(student=two, teacher=one, features=features_one)
-            terms["mutual"] = weight * (taught_one + taught_two)
-        return terms
+    def between(self, predictions: list[Prediction], outputs: list[Decoded], count: int) -> Tensor:
+        """Teach each decoder the other one's label, where that one is surer."""
+        taught = slice(0 if self.config.mutual_on_labeled else count, None)
+        one, two = (own[taught] for own in predictions)
+        features_one, features_two = (widen(output.features[taught]) for output in outputs)
+        taught_one = reliable_cross_entropy(student=one, teacher=two, features=features_two)
+        return taught_one + reliable_cross_entropy(student=two, teacher=one, features=features_one)
 
     def pseudo_labels(self, image: Tensor) -> dict[str, PseudoLabel]:
         """Show the label of each decoder, valid where it teaches the other one."""
