@@ -192,26 +192,26 @@ def _score_all(
     workers = min(workers, len(tasks)) if min(workers, len(tasks)) > 1 else 0
     jobs = run_jobs(_attempt, tasks, workers, name=lambda task: task.case, doing="scoring")
     try:
-        for done, (task, result) in enumerate(jobs, start=1):
-            if isinstance(result, UserError):
-                failed[task.case] = result
+        for done, (task, (found, error)) in enumerate(jobs, start=1):
+            if error is None:
+                rows[task.case] = found
             else:
-                rows[task.case] = result
+                failed[task.case] = error
             if progress is not None:
                 progress(done, len(tasks), task.case)
-    except UserError as error:  # workers that died, once all others are done
-        failed |= {task.case: error for task in tasks if task.case not in rows and task.case not in failed}
+    except UserError as died:  # workers that died, once all others are done
+        failed |= {task.case: died for task in tasks if task.case not in rows and task.case not in failed}
     return rows, failed
 
 
-def _attempt(task: _Task) -> list[Row] | UserError:
+def _attempt(task: _Task) -> tuple[list[Row], UserError | None]:
     try:
-        return _score(task)
+        return _score(task), None
     except UserError as error:
-        return error
+        return [], error
     except MemoryError as error:
-        do = "use fewer workers: --workers 0"
-        return UserError("There is too little memory to score a case", str(error), None, do, task.prediction)
+        what, do = "There is too little memory to score a case", "use fewer workers: --workers 0"
+        return [], UserError(what, str(error), None, do, task.prediction)
 
 
 def _score(task: _Task) -> list[Row]:

@@ -167,7 +167,8 @@ def save_sensitivity(path: Path, lines: pd.DataFrame, title: str) -> None:
     parts = lines["row"].str.extract(r"^(?P<option>[^=]+) = (?P<value>[\d.]+)$")
     lines = lines.assign(option=parts["option"], value=parts["value"].astype(float)).dropna(subset=["value"])
     options, names = list(dict.fromkeys(lines["option"])), list(dict.fromkeys(lines["dataset"]))
-    figure = _figure(1.2 + 3.0 * len(options), 1.2 + 2.0 * len(PAPER_METRICS), title)
+    head = f"{title}\nring: published setting; band: 95 % interval over cases"
+    figure = _figure(1.2 + 3.0 * len(options), 1.2 + 2.0 * len(PAPER_METRICS), head)
     panels = figure.subplots(len(PAPER_METRICS), len(options), squeeze=False, sharex="col", sharey="row")
     for across, metric in zip(panels, PAPER_METRICS, strict=True):
         for panel, option in zip(across, options, strict=True):
