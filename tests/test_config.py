@@ -112,7 +112,7 @@ def test_precision_may_be_written_as_a_number() -> None:
         "split.labeled=1.7", "split.labeled=1.0",
         "split.labeled=true", "split.labeled=0", "split.labeled=-2", "split.labeled=.inf",
         "split.folds=3",
-        "split.fold=5", "net.width=true", "plan.patch=[32,32]", "plan.patch=[32,32,20]", "train.workers=-1",
+        "split.fold=5", "net.width=true", "plan.patch=[32,32]", "plan.patch=[32,32,18]", "train.workers=-1",
         "train.device=tpu", "train.precision=true", "train.momentum=1", "plan.spacing_mm=[1,1,0]", "preset=5",
         "train={lr: 0.1, lr: 0.2}", "=3", "train..lr=3", "predict.stride=[1,1,0]",
     ],

@@ -45,7 +45,7 @@ Labeled = Annotated[int | float, BeforeValidator(_labeled)]
 Device = Annotated[str, AfterValidator(_device)]
 Workers = Annotated[int, Field(ge=0, le=256)]
 Share = Annotated[float, Field(ge=0, le=1)]
-_Side = Annotated[int, Field(ge=16, multiple_of=16)]
+_Side = Annotated[int, Field(ge=4, multiple_of=4)]
 _Block = Annotated[int, Field(ge=1, le=4)]
 _Length = Annotated[float, Field(gt=0, le=1000)]
 
@@ -136,7 +136,7 @@ class PlanConfig(Settings):
         default=None, description="voxel size to resample to"
     )
     patch: tuple[_Side, _Side, _Side] | None = Field(
-        default=None, description="training patch in voxels; sides divisible by 16"
+        default=None, description="training patch in voxels; most networks need sides divisible by 16"
     )
     grid: Literal["measured", "source"] | None = Field(
         default=None,

@@ -18,7 +18,9 @@ def test_demo_compares_the_two_methods_on_the_same_cases(quick: Config, tmp_path
     result = demo(tmp_path, config=config, train=3, test=2)
     by_method = {cell.method: cell.table() for cell in result.cells}
     assert set(by_method) == {"labels_only", "self_training"}
-    assert all(sorted(table["case"]) == sorted(by_method["self_training"]["case"]) for table in by_method.values())
+    assert all(
+        sorted(table["case"]) == sorted(by_method["self_training"]["case"]) for table in by_method.values()
+    )
     expected = by_method["self_training"]["dice"].mean() - by_method["labels_only"]["dice"].mean()
     assert result.summary["difference"]["self_training"]["mean"] == pytest.approx(expected)
     with Image.open(result.picture) as picture:

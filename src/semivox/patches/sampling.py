@@ -184,9 +184,7 @@ def start_around(centre: Sequence[int], shape: Sequence[int], patch: Sequence[in
     )
 
 
-def cut(
-    source: Any, start: Sequence[int], patch: Sequence[int], *, repeat: bool = False
-) -> NDArray[Any]:
+def cut(source: Any, start: Sequence[int], patch: Sequence[int], *, repeat: bool = False) -> NDArray[Any]:
     """Read the patch of (..., X, Y, Z) that begins at `start`, and only it: a copy.
 
     Outside the volume the border is repeated, or the values are 0.
