@@ -241,7 +241,7 @@ class PredictConfig(Settings):
     window: Literal["patch", "whole", "auto"] = Field(
         default="patch",
         description="patch: windows of the training patch's size; whole: one pass over the padded scan where"
-        " memory allows it, with much less arithmetic; auto: whole for scans of at most twice the patch's size",
+        " memory allows it, with much less arithmetic; auto: whole for scans up to twice the patch",
     )
     stride: tuple[PositiveInt, PositiveInt, PositiveInt] | None = Field(
         default=None, description="in voxels of the working grid, instead of `overlap`"

@@ -26,7 +26,7 @@ _VIEW = 1  # sets the second view's random numbers apart from the first one's
 class Patches:
     """Random patches of cases, each decided by the numbers (position, iteration, slot).
 
-    Volumes smaller than the patch get a border on both sides: the image's outermost voxels are repeated, as in
+    Volumes smaller than the patch get a border on both sides: the image repeats its outermost voxels, as in
     prediction; the label is background there.
 
     Args:
