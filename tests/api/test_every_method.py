@@ -41,7 +41,8 @@ def workspaces(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> tupl
 def four_steps(name: str) -> Config:
     """Settings that reach the later phases of every method."""
     train = {"iterations": 4, "workers": 0, "schedule": "poly", "checkpoint_every": 2, "diagnose_every": 9}
-    return load_config(method={"name": name}, train=train, **SETTINGS)
+    options = {"labels_iterations": 0} if name == "self_training" else {}
+    return load_config(method={"name": name, "options": options}, train=train, **SETTINGS)
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -114,6 +114,12 @@ def test_pseudo_labels_are_sharpened() -> None:
 
 
 def test_stages_share_the_run() -> None:
-    assert make().stages() == (0.65, pytest.approx(0.35))
-    assert make(rounds=2).stages() == (0.65, pytest.approx(0.175), pytest.approx(0.175))
-    assert make(rounds=0).stages() == (1.0,)
+    assert make().stages(4000) == (0.65, pytest.approx(0.35))
+    assert make(rounds=2).stages(4000) == (0.65, pytest.approx(0.175), pytest.approx(0.175))
+    assert make(rounds=0).stages(4000) == (1.0,)
+
+
+def test_short_runs_learn_from_the_labels_alone() -> None:
+    assert make().stages(2500) == (0.8, pytest.approx(0.2))
+    assert make().stages(2499) == make().stages(100) == (1.0,)
+    assert make(labels_iterations=0).stages(10) == (0.65, pytest.approx(0.35))

@@ -27,6 +27,7 @@ from semivox.training.step import Stepper
 from semivox.training.validation import Teacher
 
 CONFIG = load_config(
+    method={"name": "self_training", "options": {"labels_iterations": 0}},
     net={"width": 2},
     split={"labeled": 2},
     plan={"spacing_mm": (2.5, 2.5, 2.5), "patch": (16, 16, 16), "stem": (1, 1, 1)},
@@ -159,7 +160,7 @@ def test_without_unlabeled_scans_the_labels_alone_train(
 
 def test_two_rounds_agree_or_not(phantoms: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(*NO_PICTURES)
-    options = {"rounds": 2, "labels_share": 0.5}
+    options = {"rounds": 2, "labels_share": 0.5, "labels_iterations": 0}
     two = overridden(CONFIG, {"method": {"options": options}, "train": {"iterations": 4}})
     run = semivox.train(phantoms, config=two, out=place / "two", work=place / "work")
     table = pd.read_csv(run / "pseudo" / "cases.csv").set_index(["round", "case"])

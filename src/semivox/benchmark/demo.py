@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 METHODS = ("labels_only", "self_training")
 TRAIN, TEST = 40, 20
 SETTINGS: dict[str, Any] = {
+    "method": {"name": "self_training", "options": {"labels_iterations": 0}},
     "net": {"width": 16},
     "split": {"labeled": 4},
     "plan": {"spacing_mm": (2.4, 2.4, 2.4), "stem": (1, 1, 1)},

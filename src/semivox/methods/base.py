@@ -89,6 +89,7 @@ class Method(nn.Module):
     batch: ClassVar[tuple[int, int]] = (2, 2)  # labeled, unlabeled patches a step
     without_unlabeled: ClassVar[str | None] = None  # the method to take where no scan is unlabeled
     soft_labels: ClassVar[bool] = False  # whether `Batch.soft` is wanted
+    staged: ClassVar[bool] = False  # whether its first stage takes labels alone
     strong_view: ClassVar[bool] = False  # whether `Batch.strong` of unlabeled patches is wanted
     partial_labels: ClassVar[bool] = True  # False: some loss uses a label also where `Batch.valid` is False
     needs_features: ClassVar[bool] = False  # whether the networks must have features, see `Segmenter`
@@ -111,11 +112,11 @@ class Method(nn.Module):
         """Compute the weighted scalars whose sum is minimised; exactly 0 for terms over an empty batch."""
         raise NotImplementedError
 
-    def stages(self) -> tuple[float, ...]:
-        """Return the shares of a run's iterations that its stages take.
+    def stages(self, iterations: int) -> tuple[float, ...]:
+        """Return the shares that the stages take of a run of so many iterations.
 
-        Each stage has a learning-rate schedule of its own. With several, all but the first begin with the
-        averaged weights and new pseudo-labels, see `teach`, and the first has no unlabeled batches.
+        Each stage has a learning-rate schedule of its own. All but the first begin with the averaged weights
+        and new pseudo-labels, see `teach`; the first of a `staged` method has no unlabeled batches.
         """
         return (1.0,)
 

@@ -13,6 +13,8 @@ from semivox.losses.soft_labels import deep_loss, sharpened
 from semivox.losses.supervised import onehot
 from semivox.methods.base import Batch, SingleMethod, Step, full_precision
 
+_MOST_ON_LABELS = 0.8  # of a run that takes pseudo-labels
+
 
 class SelfTraining(SingleMethod):
     """One network learns from the labels; then its averaged weights label all scans, and it learns from both.
@@ -36,6 +38,11 @@ class SelfTraining(SingleMethod):
         cuboid: tuple[float, float] = Field(
             (0.4, 0.75), description="smallest and largest side of the pasted cuboid / side of the patch"
         )
+        labels_iterations: int = Field(
+            2000,
+            ge=0,
+            description="least iterations on labels alone; where less than a fifth is left, all of them",
+        )
         pseudo_weight: float = Field(0.7, ge=0, description="weight of pseudo-labeled voxels")
         uncertain_weight: float = Field(
             0.5, ge=0, le=1, description="factor where no class has a pseudo-probability above 0.75"
@@ -44,15 +51,20 @@ class SelfTraining(SingleMethod):
 
     batch: ClassVar[tuple[int, int]] = (2, 2)
     soft_labels: ClassVar[bool] = True
+    staged: ClassVar[bool] = True
     without_unlabeled: ClassVar[str | None] = "labels_only"
     config: Config
 
-    def stages(self) -> tuple[float, ...]:
-        """Return the shares of the iterations: labels alone, then one share a round of pseudo-labels."""
+    def stages(self, iterations: int) -> tuple[float, ...]:
+        """Return the shares of the iterations: labels alone, then one share a round of pseudo-labels.
+
+        A short run has the first stage only: pseudo-labels of a network that still improves hold it back.
+        """
         rounds = self.config.rounds
-        if not rounds:
+        first = max(self.config.labels_share, self.config.labels_iterations / iterations)
+        if not rounds or first > _MOST_ON_LABELS:
             return (1.0,)
-        return (self.config.labels_share, *((1 - self.config.labels_share) / rounds,) * rounds)
+        return (first, *((1 - first) / rounds,) * rounds)
 
     def teach(self, probs: Tensor) -> Tensor:
         """Turn the averaged network's probabilities (B, K, X, Y, Z) into soft pseudo-labels."""

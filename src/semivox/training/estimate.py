@@ -19,7 +19,7 @@ from semivox.config import Config, TrainConfig
 from semivox.errors import UserError
 from semivox.hardware import resolve_device
 from semivox.inference.windows import tiling, window_starts
-from semivox.losses.schedules import Stage
+from semivox.losses.schedules import Stage, make_stages
 from semivox.methods.base import Method
 from semivox.preprocessing.plan import Plan
 from semivox.training import checkpoints
@@ -119,6 +119,13 @@ def _now(device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
+
+
+def mean_costs(costs: Sequence[Costs], method: Method, iterations: int) -> Costs:
+    """Average the step of a run of so many iterations over its stages."""
+    stages = make_stages(method.stages(iterations), iterations)
+    seconds = ((one.stop - one.start) * costs[min(one.index, len(costs) - 1)].step_s for one in stages)
+    return costs[0]._replace(step_s=sum(seconds) / iterations)
 
 
 def iterations_for(settings: TrainConfig, costs: Costs, *, overhead_s: float = 0.0) -> int:

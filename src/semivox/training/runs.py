@@ -33,7 +33,7 @@ from semivox.preprocessing.workspace import Workspace
 from semivox.run import Run
 from semivox.training.checkpoints import best_path, last_path, load_weights
 from semivox.training.diagnosis import NOTICE, Draw, make_diagnosis, require_hidden_labels
-from semivox.training.estimate import FORWARD_SHARE, Costs, iterations_for, probe, windows
+from semivox.training.estimate import FORWARD_SHARE, Costs, iterations_for, mean_costs, probe, windows
 from semivox.training.fabric import resolve_precision
 from semivox.training.logs import Validate
 from semivox.training.loop import FitResult, MakeLoaders, fit
@@ -113,13 +113,9 @@ def train_run(
         config = run.resume_config(config, made_from, extend=extend)
         finished = run.is_trained and not run.is_extended_by(config)
         if finished and diagnose and not run.diagnosis_file.exists():
-            raise UserError(
-                "The run is finished, and was not diagnosed",
-                "a trained model and no diagnosis",
-                "a run that still has iterations to do: its weights on the way are not stored",
-                "add --fresh to train again, to the same weights, or choose another -o folder",
-                run.folder,
-            )
+            wanted = "a run that still has iterations to do: its weights on the way are not stored"
+            do = "add --fresh to train again, to the same weights, or choose another -o folder"
+            raise UserError("The run is finished, and was not diagnosed", None, wanted, do, run.folder)
         if not finished:
             assembly = Assembly(workspace, split, plan, config)
             facts = assembly.train(run, made_from, bar=bar, draw=draw if diagnose else None, sheet=sheet)
@@ -136,7 +132,9 @@ def step_seconds(
     """Measure the time of one step (see `semivox.training.estimate.probe`); nothing is written."""
     try:
         assembly = Assembly(workspace, split, plan, config)
-        return assembly.costs(assembly.method(), steps=steps, limit_s=limit_s).step_s
+        method = assembly.method()
+        costs = assembly.costs(method, steps=steps, limit_s=limit_s)
+        return mean_costs(costs, method, assembly.config.train.iterations).step_s
     finally:
         torch.cuda.empty_cache()  # the run itself may happen in another process
 
@@ -236,11 +234,10 @@ class Assembly:
             build_loaders, self.workspace.store, self.split, self.plan, settings, batch_labeled=labeled,
             strong_view=method.strong_view, soft_labels=method.soft_labels,
         )  # fmt: skip
-        staged = len(method.stages()) > 1
 
         def make(stage: Stage, start: int, rank: int, world: int) -> dict[str, Any]:
             taught = pseudo(stage.index) if stage.index else None
-            size = 0 if staged and not stage.index else unlabeled
+            size = 0 if method.staged and not stage.index else unlabeled
             where: dict[str, Any] = {"iterations": stage.stop, "start": start, "rank": rank, "world": world}
             return build(batch_unlabeled=size, pseudo=taught, **where)
 
@@ -252,10 +249,10 @@ class Assembly:
             return None
         return Validator(self.workspace.store, self.split.val, self.plan, self.config.predict)
 
-    def costs(self, method: Method, *, steps: int, limit_s: float, **beside: Any) -> Costs:
-        """Probe each stage of the run, with labels in the place of pseudo-labels; average their steps."""
+    def costs(self, method: Method, *, steps: int, limit_s: float, **beside: Any) -> list[Costs]:
+        """Probe each stage of the run, with labels in the place of pseudo-labels."""
         train = self.config.train
-        stages = make_stages(method.stages(), train.iterations)
+        stages = make_stages(method.stages(train.iterations), train.iterations)
         taught = self.split.model_copy(update={"unlabeled": self.split.labeled})
         found: list[Costs] = []
         for stage in stages:
@@ -264,9 +261,7 @@ class Assembly:
             loaders = probed.loaders(method, train, lambda _: self.workspace.store)
             few, short, other = -(-steps // len(stages)), limit_s / len(stages), {} if found else beside
             found.append(probe(method, loaders, train, steps=few, limit_s=short, stage=stage, **other))
-        shares = [(stage.stop - stage.start) / train.iterations for stage in stages]
-        mean = sum(share * cost.step_s for share, cost in zip(shares, found, strict=True))
-        return found[0]._replace(step_s=mean)
+        return found
 
     def _with_iterations(self, method: Method, run: Run) -> Config:
         """Return the settings with the `iterations` that fit the time budget, or that the run has already."""
@@ -277,11 +272,16 @@ class Assembly:
             return self.config
         started, limit_s = time.monotonic(), PROBE_SHARE * settings.budget_s
         beside = {"validate": self.validator(), "folder": run.folder}
-        costs = self.costs(method, steps=PROBE_STEPS, limit_s=limit_s, **beside)
-        rounds, batch = len(method.stages()) - 1, sum(batch_sizes(self.config))
-        case_s = FORWARD_SHARE * costs.step_s / batch * windows(self.config, self.plan)
-        spent_s = time.monotonic() - started + STARTUP_S + rounds * len(self.split.unlabeled) * case_s
-        iterations = iterations_for(settings, costs, overhead_s=spent_s + costs.validation_s)
+        found, batch = (
+            self.costs(method, steps=PROBE_STEPS, limit_s=limit_s, **beside),
+            sum(batch_sizes(self.config)),
+        )
+        spent_s, iterations = time.monotonic() - started + STARTUP_S, settings.iterations
+        for _ in range(3):  # the shares of the stages depend on the number of iterations
+            costs, rounds = mean_costs(found, method, iterations), len(method.stages(iterations)) - 1
+            case_s = FORWARD_SHARE * costs.step_s / batch * windows(self.config, self.plan)
+            once_s = spent_s + costs.validation_s + rounds * len(self.split.unlabeled) * case_s
+            iterations = iterations_for(settings, costs, overhead_s=once_s)
         changed = settings.model_copy(update={"iterations": iterations})
         return self.config.model_copy(update={"train": changed})
 

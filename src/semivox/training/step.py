@@ -37,7 +37,7 @@ class Stepper:
         self, fabric: Fabric, method: Method, config: TrainConfig, state: Checkpoint | None = None
     ) -> None:
         self.fabric, self.method, self.config, self.watch = fabric, method, config, Watch()
-        self.stages = make_stages(method.stages(), config.iterations)
+        self.stages = make_stages(method.stages(config.iterations), config.iterations)
         for parameter in method.parameters():
             if parameter.dim() == 5:
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
