@@ -25,7 +25,9 @@ from semivox.inference.model import load_model
 from semivox.inference.predictor import predict_case
 from semivox.io.volume import read_image, read_label
 
-SIZES = {"start": 4, "add": 4, "rounds": 3, "seeds": 3, "iterations": 400, "width": 8, "test": 40}
+SIZES = {
+    "--start": 4, "--add": 4, "--rounds": 3, "--seeds": 3, "--iterations": 400, "--width": 8, "--test": 40,
+}  # fmt: skip
 
 
 def train(
@@ -87,7 +89,7 @@ def main() -> None:
     parser.add_argument("--by", nargs="+", default=["both", "uncertainty", "diversity", "random"])
     parser.add_argument("--method", default="labels_only")
     for name, value in SIZES.items():
-        parser.add_argument(f"--{name}", type=int, default=value)
+        parser.add_argument(name, type=int, default=value)
     args = parser.parse_args()
     rows: list[dict[str, Any]] = []
     for seed in range(args.seeds):
