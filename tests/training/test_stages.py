@@ -21,7 +21,7 @@ from semivox.training.loop import fit
 class Staged(Toy):
     """Two stages: two fifths of the run, then the rest."""
 
-    def stages(self) -> tuple[float, ...]:
+    def stages(self, iterations: int) -> tuple[float, ...]:
         return (0.4, 0.6)
 
 
