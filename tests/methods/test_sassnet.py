@@ -138,7 +138,7 @@ def test_discriminator_learns_to_tell(step: Factory) -> None:
     unlabeled = Batch(unlabeled.image + 2, None)
     groups = method.critic_parameters()
     assert (groups[0]["lr"], groups[0]["betas"]) == (1e-4, (0.9, 0.99))
-    optimiser = torch.optim.Adam(groups[0]["params"], lr=1e-2)
+    optimiser = torch.optim.Adam(groups[0]["params"], lr=3e-3)
     history = []
     for _ in range(25):
         optimiser.zero_grad()
@@ -146,7 +146,8 @@ def test_discriminator_learns_to_tell(step: Factory) -> None:
         loss.backward()
         optimiser.step()
         history.append(loss.item())
-    assert history[0] == pytest.approx(math.log(2), abs=0.2) and history[-1] < 0.3
+    assert history[0] == pytest.approx(math.log(2), abs=0.2)
+    assert sum(history[-5:]) / 5 < 0.3
 
 
 def test_published_sizes() -> None:

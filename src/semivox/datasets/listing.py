@@ -6,7 +6,7 @@ Every file in the image and label folders is used, or named in an error or a war
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from difflib import get_close_matches
+from difflib import SequenceMatcher
 from os.path import isfile, islink, normpath
 from pathlib import Path
 from typing import Literal
@@ -87,11 +87,13 @@ def unused_files(root: Path, used: Iterable[Path]) -> Iterator[UserError]:
                 do = "remove them, or correct names or dataset.json"
                 yield Notice("Files that the data set does not use", shortened(shown, 8), None, do, folder)
             continue
-        near = get_close_matches(folder.name, absent, n=1, cutoff=_SIMILAR)
+        likeness = {name: SequenceMatcher(None, folder.name, name).ratio() for name in absent}
+        near = max(likeness, key=likeness.__getitem__, default="")  # of equal ones the first: training
+        near = near if likeness.get(near, 0) >= _SIMILAR else ""
         files = [path for _, path, _ in data_files(folder)] if near else []
         if files and not any(normpath(path) in known for path in files):
             what, found = "A folder of scans is not used", f"{folder.name}, which holds {files[0].name}"
-            yield UserError(what, found, near[0], f"rename it to {near[0]}, or move it away", folder)
+            yield UserError(what, found, near, f"rename it to {near}, or move it away", folder)
 
 
 def missing_image(case: str, path: Path, channel: str | None) -> UserError:
