@@ -44,7 +44,7 @@ def type_all(text: str) -> int:
 
 def test_the_first_page(tmp_path: Path) -> None:
     assert type_all(FIRST.read_text(encoding="utf-8")) == 8
-    for name in ("segmentations/metrics.csv", "segmentations/summary.json", "runs/control/model.safetensors"):
+    for name in ("segmentations/metrics.csv", "segmentations/summary.json", "runs/pseudo/pseudo/cases.png"):
         assert (tmp_path / name).is_file()
 
 
