@@ -69,7 +69,7 @@ def train(
     chosen = settings(config, preset, method={"name": method}, split={"labeled": labeled})
     checked(chosen, data, training=True)
     from semivox.preprocessing.workspace import prepare_data
-    from semivox.reporting.drawing import diagnosis_drawer, draw_case, rows_drawer
+    from semivox.reporting.drawing import diagnosis_drawer, draw_case, sheet_drawer
     from semivox.run import Run
     from semivox.training.runs import train_run
 
@@ -86,7 +86,9 @@ def train(
         workspace, split, plan, chosen, optional(out) or _default_folder(workspace, chosen, split),
         fresh=fresh, extend=extend, diagnose=diagnose,
         draw=diagnosis_drawer(f"{chosen.method.name} on {workspace.dataset.name}"),
-        sheet=rows_drawer(f"{workspace.dataset.name}: pseudo-labels, least certain first", plan.class_names),
+        sheet=sheet_drawer(
+            f"{workspace.dataset.name}: pseudo-labels, least certain first", plan.class_names, rows=True
+        ),
         bar=bar,
     )  # fmt: skip
     if split.val:

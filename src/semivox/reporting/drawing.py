@@ -30,26 +30,15 @@ def diagnosis_drawer(title: str) -> Callable[[Path, str], None]:
 
 
 def sheet_drawer(
-    title: str, class_names: Sequence[str]
+    title: str, class_names: Sequence[str], *, rows: bool = False
 ) -> Callable[[Path, Sequence[Sample], Sequence[str]], None]:
-    """Return what draws a sheet of scans with captions."""
+    """Return what draws scans with captions: thumbnails, or with `rows` three planes a scan."""
 
     def draw(path: Path, samples: Sequence[Sample], captions: Sequence[str]) -> None:
-        from semivox.reporting.dataset_figure import save_sheet
-
-        save_sheet(path, samples, captions, title, class_names)
-
-    return draw
-
-
-def rows_drawer(
-    title: str, class_names: Sequence[str]
-) -> Callable[[Path, Sequence[Sample], Sequence[str]], None]:
-    """Return what draws scans with their labels and captions, a row each."""
-
-    def draw(path: Path, samples: Sequence[Sample], captions: Sequence[str]) -> None:
-        from semivox.reporting.pseudo_labels import save_rows
-
-        save_rows(path, samples, captions, title, class_names)
+        if rows:
+            from semivox.reporting.pseudo_labels import save_rows as save
+        else:
+            from semivox.reporting.dataset_figure import save_sheet as save
+        save(path, samples, captions, title, class_names)
 
     return draw

@@ -57,9 +57,10 @@ def _draw_planes(figure: Figure, sample: Sample, bottom: float) -> None:
     label = None if sample.label is None else to_ras(sample.label, sample.axes)
     outlines = [] if label is None else [Outline(label, None, 1.1)]
     sizes, high = [scan.size_mm(view) for view in VIEWS], _ROW - _GAP
+    window = grey_window(scan.image)
     scale = min((_CELL - _GAP) / max(wide for wide, _ in sizes), high / max(tall for _, tall in sizes))
     for column, (view, (wide, tall)) in enumerate(zip(VIEWS, sizes, strict=True)):
         left = _EDGE + _TEXT + column * _CELL + (_CELL - scale * wide) / 2
         at = fullest_slice(label, scan.image.shape, view)
         place = (left, bottom + (high - scale * tall) / 2, scale)
-        draw_slice(figure, place, scan, view, at, outlines, window=grey_window(scan.image))
+        draw_slice(figure, place, scan, view, at, outlines, window=window)

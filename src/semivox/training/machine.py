@@ -30,7 +30,7 @@ from semivox.preprocessing.plan import FIGURES, Plan
 from semivox.preprocessing.store import Store
 from semivox.preprocessing.workspace import Workspace
 from semivox.progress import ProgressFactory, no_progress
-from semivox.training.runs import batch_sizes, step_seconds
+from semivox.training.runs import batch_sizes, net_sizes, step_seconds
 
 M = TypeVar("M", bound=torch.nn.Module)
 
@@ -210,8 +210,7 @@ def grid_steps(config: Config, plan: Plan, *, limit_s: float = 20.0) -> list[flo
     kind, options = config.method.name, config.method.options
 
     def macs(made: Plan) -> int:
-        sizes: dict[str, Any] = {"in_channels": len(made.channels), "num_classes": len(made.class_names)}
-        net = NetFactory(**sizes, stem=made.stem, strides=made.strides, **config.net.shared())
+        net = NetFactory(**net_sizes(made, config))
         patch = made.fitted(patch_divisor(without_memory(kind, options, net))).patch
         return method_cost(kind, options, net, patch).step.macs
 

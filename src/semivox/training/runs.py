@@ -157,12 +157,13 @@ def _trainable(plan: Plan, config: Config) -> Plan:
             "a method with partial_labels = True, as all that come with semivox",
             "choose another method; or use Batch.valid in its losses, then set partial_labels",
         )
-    method = without_memory(kind, options, NetFactory(**_net(plan, config)))
+    method = without_memory(kind, options, NetFactory(**net_sizes(plan, config)))
     check_patch(method, plan.patch, sum(batch_sizes(config)))
     return plan.fitted(patch_divisor(method))
 
 
-def _net(plan: Plan, config: Config) -> dict[str, Any]:
+def net_sizes(plan: Plan, config: Config) -> dict[str, Any]:
+    """Return what a `NetFactory` needs to know to build the networks of a run."""
     sizes = {"in_channels": len(plan.channels), "num_classes": len(plan.class_names)}
     return {**sizes, "stem": plan.stem, "strides": plan.strides, **config.net.shared()}
 
@@ -217,7 +218,7 @@ class Assembly:
         """Build the method with its initial weights."""
         torch.manual_seed(self.config.train.seed)
         name, options = self.config.method.name, self.config.method.options
-        method = create(name, options, NetFactory(**_net(self.plan, self.config)))
+        method = create(name, options, NetFactory(**net_sizes(self.plan, self.config)))
         if method.uses_unlabeled and not self.split.unlabeled:
             raise UserError(
                 f"The method {self.config.method.name} learns from unlabeled scans, but there are none",
@@ -266,9 +267,7 @@ class Assembly:
     def _with_iterations(self, method: Method, run: Run) -> Config:
         """Return the settings with the `iterations` that fit the time budget, or that the run has already."""
         settings = self.config.train
-        if run.is_begun and not run.is_extended_by(self.config):
-            return self.config
-        if settings.budget_s is None:
+        if settings.budget_s is None or (run.is_begun and not run.is_extended_by(self.config)):
             return self.config
         started, limit_s = time.monotonic(), PROBE_SHARE * settings.budget_s
         beside = {"validate": self.validator(), "folder": run.folder}
@@ -295,6 +294,6 @@ class Assembly:
         about = {"predict": config.predict.model_dump(mode="json"), "calibration": calibration}
         save_model(
             method, run.folder, method_name=config.method.name, options=config.method.options,
-            net=_net(self.plan, self.config), plan=self.plan, extra={"checkpoint": chosen, **about},
+            net=net_sizes(self.plan, self.config), plan=self.plan, extra={"checkpoint": chosen, **about},
         )  # fmt: skip
         return chosen
