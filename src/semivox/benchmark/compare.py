@@ -11,7 +11,7 @@ import pandas as pd
 from semivox.benchmark.cells import Cell, Role, scored_cases
 from semivox.config import Config, overridden
 from semivox.evaluation.statistics import bootstrap_mean, paired_difference
-from semivox.evaluation.summary import class_rows
+from semivox.evaluation.summary import case_means
 from semivox.files import write_json
 from semivox.manifest import write_manifest
 from semivox.preprocessing.workspace import prepare_data
@@ -87,6 +87,6 @@ def scores_by_case(cells: Sequence[Cell], metric: str = "dice") -> dict[str, dic
     scores = {}
     for method in dict.fromkeys(cell.method for cell in cells):
         table = pd.concat([cell.table() for cell in cells if cell.method == method])
-        means = class_rows(table).groupby("case")[metric].mean().dropna()
+        means = case_means(table, metric).dropna()
         scores[method] = {str(case): float(value) for case, value in means.items()}
     return scores

@@ -87,7 +87,7 @@ def demo(
     by_method = {cell.method: cell for cell in cells}
     dice = dice_by_case(by_method)
     case = median_case(dice[METHODS[1]] - dice[METHODS[0]])
-    scene, classes = read_scene(case, by_method), cells[0].workspace.dataset.class_names
+    scene, classes = read_scene(case, by_method, dice), cells[0].workspace.dataset.class_names
     save_png(slices_figure([scene], classes, f"{case} (median gain)", cuts=3, cell=2.9), picture)
     return Demo(cells, comparison(cells), picture)
 

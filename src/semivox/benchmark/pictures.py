@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from semivox.benchmark.cells import Cell
-from semivox.evaluation.summary import class_rows
+from semivox.evaluation.summary import case_means
 from semivox.io.volume import IGNORE, read_image, read_label
 from semivox.reporting.cases import Scene, slices_figure, surfaces_figure
 from semivox.reporting.slices import RasImage, to_ras
@@ -29,7 +29,8 @@ def save_cases(path: Path, cells: Mapping[str, Cell], title: str, count: int = 3
         title: above the pictures.
         count: cases.
     """
-    scenes = [read_scene(case, cells) for case in spread_cases(dice_by_case(cells), count)]
+    dice = dice_by_case(cells)
+    scenes = [read_scene(case, cells, dice) for case in spread_cases(dice, count)]
     classes = next(iter(cells.values())).workspace.dataset.class_names
     save_figure(slices_figure(scenes, classes, title), path.with_name(f"{path.name}-slices"))
     save_figure(surfaces_figure(scenes, classes, title), path.with_name(f"{path.name}-surfaces"))
@@ -38,8 +39,7 @@ def save_cases(path: Path, cells: Mapping[str, Cell], title: str, count: int = 3
 
 def dice_by_case(cells: Mapping[str, Cell]) -> pd.DataFrame:
     """Return the mean Dice over the classes of each case (rows), a column a cell."""
-    tables = {name: class_rows(cell.table()) for name, cell in cells.items()}
-    return pd.DataFrame({name: table.groupby("case")["dice"].mean() for name, table in tables.items()})
+    return pd.DataFrame({name: case_means(cell.table()) for name, cell in cells.items()})
 
 
 def spread_cases(scores: pd.DataFrame, count: int) -> list[str]:
@@ -54,8 +54,8 @@ def spread_cases(scores: pd.DataFrame, count: int) -> list[str]:
     return [str(ordered[place]) for place in places]
 
 
-def read_scene(name: str, cells: Mapping[str, Cell]) -> Scene:
-    """Read a case, its reference and what each cell found in it."""
+def read_scene(name: str, cells: Mapping[str, Cell], dice: pd.DataFrame) -> Scene:
+    """Read a case, its reference and what each cell found in it; `dice` is that of `dice_by_case`."""
     dataset = next(iter(cells.values())).workspace.dataset
     case = dataset.case(name)
     image = read_image(case.images)
@@ -67,7 +67,7 @@ def read_scene(name: str, cells: Mapping[str, Cell]) -> Scene:
         row: to_ras(read_label(cell.scores / f"{name}.nii.gz", dataset.class_values).array, axes)
         for row, cell in cells.items()
     }
-    scores = {row: float(value) for row, value in zip(cells, dice_by_case(cells).loc[name], strict=True)}
+    scores = {row: float(value) for row, value in zip(cells, dice.loc[name], strict=True)}
     return Scene(
         name, RasImage.turned(image.array[0], image.spacing_mm, axes), to_ras(truth, axes), found, scores
     )

@@ -51,6 +51,11 @@ def class_rows(table: pd.DataFrame) -> pd.DataFrame:
     return table[~table["value"].astype(str).str.startswith("(")]
 
 
+def case_means(table: pd.DataFrame, metric: str = "dice") -> pd.Series[Any]:
+    """Average a metric of each case over its classes, not over regions; the cases are sorted."""
+    return class_rows(table).groupby("case")[metric].mean()
+
+
 def summarise(table: pd.DataFrame, confidence: float = 0.95, n: int = 10_000, seed: int = 0) -> pd.DataFrame:
     """Compute mean, interval, number of values and of failures, for each class and metric.
 

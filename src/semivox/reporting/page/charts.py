@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from semivox.evaluation.summary import MEAN_ROW, class_rows
+from semivox.evaluation.summary import MEAN_ROW, case_means
 from semivox.evaluation.surface import union_box
 from semivox.reporting.style import class_color, shorten
 
@@ -74,7 +74,7 @@ def score_chart(table: pd.DataFrame, means: Mapping[str, Mapping[str, float]]) -
         means: mean, low and high of the Dice of each class.
     """
     figure, axes = _chart("Dice", "", height=max(1.5, 0.6 + 0.42 * len(means)))
-    generator, by_case = np.random.default_rng(0), class_rows(table).groupby("case")["dice"].mean().dropna()
+    generator, by_case = np.random.default_rng(0), case_means(table).dropna()
     for row, (name, mean) in enumerate(means.items()):
         whole = name == MEAN_ROW
         values = by_case if whole else table.loc[table["class"] == name, "dice"].dropna()

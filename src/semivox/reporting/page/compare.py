@@ -10,7 +10,7 @@ import pandas as pd
 
 from semivox.errors import UserError
 from semivox.evaluation.statistics import bootstrap_mean, holm, paired_difference, wilcoxon_p
-from semivox.evaluation.summary import class_rows, read_metrics
+from semivox.evaluation.summary import case_means, read_metrics
 from semivox.progress import Report
 from semivox.reporting.cases import Scene, slices_figure
 from semivox.reporting.page import charts
@@ -34,7 +34,7 @@ class Column(NamedTuple):
     @property
     def dice(self) -> pd.Series[Any]:
         """Mean over the classes of each case."""
-        return class_rows(self.table).groupby("case", sort=False)["dice"].mean()
+        return case_means(self.table)
 
 
 def read_columns(folders: Sequence[Path], validated: Callable[[RunFacts], Path]) -> list[Column]:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from semivox.evaluation.metrics import FAILURES
-from semivox.evaluation.summary import MEAN_ROW, class_rows, summarise
+from semivox.evaluation.summary import MEAN_ROW, case_means, class_rows, summarise
 from semivox.reporting.page.source import RunFacts, Scored
 from semivox.reporting.table import duration, interval_text, metric_label
 
@@ -139,7 +139,7 @@ def by_case(table: pd.DataFrame) -> pd.DataFrame:
     """Return one row a case, the worst first: mean Dice over its classes, then the Dice of each class."""
     rows = class_rows(table)
     wide = rows.pivot_table(index="case", columns="class", values="dice", sort=False, dropna=False)
-    wide.insert(0, MEAN_ROW, rows.groupby("case", sort=False)["dice"].mean())
+    wide.insert(0, MEAN_ROW, case_means(table))
     return wide.sort_values(MEAN_ROW, kind="stable", na_position="last")
 
 
