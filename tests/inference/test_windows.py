@@ -280,10 +280,11 @@ def test_no_way_around_a_lack_of_memory(image, kind):
 
 def test_room_grows_with_memory_and_shrinks_with_width(monkeypatch):
     monkeypatch.setattr("semivox.inference.windows.free_memory", lambda device: 2 * 8 * 4 * 1000)
-    method = create("supervised_pair", {}, NetFactory(1, 2, width=4))
-    assert room(method, CPU) == 250
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert room(method, CPU) == 500
+    for name in ("supervised_pair", "labels_only"):
+        method = create(name, {}, NetFactory(1, 2, width=4))
+        assert room(method, CPU) == 250
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert room(method, CPU) == 500
     assert room(nn.Identity(), CPU) == inf
 
 

@@ -123,3 +123,4 @@ def test_short_runs_learn_from_the_labels_alone() -> None:
     assert make().stages(2500) == (0.8, pytest.approx(0.2))
     assert make().stages(2499) == make().stages(100) == (1.0,)
     assert make(labels_iterations=0).stages(10) == (0.65, pytest.approx(0.35))
+    assert make(labels_share=0.9).stages(4000) == (0.9, pytest.approx(0.1))  # what was asked for is done

@@ -15,7 +15,7 @@ from torch.nn import functional
 from semivox.config import PredictConfig
 from semivox.errors import UserError
 from semivox.io.formats import out_of_memory
-from semivox.nets.blocks import DIVISOR, Segmenter
+from semivox.nets.blocks import DIVISOR, Network
 from semivox.nets.cpu import idle
 
 Triple = tuple[int, int, int]
@@ -250,7 +250,7 @@ def room(method: nn.Module, device: torch.device) -> float:
 
     Infinite where the memory cannot be asked, or where the method has no network that tells its width.
     """
-    width = max((net.width for net in method.modules() if isinstance(net, Segmenter)), default=0)
+    width = max((net.width for net in method.modules() if isinstance(net, Network)), default=0)
     free = free_memory(device)
     if free is None or not width:
         return inf

@@ -60,10 +60,10 @@ class SelfTraining(SingleMethod):
 
         A short run has the first stage only: pseudo-labels of a network that still improves hold it back.
         """
-        rounds = self.config.rounds
-        first = max(self.config.labels_share, self.config.labels_iterations / iterations)
-        if not rounds or first > _MOST_ON_LABELS:
+        rounds, least = self.config.rounds, self.config.labels_iterations / iterations
+        if not rounds or least > _MOST_ON_LABELS:
             return (1.0,)
+        first = max(self.config.labels_share, least)
         return (first, *((1 - first) / rounds,) * rounds)
 
     def teach(self, probs: Tensor) -> Tensor:

@@ -114,12 +114,12 @@ class Teacher:
             pd.DataFrame([*earlier, *rows]).to_csv(temporary, index=False)
 
     def _caption(self, row: dict[str, Any]) -> str:
-        """Return lines about a case: its name, why it is left out, its figures."""
+        """Return lines about a case: its name and its figures."""
         voxel_ml = float(np.prod(self._plan.spacing_mm)) / 1000
-        lines = [row["case"]] + ([f"left out: {row['left_out']}"] if row["left_out"] else [])
-        lines += [f"{name} {row[name]:.2f}" for name in ("certainty", "agreement") if name in row]
+        shares = (f"{name} {row[name]:.2f}" for name in ("certainty", "agreement") if name in row)
         names = self._plan.class_names[1:]
-        return "\n".join([*lines, *(f"{name} {voxel_ml * row[f'voxels_{name}']:.3g} mL" for name in names)])
+        volumes = (f"{name} {voxel_ml * row[f'voxels_{name}']:.3g} mL" for name in names)
+        return "\n".join([row["case"], *shares, *volumes])
 
     def _sample(self, made: Store, name: str) -> Sample:
         image, shares = np.asarray(self._store.image(name)[0]), np.asarray(made.shares(name)[:], np.int32)
