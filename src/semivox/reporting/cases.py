@@ -21,8 +21,8 @@ from semivox.reporting.slices import (
     draw_scale_bar,
     draw_slice,
     finest_view,
-    foreground_box,
     outline_lines,
+    surroundings,
     write_in_panel,
 )
 from semivox.reporting.style import (
@@ -69,7 +69,7 @@ class Scene:
 
     def cropped(self) -> tuple[Scene, tuple[slice, ...]]:
         """Cut out the surroundings of all foreground; also return that box."""
-        box = foreground_box(np.maximum.reduce([self.reference, *self.found.values()]))
+        box = surroundings(np.maximum.reduce([self.reference, *self.found.values()]))
         found = {name: label[box] for name, label in self.found.items()}
         return Scene(self.name, self.scan.cropped(box), self.reference[box], found, self.scores), box
 

@@ -19,10 +19,10 @@ from semivox.reporting.slices import (
     draw_scale_bar,
     draw_slice,
     finest_view,
-    foreground_box,
     fullest_slice,
     grey_window,
     outline_lines,
+    surroundings,
     to_ras,
 )
 from semivox.reporting.style import (
@@ -99,7 +99,7 @@ def planes_figure(
     labels = [label for label in (found, truth) if label is not None]
     both = np.maximum.reduce(labels) if labels else None
     whole: tuple[slice, ...] = (slice(0, None),) * 3
-    box = whole if head or both is None else foreground_box(both)
+    box = whole if head or both is None else surroundings(both)
     shown, window = scan.cropped(box), grey_window(scan.image[box])
     widest, tallest, rim = (9.6, 4.6, 0.4) if head else (6.1, 2.5, 0.9)  # inches: slices, edges of the page
 

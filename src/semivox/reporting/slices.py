@@ -89,7 +89,7 @@ def fullest_slice(label: Volume | None, shape: Sequence[int], view: View) -> int
     return int((label > 0).sum(axis=(view.horizontal, view.vertical)).argmax())
 
 
-def foreground_box(label: Volume) -> tuple[slice, ...]:
+def surroundings(label: Volume) -> tuple[slice, ...]:
     """Return the box around the foreground and a quarter of its size on each side; if there is none, all."""
     box, found = [], union_box(label > 0) or tuple(slice(0, side) for side in label.shape)
     for side, part in zip(label.shape, found, strict=True):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import affine_transform, distance_transform_edt, gaussian_filter, map_coordinates
 
 from semivox.evaluation.surface import surface, union_box
-from semivox.reporting.slices import Volume, add_panel, foreground_box
+from semivox.reporting.slices import Volume, add_panel, surroundings
 from semivox.reporting.style import BACKGROUND, FAINT, PAGE_DPI, class_color, dark_figure, write
 
 Array = NDArray[np.floating[Any]]
@@ -110,7 +110,7 @@ def surface_figure(truth: Volume, found: Volume, spacing_mm: Sequence[float]) ->
     """
     if not truth.any() and not found.any():
         return None
-    box = foreground_box(np.maximum(truth, found))
+    box = surroundings(np.maximum(truth, found))
     truth, found = truth[box], found[box]
     frame = frame_foreground([truth, found], spacing_mm)
     off_mm = _distance_to_surface(truth > 0, spacing_mm)
