@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from semivox.errors import UserError
+from semivox.nets.blocks import kernels_for
 from semivox.nets.resunet import ResUNet, to_voxels
 
 
@@ -34,6 +35,19 @@ def test_thick_slices_are_not_halved_and_not_mixed_where_pixels_are_halved() -> 
     net = ResUNet(in_channels=1, num_classes=2, width=4, strides=((2, 2, 1), (2, 2, 2)))
     kernels = [level.first[0].kernel_size for level in net.encoder]
     assert kernels == [(3, 3, 1), (3, 3, 3), (3, 3, 3)]
+
+
+def test_slices_that_were_halved_before_are_mixed_where_they_keep_their_number() -> None:
+    """Else a strided convolution with one voxel along them would skip every second slice."""
+    cube, flat, half = (3, 3, 3), (3, 3, 1), (2, 2, 1)
+    assert kernels_for([(2, 2, 2), half]) == [cube, cube, cube]
+    assert kernels_for([half, half, (2, 2, 2)]) == [flat, flat, cube, cube]
+    assert kernels_for([half], stem=(2, 2, 2)) == [cube, cube]
+    assert kernels_for([half], stem=half) == [flat, cube]
+    assert kernels_for([(1, 1, 1)]) == [cube, cube]
+    net = ResUNet(in_channels=1, num_classes=2, width=4, stem=(1, 1, 2), strides=((2, 2, 2), half))
+    kernels = [level.first[0].kernel_size for level in net.encoder]
+    assert kernels == [level[0].kernel_size for level in net.decoder] + [cube] == [cube, cube, cube]
 
 
 def test_a_side_that_cannot_be_halved_is_refused() -> None:

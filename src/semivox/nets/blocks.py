@@ -34,21 +34,23 @@ def norm_layer(norm: str, channels: int, *, affine: bool = False) -> nn.Module:
     raise unknown("normalisation layer", norm, NORMS)
 
 
-def kernel_for(stride: Triple) -> Triple:
-    """Return the kernel of a level: one voxel along axes that `stride` keeps while it halves another."""
-    x, y, z = (1 if step == 1 and max(stride) > 1 else 3 for step in stride)
-    return x, y, z
-
-
 def factor_of(steps: Sequence[Triple]) -> Triple:
     """Multiply strides level by level."""
     x, y, z = (prod(level[axis] for level in steps) for axis in range(3))
     return x, y, z
 
 
-def kernels_for(strides: Sequence[Triple]) -> list[Triple]:
-    """Return the kernels of all levels, fine to coarse."""
-    return [*map(kernel_for, strides), CUBE]
+def kernels_for(strides: Sequence[Triple], stem: Triple = (1, 1, 1)) -> list[Triple]:
+    """Return the kernels of all levels, fine to coarse: one voxel along thick slices, three elsewhere.
+
+    Slices are thick at a level if they were never halved, and are not after it, while another axis is.
+    """
+    kernels = []
+    for level, stride in enumerate(strides):
+        halved = factor_of([stem, *strides[: level + 1]])
+        x, y, z = (1 if times == 1 and max(stride) > 1 else 3 for times in halved)
+        kernels.append((x, y, z))
+    return [*kernels, CUBE]
 
 
 class Stage(nn.Sequential):
@@ -157,9 +159,10 @@ class Decoder(PyramidDecoder):
         self, width: int, norm: str, strides: Sequence[Triple] = HALVINGS, *, up: UpKind = "transposed"
     ) -> None:
         super().__init__()
+        parts = strides, kernels_for(strides), self.repeats
         levels = [
-            (width * 2**level, stride, kernel_for(stride), self.repeats[level])
-            for level, stride in reversed(list(enumerate(strides)))
+            (width * 2**level, stride, kernel, repeats)
+            for level, (stride, kernel, repeats) in reversed(list(enumerate(zip(*parts, strict=False))))
         ]
         self.ups = nn.ModuleList(Up(2 * here, norm, up, stride, kernel) for here, stride, kernel, _ in levels)
         self.stages = nn.ModuleList(

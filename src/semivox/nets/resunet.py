@@ -35,8 +35,7 @@ class ResUNet(Network):
         norm: see `norm_layer`; instance has a learned scale here.
         dropout: probability of dropping a channel of the coarsest level.
         stem: voxels of a block along each axis; 1 leaves the axis as it is.
-        strides: along each axis, between each level and the next coarser one. Where an axis keeps its size
-            while another is halved (thick slices), kernels have one voxel along it.
+        strides: along each axis, between each level and the next coarser one. See `kernels_for` for kernels.
     """
 
     follows_plan: ClassVar[bool] = True
@@ -57,7 +56,7 @@ class ResUNet(Network):
         )
         self.stem_size = stem
         channels = [min(MOST_CHANNELS, width * 2**level) for level in range(len(strides) + 1)]
-        kernels = kernels_for(strides)
+        kernels = kernels_for(strides, stem)
         self.stem = nn.Conv3d(in_channels, width, stem, stem) if prod(stem) > 1 else nn.Identity()
         first = width if prod(stem) > 1 else in_channels
         inputs, steps = [first, *channels], [(1, 1, 1), *strides]

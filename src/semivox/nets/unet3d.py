@@ -16,7 +16,6 @@ from semivox.nets.blocks import (
     Stage,
     Triple,
     enlarge,
-    kernel_for,
     kernels_for,
 )
 
@@ -39,10 +38,10 @@ class UNetDecoder(PyramidDecoder):
 
     def __init__(self, width: int, norm: str, strides: Sequence[Triple], *, dropout: float) -> None:
         super().__init__()
-        levels = range(len(strides) - 1, -1, -1)
+        levels, kernels = range(len(strides) - 1, -1, -1), kernels_for(strides)
         self.strides = tuple(strides)
         self.stages = nn.ModuleList(
-            Stage(3 * width * 2**level, width * 2**level, self.repeats, norm, kernel_for(strides[level]))
+            Stage(3 * width * 2**level, width * 2**level, self.repeats, norm, kernels[level])
             for level in levels
         )
         self.dropouts = nn.ModuleList(
