@@ -3,6 +3,8 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.semivox-ready
+# One process a core; the tests of a file share one.
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 .PHONY: demo test coverage check reference docs clean
 
@@ -10,11 +12,11 @@ demo: $(READY)
 	$(BIN)/semivox demo --out demo
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 # The same tests; fails below the share of lines that pyproject.toml states.
 coverage: $(READY)
-	$(BIN)/python -m pytest --cov --cov-report=term
+	$(PYTEST) --cov --cov-report=term
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -12,6 +13,10 @@ from semivox.datasets.phantom import make_phantoms
 
 for room in (".", "io", "reporting"):  # makes `shell`, `scans`, `dicom_writer`, `chromium` ... importable
     sys.path.insert(0, str(Path(__file__).parent / room))
+
+# Also in the programs that tests start: arrays are tiny, a second thread only waits, and worse so on a busy
+# machine. Sums of several threads differ in the last bit, too.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -26,7 +31,7 @@ def real_data() -> Path:
 
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
-    """Arrays in tests are tiny: a second thread only waits, and worse so on a busy machine."""
+    """As above, where an earlier test has changed it."""
     import torch
 
     torch.set_num_threads(1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -23,10 +22,7 @@ NO_GUARD, NO_FOLDER = "has no main guard", "There is no such folder"
 def script(folder: Path, text: str, *before: str) -> subprocess.CompletedProcess[str]:
     (folder / "script.py").write_text(f"import semivox\n{text}\n")
     command = [sys.executable, *before, "script.py"]
-    alone = os.environ | {"OMP_NUM_THREADS": "1"}  # as here: sums of several threads differ in the last bit
-    return subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, check=False, timeout=300, env=alone
-    )
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=300)
 
 
 @pytest.mark.parametrize(
