@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import EntryPoint
 from typing import Any
 
@@ -54,6 +55,19 @@ def test_finite_losses_and_gradients(
     gradients = [parameter.grad for parameter in method.parameters() if parameter.grad is not None]
     assert all(bool(torch.isfinite(gradient).all()) for gradient in gradients)
     assert gradients or (not labeled and name in NEED_LABELS)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_works_where_features_merge_voxels(name: str, step: Factory) -> None:
+    """On an automatic plan the features are coarser than the image; labels and predictions are not."""
+    plan = {"stem": (2, 2, 1), "strides": ((2, 2, 2), (2, 2, 1)), "along_plan": True}
+    method = build(name, replace(NET, **plan))
+    labeled, unlabeled = patches(2, 2)
+    total = torch.stack(list(method.losses(labeled, unlabeled, step()).values())).sum()
+    total.backward()
+    assert bool(torch.isfinite(total))
+    with torch.no_grad():
+        assert method.eval().predict(unlabeled.image).shape == (2, 2, *SHAPE)
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -82,7 +82,7 @@ def test_a_network_without_features_works_or_is_refused(name: str) -> None:
         with pytest.raises(UserError, match=r"needs the features of each voxel.*\n.*resunet"):
             without_memory(name, options, net)
     else:
-        assert method_cost(name, options, net, (16, 16, 16)).step.macs > 10_000
+        assert method_cost(name, options, net, (32, 32, 16)).step.macs > 10_000
 
 
 @pytest.mark.parametrize("name", ["cpcl", "dual", "mc_net_plus", "sassnet", "urpc"])

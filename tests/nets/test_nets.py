@@ -11,6 +11,7 @@ from torch import nn
 from semivox.errors import UserError
 from semivox.methods.cost import count_parameters, counted
 from semivox.nets import NETS, NetFactory, Triple, build_net
+from semivox.nets.blocks import to_blocks, to_voxels
 from semivox.nets.cpu import Conv
 
 PUBLISHED = [name for name in NETS if name != "resunet"]  # which has tests of its own
@@ -225,11 +226,30 @@ def test_the_plan_of_thick_slices(name: str) -> None:
     assert count_parameters(by_default) == SIZES[name][0] and by_default.divisor == (16, 16, 16)
 
 
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_features_of_blocks_are_given_for_each_voxel(name: str) -> None:
+    """With a stem, all but the last layer works on the coarser grid, on blocks of voxels as channels."""
+    plan = {"in_channels": 2, "num_classes": 3, "stem": (2, 2, 1), "strides": ((2, 2, 2), (2, 2, 1))}
+    net = build_net(name, width=4, along_plan=True, dropout=0.0, **plan).eval()
+    assert net.divisor == (8, 8, 2) and net.factor(1) == (4, 4, 2)
+    image = torch.randn(2, 2, 16, 24, 4)
+    assert [tuple(values.shape[2:]) for values in net.encoder(image)] == [(8, 12, 4), (4, 6, 2), (2, 3, 2)]
+    maps = net.pyramid(image)
+    assert [tuple(values.shape[1:]) for values in maps] == [(4, 16, 24, 4), (8, 4, 6, 2)]
+    torch.testing.assert_close(net(image), net.head(net.features(image)))
+    blocks = build_net(
+        name, width=4, along_plan=True, dropout=0.0, **plan | {"in_channels": 8, "stem": (1, 1, 1)}
+    )
+    blocks.eval().load_state_dict({k: v for k, v in net.state_dict().items() if "spread" not in k})
+    features = net.decoder.spread(blocks.features(to_blocks(image, (2, 2, 1))))
+    torch.testing.assert_close(maps[0], to_voxels(features, (2, 2, 1)))
+
+
 @pytest.mark.parametrize(
     ("stem", "strides", "divisor"),
-    [((2, 2, 1), THICK, (16, 16, 4)), ((1, 1, 1), ((2, 2, 2),) * 5, (16, 16, 16))],
+    [((2, 2, 1), THICK, (16, 16, 4)), ((2, 2, 2), ((2, 2, 2),) * 5, (32, 32, 32))],
 )
 def test_strides_of_the_plan(stem: Triple, strides: tuple[Triple, ...], divisor: Triple) -> None:
-    """A stem is the first stride; more strides than the published four are left out."""
+    """A stem comes before them; more strides than the published four are left out."""
     sizes = {"in_channels": 1, "num_classes": 2, "width": 2, "along_plan": True}
     assert build_net("vnet", stem=stem, strides=strides, **sizes).divisor == divisor

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from semivox.errors import UserError
-from semivox.nets.blocks import kernels_for
-from semivox.nets.resunet import ResUNet, to_voxels
+from semivox.nets.blocks import kernels_for, to_blocks, to_voxels
+from semivox.nets.resunet import ResUNet
 
 
 def test_channels_become_the_voxels_of_a_block() -> None:
@@ -20,6 +20,7 @@ def test_channels_become_the_voxels_of_a_block() -> None:
             for y in range(2):
                 for z in range(3):
                     assert voxels[0, k, x, y, z] == values[0, k * 6 + y * 3 + z, x, 0, 0]
+    assert torch.equal(to_blocks(voxels, (1, 2, 3)), values)
 
 
 def test_a_network_with_a_stem_returns_the_grid_of_the_image() -> None:

@@ -15,8 +15,9 @@ from torch.nn import functional
 from semivox.config import PredictConfig
 from semivox.errors import UserError
 from semivox.io.formats import out_of_memory
-from semivox.nets.blocks import DIVISOR, Network
+from semivox.nets.blocks import DIVISOR
 from semivox.nets.cpu import idle
+from semivox.nets.network import Network
 
 Triple = tuple[int, int, int]
 Weighting = Literal["uniform", "gaussian"]

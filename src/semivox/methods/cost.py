@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from semivox.methods import create
 from semivox.methods.base import Batch, Method, Step
 from semivox.nets import NetFactory
-from semivox.nets.blocks import Network
+from semivox.nets.network import Network
 
 
 class Count(NamedTuple):

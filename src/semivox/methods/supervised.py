@@ -10,7 +10,7 @@ from semivox.losses.prediction import Prediction
 from semivox.losses.supervised import cross_entropy_dice
 from semivox.methods.base import Batch, PairMethod, SingleMethod, Step, full_precision
 from semivox.methods.teaching_pair import Mixing
-from semivox.nets.blocks import Segmenter
+from semivox.nets.network import Segmenter
 
 
 def supervised_loss(net: Segmenter, labeled: Batch) -> Tensor:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from semivox.errors import UserError, unknown
 
 if TYPE_CHECKING:
-    from semivox.nets.blocks import Segmenter
+    from semivox.nets.network import Segmenter
 
 Triple = tuple[int, int, int]
 Strides = tuple[Triple, ...]
@@ -61,20 +61,20 @@ def build_net(
         width: channels of the finest level; they double at each of the four coarser ones.
         norm: batch, instance (without learned scale), group (at most 16 groups) or none.
         dropout: probability of dropping a whole channel.
-        stem: of the plan: voxels that the features merge along each axis, see `ResUNet`.
+        stem: of the plan: voxels that the features merge along each axis.
         strides: of the plan: between each level and the next.
         along_plan: let networks that halve all axes four times, as published, take strides and kernels from
-            the plan: its stem, if it has one, then its strides, four at most.
+            the plan, four at most.
 
     Raises:
         UserError: unknown name or norm.
     """
     kind = lookup(NETS, name, "network")
-    grid: dict[str, Any] = {}
+    grid: dict[str, Any] = {"stem": stem}
     if kind.follows_plan:
-        grid = {"stem": stem, "strides": strides}
+        grid["strides"] = strides
     elif along_plan:
-        grid = {"strides": ((stem, *strides) if max(stem) > 1 else strides)[:MOST_STRIDES]}
+        grid["strides"] = strides[:MOST_STRIDES]
     net: Segmenter = kind(
         in_channels=in_channels, num_classes=num_classes, width=width, norm=norm, dropout=dropout, **grid
     )

@@ -1,15 +1,15 @@
-"""Building blocks of the encoder-decoder networks, and `Segmenter`, what they all are."""
+"""Building blocks of the encoder-decoder networks."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from math import gcd, prod
-from typing import ClassVar, Literal
+from typing import Literal
 
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from semivox.errors import UserError, unknown
+from semivox.errors import unknown
 from semivox.nets.cpu import Conv, InstanceNorm
 
 Triple = tuple[int, int, int]
@@ -51,6 +51,36 @@ def kernels_for(strides: Sequence[Triple], stem: Triple = (1, 1, 1)) -> list[Tri
         x, y, z = (1 if times == 1 and max(stride) > 1 else 3 for times in halved)
         kernels.append((x, y, z))
     return [*kernels, CUBE]
+
+
+def to_blocks(image: Tensor, block: Triple) -> Tensor:
+    """Rearrange blocks of voxels into channels: (B, C, X, Y, Z) -> (B, C * x * y * z, X / x, ...).
+
+    Args:
+        image: sides are multiples of `block`.
+        block: (x, y, z); voxel i (in C order) of channel c becomes channel c * x * y * z + i.
+    """
+    if prod(block) == 1:
+        return image
+    batch, channels, *sides = image.shape
+    x, y, z = (side // step for side, step in zip(sides, block, strict=True))
+    split = image.view(batch, channels, x, block[0], y, block[1], z, block[2])
+    return split.permute(0, 1, 3, 5, 7, 2, 4, 6).reshape(batch, -1, x, y, z)
+
+
+def to_voxels(values: Tensor, block: Triple) -> Tensor:
+    """Rearrange channels into the voxels of blocks: (B, K * x * y * z, X, Y, Z) -> (B, K, X * x, ...).
+
+    Args:
+        values: channel k * x * y * z + i holds voxel i (in C order) of class k in each block.
+        block: (x, y, z).
+    """
+    if prod(block) == 1:
+        return values
+    batch, channels, *sides = values.shape
+    split = values.view(batch, channels // prod(block), *block, *sides)
+    order = (0, 1, 5, 2, 6, 3, 7, 4)
+    return split.permute(order).reshape(batch, -1, *(s * b for s, b in zip(sides, block, strict=True)))
 
 
 class Stage(nn.Sequential):
@@ -117,26 +147,49 @@ def enlarge(values: Tensor, factor: Triple) -> Tensor:
 
 
 class Encoder(nn.Module):
-    """Levels that each read the one before: image -> a feature map a level, fine to coarse."""
+    """Levels that each read the one before: image -> a feature map a level, fine to coarse.
 
-    def __init__(self, levels: Sequence[nn.Module]) -> None:
+    Args:
+        levels: fine to coarse; the first one reads blocks of voxels as channels, see `to_blocks`.
+        block: voxels of a block along each axis.
+    """
+
+    def __init__(self, levels: Sequence[nn.Module], block: Triple = (1, 1, 1)) -> None:
         super().__init__()
-        self.levels = nn.ModuleList(levels)
+        self.levels, self.block = nn.ModuleList(levels), block
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """(B, C, X, Y, Z) -> maps with `width * 2**l` channels, each on a coarser grid than the last."""
-        maps = [image]
+        maps = [to_blocks(image, self.block)]
         for level in self.levels:
             maps.append(level(maps[-1]))
         return maps[1:]
 
 
 class PyramidDecoder(nn.Module):
-    """What all decoders are: the encoder's maps -> as many decoded levels but one."""
+    """What all decoders are: the encoder's maps -> as many decoded levels but one.
 
-    def pyramid(self, levels: Sequence[Tensor]) -> list[Tensor]:
+    Args:
+        width: channels of the finest level.
+        block: voxels that a feature of this level merges along each axis. A 1x1x1 convolution, then ReLU,
+            makes features of each voxel of them.
+    """
+
+    def __init__(self, width: int, block: Triple) -> None:
+        super().__init__()
+        self.block, size = block, prod(block)
+        self.spread = nn.Sequential(nn.Conv3d(width, width * size, 1), nn.ReLU(inplace=True))
+        if size == 1:
+            self.spread = nn.Sequential()
+
+    def decode(self, levels: Sequence[Tensor]) -> list[Tensor]:
         """Decode the encoder's maps level by level; both fine to coarse, with `width * 2**l` channels."""
         raise NotImplementedError
+
+    def pyramid(self, levels: Sequence[Tensor]) -> list[Tensor]:
+        """Decode the encoder's maps; the finest level has the grid of the image."""
+        finest, *coarser = self.decode(levels)
+        return [to_voxels(self.spread(finest), self.block), *coarser]
 
     def forward(self, levels: Sequence[Tensor]) -> Tensor:
         """Decode the encoder's maps, given fine to coarse, into (B, width, X, Y, Z)."""
@@ -150,16 +203,23 @@ class Decoder(PyramidDecoder):
         width: channels of the finest level.
         norm: see `norm_layer`.
         strides: between the levels, fine to coarse.
+        block: see `PyramidDecoder`.
         up: how every level is up-sampled, see `Up`.
     """
 
     repeats = (1, 2, 3, 3)  # convolutions a level, fine to coarse
 
     def __init__(
-        self, width: int, norm: str, strides: Sequence[Triple] = HALVINGS, *, up: UpKind = "transposed"
+        self,
+        width: int,
+        norm: str,
+        strides: Sequence[Triple] = HALVINGS,
+        block: Triple = (1, 1, 1),
+        *,
+        up: UpKind = "transposed",
     ) -> None:
-        super().__init__()
-        parts = strides, kernels_for(strides), self.repeats
+        super().__init__(width, block)
+        parts = strides, kernels_for(strides, block), self.repeats
         levels = [
             (width * 2**level, stride, kernel, repeats)
             for level, (stride, kernel, repeats) in reversed(list(enumerate(zip(*parts, strict=False))))
@@ -169,129 +229,13 @@ class Decoder(PyramidDecoder):
             Stage(here, here, repeats, norm, kernel) for here, _, kernel, repeats in levels
         )
 
-    def pyramid(self, levels: Sequence[Tensor]) -> list[Tensor]:
+    def decode(self, levels: Sequence[Tensor]) -> list[Tensor]:
         """Upsample, add the skip, convolve: level by level."""
         *skips, coarsest = levels
         maps = [coarsest]
         for up, stage, skip in zip(self.ups, self.stages, reversed(skips), strict=True):
             maps.append(stage(up(maps[-1]) + skip))
         return maps[:0:-1]
-
-
-class Network(nn.Module):
-    """What every network knows of the patches that it takes.
-
-    Args:
-        in_channels: image channels.
-        num_classes: classes, background included.
-        width: channels of the finest level.
-        norm: see `norm_layer`.
-        steps: voxels that become one, along each axis, one level after the other.
-    """
-
-    follows_plan: ClassVar[bool] = False  # True: always takes the plan's `stem` and `strides`
-
-    def __init__(
-        self, *, in_channels: int, num_classes: int, width: int, norm: str, steps: Sequence[Triple]
-    ) -> None:
-        super().__init__()
-        self.in_channels, self.num_classes, self.width, self.norm = in_channels, num_classes, width, norm
-        self.divisor = factor_of(steps)  # of the sides of a patch
-
-    def deep(self, image: Tensor) -> list[Tensor]:
-        """(B, C, X, Y, Z) -> logits for deep supervision, fine to coarse; here the finest alone."""
-        return [self(image)]
-
-    def check(self, image: Tensor) -> None:
-        """Refuse a wrong number of channels and what `check_patch` refuses."""
-        batch, channels, *sides = image.shape
-        if channels != self.in_channels:
-            raise UserError("Wrong number of image channels", channels, self.in_channels)
-        self.check_patch(sides, batch)
-
-    def check_patch(self, sides: Sequence[int], batch: int) -> None:
-        """Refuse sides that cannot be divided, and a single voxel at the coarsest level to normalise."""
-        size = " x ".join(map(str, sides))
-        if any(side % divisor for side, divisor in zip(sides, self.divisor, strict=True)):
-            wanted = " x ".join(map(str, self.divisor))
-            do = "set plan.patch, e.g. --set plan.patch=[96,96,96]"
-            expected = f"multiples of {wanted}"
-            raise UserError("The network cannot take a patch of this size", size, expected, do)
-        samples = {"instance": 1, "batch": batch if self.training else 2}.get(self.norm, 2)
-        if batch and samples * prod(sides) == prod(self.divisor):
-            what = f"The patch is too small for {self.norm} normalisation"
-            found = f"one voxel at the coarsest level of a {size} patch"
-            raise UserError(what, found, "at least two voxels", "set a larger plan.patch, or net.norm=group")
-
-
-class Segmenter(Network):
-    """Encoder, decoder and head, every (transposed) convolution Kaiming-normal.
-
-    Args:
-        encoder: image (B, C, X, Y, Z) -> a feature map a level, see `Encoder`.
-        decoder: those -> decoded maps; None: the V-Net's.
-        in_channels: image channels.
-        num_classes: classes, background included.
-        width: channels of the finest level.
-        norm: see `norm_layer`.
-        dropout: probability of dropping a channel before the head.
-        strides: between the levels, fine to coarse.
-        bottleneck_dropout: dropout after the encoder.
-    """
-
-    def __init__(
-        self,
-        encoder: nn.Module,
-        decoder: PyramidDecoder | None = None,
-        *,
-        in_channels: int,
-        num_classes: int,
-        width: int,
-        norm: str,
-        dropout: float,
-        strides: Sequence[Triple] = HALVINGS,
-        bottleneck_dropout: float = 0.0,
-    ) -> None:
-        super().__init__(
-            in_channels=in_channels, num_classes=num_classes, width=width, norm=norm, steps=strides
-        )
-        self.strides, self.head_dropout = tuple(strides), dropout
-        self.encoder = encoder
-        self.dropout = nn.Dropout3d(bottleneck_dropout)
-        self.decoder = decoder or Decoder(width, norm, strides)
-        self.head = make_head(width, num_classes, dropout)
-        self.apply(initialise)
-
-    def encode(self, image: Tensor) -> list[Tensor]:
-        """(B, C, X, Y, Z) -> the encoder's maps, fine to coarse; channels of the coarsest are dropped.
-
-        Raises:
-            UserError: wrong number of channels, or sides that the network cannot take.
-        """
-        self.check(image)
-        *skips, coarsest = self.encoder(image)
-        return [*skips, self.dropout(coarsest)]
-
-    def pyramid(self, image: Tensor) -> list[Tensor]:
-        """(B, C, X, Y, Z) -> the decoder's levels, fine to coarse: `features`, then coarser ones.
-
-        Level l has `width * 2**l` channels, and `factor_of(strides[:l])` voxels of the image become one.
-        """
-        return self.decoder.pyramid(self.encode(image))
-
-    def features(self, image: Tensor) -> Tensor:
-        """(B, C, X, Y, Z) -> (B, width, X, Y, Z): the last decoder level, before the head's dropout."""
-        return self.pyramid(image)[0]
-
-    def forward(self, image: Tensor) -> Tensor:
-        """(B, C, X, Y, Z) -> logits (B, K, X, Y, Z)."""
-        logits: Tensor = self.head(self.features(image))
-        return logits
-
-
-def make_head(width: int, num_classes: int, dropout: float) -> nn.Sequential:
-    """Dropout of whole channels, then conv 1x1x1: (B, width, X, Y, Z) -> logits (B, num_classes, X, Y, Z)."""
-    return nn.Sequential(nn.Dropout3d(dropout), nn.Conv3d(width, num_classes, kernel_size=1))
 
 
 def initialise(module: nn.Module) -> None:

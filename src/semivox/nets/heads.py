@@ -9,17 +9,8 @@ from torch import Tensor, nn
 
 from semivox.errors import UserError
 from semivox.nets import NETS
-from semivox.nets.blocks import (
-    Decoder,
-    Network,
-    Segmenter,
-    Triple,
-    UpKind,
-    enlarge,
-    factor_of,
-    initialise,
-    make_head,
-)
+from semivox.nets.blocks import Decoder, Triple, UpKind, enlarge, initialise
+from semivox.nets.network import Network, Segmenter, make_head
 from semivox.nets.unet3d import LEVEL_DROPOUT
 
 
@@ -62,7 +53,7 @@ class MultiDecoder(nn.Module):
         super().__init__()
         self.first, self.in_channels = first, first.in_channels
         self.decoders = nn.ModuleList(
-            Decoder(first.width, first.norm, first.strides, up=kind) for kind in others
+            Decoder(first.width, first.norm, first.strides, first.block, up=kind) for kind in others
         )
         self.heads = nn.ModuleList(
             make_head(first.width, first.num_classes, first.head_dropout) for _ in others
@@ -93,7 +84,7 @@ class PyramidHeads(nn.Module):
     def __init__(self, net: Segmenter, *, dropout: float = 0.0) -> None:
         super().__init__()
         levels = range(1, len(net.strides))
-        self.factors = [factor_of(net.strides[:level]) for level in levels]
+        self.factors = [net.factor(level) for level in levels]
         self.heads = nn.ModuleList(
             nn.Sequential(
                 nn.Dropout3d(dropout * LEVEL_DROPOUT[level]),

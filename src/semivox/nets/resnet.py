@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 from torch import Tensor, nn
 
-from semivox.nets.blocks import HALVINGS, Encoder, Segmenter, Triple, kernels_for, norm_layer
+from semivox.nets.blocks import HALVINGS, Encoder, Triple, kernels_for, norm_layer
 from semivox.nets.cpu import Conv, Conv7x7x7
+from semivox.nets.network import Segmenter
 
 
 class BasicBlock(nn.Module):
@@ -57,20 +59,24 @@ class ResNet34(Segmenter):
     blocks = (3, 4, 6, 3)  # a stage
 
     def __init__(
-        self, *, in_channels: int, width: int, norm: str, strides: Sequence[Triple] = HALVINGS, **others: Any
+        self,
+        *,
+        in_channels: int,
+        width: int,
+        norm: str,
+        stem: Triple = (1, 1, 1),
+        strides: Sequence[Triple] = HALVINGS,
+        **others: Any,
     ) -> None:
-        thin, *kernels = kernels_for(strides)
+        thin, *kernels = kernels_for(strides, stem)
+        inputs = in_channels * prod(stem)
         x, y, z = (7 if side == 3 else 1 for side in thin)
-        first = (
-            Conv7x7x7(in_channels, width)
-            if min(thin) == 3
-            else Conv(in_channels, width, (x, y, z), bias=False)
-        )
+        first = Conv7x7x7(inputs, width) if min(thin) == 3 else Conv(inputs, width, (x, y, z), bias=False)
         levels: list[nn.Module] = [nn.Sequential(first, norm_layer(norm, width), nn.ReLU(inplace=True))]
         for level, (count, stride, kernel) in enumerate(zip(self.blocks, strides, kernels, strict=False)):
             channels = 2 * width * 2**level
             block = BasicBlock(channels // 2, channels, stride, kernel, norm)
             more = (BasicBlock(channels, channels, (1, 1, 1), kernel, norm) for _ in range(count - 1))
             levels.append(nn.Sequential(block, *more))
-        sizes: dict[str, Any] = {"in_channels": in_channels, "width": width, "norm": norm, "strides": strides}
-        super().__init__(Encoder(levels), **sizes, **others)
+        others |= {"in_channels": in_channels, "width": width, "norm": norm, "stem": stem, "strides": strides}
+        super().__init__(Encoder(levels, stem), **others)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv3d, leaky_relu
 
-from semivox.nets.blocks import Network, Triple, kernels_for, norm_layer
+from semivox.nets.blocks import Triple, kernels_for, norm_layer, to_voxels
 from semivox.nets.cpu import Conv
+from semivox.nets.network import Network
 
 MOST_CHANNELS = 320
 SCALES = 3  # of deep supervision
@@ -51,10 +52,8 @@ class ResUNet(Network):
         stem: Triple = (1, 1, 1),
         strides: Sequence[Triple] = ((2, 2, 2),) * 3,
     ) -> None:
-        super().__init__(
-            in_channels=in_channels, num_classes=num_classes, width=width, norm=norm, steps=(stem, *strides)
-        )
-        self.stem_size = stem
+        sizes: dict[str, Any] = {"in_channels": in_channels, "num_classes": num_classes, "width": width}
+        super().__init__(**sizes, norm=norm, block=stem, strides=strides)
         channels = [min(MOST_CHANNELS, width * 2**level) for level in range(len(strides) + 1)]
         kernels = kernels_for(strides, stem)
         self.stem = nn.Conv3d(in_channels, width, stem, stem) if prod(stem) > 1 else nn.Identity()
@@ -78,15 +77,15 @@ class ResUNet(Network):
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, C, X, Y, Z) -> logits (B, K, X, Y, Z)."""
-        return to_voxels(self.head(self.pyramid(image)[0]), self.stem_size)
+        return to_voxels(self.head(self.pyramid(image)[0]), self.block)
 
     def deep(self, image: Tensor) -> list[Tensor]:
         """(B, C, X, Y, Z) -> logits of up to three scales, fine to coarse, for deep supervision."""
         maps = self.pyramid(image)
-        blocks, size = self.head(maps[0]), prod(self.stem_size)
+        blocks, size = self.head(maps[0]), prod(self.block)
         means = [blocks.unflatten(1, (self.num_classes, size)).mean(dim=2)] if size > 1 else []
         coarse = [head(values) for head, values in zip(self.coarse_heads, maps[1:], strict=False)]
-        return [to_voxels(blocks, self.stem_size), *means, *coarse]
+        return [to_voxels(blocks, self.block), *means, *coarse]
 
     def pyramid(self, image: Tensor) -> list[Tensor]:
         """(B, C, X, Y, Z) -> the decoder's maps on the grid of the features, fine to coarse.
@@ -153,18 +152,3 @@ class Normalised(nn.Sequential):
 
     def __init__(self, channels: int, norm: str) -> None:
         super().__init__(norm_layer(norm, channels, affine=True), nn.LeakyReLU(_SLOPE, inplace=True))
-
-
-def to_voxels(values: Tensor, block: Triple) -> Tensor:
-    """Rearrange channels into the voxels of blocks: (B, K * x * y * z, X, Y, Z) -> (B, K, X * x, ...).
-
-    Args:
-        values: channel k * x * y * z + i holds voxel i (in C order) of class k in each block.
-        block: (x, y, z).
-    """
-    if prod(block) == 1:
-        return values
-    batch, channels, *sides = values.shape
-    split = values.view(batch, channels // prod(block), *block, *sides)
-    order = (0, 1, 5, 2, 6, 3, 7, 4)
-    return split.permute(order).reshape(batch, -1, *(s * b for s, b in zip(sides, block, strict=True)))

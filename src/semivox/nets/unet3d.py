@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from semivox.nets.blocks import (
-    HALVINGS,
-    Encoder,
-    PyramidDecoder,
-    Segmenter,
-    Stage,
-    Triple,
-    enlarge,
-    kernels_for,
-)
+from semivox.nets.blocks import HALVINGS, Encoder, PyramidDecoder, Stage, Triple, enlarge, kernels_for
+from semivox.nets.network import Segmenter
 
 LEVEL_DROPOUT = (0.2, 0.4, 0.6, 1.0)  # of the coarsest decoder level's probability, fine to coarse
 
@@ -29,6 +22,7 @@ class UNetDecoder(PyramidDecoder):
         width: channels of the finest level.
         norm: see `norm_layer`.
         strides: between the levels, fine to coarse.
+        block: see `PyramidDecoder`.
         dropout: probability of dropping a channel of the coarsest decoded level, before it goes to the next
             level; the finer ones have `LEVEL_DROPOUT` of it, and the finest none (the head drops its
             channels).
@@ -36,9 +30,11 @@ class UNetDecoder(PyramidDecoder):
 
     repeats = 2  # convolutions a level
 
-    def __init__(self, width: int, norm: str, strides: Sequence[Triple], *, dropout: float) -> None:
-        super().__init__()
-        levels, kernels = range(len(strides) - 1, -1, -1), kernels_for(strides)
+    def __init__(
+        self, width: int, norm: str, strides: Sequence[Triple], block: Triple, *, dropout: float
+    ) -> None:
+        super().__init__(width, block)
+        levels, kernels = range(len(strides) - 1, -1, -1), kernels_for(strides, block)
         self.strides = tuple(strides)
         self.stages = nn.ModuleList(
             Stage(3 * width * 2**level, width * 2**level, self.repeats, norm, kernels[level])
@@ -48,7 +44,7 @@ class UNetDecoder(PyramidDecoder):
             nn.Dropout3d(dropout * LEVEL_DROPOUT[level] if level else 0.0) for level in levels
         )
 
-    def pyramid(self, levels: Sequence[Tensor]) -> list[Tensor]:
+    def decode(self, levels: Sequence[Tensor]) -> list[Tensor]:
         """Decode level by level; the channels are dropped already, except of the finest level."""
         *skips, coarsest = levels
         maps = [coarsest]
@@ -78,15 +74,17 @@ class UNet3D(Segmenter):
         width: int,
         norm: str,
         dropout: float,
+        stem: Triple = (1, 1, 1),
         strides: Sequence[Triple] = HALVINGS,
         **others: Any,
     ) -> None:
-        first, *kernels = kernels_for(strides)
-        levels: list[nn.Module] = [Stage(in_channels, width, self.repeats, norm, first)]
+        first, *kernels = kernels_for(strides, stem)
+        levels: list[nn.Module] = [Stage(in_channels * prod(stem), width, self.repeats, norm, first)]
         for level, (stride, kernel) in enumerate(zip(strides, kernels, strict=True)):
             channels = width * 2**level
             convolutions = Stage(channels, 2 * channels, self.repeats, norm, kernel)
             levels.append(nn.Sequential(nn.MaxPool3d(stride), convolutions))
-        decoder = UNetDecoder(width, norm, strides, dropout=dropout)
-        sizes: dict[str, Any] = {"in_channels": in_channels, "width": width, "norm": norm, "strides": strides}
-        super().__init__(Encoder(levels), decoder, dropout=dropout * LEVEL_DROPOUT[0], **sizes, **others)
+        decoder = UNetDecoder(width, norm, strides, stem, dropout=dropout)
+        others |= {"dropout": dropout * LEVEL_DROPOUT[0], "in_channels": in_channels, "width": width}
+        others |= {"norm": norm, "stem": stem, "strides": strides}
+        super().__init__(Encoder(levels, stem), decoder, **others)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 from torch import nn
 
-from semivox.nets.blocks import HALVINGS, Down, Encoder, Segmenter, Stage, Triple, kernels_for
+from semivox.nets.blocks import HALVINGS, Down, Encoder, Stage, Triple, kernels_for
+from semivox.nets.network import Segmenter
 
 
 class VNet(Segmenter):
@@ -28,14 +30,16 @@ class VNet(Segmenter):
         width: int,
         norm: str,
         dropout: float,
+        stem: Triple = (1, 1, 1),
         strides: Sequence[Triple] = HALVINGS,
         **others: Any,
     ) -> None:
-        first, *kernels = kernels_for(strides)
-        levels: list[nn.Module] = [Stage(in_channels, width, self.repeats[0], norm, first)]
+        first, *kernels = kernels_for(strides, stem)
+        levels: list[nn.Module] = [Stage(in_channels * prod(stem), width, self.repeats[0], norm, first)]
         for level, (stride, kernel) in enumerate(zip(strides, kernels, strict=True)):
             channels = width * 2**level
             convolutions = Stage(2 * channels, 2 * channels, self.repeats[level + 1], norm, kernel)
             levels.append(nn.Sequential(Down(channels, norm, stride), convolutions))
-        sizes: dict[str, Any] = {"in_channels": in_channels, "width": width, "norm": norm, "strides": strides}
-        super().__init__(Encoder(levels), dropout=dropout, bottleneck_dropout=dropout, **sizes, **others)
+        others |= {"dropout": dropout, "bottleneck_dropout": dropout, "in_channels": in_channels}
+        others |= {"width": width, "norm": norm, "stem": stem, "strides": strides}
+        super().__init__(Encoder(levels, stem), **others)

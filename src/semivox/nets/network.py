@@ -1,0 +1,143 @@
+"""What every network knows of the patches that it takes, and `Segmenter`, an encoder with a decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from semivox.errors import UserError
+from semivox.nets.blocks import HALVINGS, Decoder, PyramidDecoder, Triple, factor_of, initialise
+
+
+class Network(nn.Module):
+    """What every network knows of the patches that it takes.
+
+    Args:
+        in_channels: image channels.
+        num_classes: classes, background included.
+        width: channels of the finest level.
+        norm: see `norm_layer`.
+        block: voxels of the image that the finest features merge along each axis; the output has each voxel.
+        strides: between the levels, fine to coarse.
+    """
+
+    follows_plan: ClassVar[bool] = False  # True: always takes the plan's `strides`
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        num_classes: int,
+        width: int,
+        norm: str,
+        block: Triple,
+        strides: Sequence[Triple],
+    ) -> None:
+        super().__init__()
+        self.in_channels, self.num_classes, self.width, self.norm = in_channels, num_classes, width, norm
+        self.block, self.strides = block, tuple(strides)
+        self.divisor = self.factor(len(self.strides))  # of the sides of a patch
+
+    def factor(self, level: int) -> Triple:
+        """Return how many voxels of the image become one at a level, along each axis."""
+        return factor_of([self.block, *self.strides[:level]])
+
+    def deep(self, image: Tensor) -> list[Tensor]:
+        """(B, C, X, Y, Z) -> logits for deep supervision, fine to coarse; here the finest alone."""
+        return [self(image)]
+
+    def check(self, image: Tensor) -> None:
+        """Refuse a wrong number of channels and what `check_patch` refuses."""
+        batch, channels, *sides = image.shape
+        if channels != self.in_channels:
+            raise UserError("Wrong number of image channels", channels, self.in_channels)
+        self.check_patch(sides, batch)
+
+    def check_patch(self, sides: Sequence[int], batch: int) -> None:
+        """Refuse sides that cannot be divided, and a single voxel at the coarsest level to normalise."""
+        size = " x ".join(map(str, sides))
+        if any(side % divisor for side, divisor in zip(sides, self.divisor, strict=True)):
+            wanted = " x ".join(map(str, self.divisor))
+            do = "set plan.patch, e.g. --set plan.patch=[96,96,96]"
+            expected = f"multiples of {wanted}"
+            raise UserError("The network cannot take a patch of this size", size, expected, do)
+        samples = {"instance": 1, "batch": batch if self.training else 2}.get(self.norm, 2)
+        if batch and samples * prod(sides) == prod(self.divisor):
+            what = f"The patch is too small for {self.norm} normalisation"
+            found = f"one voxel at the coarsest level of a {size} patch"
+            raise UserError(what, found, "at least two voxels", "set a larger plan.patch, or net.norm=group")
+
+
+class Segmenter(Network):
+    """Encoder, decoder and head, every (transposed) convolution Kaiming-normal.
+
+    Args:
+        encoder: image (B, C, X, Y, Z) -> a feature map a level, see `Encoder`.
+        decoder: those -> decoded maps; None: the V-Net's.
+        in_channels: image channels.
+        num_classes: classes, background included.
+        width: channels of the finest level.
+        norm: see `norm_layer`.
+        dropout: probability of dropping a channel before the head.
+        stem: voxels of the image that the finest features merge along each axis.
+        strides: between the levels, fine to coarse.
+        bottleneck_dropout: dropout after the encoder.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        decoder: PyramidDecoder | None = None,
+        *,
+        in_channels: int,
+        num_classes: int,
+        width: int,
+        norm: str,
+        dropout: float,
+        stem: Triple = (1, 1, 1),
+        strides: Sequence[Triple] = HALVINGS,
+        bottleneck_dropout: float = 0.0,
+    ) -> None:
+        sizes: dict[str, Any] = {"in_channels": in_channels, "num_classes": num_classes, "width": width}
+        super().__init__(**sizes, norm=norm, block=stem, strides=strides)
+        self.head_dropout = dropout
+        self.encoder = encoder
+        self.dropout = nn.Dropout3d(bottleneck_dropout)
+        self.decoder = decoder or Decoder(width, norm, strides, stem)
+        self.head = make_head(width, num_classes, dropout)
+        self.apply(initialise)
+
+    def encode(self, image: Tensor) -> list[Tensor]:
+        """(B, C, X, Y, Z) -> the encoder's maps, fine to coarse; channels of the coarsest are dropped.
+
+        Raises:
+            UserError: wrong number of channels, or sides that the network cannot take.
+        """
+        self.check(image)
+        *skips, coarsest = self.encoder(image)
+        return [*skips, self.dropout(coarsest)]
+
+    def pyramid(self, image: Tensor) -> list[Tensor]:
+        """(B, C, X, Y, Z) -> the decoder's levels, fine to coarse: `features`, then coarser ones.
+
+        Level l has `width * 2**l` channels. The finest has the grid of the image; of the others `factor(l)`
+        voxels of the image become one.
+        """
+        return self.decoder.pyramid(self.encode(image))
+
+    def features(self, image: Tensor) -> Tensor:
+        """(B, C, X, Y, Z) -> (B, width, X, Y, Z): the last decoder level, before the head's dropout."""
+        return self.pyramid(image)[0]
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, C, X, Y, Z) -> logits (B, K, X, Y, Z)."""
+        logits: Tensor = self.head(self.features(image))
+        return logits
+
+
+def make_head(width: int, num_classes: int, dropout: float) -> nn.Sequential:
+    """Dropout of whole channels, then conv 1x1x1: (B, width, X, Y, Z) -> logits (B, num_classes, X, Y, Z)."""
+    return nn.Sequential(nn.Dropout3d(dropout), nn.Conv3d(width, num_classes, kernel_size=1))
