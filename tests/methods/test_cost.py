@@ -77,7 +77,7 @@ def test_a_network_without_features_works_or_is_refused(name: str) -> None:
     net = NetFactory(1, 3, width=2, stem=(2, 2, 1), strides=((2, 2, 1), (2, 2, 2)))
     one = "net" in method_class(name).Config.model_fields
     options = {"net": "resunet"} if one else {"nets": ("vnet", "resunet")}
-    refused = {"cpcl", "dual", "luseg", "mc_net", "mc_net_plus", "ml_rpl", "ss_net", "urpc"}
+    refused = {"cpcl", "cross_match", "dual", "luseg", "mc_net", "mc_net_plus", "ml_rpl", "ss_net", "urpc"}
     if name in refused:
         with pytest.raises(UserError, match=r"needs the features of each voxel.*\n.*resunet"):
             without_memory(name, options, net)

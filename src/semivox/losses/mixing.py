@@ -52,6 +52,59 @@ def random_cuboid_mask(
     return ~mask
 
 
+def box_masks(shape: Sequence[int], first: Tensor, stop: Tensor) -> Tensor:
+    """Return masks (B, X, Y, Z) that are True at the voxels first <= index < stop.
+
+    Args:
+        shape: (X, Y, Z) voxels.
+        first: (B, 3).
+        stop: (B, 3).
+    """
+    mask = torch.ones((), dtype=torch.bool, device=first.device)
+    for axis, side in enumerate(shape):
+        place = torch.arange(side, device=first.device)
+        inside = (place >= first[:, axis, None]) & (place < stop[:, axis, None])
+        mask = mask & inside.view(-1, *(side if other == axis else 1 for other in range(len(shape))))
+    return mask
+
+
+def cutmix_boxes(count: int, shape: Sequence[int], generator: torch.Generator) -> Tensor:
+    """Return masks (count, X, Y, Z) that are True inside a box of CutMix: of one size, each in its own place.
+
+    Its sides are sqrt(1 - l) of the patch's, l ~ Beta(4, 4), which is the median of seven uniform draws; the
+    center is uniform from an eighth of a side on, and what lies outside the patch is cut off.
+
+    Source: Zhao et al., ECCV 2024, in the released code.
+    """
+    device = generator.device
+    share = (1.0 - torch.rand(7, generator=generator, device=device).sort().values[3]).sqrt()
+    sides = torch.tensor(list(shape), device=device)
+    half = (share * sides).floor() // 2
+    draws = torch.rand((count, len(shape)), generator=generator, device=device)
+    center = sides // 8 + (draws * (sides - sides // 8)).floor()
+    return box_masks(shape, center - half, center + half)
+
+
+def volume_boxes(count: int, shape: Sequence[int], generator: torch.Generator) -> Tensor:
+    """Return masks (count, X, Y, Z) that are True inside a box in half of the samples, and nowhere in others.
+
+    The box has a share v of the volume, uniform in 0.02..0.4, and the shape (v / r)^(1/3), (v r)^(1/3),
+    v^(1/3) in sides of the patch, r uniform in 0.3..1/0.3; a side is at most the patch's. Its place is
+    uniform inside the patch.
+
+    Source: Zhao et al., JBHI 2024, in the released code, there in voxels.
+    """
+    device = generator.device
+    volume, ratio, chance = torch.rand((3, count), generator=generator, device=device)
+    volume, ratio = 0.02 + 0.38 * volume, 0.3 + (1 / 0.3 - 0.3) * ratio
+    shares = torch.stack([volume / ratio, volume * ratio, volume], dim=1) ** (1 / 3)
+    sides = torch.tensor(list(shape), device=device)
+    length = (shares.clamp(max=1.0) * sides).floor()
+    draws = torch.rand((count, len(shape)), generator=generator, device=device)
+    first = (draws * (sides - length)).floor()
+    return box_masks(shape, first, first + length * (chance < 0.5).unsqueeze(1))
+
+
 def exchange_masks(count: int, mask: Tensor) -> Tensor:
     """Take `mask` (X, Y, Z) for even samples and its complement for odd ones: (count, X, Y, Z) boolean."""
     odd = torch.arange(count, device=mask.device).view(-1, 1, 1, 1) % 2 == 1

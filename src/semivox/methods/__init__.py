@@ -13,8 +13,10 @@ if TYPE_CHECKING:
 
 METHODS: dict[str, str] = {
     "ac_mt": "semivox.methods.ac_mt:ACMT",
+    "ad_mt": "semivox.methods.ad_mt:ADMT",
     "bcp": "semivox.methods.bcp:BCP",
     "cpcl": "semivox.methods.cpcl:CPCL",
+    "cross_match": "semivox.methods.cross_match:CrossMatch",
     "dtc": "semivox.methods.dtc:DTC",
     "dual": "semivox.methods.dual:Dual",
     "labels_only": "semivox.methods.self_training:LabelsOnly",
