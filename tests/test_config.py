@@ -9,6 +9,7 @@ import yaml
 
 from semivox.config import Config, load_config, parse_config, preset_names
 from semivox.errors import UserError
+from semivox.methods import check_method
 
 
 def test_later_sources_win(tmp_path: Path) -> None:
@@ -88,6 +89,49 @@ def test_the_paper_presets_are_as_published() -> None:
         assert (config.train.lr, config.train.momentum, config.train.weight_decay) == (0.01, 0.9, 1e-4)
         assert config.method.options == {}
         assert config.net == Config().net
+
+
+LA, SLOW = ((112, 112, 80), (18, 18, 4), 8), {"lr": 0.01, "optimizer": "sgd", "weight_decay": 1e-4}
+PANCREAS, BRATS = ((96, 96, 96), (16, 16, 4), 12), ((96, 96, 96), (64, 64, 64), 25)
+ADAM = {"optimizer": "adam", "lr": 0.001, "weight_decay": 0.0, "schedule": "constant", "augment": "crop"}
+TURNS = {**SLOW, "augment": "rotflip"}
+RECIPES: list[tuple[str, str, dict[str, object], tuple[object, ...], dict[str, object]]] = [
+    ("la-8-bcp", "bcp", {"fresh_optimizer": True}, LA, {**TURNS, "iterations": 17000, "schedule": "step"}),
+    ("la-8-cpcl", "cpcl", {}, LA, {**TURNS, "iterations": 10000, "schedule": "poly"}),
+    ("la-8-mc-net", "mc_net", {}, LA, {**TURNS, "iterations": 15000, "schedule": "constant"}),
+    ("la-8-ml-rpl", "ml_rpl", {}, LA, {**TURNS, "iterations": 15000, "schedule": "constant"}),
+    ("la-8-sassnet", "sassnet", {"weight": 0.015}, LA, {**TURNS, "iterations": 6000, "schedule": "step"}),
+    ("la-8-sdcl", "sdcl", {}, LA, {**ADAM, "iterations": 80 * 40 + 275 * 40}),
+    (
+        "pancreas-12-bcp", "bcp", {"pretraining": 1800 / 6800, "neighbours": 18}, PANCREAS,
+        {**ADAM, "iterations": 60 * 30 + 200 * 25},
+    ),
+    ("brats-25-urpc", "urpc", {}, BRATS, {**TURNS, "iterations": 30000, "schedule": "poly", "lr": 0.1}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "method", "options", "data", "train"), RECIPES)
+def test_the_recipes_of_other_methods(
+    name: str, method: str, options: dict[str, object], data: tuple[object, ...], train: dict[str, object]
+) -> None:
+    """Numbers of their papers and released code; the method accepts the options."""
+    config = load_config(preset=name)
+    assert (config.preset, config.method.name, config.method.options) == (name, method, options)
+    check_method(config.method.name, config.method.options)
+    assert (config.plan.patch, config.predict.stride, config.split.labeled) == data
+    assert {key: getattr(config.train, key) for key in train} == train
+    assert config.net.norm == ("instance" if config.train.optimizer == "adam" else "batch")
+    assert config.net.dropout == (0.0 if name == "pancreas-12-bcp" else 0.5)
+    every = config.train.step_every
+    assert every == (pytest.approx(2500 / 17000, abs=1e-15) if name == "la-8-bcp" else None)
+
+
+def test_a_preset_on_a_base_can_be_changed_like_any_other() -> None:
+    base, config = load_config(preset="pancreas-12"), load_config(preset="pancreas-12-bcp")
+    assert base.method.options == {"beta": 0.6, "alpha": 80}
+    assert config.plan == base.plan and config.split == base.split
+    changed = load_config(preset="la-8-mc-net", method={"name": "mc_net_plus"}, train={"lr": 0.1})
+    assert (changed.method.name, changed.train.iterations, changed.train.lr) == ("mc_net_plus", 15000, 0.1)
 
 
 def test_broken_yaml_is_one_message(tmp_path: Path) -> None:

@@ -130,10 +130,16 @@ def _fields(model: type[BaseModel], path: Sequence[str]) -> list[str]:
 
 
 def _read_preset(name: object) -> dict[str, Any]:
+    """Return the settings of a preset over those of the preset that it names as its `base`."""
     if name not in preset_names():
         raise unknown("preset", name, preset_names())
     text = (resources.files("semivox") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
-    return {**yaml.safe_load(text), "preset": name}
+    own = {**yaml.safe_load(text), "preset": name}
+    base = own.pop("base", None)
+    merged = {} if base is None else _read_preset(base)
+    _forget(merged, own)
+    _merge(merged, own)
+    return merged
 
 
 def _read_method(name: object) -> dict[str, Any]:

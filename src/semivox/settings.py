@@ -219,6 +219,13 @@ class TrainConfig(Settings):
         description="step: x0.1 at each 2500/6000 of the run; poly: (1 - t/t_max)^0.9;"
         " a method with several stages has one schedule a stage",
     )
+    step_every: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="of schedule step: share of the whole run between two drops, counted from the start of a"
+        " stage; null: 2500/6000, of the stage",
+    )
     precision: Annotated[Literal["auto", "32", "bf16", "16"], BeforeValidator(_precision)] = Field(
         default="auto", description="auto: bf16 where the hardware is faster with it, else 32"
     )

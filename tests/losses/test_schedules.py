@@ -53,6 +53,9 @@ def test_step_schedule_of_short_runs_decays_twice(total: int) -> None:
 
 
 def test_poly_and_constant() -> None:
+    assert lr_factor("step", 0.49, 0.25) == pytest.approx(0.1) and lr_factor(
+        "step", 0.5, 0.25
+    ) == pytest.approx(0.01)
     assert lr_factor("poly", 0.25) == pytest.approx(0.75**0.9)
     assert lr_factor("poly", 0) == 1 and lr_factor("poly", 1) == 0 and lr_factor("poly", 1.1) == 0
     assert lr_factor("constant", 0.9) == 1

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from plain_numpy import loss_on, softmax, trained_by
+from torch import nn
 
 from semivox.losses.components import largest_components
 from semivox.losses.mixing import cuboid_mask
+from semivox.losses.schedules import make_stages
 from semivox.methods import create
 from semivox.methods.base import Batch
 from semivox.methods.bcp import BCP
@@ -45,28 +47,6 @@ def tiny(classes: int = 3, **options: Any) -> tuple[Any, Batch, Batch]:
     image = torch.randn(8, 1, 16, 16, 32)
     label = torch.randint(0, classes, (4, 16, 16, 32))
     return method, Batch(image[:4], label), Batch(image[4:], None)
-
-
-def softmax(net: nn.Module, image: np.ndarray) -> np.ndarray:
-    """Probabilities (B, K, X, Y, Z) of a 1x1x1 convolution, without torch's softmax."""
-    weight = net.weight.detach().numpy()[:, :, 0, 0, 0]  # type: ignore[operator,union-attr]
-    logits = np.einsum("kc,bcxyz->bkxyz", weight, image) + net.bias.detach().numpy()[:, None, None, None]  # type: ignore
-    powers = np.exp(logits)
-    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
-
-
-def loss_on(p: np.ndarray, label: np.ndarray, region: np.ndarray) -> float:
-    """(CE + Dice) / 2 over the chosen voxels of each sample."""
-    samples, classes = p.shape[:2]
-    dices = []
-    entropy = 0.0
-    for b in range(samples):
-        truth = label[b][region]
-        for c in range(classes):
-            q = p[b, c][region]
-            dices.append(1 - (2 * q[truth == c].sum() + 1e-5) / (q.sum() + (truth == c).sum() + 1e-5))
-            entropy -= np.log(q[truth == c]).sum()
-    return float(0.5 * (np.mean(dices) + entropy / (samples * region.sum())))
 
 
 @pytest.mark.parametrize("classes", [2, 3])
@@ -104,6 +84,21 @@ def test_pretraining_is_2000_of_17000_iterations(step: Factory) -> None:
     assert method.losses(labeled, unlabeled, step(2000, 17000))["mix"].item() > 0
     without, labeled, unlabeled = voxelwise(2, pretraining=0)
     assert without.losses(labeled, unlabeled, step(0, 10))["mix"].item() > 0
+
+
+@pytest.mark.parametrize(
+    ("pretraining", "total", "border"), [(2000 / 17000, 17000, 2000), (0.3, 7, 3), (0.9, 3, 3)]
+)
+def test_a_fresh_optimiser_begins_where_pseudo_labels_do(
+    step: Factory, pretraining: float, total: int, border: int
+) -> None:
+    method, labeled, unlabeled = voxelwise(2, pretraining=pretraining, fresh_optimizer=True)
+    assert method.stages(total) == ((border / total, 1 - border / total) if border < total else (1.0,))
+    assert make_stages(method.stages(total), total)[-1].start == (border if border < total else 0)
+    assert method.losses(labeled, unlabeled, step(border - 1, total))["mix"].item() == 0
+    assert method.losses(labeled, unlabeled, step(border, total))["mix"].item() > 0
+    assert voxelwise(2, pretraining=pretraining)[0].stages(total) == (1.0,)
+    assert voxelwise(2, pretraining=0, fresh_optimizer=True)[0].stages(total) == (1.0,)
 
 
 def test_teacher_becomes_the_students_copy_and_then_its_average(step: Factory) -> None:
@@ -165,12 +160,6 @@ def test_any_number_of_patches(step: Factory, labeled: int, unlabeled: int, iter
     assert (losses["sup"].item() > 0) == (labeled > 0)
     assert (losses["mix"].item() > 0) == (labeled > 0 and unlabeled > 0 and iteration > 0)
     assert all(bool(torch.isfinite(loss)) for loss in losses.values())
-
-
-def trained_by(loss: Tensor, method: nn.Module) -> set[str]:
-    parameters = {name: p for name, p in method.named_parameters() if p.requires_grad}
-    found = torch.autograd.grad(loss, list(parameters.values()), retain_graph=True, allow_unused=True)
-    return {name for name, g in zip(parameters, found, strict=True) if g is not None and bool((g != 0).any())}
 
 
 @pytest.mark.parametrize("term", ["sup", "mix"])

@@ -22,7 +22,9 @@ from semivox.nets import NetFactory
 Factory = Callable[..., Any]
 NET = NetFactory(in_channels=1, num_classes=2, width=2, dropout=0.0)
 SHAPE = (32, 16, 16)
-NEED_LABELS = {"bcp", "labels_only", "self_training", "supervised", "supervised_pair", "supervised_matched"}
+NEED_LABELS = {"bcp", "labels_only", "sdcl", "self_training"} | {
+    "supervised", "supervised_pair", "supervised_matched"
+}  # fmt: skip
 """Methods that learn nothing from unlabeled patches without pseudo-labels of a stage before."""
 
 

@@ -15,7 +15,9 @@ from semivox.config import TrainConfig
 from semivox.losses.schedules import Stage, make_stages
 from semivox.methods.base import Batch, Method, Step
 from semivox.training.checkpoints import best_path, last_path, load, load_weights
+from semivox.training.fabric import make_fabric
 from semivox.training.loop import fit
+from semivox.training.step import Stepper
 
 
 class Staged(Toy):
@@ -96,6 +98,19 @@ def test_equals_a_plain_loop_of_two_stages(tmp_path: Path) -> None:
     rates = pd.read_csv(tmp_path / "logs" / "metrics.csv").set_index("iteration")["lr"]
     assert rates[1] == pytest.approx(0.02 / 3) and rates[4] == pytest.approx(0.02 * 0.25**0.9)
     assert rates[5] == pytest.approx(0.02 / 3) and rates[10] == pytest.approx(0.02 * (1 / 6) ** 0.9)
+
+
+def test_the_rate_drops_at_shares_of_the_whole_run(tmp_path: Path) -> None:
+    """Every 0.2 of 20 iterations from the start of each stage: 8 iterations, then 12."""
+    config = settings(
+        iterations=20, lr=1.0, schedule="step", step_every=0.2, log_every=1, validate_every=None
+    )
+    toy = make_staged(dropout=0.0)
+    stepper = Stepper(make_fabric(torch.device("cpu"), "32-true"), toy, config)
+    rates = [stepper.lr(iteration) for iteration in range(20)]
+    assert rates == pytest.approx([1.0] * 4 + [0.1] * 4 + [1.0] * 4 + [0.1] * 4 + [0.01] * 4)
+    stepper.config = config.model_copy(update={"iterations": 20, "step_every": None})
+    assert [stepper.lr(iteration) for iteration in (3, 4, 8, 12, 13)] == pytest.approx([1, 0.1, 1, 1, 0.1])
 
 
 def test_validated_and_best_weights_are_the_averages(tmp_path: Path) -> None:

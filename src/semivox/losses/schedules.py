@@ -50,16 +50,19 @@ def sigmoid_rampup(fraction: float, steps: int | None = None) -> float:
     return exp(-5.0 * (1.0 - done) ** 2)
 
 
-def lr_factor(schedule: Literal["step", "poly", "constant"], fraction: float) -> float:
+def lr_factor(
+    schedule: Literal["step", "poly", "constant"], fraction: float, step_every: float = STEP_EVERY
+) -> float:
     """Compute the factor of the initial learning rate.
 
     Args:
-        schedule: step: 0.1 for each 2500/6000 of the run that is done; poly: (1 - fraction)^0.9; constant: 1.
+        schedule: step: 0.1 for each `step_every` that is done; poly: (1 - fraction)^0.9; constant: 1.
         fraction: iterations done / iterations of the run, clipped to 0..1.
+        step_every: share of the run, > 0.
     """
     match schedule:
         case "step":
-            return float(0.1 ** floor(_clipped(fraction) / STEP_EVERY))
+            return float(0.1 ** floor(_clipped(fraction) / step_every + 1e-9))
         case "poly":
             return float((1.0 - _clipped(fraction)) ** 0.9)
         case "constant":

@@ -26,6 +26,7 @@ METHODS: dict[str, str] = {
     "mcf": "semivox.methods.mcf:MCF",
     "ml_rpl": "semivox.methods.ml_rpl:MLRPL",
     "sassnet": "semivox.methods.sassnet:SASSNet",
+    "sdcl": "semivox.methods.sdcl:SDCL",
     "self_training": "semivox.methods.self_training:SelfTraining",
     "ss_net": "semivox.methods.ss_net:SSNet",
     "supervised": "semivox.methods.supervised:Supervised",

@@ -115,8 +115,9 @@ class Method(nn.Module):
     def stages(self, iterations: int) -> tuple[float, ...]:
         """Return the shares that the stages take of a run of so many iterations.
 
-        Each stage has a learning-rate schedule of its own. All but the first begin with the averaged weights
-        and new pseudo-labels, see `teach`; the first of a `staged` method has no unlabeled batches.
+        Each stage has a learning-rate schedule of its own. All but the first begin with the averaged weights,
+        a fresh optimiser and, with `soft_labels`, new pseudo-labels, see `teach`; the first of a `staged`
+        method has no unlabeled batches.
         """
         return (1.0,)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, Self
+from collections.abc import Sequence
+from math import ceil
+from typing import ClassVar, Literal, NamedTuple, Self
 
 import torch
-from pydantic import Field
-from torch import Tensor
+from pydantic import BaseModel, Field
+from torch import Tensor, nn
 
 from semivox.losses.components import Neighbours, largest_components
 from semivox.losses.mixing import cuboid_mask, halves, paste, region_loss
@@ -21,6 +23,84 @@ from semivox.methods.base import (
     full_precision,
     update_ema,
 )
+
+
+class CopyPaste(BaseModel):
+    """Options of methods that exchange cuboids after a phase that learns from labeled patches alone."""
+
+    pretraining: float = Field(
+        2000 / 17000, ge=0, lt=1, description="share of the run that mixes labeled patches only"
+    )
+    fresh_optimizer: bool = Field(
+        False,
+        description="begin the second phase with a fresh optimiser, its own learning-rate schedule and, with"
+        " train.average, the averaged weights",
+    )
+    alpha: float = Field(0.5, ge=0, description="weight of the pseudo-labeled part of a mixture")
+    cuboid: float = Field(2 / 3, gt=0, lt=1, description="side of the cuboid / side of the patch")
+    largest_component: bool = Field(
+        True, description="keep only the largest component of each class in pseudo-labels"
+    )
+    neighbours: Neighbours = Field(26, description="connectivity of components; 18 for Pancreas-CT")
+
+    def border(self, iterations: int) -> int:
+        """Return the first iteration of the second phase."""
+        return ceil(self.pretraining * iterations - 1e-9)
+
+    def shares(self, iterations: int) -> tuple[float, ...]:
+        """Return the stages of a run, see `Method.stages`."""
+        first = self.border(iterations) / iterations
+        return (first, 1 - first) if self.fresh_optimizer and 0 < first < 1 else (1.0,)
+
+    def pretrains(self, step: Step) -> bool:
+        """Whether the step belongs to the first phase."""
+        return step.iteration < self.border(step.total)
+
+    def cleaned(self, label: Tensor, num_classes: int) -> Tensor:
+        """Keep what is taught of a pseudo-label (B, X, Y, Z)."""
+        return largest_components(label, num_classes, self.neighbours) if self.largest_component else label
+
+    @torch.no_grad()
+    def taught(self, teacher: nn.Module, image: Tensor) -> Tensor:
+        """Take the most probable class of the teacher, cleaned; (B, X, Y, Z) int64."""
+        logits = teacher(image)
+        return self.cleaned(most_probable(logits)[1], logits.shape[1])
+
+
+class Mixture(NamedTuple):
+    """Patches that are mixed from two sets, with their mixed label."""
+
+    image: Tensor  # (B, C, X, Y, Z)
+    label: Tensor  # (B, X, Y, Z) int64, pseudo-labels included
+    known: Tensor  # (X, Y, Z) or (B, X, Y, Z) boolean, the voxels of labeled patches that have a label
+    taught: Tensor  # (X, Y, Z) boolean, the voxels of unlabeled patches
+
+
+def labeled_mixture(labeled: Batch, mask: Tensor, count: int) -> Mixture:
+    """Mix labeled patches among themselves: one half around the cuboid, the other half inside."""
+    parts = [paste(*halves(values, count), mask) for values in (labeled.image, labeled.target)]
+    known = torch.ones_like(mask)
+    if labeled.valid is not None:
+        known = paste(*halves(labeled.valid, count), mask)
+    return Mixture(parts[0], parts[1], known, torch.zeros_like(mask))
+
+
+def mixtures(
+    labeled: Batch, images: Sequence[Tensor], pseudo: Sequence[Tensor], mask: Tensor
+) -> tuple[Mixture, Mixture]:
+    """Mix labeled around unlabeled patches, and unlabeled around labeled ones.
+
+    Args:
+        labeled: at least one patch.
+        images: of unlabeled patches, those of the first and of the second mixture, equally many.
+        pseudo: their labels.
+        mask: False inside the cuboid, (X, Y, Z).
+    """
+    (u_a, u_b), (p_a, p_b), count = images, pseudo, len(images[0])
+    (l_a, l_b), (y_a, y_b) = halves(labeled.image, count), halves(labeled.target, count)
+    c_a, c_b = (None, None) if labeled.valid is None else halves(labeled.valid, count)
+    first = Mixture(paste(l_a, u_a, mask), paste(y_a, p_a, mask), both(mask, c_a), ~mask)
+    return first, Mixture(paste(u_b, l_b, mask), paste(p_b, y_b, mask), both(~mask, c_b), mask)
 
 
 class BCP(TeacherMethod):
@@ -38,24 +118,17 @@ class BCP(TeacherMethod):
 
     Source: Bai et al., "Bidirectional Copy-Paste for Semi-Supervised Medical Image Segmentation", CVPR 2023,
     arXiv 2305.00673. Published for one foreground class; here every class keeps its largest component. Both
-    phases share one run (published: 2000 + 15000 iterations) and one optimiser, whose momentum is kept. The
-    published code starts the second phase from, and reports, the checkpoints that score best on its test
-    cases (read in the code; issue 19 there explains it as staying comparable with earlier work); here each
-    phase ends with its last iteration. Of unequal or odd numbers of patches some are used twice.
+    phases share one run (published: 2000 + 15000 iterations) and one optimiser, whose momentum is kept; with
+    `fresh_optimizer` the second phase has its own, as published for the left atrium (for Pancreas-CT it is
+    kept): presets `la-8-bcp` and `pancreas-12-bcp`. The published code starts the second phase from, and
+    reports, the checkpoints that score best on its test cases (read in the code; issue 19 there explains it
+    as staying comparable with earlier work); here each phase ends with its last iteration. Of unequal or odd
+    numbers of patches some are used twice.
     """
 
     batch: ClassVar[tuple[int, int]] = (4, 4)
 
-    class Config(TeacherMethod.Config):
-        pretraining: float = Field(
-            2000 / 17000, ge=0, lt=1, description="share of the run that mixes labeled patches only"
-        )
-        alpha: float = Field(0.5, ge=0, description="weight of the pseudo-labeled part of a mixture")
-        cuboid: float = Field(2 / 3, gt=0, lt=1, description="side of the cuboid / side of the patch")
-        largest_component: bool = Field(
-            True, description="keep only the largest component of each class in pseudo-labels"
-        )
-        neighbours: Neighbours = Field(26, description="connectivity of components; 18 for Pancreas-CT")
+    class Config(CopyPaste, TeacherMethod.Config):
         teacher_mode: Literal["train", "eval"] = Field(
             "train",
             description="of the teacher: train: dropout, batch statistics; eval: the student's running ones",
@@ -63,34 +136,38 @@ class BCP(TeacherMethod):
 
     config: Config
 
+    def stages(self, iterations: int) -> tuple[float, ...]:
+        """Return one stage, or with `fresh_optimizer` one for each phase."""
+        return self.config.shares(iterations)
+
     def losses(self, labeled: Batch, unlabeled: Batch, step: Step) -> dict[str, Tensor]:
         """Compute "sup" on labeled and "mix" on pseudo-labeled parts; the latter is 0 in pre-training."""
-        nothing = labeled.image.new_zeros((), dtype=torch.float32, requires_grad=True)
+        cfg, nothing = self.config, labeled.image.new_zeros((), dtype=torch.float32, requires_grad=True)
         if not len(labeled.image):
             return {"sup": nothing, "mix": nothing}
-        mask = cuboid_mask(labeled.image.shape[2:], self.config.cuboid, step.generator)
+        mask = cuboid_mask(labeled.image.shape[2:], cfg.cuboid, step.generator)
         count = (max(len(labeled.image), len(unlabeled.image)) + 1) // 2
-        l_a, l_b = halves(labeled.image, count)
-        y_a, y_b = halves(labeled.target, count)
-        if self._pretrains(step) or not len(unlabeled.image):
-            mixture = self._student(paste(l_a, l_b, mask))
-            valid = None if labeled.valid is None else paste(*halves(labeled.valid, count), mask)
+        if cfg.pretrains(step) or not len(unlabeled.image):
+            mixture = labeled_mixture(labeled, mask, count)
+            student = self._student(mixture.image)
             with full_precision(mask):
-                return {"sup": region_loss(mixture, paste(y_a, y_b, mask), valid), "mix": nothing}
+                return {"sup": region_loss(student, mixture.label, mixture.known), "mix": nothing}
 
-        u_a, u_b = halves(unlabeled.image, count)
-        pseudo_a, pseudo_b = self._pseudo_label(u_a), self._pseudo_label(u_b)
-        mix_1, mix_2 = self._student(paste(l_a, u_a, mask)), self._student(paste(u_b, l_b, mask))
-        c_a, c_b = (None, None) if labeled.valid is None else halves(labeled.valid, count)
+        images = halves(unlabeled.image, count)
+        pseudo_labels = [cfg.taught(self.teacher, image) for image in images]
+        step.note("pseudo_foreground", (torch.cat(pseudo_labels) > 0).float().mean())
+        pair = mixtures(labeled, images, pseudo_labels, mask)
+        students = [self._student(mixture.image) for mixture in pair]
         with full_precision(mask):
-            sup = region_loss(mix_1, y_a, both(mask, c_a)) + region_loss(mix_2, y_b, both(~mask, c_b))
-            mix = region_loss(mix_1, pseudo_a, ~mask) + region_loss(mix_2, pseudo_b, mask)
-        step.note("pseudo_foreground", (torch.cat([pseudo_a, pseudo_b]) > 0).float().mean())
-        return {"sup": sup, "mix": self.config.alpha * mix}
+            sup = [region_loss(own, mix.label, mix.known) for own, mix in zip(students, pair, strict=True)]
+            pseudo = [
+                region_loss(own, mix.label, mix.taught) for own, mix in zip(students, pair, strict=True)
+            ]
+        return {"sup": sup[0] + sup[1], "mix": cfg.alpha * (pseudo[0] + pseudo[1])}
 
     def after_step(self, step: Step) -> None:
         """Move the teacher by a constant decay; in pre-training it is the student's copy."""
-        pretrains = self._pretrains(step)
+        pretrains = self.config.pretrains(step)
         update_ema(self.teacher, self.net, 0.0 if pretrains else self.config.ema_decay)
         if pretrains or self.config.teacher_mode == "eval":
             copy_buffers(self.teacher, self.net)
@@ -105,24 +182,10 @@ class BCP(TeacherMethod):
     def pseudo_labels(self, image: Tensor) -> dict[str, PseudoLabel]:
         """Show the labels of the student and of the teacher, and "taught", the teacher's after cleaning."""
         found = super().pseudo_labels(image)
-        taught = self._cleaned(found["teacher"].label, self.net.num_classes)
+        taught = self.config.cleaned(found["teacher"].label, self.net.num_classes)
         return {**found, "taught": PseudoLabel(taught)}
-
-    def _pretrains(self, step: Step) -> bool:
-        return step.fraction < self.config.pretraining
 
     def _student(self, image: Tensor) -> Prediction:
         logits = self.net(image)
         with full_precision(image):
             return Prediction.of(logits)
-
-    @torch.no_grad()
-    def _pseudo_label(self, image: Tensor) -> Tensor:
-        """Take the most probable class of the teacher, cleaned; (B, X, Y, Z) int64."""
-        logits = self.teacher(image)
-        return self._cleaned(most_probable(logits)[1], logits.shape[1])
-
-    def _cleaned(self, label: Tensor, num_classes: int) -> Tensor:
-        if not self.config.largest_component:
-            return label
-        return largest_components(label, num_classes, self.config.neighbours)

@@ -199,8 +199,8 @@ class Assembly:
         probed_s = time.monotonic() - started
         with run.adopting():
             result = fit(
-                method, loaders, config.train, run.folder, validate=self.validator(), teach=teach, bar=bar,
-                diagnosis=diagnosis,
+                method, loaders, config.train, run.folder, validate=self.validator(), bar=bar,
+                teach=teach if method.soft_labels else None, diagnosis=diagnosis,
             )  # fmt: skip
         if bar and (budget := config.train.budget_s) is not None:
             spent = probed_s + result.seconds
@@ -237,7 +237,7 @@ class Assembly:
         )  # fmt: skip
 
         def make(stage: Stage, start: int, rank: int, world: int) -> dict[str, Any]:
-            taught = pseudo(stage.index) if stage.index else None
+            taught = pseudo(stage.index) if stage.index and method.soft_labels else None
             size = 0 if method.staged and not stage.index else unlabeled
             where: dict[str, Any] = {"iterations": stage.stop, "start": start, "rank": rank, "world": world}
             return build(batch_unlabeled=size, pseudo=taught, **where)
@@ -277,7 +277,8 @@ class Assembly:
         )
         spent_s, iterations = time.monotonic() - started + STARTUP_S, settings.iterations
         for _ in range(3):  # the shares of the stages depend on the number of iterations
-            costs, rounds = mean_costs(found, method, iterations), len(method.stages(iterations)) - 1
+            costs = mean_costs(found, method, iterations)
+            rounds = len(method.stages(iterations)) - 1 if method.soft_labels else 0
             case_s = FORWARD_SHARE * costs.step_s / batch * windows(self.config, self.plan)
             once_s = spent_s + costs.validation_s + rounds * len(self.split.unlabeled) * case_s
             iterations = iterations_for(settings, costs, overhead_s=once_s)

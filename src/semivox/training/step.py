@@ -13,7 +13,7 @@ from lightning.fabric import Fabric
 from torch import Tensor, distributed, nn
 
 from semivox.config import TrainConfig
-from semivox.losses.schedules import Stage, lr_factor, make_stages
+from semivox.losses.schedules import STEP_EVERY, Stage, lr_factor, make_stages
 from semivox.methods.base import Batch, Method, Step, copy_buffers, update_ema
 from semivox.training.checkpoints import Checkpoint
 from semivox.training.fabric import autocast
@@ -80,7 +80,10 @@ class Stepper:
         """Return the learning rate of the step that follows `iteration` steps."""
         config, stage = self.config, self.stage(iteration)
         warm = min(1.0, (iteration - stage.start + 1) / (config.warmup + 1e-9))
-        return config.lr * warm * lr_factor(config.schedule, stage.fraction(iteration))
+        every = STEP_EVERY
+        if config.step_every is not None:
+            every = config.step_every * config.iterations / (stage.stop - stage.start)
+        return config.lr * warm * lr_factor(config.schedule, stage.fraction(iteration), every)
 
     def step(self, iteration: int, labeled: Batch, unlabeled: Batch) -> None:
         """Take the step that follows `iteration` steps."""
