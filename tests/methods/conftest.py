@@ -71,6 +71,8 @@ def fixed_pair() -> Callable[..., tuple[Any, Batch, Batch]]:
         def normal(channels: int) -> Tensor:
             return torch.randn(count, channels, *SHAPE, generator=generator, dtype=torch.float64)
 
+        if kind is Dual:  # UE has a value of its own
+            options = {"ue_reading": "term"} | options
         method: Any = kind(kind.Config.model_validate(options))
         common = normal(classes)  # both lean the same way, so that there is agreement as well as disagreement
         method.net_a = Fixed(normal(5), gain * (0.7 * common + 0.5 * normal(classes)))
@@ -188,6 +190,9 @@ class Tiny(nn.Module):
         self.in_channels, self.num_classes = in_channels, num_classes
         self.levels = nn.ModuleList(nn.Conv3d(in_channels, 4 * 2**level, 1) for level in range(4))
         self.head = nn.Conv3d(4, num_classes, 1)
+
+    def factor(self, level: int) -> tuple[int, int, int]:
+        return (2**level,) * 3
 
     def pyramid(self, image: Tensor) -> list[Tensor]:
         return [

@@ -53,7 +53,7 @@ def test_identical_networks(step: Factory) -> None:
     """In eval mode M is empty and, with T = 1, D = 0: UE is then the mean -log of the largest probability."""
     torch.manual_seed(0)
     options = {"nets": ("vnet", "vnet"), "temperature": 1.0, "tau": 0.0}
-    method = create("dual", options, NetFactory(1, 3, width=2))
+    method = create("dual", {"ue_reading": "term"} | options, NetFactory(1, 3, width=2))
     method.net_b.load_state_dict(method.net_a.state_dict())
     method.eval()
     image = torch.randn(4, 1, 16, 16, 16)

@@ -42,7 +42,7 @@ class Recorded(torch.nn.Module):
 
 
 def make(**options: object) -> tuple[Dual, Batch, Batch]:
-    dual = Dual(Dual.Config.model_validate(options))
+    dual = Dual(Dual.Config.model_validate({"ue_reading": "term"} | options))
     networks = {name: Recorded(seed) for seed, name in enumerate(dual.config.nets, start=1)}
     dual.build(networks.__getitem__)  # type: ignore[arg-type]
     generator = torch.Generator().manual_seed(0)

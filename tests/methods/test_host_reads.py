@@ -22,7 +22,8 @@ OPERATIONS = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "is_no
 TO_HOST = ("cpu", "numpy", "tolist", "__array__")
 
 EXPECTED = {
-    "bcp": {"cpu": 2, "numpy": 2}  # largest components of both halves' pseudo-labels, found by SciPy
+    "bcp": {"cpu": 2, "numpy": 2},  # largest components of both halves' pseudo-labels, found by SciPy
+    "sdcl": {"cpu": 2, "numpy": 2},  # the same
 }
 """What a method reads in a step after its warm-up, and why; all others nothing."""
 

@@ -61,7 +61,7 @@ def test_bcp_shows_the_cleaned_label() -> None:
         method.teacher.head[1].bias.sub_(method.teacher(IMAGE).mean(dim=(0, 2, 3, 4)))
     found = method.pseudo_labels(IMAGE)
     assert list(found) == ["student", "teacher", "taught"]
-    assert found["taught"].label.equal(method._pseudo_label(IMAGE))
+    assert found["taught"].label.equal(method.config.taught(method.teacher, IMAGE))
     assert not found["taught"].label.equal(found["teacher"].label)  # noise has many components
 
 
