@@ -61,9 +61,9 @@ class Setting:
 class Ours:
     """A registered method, stepped as training steps it, without reading data."""
 
-    def __init__(self, name: str, setting: Setting) -> None:
+    def __init__(self, name: str, setting: Setting, **options: Any) -> None:
         torch.manual_seed(0)
-        self.method = create(name, {}, NetFactory(1, 2, width=setting.width, norm=setting.norm)).train()
+        self.method = create(name, options, NetFactory(1, 2, width=setting.width, norm=setting.norm)).train()
         self.fabric = make_fabric(torch.device("cpu"), PRECISION[setting.precision])
         self.stepper = Stepper(self.fabric, self.method, TrainConfig(iterations=ITERATIONS))
         share = setting.batch // 4
@@ -110,10 +110,10 @@ class Peer:
 
 
 class Dual(Ours):
-    """`dual` as `train` runs it: freed memory stays with the process."""
+    """`dual` as `train` runs it, with the terms of its peer: freed memory stays with the process."""
 
     def __init__(self, setting: Setting) -> None:
-        super().__init__("dual", setting)
+        super().__init__("dual", setting, ue_reading="term")
         self._kept = kept()
         self._kept.__enter__()
 

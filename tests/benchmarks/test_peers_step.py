@@ -23,7 +23,9 @@ SHAPE = (32, 32, 16)
 def both(classes: int, seed: int) -> tuple[Any, DualStep, Batch, Batch, Step]:
     """Ours in channels-last, the peer with the same weights, and a batch with shapes in it."""
     torch.manual_seed(seed)
-    ours = create("dual", {"pull_fraction": 1.0}, NetFactory(1, classes, width=4, dropout=0.0))
+    ours = create(
+        "dual", {"pull_fraction": 1.0, "ue_reading": "term"}, NetFactory(1, classes, width=4, dropout=0.0)
+    )
     ours = ours.double().to(memory_format=torch.channels_last_3d)
     label = torch.zeros(2, *SHAPE, dtype=torch.int64)
     for index in range(1, classes):
