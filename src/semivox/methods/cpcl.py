@@ -104,9 +104,10 @@ class CPCL(TeacherMethod):
             probs, probs_u = own.probs.flatten(2), teacher.probs.flatten(2)
             if cfg.variant == "released":
                 probs, features = probs.detach(), features.detach()
-            maps_l = enlarge(widen(features), self.net.factor(LEVEL))
-            maps_u = enlarge(widen(maps[LEVEL]), self.net.factor(LEVEL))
-            features, features_u = maps_l.flatten(2), maps_u.flatten(2)
+            factor = self.net.factor(LEVEL)
+            features, features_u = (
+                enlarge(widen(values), factor).flatten(2) for values in (features, maps[LEVEL])
+            )
             members, members_u = (onehot(x, own.num_classes) for x in (label, teacher.label.flatten(1)))
             members = both(members, None if valid is None else valid.unsqueeze(1))
             prototypes = partners(weighted_prototypes(features, members * probs), len(image))

@@ -29,8 +29,8 @@ class Dual(TeachingPair):
 
     The introduction makes exp(-D) of UE a weight of the pseudo-supervised loss (`ue_reading: weight`, the
     default); section 3.3 and Table 4 allow a term of its own (`term`). In short runs on validation cases the
-    weight was ahead on hippocampus, three seeds of three, and not behind on the left atrium, and it cannot
-    outlast the terms that it weighs (docs/results/paper.md).
+    weight was ahead on the hippocampus with each of three seeds, and not behind on the left atrium
+    (docs/results/paper.md).
 
     Source: Lu, Wu, Chaddad et al., "Enhancing Dual Network Based Semi-Supervised Medical Image Segmentation
     with Uncertainty-Guided Pseudo-Labeling", arXiv 2509.13084, 2025. Written from its prose; options name the

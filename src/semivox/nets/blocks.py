@@ -178,9 +178,8 @@ class PyramidDecoder(nn.Module):
     def __init__(self, width: int, block: Triple) -> None:
         super().__init__()
         self.block, size = block, prod(block)
-        self.spread = nn.Sequential(nn.Conv3d(width, width * size, 1), nn.ReLU(inplace=True))
-        if size == 1:
-            self.spread = nn.Sequential()
+        layers = [nn.Conv3d(width, width * size, 1), nn.ReLU(inplace=True)] if size > 1 else []
+        self.spread = nn.Sequential(*layers)
 
     def decode(self, levels: Sequence[Tensor]) -> list[Tensor]:
         """Decode the encoder's maps level by level; both fine to coarse, with `width * 2**l` channels."""

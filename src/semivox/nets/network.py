@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -101,8 +101,14 @@ class Segmenter(Network):
         strides: Sequence[Triple] = HALVINGS,
         bottleneck_dropout: float = 0.0,
     ) -> None:
-        sizes: dict[str, Any] = {"in_channels": in_channels, "num_classes": num_classes, "width": width}
-        super().__init__(**sizes, norm=norm, block=stem, strides=strides)
+        super().__init__(
+            in_channels=in_channels,
+            num_classes=num_classes,
+            width=width,
+            norm=norm,
+            block=stem,
+            strides=strides,
+        )
         self.head_dropout = dropout
         self.encoder = encoder
         self.dropout = nn.Dropout3d(bottleneck_dropout)

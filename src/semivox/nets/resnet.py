@@ -78,5 +78,12 @@ class ResNet34(Segmenter):
             block = BasicBlock(channels // 2, channels, stride, kernel, norm)
             more = (BasicBlock(channels, channels, (1, 1, 1), kernel, norm) for _ in range(count - 1))
             levels.append(nn.Sequential(block, *more))
-        others |= {"in_channels": in_channels, "width": width, "norm": norm, "stem": stem, "strides": strides}
-        super().__init__(Encoder(levels, stem), **others)
+        super().__init__(
+            Encoder(levels, stem),
+            in_channels=in_channels,
+            width=width,
+            norm=norm,
+            stem=stem,
+            strides=strides,
+            **others,
+        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -52,8 +52,14 @@ class ResUNet(Network):
         stem: Triple = (1, 1, 1),
         strides: Sequence[Triple] = ((2, 2, 2),) * 3,
     ) -> None:
-        sizes: dict[str, Any] = {"in_channels": in_channels, "num_classes": num_classes, "width": width}
-        super().__init__(**sizes, norm=norm, block=stem, strides=strides)
+        super().__init__(
+            in_channels=in_channels,
+            num_classes=num_classes,
+            width=width,
+            norm=norm,
+            block=stem,
+            strides=strides,
+        )
         channels = [min(MOST_CHANNELS, width * 2**level) for level in range(len(strides) + 1)]
         kernels = kernels_for(strides, stem)
         self.stem = nn.Conv3d(in_channels, width, stem, stem) if prod(stem) > 1 else nn.Identity()

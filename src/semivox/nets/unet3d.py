@@ -85,6 +85,14 @@ class UNet3D(Segmenter):
             convolutions = Stage(channels, 2 * channels, self.repeats, norm, kernel)
             levels.append(nn.Sequential(nn.MaxPool3d(stride), convolutions))
         decoder = UNetDecoder(width, norm, strides, stem, dropout=dropout)
-        others |= {"dropout": dropout * LEVEL_DROPOUT[0], "in_channels": in_channels, "width": width}
-        others |= {"norm": norm, "stem": stem, "strides": strides}
-        super().__init__(Encoder(levels, stem), decoder, **others)
+        super().__init__(
+            Encoder(levels, stem),
+            decoder,
+            dropout=dropout * LEVEL_DROPOUT[0],
+            in_channels=in_channels,
+            width=width,
+            norm=norm,
+            stem=stem,
+            strides=strides,
+            **others,
+        )

@@ -40,6 +40,14 @@ class VNet(Segmenter):
             channels = width * 2**level
             convolutions = Stage(2 * channels, 2 * channels, self.repeats[level + 1], norm, kernel)
             levels.append(nn.Sequential(Down(channels, norm, stride), convolutions))
-        others |= {"dropout": dropout, "bottleneck_dropout": dropout, "in_channels": in_channels}
-        others |= {"width": width, "norm": norm, "stem": stem, "strides": strides}
-        super().__init__(Encoder(levels, stem), **others)
+        super().__init__(
+            Encoder(levels, stem),
+            dropout=dropout,
+            bottleneck_dropout=dropout,
+            in_channels=in_channels,
+            width=width,
+            norm=norm,
+            stem=stem,
+            strides=strides,
+            **others,
+        )
