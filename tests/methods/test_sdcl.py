@@ -134,6 +134,13 @@ def test_the_teacher_follows_a_alone(step: Factory) -> None:
     torch.testing.assert_close(next(method.teacher.parameters()), 0.99 * old + 0.01 * first)
     method.after_step(step(0))
     assert torch.equal(next(method.teacher.parameters()), first)
+
+
+def test_each_term_trains_both_students_and_never_the_teacher(step: Factory) -> None:
+    torch.manual_seed(0)
+    method: Any = create(
+        "sdcl", {}, NetFactory(1, 2, width=4)
+    ).train()  # narrower students may agree everywhere
     batch = torch.randn(8, 1, 16, 16, 32)
     label = (batch[:4, 0] > 0).long()
     losses = method.losses(Batch(batch[:4], label), Batch(batch[4:], None), step(5))
