@@ -137,10 +137,9 @@ def test_the_teacher_follows_a_alone(step: Factory) -> None:
 
 
 def test_each_term_trains_both_students_and_never_the_teacher(step: Factory) -> None:
+    """Narrower students may agree everywhere, so that nothing is corrected."""
     torch.manual_seed(0)
-    method: Any = create(
-        "sdcl", {}, NetFactory(1, 2, width=4)
-    ).train()  # narrower students may agree everywhere
+    method: Any = create("sdcl", {}, NetFactory(1, 2, width=4)).train()
     batch = torch.randn(8, 1, 16, 16, 32)
     label = (batch[:4, 0] > 0).long()
     losses = method.losses(Batch(batch[:4], label), Batch(batch[4:], None), step(5))
