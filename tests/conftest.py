@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -17,6 +18,8 @@ for room in (".", "io", "methods", "reporting"):  # makes `shell`, `scans`, `pla
 # Also in the programs that tests start: arrays are tiny, a second thread only waits, and worse so on a busy
 # machine. Sums of several threads differ in the last bit, too.
 os.environ["OMP_NUM_THREADS"] = "1"
+# A shell starts background jobs with Ctrl-C ignored, and they hand that on to the programs that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
