@@ -32,5 +32,5 @@ def main(out: Path, iterations: int = 300) -> None:
     print(f"open {page} in a browser")
 
 
-if __name__ == "__main__":  # loaders start processes, which import this file again
+if __name__ == "__main__":
     main(Path(sys.argv[1]), *map(int, sys.argv[2:3]))

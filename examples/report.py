@@ -27,5 +27,5 @@ def main(out: Path, iterations: int = 300) -> None:
     semivox.predict_image(run, scan, uncertainty=True).plot().save(out / "prediction.png")
 
 
-if __name__ == "__main__":  # loaders start processes, which import this file again
+if __name__ == "__main__":
     main(Path(sys.argv[1]), *map(int, sys.argv[2:3]))

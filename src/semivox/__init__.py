@@ -4,9 +4,8 @@ The functions mirror the commands and are loaded on first use, so that importing
 
     import semivox
 
-    if __name__ == "__main__":  # in a script
-        run = semivox.train("scans", method="dual", labeled=8)
-        label = semivox.predict_image(run, "new_scan.nii.gz")
+    run = semivox.train("scans", method="dual", labeled=8)
+    label = semivox.predict_image(run, "new_scan.nii.gz")
 """
 
 from __future__ import annotations

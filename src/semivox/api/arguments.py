@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ast
 import inspect
 import os
-import sys
 from collections.abc import Callable, Mapping
 from functools import cache, wraps
 from pathlib import Path
@@ -146,12 +144,10 @@ def checked(config: Config, data: Path | str | None = None, *, training: bool = 
     Args:
         config: returned as it is.
         data: folder of the data set, if there is one.
-        training: also what imports torch, and that the script which asks for loader processes has a guard.
+        training: also what imports torch.
     """
     from semivox.methods import check_method, method_table
 
-    if training and config.train.workers:
-        require_main_guard()
     if data is not None:
         raw_folder(data)
     shipped = load_config(preset=config.preset).method if config.preset else MethodConfig()
@@ -166,36 +162,6 @@ def checked(config: Config, data: Path | str | None = None, *, training: bool = 
 
         check(config)
     return config
-
-
-def require_main_guard() -> None:
-    """Raise a `UserError` if the script that runs calls this at its top level without a main guard.
-
-    Notebooks, `python -c`, `python -m` and installed commands are no such scripts.
-    """
-    frame = sys._getframe()
-    while frame.f_back is not None:
-        frame = frame.f_back
-    file = getattr(sys.modules["__main__"], "__file__", None)
-    if file is None or frame.f_globals.get("__file__") != file or frame.f_globals["__name__"] != "__main__":
-        return
-    try:
-        tree = ast.parse(Path(file).read_bytes())
-    except (OSError, SyntaxError, ValueError):
-        return
-    guards = [
-        node for node in ast.walk(tree) if isinstance(node, ast.If) and "__name__" in ast.unparse(node.test)
-    ]
-    if any(node.lineno <= frame.f_lineno <= (node.end_lineno or 0) for node in guards):
-        return
-    raise UserError(
-        "Training starts loader processes, and this script has no main guard",
-        f"line {frame.f_lineno} at the top level",
-        'the call below a line `if __name__ == "__main__":`',
-        "add that line and indent what follows it; or train without such processes: train.workers 0,"
-        ' e.g. config={"train": {"workers": 0}}',
-        file,
-    )
 
 
 def loaded_model(model: Any, device: str) -> LoadedModel:

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from semivox.config import TrainConfig
 from semivox.errors import UserError
 from semivox.hardware import resolve_device
+from semivox.io.process import without_main
 from semivox.losses.schedules import Stage
 from semivox.methods.base import Batch, Method
 from semivox.progress import no_progress, show_progress
@@ -152,7 +153,8 @@ def stage_batches(fabric: Fabric, make_loaders: MakeLoaders, stage: Stage, start
         raise ValueError(f"loaders must have {left} batches, found {lengths}")
     for loader in loaders.values():
         shield(loader)
-    iterators = [iter(loader) for loader in loaders.values()]
+    with without_main():
+        iterators = [iter(loader) for loader in loaders.values()]
     try:
         for index, parts in enumerate(zip(*iterators, strict=True)):
             batch = fabric.to_device(dict(zip(loaders, parts, strict=True)))
