@@ -61,10 +61,22 @@ def test_the_instructions_of_a_gpu_decide(there: bool, monkeypatch: pytest.Monke
     assert hardware.has_bf16(CUDA) is hardware.prefers_bf16(CUDA) is there
 
 
-def test_the_trial_gives_a_ratio_and_draws_no_random_numbers() -> None:
-    before = torch.get_rng_state()
+def test_the_trial_gives_a_ratio_and_draws_no_random_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads, convolve, before = [], torch.conv3d, torch.get_rng_state()
+
+    def seen(*args: Any, **options: Any) -> torch.Tensor:
+        threads.append(torch.get_num_threads())
+        return convolve(*args, **options)
+
+    monkeypatch.setattr(torch, "conv3d", seen)
+    hardware._cpu_gain.cache_clear()
+    number = torch.get_num_threads()
+    torch.set_num_threads(2)
     with torch.no_grad():
         assert 0.01 < hardware._cpu_gain(repeats=1) < 100
+    assert set(threads) == {1}  # more of them would wait for each other beside other work
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(number)
     assert torch.equal(torch.get_rng_state(), before)
 
 

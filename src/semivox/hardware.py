@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import platform
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -73,11 +75,23 @@ def prefers_bf16(device: torch.device) -> bool:
     """Tell whether the networks run faster in bfloat16 than in float32 on `device`.
 
     On a GPU its instructions decide. Some CPUs have them and are slower with them than in float32, so there
-    both are tried once a process, in some hundredths of a second.
+    both are tried once a process, in some hundredths of a second, on one thread: several of them wait for
+    each other beside other work, and then the answer, and with it a run's result, would depend on that work.
     """
     if device.type == "cpu":
         return has_bf16(device) and _cpu_gain() >= _CLEARLY
     return has_bf16(device)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let PyTorch work on one thread: powers and sums differ in the last bit with their number."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @cache
@@ -94,9 +108,10 @@ def _cpu_gain(repeats: int = 5) -> float:
             torch.autograd.grad(torch.conv3d(image, weight, padding=1).sum(), [image, weight])
         return time.perf_counter() - started
 
-    for half in (False, True):
-        trial(half=half)  # builds the kernels
-    trials = [(trial(half=False), trial(half=True)) for _ in range(repeats)]
+    with one_thread():
+        for half in (False, True):
+            trial(half=half)  # builds the kernels
+        trials = [(trial(half=False), trial(half=True)) for _ in range(repeats)]
     return min(single for single, _ in trials) / min(half for _, half in trials)
 
 

@@ -17,7 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import grid_sample
 
-from semivox.patches.deformation import Deformation, one_thread, warp_at
+from semivox.hardware import one_thread
+from semivox.patches.deformation import Deformation, warp_at
 from semivox.patches.intensity import vary
 
 Array = NDArray[Any]

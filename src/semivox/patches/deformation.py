@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import grid_sample
+
+from semivox.hardware import one_thread
 
 Array = NDArray[Any]
 Triple = tuple[int, int, int]
@@ -209,14 +210,3 @@ def _weights(old: int, new: int, corners: bool) -> Tensor:
     else:
         place = np.clip((np.arange(new) + 0.5) * (old / new) - 0.5, 0, old - 1)
     return torch.from_numpy(np.maximum(0, 1 - np.abs(place[:, None] - np.arange(old))).astype(np.float32))
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Let PyTorch work on one thread: powers and sums differ in the last bit with their number."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

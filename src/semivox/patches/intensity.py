@@ -7,7 +7,8 @@ import torch
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from semivox.patches.deformation import one_thread, resized
+from semivox.hardware import one_thread
+from semivox.patches.deformation import resized
 
 Image = NDArray[np.float32]
 
