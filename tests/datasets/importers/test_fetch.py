@@ -88,18 +88,15 @@ def test_from_a_mirror(tmp_path: Path, known) -> None:
     assert fetch_task("hippocampus", tmp_path / "out", mirror=tmp_path / "mirror") == folder
 
 
-@pytest.mark.parametrize(
-    ("trusted", "size", "problem"),
-    [(False, None, "damaged or another version"), (True, 700, "cannot be unpacked")],
-)
+@pytest.mark.parametrize(("trusted", "size"), [(False, None), (True, 700)])
 def test_another_checksum_and_a_truncated_archive(
-    tmp_path: Path, known, trusted: bool, size: int | None, problem: str
+    tmp_path: Path, known, trusted: bool, size: int | None
 ) -> None:
     path = archive(tmp_path / "mirror")
     path.write_bytes(path.read_bytes()[:size])
     if trusted:
         known(path)
-    with pytest.raises(UserError, match=problem) as error:
+    with pytest.raises(UserError, match="damaged or another version") as error:
         fetch_task(TASK, tmp_path / "out", mirror=tmp_path / "mirror")
     assert error.value.path == path
     assert list((tmp_path / "out").iterdir()) == []
@@ -111,7 +108,7 @@ def test_another_checksum_and_a_truncated_archive(
 @pytest.mark.parametrize("name", ["../outside.txt", f"{TASK}/../../outside.txt", "other/dataset.json"])
 def test_archives_that_hold_something_else(tmp_path: Path, known, name: str) -> None:
     known(archive(tmp_path / "mirror", {name: b"{}"}))
-    with pytest.raises(UserError, match=r"cannot be unpacked|does not hold the data set"):
+    with pytest.raises(UserError, match=r"damaged or another|does not hold the data set"):
         fetch_task(TASK, tmp_path / "out", mirror=tmp_path / "mirror")
     assert list((tmp_path / "out").iterdir()) == []
     assert not (tmp_path / "outside.txt").exists()

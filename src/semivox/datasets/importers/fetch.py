@@ -42,6 +42,8 @@ def fetch_task(name: str, out: Path, *, mirror: Path | None = None) -> Path:
 
     The archive, `TaskNN_Name.tar`, is in the folder `mirror`; None: it is downloaded and then deleted.
     """
+    from monai.apps import utils
+
     known = tasks()
     task = find_task(name, known)
     url, md5 = known[task]
@@ -50,49 +52,27 @@ def fetch_task(name: str, out: Path, *, mirror: Path | None = None) -> Path:
         return folder
     out.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".partial-", dir=out) as temporary:
-        archive = _download(url, md5, Path(temporary)) if mirror is None else _archive(task, md5, mirror)
-        _unpack(archive, Path(temporary) / "unpacked", task).rename(folder)
-    return folder
+        archive = Path(temporary, f"{task}.tar") if mirror is None else _archive(task, mirror)
+        try:
+            utils.download_url(url, archive, hash_val=md5, hash_type="md5")  # of one that is there: the check
+            with tarfile.open(archive) as stream:
+                stream.extractall(temporary, filter="data")
+        except (tarfile.TarError, EOFError, OSError, RuntimeError, ValueError) as error:
+            what = "The download failed" if mirror is None else "The archive is damaged or another version"
+            found = f"{' '.join(str(error).split())[:300]} ({url})"
+            do = "try again, or get the archive elsewhere and use --from FOLDER"
+            raise UserError(what, found, f"a tar file with MD5 {md5}", do, mirror and archive) from error
+        unpacked = Path(temporary, task)
+        if not (unpacked / "dataset.json").is_file():
+            raise UserError(
+                "The archive does not hold the data set", None, f"{task}/dataset.json", path=archive
+            )
+        return unpacked.rename(folder)
 
 
-def _archive(task: str, md5: str, mirror: Path) -> Path:
-    from monai.apps.utils import check_hash
-
-    found = next((path for path in sorted(mirror.rglob(f"{task}.tar")) if path.is_file()), None)
-    if found is None:
-        there = shortened(sorted(path.name for path in mirror.glob("*")), 5) or "nothing"
-        do = "check the folder after --from"
-        raise UserError("The archive is not in the mirror", there, f"{task}.tar", do, mirror)
-    if not check_hash(found, md5, "md5"):
-        what, do = "The archive is damaged or another version", "copy or download it again"
-        raise UserError(what, "another MD5 checksum", md5, do, found)
-    return found
-
-
-def _download(url: str, md5: str, folder: Path) -> Path:
-    from monai.apps.utils import download_url
-
-    archive = folder / url.rpartition("/")[2]
-    try:
-        download_url(url, archive, hash_val=md5, hash_type="md5")
-        if not archive.is_file():
-            raise OSError("no file arrived")
-    except (OSError, RuntimeError, ValueError) as error:  # MONAI's HashCheckError is a ValueError
-        found = f"{' '.join(str(error).split())[:300]} ({url})"
-        do = "try again, or get the archive elsewhere and use --from FOLDER"
-        raise UserError("The download failed", found, None, do) from error
-    return archive
-
-
-def _unpack(archive: Path, folder: Path, task: str) -> Path:
-    """Unpack to `folder`, and return the folder of the task in it."""
-    try:
-        with tarfile.open(archive) as stream:
-            stream.extractall(folder, filter="data")
-    except (tarfile.TarError, EOFError, OSError) as error:
-        what, do = "The archive cannot be unpacked", "free some disk space, or copy or download it again"
-        raise UserError(what, error, "a whole tar file with plain files inside", do, archive) from error
-    if not (folder / task / "dataset.json").is_file():
-        what, found = "The archive does not hold the data set", sorted(path.name for path in folder.iterdir())
-        raise UserError(what, shortened(found, 5), f"{task}/dataset.json", "download it again", archive)
-    return folder / task
+def _archive(task: str, mirror: Path) -> Path:
+    if found := next((path for path in sorted(mirror.rglob(f"{task}.tar")) if path.is_file()), None):
+        return found
+    there = shortened(sorted(path.name for path in mirror.glob("*")), 5) or "nothing"
+    what, do = "The archive is not in the mirror", "check the folder after --from"
+    raise UserError(what, there, f"{task}.tar", do, mirror)
