@@ -59,7 +59,7 @@ def test_recipe(tmp_path: Path) -> None:
     [
         (("la2018",), "needs the folder of the download"),
         (("la2019", "."), "Unknown recipe"),
-        (("brats2019", "nowhere"), "needs the folder of the download"),
+        (("brats2019", "nowhere"), "no such folder"),
         ((".", "--class", "organ"), "A class is malformed"),
         ((".", "--class", "organ=0"), "A class is malformed"),
         ((".",), "no data set of a known layout"),

@@ -153,7 +153,7 @@ def import_published(
         modalities: brats2019: FLAIR alone, or all four.
         target: brats2019: whole tumor, or its three parts.
     """
-    from semivox.datasets.importers.recipes import run_recipe
+    from semivox.datasets.importers.recipes.sets import run_recipe
     from semivox.manifest import write_manifest
 
     with progress("import") as report:

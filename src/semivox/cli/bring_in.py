@@ -11,7 +11,7 @@ import typer
 
 from semivox.cli import options as o
 from semivox.cli.values import class_values
-from semivox.errors import UserError, unknown
+from semivox.errors import UserError
 
 RECIPES = ("la2018", "pancreas-ct", "brats2019")
 
@@ -47,7 +47,9 @@ def import_(
     """
     out, given = call.arguments["out"], call.arguments
     if raw is not None or source in RECIPES:
-        _check_recipe(source, raw)
+        if raw is None:
+            do = f"semivox import {source} RAW -o OUT"
+            raise UserError("The recipe needs the folder of the download", "nothing", "a folder", do)
         _refuse(call, "import_published", "a layout of your own")
         made = call("import_published", recipe=source, raw=raw)
     else:
@@ -85,12 +87,3 @@ def _refuse(call: o.Call, function: str, needed: str) -> None:
         raise UserError(
             "Options without a meaning here", flags, f"these options with {needed}", "leave them out"
         )
-
-
-def _check_recipe(name: str, raw: Path | None) -> None:
-    if name not in RECIPES:
-        raise unknown("recipe", name, RECIPES)
-    if raw is None or not raw.is_dir():
-        found = "nothing" if raw is None or not raw.exists() else "a file"
-        do = f"semivox import {name} RAW -o OUT"
-        raise UserError("The recipe needs the folder of the download", found, "a folder", do, raw)

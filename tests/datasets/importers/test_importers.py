@@ -92,10 +92,6 @@ def test_a_source_that_fits_several_layouts_asks(tmp_path: Path) -> None:
     assert error.value.found == "nnunet or msd, h5"
     assert len(import_dataset(source, tmp_path / "out", kind="nnunet").cases) == 2
     assert len(import_dataset(source, tmp_path / "out2", kind="h5").cases) == 1
-    with pytest.raises(UserError, match="did you mean dicom"):
-        import_dataset(source, tmp_path / "out3", kind="dicoms")  # type: ignore[arg-type]
-    with pytest.raises(UserError, match="did you mean labels"):
-        import_dataset(source, tmp_path / "out3", label="x")
 
 
 def test_the_index_of_another_source_is_left_alone(tmp_path: Path) -> None:

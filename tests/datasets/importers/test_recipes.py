@@ -13,10 +13,10 @@ import SimpleITK as sitk
 
 from semivox.config import SplitConfig, load_config, preset_names
 from semivox.datasets.dataset import Dataset, open_dataset, write_index
-from semivox.datasets.importers.recipes import run_recipe
 from semivox.datasets.importers.recipes.crops import clip_level, margins
 from semivox.datasets.importers.recipes.orient import orient_label
 from semivox.datasets.importers.recipes.published import published_splits
+from semivox.datasets.importers.recipes.sets import run_recipe
 from semivox.datasets.splits import make_split
 from semivox.errors import UserError
 from semivox.io.volume import Volume, read_image

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from semivox.datasets.dataset import Dataset, open_dataset, write_index
 from semivox.datasets.declared import read_ending
@@ -14,7 +13,7 @@ from semivox.datasets.importers.h5 import find_h5, h5_files
 from semivox.datasets.importers.pairs import find_dicom, find_nnunet, find_pairs, find_single, find_table
 from semivox.datasets.importers.source import Found, ImportOptions, plain
 from semivox.datasets.listing import data_files
-from semivox.errors import UserError, unknown
+from semivox.errors import UserError
 from semivox.files import read_json
 from semivox.io.dicom_series import holds_dicom
 from semivox.io.formats import ENDINGS, ITK_ENDINGS
@@ -48,19 +47,9 @@ def import_dataset(
     else (image and label pairs by pattern, a CSV table, h5, DICOM, single files, nnU-Net raw with NRRD or
     MetaImage) becomes NIfTI in nnU-Net raw form.
 
-    Args:
-        source: a folder, a table or a file.
-        out: another folder.
-        kind: the layout of `source`; "auto" finds it.
-        ignore: the label value of voxels that are not annotated.
-        progress: called with (done, total, case name).
-        options: see `ImportOptions`.
+    `kind` is the layout of `source` (a folder, a table or a file); "auto" finds it. For the other arguments
+    see `semivox.import_dataset`.
     """
-    if kind not in get_args(Kind):
-        raise unknown("kind of data set", kind, get_args(Kind))
-    for name in options:
-        if name not in (known := [field.name for field in fields(ImportOptions)]):
-            raise unknown("import option", name, known)
     refuse_same(source, out)
     chosen = ImportOptions(**options)
     layout = _layout(source, chosen) if kind == "auto" else kind
