@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,12 +19,7 @@ from semivox.version import __version__
 
 _RECORDED = ("torch", "lightning", "monai", "numpy", "scipy", "nibabel", "blosc2")
 _MODEL = ("model.safetensors", "model.yaml")
-_GROWING = (
-    "logs",
-    "checkpoints",
-    "diagnosis",
-    "pseudo",
-)  # folders of a run that files appear in while it trains
+_GROWING = ("logs", "checkpoints", "diagnosis", "pseudo")  # files appear in them while a run trains
 _WRITTEN = (
     "config.yaml", "env.json", "splits.json", "plans.json", *_MODEL, "checkpoints/last.ckpt",
     "checkpoints/best.ckpt", "logs/metrics.csv", "report.html", "diagnosis/diagnosis.csv",
@@ -73,7 +67,6 @@ class Run:
     def check(self, asked: Config, *, fresh: bool = False, extend: bool = False) -> None:
         """Refuse, before any scan is opened, what `start` or `resume_config` would refuse later."""
         if fresh:
-            self._refuse_version_0_1()
             self.manifest.require_own(*_WRITTEN)
         else:
             self.resume_config(asked, extend=extend)
@@ -96,7 +89,6 @@ class Run:
             UserError: the run was begun with other settings or data, or the folder is not semivox's.
         """
         if not self.is_begun:
-            self._refuse_version_0_1()
             self.manifest.require_own(*_WRITTEN)
             return asked
         self._check_sources(made_from)
@@ -153,20 +145,6 @@ class Run:
 
     def _stored(self) -> Config:
         return parse_config(read_yaml(self.config_file))
-
-    def _refuse_version_0_1(self) -> None:
-        """Refuse a run of version 0.1, which did not list its files: it is neither resumed nor deleted."""
-        begun = self.manifest.read()
-        if "train" not in begun or "files" in begun or not self.config_file.exists():
-            return
-        words = ["--init", str(self.folder)] if self.is_trained else []
-        raise UserError(
-            "This version of semivox cannot resume a run of version 0.1",
-            "a run without a list of its files",
-            "a new run folder; `semivox predict` reads the old run's model as it is",
-            f"add to the same command: {shlex.join([*words, '-o', f'{self.folder}-new'])}",
-            self.folder,
-        )
 
     def _check_sources(self, made_from: Mapping[str, Any] | None) -> None:
         stored = self.manifest.read().get("made_from")

@@ -293,8 +293,8 @@ def test_scans_that_are_too_large_or_cannot_be_named_do_not_stop_the_others(
     for text in (
         "huge: The scan does not fit into this machine's memory",
         "lost: The file does not exist",
-        "No file can have the name of this scan (x",
-        "No file can have the name of this scan ('y\\udcff')",
+        "No file can have the name of this scan (xxx",
+        "No file can have the name of this scan (y\\udcff: bytes",
     ):
         assert text in str(caught.value), text
     assert names(tmp_path / "out") == {"a.nii.gz", "b 2.nii.gz", "č.nii.gz", "LETTERS.nii.gz", *OUTPUTS}

@@ -234,8 +234,6 @@ def _opened(folder: Path) -> tuple[_Description, dict[str, Any], dict[str, Tenso
                 "There is no trained model in this folder", f"no {file.name}", expected, do, folder
             )
     meta, again = read_yaml(description), "write it anew: `semivox train` with the run's arguments"
-    if isinstance(meta, dict) and isinstance(meta.get("plan"), dict):
-        meta["plan"].pop("final_patch", None)  # of version 0.1, where only training used it
     try:
         about = _Description.model_validate(meta)
     except ValidationError as error:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from semivox.datasets.listing import name_problem, printable
 from semivox.errors import UserError
 from semivox.files import read_json, replacing, write_json
 from semivox.inference.model import LoadedModel
@@ -26,7 +27,6 @@ DESCRIPTION = "semivox.json"
 MANIFEST = "predict.json"
 QUALITY = "quality.csv"
 UNCERTAINTY, DISAGREEMENT = "_uncertainty.nii.gz", "_disagreement.nii.gz"
-_LONGEST = 220  # bytes of a name, which gets an ending and, while it is written, a prefix
 _ANOTHER = "choose another --output folder, or replace the files with --overwrite"
 
 
@@ -139,7 +139,7 @@ class OutputFolder:
 
     def _is_done(self, scan: Scan, entry: Mapping[str, Any] | None) -> bool:
         file = self.label_file(scan)
-        if not _is_writable(scan.name) or not file.exists():
+        if name_problem(scan.name) or not file.exists():
             return False
         wanted, known = self._maker_and_scan(scan), entry or {}
         if differing := [key for key, value in wanted.items() if known.get(key) != value]:
@@ -197,24 +197,12 @@ class OutputFolder:
 
 
 def check_name(name: str) -> None:
-    """Refuse the name of a scan after which no file can be named.
-
-    Raises:
-        UserError: bytes that are no text, or too many letters.
-    """
-    if not _is_writable(name):
-        found = ascii(name) if len(name) <= _LONGEST else f"{name[:40]}... of {len(name)} letters"
-        expected = f"at most {_LONGEST} bytes of UTF-8 text"
-        raise UserError("No file can have the name of this scan", found, expected, "rename the scan")
+    """Refuse the name of a scan after which no file can be named."""
+    if (why := name_problem(name)) is not None:
+        found = f"{printable(name[:40])}: {why}"
+        raise UserError("No file can have the name of this scan", found, "a short name", "rename the scan")
 
 
 def seg_beside(label_file: Path) -> Path:
     """Return where a segmentation goes as DICOM-SEG."""
     return label_file.with_name(f"{stem(label_file)}.seg.dcm")
-
-
-def _is_writable(name: str) -> bool:
-    try:
-        return len(name.encode()) <= _LONGEST
-    except UnicodeEncodeError:
-        return False
