@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from semivox.preprocessing.plan import Plan
 
 _NAMED = 3  # classes with a column of their own
-_NARROW = 60  # columns
 _TITLE = (
     "Grids of features (* chosen): size of a scan on them, Dice that classes keep, patch in voxels of the"
     " working grid, share of a scan that it holds, time of a training step here:"
@@ -126,43 +125,37 @@ def _show_plan(plan: Plan, steps: Sequence[float]) -> None:
         console.print(Text(f"{name}: ", style="bold") + Text(shown), soft_wrap=True)
         console.print(Padding(Text(reason), (0, 0, 0, 2)), highlight=False)
     if plan.grids:
-        narrow = console.width < _NARROW
         console.print(Text(_TITLE), highlight=False)
-        by_class = len(plan.class_names) <= _NAMED + 1 and not narrow
-        put(_grids(plan, steps, by_class=by_class, size=not narrow))
+        put(_grids(plan, steps))
 
 
-def _grids(plan: Plan, steps: Sequence[float], *, by_class: bool, size: bool) -> Table:
+def _grids(plan: Plan, steps: Sequence[float]) -> Table:
+    """Make the table of grids; of many classes only the one that keeps least."""
     from semivox.cli.show import table
 
     names = plan.class_names[1:]
-    headings = [" grid", *(("scan",) if size else ()), *(names if by_class else ("worst",))]
-    headings += ["patch", *(("holds",) if size else ()), "step"]
+    few = len(names) <= _NAMED
     rows = [
         (
             f"{'*' if row['chosen'] else ' '}{_sides(row['spacing_mm'], 'x')} mm",
-            *(("x".join(map(str, row["voxels"])),) if size else ()),
-            *(
-                [_kept(row["fidelity"], name) for name in names]
-                if by_class
-                else [_worst(row["fidelity"], named=size)]
-            ),
+            "x".join(map(str, row["voxels"])),
+            *([_kept(row["fidelity"], name) for name in names] if few else [_worst(row["fidelity"])]),
             "x".join(map(str, row["patch"])),
-            *((f"{row['share']:.0%}",) if size else ()),
+            f"{row['share']:.0%}",
             f"{step_s:.2g} s",
         )
         for row, step_s in zip(plan.grids, steps, strict=True)
     ]
-    return table(*headings, rows=rows)
+    return table(" grid", "scan", *(names if few else ("worst",)), "patch", "holds", "step", rows=rows)
 
 
 def _kept(fidelity: Mapping[str, float], name: str) -> str:
     return f"{fidelity[name]:.3f}" if name in fidelity else ""
 
 
-def _worst(fidelity: Mapping[str, float], *, named: bool) -> str:
+def _worst(fidelity: Mapping[str, float]) -> str:
     name = min(fidelity, key=lambda key: fidelity[key])
-    return f"{name} {fidelity[name]:.3f}" if named else f"{fidelity[name]:.3f}"
+    return f"{name} {fidelity[name]:.3f}"
 
 
 def _sides(values: Sequence[Any], between: str = " x ") -> str:
