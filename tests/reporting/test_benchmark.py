@@ -10,7 +10,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from semivox.reporting.benchmark import comparison_rows, cost_rows, published_rows, score_rows
-from semivox.reporting.curves import save_curves, save_paired_scores
+from semivox.reporting.curves import save_curves
 from semivox.reporting.table import duration, latex_table, markdown_table
 
 
@@ -163,12 +163,3 @@ def test_curves_show_means_intervals_and_seeds(
     assert sorted(ends) == pytest.approx([0.55, 0.7])
     assert sum(len(points.get_offsets()) for points in axes.collections if len(points.get_offsets()) > 1) >= 4
     assert (tmp_path / "dice.png").stat().st_size > 3000
-
-
-def test_paired_scores_show_common_cases_and_their_means(tmp_path: Path, drawn: list[Figure]) -> None:
-    scores = {"before": {"a": 0.5, "b": 0.7, "c": 0.1}, "after": {"a": 0.6, "b": 0.9}}
-    save_paired_scores(tmp_path / "paired.png", scores)
-    (axes,) = drawn[0].axes
-    assert [text.get_text() for text in axes.texts] == ["0.600", "0.750"]
-    assert "2 cases" in axes.get_ylabel()
-    assert (tmp_path / "paired.png").stat().st_size > 1000

@@ -32,7 +32,6 @@ from semivox.api.data import (
 from semivox.api.experiments import (
     benchmark,
     cite,
-    compare,
     demo,
     forecast,
     forecast_replication,
@@ -45,7 +44,7 @@ from semivox.api.onward import export_dicom_seg, pseudo_label, rank
 from semivox.api.reports import compare_runs, report
 
 __all__ = [
-    "benchmark", "check", "cite", "compare", "compare_runs", "demo", "evaluate", "export_dicom_seg", "fetch",
+    "benchmark", "check", "cite", "compare_runs", "demo", "evaluate", "export_dicom_seg", "fetch",
     "forecast", "forecast_replication", "grid_steps", "import_dataset", "import_published", "import_record",
     "info", "load_config", "load_grid", "machine",
     "make_phantoms", "methods", "open_dataset", "plan", "predict", "predict_image", "prepare", "pseudo_label",

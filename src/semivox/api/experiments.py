@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -10,7 +10,6 @@ from semivox.api.arguments import (
     AnyPath,
     Anything,
     NotNegative,
-    Texts,
     checked,
     optional,
     raw_folder,
@@ -21,7 +20,6 @@ from semivox.progress import ProgressFactory, no_progress
 from semivox.settings import Seed
 
 if TYPE_CHECKING:
-    from semivox.benchmark.cells import Cell
     from semivox.benchmark.demo import Demo
     from semivox.benchmark.grid import Grid
     from semivox.benchmark.paper.items import Entry, Item
@@ -180,44 +178,6 @@ def forecast_replication(
         )
         for entry in _paper(item, data, changes)[1]
     }  # fmt: skip
-
-
-@verb
-def compare(
-    data: AnyPath,
-    methods: Texts,
-    *,
-    out: AnyPath,
-    config: Anything = None,
-    seeds: Sequence[Seed] = (0,),
-    options: Mapping[str, dict[str, Any]] | None = None,
-    cases: Literal["test", "val"] = "test",
-    work: AnyPath | None = None,
-    bar: bool = False,
-    progress: ProgressFactory = no_progress,
-) -> list[Cell]:
-    """Train each method with each seed on the same labels, and score all on the same held-out cases.
-
-    Args:
-        data: a raw folder or a workspace.
-        methods: registered names.
-        out: folder for runs, predictions, scores, `comparison.json` and `dice.png`.
-        config: settings for all; its method options go to the method that it names.
-        seeds: one run a method and seed.
-        options: instead, the options of each method, by name.
-        cases: score the test cases, or the validation cases while developing.
-    """
-    chosen = settings(config)
-    for name in methods:
-        own = (options or {chosen.method.name: chosen.method.options}).get(name, {})
-        checked(settings(chosen, method={"name": name, "options": own}), data, training=True)
-    from semivox.benchmark.compare import compare as run
-
-    return run(
-        Path(data), methods, config=chosen, out=Path(out), seeds=tuple(seeds),
-        options=None if options is None else dict(options), cases=cases, work=optional(work), bar=bar,
-        progress=progress,
-    )  # fmt: skip
 
 
 @verb

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from semivox.benchmark.cells import Cell
-from semivox.benchmark.compare import compare, comparison
+from semivox.benchmark.cells import Cell, scored_cases
 from semivox.benchmark.pictures import dice_by_case, read_scene
 from semivox.config import Config, load_config, overridden
 from semivox.datasets.phantom import make_phantoms
+from semivox.evaluation.statistics import bootstrap_mean, paired_difference
+from semivox.preprocessing.workspace import prepare_data
 from semivox.progress import ProgressFactory, no_progress
 from semivox.reporting.cases import slices_figure
+from semivox.reporting.drawing import draw_case
 from semivox.reporting.style import save_png
 from semivox.run import Run
 
@@ -33,7 +36,7 @@ SETTINGS: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Demo:
-    """What the demo found: cells of the comparison, its summary, and the picture."""
+    """What the demo found: a cell a method, the summary (see `comparison`), and the picture."""
 
     cells: list[Cell]
     summary: dict[str, Any]
@@ -55,43 +58,54 @@ def demo(
 
     Both methods have the same network, augmentation, mixing, averaged weights and number of iterations. After
     65 % of them `self_training` takes pseudo-labeled patches beside the labeled ones, which takes it about a
-    third longer in all.
-
-    Args:
-        out: folder for phantoms, workspace, runs and the picture.
-        seed: of the training; the phantoms are always the same.
-        config: other settings than `SETTINGS`.
-        train, test: numbers of phantoms.
-        fresh: repeat the training even if an earlier demo finished.
-        bar: show the training progress bars.
-        progress: shows the progress of everything else.
+    third longer in all. What is finished is not repeated, unless `fresh`. Arguments: see `semivox.demo`.
     """
     out = Path(out)
-    config = config or load_config(file=SETTINGS)
+    config = overridden(config or load_config(file=SETTINGS), {"train": {"seed": seed}})
     with progress("phantoms") as report:
         raw = make_phantoms(out / "phantoms", train=train, test=test, progress=report)
     if fresh:
         for method in METHODS:
             Run(out / "runs" / method / f"seed{seed}").clear()
-    cells = compare(
-        raw,
-        METHODS,
-        config=overridden(config, {"train": {"seed": seed}}),
-        out=out / "runs",
-        seeds=(seed,),
-        work=out / "workspace",
-        bar=bar,
-        progress=progress,
+    workspace, split, plan = prepare_data(
+        raw, config=config, work=out / "workspace", on_case=draw_case, progress=progress
     )
+    cells, held_out = [], scored_cases(workspace, split, "test")
+    for method in METHODS:
+        options = config.method.options if method == config.method.name else {}
+        chosen = overridden(config, {"method": {"name": method, "options": options}})
+        run = out / "runs" / method / f"seed{seed}"
+        cells.append(Cell(workspace, split, plan, chosen, run, "test", held_out))
+        cells[-1].execute(bar=bar, progress=progress)
     picture = out / "comparison.png"
     by_method = {cell.method: cell for cell in cells}
     dice = dice_by_case(by_method)
     case = median_case(dice[METHODS[1]] - dice[METHODS[0]])
     scene, classes = read_scene(case, by_method, dice), cells[0].workspace.dataset.class_names
     save_png(slices_figure([scene], classes, f"{case} (median gain)", cuts=3, cell=2.9), picture)
-    return Demo(cells, comparison(cells), picture)
+    seconds = {cell.method: cell.facts()["seconds_training"] for cell in cells}
+    return Demo(cells, comparison(dice[[*METHODS]], seconds), picture)
 
 
 def median_case(gains: pd.Series) -> str:
     """Return the case with the median gain: neither the best nor the worst."""
     return str(gains.sort_values().index[len(gains) // 2])
+
+
+def comparison(dice: pd.DataFrame, seconds: Mapping[str, float]) -> dict[str, Any]:
+    """Return means with 95 % intervals over cases, and paired differences to the first method.
+
+    Args:
+        dice: cases x methods.
+        seconds: of the training of each.
+    """
+    scores = {str(name): dice[name].dropna() for name in dice}
+    first, *others = scores
+    return {
+        "methods": {
+            name: {"interval": bootstrap_mean(cases.tolist())._asdict(), "seconds_training": seconds[name]}
+            for name, cases in scores.items()
+        },
+        "difference": {name: paired_difference(scores[name], scores[first])._asdict() for name in others},
+        "reference": first,
+    }

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -26,7 +23,7 @@ from semivox.reporting.style import (
 )
 from semivox.reporting.table import metric_label
 
-_JOIN, _DOT, _MEAN = "#b9bec7", *CHART_COLORS[:2]
+_DOT = CHART_COLORS[0]
 
 
 def save_curves(
@@ -88,34 +85,6 @@ def _rows(axes: Axes, means: pd.DataFrame, runs: pd.DataFrame, metric: str) -> N
 
 def _title(metric: str) -> str:
     return f"{metric_label(metric)} (bars: 95 % over cases; dots: seeds)"
-
-
-def save_paired_scores(
-    path: Path, scores: Mapping[str, Mapping[str, float]], *, metric: str = "Dice", title: str | None = None
-) -> None:
-    """Draw one dot a case and method, lines joining a case's dots, and each method's mean, as a PNG.
-
-    Args:
-        path: the PNG to write.
-        scores: for each method (left to right) the score of each case; only common cases are drawn.
-        metric: name of the score, for the axis.
-        title: above the picture.
-    """
-    names = list(scores)
-    cases = sorted(set.intersection(*(set(by_case) for by_case in scores.values())))
-    values = np.array([[scores[name][case] for name in names] for case in cases])  # (cases, methods)
-    figure, axes = chart_figure(1.6 + 1.5 * len(names), 4.2, title)
-    axes.plot(range(len(names)), values.T, color=_JOIN, linewidth=0.8, zorder=1)
-    for place, column in enumerate(values.T):
-        axes.scatter(np.full(len(column), place), column, s=14, color=_DOT, zorder=2, alpha=0.7)
-        mean = float(np.nanmean(column))
-        look: dict[str, Any] = {"fontsize": 10, "weight": "bold"}
-        axes.plot([place - 0.18, place + 0.18], [mean, mean], color=_MEAN, linewidth=2.5, zorder=3)
-        axes.annotate(f"{mean:.3f}", (place + 0.2, mean), color=_MEAN, va="center", **look)
-    axes.set_xticks(range(len(names)), names)
-    axes.set_xlim(-0.5, len(names) - 0.3)
-    dress(axes, y=f"{metric}, {len(cases)} cases (bar: mean)", grid="y")
-    save_png(figure, path)
 
 
 def save_methods(path: Path, lines: pd.DataFrame, title: str, metric: str = "dice") -> None:
