@@ -208,15 +208,7 @@ def make_phantoms(
     """Write scans, all with labels, as an nnU-Net raw data set; the same seed gives the same bytes.
 
     Cases are `phantom_000`, `phantom_001`, ...; the test cases follow the train cases. Files that exist are
-    kept, so an interrupted call resumes where it stopped.
-
-    Args:
-        out: folder to write to, which is returned.
-        train, test: cases in imagesTr and labelsTr, imagesTs and labelsTs.
-        classes: foreground classes: 1 (atrium) or 2 (body, veins).
-        shape: of the isotropic grid, see `phantom`.
-        seed: of the data set.
-        progress: called with (cases done, cases, name of the case) after every case.
+    kept, so an interrupted call resumes where it stopped. Arguments: see `semivox.make_phantoms`.
     """
     limits = {"train": (train, 1), "test": (test, 0), "classes": (classes, 1), "seed": (seed, 0)}
     for name, (value, least) in limits.items():

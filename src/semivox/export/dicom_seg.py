@@ -28,14 +28,7 @@ def export_dicom_seg(
 ) -> Path:
     """Write a label map as a DICOM-SEG object that refers to the series it was drawn on.
 
-    Args:
-        segmentation: a label map (NIfTI, NRRD, MetaImage) on the voxels of the series.
-        dicom: the folder of the series, or a multi-frame file.
-        out: a name ending in `.dcm`.
-        series: number, description or UID, if the folder holds several.
-        classes: value of each class; None: those in `semivox.json` beside the segmentation.
-        codes: YAML or JSON file with the codes of the classes, see `segment_codes`.
-        origin: who made it; None: AUTOMATIC if `semivox.json` lies beside it.
+    Arguments: see `semivox.export_dicom_seg`.
 
     Raises:
         UserError: highdicom is not installed; unknown classes; another grid; what reading the series says.

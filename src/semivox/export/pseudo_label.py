@@ -38,12 +38,7 @@ def pseudo_label(
     `splits_final.json` validates on the validation cases, if there are any. Test cases are not part of it.
     The predictions as `predict` writes them stay in `predictions/`, so that a second call resumes.
 
-    Args:
-        model: a run folder.
-        data: the data set that the model was trained on, or a workspace of it.
-        out: the new data set, e.g. `nnUNet_raw/Dataset501_Name`.
-        config: sliding-window settings; default: those the model was trained with.
-        device: auto, cpu or cuda.
+    Arguments: see `semivox.pseudo_label`.
 
     Raises:
         UserError: another data set's classes or channels; no unlabeled case; unreadable files.

@@ -47,19 +47,9 @@ def predict_files(
     (which model and settings made what). Scans that this model has already segmented with these settings are
     skipped. A scan that cannot be segmented does not stop the others.
 
-    Args:
-        model: from `load_model`.
+    Args: as of `semivox.predict`; and
         source: a file or folder, see `find_scans`; or the channel files of each scan, by its name.
-        out: folder for the results, not the one of the scans.
         config: settings of the prediction; None: as the model was saved.
-        save_probabilities: also write `CASE.npz` with `probabilities`, (K, X, Y, Z) float16.
-        save_members: also write `MEMBER/CASE.nii.gz` for each network.
-        save_uncertainty: also write `CASE_uncertainty.nii.gz` and, where several networks, runs or views can
-            disagree, `CASE_disagreement.nii.gz`, see `Prediction`.
-        overwrite: replace results of another model, other settings or another scan.
-        trust_image_geometry: take the first channel's affine for all; also if the model was trained so.
-        series: number, description or UID of the DICOM series to take from each folder.
-        flag_share: of the scans in `out` that `quality.csv` flags, see `flagged`.
         finisher: called once with the model and the scans; it returns what is called with each scan and its
             label file, those skipped included, e.g. to write another format.
         progress: called with (scans done, scans in all, name, seconds) after each scan.

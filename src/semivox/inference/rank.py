@@ -50,16 +50,8 @@ def rank(
 
     No label file is opened.
 
-    Args:
-        model: from `load_model`.
-        run: its folder, see `split_of`.
-        dataset: with the scans.
-        out: folder for the results.
-        config: settings of the prediction.
-        by: see `order`.
-        seed: of `random`.
-        draw: draws the first scans with their segmentations and captions.
-        progress: shows progress.
+    Args: as of `semivox.rank`; `run` is the folder of the (first) model, see `split_of`; `draw` draws the
+    first scans with their segmentations and captions.
 
     Returns:
         One row a scan, the most useful first: rank, case, uncertainty, distance, predicted_dice, reasons.

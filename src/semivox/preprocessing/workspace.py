@@ -149,15 +149,9 @@ def prepare_data(
     Everything is checked first; then what is missing is written, as the only writer. Labels are opened for
     the labeled and the validation cases only.
 
-    Args:
-        data: a raw folder (nnU-Net raw or MSD layout) or a workspace.
-        config: settings; `config.split` and `config.plan` matter here.
-        work: the workspace folder for raw data.
-        fresh: delete an earlier plan, split and prepared scans first.
-        workers: processes; 0 works in this process.
+    Args: as of `semivox.prepare`; of `config`, `split` and `plan` matter; and
         store: False: split and plan alone.
         on_case: draws a case into `overlays/CASE.png`; a function of an importable module.
-        progress: shows the progress.
 
     Raises:
         UserError: bad input; a folder of another data set or that another process writes to; see
