@@ -5,20 +5,17 @@ from __future__ import annotations
 import os
 import pickle
 import signal
-import socket
-import struct
 import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
-from multiprocessing import connection, get_all_start_methods, get_context, parent_process
+from multiprocessing import get_all_start_methods, get_context, parent_process
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
-
-import numpy as np
 
 from semivox.errors import UserError
 
@@ -38,11 +35,11 @@ class Process:
     """
 
     def __init__(self, module: str, *, memory: int | None = None, quiet: bool = False) -> None:
-        self.socket, other = socket.socketpair()
         forking = "forkserver" in get_all_start_methods()
         context = get_context("forkserver" if forking else "spawn")
         if forking:  # inherits no threads
             context.set_forkserver_preload([__name__, "semivox.io.volume", module])
+        self.connection, other = context.Pipe()
         self._process = context.Process(  # type: ignore[attr-defined]
             target=_serve, args=(other, module, memory, quiet), daemon=memory is not None
         )
@@ -52,21 +49,20 @@ class Process:
     def send(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         """Let it call a function of an importable module, in the current folder."""
         with suppress(OSError):
-            _send(self.socket, (_working_folder(), function, args, kwargs))
+            _send(self.connection, (_working_folder(), function, args, kwargs))
 
     @property
     def is_alive(self) -> bool:
         """Whether it can be called."""
-        return self.socket.fileno() >= 0 and self._process.is_alive()
+        return not self.connection.closed and self._process.is_alive()
 
     def receive(self, limit_s: float | None = None) -> Any:
         """Wait for the result, or raise what the function raised; `DiedError`: it ended, or took too long."""
-        self.socket.settimeout(limit_s)
         try:
-            good, value = _receive(self.socket)
-        except TimeoutError as error:
-            self.close()
-            raise DiedError(f"no answer within {limit_s:.0f} seconds") from error
+            if not self.connection.poll(limit_s):
+                self.close()
+                raise DiedError(f"no answer within {limit_s:.0f} seconds")
+            good, value = _receive(self.connection)
         except (EOFError, OSError) as error:
             raise DiedError(self._end()) from error
         if good:
@@ -84,7 +80,7 @@ class Process:
 
     def close(self, patience_s: float = 2.0) -> None:
         """End the process; a call in progress has `patience_s` to remove its unfinished files."""
-        self.socket.close()
+        self.connection.close()
         if self._process.is_alive():
             self._process.terminate()
             self._process.join(patience_s)
@@ -125,7 +121,7 @@ def without_main() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
-def _serve(sock: socket.socket, module: str, memory: int | None, quiet: bool) -> None:
+def _serve(calls: Connection, module: str, memory: int | None, quiet: bool) -> None:
     """Answer calls until the other side closes the connection; the main function of a process."""
     HERE.guarded = memory is not None
     if hasattr(signal, "pthread_sigmask"):  # inherited from `_uninterrupted`
@@ -143,7 +139,7 @@ def _serve(sock: socket.socket, module: str, memory: int | None, quiet: bool) ->
     import_module(module)
     while True:
         try:
-            folder, function, args, kwargs = _receive(sock)
+            folder, function, args, kwargs = _receive(calls)
         except (EOFError, OSError):
             return
         try:
@@ -155,11 +151,11 @@ def _serve(sock: socket.socket, module: str, memory: int | None, quiet: bool) ->
                 error.add_note(traceback.format_exc())
             answer = False, error
         try:
-            _send(sock, answer)
+            _send(calls, answer)
         except OSError:
             return
         except Exception as error:  # it cannot be pickled
-            _send(sock, (False, RuntimeError(f"{error}: {answer[1]!r}"[:2000])))
+            _send(calls, (False, RuntimeError(f"{error}: {answer[1]!r}"[:2000])))
 
 
 def _working_folder() -> Path | None:
@@ -174,7 +170,7 @@ def _end_with_parent() -> None:
     """Leave nothing that still writes when the parent was killed."""
     parent = parent_process()
     if parent is not None:
-        connection.wait([parent.sentinel])
+        wait([parent.sentinel])
         os._exit(1)
 
 
@@ -186,29 +182,19 @@ def _set_limits(memory: int) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
 
 
-def _send(sock: socket.socket, value: Any) -> None:
+def _send(connection: Connection, value: Any) -> None:
     """Send an object; its arrays follow as they are, without a copy."""
     buffers: list[pickle.PickleBuffer] = []
     head = pickle.dumps(value, 5, buffer_callback=buffers.append)
-    parts = [memoryview(head), *(buffer.raw() for buffer in buffers)]
-    sock.sendall(struct.pack(f"<{len(parts) + 1}Q", len(parts), *map(len, parts)))
-    for part in parts:
-        sock.sendall(part)
+    arrays = [buffer.raw() for buffer in buffers]
+    connection.send((head, [array.nbytes for array in arrays]))
+    for array in arrays:
+        connection.send_bytes(array)
 
 
-def _receive(sock: socket.socket) -> Any:
-    (count,) = struct.unpack("<Q", _read(sock, 8))
-    sizes = struct.unpack(f"<{count}Q", _read(sock, 8 * count))
-    head, *buffers = [_read(sock, size) for size in sizes]
-    return pickle.loads(head, buffers=buffers)
-
-
-def _read(sock: socket.socket, size: int) -> Any:
-    data: Any = np.empty(size, np.uint8)
-    view, done = memoryview(data), 0
-    while done < size:
-        count = sock.recv_into(view[done:])
-        if count == 0:
-            raise EOFError
-        done += count
-    return data
+def _receive(connection: Connection) -> Any:
+    head, sizes = connection.recv()
+    arrays = [bytearray(size) for size in sizes]
+    for array in arrays:
+        connection.recv_bytes_into(array)
+    return pickle.loads(head, buffers=arrays)

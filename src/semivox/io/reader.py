@@ -156,12 +156,12 @@ def _in_pool(
                 job, worker = waiting.pop(), idle.pop()
                 worker.send(function, job)
                 running[worker] = job, time.monotonic() + CASE_LIMIT_S
-            ready = connection.wait([worker.socket for worker in running], timeout=_LOOK_S)
+            ready = connection.wait([worker.connection for worker in running], timeout=_LOOK_S)
             for worker, (job, end) in list(running.items()):
-                if worker.socket not in ready and time.monotonic() < end:
+                if worker.connection not in ready and time.monotonic() < end:
                     continue
                 del running[worker]
-                outcome = _outcome(worker.receive, READ_LIMIT_S if worker.socket in ready else 0.01)
+                outcome = _outcome(worker.receive, READ_LIMIT_S if worker.connection in ready else 0.01)
                 idle.append(_worker(function) if isinstance(outcome, DiedError) and waiting else worker)
                 yield job, outcome
     finally:
