@@ -159,7 +159,7 @@ def test_the_plan_is_made_with_the_fewest_labels(work: Path) -> None:
 def test_a_process_that_dies_is_a_failure_and_the_next_call_has_a_new_one(tmp_path: Path) -> None:
     worker = Worker(isolate=True)
     try:
-        failure = worker.call(os._exit, 3)
+        failure = worker.call(signal.raise_signal, signal.SIGKILL)
         assert failure is not None and "process died" in failure.message
         assert worker.call(os.mkdir, tmp_path / "made") is None
         assert (tmp_path / "made").is_dir()

@@ -258,6 +258,7 @@ def test_a_bug_is_one_line_without_a_traceback(tmp_path: Path) -> None:
     assert debug.returncode == 1 and "Traceback" in debug.stderr
 
 
+@pytest.mark.usefixtures("unmeasured")
 @pytest.mark.parametrize(("number_", "code", "workers"), [(signal.SIGINT, 130, 0), (signal.SIGTERM, 143, 2)])
 def test_a_signal_has_its_exit_code_and_says_how_to_resume(
     number_: signal.Signals, code: int, workers: int, phantoms: Path, tmp_path: Path
@@ -274,6 +275,7 @@ def test_a_signal_has_its_exit_code_and_says_how_to_resume(
     assert "run the same command again" in said and "Traceback" not in said, said
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_a_signal_during_imports(tmp_path: Path) -> None:
     script = (
         "import os, signal, sys, semivox.cli\n"
