@@ -209,18 +209,12 @@ def test_a_layout_is_recognised_by_what_is_on_disk(tmp_path: Path) -> None:
     assert names(open_dataset(empty).cases) == ["a", "b"]
 
 
-def test_two_layouts_that_fit_are_asked_about(tmp_path: Path) -> None:
+def test_channel_numbers_say_more_than_a_list(tmp_path: Path) -> None:
     files = [f"imagesTr/{name}_0000.nii.gz" for name in "abc"] + ["labelsTr/a.nii.gz"]
-    entries = [{"image": f"imagesTr/{name}.nii.gz", "label": "labelsTr/a.nii.gz"} for name in "ab"]
-    make(tmp_path, {**NNUNET, "training": entries[:1]}, files)
-    with pytest.raises(UserError, match="fits two layouts") as error:
-        open_dataset(tmp_path)
-    assert "3 cases" in str(error.value.found) and "1 cases" in str(error.value.found)
-    assert "--kind" in str(error.value.do)
-    assert names(open_dataset(tmp_path, kind="nnunet").cases) == ["a", "b", "c"]
+    entry = {"image": "imagesTr/a.nii.gz", "label": "labelsTr/a.nii.gz"}
+    make(tmp_path, {**NNUNET, "training": [entry]}, files)
+    assert names(open_dataset(tmp_path).cases) == ["a", "b", "c"]
     assert names(open_dataset(tmp_path, kind="msd").cases) == ["a"]
-    entries = [{"image": f"imagesTr/{name}.nii.gz"} for name in "abc"]
-    assert names(open_dataset(make(tmp_path, {**NNUNET, "training": entries})).cases) == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize("name", ["x" * 300, "a\0", "\ud800", "\udce9"])

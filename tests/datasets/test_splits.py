@@ -156,10 +156,8 @@ def ours(**lists: str) -> dict[str, object]:
     [
         ({"train": "abc", "val": "fg"}, ("abc", "du", "fg", "yz")),
         ({"train": "abcd", "val": "fg"}, ("abc", "du", "fg", "yz")),
-        ({"train": "abcd", "val": "fg", "labeled": "b"}, ("b", "acdu", "fg", "yz")),
-        ({"train": "abc", "val": "", "unlabeled": "h"}, ("abc", "h", "", "yz")),
-        ({"labeled": "a", "unlabeled": "yu", "val": "b"}, ("a", "yu", "b", "z")),
-        ({"train": "ab", "val": "c", "test": "gh"}, ("ab", "du", "c", "gh")),
+        ({"train": "ab"}, ("ab", "du", "", "yz")),
+        ({"train": "ay", "val": "b"}, ("ay", "du", "b", "z")),
     ],
 )
 def test_nnunet_splits(tmp_path: Path, fold: dict[str, str], expected: tuple[str, ...]) -> None:
@@ -188,10 +186,8 @@ def test_a_case_with_two_roles(tmp_path: Path, content: object, found: str) -> N
 def test_unknown_name_with_the_nearest(tmp_path: Path, role: str) -> None:
     cases = tuple(Case(name, (Path(name),), Path(name), "train") for name in ("case_001", "case_002"))
     data = Dataset("toy", Path("toy"), ("MR",), ("background", "organ"), (0, 1), cases)
-    fold = {"labeled": ["case_002"], "train": [], **{role: ["case001"]}}
-    content = (
-        [fold] if role == "train" else {**ours(), "folds": [{k: v for k, v in fold.items() if k != "train"}]}
-    )
+    fold = {"labeled": ["case_002"], **{role: ["case001"]}}
+    content = [{"train": ["case001"]}] if role == "train" else {**ours(), "folds": [fold]}
     path = write(tmp_path, content)
     with pytest.raises(UserError, match="Unknown case: case001") as error:
         load_split(path, data, 0)

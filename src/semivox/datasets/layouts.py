@@ -6,7 +6,7 @@ A case that `report` is told of and that survives it is left out.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -49,31 +49,13 @@ class Case:
 
 
 def recognise(meta: Meta, root: Path, channels: Sequence[str]) -> Kind:
-    """Tell nnU-Net raw from MSD by the files on disk; ask if both fit and name different cases."""
-    stems = {stem for stem, *_ in data_files(root / "imagesTr")}
-    cases = _complete(stems, len(channels))
-    if not meta.get("training"):
-        if cases:
-            labels = {stem for stem, *_ in data_files(root / "labelsTr")}
-            return "msd" if "modality" in meta and labels and labels <= stems else "nnunet"
-        return "msd" if stems and not any(_channel(stem, channels) for stem in stems) else "nnunet"
-    if "channel_names" not in meta or not cases:
-        return "msd"
-    listed = [case for case in msd_cases(meta, root, channels, lambda _: None) if case.pool == "train"]
-    fits = any(all(map(is_file, case.images)) for case in listed)
-    if fits and {case.name for case in listed} != cases:
-        found = f"nnU-Net raw: {len(cases)} cases in imagesTr; MSD: {len(listed)} cases in the list training"
-        do = f'semivox import "{root}" -o OUT --kind nnunet (or msd); or remove "training" from dataset.json'
-        raise UserError("The folder fits two layouts", found, "one layout", do, root / "dataset.json")
-    return "nnunet"
-
-
-def _complete(stems: Iterable[str], count: int) -> set[str]:
-    """Return the cases if all names are CASE_0000 to CASE_`count - 1`, complete for each case."""
-    found = [_NUMBERED.fullmatch(stem) for stem in stems]
-    cases = {match[1] for match in found if match}
-    wanted = {f"{case}_{index:04d}" for case in cases for index in range(count)}
-    return cases if None not in found and wanted == {match[0] for match in found if match} else set()
+    """Tell nnU-Net raw (images with channel numbers) from MSD (a list, or images without such numbers)."""
+    images, labels = ({stem for stem, *_ in data_files(root / name)} for name in ("imagesTr", "labelsTr"))
+    numbered = any(_channel(stem, channels) for stem in images)
+    if meta.get("training"):
+        return "nnunet" if numbered and "channel_names" in meta else "msd"
+    like_labels = "modality" in meta and bool(labels) and labels <= images
+    return "msd" if images and (not numbered or like_labels) else "nnunet"
 
 
 def _channel(stem: str, channels: Sequence[str]) -> tuple[str, int] | None:

@@ -156,10 +156,9 @@ def save_splits(path: Path, splits: Sequence[Split]) -> None:
 def load_split(path: Path, dataset: Dataset, fold: int) -> Split:
     """Read one fold of a file by `save_splits`, or of nnU-Net's `[{"train": [...], "val": [...]}, ...]`.
 
-    In nnU-Net's form, train cases with a label file are labeled, unless "labeled" lists them; the other train
-    cases, cases that have no label file (nnU-Net's file cannot name them) and the extra pool are unlabeled,
-    unless "unlabeled" lists them; test is the test pool, unless "test" lists it. Cases with a label file that
-    the fold does not name are left out.
+    In nnU-Net's form, train cases with a label file are labeled; the other train cases, those without a label
+    file (nnU-Net's file cannot name them) and the extra pool are unlabeled. Cases with a label file that the
+    fold does not name are left out.
     """
     folds = content = read_json(path)
     if isinstance(content, dict):
@@ -182,32 +181,26 @@ def load_split(path: Path, dataset: Dataset, fold: int) -> Split:
 
 class _NnunetFold(BaseModel):
     model_config = ConfigDict(extra="forbid")
-    train: tuple[str, ...] | None = None
+    train: tuple[str, ...]
     val: tuple[str, ...] = ()
-    labeled: tuple[str, ...] | None = None
-    unlabeled: tuple[str, ...] | None = None
-    test: tuple[str, ...] | None = None
 
 
 def _from_nnunet(entry: dict[str, Any], dataset: Dataset, path: Path, fold: int) -> Split:
     lists = _NnunetFold.model_validate(entry)
-    train = lists.train or ()
-    for name in train:
+    for name in lists.train:
         dataset.case(name, path)
-    labeled = lists.labeled if lists.labeled is not None else dataset.with_label(train)
-    used = {*labeled, *lists.val, *(lists.test or ())}
-    unlabeled = lists.unlabeled
-    if unlabeled is None:
-        others = [case for case in dataset.pool("train") if case.label is None] + [*dataset.pool("extra")]
-        unlabeled = (
-            *(name for name in train if name not in labeled),
-            *(case.name for case in others if case.name not in used.union(train)),
-        )
-    test = lists.test
-    if test is None:
-        test = tuple(case.name for case in dataset.pool("test") if case.name not in used.union(unlabeled))
-    how = f"fold {fold} of {path.name}"
-    return Split(labeled=labeled, unlabeled=unlabeled, val=lists.val, test=test, how=how)
+    labeled, named = dataset.with_label(lists.train), {*lists.train, *lists.val}
+    others = [case for case in dataset.pool("train") if case.label is None] + [*dataset.pool("extra")]
+    return Split(
+        labeled=labeled,
+        unlabeled=(
+            *(name for name in lists.train if name not in labeled),
+            *(case.name for case in others if case.name not in named),
+        ),
+        val=lists.val,
+        test=tuple(case.name for case in dataset.pool("test") if case.name not in named),
+        how=f"fold {fold} of {path.name}",
+    )
 
 
 def _check(split: Split, dataset: Dataset, path: Path) -> None:
