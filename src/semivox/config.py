@@ -87,6 +87,9 @@ def load_config(
 
 def parse_config(values: Mapping[str, Any]) -> Config:
     """Check a nested dictionary; problems become a `UserError` with field, value and what is allowed."""
+    split = values.get("split")
+    if isinstance(split, Mapping) and split.get("labeled") == "all":
+        values = {**values, "split": {**split, "labeled": None}}
     try:
         return Config.model_validate(values)
     except ValidationError as error:

@@ -22,7 +22,7 @@ _form = {"json": False}
 
 
 def use_json() -> None:
-    """From now on, `show_progress` writes JSON lines, see `docs/how-to/progress.md`."""
+    """From now on, `show_progress` writes JSON lines, see `docs/how-to/report.md`."""
     _form["json"] = True
 
 

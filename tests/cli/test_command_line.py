@@ -19,7 +19,7 @@ import typer
 
 from semivox.cli.app import app
 from semivox.cli.options import SPLIT, Call
-from semivox.cli.values import class_values, number, seconds
+from semivox.cli.values import class_values, labels, seconds
 from semivox.errors import UserError, explained
 from semivox.methods import METHODS
 from shell import passes
@@ -106,18 +106,19 @@ REFUSED = [
     ("train --split-file none.json", "no such split file"),
     ("train --fold 5", "from 0 to 4"),
     ("train --fold 1 --val 2", "leave out split.val"),
-    ("train --labeled inf", "split.labeled"),
-    ("train --labeled nan", "split.labeled"),
-    ("plan --labeled 1.7", "split.labeled"),
-    ("plan --labeled 1.0", "split.labeled"),
-    ("plan --labeled 0", "split.labeled"),
+    ("train --labeled inf", "no number of labels"),
+    ("train --labeled nan", "no number of labels"),
+    ("plan --labeled 1.7", "no number of labels"),
+    ("plan --labeled 1.0", "no number of labels"),
+    ("plan --labeled some", "a fraction below 1, or all"),
+    ("plan --labeled 0", "no number of labels"),
     ("plan --val -1", "split.val"),
     ("plan --split-seed -1", "split.seed"),
     ("prepare --workers -1", "workers"),
     ("check --workers -1", "workers"),
     ("info --workers -1", "workers"),
-    ("info --labeled 0.5.1", "--labeled"),
-    ("benchmark -o out -m dual -l inf --dry-run", "labels"),
+    ("info --labeled 0.5.1", "no number of labels"),
+    ("benchmark -o out -m dual -l inf --dry-run", "no number of labels"),
     ("benchmark -o out -m duall --dry-run", "did you mean dual"),
     ("benchmark -o out -m dual --seeds 0 --dry-run", "seeds"),
     ("benchmark -o out -m dual --max-hours -1", "max_hours"),
@@ -149,12 +150,12 @@ def test_what_means_nothing_is_refused_by_name_before_a_scan_is_opened(
     assert isinstance(done.exception, (UserError, SystemExit)) and not (tmp_path / "out").exists()
 
 
-def test_one_data_set_by_option_or_by_position(phantoms: Path, tmp_path: Path) -> None:
-    for named in ((phantoms,), ("-d", phantoms), ("--data", phantoms)):
-        assert inside("info", *named, "--json", "--workers", 0).exit_code == 0
-    for wrong in ((), (phantoms, "-d", phantoms)):
-        with pytest.raises(UserError, match="One data set"):
-            raise inside("check", *wrong).exception or AssertionError
+def test_all_labels_also_with_a_preset_that_takes_some(phantoms: Path, tmp_path: Path) -> None:
+    made = ("plan", "-d", phantoms, "--work", tmp_path / "work", "--preset", "phantoms-lite", "--labeled")
+    for given, count in ((2, 2), ("all", 6)):
+        text = passes(*made, given)
+        assert f"{count} labeled, {6 - count} unlabeled" in text
+        assert f"--labeled {given}" in text
 
 
 def test_from_import_to_scores(phantoms: Path, tmp_path: Path) -> None:
@@ -198,19 +199,19 @@ def test_info_and_check_speak_json_and_exit_codes(phantoms: Path, tmp_path: Path
         return inside(*arguments, "--workers", 0)
 
     folder = Path(shutil.copytree(phantoms, tmp_path / "data"))
-    found = json.loads(run("info", folder, "--json", "--labeled", 2).stdout)
+    found = json.loads(run("info", "-d", folder, "--json", "--labeled", 2).stdout)
     assert len(found["cases"]) == 6 and len(found["summary"]["labeled_cases"]) == 2
-    shown = run("info", folder, "--figure", tmp_path / "a.png")
+    shown = run("info", "-d", folder, "--figure", tmp_path / "a.png")
     assert shown.exit_code == 0 and (tmp_path / "a.png").is_file()
     assert "class volumes in mL, 6 labeled cases" in shown.stdout
-    sound = run("check", folder)
+    sound = run("check", "-d", folder)
     assert sound.exit_code == 0
     assert "8 cases, 0 errors" in sound.stdout and "next: semivox prepare" in sound.stdout
     broken = next((folder / "imagesTr").iterdir())
     broken.write_bytes(broken.read_bytes()[:-9])
-    as_json = run("check", folder, "--json")
+    as_json = run("check", "-d", folder, "--json")
     assert as_json.exit_code == 1 and json.loads(as_json.stdout)["errors"] == 1
-    bad = run("check", folder)
+    bad = run("check", "-d", folder)
     assert bad.exit_code == 1
     assert broken.name in bad.stdout and "1 error" in bad.stdout
 
@@ -310,10 +311,10 @@ def test_bad_classes(text: str) -> None:
 
 
 def test_labeled_is_a_number_or_a_fraction() -> None:
-    assert number("8") == 8 and isinstance(number("8"), int)
-    assert number("0.1") == 0.1
+    assert labels("8") == 8 and isinstance(labels("8"), int)
+    assert labels("0.1") == 0.1
     for text, value in (("8", 8), ("0.1", 0.1)):
-        call = Call(print, {}, {"labeled": number(text)}, SPLIT, {})
+        call = Call(print, {}, {"labeled": labels(text)}, SPLIT, {})
         assert call.config.split.labeled == value
 
 

@@ -92,7 +92,7 @@ def test_the_command(shown: dict[str, Any]) -> None:
         assert text in table.stdout
 
 
-@pytest.mark.parametrize("arguments", [["info"], ["info", "somewhere", "--machine"]])
+@pytest.mark.parametrize("arguments", [["info"], ["info", "-d", "somewhere", "--machine"]])
 def test_either_a_data_set_or_the_machine(arguments: list[str]) -> None:
     error = run(*arguments).exception
     assert isinstance(error, UserError)

@@ -119,15 +119,7 @@ def raw_folder(data: Path | str) -> Path:
 def settings(config: Any = None, preset: str | None = None, **sections: Any) -> Config:
     """Return settings given in any form, with the shorthands in `sections` on top; None is not given."""
     if not isinstance(config, Config):
-        found = load_config(preset=preset, file=config, **sections)
-        empty = [name for name, value in config.items() if value == {}] if isinstance(config, Mapping) else []
-        if empty:
-            expected, do = (
-                "names and values, or no such section",
-                'e.g. config={"train": {"iterations": 2000}}',
-            )
-            raise UserError(f"The section {empty[0]} of config says nothing", "{}", expected, do)
-        return found
+        return load_config(preset=preset, file=config, **sections)
     if preset is not None:
         do = "load_config(preset=..., ...), or leave out preset"
         raise UserError("A preset does not go with settings that are resolved already", preset, do=do)

@@ -37,7 +37,7 @@ def train(
     data: AnyPath,
     *,
     method: str | None = None,
-    labeled: int | float | None = None,
+    labeled: int | float | Literal["all"] | None = None,
     preset: str | None = None,
     config: Anything = None,
     out: AnyPath | None = None,
@@ -53,7 +53,7 @@ def train(
     Args:
         data: a raw folder (nnU-Net raw or MSD layout) or a workspace.
         method: registered name, see `semivox.methods()`.
-        labeled: number of labels to use, or a fraction below 1.
+        labeled: number of labels to use, a fraction below 1, or `all`.
         out: the run folder; default `runs/DATASET/PRESET/METHOD/...`.
         extend: train a finished run for more iterations, on the longer schedule.
         diagnose: compare pseudo-labels with labels that training does not see; the weights stay the same.

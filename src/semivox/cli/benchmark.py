@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from semivox.cli import options as o
-from semivox.cli.values import number
+from semivox.cli.values import labels
 from semivox.errors import UserError
 
 LabeledList = Annotated[
@@ -16,7 +16,7 @@ LabeledList = Annotated[
     typer.Option(
         "--labeled",
         "-l",
-        parser=number,
+        parser=labels,
         metavar="N",
         help="number of labels, or a fraction below 1 (repeatable)",
     ),

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from semivox.cli import options as o
-from semivox.cli.values import one_data
 from semivox.errors import UserError
 
 if TYPE_CHECKING:
@@ -33,8 +33,7 @@ def register(app: typer.Typer) -> None:
 
 def info(
     call: o.Call,
-    positional: o.DataArgument = None,
-    data: o.DataOption = None,
+    data: Annotated[Path | None, typer.Option("--data", "-d", help=o.DATA)] = None,
     machine: Annotated[
         bool, typer.Option("--machine", help="measure this machine instead, in two minutes")
     ] = False,
@@ -48,41 +47,37 @@ def info(
     """
     from semivox.cli import show
 
+    if machine == (data is not None):
+        do = "semivox info -d DATA, or semivox info --machine"
+        raise UserError("Either a data set or this machine is described", do=do)
     if machine:
-        if positional or data:
-            do = "semivox info --machine, or semivox info -d DATA"
-            raise UserError("--machine measures this machine, not a data set", do=do)
         times = call("machine", device=device)
         show.print_json(times) if json else show.machine(times)
         return
-    folder = one_data(data, positional)
-    found = call(data=folder)
+    found = call(data=data)
     if json:
         show.print_json(found.as_dict())
         return
     show.information(found)
     if figure := call.arguments.get("figure"):
         typer.echo(f"picture: {figure}")
-    o.next_command("check", "-d", folder)
+    o.next_command("check", "-d", data)
 
 
-def check(
-    call: o.Call, positional: o.DataArgument = None, data: o.DataOption = None, json: o.Json = False
-) -> None:
+def check(call: o.Call, json: o.Json = False) -> None:
     """Read every file once and report all problems, each with its file and what to do.
 
     Exit code 0: no errors (there may be warnings); 1: errors; 2: the data set cannot be read at all.
     """
     from semivox.cli import show
 
-    folder = one_data(data, positional)
-    result = call(data=folder)
+    result = call()
     if json:
         show.print_json(result.as_dict())
     else:
         show.problems(result)
         if not result.errors:
-            o.next_command("prepare", "-d", folder)
+            o.next_command("prepare", "-d", call.arguments["data"])
     raise typer.Exit(int(result.errors > 0))
 
 

@@ -16,17 +16,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin, g
 import typer
 from typer.core import TyperCommand
 
-from semivox.cli.values import number, seconds
+from semivox.cli.values import labels, seconds
 from semivox.errors import Terminated
 from semivox.progress import show_progress
 
 if TYPE_CHECKING:
     from semivox.config import Config
 
-_DATA = "folder of scans (nnU-Net raw or MSD layout) or a workspace"
+DATA = "folder of scans (nnU-Net raw or MSD layout) or a workspace"
 Json = Annotated[bool, typer.Option("--json", help="print JSON instead of tables")]
-DataOption = Annotated[Path | None, typer.Option("--data", "-d", help=_DATA)]
-DataArgument = Annotated[Path | None, typer.Argument(metavar="[DATA]", help="the same as --data")]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="A.B=C", help="one setting, e.g. train.lr=0.02 (repeatable)"),
@@ -54,14 +52,14 @@ _FLAGS = {
     "fold": "--fold -f", "method": "--method -m", "settings": "--set", "file": "--config",
 }  # fmt: skip
 _MORE: dict[str, dict[str, Any]] = {
-    "labeled": {"parser": number, "metavar": "N"},
+    "labeled": {"parser": labels, "metavar": "N", "help": "number of labels, a fraction below 1, or all"},
     "budget": {"parser": seconds, "metavar": "TIME", "help": "wall time, e.g. 30m; sets the iterations"},
     "regions": {"metavar": "NAME=1,2"},
     "classes": {"metavar": "NAME=VALUE"},
     "origin": {"case_sensitive": False},
 }
 _HELP = {
-    "data": _DATA,
+    "data": DATA,
     "work": "workspace for plan and prepared scans (default: semivox-work/NAME)",
     "fresh": "start over: delete what an earlier call wrote",
     "workers": "worker processes; 0: work in this process",

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Sequence
-from pathlib import Path
+from contextlib import suppress
 
 from semivox.errors import UserError
 
 
-def number(text: str) -> int | float:
-    """Read 8 as a number of cases and 0.1 as a fraction."""
-    return int(text) if re.fullmatch(r"\s*[-+]?\d+\s*", text) else float(text)
+def labels(text: str) -> int | float | str:
+    """Read 8 as a number of cases, 0.1 as a fraction of them, and `all`."""
+    text = text.strip().lower()
+    if text == "all":
+        return text
+    with suppress(ValueError, OverflowError):
+        value = int(text) if re.fullmatch(r"[-+]?\d+", text) else float(text)
+        if 0 < value < 1 or (value > 1 and value == round(value)) or text == "1":  # 1.0: one case, or all?
+            return value
+    expected = "a whole number from 1 on, a fraction below 1, or all"
+    raise UserError("This is no number of labels", text, expected, "e.g. --labeled 8, or --labeled all")
 
 
 def seconds(text: str) -> float:
@@ -21,14 +28,6 @@ def seconds(text: str) -> float:
     if match is None or float(match[1]) == 0:
         raise UserError("Unknown time", text, "a time such as 90s, 30m or 2h", "e.g. --budget 30m")
     return float(match[1]) * {"s": 1, "m": 60, "h": 3600, "": 60}[match[2]]
-
-
-def one_data(data: Path | None, positional: Path | None) -> Path:
-    """Return the data set that was named with --data or without it."""
-    if (data is None) == (positional is None):
-        found = "no data set" if data is None else f"{positional} and --data {data}"
-        raise UserError("One data set is needed", found, "one folder", f"semivox {sys.argv[-1]} -d FOLDER")
-    return data or positional or Path()
 
 
 def class_values(texts: Sequence[str]) -> dict[str, int]:

@@ -49,7 +49,7 @@ class Process:
     def send(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         """Let it call a function of an importable module, in the current folder."""
         with suppress(OSError):
-            _send(self.connection, (_working_folder(), function, args, kwargs))
+            _send(self.connection, (Path.cwd(), function, args, kwargs))
 
     @property
     def is_alive(self) -> bool:
@@ -143,8 +143,7 @@ def _serve(calls: Connection, module: str, memory: int | None, quiet: bool) -> N
         except (EOFError, OSError):
             return
         try:
-            if folder is not None:
-                os.chdir(folder)
+            os.chdir(folder)
             answer: tuple[bool, Any] = True, function(*args, **kwargs)
         except Exception as error:
             if not isinstance(error, UserError):
@@ -156,14 +155,6 @@ def _serve(calls: Connection, module: str, memory: int | None, quiet: bool) -> N
             return
         except Exception as error:  # it cannot be pickled
             _send(calls, (False, RuntimeError(f"{error}: {answer[1]!r}"[:2000])))
-
-
-def _working_folder() -> Path | None:
-    """Return the current folder; None if it was deleted."""
-    try:
-        return Path.cwd()
-    except OSError:
-        return None
 
 
 def _end_with_parent() -> None:
