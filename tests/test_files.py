@@ -118,14 +118,19 @@ def test_signatures_tell_content_from_time(tmp_path: Path) -> None:
     assert signature(path, touched) == touched, "of the same size and time, a file is not read again"
 
 
-def test_the_voxels_beside_a_header_belong_to_it(tmp_path: Path) -> None:
-    for name in ("a.mhd", "a.raw", "ab.raw"):
-        (tmp_path / name).write_bytes(b"1")
-    first = signature(tmp_path / "a.mhd")
-    (tmp_path / "ab.raw").write_bytes(b"2")
-    assert signature(tmp_path / "a.mhd") == first
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("a.mhd", "NDims = 3\nElementDataFile = v.raw"), ("a.nhdr", "NRRD0004\ndata file: v.raw")],
+)
+def test_the_voxels_that_a_header_names_belong_to_it(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    for other in ("v.raw", "a.raw"):
+        (tmp_path / other).write_bytes(b"1")
+    first = signature(tmp_path / name)
     (tmp_path / "a.raw").write_bytes(b"2")
-    assert signature(tmp_path / "a.mhd")[2] != first[2]
+    assert signature(tmp_path / name) == first
+    (tmp_path / "v.raw").write_bytes(b"2")
+    assert signature(tmp_path / name)[2] != first[2]
 
 
 def test_json_keeps_unicode_and_turns_nan_into_null(tmp_path: Path) -> None:

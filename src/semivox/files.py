@@ -9,7 +9,6 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from glob import escape
 from hashlib import blake2b, file_digest
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ LOCK = ".semivox.lock"
 _FULL = re.compile(
     r"no space left|quota exceeded|os error (28|122)|\bcode: (28|122)\b|inline_container", re.IGNORECASE
 )
-_HEADERS = {".hdr", ".mhd", ".nhdr"}  # their voxels are in another file of the same name
+_DATA_FILE = re.compile(rb"(?im)^(?:ElementDataFile\s*=|data ?file:)[ \t]*(\S.*?)\s*$")
 
 
 @contextmanager
@@ -123,9 +122,7 @@ def _acquire(path: Path) -> int:
 
 
 def signature(path: Path, known: Sequence[Any] | None = None) -> list[Any]:
-    """Return size, modification time (ns) and content hash of a file, for `json`.
-
-    The voxel files that belong to a header (`.hdr`, `.mhd`, `.nhdr`) are taken in.
+    """Return size, modification time (ns) and content hash of a file and its `voxel_file`, for `json`.
 
     Args:
         path: of the file.
@@ -135,8 +132,7 @@ def signature(path: Path, known: Sequence[Any] | None = None) -> list[Any]:
         UserError: the file cannot be read.
     """
     try:
-        own = path.suffix.lower() not in _HEADERS
-        parts = [path] if own else sorted(path.parent.glob(f"{escape(path.stem)}.*"))
+        parts = [part for part in (path, voxel_file(path)) if part is not None]
         stats = [part.stat() for part in parts]
         found = [sum(stat.st_size for stat in stats), max(stat.st_mtime_ns for stat in stats)]
         if known is not None and list(known[:2]) == found:
@@ -148,6 +144,21 @@ def signature(path: Path, known: Sequence[Any] | None = None) -> list[Any]:
         return [*found, total.hexdigest()]
     except OSError as error:
         raise _unreadable(path, error.strerror) from error
+
+
+def voxel_file(path: Path) -> Path | None:
+    """Return the file that a header (.mhd, .nhdr) names for its voxels; None: they lie in `path` itself."""
+    if path.suffix.lower() not in (".mhd", ".nhdr"):
+        return None
+    found = path.parent / named_voxels(path)
+    return found if found.is_file() and found != path else None
+
+
+def named_voxels(path: Path) -> str:
+    """Return what the header of a MetaImage or NRRD file says where its voxels are; empty: nothing."""
+    with path.open("rb") as stream:
+        found = _DATA_FILE.search(stream.read(1 << 16))
+    return found[1].decode(errors="replace") if found else ""
 
 
 def write_text(path: Path, text: str) -> None:

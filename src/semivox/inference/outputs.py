@@ -13,13 +13,12 @@ from numpy.typing import NDArray
 
 from semivox.datasets.listing import name_problem, printable
 from semivox.errors import UserError
-from semivox.files import read_json, replacing, write_json
+from semivox.files import read_json, replacing, signature, write_json
 from semivox.inference.model import LoadedModel
 from semivox.inference.predictor import Prediction
 from semivox.inference.quality import Quality, flagged
 from semivox.inference.sources import Scan
 from semivox.io.formats import NIFTI_ENDINGS, stem
-from semivox.io.itk import data_file
 from semivox.io.volume import read_header, write_label, write_map
 from semivox.version import __version__
 
@@ -179,11 +178,8 @@ class OutputFolder:
                 (self.folder / file).unlink(missing_ok=True)
 
     def _maker_and_scan(self, scan: Scan) -> dict[str, Any]:
-        digest = hashlib.sha256()
-        for file in (*scan.files, *filter(None, map(data_file, scan.files))):
-            with file.open("rb") as stream:
-                digest.update(hashlib.file_digest(stream, "sha256").digest())
-        return {**self.maker, "scan": digest.hexdigest()}
+        content = "".join(signature(file)[-1] for file in scan.files)
+        return {**self.maker, "scan": hashlib.sha256(content.encode()).hexdigest()}
 
     def _listed(self) -> dict[str, Any]:
         file = self.folder / MANIFEST

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
 from semivox.errors import UserError
+from semivox.files import named_voxels
 from semivox.io.formats import Array, bad_file, unreadable
 from semivox.io.geometry import check_affine, ras_affine
 from semivox.io.reader import check_memory
@@ -16,8 +16,6 @@ from semivox.io.reader import check_memory
 sitk.ProcessObject.SetGlobalWarningDisplay(False)  # warnings of the reader would stand between the messages
 
 _SAMPLE_BYTES = 4  # of most types; what ITK itself needs
-_HEADER_BYTES = 1 << 16
-_DATA_FILE = re.compile(rb"(?im)^(?:ElementDataFile\s*=|data ?file:)[ \t]*(\S.*?)\s*$")
 
 
 def read_itk(path: Path) -> tuple[Array, Array]:
@@ -27,7 +25,7 @@ def read_itk(path: Path) -> tuple[Array, Array]:
     try:
         if path.suffix.lower() in (".mha", ".mhd"):
             reader.SetImageIO("MetaImageIO")  # which ITK finds by itself only for endings in small letters
-            named = _data_file_of(path)
+            named = named_voxels(path)
             if named.startswith("LIST") or "%" in named:  # ITK does not notice slices that lack
                 what, do = "The voxels lie in a file a slice", "save the image again as one file"
                 raise bad_file(path, what, named, "one file of voxels", do)
@@ -53,21 +51,6 @@ def read_itk(path: Path) -> tuple[Array, Array]:
     if voxels.dtype.kind not in "iuf":
         raise bad_file(path, "The voxels are not plain numbers", voxels.dtype, "integers or floats")
     return np.array(voxels, order="F"), _affine(image)
-
-
-def data_file(path: Path) -> Path | None:
-    """Return the file that a header (.mhd, .nhdr) names for its voxels; None: they lie in `path` itself."""
-    if path.suffix.lower() not in (".mhd", ".nhdr"):
-        return None
-    found = path.parent / _data_file_of(path)
-    return found if found.is_file() and found != path else None
-
-
-def _data_file_of(path: Path) -> str:
-    """Return what a header says where the voxels are; empty if it says nothing."""
-    with path.open("rb") as stream:
-        found = _DATA_FILE.search(stream.read(_HEADER_BYTES))
-    return found[1].decode(errors="replace") if found else ""
 
 
 def _affine(image: sitk.Image | sitk.ImageFileReader) -> Array:

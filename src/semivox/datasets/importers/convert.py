@@ -14,7 +14,7 @@ from semivox.datasets.dataset import Dataset, open_dataset
 from semivox.datasets.importers.source import CaseSource, Found, Loaded
 from semivox.datasets.listing import FOLDERS, name_problem, printable
 from semivox.errors import UserError, shortened
-from semivox.files import locked, read_json, signature, write_json
+from semivox.files import locked, read_json, signature, voxel_file, write_json
 from semivox.io.formats import Array, list_values
 from semivox.io.volume import write_map
 from semivox.manifest import Manifest
@@ -25,7 +25,6 @@ _IMAGE_TYPES = (np.uint8, np.int16, np.uint16)
 _LABEL_TYPES = (np.uint8, np.int16, np.int32)
 _FOLDERS = {pool: (images, labels or "labelsUn") for pool, images, labels in FOLDERS}
 _SOURCE = ("source", "recipe", "raw")
-_HEADERS = (".mhd", ".nhdr", ".hdr")
 
 
 def convert(
@@ -213,8 +212,8 @@ def _made_from(files: Sequence[Path], known: Mapping[str, str] | None) -> dict[s
     """
     paths: list[Path] = []
     for file in files:
-        beside = file.parent.glob(f"{file.stem}.*") if file.suffix.lower() in _HEADERS else [file]
-        paths += sorted(path for path in (file.rglob("*") if file.is_dir() else beside) if path.is_file())
+        paths += sorted(path for path in file.rglob("*") if path.is_file()) if file.is_dir() else [file]
+    paths += [voxels for path in paths if (voxels := voxel_file(path)) is not None]
     stats = [(path.name, (stat := path.stat()).st_size, stat.st_mtime_ns) for path in paths]
     times = blake2b(repr(stats).encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
     if known is not None and known.get("times") == times:
