@@ -58,8 +58,9 @@ def test_recipe(tmp_path: Path) -> None:
     ("arguments", "problem"),
     [
         (("la2018",), "needs the folder of the download"),
-        (("la2019", "."), "Unknown recipe"),
-        (("brats2019", "nowhere"), "no such folder"),
+        (("la2019", "."), "import_dataset: kind"),
+        ((".", "--crop", "published"), "without a meaning here"),
+        (("brats2019", "nowhere"), "The source is no folder"),
         ((".", "--class", "organ"), "A class is malformed"),
         ((".", "--class", "organ=0"), "A class is malformed"),
         ((".",), "no data set of a known layout"),

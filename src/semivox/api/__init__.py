@@ -19,8 +19,6 @@ from semivox.api.data import (
     fetch,
     grid_steps,
     import_dataset,
-    import_published,
-    import_record,
     info,
     load_config,
     machine,
@@ -31,7 +29,6 @@ from semivox.api.data import (
 )  # fmt: skip
 from semivox.api.experiments import (
     benchmark,
-    cite,
     demo,
     forecast,
     forecast_replication,
@@ -44,8 +41,8 @@ from semivox.api.onward import export_dicom_seg, pseudo_label, rank
 from semivox.api.reports import compare_runs, report
 
 __all__ = [
-    "benchmark", "check", "cite", "compare_runs", "demo", "evaluate", "export_dicom_seg", "fetch",
-    "forecast", "forecast_replication", "grid_steps", "import_dataset", "import_published", "import_record",
+    "benchmark", "check", "compare_runs", "demo", "evaluate", "export_dicom_seg", "fetch",
+    "forecast", "forecast_replication", "grid_steps", "import_dataset",
     "info", "load_config", "load_grid", "machine",
     "make_phantoms", "methods", "open_dataset", "plan", "predict", "predict_image", "prepare", "pseudo_label",
     "rank", "replicate", "report", "train",

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from pydantic import NonNegativeInt
+
 from semivox.api.arguments import (
     AnyPath,
     Anything,
@@ -57,7 +59,7 @@ def make_phantoms(
     out: AnyPath,
     *,
     train: Whole = 40,
-    test: int = 20,
+    test: NonNegativeInt = 20,
     classes: Literal[1, 2] = 1,
     shape: tuple[Whole, Whole, Whole] = (80, 80, 64),
     seed: Seed = 0,
@@ -83,7 +85,9 @@ def import_dataset(
     source: AnyPath,
     out: AnyPath,
     *,
-    kind: Literal["auto", "nnunet", "msd", "pairs", "csv", "h5", "dicom", "file"] = "auto",
+    kind: Literal[
+        "auto", "nnunet", "msd", "pairs", "csv", "h5", "dicom", "file", "la2018", "pancreas-ct", "brats2019"
+    ] = "auto",
     images: Texts = (),
     labels: Texts = (),
     channels: Texts = (),
@@ -94,14 +98,19 @@ def import_dataset(
     train_list: AnyPath | None = None,
     test_list: AnyPath | None = None,
     spacing_mm: tuple[float, float, float] | None = None,
+    crop: Literal["none", "published"] | None = None,
+    split: str | None = None,
+    hu: tuple[float, float] | None = None,
+    modalities: Literal["flair", "all"] | None = None,
+    target: Literal["whole", "regions"] | None = None,
     progress: ProgressFactory = no_progress,
 ) -> Dataset:
-    """Make `out` a data set folder from any layout: `semivox import`.
+    """Make `out` a data set folder from any layout, or from a published download: `semivox import`.
 
     Args:
         source: a folder, a CSV table or a scan.
         out: folder for the result.
-        kind: layout of the source; auto finds it.
+        kind: layout of the source, which auto finds; or the published data set that it is.
         images: pattern of the image files, CHANNEL=PATTERN or a pattern such as '*/{case}_t1.nii.gz'; one a
             channel.
         labels: pattern of the label files, CLASS=PATTERN or a pattern; of several, a later one wins.
@@ -112,6 +121,12 @@ def import_dataset(
         train_list: file with the names of the training cases.
         test_list: file with the names of the test cases.
         spacing_mm: voxel size of h5 files.
+        crop: published data sets; published: the crops of published code, for la2018 and pancreas-ct made
+            with all labels (default: none).
+        split: published data sets: which published split; a wrong name lists them.
+        hu: pancreas-ct: intensity window, instead of -120 to 240.
+        modalities: brats2019: FLAIR alone (default), or all four.
+        target: brats2019: the whole tumor (default), or its three parts.
     """
     from semivox.datasets.importers.bring_in import import_dataset as run
     from semivox.manifest import write_manifest
@@ -119,60 +134,14 @@ def import_dataset(
     options = {
         "images": images, "labels": labels, "channels": channels, "classes": classes, "series": series,
         "root": optional(root), "train_list": optional(train_list), "test_list": optional(test_list),
-        "spacing_mm": spacing_mm,
+        "spacing_mm": spacing_mm, "crop": crop, "split": split, "hu": hu, "modalities": modalities,
+        "target": target,
     }  # fmt: skip
     given = {name: value for name, value in options.items() if value}
     with progress("import") as report:
         made = run(Path(source), Path(out), kind=kind, ignore=ignore, progress=report, **given)
     write_manifest(Path(out), "import", source=str(source), cases=len(made.cases))
     return made
-
-
-@verb
-def import_published(
-    recipe: str,
-    raw: AnyPath,
-    out: AnyPath,
-    *,
-    crop: Literal["none", "published"] = "none",
-    split: str | None = None,
-    hu: tuple[float, float] | None = None,
-    modalities: Literal["flair", "all"] = "flair",
-    target: Literal["whole", "regions"] = "whole",
-    progress: ProgressFactory = no_progress,
-) -> Dataset:
-    """Make `out` a data set folder from a published download: `semivox import RECIPE RAW`.
-
-    Args:
-        recipe: la2018, pancreas-ct or brats2019.
-        raw: the folder of the download.
-        out: folder for the result.
-        crop: published: crops of published code; for la2018 and pancreas-ct made with all labels.
-        split: published split; a wrong name lists them.
-        hu: pancreas-ct: intensity window, instead of -120 to 240.
-        modalities: brats2019: FLAIR alone, or all four.
-        target: brats2019: whole tumor, or its three parts.
-    """
-    from semivox.datasets.importers.recipes.sets import run_recipe
-    from semivox.manifest import write_manifest
-
-    with progress("import") as report:
-        made = run_recipe(
-            recipe, raw_folder(raw), Path(out), crop=crop, split=split, hu=hu, modalities=modalities,
-            target=target, progress=report,
-        )  # fmt: skip
-    write_manifest(Path(out), "import", source=str(raw), cases=len(made.cases))
-    return made
-
-
-@verb
-def import_record(out: AnyPath) -> dict[str, Any]:
-    """Return what an import found and left out, its `import.json`; empty where nothing was converted."""
-    from semivox.datasets.importers.convert import RECORD
-    from semivox.files import read_json
-
-    path = Path(out) / RECORD
-    return dict(read_json(path)) if path.is_file() else {}
 
 
 @verb

@@ -6,10 +6,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from pydantic import NonNegativeInt
+
 from semivox.api.arguments import (
     AnyPath,
     Anything,
     NotNegative,
+    Whole,
     checked,
     optional,
     raw_folder,
@@ -33,14 +36,6 @@ def methods(name: str | None = None) -> dict[str, dict[str, Any]]:
     from semivox.methods.catalogue import describe_method, list_methods
 
     return list_methods() if name is None else {name: describe_method(name)}
-
-
-@verb
-def cite(name: str) -> str:
-    """Return the BibTeX entries of a training method."""
-    from semivox.methods.catalogue import cite as run
-
-    return run(name)
 
 
 @verb
@@ -186,8 +181,8 @@ def demo(
     *,
     seed: Seed = 0,
     config: Anything = None,
-    train: int = 40,
-    test: int = 20,
+    train: Whole = 40,
+    test: NonNegativeInt = 20,
     fresh: bool = False,
     bar: bool = False,
     progress: ProgressFactory = no_progress,

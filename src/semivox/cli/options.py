@@ -150,7 +150,6 @@ def command(
     name: str | None = None,
     *,
     api: str | None = None,
-    also: tuple[str, str] | None = None,
     fields: Mapping[str, str] | None = None,
     layers: bool = False,
     without: Sequence[str] = (),
@@ -163,14 +162,12 @@ def command(
         function: has a `Call` if there is an API function, and options of its own.
         name: of the command; default: the function's.
         api: function of the API whose parameters become options, with the help of its docstring.
-        also: heading and API function of options that are shown apart.
         fields: options that stand for settings, e.g. `{"seed": "train.seed"}`.
         layers: also take --preset, --config and --set.
         without: parameters of `api` that are no options.
         flags: of parameters whose name is not their flag; a flag without dashes is an argument.
     """
     fields, flags = fields or {}, {**_FLAGS, **(flags or {})}
-    sources = [source for source in (api and (None, api), also) if source]
 
     def build() -> Callable[..., None]:
         kinds = get_type_hints(function, include_extras=True)
@@ -180,9 +177,9 @@ def command(
             if one.name != "call"
         }
         theirs: dict[str, inspect.Parameter] = {}
-        for panel, source in sources:
-            hidden = _NO_OPTIONS | {*own, *fields, *without, *theirs}
-            theirs |= {one.name: one for one in _api_options(of_api(source), hidden, flags, panel)}
+        if api is not None:
+            hidden = _NO_OPTIONS | {*own, *fields, *without}
+            theirs = {one.name: one for one in _api_options(of_api(api), hidden, flags)}
         typed = {name: _setting_option(name, setting) for name, setting in fields.items()}
         if layers:
             typed |= {key: _parameter(key, kind, None) for key, kind in _LAYERS.items()}
@@ -221,7 +218,7 @@ def of_api(name: str) -> Callable[..., Any]:
 
 
 def _api_options(
-    function: Callable[..., Any], hidden: set[str], flags: Mapping[str, str], panel: str | None
+    function: Callable[..., Any], hidden: set[str], flags: Mapping[str, str]
 ) -> Iterable[inspect.Parameter]:
     """Make an option of each parameter, with the line about it in the docstring."""
     inner, texts = inspect.unwrap(function), described(function)
@@ -230,7 +227,7 @@ def _api_options(
     for one in inspect.signature(function).parameters.values():
         if one.name in kinds and one.kind is not one.VAR_KEYWORD:
             text = texts.get(one.name, _HELP.get(one.name, ""))
-            yield _option(one.name, kinds[one.name], one.default, text, flags.get(one.name), panel)
+            yield _option(one.name, kinds[one.name], one.default, text, flags.get(one.name))
 
 
 def _setting_option(name: str, setting: str) -> inspect.Parameter:
@@ -244,11 +241,9 @@ def _setting_option(name: str, setting: str) -> inspect.Parameter:
     return _option(name, kind | None, None, text, _FLAGS.get(name) or _flag(name, field.default is True))
 
 
-def _option(
-    name: str, kind: Any, default: Any, text: str, flags: str | None, panel: str | None = None
-) -> inspect.Parameter:
+def _option(name: str, kind: Any, default: Any, text: str, flags: str | None) -> inspect.Parameter:
     flags = flags or _flag(name, default is True)
-    more = {"help": text, "rich_help_panel": panel, **_MORE.get(name, {})}
+    more = {"help": text, **_MORE.get(name, {})}
     is_option = flags.startswith("-")
     option = typer.Option(*flags.split(), **more) if is_option else typer.Argument(metavar=flags, **more)
     return _parameter(name, Annotated[_plain(kind), option], default)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import h5py
 import nibabel as nib
@@ -13,10 +14,10 @@ import SimpleITK as sitk
 
 from semivox.config import SplitConfig, load_config, preset_names
 from semivox.datasets.dataset import Dataset, open_dataset, write_index
+from semivox.datasets.importers.bring_in import import_dataset
 from semivox.datasets.importers.recipes.crops import clip_level, margins
 from semivox.datasets.importers.recipes.orient import orient_label
 from semivox.datasets.importers.recipes.published import published_splits
-from semivox.datasets.importers.recipes.sets import run_recipe
 from semivox.datasets.splits import make_split
 from semivox.errors import UserError
 from semivox.io.volume import Volume, read_image
@@ -27,6 +28,10 @@ from dicom_writer import write_series
 RNG = np.random.default_rng
 LA = ("06SR5RBREL16DQ6M8LWS", "0RZDK210BSMWAA6467LU", "1D7CUD1955YZPGK8XHJX")
 LA_TEST = published_splits("la2018")["ua-mt"].test[0]
+
+
+def run_recipe(kind: Any, raw: Path, out: Path, **options: Any) -> Dataset:
+    return import_dataset(raw, out, kind=kind, **options)
 
 
 def stored(dataset: Dataset, name: str) -> tuple[Volume, np.ndarray]:
@@ -194,8 +199,9 @@ def test_la_wrong_label_values_and_empty_folders(tmp_path: Path) -> None:
             run_recipe(recipe, tmp_path / "empty", tmp_path / "out")
         with pytest.raises(UserError, match=f"Unknown split of {recipe}"):
             run_recipe(recipe, tmp_path / "empty", tmp_path / "out", split="ua-mtt")
-    with pytest.raises(UserError, match="Unknown recipe"):
-        run_recipe("la2019", raw, tmp_path / "out")
+    with pytest.raises(UserError, match="without a meaning here") as error:
+        run_recipe("la2018", raw, tmp_path / "out", series="T1")
+    assert error.value.found == "series"
 
 
 @pytest.mark.real

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from semivox.datasets.dataset import Dataset, open_dataset, write_index
 from semivox.datasets.declared import read_ending
 from semivox.datasets.importers.convert import convert
 from semivox.datasets.importers.h5 import find_h5, h5_files
 from semivox.datasets.importers.pairs import find_dicom, find_nnunet, find_pairs, find_single, find_table
+from semivox.datasets.importers.recipes.published import RecipeOptions, find_published
+from semivox.datasets.importers.recipes.sets import RECIPES
 from semivox.datasets.importers.source import Found, ImportOptions, plain
 from semivox.datasets.listing import data_files
-from semivox.errors import UserError
+from semivox.errors import UserError, shortened
 from semivox.files import read_json
 from semivox.io.dicom_series import holds_dicom
 from semivox.io.formats import ENDINGS, ITK_ENDINGS
 from semivox.manifest import Manifest
 from semivox.progress import Progress
-
-Kind = Literal["auto", "nnunet", "msd", "pairs", "csv", "h5", "dicom", "file"]
 
 _FINDERS: dict[str, Callable[[Path, ImportOptions], Found]] = {
     "nnunet": find_nnunet,
@@ -36,7 +37,7 @@ def import_dataset(
     source: Path,
     out: Path,
     *,
-    kind: Kind = "auto",
+    kind: str = "auto",
     ignore: int | None = None,
     progress: Progress | None = None,
     **options: Any,
@@ -47,10 +48,23 @@ def import_dataset(
     else (image and label pairs by pattern, a CSV table, h5, DICOM, single files, nnU-Net raw with NRRD or
     MetaImage) becomes NIfTI in nnU-Net raw form.
 
-    `kind` is the layout of `source` (a folder, a table or a file); "auto" finds it. For the other arguments
-    see `semivox.import_dataset`.
+    `kind` is the layout of `source` (a folder, a table or a file), or a published data set, whose cases get
+    the order and the test cases of a published split; "auto" finds a layout. `options` are those of
+    `ImportOptions` or `RecipeOptions`, see `semivox.import_dataset`.
     """
-    refuse_same(source, out)
+    if source.resolve() == out.resolve():
+        do = "choose another output folder"
+        raise UserError("The import would overwrite its source", source, "another folder", do, source)
+    known = [field.name for field in fields(RecipeOptions if kind in RECIPES else ImportOptions)]
+    if useless := [name for name in options if name not in known]:
+        what = "Options without a meaning here"
+        raise UserError(what, shortened(useless), f"with this source: {shortened(known)}", "leave them out")
+    if kind in RECIPES:
+        _check_source(source, kind)
+        recipe = RecipeOptions(**options)
+        found = find_published(RECIPES[kind](recipe), source, recipe)
+        settings = {"recipe": kind, "raw": str(source.resolve()), **plain(recipe)}
+        return convert(found, out, settings=settings, ignore=ignore, name=kind, progress=progress)
     chosen = ImportOptions(**options)
     layout = _layout(source, chosen) if kind == "auto" else kind
     if layout in ("described", "nnunet", "msd"):
@@ -63,13 +77,6 @@ def import_dataset(
     settings = {"source": str(source.resolve()), "kind": layout, "ignore": ignore, **plain(chosen)}
     found = _FINDERS[layout](source, chosen)
     return convert(found, out, settings=settings, ignore=ignore, progress=progress)
-
-
-def refuse_same(source: Path, out: Path) -> None:
-    """Raise an error where an import would write into its source."""
-    if source.resolve() == out.resolve():
-        do = "choose another output folder"
-        raise UserError("The import would overwrite its source", source, "another folder", do, source)
 
 
 def _layout(source: Path, options: ImportOptions) -> str:

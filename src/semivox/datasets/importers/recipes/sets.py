@@ -14,14 +14,9 @@ BraTS 2019: glioma, four MR sequences; the published h5 files and their preparat
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from semivox.datasets.dataset import Dataset
-from semivox.datasets.importers.bring_in import refuse_same
-from semivox.datasets.importers.convert import convert
 from semivox.datasets.importers.recipes.crops import (
     checked_values,
     crop_in_plane,
@@ -31,12 +26,11 @@ from semivox.datasets.importers.recipes.crops import (
     zscored,
 )
 from semivox.datasets.importers.recipes.orient import orient_label
-from semivox.datasets.importers.recipes.published import Recipe, RecipeOptions, find_published
-from semivox.datasets.importers.source import CaseSource, Loaded, plain
-from semivox.errors import UserError, unknown
+from semivox.datasets.importers.recipes.published import Recipe, RecipeOptions
+from semivox.datasets.importers.source import CaseSource, Loaded
+from semivox.errors import UserError
 from semivox.io.geometry import onto_grid
 from semivox.io.volume import Volume, read_image
-from semivox.progress import Progress
 
 _WHOLE = "Whole scans as downloaded."
 
@@ -163,19 +157,3 @@ RECIPES: dict[str, Callable[[RecipeOptions], Recipe]] = {
     "pancreas-ct": _pancreas_ct,
     "brats2019": _brats2019,
 }
-
-
-def run_recipe(
-    name: str, raw: Path, out: Path, *, progress: Progress | None = None, **options: Any
-) -> Dataset:
-    """Convert a download to a data set whose order and test cases are those of a published split.
-
-    `import.json` in `out` tells what was found, missing and left out. `options`: see `RecipeOptions`.
-    """
-    if name not in RECIPES:
-        raise unknown("recipe", name, RECIPES)
-    refuse_same(raw, out)
-    chosen = RecipeOptions(**options)
-    found = find_published(RECIPES[name](chosen), raw, chosen)
-    settings = {"recipe": name, "raw": str(raw.resolve()), **plain(chosen)}
-    return convert(found, out, settings=settings, name=name, progress=progress)
