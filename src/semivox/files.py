@@ -124,12 +124,8 @@ def _acquire(path: Path) -> int:
 def signature(path: Path, known: Sequence[Any] | None = None) -> list[Any]:
     """Return size, modification time (ns) and content hash of a file and its `voxel_file`, for `json`.
 
-    Args:
-        path: of the file.
-        known: an earlier signature; if size and time are still the same, the file is not read.
-
-    Raises:
-        UserError: the file cannot be read.
+    If size and time are still those of `known`, an earlier signature, the file is not read. A file that
+    cannot be read is a `UserError`.
     """
     try:
         parts = [part for part in (path, voxel_file(path)) if part is not None]

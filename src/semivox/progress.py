@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -58,9 +61,6 @@ def show_progress(title: str) -> Iterator[Report]:
 
 def _line_report(title: str) -> Report:
     """Print a line at each tenth, with the time left at the speed since the line before."""
-    import sys
-    import time
-
     began: tuple[int, float] | None = None
     tenth = -1
 
@@ -83,10 +83,6 @@ def _line_report(title: str) -> Report:
 
 def _json_report(title: str) -> Report:
     """Write an object a line to stderr: at most one a second, and whenever the values are new."""
-    import json
-    import sys
-    import time
-
     began: tuple[int, float] | None = None
     last: tuple[float, Any] = (0.0, None)
 

@@ -82,8 +82,7 @@ class Run:
         Args:
             asked: the settings of this call.
             made_from: what the run would be made from now, see `Workspace.made_from`.
-            extend: take more iterations than stored, see `start`;
-                they end a time budget.
+            extend: take more iterations than stored, see `start`; they end a time budget.
 
         Raises:
             UserError: the run was begun with other settings or data, or the folder is not semivox's.

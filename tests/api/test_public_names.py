@@ -74,7 +74,6 @@ def test_a_path_of_the_wrong_kind(wrong: Any, tmp_path: Path) -> None:
     [
         ({"config": {"trian": {}}}, "did you mean train"),
         ({"config": {"train": {"lr": "fast"}}}, "train.lr"),
-        ({"config": {"train": {}}}, "The section train"),
         ({"config": ["a"]}, "settings"),
         ({"config": 5}, "settings"),
         ({"config": Config(), "preset": "lite"}, "preset"),

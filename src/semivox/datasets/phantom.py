@@ -210,11 +210,6 @@ def make_phantoms(
     Cases are `phantom_000`, `phantom_001`, ...; the test cases follow the train cases. Files that exist are
     kept, so an interrupted call resumes where it stopped. Arguments: see `semivox.make_phantoms`.
     """
-    limits = {"train": (train, 1), "test": (test, 0), "classes": (classes, 1), "seed": (seed, 0)}
-    for name, (value, least) in limits.items():
-        if not isinstance(value, int) or value < least or (name == "classes" and value > 2):
-            expected = "1 or 2" if name == "classes" else f"a whole number from {least} on"
-            raise UserError(f"The setting {name} of the phantoms is out of range", value, expected)
     _claim(out, {"train": train, "test": test, "classes": classes, "shape": list(shape), "seed": seed})
     for index in range(train + test):
         name, part = f"phantom_{index:03d}", "Tr" if index < train else "Ts"

@@ -108,15 +108,8 @@ def save_model(
 ) -> None:
     """Write the weights and their description into `folder`; a pair that belongs together or nothing usable.
 
-    Args:
-        method: the trained method.
-        folder: the run folder.
-        method_name: registered name of the method.
-        options: the method's own options.
-        net: arguments of `NetFactory`.
-        plan: the plan it was trained with; stored whole.
-        extra: further entries of `model.yaml`, e.g. `predict` (sliding-window defaults) and `checkpoint` (how
-            the weights were chosen).
+    `net` are the arguments of `NetFactory`; `extra` are further entries of `model.yaml`, e.g. `predict`
+    (sliding-window defaults) and `checkpoint` (how the weights were chosen).
     """
     state = method.state_dict().items()
     tensors = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in state}
@@ -180,12 +173,8 @@ def start_from(method: Method, folder: Path, plan: Plan) -> None:
 def join(models: Sequence[LoadedModel], names: Sequence[object]) -> LoadedModel:
     """Make one model of several runs, e.g. the folds of a cross-validation: the mean of their probabilities.
 
-    Args:
-        models: from `load_model`.
-        names: of their folders, for messages.
-
-    Raises:
-        UserError: runs whose scans, classes or working grids differ.
+    `names` are those of their folders, for messages. Runs whose scans, classes or working grids differ are a
+    `UserError`.
     """
     first, *others = models
     if not others:

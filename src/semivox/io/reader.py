@@ -103,10 +103,8 @@ def run_jobs(
 
     Args:
         function: of an importable module, called with each job.
-        jobs: what it is called with.
         workers: processes; 0 works in this one.
-        name: of a job, for messages.
-        doing: what is done with a case, for messages, e.g. "preparing".
+        name, doing: of a job, and what is done with it ("preparing"), for messages.
 
     Raises:
         UserError: at the end: files that cannot be used, cases that ended their worker, took too long or did

@@ -46,11 +46,7 @@ class Preparation:
     data set leaves the store; another voxel size, crop or normalisation means to prepare all cases anew.
     Label files are opened for labeled and validation cases only. Test cases are not prepared.
 
-    Args:
-        dataset, split: the cases, and which labels may be opened.
-        plan: voxel size, crop and normalisation.
-        folder: of the store.
-        known: signatures of files, by case, which then need not be read; see `sources_of`.
+    `known` are signatures of files, by case, which then need not be read; see `sources_of`.
 
     Raises:
         UserError: a labeled or validation case has no label file; the folder holds another `store.json`.

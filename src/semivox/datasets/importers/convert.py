@@ -42,13 +42,8 @@ def convert(
     interrupted import resumes; changed ones are written anew, and files of cases that the source no longer
     has are removed. Values are stored as integers where all of them are, else as float32.
 
-    Args:
-        found: the cases.
-        out: the new data set.
-        settings: everything that the result depends on; kept in `import.json`.
-        ignore: the label value of voxels that are not annotated.
-        name: of the data set; None: that of `out`.
-        progress: called with (done, total, case name).
+    `settings` are everything that the result depends on, kept in `import.json`; `ignore` is the label value
+    of voxels that are not annotated; without a `name` the data set has that of `out`.
     """
     _check_found(found, out)
     with locked(out):
