@@ -18,7 +18,7 @@ from semivox.errors import UserError, shortened
 from semivox.io.dicom import series_of
 from semivox.io.dicom_series import Series, case_folders, choose_series, find_series, holds_dicom
 from semivox.io.formats import DICOM_ENDINGS, ITK_ENDINGS, NIFTI_ENDINGS, stem
-from semivox.io.geometry import affine_text, is_degenerate, ras_affine
+from semivox.io.geometry import affine_text, is_degenerate
 from semivox.io.volume import Volume, read_image
 
 ENDINGS = (*NIFTI_ENDINGS, *ITK_ENDINGS)
@@ -176,10 +176,15 @@ def as_volume(image: Any) -> Volume:
     if isinstance(image, (tuple, list)) and len(image) == 2:
         array, affine = _numbers(image[0]), _numbers(image[1], np.float64)
     elif hasattr(image, "dataobj") and getattr(image, "affine", None) is not None:
-        array, affine = _numbers(image.dataobj), _numbers(image.affine, np.float64)
-        array = np.moveaxis(array, -1, 0) if array.ndim == 4 else array
+        array, affine = _channels_first(image.dataobj), _numbers(image.affine, np.float64)
     elif hasattr(image, "GetDirection"):
-        array, affine = _from_sitk(image)
+        from semivox.io.itk import voxels_of  # SimpleITK takes long to import
+
+        if image.GetDimension() != 3:
+            found = f"{image.GetDimension()} axes, size {image.GetSize()}"
+            raise UserError("The image is not 3D", found, "3 axes", "pass one 3D scan")
+        voxels, affine = voxels_of(image)
+        array = _channels_first(voxels)
     else:
         shape = f" of shape {image.shape}" if hasattr(image, "shape") else ""
         raise UserError(
@@ -198,6 +203,11 @@ def as_volume(image: Any) -> Volume:
     return Volume(array if array.ndim == 4 else array[None], affine)
 
 
+def _channels_first(values: Any) -> Any:
+    array = _numbers(values)
+    return np.moveaxis(array, -1, 0) if array.ndim == 4 else array
+
+
 def _numbers(values: Any, dtype: Any = np.float32) -> Any:
     """Convert to an array of floats; complex numbers, text and objects are refused."""
     try:
@@ -208,21 +218,3 @@ def _numbers(values: Any, dtype: Any = np.float32) -> Any:
         found = f"{array.dtype} of shape {array.shape}"
         raise UserError("The array does not hold real numbers", found, "integers or floats")
     return array.astype(dtype, copy=False)
-
-
-def _from_sitk(image: Any) -> tuple[Any, Any]:
-    import SimpleITK as sitk
-
-    size = image.GetDimension()
-    array = sitk.GetArrayFromImage(image)
-    if image.GetNumberOfComponentsPerPixel() > 1:
-        array = np.moveaxis(array, -1, 0)
-        array = array.transpose(0, *reversed(range(1, array.ndim)))
-    else:
-        array = array.T
-    if size != 3:
-        raise UserError(
-            "The image is not 3D", f"{size} axes, size {image.GetSize()}", "3 axes", "pass one 3D scan"
-        )
-    axes = np.reshape(image.GetDirection(), (3, 3)) * np.asarray(image.GetSpacing())
-    return _numbers(array), ras_affine(axes, np.asarray(image.GetOrigin()))

@@ -40,16 +40,20 @@ def read_itk(path: Path) -> tuple[Array, Array]:
         raise
     except Exception as error:
         raise unreadable(path, error, "an image", "a whole .nrrd, .nhdr, .mha or .mhd file") from error
-    array = sitk.GetArrayViewFromImage(image)
-    voxels = array.T
-    if image.GetNumberOfComponentsPerPixel() > 1:
-        if array.ndim != 4:
-            raise bad_file(path, "The file is not a 3D image", f"shape {array.shape}", "3 axes and channels")
-        voxels = np.moveaxis(array, -1, 0).T  # (C, Z, Y, X) to (X, Y, Z, C)
-    if voxels.ndim == 4 and voxels.shape[-1] == 1:
-        voxels = voxels[..., 0]
+    if image.GetNumberOfComponentsPerPixel() > 1 and image.GetDimension() != 3:
+        raise bad_file(path, "The file is not a 3D image", f"shape {size}", "3 axes and channels")
+    voxels, affine = voxels_of(image)
     if voxels.dtype.kind not in "iuf":
         raise bad_file(path, "The voxels are not plain numbers", voxels.dtype, "integers or floats")
+    return voxels, affine
+
+
+def voxels_of(image: sitk.Image) -> tuple[Array, Array]:
+    """Return a copy of the voxels in memory, (X, Y, Z) or (X, Y, Z, C) with C > 1, and the affine."""
+    array = sitk.GetArrayViewFromImage(image)
+    voxels = np.moveaxis(array, -1, 0).T if image.GetNumberOfComponentsPerPixel() > 1 else array.T
+    if voxels.ndim == 4 and voxels.shape[-1] == 1:
+        voxels = voxels[..., 0]
     return np.array(voxels, order="F"), _affine(image)
 
 
