@@ -213,9 +213,10 @@ def _range(values: Iterable[Any]) -> tuple[Any, Any, Any]:
 
 def problems(result: CheckResult) -> None:
     """Show the problems, those of one kind together, and a summary."""
-    from semivox.datasets.check_set import grouped
-
-    for group in grouped(result.problems):
+    kinds: dict[tuple[str, str], list[Problem]] = {}
+    for problem in result.problems:
+        kinds.setdefault((problem.severity, problem.what), []).append(problem)
+    for group in kinds.values():
         _problem(group)
     warnings = len(result.problems) - result.errors
     style = "bold red" if result.errors else "bold yellow" if warnings else "bold green"

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import nibabel as nib
 import numpy as np
 
-from semivox.datasets.layouts import Case
+from semivox.datasets.dataset import Case, Dataset
 from semivox.datasets.listing import Notice, printable
 from semivox.errors import UserError
 from semivox.io.formats import Array
@@ -54,19 +55,15 @@ class Problem:
         return Problem(severity, error.what, case, path, found, expected, error.do)
 
 
-@dataclass(frozen=True)
-class CheckJob:
+class CheckJob(NamedTuple):
     """What a worker is told; a case whose label is hidden comes without its path."""
 
     case: Case
-    channels: tuple[str, ...]
-    class_values: tuple[int, ...]
-    ignore_value: int | None
+    dataset: Dataset  # without its cases
     trust: bool
 
 
-@dataclass(frozen=True)
-class Channel:
+class Channel(NamedTuple):
     """A channel of a scan: its file, three percentiles, a digest of shape and values in canonical axes."""
 
     path: Path
@@ -93,11 +90,11 @@ class CaseReport:
 
 def check_case(job: CheckJob) -> CaseReport:
     """Read all files of a case; a problem in one does not hide those of the others."""
-    report, files = CaseReport(job.case), job.case.images
+    report, files, names = CaseReport(job.case), job.case.images, job.dataset.channels
     first: Volume | None = None
     for index, path in enumerate(files):
         try:
-            volume = read_image([path], job.channels if len(files) == 1 else 1)
+            volume = read_image([path], names if len(files) == 1 else 1)
         except UserError as error:
             report.problems.append(error)
             continue
@@ -110,9 +107,9 @@ def check_case(job: CheckJob) -> CaseReport:
             continue
         for offset, channel in enumerate(volume.array):
             _look_at(channel, volume.affine, path, index + offset, report)
-    if len(files) not in (1, len(job.channels)):
+    if len(files) not in (1, len(names)):
         what, found = "The image has another number of channels than the data set", f"{len(files)} files"
-        expected = f"{len(job.channels)} ({', '.join(job.channels)})"
+        expected = f"{len(names)} ({', '.join(names)})"
         report.problems.append(UserError(what, found, expected, "correct dataset.json", files[0]))
     if job.case.label is not None:
         _check_label(job, job.case.label, first, report)
@@ -122,7 +119,7 @@ def check_case(job: CheckJob) -> CaseReport:
 def _check_label(job: CheckJob, path: Path, image: Volume | None, report: CaseReport) -> None:
     header = _check_header(path, report)
     try:
-        label = read_label(path, job.class_values, ignore=job.ignore_value)
+        label = read_label(path, job.dataset.class_values, ignore=job.dataset.ignore_value)
         shape, affine = label.array.shape, label.affine
     except UserError as error:
         report.problems.append(error)
@@ -133,7 +130,7 @@ def _check_label(job: CheckJob, path: Path, image: Volume | None, report: CaseRe
         _lies_on(path, (shape, affine), image, "its image", job, report)
     if label is None:
         return
-    counts = np.bincount(label.array.ravel(), minlength=IGNORE + 1)[: len(job.class_values)].tolist()
+    counts = np.bincount(label.array.ravel(), minlength=IGNORE + 1)[: job.dataset.num_classes].tolist()
     report.class_voxels = tuple(counts)
     if any(counts[1:]):
         report.label_digest = _digest(label.array, label.affine)
@@ -192,17 +189,13 @@ def _check_header(path: Path, report: CaseReport) -> nib.Nifti1Header | None:
     if int(header["sform_code"]) <= 0 or int(header["qform_code"]) <= 0:
         return header
     sform, shape = header.get_sform(), tuple(header.get_data_shape())[:3]
-    try:
+    with suppress(ValueError):  # a qform that is no rotation places nothing
         qform = header.get_qform()
-    except ValueError as error:
-        expected, do = "a rotation", "write the sform into the qform, too: other programs may use it"
-        report.warn("The header's qform is no rotation", path, str(error), expected, do)
-        return header
-    if not is_degenerate(sform) and not same_affine(qform, sform, shape):
-        found = f"qform {affine_text(qform)}, {difference_text(qform, sform, shape)}"
-        expected = f"sform {affine_text(sform)}, which counts here; other programs may take the other"
-        do = "find out which one is right, and write it into both"
-        report.warn("The header places the scan in two ways", path, found, expected, do)
+        if not is_degenerate(sform) and not same_affine(qform, sform, shape):
+            found = f"qform {affine_text(qform)}, {difference_text(qform, sform, shape)}"
+            expected = f"sform {affine_text(sform)}, which counts here; other programs may take the other"
+            do = "find out which one is right, and write it into both"
+            report.warn("The header places the scan in two ways", path, found, expected, do)
     return header
 
 

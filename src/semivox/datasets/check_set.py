@@ -89,10 +89,9 @@ def check_dataset(
     progress: Progress | None = None,
 ) -> list[Problem]:
     """Read all scans and all labels that the split does not hide; return every problem, errors first."""
-    hidden = set(split.unlabeled)
-    fixed = (dataset.channels, dataset.class_values, dataset.ignore_value, trust_image_geometry)
+    hidden, described = set(split.unlabeled), replace(dataset, cases=(), notices=())
     cases = [replace(case, label=None) if case.name in hidden else case for case in dataset.cases]
-    jobs = [CheckJob(case, *fixed) for case in cases]
+    jobs = [CheckJob(case, described, trust_image_geometry) for case in cases]
     found: dict[str, CaseReport] = {}
     for job, result in run_jobs(check_case, jobs, workers, name=lambda job: job.case.name, doing="checking"):
         found[job.case.name] = result
@@ -203,11 +202,3 @@ def _unusual_spacings(reports: Sequence[CaseReport]) -> _Found:
             )
             expected += f", within a factor of {_SPACING_FACTOR:g}"
             yield case.name, Notice(what, found, expected, do, case.images[0])
-
-
-def grouped(problems: Sequence[Problem]) -> list[list[Problem]]:
-    """Put problems of one kind together, in the order of their first ones."""
-    kinds: dict[tuple[str, str], list[Problem]] = defaultdict(list)
-    for problem in problems:
-        kinds[problem.severity, problem.what].append(problem)
-    return list(kinds.values())
