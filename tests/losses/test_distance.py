@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from semivox.losses.distance import (
+    boundary_distance,
+    boundary_loss,
     distance_error,
     level_set_consistency,
     level_set_mask,
@@ -179,3 +181,49 @@ def test_level_set_consistency_against_loop() -> None:
         squares.append((mask - probs[b, c + 1, x, y, z].item()) ** 2)
     found = level_set_consistency(probs, distance, 300.0).item()
     assert found == pytest.approx(sum(squares) / len(squares), abs=1e-9)
+
+
+SPACING = (1.0, 2.5, 1.2)
+
+
+def test_distances_where_voxels_are_no_cubes() -> None:
+    mask = np.random.default_rng(0).random((6, 7, 5)) < 0.9
+    found = squared_distance(torch.from_numpy(mask), SPACING).sqrt()
+    np.testing.assert_allclose(found, ndimage.distance_transform_edt(mask, sampling=SPACING), rtol=1e-6)
+
+
+def test_boundary_distance_of_three_voxels_in_a_row() -> None:
+    label = torch.tensor([0, 0, 1, 1, 1, 0, 2, 0]).view(1, 8, 1, 1)
+    found, counted = boundary_distance(label, 4)
+    assert found[0, 0].flatten().tolist() == [2, 1, 0, -1, 0, 1, 2, 3]
+    assert found[0, 1].flatten().tolist() == [6, 5, 4, 3, 2, 1, 0, 1]
+    assert not found[0, 2].any(), "absent"
+    assert bool(counted.all()) and not boundary_distance(torch.ones_like(label), 2)[0].any(), (
+        "fills the patch"
+    )
+    along = boundary_distance(label.movedim(1, 2), 4, None, SPACING)[0]
+    assert along[0, 0].flatten().tolist() == [5, 2.5, -1.5, -4, -1.5, 2.5, 5, 7.5]
+
+
+def test_boundary_loss_by_hand() -> None:
+    label = torch.tensor([0, 0, 1, 1, 1, 0]).view(1, 6, 1, 1)
+    probs = torch.tensor([0.5, 0.1, 0.8, 0.9, 0.7, 0.2]).view(1, 1, 6, 1, 1)
+    probs = torch.cat([1 - probs, probs], dim=1).requires_grad_(True)
+    loss = boundary_loss(probs, label)
+    assert loss.item() == pytest.approx((2 * 0.5 + 1 * 0.1 - 1 * 0.9 + 1 * 0.2) / 6)
+    loss.backward()
+    assert probs.grad is not None
+    torch.testing.assert_close(probs.grad[0, 1].flatten(), torch.tensor([2.0, 1, 0, -1, 0, 1]) / 6)
+    perfect = torch.stack([label != 1, label == 1], dim=1).float()
+    assert boundary_loss(perfect, label).item() == pytest.approx(-1 / 6)
+    assert boundary_loss(perfect[:0], label[:0]).item() == 0
+
+
+def test_a_boundary_that_may_be_nearer_is_not_counted() -> None:
+    """The last voxel is not known: the class may go on there, and its neighbour be a second one inside."""
+    label = torch.tensor([0, 0, 1, 1, 1, 0]).view(1, 6, 1, 1)
+    valid = torch.tensor([1, 1, 1, 1, 1, 0]).bool().view(1, 6, 1, 1)
+    found, counted = boundary_distance(label, 2, valid)
+    assert counted.flatten().tolist() == [True, True, True, True, False, False]
+    assert found.flatten()[:4].tolist() == [2, 1, 0, -1]
+    assert boundary_loss(torch.full((1, 2, 6, 1, 1), 0.5), label, valid).item() == pytest.approx(0.25)

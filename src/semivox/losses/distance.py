@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -13,27 +14,28 @@ _FAR = 2.0**22  # above any squared distance in a patch, and exact in float32 wi
 
 
 @torch.no_grad()
-def squared_distance(mask: Tensor) -> Tensor:
-    """Compute the squared distance in voxels from each voxel to the nearest one where `mask` is False.
+def squared_distance(mask: Tensor, spacing: Sequence[float] = (1.0, 1.0, 1.0)) -> Tensor:
+    """Compute the squared distance from each voxel to the nearest one where `mask` is False.
 
     Exact: along one axis after the other, the smallest sum of what was found so far and the squared offset.
     That takes as many passes over the array as its sides are long, on any device.
 
     Args:
         mask: (..., X, Y, Z) boolean.
+        spacing: distance of neighbouring voxels along each axis.
 
     Returns:
         (..., X, Y, Z) float32; at least 2^22 where there is no such voxel.
     """
     squares = torch.where(mask, _FAR, 0.0)
-    for axis in (-3, -2, -1):
+    for axis, apart in zip((-3, -2, -1), spacing, strict=True):
         before, side = squares, squares.shape[axis]
         squares = before.clone()
         for offset in range(1, side):
             rest = side - offset
             for here, there in ((offset, 0), (0, offset)):
                 found = squares.narrow(axis, here, rest)
-                torch.minimum(found, before.narrow(axis, there, rest) + float(offset**2), out=found)
+                torch.minimum(found, before.narrow(axis, there, rest) + (offset * apart) ** 2, out=found)
     return squares
 
 
@@ -80,6 +82,56 @@ def signed_distance(label: Tensor, num_classes: int, valid: Tensor | None = None
     inner = torch.where(d_in == 1.0, 0.0, d_in / d_in.amax(dim=(2, 3, 4), keepdim=True).clamp_min(1.0))
     present = inside.flatten(2).any(dim=2)
     return SignedDistance((outer - inner) * present[..., None, None, None], present, known)
+
+
+@torch.no_grad()
+def boundary_distance(
+    label: Tensor, num_classes: int, valid: Tensor | None = None, spacing: Sequence[float] = (1.0, 1.0, 1.0)
+) -> tuple[Tensor, Tensor]:
+    """Compute how far each voxel is from the boundary of each foreground class, for `boundary_loss`.
+
+    d_out outside and 1 - d_in inside, see `signed_distance`, but not normalised: 0 on the inner boundary. A
+    class that is absent, or fills the patch, has no boundary there and 0 everywhere.
+
+    Args:
+        label: class indices (B, X, Y, Z).
+        num_classes: K, background included.
+        valid: boolean (B, X, Y, Z), the voxels whose class is known; None: all. Where an unknown voxel is
+            nearer than the boundary the distance is not sure, and not counted.
+        spacing: of neighbouring voxels along each axis, in units of the smallest.
+
+    Returns:
+        The map (B, K - 1, X, Y, Z) float32, and the boolean voxels of it that count.
+    """
+    inside = onehot(label, num_classes)[:, 1:]
+    sure = torch.ones_like(label, dtype=torch.bool) if valid is None else valid
+    inside, outside = inside & sure.unsqueeze(1), ~inside & sure.unsqueeze(1)
+    d_in, d_out = squared_distance(~outside, spacing), squared_distance(~inside, spacing)
+    found = (inside.flatten(2).any(dim=2) & outside.flatten(2).any(dim=2))[..., None, None, None]
+    counted = sure.unsqueeze(1).expand_as(inside)
+    if valid is not None:
+        counted = counted & (torch.where(inside, d_in, d_out) <= squared_distance(sure, spacing).unsqueeze(1))
+    signed = torch.where(inside, 1.0 - d_in.sqrt(), d_out.sqrt())
+    return torch.where(found, signed, 0.0), counted
+
+
+def boundary_loss(
+    probs: Tensor, label: Tensor, valid: Tensor | None = None, spacing: Sequence[float] = (1.0, 1.0, 1.0)
+) -> Tensor:
+    """Average probability times distance to the boundary over samples, foreground classes and voxels.
+
+    Probability far outside a class costs most, deep inside it gains most. Negative for a good prediction.
+
+    Args:
+        probs: (B, K, X, Y, Z), class 0 is background.
+        label: class indices (B, X, Y, Z).
+        valid: see `boundary_distance`.
+        spacing: see `boundary_distance`.
+
+    Source: Kervadec et al., "Boundary loss for highly unbalanced segmentation", MIDL 2019, arXiv 1812.07032.
+    """
+    distance, counted = boundary_distance(label, probs.shape[1], valid, spacing)
+    return masked_mean(probs[:, 1:] * distance, counted)
 
 
 def distance_error(predicted: Tensor, distance: Tensor, use: Tensor, known: Tensor | None = None) -> Tensor:

@@ -45,6 +45,16 @@ def soft_cross_entropy_dice(logits: Tensor, shares: Tensor, weight: Tensor) -> T
     return entropies / per_sample.clamp_min(1.0) + dice.mean(dim=1)
 
 
+def averaged(shares: Tensor, weight: Tensor, sides: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Average shares (B, K, X, Y, Z) by their weights (B, X, Y, Z), and these, to `sides` voxels."""
+    x, y, z = (fine // side for fine, side in zip(shares.shape[2:], sides, strict=True))
+    if (x, y, z) == (1, 1, 1):
+        return shares, weight
+    shares, weight = shares * weight.unsqueeze(1), weight.unsqueeze(1)
+    shares, weight = avg_pool3d(shares, (x, y, z)), avg_pool3d(weight, (x, y, z))
+    return shares / weight.clamp_min(1e-6), weight.squeeze(1)
+
+
 def deep_loss(scales: Sequence[Tensor], shares: Tensor, weight: Tensor) -> Tensor:
     """Average `soft_cross_entropy_dice` over the scales of deep supervision, weighted 1, 1/2, 1/4.
 
@@ -58,10 +68,6 @@ def deep_loss(scales: Sequence[Tensor], shares: Tensor, weight: Tensor) -> Tenso
     """
     total = shares.new_zeros(len(shares), dtype=torch.float32)
     for logits, share in zip(scales, SCALES, strict=False):
-        x, y, z = (fine // side for fine, side in zip(shares.shape[2:], logits.shape[2:], strict=True))
-        if (x, y, z) != (1, 1, 1):
-            shares, weight = shares * weight.unsqueeze(1), weight.unsqueeze(1)
-            shares, weight = avg_pool3d(shares, (x, y, z)), avg_pool3d(weight, (x, y, z))
-            shares, weight = shares / weight.clamp_min(1e-6), weight.squeeze(1)
+        shares, weight = averaged(shares, weight, logits.shape[2:])
         total = total + share * soft_cross_entropy_dice(logits, shares, weight)
     return total / sum(SCALES[: len(scales)])
