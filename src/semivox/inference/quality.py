@@ -21,8 +21,11 @@ from torch import Tensor
 
 from semivox.inference.postprocess import Rule
 from semivox.inference.uncertainty import entropy, tempered
+from semivox.losses.prediction import most_probable
 
-LEARNED = ("soft_dice", "certainty", "volume", "connected")  # see docs/results/quality.md
+# What a Dice is predicted from (docs/results/quality.md), and the smallest spread of it that means anything:
+# validation cases that are all of usual volume, or all in one piece, do not tell what others are worth.
+LEARNED = {"soft_dice": 1e-9, "certainty": 1e-9, "volume": 1.0, "connected": 0.03}
 FEWEST = 5  # validation cases, below which no Dice is predicted
 LEVEL = 0.9  # of the interval
 FLAG_SHARE = 0.2  # of the scans of a folder
@@ -38,6 +41,7 @@ FIGURES = {
     "connected": "several pieces",
 }
 _Array = NDArray[np.float64]
+_SPREADS: _Array = np.array(list(LEARNED.values()))
 
 
 class Volumes(BaseModel):
@@ -134,7 +138,7 @@ def class_volumes(millilitres: _Array) -> list[Volumes]:
 def certainty(probs: Tensor, temperature: float) -> float:
     """Average the calibrated probability (K, ...) of the most probable class where that is foreground."""
     found = probs.flatten(1)
-    inside = found[:, found.argmax(0) > 0]
+    inside = found[:, most_probable(found[None])[1][0] > 0]
     return float(tempered(inside, temperature).amax(0).mean()) if inside.numel() else 0.0
 
 
@@ -152,7 +156,8 @@ def measure(probs: Tensor, doubt: Tensor, voxel_ml: float, known: Calibration) -
         voxel_ml: volume of a voxel.
         known: temperature, and volumes of the foreground classes; without volumes, `volume` is 0.
     """
-    probs, winner = probs.detach(), probs.argmax(0)
+    probs = probs.detach()
+    winner = most_probable(probs[None])[1][0]  # many times as fast as `argmax` over few classes
     contradiction = float((entropy(probs) - doubt.detach()).clamp(min=0).sum())
     soft, connected = [], []
     for index in range(1, len(probs)):
@@ -203,7 +208,7 @@ class Judge:
         if not self.known:
             return
         values, true = np.array([figures[name] for name in LEARNED]).T, -np.log(_TOP - np.array(dice))
-        self._lowest, self._span = values.min(0), np.ptp(values, axis=0)
+        self._lowest, self._span = values.min(0), np.maximum(np.ptp(values, axis=0), _SPREADS)
         self._suspect, self._usual = np.quantile(values, (FLAG_SHARE, 0.5), axis=0)
         self._fit = _fit(values, true)
         others = [np.arange(len(true)) != case for case in range(len(true))]
@@ -240,7 +245,7 @@ def _dice(values: _Array) -> _Array:
 
 def _fit(values: _Array, true: _Array) -> Callable[[_Array], float]:
     """Fit a ridge regression with weights >= 0 on standardised columns; the result predicts one row."""
-    mean, sd, base = values.mean(0), np.maximum(values.std(0), 1e-9), float(np.median(true))
+    mean, sd, base = values.mean(0), np.maximum(values.std(0), _SPREADS), float(np.median(true))
     penalty = math.sqrt(_RIDGE * len(true)) * np.eye(values.shape[1])
     wanted = np.concatenate([true - base, np.zeros(values.shape[1])])
     weights = nnls(np.concatenate([(values - mean) / sd, penalty]), wanted)[0]
