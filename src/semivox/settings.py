@@ -75,6 +75,17 @@ class MethodConfig(Settings):
 class NetConfig(Settings):
     """What the networks of a method share."""
 
+    name: str | None = Field(
+        default=None,
+        min_length=1,
+        description="network of the method, both of a pair: vnet, resnet34, unet3d, resunet, or monai:CLASS,"
+        " e.g. monai:SwinUNETR; null: the method's own",
+    )
+    options: dict[str, Any] = Field(
+        default_factory=dict,
+        description="of a network of MONAI, e.g. {feature_size: 24}; dropout, norm and strides are not for"
+        " it, width only where its class requires channels for its levels",
+    )
     width: int = Field(
         default=16, ge=2, le=1024, description="channels of the finest level, doubled at each coarser"
     )
@@ -90,7 +101,8 @@ class NetConfig(Settings):
 
     def shared(self) -> dict[str, Any]:
         """Return what `semivox.nets.NetFactory` needs of these settings."""
-        return {**self.model_dump(exclude={"strides"}), "along_plan": self.strides == "plan"}
+        shared = {**self.model_dump(exclude={"strides"}), "along_plan": self.strides == "plan"}
+        return {name: value for name, value in shared.items() if value not in (None, {})}
 
 
 class SplitConfig(Settings):

@@ -65,6 +65,21 @@ def test_loaded_model_predicts_what_the_saved_one_did(run):
         torch.testing.assert_close(model.method.predict(expected["image"]), expected["probs"])
 
 
+def test_a_network_of_monai_is_built_anew_with_its_options(tmp_path, make_plan):
+    named = {
+        "name": "monai:SegResNet",
+        "options": {"init_filters": 8, "blocks_down": [1, 1], "blocks_up": [1]},
+    }
+    grid = {"stem": (1, 1, 2), "strides": ((2, 2, 2),), "patch": (16, 16, 16), "spacing_mm": (1.0, 1.0, 0.5)}
+    net = {"in_channels": 1, "num_classes": 3, **grid, **named}
+    method = create("supervised", {}, NetFactory(**net))
+    save_model(method, tmp_path, method_name="supervised", options={}, net=net, plan=make_plan())
+    image = torch.rand(1, 1, 16, 16, 16)
+    with torch.no_grad():
+        expected = method.eval().predict(image)
+        torch.testing.assert_close(load_model(tmp_path).method.predict(image), expected)
+
+
 def test_description_says_everything_about_the_model(run, make_plan):
     model = load_model(run)
     assert model.plan == make_plan()

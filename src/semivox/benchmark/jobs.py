@@ -172,7 +172,7 @@ def _rank(labels: float | str | None) -> tuple[bool, bool, float]:
 
 def _cost(config: Config, plan: Plan) -> Cost | None:
     """Check the method's options, and count its parameters and what a patch costs."""
-    net = NetFactory(len(plan.channels), len(plan.class_names), **config.net.shared())
+    net = NetFactory(len(plan.channels), len(plan.class_names), patch=plan.patch, **config.net.shared())
     try:
         return method_cost(config.method.name, config.method.options, net, plan.patch)
     except (NotImplementedError, RuntimeError):  # a method that needs values, which meta tensors lack

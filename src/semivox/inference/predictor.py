@@ -22,6 +22,7 @@ from semivox.inference.windows import covered, free_memory, room
 from semivox.io.formats import too_large
 from semivox.io.volume import Volume
 from semivox.methods.base import Method
+from semivox.methods.cost import patch_divisor
 from semivox.preprocessing.resample import (
     Grid,
     label_to_source,
@@ -173,7 +174,7 @@ def _one_run(
             patch=model.plan.patch,
             config=config,
             room=room(model.method, device),
-            divisor=model.plan.divisor,
+            divisor=patch_divisor(model.method, model.plan.divisor),
             device=device,
             accumulate_on=device if on_gpu else torch.device("cpu"),
         )

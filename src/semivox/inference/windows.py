@@ -22,7 +22,7 @@ from semivox.nets.network import Network
 Triple = tuple[int, int, int]
 Weighting = Literal["uniform", "gaussian"]
 _DIVISOR = (DIVISOR, DIVISOR, DIVISOR)
-_MAPS = 8  # of full resolution and `width` channels at a forward pass's peak; measured: 5.8 (32), 6.8 (bf16)
+_MAPS = 8  # of full resolution and `widest` channels at a forward pass's peak; measured: 5.8 (32), 6.8 (bf16)
 
 
 class MemoryShortageError(UserError):
@@ -249,9 +249,12 @@ def _smaller(batch: int, patch: Triple, device: torch.device) -> int:
 def room(method: nn.Module, device: torch.device) -> float:
     """Return the voxels of a window whose forward pass fits into half of the free memory, in this autocast.
 
-    Infinite where the memory cannot be asked, or where the method has no network that tells its width.
+    Infinite where the memory cannot be asked, or where the method has no network that tells its width; 0
+    where a network takes windows of the patch's size only.
     """
-    width = max((net.width for net in method.modules() if isinstance(net, Network)), default=0)
+    if any(isinstance(net, Network) and net.one_size for net in method.modules()):
+        return 0.0
+    width = max((net.widest for net in method.modules() if isinstance(net, Network)), default=0)
     free = free_memory(device)
     if free is None or not width:
         return inf

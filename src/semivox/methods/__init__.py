@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
-from semivox.nets import NetFactory, lookup
+from semivox.errors import UserError, shortened
+from semivox.nets import MONAI, NetFactory, lookup
 
 if TYPE_CHECKING:
     from semivox.methods.base import Method
@@ -64,9 +65,28 @@ def create(name: str, options: Mapping[str, Any], net: NetFactory) -> Method:
     Raises:
         UserError: unknown name, unknown option (the nearest one is named) or bad value.
     """
-    method = method_class(name)(check_method(name, options))
+    method = method_class(name)(check_method(name, _with_named(name, options, net.name)))
     method.build(net)
+    if net.options and not any(getattr(part, "takes_options", False) for part in method.modules()):
+        found, wanted = shortened(net.options), f"a network of MONAI, e.g. net.name={MONAI}SegResNet"
+        raise UserError("net.options are for networks of MONAI, and the method has none", found, wanted)
     return method
+
+
+def _with_named(name: str, options: Mapping[str, Any], net: str | None) -> Mapping[str, Any]:
+    """Put `net.name` into the method's options: its one network, or both of a pair."""
+    if net is None:
+        return options
+    known = method_class(name).Config.model_fields
+    option = next((one for one in ("net", "nets") if one in known), None)
+    if option is None:
+        raise UserError(
+            f"The method {name} has networks of its own", f"net.name={net}", do="leave out net.name"
+        )
+    if option in options:
+        found = f"net.name={net} and method.options.{option}={options[option]}"
+        raise UserError("Two settings name the network", found, "one of them")
+    return {**options, option: (net, net) if option == "nets" else net}
 
 
 def check_method(name: str, options: Mapping[str, Any]) -> Any:

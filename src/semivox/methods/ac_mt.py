@@ -11,9 +11,10 @@ from torch import Tensor
 from semivox.losses.consistency import mean_squared_error
 from semivox.losses.prediction import Prediction, widen
 from semivox.losses.schedules import sigmoid_rampup
-from semivox.losses.supervised import cross_entropy_dice, masked_mean, mean
+from semivox.losses.supervised import masked_mean, mean
 from semivox.losses.uncertainty import add_noise, normalised_entropy, sampled_probabilities
 from semivox.methods.base import Batch, Step, TeacherMethod, full_precision
+from semivox.methods.supervision import LabelSupervised
 
 RAMP_FRACTION, RAMP_STEPS = 6000 / 8000, 40  # published: a step each 150 of 8000 iterations
 THRESHOLD_CHANGE = {  # of the threshold over the run, by variant and selector
@@ -24,7 +25,7 @@ THRESHOLD_CHANGE = {  # of the threshold over the run, by variant and selector
 }
 
 
-class ACMT(TeacherMethod):
+class ACMT(LabelSupervised, TeacherMethod):
     """The student follows the teacher where the entropy is high: ambiguous voxels teach most.
 
     L = (CE + Dice) / 2 + w(t) L_c, with Dice over all classes. L_c is the mean squared difference between the
@@ -44,7 +45,7 @@ class ACMT(TeacherMethod):
     medical image segmentation", Medical Image Analysis 88, 2023, doi 10.1016/j.media.2023.102880.
     """
 
-    class Config(TeacherMethod.Config):
+    class Config(LabelSupervised.Config, TeacherMethod.Config):
         variant: Literal["paper", "released"] = Field(
             "paper", description="threshold falls over the run (paper) or rises (released code, left atrium)"
         )
@@ -67,13 +68,11 @@ class ACMT(TeacherMethod):
         weight = cfg.weight_max * sigmoid_rampup(step.fraction / RAMP_FRACTION, RAMP_STEPS)
         step.note("weight", weight)
         images = torch.cat([labeled.image, unlabeled.image])
-        logits = self.net(images)
+        logits, *coarser = self.scales(self.net, images)
         with full_precision(images):
             student = Prediction.of(logits)
             own, student = student[:count], student[count:]
-            sup = 0.5 * cross_entropy_dice(
-                own.log_probs, own.probs, labeled.target, labeled.valid, background=True
-            )
+            sup = 0.5 * self.supervised(own, labeled, step, coarser, background=True)
         if not len(unlabeled.image):
             return {"sup": sup, "consistency": torch.zeros_like(sup)}
         return {"sup": sup, "consistency": weight * self._consistency(student, unlabeled.image, step)}

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from semivox.losses.mixing import cutmix_boxes, paste
 from semivox.losses.prediction import Prediction, most_probable
 from semivox.losses.schedules import sigmoid_rampup
-from semivox.losses.supervised import cross_entropy, cross_entropy_dice, mean
+from semivox.losses.supervised import cross_entropy, mean
 from semivox.methods.base import (
     Batch,
     PseudoLabel,
@@ -28,6 +28,7 @@ from semivox.methods.base import (
     update_ema,
 )
 from semivox.methods.strong_views import jitter
+from semivox.methods.supervision import LabelSupervised
 from semivox.nets import NetFactory
 
 RAMP_FRACTION, RAMP_STEPS = 6000 / 15000, 40  # published: a step each 150 of 15000 iterations
@@ -61,7 +62,7 @@ class Taught(NamedTuple):
         return type(self)(*map(mix, self))
 
 
-class ADMT(TeacherMethod):
+class ADMT(LabelSupervised, TeacherMethod):
     """Two EMA teachers follow the student in turns; it learns from both, the surer one weighing more.
 
     The turn changes after 1 to 19 iterations. While it is teacher 1's, the student's strong view of unlabeled
@@ -87,7 +88,7 @@ class ADMT(TeacherMethod):
     resumed run knows whose turn it is.
     """
 
-    class Config(TeacherMethod.Config):
+    class Config(LabelSupervised.Config, TeacherMethod.Config):
         variant: Literal["paper", "released"] = Field(
             "paper", description="released: the student's prediction is not mixed with the pseudo-label"
         )
@@ -121,13 +122,11 @@ class ADMT(TeacherMethod):
             taught = self._teach(image, active)
             strong, mix = self._strong_view(image, active, step)
             images += [image, strong]
-        logits = self.net(torch.cat(images))
+        logits, *coarser = self.scales(self.net, torch.cat(images))
         with full_precision(image):
             prediction = Prediction.of(logits)
             own = prediction[:count]
-            sup = 0.5 * cross_entropy_dice(
-                own.log_probs, own.probs, labeled.target, labeled.valid, background=True
-            )
+            sup = 0.5 * self.supervised(own, labeled, step, coarser, background=True)
             if not len(image):
                 return {"sup": sup, "pseudo": torch.zeros_like(sup)}
             weak, learning = prediction[count : count + len(image)], prediction[count + len(image) :]

@@ -93,6 +93,7 @@ class Method(nn.Module):
     strong_view: ClassVar[bool] = False  # whether `Batch.strong` of unlabeled patches is wanted
     partial_labels: ClassVar[bool] = True  # False: some loss uses a label also where `Batch.valid` is False
     needs_features: ClassVar[bool] = False  # whether the networks must have features, see `Segmenter`
+    needs_levels: ClassVar[bool] = False  # of these networks, also encoder and decoder
     config: Config
 
     def __init__(self, config: Config) -> None:
@@ -223,13 +224,13 @@ class SingleMethod(Method):
     """A method with one network."""
 
     class Config(Method.Config):
-        net: str = Field("vnet", description="network, see `semivox.nets.NETS`")
+        net: str = Field("vnet", description="network: vnet, resnet34, unet3d, resunet or monai:CLASS")
 
     config: Config
 
     def build(self, net: NetFactory) -> None:
         """Create the network."""
-        make = partial(with_features, net) if self.needs_features else net
+        make = partial(with_features, net, levels=self.needs_levels) if self.needs_features else net
         self.net = make(self.config.net)
 
     def predict(self, image: Tensor) -> Tensor:
@@ -238,7 +239,7 @@ class SingleMethod(Method):
 
     def predict_members(self, image: Tensor) -> dict[str, Tensor]:
         """Compute the softmax of the one network, by its name."""
-        return {self.config.net: self.predict(image)}
+        return {self.config.net.rpartition(":")[2]: self.predict(image)}
 
 
 class TeacherMethod(SingleMethod):
@@ -281,12 +282,12 @@ class PairMethod(Method):
 
     def build(self, net: NetFactory) -> None:
         """Create A and B with independent initial weights."""
-        make = partial(with_features, net) if self.needs_features else net
+        make = partial(with_features, net, levels=self.needs_levels) if self.needs_features else net
         self.net_a, self.net_b = map(make, self.config.nets)
 
     def predict_members(self, image: Tensor) -> dict[str, Tensor]:
         """Compute the softmax of A and of B, by network name (with _a and _b if both have the same)."""
-        name_a, name_b = self.config.nets
+        name_a, name_b = (name.rpartition(":")[2] for name in self.config.nets)
         if name_a == name_b:
             name_a, name_b = f"{name_a}_a", f"{name_b}_b"
         return {name_a: probabilities(self.net_a, image), name_b: probabilities(self.net_b, image)}

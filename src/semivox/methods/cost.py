@@ -20,7 +20,7 @@ class Count(NamedTuple):
     """Size of some networks, and what one pass of a patch through each of them costs."""
 
     parameters: int
-    macs: int  # multiply-accumulates of convolutions, transposed ones at each input voxel
+    macs: int  # multiply-accumulates of convolutions and linear layers, transposed ones at each input voxel
     printed_macs: int  # as published tables count, see `counted`
 
 
@@ -37,10 +37,10 @@ def without_memory(name: str, options: Mapping[str, Any], net: NetFactory) -> Me
         return create(name, options, net)
 
 
-def patch_divisor(method: Method) -> tuple[int, int, int]:
-    """Return what the sides of a patch have to be multiples of, for all networks of a method."""
+def patch_divisor(method: nn.Module, others: tuple[int, int, int] = (1, 1, 1)) -> tuple[int, int, int]:
+    """Return what a patch's sides have to be multiples of, for all networks of a method and for `others`."""
     found: list[Any] = [part.divisor for part in method.modules() if hasattr(part, "divisor")]
-    x, y, z = (lcm(*axis) for axis in zip(*found, strict=True)) if found else (1, 1, 1)
+    x, y, z = (lcm(*axis) for axis in zip(others, *found, strict=True))
     return x, y, z
 
 
@@ -88,9 +88,10 @@ def counted(module: nn.Module) -> Iterator[dict[nn.Module, tuple[int, int]]]:
     """Yield a table that fills with (MACs, printed MACs) of each layer of `module` at its first call.
 
     MACs: a convolution costs its weights once for each output voxel, a transposed one once for each input
-    voxel; bias, normalisation and activation are not counted. The published tables print more: they take
-    transposed convolutions at output voxels, too, and add one for a bias and two for a normalisation, for
-    each value of the output (so the V-Net has 47.10 G instead of 40.11 G for 112x112x80).
+    voxel, a linear layer once for each row; products of activations (as in attention), bias,
+    normalisation and activation are not counted. The published tables print more: they take transposed
+    convolutions at output voxels, too, and add one for a bias and two for a normalisation, for each value of
+    the output (so the V-Net has 47.10 G instead of 40.11 G for 112x112x80).
     """
     found: dict[nn.Module, tuple[int, int]] = {}
 
@@ -101,12 +102,12 @@ def counted(module: nn.Module) -> Iterator[dict[nn.Module, tuple[int, int]]]:
             found[layer] = 0, 2 * output.numel()
             return
         transposed = isinstance(layer, nn.ConvTranspose3d)
-        weights, voxels = layer.weight.numel(), prod(output.shape[2:]) * len(output)
+        weights, voxels = layer.weight.numel(), output.numel() // layer.weight.shape[int(transposed)]
         grid = prod(inputs[0].shape[2:]) * len(output) if transposed else voxels
         bias = 0 if layer.bias is None else output.numel()
         found[layer] = weights * grid, weights * voxels + bias
 
-    kinds = (nn.Conv3d, nn.ConvTranspose3d, nn.BatchNorm3d, nn.InstanceNorm3d, nn.GroupNorm)
+    kinds = (nn.Conv3d, nn.ConvTranspose3d, nn.Linear, nn.BatchNorm3d, nn.InstanceNorm3d, nn.GroupNorm)
     hooks = [layer.register_forward_hook(count) for layer in module.modules() if isinstance(layer, kinds)]
     try:
         yield found

@@ -57,7 +57,7 @@ class CPCL(TeacherMethod):
         noise_std: float = Field(0.1, ge=0, description="stability: noise on the teacher's input")
         noise_limit: float = Field(0.2, ge=0, description="stability: largest magnitude of this noise")
 
-    needs_features = True
+    needs_features = needs_levels = True
     config: Config
 
     def losses(self, labeled: Batch, unlabeled: Batch, step: Step) -> dict[str, Tensor]:

@@ -93,7 +93,7 @@ class CrossMatch(SingleMethod):
             log(2), ge=0, le=1, description="the same at the end of its ramp, after 1.2 runs"
         )
 
-    needs_features = True
+    needs_features = needs_levels = True
     config: Config
 
     def losses(self, labeled: Batch, unlabeled: Batch, step: Step) -> dict[str, Tensor]:

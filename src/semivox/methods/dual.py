@@ -82,7 +82,8 @@ class Dual(TeachingPair):
         step.note("weight_pgl", weight_pgl)
         labeled, a, b = self.views(labeled, unlabeled, step)
         with full_precision(labeled.image):
-            terms = {"sup_a": a.supervised(labeled), "sup_b": b.supervised(labeled)}  # Eq. 2
+            sup_a, sup_b = (self.supervised(v.labeled, labeled, step, v.coarser) for v in (a, b))
+            terms = {"sup_a": sup_a, "sup_b": sup_b}  # Eq. 2
             if cfg.variant == "released":
                 return terms | released_terms(a, b, labeled, step)
             if cfg.cr:  # Eq. 4-6: over M, the voxels where A and B confidently disagree

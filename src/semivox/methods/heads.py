@@ -42,7 +42,7 @@ class MultiDecoderMethod(Method):
 
     def build(self, net: NetFactory) -> None:
         """Create the network with its decoders."""
-        self.net = MultiDecoder(with_features(net, self.config.net), self.others)
+        self.net = MultiDecoder(with_features(net, self.config.net, levels=True), self.others)
 
     @property
     def kinds(self) -> tuple[UpKind, ...]:

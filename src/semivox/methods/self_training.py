@@ -12,11 +12,12 @@ from semivox.losses.mixing import random_cuboid_mask
 from semivox.losses.soft_labels import deep_loss, sharpened
 from semivox.losses.supervised import onehot
 from semivox.methods.base import Batch, SingleMethod, Step, full_precision
+from semivox.methods.supervision import BoundarySupervised
 
 _MOST_ON_LABELS = 0.8  # of a run that takes pseudo-labels
 
 
-class SelfTraining(SingleMethod):
+class SelfTraining(BoundarySupervised, SingleMethod):
     """One network learns from the labels; then its averaged weights label all scans, and it learns from both.
 
     In the first stage a step takes labeled scans only. At its end the moving average of the weights predicts
@@ -28,8 +29,8 @@ class SelfTraining(SingleMethod):
     pasted cuboids, Bai et al., arXiv 2305.00673. The combination is ours.
     """
 
-    class Config(SingleMethod.Config):
-        net: str = Field("resunet", description="network, see `semivox.nets.NETS`")
+    class Config(BoundarySupervised.Config, SingleMethod.Config):
+        net: str = Field("resunet", description="network: vnet, resnet34, unet3d, resunet or monai:CLASS")
         rounds: int = Field(1, ge=0, le=10, description="times that pseudo-labels are made; 0: labels only")
         labels_share: float = Field(
             0.65, gt=0, lt=1, description="share of the iterations on labels alone, before the first round"
@@ -85,7 +86,11 @@ class SelfTraining(SingleMethod):
         scales = self.net.deep(images)
         with full_precision(images):
             each = deep_loss(scales, shares, weight) / len(images)
-        return {"sup": each[:count].sum(), "pseudo": each[count:].sum()}
+            terms = {"sup": each[:count].sum(), "pseudo": each[count:].sum()}
+            if self.config.boundary_weight:
+                probs, label = torch.softmax(scales[0][:count].float(), dim=1), shares[:count].argmax(dim=1)
+                terms["sup"] = terms["sup"] + self.boundary(probs, label, weight[:count] > 0, step)
+        return terms
 
     def _target(self, labeled: Batch) -> Tensor:
         if labeled.soft is not None:

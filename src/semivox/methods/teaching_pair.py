@@ -13,15 +13,15 @@ from functools import cached_property
 from typing import Literal, NamedTuple
 
 import torch
-from pydantic import BaseModel, Field
+from pydantic import Field
 from torch import Tensor, nn
 
-from semivox.losses.mixing import cuboid_mask, exchange_masks, paste
+from semivox.losses.mixing import cuboid_mask, exchange_masks
 from semivox.losses.prediction import Prediction
 from semivox.losses.prototypes import voxel_rows
 from semivox.losses.pseudo_labels import Teaching
 from semivox.losses.schedules import sigmoid_rampup
-from semivox.losses.supervised import both, cross_entropy_dice, dice_loss, masked_mean, mean, nll
+from semivox.losses.supervised import both, dice_loss, masked_mean, mean, nll
 from semivox.losses.uncertainty import percentile, percentile_by_class
 from semivox.methods.base import (
     Batch,
@@ -33,35 +33,9 @@ from semivox.methods.base import (
     warm_decay,
     without_dropout,
 )
+from semivox.methods.supervision import LabelSupervised, Mixing
 from semivox.nets import NetFactory
-
-
-class Mixing(BaseModel):
-    """Options of mixing patches; not in the papers."""
-
-    mix: Literal["none", "paste"] = Field(
-        "none",
-        description="ours: paste: exchange a cuboid between labeled and unlabeled patches; in a step without"
-        " unlabeled ones, add mixtures of labeled ones",
-    )
-    mix_cuboid: float = Field(
-        2 / 3, gt=0, lt=1, description="ours: side of the pasted cuboid / side of the patch"
-    )
-
-    def with_mixtures(self, labeled: Batch, step: Step) -> Batch:
-        """Append mixtures of the labeled patches: each with a cuboid from the one before, label included.
-
-        A single patch has none to mix with, and stays alone.
-        """
-        if self.mix == "none" or len(labeled.image) < 2:
-            return labeled
-        mask = cuboid_mask(labeled.image.shape[2:], self.mix_cuboid, step.generator)
-
-        def extended(values: Tensor) -> Tensor:
-            return torch.cat([values, paste(values, values.roll(1, dims=0), mask)])
-
-        valid = None if labeled.valid is None else extended(labeled.valid)
-        return Batch(extended(labeled.image), extended(labeled.target), valid=valid)
+from semivox.nets.network import Segmenter
 
 
 class Said(NamedTuple):
@@ -84,6 +58,7 @@ class View:
         teaching: the unlabeled part of that, with its entropy.
         features: of the unlabeled patches, (B, N, D), before the head's dropout.
         count: number of labeled patches.
+        coarser: logits of coarser scales, as `whole`; none without deep supervision.
     """
 
     whole: Prediction
@@ -91,6 +66,7 @@ class View:
     teaching: Teaching
     features: Tensor
     count: int
+    coarser: Sequence[Tensor] = ()
 
     @cached_property
     def labeled(self) -> Prediction:
@@ -102,16 +78,11 @@ class View:
         """The prediction of the unlabeled patches."""
         return self.whole[self.count :]
 
-    def supervised(self, labeled: Batch) -> Tensor:
-        """Compute cross-entropy + Dice on the labeled patches."""
-        own = self.labeled
-        return cross_entropy_dice(own.log_probs, own.probs, labeled.target, labeled.valid)
 
-
-class TeachingPair(PairMethod):
+class TeachingPair(LabelSupervised, PairMethod):
     """A pair whose terms start from `views`: the base of `dual`, for any pair with pseudo-labels."""
 
-    class Config(Mixing, PairMethod.Config):
+    class Config(Mixing, LabelSupervised.Config, PairMethod.Config):
         teacher_decay: float = Field(
             0.0,
             ge=0,
@@ -163,18 +134,26 @@ class TeachingPair(PairMethod):
             labeled, unlabeled = (self.config.with_mixtures(labeled, step), Batch(unlabeled.image[:0], None))
         images, teachings = self._inputs(labeled, unlabeled, step)
         count, found = len(labeled.image), []
-        features = [net.features(images) for net in (self.net_a, self.net_b)]
-        logits = [self.net_a.head(features[0]), self.net_b.head(features[1])]
+        maps = [self._maps(net, images) for net in (self.net_a, self.net_b)]
+        logits = [self.net_a.head(maps[0][0]), self.net_b.head(maps[1][0])]
+        coarser = [
+            net.coarse(own[1:]) if own[1:] else []
+            for net, own in zip((self.net_a, self.net_b), maps, strict=True)
+        ]
         with full_precision(images):
-            for index in range(2):
+            for index, features in enumerate(own[0] for own in maps):
                 whole = taught = Prediction.of(logits[index])
                 if teachings is None:
                     teaching = Teaching.of(whole[count:])
                 else:
                     teaching = teachings[index]
                     taught = whole[:count].joined(teaching.prediction)
-                found.append(View(whole, taught, teaching, voxel_rows(features[index], count), count))
+                rows = voxel_rows(features, count)
+                found.append(View(whole, taught, teaching, rows, count, coarser[index]))
         return labeled, found[0], found[1]
+
+    def _maps(self, net: Segmenter, images: Tensor) -> list[Tensor]:
+        return net.pyramid(images) if self.config.deep_supervision else [net.features(images)]
 
     def weights(self, step: Step) -> tuple[float, float]:
         """Return the ramp, for terms on labeled patches, and w(t), for those on unlabeled ones.

@@ -11,14 +11,15 @@ from torch import Tensor
 from semivox.losses.consistency import kl_divergence, mean_squared_error
 from semivox.losses.prediction import Prediction, log_softmax
 from semivox.losses.schedules import sigmoid_rampup
-from semivox.losses.supervised import cross_entropy_dice, masked_mean, mean
+from semivox.losses.supervised import masked_mean, mean
 from semivox.losses.uncertainty import add_noise, normalised_entropy, sampled_probabilities
 from semivox.methods.base import Batch, Step, TeacherMethod, full_precision
+from semivox.methods.supervision import LabelSupervised
 
 RAMP_STEPS = 40  # published: a step each 150 of 6000 iterations
 
 
-class UAMT(TeacherMethod):
+class UAMT(LabelSupervised, TeacherMethod):
     """The student follows the teacher where the entropy of the teacher's Monte-Carlo mean is low.
 
     L = (CE + Dice) / 2 + w(t) L_c. L_c is the mean squared difference between the student's softmax of the
@@ -34,7 +35,7 @@ class UAMT(TeacherMethod):
     Segmentation", MICCAI 2019, arXiv 1907.07034.
     """
 
-    class Config(TeacherMethod.Config):
+    class Config(LabelSupervised.Config, TeacherMethod.Config):
         weight_max: float = Field(0.1, ge=0, description="weight of the consistency at the end of its ramp")
         passes: int = Field(8, ge=2, multiple_of=2, description="teacher's passes for its uncertainty, even")
         threshold_start: float = Field(
@@ -54,11 +55,11 @@ class UAMT(TeacherMethod):
         weight = cfg.weight_max * sigmoid_rampup(step.fraction, RAMP_STEPS)
         step.note("weight", weight)
         images = torch.cat([labeled.image, unlabeled.image])
-        logits = self.net(images)
+        logits, *coarser = self.scales(self.net, images)
         with full_precision(images):
             student = Prediction.of(logits)
             own = student[:count]
-            sup = 0.5 * cross_entropy_dice(own.log_probs, own.probs, labeled.target, labeled.valid)
+            sup = 0.5 * self.supervised(own, labeled, step, coarser)
         if not cfg.consistency_on_labeled:
             student, images = student[count:], unlabeled.image
         consistency = self._consistency(student, images, step) if len(images) else torch.zeros_like(sup)

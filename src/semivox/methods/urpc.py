@@ -38,7 +38,7 @@ class URPC(SingleMethod):
     """
 
     class Config(SingleMethod.Config):
-        net: str = Field("unet3d", description="network, see `semivox.nets.NETS`")
+        net: str = Field("unet3d", description="network: vnet, resnet34 or unet3d")
         norm: Literal["batch", "instance", "group", "none"] | None = Field(
             None, description="its normalisation; null: instance for unet3d, as published, else net.norm"
         )
@@ -53,7 +53,7 @@ class URPC(SingleMethod):
         """Create the network and the heads of its coarser levels."""
         name, norm = self.config.net, self.config.norm
         own = name == "unet3d"  # whose decoder drops channels at each level itself
-        self.net = with_features(net, name, norm=norm or ("instance" if own else net.norm))
+        self.net = with_features(net, name, levels=True, norm=norm or ("instance" if own else net.norm))
         self.heads = PyramidHeads(self.net, dropout=0.0 if own else net.dropout)
 
     def losses(self, labeled: Batch, unlabeled: Batch, step: Step) -> dict[str, Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,8 @@ NETS: dict[str, str] = {
     "unet3d": "semivox.nets.unet3d:UNet3D",
     "resunet": "semivox.nets.resunet:ResUNet",
 }
+MONAI = "monai:"  # before the name of a class of monai.networks.nets
+_MONAI = {MONAI: "semivox.nets.monai:MonaiNet"}
 
 
 def lookup(table: Mapping[str, str], name: str, kind: str) -> Any:
@@ -51,11 +53,15 @@ def build_net(
     stem: Triple = (1, 1, 1),
     strides: Strides = DEFAULT_STRIDES,
     along_plan: bool = False,
+    patch: Triple | None = None,
+    options: Mapping[str, Any] | None = None,
+    features: bool = False,
+    deep: bool = False,
 ) -> Segmenter:
     """Build a freshly initialised network.
 
     Args:
-        name: a key of `NETS`.
+        name: a key of `NETS`, or `monai:CLASS`.
         in_channels: image channels.
         num_classes: classes, background included.
         width: channels of the finest level; they double at each of the four coarser ones.
@@ -65,12 +71,33 @@ def build_net(
         strides: of the plan: between each level and the next.
         along_plan: let networks that halve all axes four times, as published, take strides and kernels from
             the plan, four at most.
+        patch: of the plan, for networks of MONAI that take one size only.
+        options: of a network of MONAI; norm, dropout and along_plan are not for it.
+        features: see `MonaiNet`; all others have features, or have none.
+        deep: for deep supervision, heads on coarser levels, if the network has them only on request.
 
     Raises:
-        UserError: unknown name or norm.
+        UserError: unknown name, norm or option.
     """
+    if name.startswith(MONAI):
+        made: Segmenter = lookup(_MONAI, MONAI, "network")(
+            name.removeprefix(MONAI),
+            in_channels=in_channels,
+            num_classes=num_classes,
+            width=width,
+            stem=stem,
+            strides=strides,
+            patch=patch,
+            options=options,
+            features=features,
+        )
+        return made
+    if name not in NETS:
+        raise unknown("network", name, [*sorted(NETS), f"{MONAI}CLASS"])
     kind = lookup(NETS, name, "network")
     grid: dict[str, Any] = {"stem": stem}
+    if deep:
+        grid["deep"] = True
     if kind.follows_plan:
         grid["strides"] = strides
     elif along_plan:
@@ -83,7 +110,10 @@ def build_net(
 
 @dataclass(frozen=True)
 class NetFactory:
-    """What every network of a run shares; calling it with a name builds one."""
+    """What every network of a run shares; calling it with a name builds one.
+
+    `name` is that of all networks of a method, see `semivox.methods.create`; None: the method's own.
+    """
 
     in_channels: int
     num_classes: int
@@ -93,7 +123,13 @@ class NetFactory:
     stem: Triple = (1, 1, 1)
     strides: Strides = DEFAULT_STRIDES
     along_plan: bool = False
+    patch: Triple | None = None
+    name: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    deep: bool = False
+    spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)  # of the working grid; no network needs it
 
     def __call__(self, name: str, **overrides: Any) -> Segmenter:
         """Build the network `name`; `overrides` replace single fields, e.g. `num_classes=1`."""
-        return build_net(name, **{**asdict(self), **overrides})
+        shared = {key: value for key, value in vars(self).items() if key not in {"name", "spacing_mm"}}
+        return build_net(name, **{**shared, **overrides})

@@ -8,24 +8,38 @@ from typing import Any, NamedTuple, cast
 from torch import Tensor, nn
 
 from semivox.errors import UserError
-from semivox.nets import NETS
+from semivox.nets import MONAI, NETS, lookup
 from semivox.nets.blocks import Decoder, Triple, UpKind, enlarge, initialise
 from semivox.nets.network import Network, Segmenter, make_head
 from semivox.nets.unet3d import LEVEL_DROPOUT
 
 
-def with_features(net: Callable[..., nn.Module], name: str, **overrides: Any) -> Segmenter:
+def with_features(
+    net: Callable[..., nn.Module], name: str, *, levels: bool = False, **overrides: Any
+) -> Segmenter:
     """Build a network for a method that works on its features, voxel by voxel.
 
+    Args:
+        net: builds it.
+        name: of the network.
+        levels: whether the method works on encoder and decoder, level by level, too: then on a `Segmenter`.
+        overrides: of the fields of the factory.
+
     Raises:
-        UserError: unknown name, or a network whose features lie on a coarser grid than the image.
+        UserError: unknown name, or a network that does not have what the method needs.
     """
-    made = net(name, **overrides)
-    if isinstance(made, Network) and not isinstance(made, Segmenter):
-        what = "This method needs the features of each voxel, which the network does not have"
-        others = ", ".join(sorted(set(NETS) - {name}))
-        raise UserError(what, name, others, "choose another network or method: semivox methods")
-    return cast("Segmenter", made)
+    of_monai = name.startswith(MONAI)
+    made = net(name, **overrides, **({"features": True} if of_monai and not levels else {}))
+    if isinstance(made, Segmenter) or not isinstance(made, Network) or (of_monai and not levels):
+        return cast("Segmenter", made)
+    wanted = "the levels of encoder and decoder" if levels else "the features of each voxel"
+    others = sorted(one for one in NETS if issubclass(lookup(NETS, one, "network"), Segmenter))
+    raise UserError(
+        f"This method needs {wanted}, which the network does not have",
+        name,
+        f"one of {', '.join([*others, *([] if levels else [f'{MONAI}CLASS'])])}",
+        "choose another network or method: semivox methods",
+    )
 
 
 class Decoded(NamedTuple):

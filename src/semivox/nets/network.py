@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from semivox.errors import UserError
 from semivox.nets.blocks import HALVINGS, Decoder, PyramidDecoder, Triple, factor_of, initialise
 
+SCALES = 3  # of deep supervision, at most
+
 
 class Network(nn.Module):
     """What every network knows of the patches that it takes.
@@ -25,6 +27,8 @@ class Network(nn.Module):
     """
 
     follows_plan: ClassVar[bool] = False  # True: always takes the plan's `strides`
+    scales: int = 1  # of the logits of `deep`
+    one_size: bool = False  # whether it takes patches of one size only, that of `divisor`
 
     def __init__(
         self,
@@ -40,6 +44,7 @@ class Network(nn.Module):
         self.in_channels, self.num_classes, self.width, self.norm = in_channels, num_classes, width, norm
         self.block, self.strides = block, tuple(strides)
         self.divisor = self.factor(len(self.strides))  # of the sides of a patch
+        self.widest: float = width  # values for each voxel of the image in its largest map, about
 
     def factor(self, level: int) -> Triple:
         """Return how many voxels of the image become one at a level, along each axis."""
@@ -85,6 +90,7 @@ class Segmenter(Network):
         stem: voxels of the image that the finest features merge along each axis.
         strides: between the levels, fine to coarse.
         bottleneck_dropout: dropout after the encoder.
+        deep: whether coarser levels have heads, for deep supervision.
     """
 
     def __init__(
@@ -100,6 +106,7 @@ class Segmenter(Network):
         stem: Triple = (1, 1, 1),
         strides: Sequence[Triple] = HALVINGS,
         bottleneck_dropout: float = 0.0,
+        deep: bool = False,
     ) -> None:
         super().__init__(
             in_channels=in_channels,
@@ -115,6 +122,10 @@ class Segmenter(Network):
         self.decoder = decoder or Decoder(width, norm, strides, stem)
         self.head = make_head(width, num_classes, dropout)
         self.apply(initialise)
+        levels = range(1, min(SCALES, len(strides)) if deep else 1)
+        self.coarse_heads = nn.ModuleList(nn.Conv3d(width * 2**level, num_classes, 1) for level in levels)
+        self.coarse_heads.apply(initialise)
+        self.scales = 1 + len(levels)
 
     def encode(self, image: Tensor) -> list[Tensor]:
         """(B, C, X, Y, Z) -> the encoder's maps, fine to coarse; channels of the coarsest are dropped.
@@ -142,6 +153,15 @@ class Segmenter(Network):
         """(B, C, X, Y, Z) -> logits (B, K, X, Y, Z)."""
         logits: Tensor = self.head(self.features(image))
         return logits
+
+    def deep(self, image: Tensor) -> list[Tensor]:
+        """(B, C, X, Y, Z) -> logits, and those of the coarser levels that have heads, fine to coarse."""
+        finest, *coarser = self.pyramid(image)
+        return [self.head(finest), *self.coarse(coarser)]
+
+    def coarse(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """Turn the coarser maps of `pyramid` into logits, each on its own grid, where they have heads."""
+        return [head(values) for head, values in zip(self.coarse_heads, maps, strict=False)]
 
 
 def make_head(width: int, num_classes: int, dropout: float) -> nn.Sequential:

@@ -12,10 +12,9 @@ from torch.nn.functional import conv3d, leaky_relu
 
 from semivox.nets.blocks import Triple, kernels_for, norm_layer, to_voxels
 from semivox.nets.cpu import Conv
-from semivox.nets.network import Network
+from semivox.nets.network import SCALES, Network
 
 MOST_CHANNELS = 320
-SCALES = 3  # of deep supervision
 _SLOPE = 0.01
 
 
@@ -37,6 +36,7 @@ class ResUNet(Network):
         dropout: probability of dropping a channel of the coarsest level.
         stem: voxels of a block along each axis; 1 leaves the axis as it is.
         strides: along each axis, between each level and the next coarser one. See `kernels_for` for kernels.
+        deep: it always has heads for deep supervision.
     """
 
     follows_plan: ClassVar[bool] = True
@@ -51,6 +51,7 @@ class ResUNet(Network):
         dropout: float = 0.0,
         stem: Triple = (1, 1, 1),
         strides: Sequence[Triple] = ((2, 2, 2),) * 3,
+        deep: bool = True,
     ) -> None:
         super().__init__(
             in_channels=in_channels,
@@ -80,6 +81,7 @@ class ResUNet(Network):
         self.head = nn.Conv3d(width, num_classes * prod(stem), 1)
         extra = range(1, min(SCALES - (prod(stem) > 1), len(strides)))
         self.coarse_heads = nn.ModuleList(nn.Conv3d(channels[level], num_classes, 1) for level in extra)
+        self.scales = 1 + (prod(stem) > 1) + len(extra)
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, C, X, Y, Z) -> logits (B, K, X, Y, Z)."""

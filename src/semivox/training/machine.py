@@ -116,8 +116,13 @@ def machine(
 
 def _kind(config: Config) -> tuple[Any, ...]:
     """What the time of a step depends on; presets that differ in the weights of terms are alike."""
-    net = tuple(sorted(config.net.shared().items()))
-    return config.method.name, net, config.plan.patch, batch_sizes(config), config.train.augment
+    return (
+        config.method.name,
+        repr(config.net.shared()),
+        config.plan.patch,
+        batch_sizes(config),
+        config.train.augment,
+    )
 
 
 def _forecast(config: Config, found: Times | None) -> dict[str, Any]:

@@ -59,7 +59,7 @@ def check(config: Config) -> None:
         wanted = f"labeled patches{', and unlabeled ones for ' + config.method.name if kind.batch[1] else ''}"
         do = "change method.batch, or train.batch_labeled and train.batch_unlabeled"
         raise UserError("The batch is impossible", found, wanted, do)
-    net = NetFactory(1, 2, **config.net.shared())
+    net = NetFactory(1, 2, patch=config.plan.patch, **config.net.shared())
     method = without_memory(config.method.name, config.method.options, net)
     if config.plan.patch is not None and config.net.strides == "published":
         check_patch(method, config.plan.patch, labeled + unlabeled, planned=False)
@@ -165,7 +165,8 @@ def _trainable(plan: Plan, config: Config) -> Plan:
 def net_sizes(plan: Plan, config: Config) -> dict[str, Any]:
     """Return what a `NetFactory` needs to know to build the networks of a run."""
     sizes = {"in_channels": len(plan.channels), "num_classes": len(plan.class_names)}
-    return {**sizes, "stem": plan.stem, "strides": plan.strides, **config.net.shared()}
+    grid = {name: getattr(plan, name) for name in ("stem", "strides", "patch", "spacing_mm")}
+    return {**sizes, **grid, **config.net.shared()}
 
 
 @dataclass(frozen=True)
@@ -271,10 +272,8 @@ class Assembly:
             return self.config
         started, limit_s = time.monotonic(), PROBE_SHARE * settings.budget_s
         beside = {"validate": self.validator(), "folder": run.folder}
-        found, batch = (
-            self.costs(method, steps=PROBE_STEPS, limit_s=limit_s, **beside),
-            sum(batch_sizes(self.config)),
-        )
+        found = self.costs(method, steps=PROBE_STEPS, limit_s=limit_s, **beside)
+        batch = sum(batch_sizes(self.config))
         spent_s, iterations = time.monotonic() - started + STARTUP_S, settings.iterations
         for _ in range(3):  # the shares of the stages depend on the number of iterations
             costs = mean_costs(found, method, iterations)

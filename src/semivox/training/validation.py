@@ -22,6 +22,7 @@ from semivox.io.volume import IGNORE
 from semivox.losses.components import largest_component
 from semivox.losses.schedules import Stage
 from semivox.methods.base import Method
+from semivox.methods.cost import patch_divisor
 from semivox.preprocessing.inspect import Sample
 from semivox.preprocessing.plan import Plan
 from semivox.preprocessing.store import Store
@@ -133,7 +134,14 @@ def _predicted(
     """Predict a prepared scan: (K, X, Y, Z) probabilities."""
     image = torch.from_numpy(np.asarray(store.image(name)[:], dtype=np.float32)).to(device)
     free = room(method, device)
-    return covered(image, method.predict, patch=plan.patch, config=config, room=free, divisor=plan.divisor)
+    return covered(
+        image,
+        method.predict,
+        patch=plan.patch,
+        config=config,
+        room=free,
+        divisor=patch_divisor(method, plan.divisor),
+    )
 
 
 def pseudo_folder(folder: Path, stage: int) -> Path:

@@ -1,0 +1,226 @@
+"""How a class of MONAI becomes a network: its arguments, and by trial what patches it takes."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import pairwise
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from semivox.errors import UserError, shortened, unknown
+from semivox.nets.blocks import Triple, kernels_for
+
+PREFIX = "monai:"
+DIVISORS = (1, 2, 4, 8, 16, 32, 64)  # tried for the sides of a patch
+PATCH: Triple = (96, 96, 96)  # of a network that takes one size only, where no plan says which
+MOST_CHANNELS = 320
+FROM_PLAN = ("in_channels", "out_channels", "spatial_dims", "img_size")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What decides a network of MONAI, on its own grid: that of the blocks of the plan's stem."""
+
+    name: str  # of the class
+    inputs: int
+    outputs: int
+    width: int
+    stem: Triple
+    strides: tuple[Triple, ...]
+    options: str  # JSON
+    sides: Triple = PATCH  # where the class wants to know them
+
+    @property
+    def kind(self) -> type[nn.Module]:
+        """The class, from its name."""
+        from monai.networks import nets
+
+        named: dict[str, type[nn.Module]] = {
+            name: kind
+            for name, kind in vars(nets).items()
+            if inspect.isclass(kind) and issubclass(kind, nn.Module)
+        }
+        known = {
+            name: kind for name, kind in named.items() if {"in_channels", "out_channels"} <= _known(kind)
+        }
+        if self.name in known:
+            return known[self.name]
+        if self.name in named:
+            raise self.refused(f"it takes {shortened(_known(named[self.name]), 8)}")
+        raise unknown(
+            "network of MONAI", self.name, (name for name, kind in known.items() if kind.__name__ == name)
+        )
+
+    @property
+    def one_size(self) -> bool:
+        """Whether the network takes patches of one size only."""
+        return "img_size" in _known(self.kind)
+
+    def refused(self, found: object) -> UserError:
+        """Say that this is no network for semivox, and why."""
+        expected = "a class of monai.networks.nets that turns 3D images into logits of their size"
+        return UserError(
+            f"{PREFIX}{self.name} is no network for the segmentation of 3D images", found, expected
+        )
+
+    def arguments(self) -> dict[str, Any]:
+        """Check the options; take from the plan what the class requires of it."""
+        parameters, given = inspect.signature(self.kind).parameters, _tuples(json.loads(self.options))
+        free = [name for name in parameters if name not in FROM_PLAN]
+        if other := next((name for name in given if name not in free), None):
+            if other in FROM_PLAN:
+                what = f"net.options.{other} of {PREFIX}{self.name} comes from the data set and its plan"
+                raise UserError(what, given[other], "no such option", "leave it out")
+            raise unknown(f"option of {PREFIX}{self.name}", other, free)
+        own = {
+            "in_channels": self.inputs,
+            "out_channels": self.outputs,
+            "spatial_dims": 3,
+            "img_size": self.sides,
+        }
+        levels = self.levels(between="upsample_kernel_size" not in parameters)
+        filled = {name: value for name, value in own.items() if name in parameters}
+        for name, parameter in parameters.items():
+            required = parameter.default is parameter.empty and parameter.kind not in (
+                parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD,
+            )  # fmt: skip
+            if name in given:
+                filled[name] = given[name]
+            elif required and name in levels:
+                filled[name] = levels[name]
+            elif required and name not in filled:
+                do = f"--set net.options.{name}=..., as the documentation of MONAI says"
+                raise UserError(
+                    f"{PREFIX}{self.name} needs the option {name}", None, parameter.annotation, do
+                )
+        return filled
+
+    def levels(self, *, between: bool) -> dict[str, Any]:
+        """Describe the levels of the plan, as classes with these names of parameters want it.
+
+        Args:
+            between: `strides` are those between the levels; else the first level has one, too.
+        """
+        steps, counts = self.strides, range(len(self.strides) + 1)
+        return {
+            "channels": tuple(min(MOST_CHANNELS, self.width * 2**level) for level in counts),
+            "kernel_size": tuple(kernels_for(steps, self.stem)),
+            "upsample_kernel_size": steps,
+            "strides": steps if between else ((1, 1, 1), *steps),
+        }
+
+    def build(self) -> nn.Module:
+        """Build the network on the default device; on meta also where a class reads values as it is built.
+
+        Raises:
+            UserError: what MONAI does not accept, or a package that it lacks.
+        """
+        kind, arguments = self.kind, self.arguments()
+        try:
+            return kind(**arguments)
+        except Exception as error:
+            if torch.get_default_device().type == "meta":
+                with torch.device("cpu"):
+                    return self.build().to("meta")
+            if type(error).__name__ == "OptionalImportError":
+                what = f"{PREFIX}{self.name} needs a package that is not installed"
+                raise UserError(what, str(error).partition("\n")[0], do="install it with pip") from error
+            do = "change net.options, or choose another network"
+            raise UserError(f"MONAI cannot build {self.name}", error, do=do) from error
+
+
+def _known(kind: type) -> set[str]:
+    try:
+        return set(inspect.signature(kind).parameters)
+    except (TypeError, ValueError):
+        return set()
+
+
+def _tuples(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _tuples(one) for key, one in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def scales_of(output: Any) -> list[Tensor]:
+    """Take what a network returns as logits, fine to coarse; none if it is something else."""
+    if isinstance(output, Tensor):
+        return list(output.unbind(1)) if output.ndim == 6 else [output]
+    parts = list(output) if isinstance(output, list | tuple) else []
+    if not all(isinstance(part, Tensor) and part.ndim == 5 for part in parts):
+        return []
+    falling = all(here.shape[2] > below.shape[2] for here, below in pairwise(parts))
+    return parts if falling else []
+
+
+@lru_cache(maxsize=8)
+def _on_meta(recipe: Recipe) -> nn.Module:
+    with torch.device("meta"), torch.random.fork_rng([]):
+        return recipe.build()
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a network makes of a patch."""
+
+    scales: int = 1
+    widest: float = 0.0  # its largest map, in values for each position of the patch
+    problem: str = ""  # why it makes nothing of it
+
+
+@lru_cache(maxsize=256)
+def trial(recipe: Recipe, sides: Triple, batch: int = 1, training: bool = False) -> Trial:
+    """Pass a patch without values through a network without memory for its weights."""
+    module, sizes = _on_meta(replace(recipe, sides=sides) if recipe.one_size else recipe), []
+
+    def measure(layer: nn.Module, inputs: Any, output: Any) -> None:
+        sizes.append(output.numel() if isinstance(output, Tensor) else 0)
+
+    hooks = [layer.register_forward_hook(measure) for layer in module.modules()]
+    try:
+        with torch.device("meta"), torch.random.fork_rng([]), torch.no_grad():
+            output = module.train(training)(torch.empty(batch, recipe.inputs, *sides))
+    except Exception as error:  # whatever MONAI raises
+        return Trial(problem=str(error).partition("\n")[0])
+    finally:
+        for hook in hooks:
+            hook.remove()
+    scales, wanted = scales_of(output), (batch, recipe.outputs, *sides)
+    if not scales or tuple(scales[0].shape) != wanted:
+        shapes = (
+            [tuple(one.shape) for one in output] if isinstance(output, list) else getattr(output, "shape", "")
+        )
+        found = f"{type(output).__name__} {tuple(shapes) if isinstance(output, Tensor) else shapes}"
+        return Trial(problem=f"it returns {found} for a patch of {sides}, not {wanted}")
+    return Trial(len(scales), max(sizes) / batch / prod(sides))
+
+
+def multiples(parts: Sequence[int], sides: Sequence[int] = PATCH) -> Triple:
+    """Round the sides of a patch up to multiples of `parts`."""
+    x, y, z = (-(-side // part) * part for side, part in zip(sides, parts, strict=True))
+    return x, y, z
+
+
+@lru_cache(maxsize=64)
+def divisor_of(recipe: Recipe) -> Triple:
+    """Find by trial what the sides of a patch have to be multiples of, a power of two along each axis."""
+
+    def fits(parts: Sequence[int]) -> bool:
+        x, y, z = (part * (-(-96 // part) | 1) for part in parts)  # odd multiples of a part, from 96 on
+        return not trial(recipe, (x, y, z)).problem
+
+    found = next(([part] * 3 for part in DIVISORS if fits([part] * 3)), None)
+    if found is None:
+        raise recipe.refused(trial(recipe, PATCH).problem)
+    for axis in range(3):
+        smaller = [[*found[:axis], part, *found[axis + 1 :]] for part in DIVISORS if part < found[axis]]
+        found = next((parts for parts in smaller if fits(parts)), found)
+    x, y, z = found
+    return x, y, z
