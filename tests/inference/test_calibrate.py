@@ -100,6 +100,15 @@ def test_uncertainty_and_quality_beside_the_predictions(make_model, save_scan, t
     assert pd.read_csv(out / "quality.csv")["flag"].eq("look").sum() == 1  # a fifth of 5
 
 
+def test_without_a_predicted_dice_the_vaguest_outlines_are_looked_at(make_model, save_scan, tmp_path, blocks):
+    for name, shift in (("good", 0.0), ("vague", 0.3)):
+        save_scan(tmp_path / "scans" / f"{name}.nii.gz", blocks() + shift)
+    predict_files(make_model(sharpness=4.0), tmp_path / "scans", tmp_path / "out", CONFIG, flag_share=0.5)
+    table = pd.read_csv(tmp_path / "out" / "quality.csv", keep_default_na=False).set_index("case")
+    assert table["predicted_dice"].eq("").all()
+    assert table["reasons"].to_dict() == {"vague": "outlines are uncertain", "good": ""}
+
+
 def test_test_time_augmentation_averages_over_views(make_model, blocks):
     model = make_model(sharpness=4.0)
     image = Volume(blocks((20, 18, 17))[None].astype(np.float32), np.diag([*SPACING, 1.0]))

@@ -209,9 +209,12 @@ def test_large_scans_are_shown_coarser_in_the_same_place(made: tuple[Path, Score
 def test_scans_to_look_at_are_named_with_the_reason(tmp_path: Path) -> None:
     file = tmp_path / "quality.csv"
     file.write_text(
-        "case,predicted_dice,low,high,flag,reasons\nodd,0.51,0.4,0.6,look,it is small\nfine,0.9,0.8,1,,\n"
+        "case,predicted_dice,low,high,flag,reasons\nodd,0.51,0.4,0.6,look,it is small\n"
+        "new,,,,look,outlines are uncertain\nfine,0.9,0.8,1,,\n"
     )
-    assert content.doubtful(file) == [("odd", "predicted Dice 0.51: it is small")]
+    assert content.doubtful(file) == [
+        ("odd", "predicted Dice 0.51: it is small"), ("new", "outlines are uncertain"),
+    ]  # fmt: skip
     assert content.doubtful(tmp_path / "none.csv") == []
 
 

@@ -70,7 +70,8 @@ def _show_quality(out: Path) -> None:
     with (out / "quality.csv").open(newline="", encoding="utf-8") as stream:
         flagged = [row for row in csv.DictReader(stream) if row["flag"]]
     for row in flagged[:3]:
-        typer.echo(f"look at {row['case']}: predicted Dice {row['predicted_dice'] or '?'} ({row['reasons']})")
+        dice = f"predicted Dice {row['predicted_dice']}: " if row["predicted_dice"] else ""
+        typer.echo(f"look at {row['case']}: {dice}{row['reasons']}")
     more = f"{len(flagged)} to look at first, " if flagged else ""
     typer.echo(f"{more}all in {out / 'quality.csv'}")
 

@@ -16,7 +16,7 @@ from semivox.errors import UserError
 from semivox.files import read_json, replacing, signature, write_json
 from semivox.inference.model import LoadedModel
 from semivox.inference.predictor import Prediction
-from semivox.inference.quality import Quality, flagged
+from semivox.inference.quality import FIGURES, Quality, flagged
 from semivox.inference.sources import Scan
 from semivox.io.formats import NIFTI_ENDINGS, stem
 from semivox.io.volume import read_header, write_label, write_map
@@ -112,7 +112,8 @@ class OutputFolder:
             return
         rows = []
         for case, found in listed.items():
-            texts = "; ".join((*found.get("alarms", ()), *found["reasons"])) or "low predicted Dice"
+            low = FIGURES["soft_dice"] if pd.isna(found["dice"]) else "low predicted Dice"
+            texts = "; ".join((*found.get("alarms", ()), *found["reasons"])) or low
             row = {"case": case, "predicted_dice": found["dice"], "low": found["low"], "high": found["high"]}
             rows.append(row | {"flag": "", "reasons": texts, **found["figures"]})
         table = pd.DataFrame(rows)

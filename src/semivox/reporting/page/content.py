@@ -162,10 +162,11 @@ def doubtful(file: Path) -> list[tuple[str, str]]:
     if not file.is_file():
         return []
     table = pd.read_csv(file, keep_default_na=False)
-    return [
-        (row["case"], f"predicted Dice {row['predicted_dice'] or 'unknown'}: {row['reasons']}")
-        for row in table[table["flag"] != ""].to_dict("records")
-    ]
+    shown = table[table["flag"] != ""].to_dict("records")
+    known = {
+        row["case"]: f"predicted Dice {row['predicted_dice']}: " for row in shown if row["predicted_dice"]
+    }
+    return [(row["case"], known.get(row["case"], "") + row["reasons"]) for row in shown]
 
 
 def failures(table: pd.DataFrame) -> list[str]:
