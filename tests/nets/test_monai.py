@@ -121,6 +121,12 @@ def test_an_unknown_network_is_refused_with_the_known_ones() -> None:
         build_net("swin", in_channels=1, num_classes=2)
 
 
+@pytest.mark.parametrize("name", ["swin_unetr", "SwinUNETR", "MONAI:Swin-UNETR"])
+def test_a_class_of_monai_without_its_prefix_is_suggested_with_it(name: str) -> None:
+    with pytest.raises(UserError, match="did you mean monai:SwinUNETR"):
+        build_net(name, in_channels=1, num_classes=2)
+
+
 def test_weights_without_memory_and_the_cost_of_linear_layers() -> None:
     with torch.device("meta"), torch.no_grad():
         net = NetFactory(1, 2, options=SMALL_SWIN)("monai:SwinUNETR").eval()

@@ -93,7 +93,7 @@ def build_net(
         )
         return made
     if name not in NETS:
-        raise unknown("network", name, [*sorted(NETS), f"{MONAI}CLASS"])
+        raise _unknown(name)
     kind = lookup(NETS, name, "network")
     grid: dict[str, Any] = {"stem": stem}
     if deep:
@@ -106,6 +106,21 @@ def build_net(
         in_channels=in_channels, num_classes=num_classes, width=width, norm=norm, dropout=dropout, **grid
     )
     return net
+
+
+def _unknown(name: str) -> UserError:
+    """Return the error for no network; a class of MONAI without its prefix is the one that was meant."""
+    from semivox.nets.monai_class import classes
+
+    known = [*sorted(NETS), f"{MONAI}CLASS"]
+    error, plain = unknown("network", name, known), _plain(name.lower().removeprefix(MONAI))
+    if (meant := next((kind for kind in classes() if _plain(kind) == plain), None)) is None:
+        return error
+    return UserError(error.what, error.found, error.expected, f"did you mean {MONAI}{meant}?")
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("_", "").replace("-", "")
 
 
 @dataclass(frozen=True)

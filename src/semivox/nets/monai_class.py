@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from importlib import import_module
 from itertools import pairwise
 from math import prod
 from typing import Any
@@ -21,6 +22,7 @@ PREFIX = "monai:"
 DIVISORS = (1, 2, 4, 8, 16, 32, 64)  # tried for the sides of a patch
 PATCH: Triple = (96, 96, 96)  # of a network that takes one size only, where no plan says which
 MOST_CHANNELS = 320
+_CHANNELS = {"in_channels", "out_channels"}
 FROM_PLAN = ("in_channels", "out_channels", "spatial_dims", "img_size")
 
 
@@ -40,23 +42,12 @@ class Recipe:
     @property
     def kind(self) -> type[nn.Module]:
         """The class, from its name."""
-        from monai.networks import nets
-
-        named: dict[str, type[nn.Module]] = {
-            name: kind
-            for name, kind in vars(nets).items()
-            if inspect.isclass(kind) and issubclass(kind, nn.Module)
-        }
-        known = {
-            name: kind for name, kind in named.items() if {"in_channels", "out_channels"} <= _known(kind)
-        }
-        if self.name in known:
-            return known[self.name]
-        if self.name in named:
-            raise self.refused(f"it takes {shortened(_known(named[self.name]), 8)}")
-        raise unknown(
-            "network of MONAI", self.name, (name for name, kind in known.items() if kind.__name__ == name)
-        )
+        found = getattr(import_module("monai.networks.nets"), self.name, None)
+        if not (inspect.isclass(found) and issubclass(found, nn.Module)):
+            raise unknown("network of MONAI", self.name, classes())
+        if not _known(found) >= _CHANNELS:
+            raise self.refused(f"it takes {shortened(_known(found), 8)}")
+        return found
 
     @property
     def one_size(self) -> bool:
@@ -134,6 +125,13 @@ class Recipe:
                 raise UserError(what, str(error).partition("\n")[0], do="install it with pip") from error
             do = "change net.options, or choose another network"
             raise UserError(f"MONAI cannot build {self.name}", error, do=do) from error
+
+
+def classes() -> list[str]:
+    """Name the classes of MONAI that turn channels into channels."""
+    every = vars(import_module("monai.networks.nets"))
+    kinds = {kind for kind in every.values() if inspect.isclass(kind) and issubclass(kind, nn.Module)}
+    return sorted(kind.__name__ for kind in kinds if _known(kind) >= _CHANNELS)
 
 
 def _known(kind: type) -> set[str]:
