@@ -21,7 +21,10 @@ from semivox.benchmark.jobs import Estimator, make_jobs
 from semivox.benchmark.run import benchmark, forecast
 from semivox.cli.app import app
 from semivox.errors import UserError
+from semivox.methods.cost import without_memory
+from semivox.nets import NetFactory
 from semivox.training.estimate import windows
+from semivox.training.runs import net_sizes
 
 SETTINGS = {
     "net": {"width": 2},
@@ -127,9 +130,22 @@ def test_a_forecast_trains_nothing(phantoms: Path, work: Path, tmp_path: Path) -
     assert [cell.state for cell in found] == ["open"] * 4
     assert not weights(tmp_path)
     job, step = found[0].job, Estimator([], tmp_path / "steps.json").step(found[0].job)
-    count = windows(job.config, job.plan)
+    method = job.config.method
+    built = without_memory(method.name, method.options, NetFactory(**net_sizes(job.plan, job.config)))
+    count = windows(job.config, job.plan, built)
     assert count >= 40 // 16  # a scan has about 40 voxels along its longest side here, a patch has 16
     assert found[0].seconds == pytest.approx(step * 2 + step / 3 / 2 * count * 2)
+
+
+def test_a_forecast_of_a_network_that_needs_larger_patches(
+    phantoms: Path, work: Path, tmp_path: Path
+) -> None:
+    settings = {**SETTINGS, "net": {"name": "monai:UNet", "options": {"channels": [2, 2, 2, 2, 2, 2]}}}
+    settings["net"]["options"] |= {"strides": [2] * 5, "norm": "batch"}  # type: ignore[index]
+    grid = small(settings=settings, methods=["supervised"], compare=None, labels=[2])
+    (found,) = forecast(phantoms, grid, out=tmp_path, work=work)
+    assert found.state == "open" and found.job.cost is not None
+    assert found.seconds is not None and found.seconds > 0
 
 
 def test_a_probe_that_fails_is_a_failed_cell(

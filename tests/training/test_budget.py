@@ -9,9 +9,13 @@ import pytest
 import torch
 from engine_toy import loaders_for, make_toy, settings
 
+from semivox.config import load_config
 from semivox.errors import UserError
 from semivox.methods.base import Method
-from semivox.training.estimate import Costs, iterations_for, probe
+from semivox.methods.cost import without_memory
+from semivox.nets import NetFactory
+from semivox.preprocessing.plan import Plan
+from semivox.training.estimate import Costs, iterations_for, probe, windows
 from semivox.training.logs import due, interval
 
 
@@ -125,3 +129,20 @@ def test_validation_is_timed_as_training_does_it(tmp_path: Path) -> None:
 def test_probe_of_a_run_of_one_step() -> None:
     config = settings(iterations=1)
     assert probe(make_toy(), loaders_for(config, slow_s=0.02), config).step_s == pytest.approx(0.04)
+
+
+def test_windows_are_those_that_the_networks_take() -> None:
+    """A scan of 36x50x36 is one pass of 48x64x48 voxels, or of 64x64x64 where sides are multiples of 32."""
+    median = {"shape": {"median": [36, 50, 36]}, "spacing_mm": {"median": [1.0] * 3}}
+    plan = Plan(
+        dataset="D", channels=("MR",), class_names=("background", "x"), class_values=(0, 1), crop="none",
+        patch=(40, 48, 40), spacing_mm=(1.0, 1.0, 1.0), normalisation=("none",), fingerprint=median,
+        strides=((2, 2, 2),) * 3, intensity=(dict.fromkeys(("mean", "std", "p005", "p995"), 0.0),),
+    )  # fmt: skip
+    config = load_config(predict={"window": "auto"}, train={"device": "cpu"})
+    deep = {"channels": (2,) * 6, "strides": (2,) * 5, "norm": "batch"}
+    coarse = NetFactory(1, 2, name="monai:UNet", options=deep)
+    small = without_memory("supervised", {}, NetFactory(1, 2, width=2))
+    large = without_memory("supervised", {}, coarse)
+    assert windows(config, plan, small) == pytest.approx(48 * 64 * 48 / 48**3)
+    assert windows(config, plan, large) == 1.0

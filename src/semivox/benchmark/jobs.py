@@ -17,14 +17,14 @@ from semivox.datasets.splits import Split
 from semivox.errors import UserError
 from semivox.files import read_json, write_json
 from semivox.methods import check_method
-from semivox.methods.cost import Cost, method_cost
+from semivox.methods.cost import Cost, method_cost, without_memory
 from semivox.nets import NetFactory
 from semivox.preprocessing.plan import Plan
 from semivox.preprocessing.workspace import Workspace, prepare_data
 from semivox.progress import ProgressFactory, no_progress
 from semivox.reporting.drawing import draw_case
 from semivox.training.estimate import run_seconds
-from semivox.training.runs import batch_sizes, step_seconds
+from semivox.training.runs import batch_sizes, net_sizes, step_seconds
 
 _Ready = tuple[Workspace, Split, Plan, tuple[Case, ...]]
 
@@ -143,7 +143,9 @@ class Estimator:
             parts = ("seconds_training", "seconds_predicting", "seconds_scoring")
             return float(mean(sum(facts[part] for part in parts) for facts in alike))
         sizes = {"batch": sum(batch_sizes(job.config)), "val": len(job.split.val), "test": len(job.cases)}
-        return run_seconds(job.config, job.plan, self.step(job), **sizes)
+        net, method = NetFactory(**net_sizes(job.plan, job.config)), job.config.method
+        built = without_memory(method.name, method.options, net)
+        return run_seconds(job.config, job.plan, built, self.step(job), **sizes)
 
     def step(self, job: Job) -> float:
         """Measure the seconds of one training step."""

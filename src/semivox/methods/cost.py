@@ -44,6 +44,11 @@ def patch_divisor(method: nn.Module, others: tuple[int, int, int] = (1, 1, 1)) -
     return x, y, z
 
 
+def rounded(method: nn.Module, patch: Sequence[int]) -> list[int]:
+    """Round the sides of a patch up to what all networks of a method can divide, as training does."""
+    return [-(-side // part) * part for side, part in zip(patch, patch_divisor(method), strict=True)]
+
+
 def check_patch(method: Method, patch: Sequence[int], batch: int, *, planned: bool = True) -> None:
     """Refuse a patch that leaves some network of a method a single voxel to normalise.
 
@@ -53,7 +58,7 @@ def check_patch(method: Method, patch: Sequence[int], batch: int, *, planned: bo
         batch: patches a step.
         planned: whether networks that follow the plan were built with one; else they are left out.
     """
-    sides = [-(-side // part) * part for side, part in zip(patch, patch_divisor(method), strict=True)]
+    sides = rounded(method, patch)
     for net in method.modules():
         if isinstance(net, Network) and (planned or not net.follows_plan):
             net.check_patch(sides, batch)
@@ -66,15 +71,16 @@ def method_cost(name: str, options: Mapping[str, Any], net: NetFactory, patch: S
         name: registered name.
         options: of the method.
         net: builds its networks.
-        patch: (X, Y, Z) in voxels.
+        patch: (X, Y, Z) in voxels, rounded up as training does.
 
     Raises:
         UserError: unknown name or option.
     """
     with torch.device("meta"), torch.random.fork_rng([]):
         method = without_memory(name, options, net).eval()
-        image = torch.empty((1, net.in_channels, *patch))
-        label = torch.empty((1, *patch), dtype=torch.int64)
+        sides = rounded(method, patch)
+        image = torch.empty((1, net.in_channels, *sides))
+        label = torch.empty((1, *sides), dtype=torch.int64)
         with torch.no_grad(), counted(method) as found:
             method.predict(image)
             predicting = _summed(found.values(), sum(map(count_parameters, found)))

@@ -18,9 +18,10 @@ import torch
 from semivox.config import Config, TrainConfig
 from semivox.errors import UserError
 from semivox.hardware import resolve_device
-from semivox.inference.windows import tiling, window_starts
+from semivox.inference.windows import room, tiling, window_starts
 from semivox.losses.schedules import Stage, make_stages
 from semivox.methods.base import Method
+from semivox.methods.cost import patch_divisor
 from semivox.preprocessing.plan import Plan
 from semivox.training import checkpoints
 from semivox.training.fabric import evaluating, make_fabric, quiet, resolve_precision
@@ -161,18 +162,21 @@ def iterations_for(settings: TrainConfig, costs: Costs, *, overhead_s: float = 0
     return iterations
 
 
-def run_seconds(config: Config, plan: Plan, step_s: float, *, batch: int, val: int, test: int) -> float:
+def run_seconds(
+    config: Config, plan: Plan, method: Method, step_s: float, *, batch: int, val: int, test: int
+) -> float:
     """Estimate a run: training, validation and, afterwards, prediction; not start-up and scoring.
 
     Args:
         config: settings of the run; a time budget is taken as it is.
         plan: of its data.
+        method: of these settings, to ask its networks which windows they take.
         step_s: seconds of a training step.
         batch: patches a step.
         val: validation cases.
         test: cases to predict afterwards.
     """
-    train, case_s = config.train, FORWARD_SHARE * step_s / max(batch, 1) * windows(config, plan)
+    train, case_s = config.train, FORWARD_SHARE * step_s / max(batch, 1) * windows(config, plan, method)
     if train.budget_s is not None:
         return train.budget_s + case_s * test
     validations = VALIDATIONS
@@ -181,15 +185,18 @@ def run_seconds(config: Config, plan: Plan, step_s: float, *, batch: int, val: i
     return step_s * train.iterations + case_s * (test + validations * val)
 
 
-def windows(config: Config, plan: Plan) -> float:
+def windows(config: Config, plan: Plan, method: Method) -> float:
     """Count the sliding windows of a scan of median size; larger ones than the patch count as several."""
-    window = plan.patch
+    plan = plan.fitted(patch_divisor(method))
+    window, device = plan.patch, resolve_device(config.train.device)
     size, spacing = plan.fingerprint["shape"]["median"], plan.fingerprint["spacing_mm"]["median"]
     shape = [
         max(round(side * before / after), patch)
         for side, before, after, patch in zip(size, spacing, plan.spacing_mm, window, strict=True)
     ]
-    seen, strides = tiling(shape, window, config.predict)
+    seen, strides = tiling(
+        shape, window, config.predict, room(method, device), patch_divisor(method, plan.divisor)
+    )
     axes = zip(shape, seen, strides, strict=True)
     count = prod(len(window_starts(max(side, patch), patch, stride)) for side, patch, stride in axes)
     return count * prod(seen) / prod(plan.patch)

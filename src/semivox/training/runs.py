@@ -131,7 +131,7 @@ def step_seconds(
 ) -> float:
     """Measure the time of one step (see `semivox.training.estimate.probe`); nothing is written."""
     try:
-        assembly = Assembly(workspace, split, plan, config)
+        assembly = Assembly(workspace, split, _trainable(plan, config), config)
         method = assembly.method()
         costs = assembly.costs(method, steps=steps, limit_s=limit_s)
         return mean_costs(costs, method, assembly.config.train.iterations).step_s
@@ -278,7 +278,7 @@ class Assembly:
         for _ in range(3):  # the shares of the stages depend on the number of iterations
             costs = mean_costs(found, method, iterations)
             rounds = len(method.stages(iterations)) - 1 if method.soft_labels else 0
-            case_s = FORWARD_SHARE * costs.step_s / batch * windows(self.config, self.plan)
+            case_s = FORWARD_SHARE * costs.step_s / batch * windows(self.config, self.plan, method)
             once_s = spent_s + costs.validation_s + rounds * len(self.split.unlabeled) * case_s
             iterations = iterations_for(settings, costs, overhead_s=once_s)
         changed = settings.model_copy(update={"iterations": iterations})
