@@ -52,10 +52,10 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
 
 def _say_how_to_resume() -> None:
     """From here on a second signal ends the process at once."""
-    import shlex
-
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
+    import shlex  # after, for it takes a moment
+
     again = shlex.join(["semivox", *sys.argv[1:]])
     print(f"\nStopped. To resume, run the same command again:\n{again}", file=sys.stderr)
 
