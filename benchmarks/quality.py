@@ -3,7 +3,8 @@
 Prints the expected calibration error before and after the temperature, and of the predicted Dice its rank
 correlation with the true one, its mean error, the share of true values inside the interval and the share of
 the worst tenth that is among those flagged. `--cases rest` takes cases of the training list that the run's
-split does not name. `--draws` repeats the judgement with validation cases drawn from the scored ones, to show
+split does not name, `--cases unlabeled` those that it has without labels: a run of `labels_only` never saw
+them. `--draws` repeats the judgement with validation cases drawn from the scored ones, to show
 how much depends on which they are. The table of cases goes to OUT.
 
     python benchmarks/quality.py RUN DATA quality.csv --cases test
@@ -33,11 +34,12 @@ Scored = tuple[pd.DataFrame, Sample, Sample]
 
 
 def chosen(run: Path, dataset: Dataset, which: str) -> list[Case]:
-    """Return the test cases, or those of the training list that the run did not see."""
+    """Return the test cases, or those of the training list that are unlabeled or not in the run's split."""
     if which == "test":
         return [case for case in dataset.pool("test") if case.label is not None]
-    known = load_split(run / "splits.json", dataset, 0).roles()
-    return [case for case in dataset.pool("train") if case.label is not None and case.name not in known]
+    roles = load_split(run / "splits.json", dataset, 0).roles()
+    train = [case for case in dataset.pool("train") if case.label is not None]
+    return [case for case in train if roles.get(case.name, "rest") == which]
 
 
 def score(model: LoadedModel, cases: list[Case], dataset: Dataset, share: float) -> Scored:
@@ -95,7 +97,7 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path, help="CSV with a row a case")
-    parser.add_argument("--cases", choices=["test", "rest"], default="test")
+    parser.add_argument("--cases", choices=["test", "rest", "unlabeled"], default="test")
     parser.add_argument("--flag-share", type=float, default=0.2)
     parser.add_argument("--draws", type=int, default=0)
     args = parser.parse_args()

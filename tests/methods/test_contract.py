@@ -260,7 +260,7 @@ def test_supervised_pair_has_the_first_term_of_dual(step: Factory) -> None:
         ("dual", {"tau": 2}, "less than or equal to 1"),
         ("dual", {"cr_mask": "and"}, "xor"),
         ("dual", {"nets": ["vnet", "vnett"]}, "did you mean vnet"),
-        ("supervised", {"net": "unet3"}, "did you mean unet3d"),
+        ("supervised", {"net": "unet"}, "did you mean unet3d"),
     ],
 )
 def test_mistakes_are_explained(name: str, options: dict[str, Any], words: str) -> None:

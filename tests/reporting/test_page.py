@@ -17,6 +17,7 @@ import semivox
 from semivox.config import load_config
 from semivox.evaluation.evaluate import evaluate_folder
 from semivox.evaluation.references import Classes
+from semivox.inference.outputs import doubtful
 from semivox.reporting.page import charts, content
 from semivox.reporting.page.build import check_place, write_report
 from semivox.reporting.page.source import RunFacts, Scored, read_case, read_run, read_scored
@@ -210,12 +211,12 @@ def test_scans_to_look_at_are_named_with_the_reason(tmp_path: Path) -> None:
     file = tmp_path / "quality.csv"
     file.write_text(
         "case,predicted_dice,low,high,flag,reasons\nodd,0.51,0.4,0.6,look,it is small\n"
-        "new,,,,look,outlines are uncertain\nfine,0.9,0.8,1,,\n"
+        "007,,,,look,outlines are uncertain\nfine,0.9,0.8,1,,\n"
     )
-    assert content.doubtful(file) == [
-        ("odd", "predicted Dice 0.51: it is small"), ("new", "outlines are uncertain"),
+    assert doubtful(file) == [
+        ("odd", "predicted Dice 0.51: it is small"), ("007", "outlines are uncertain"),
     ]  # fmt: skip
-    assert content.doubtful(tmp_path / "none.csv") == []
+    assert doubtful(tmp_path / "none.csv") == []
 
 
 def test_a_file_that_is_no_report_stays(tmp_path: Path, page: Path) -> None:

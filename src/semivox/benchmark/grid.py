@@ -201,7 +201,7 @@ def settings_of(grid: Grid, place: Place) -> Config:
         values.setdefault(section, {}).update(fields)
     values["train"]["seed"] = place.seed
     if place.labels is not None:
-        values["split"]["labeled"] = None if place.labels == "all" else place.labels
+        values["split"]["labeled"] = place.labels
     return parse_config(values)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import Annotated
 
@@ -67,13 +66,13 @@ def predict(
 
 def _show_quality(out: Path) -> None:
     """Name the segmentations that somebody should look at first."""
-    with (out / "quality.csv").open(newline="", encoding="utf-8") as stream:
-        flagged = [row for row in csv.DictReader(stream) if row["flag"]]
-    for row in flagged[:3]:
-        dice = f"predicted Dice {row['predicted_dice']}: " if row["predicted_dice"] else ""
-        typer.echo(f"look at {row['case']}: {dice}{row['reasons']}")
+    from semivox.inference.outputs import QUALITY, doubtful
+
+    flagged = doubtful(out / QUALITY)
+    for case, why in flagged[:3]:
+        typer.echo(f"look at {case}: {why}")
     more = f"{len(flagged)} to look at first, " if flagged else ""
-    typer.echo(f"{more}all in {out / 'quality.csv'}")
+    typer.echo(f"{more}all in {out / QUALITY}")
 
 
 def evaluate(

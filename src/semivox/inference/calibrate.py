@@ -20,7 +20,7 @@ from semivox.inference.predictor import on_working_grid
 from semivox.inference.quality import Calibration, Judge, certainty, class_volumes
 from semivox.inference.uncertainty import Sample, calibration_error, fit_temperature, sample, tempered
 from semivox.io.volume import IGNORE
-from semivox.losses.prediction import most_probable
+from semivox.losses.prediction import winner
 from semivox.methods.base import Method, fixed
 from semivox.preprocessing.plan import Plan
 from semivox.preprocessing.store import Store
@@ -78,7 +78,7 @@ def calibrate(
     for name in val:
         image, true = np.asarray(store.image(name)[:], np.float32), np.asarray(store.label(name)[:])
         found = on_working_grid(known, image, own)
-        label = most_probable(found.probs[None])[1][0].cpu().numpy().astype(np.uint8)
+        label = winner(found.probs).cpu().numpy().astype(np.uint8)
         label[true == IGNORE] = IGNORE
         dice = [scores(label, true, index, tried, voxel_ml) for index, tried in enumerate(rules, start=1)]
         cases.append(_Case(found.figures, dice, sample(found.probs, true, most)))

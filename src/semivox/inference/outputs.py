@@ -203,3 +203,14 @@ def check_name(name: str) -> None:
 def seg_beside(label_file: Path) -> Path:
     """Return where a segmentation goes as DICOM-SEG."""
     return label_file.with_name(f"{stem(label_file)}.seg.dcm")
+
+
+def doubtful(file: Path) -> list[tuple[str, str]]:
+    """Return the scans that `quality.csv` of `semivox predict` says to look at first, and why."""
+    if not file.is_file():
+        return []
+    table, found = pd.read_csv(file, keep_default_na=False, dtype=str), []
+    for row in table[table["flag"] != ""].to_dict("records"):
+        dice = f"predicted Dice {row['predicted_dice']}: " if row["predicted_dice"] else ""
+        found.append((row["case"], dice + row["reasons"]))
+    return found

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from semivox.inference.postprocess import Rule
 from semivox.inference.uncertainty import entropy, tempered
-from semivox.losses.prediction import most_probable
+from semivox.losses.prediction import winner
 
 # What a Dice is predicted from (docs/results/quality.md), and the smallest spread of it that means anything:
 # validation cases that are all of usual volume, or all in one piece, do not tell what others are worth.
@@ -138,7 +138,7 @@ def class_volumes(millilitres: _Array) -> list[Volumes]:
 def certainty(probs: Tensor, temperature: float) -> float:
     """Average the calibrated probability (K, ...) of the most probable class where that is foreground."""
     found = probs.flatten(1)
-    inside = found[:, most_probable(found[None])[1][0] > 0]
+    inside = found[:, winner(found) > 0]
     return float(tempered(inside, temperature).amax(0).mean()) if inside.numel() else 0.0
 
 
@@ -157,21 +157,21 @@ def measure(probs: Tensor, doubt: Tensor, voxel_ml: float, known: Calibration) -
         known: temperature, and volumes of the foreground classes; without volumes, `volume` is 0.
     """
     probs = probs.detach()
-    winner = most_probable(probs[None])[1][0]  # many times as fast as `argmax` over few classes
+    label = winner(probs)
     contradiction = float((entropy(probs) - doubt.detach()).clamp(min=0).sum())
     soft, connected = [], []
     for index in range(1, len(probs)):
-        mask = winner == index
+        mask = label == index
         if (size := int(mask.sum())) == 0:
             continue
         soft.append(float(2 * probs[index][mask].sum() / (size + probs[index].sum())))
         pieces, found = label_pieces(mask.cpu().numpy(), np.ones((3, 3, 3)))
         connected.append(1.0 if found < 2 else float(np.bincount(pieces.ravel())[1:].max() / size))
-    millilitres = voxel_ml * torch.bincount(winner.flatten(), minlength=len(probs))[1:].double().cpu().numpy()
+    millilitres = voxel_ml * torch.bincount(label.flatten(), minlength=len(probs))[1:].double().cpu().numpy()
     return {
         "soft_dice": min(soft, default=0.0),
-        "certainty": certainty(probs, known.temperature),
-        "agreement": -contradiction / max(int((winner > 0).sum()), 1),
+        "certainty": certainty(probs[:, label > 0], known.temperature),
+        "agreement": -contradiction / max(int((label > 0).sum()), 1),
         "volume": -max(map(_distance, millilitres, known.volumes), default=0.0),
         "connected": float(np.mean(connected)) if connected else 0.0,
     }

@@ -22,7 +22,7 @@ from semivox.inference.predictor import Found, on_working_grid
 from semivox.inference.quality import Judge
 from semivox.inference.sources import split_of
 from semivox.io.volume import read_image
-from semivox.losses.prediction import most_probable
+from semivox.losses.prediction import winner
 from semivox.manifest import write_manifest
 from semivox.preprocessing.inspect import Sample
 from semivox.preprocessing.resample import to_working_grid
@@ -169,5 +169,5 @@ def _seen(model: LoadedModel, case: Case, config: PredictConfig) -> tuple[Sample
     array, grid = to_working_grid(image, model.plan)
     x, y, z = np.linalg.norm(grid.affine()[:3, :3], axis=0).tolist()
     found = on_working_grid(model, array, config)
-    label = most_probable(found.probs[None])[1][0].cpu().numpy().astype(np.uint8)
+    label = winner(found.probs).cpu().numpy().astype(np.uint8)
     return Sample(case.name, array[0], label, (x, y, z), "RAS"), found

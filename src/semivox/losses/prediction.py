@@ -37,6 +37,11 @@ def most_probable(probs: Tensor) -> tuple[Tensor, Tensor]:
     return best, index
 
 
+def winner(probs: Tensor) -> Tensor:
+    """Return the most probable class of (K, ...), int64; many times as fast as `argmax` over few classes."""
+    return most_probable(probs.unsqueeze(0))[1].squeeze(0)
+
+
 def certain_logits(label: Tensor, num_classes: int) -> Tensor:
     """Logits (B, K, ...) float32 of a known label (B, ...): its probability is 1 to float precision."""
     return _CERTAIN * onehot(label, num_classes)

@@ -109,11 +109,16 @@ def build_net(
 
 
 def _unknown(name: str) -> UserError:
-    """Return the error for no network; a class of MONAI without its prefix is the one that was meant."""
+    """Return the error for no network; a class of MONAI without its prefix is the one that was meant.
+
+    Unless it begins the name of one of ours: that MONAI has a `UNet`, too, is not worth its import.
+    """
+    error = unknown("network", name, [*sorted(NETS), f"{MONAI}CLASS"])
+    if any(ours.startswith(name) for ours in NETS):
+        return error
     from semivox.nets.monai_class import classes
 
-    known = [*sorted(NETS), f"{MONAI}CLASS"]
-    error, plain = unknown("network", name, known), _plain(name.lower().removeprefix(MONAI))
+    plain = _plain(name.lower().removeprefix(MONAI))
     if (meant := next((kind for kind in classes() if _plain(kind) == plain), None)) is None:
         return error
     return UserError(error.what, error.found, error.expected, f"did you mean {MONAI}{meant}?")

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from semivox.errors import UserError
 from semivox.files import write_text
-from semivox.inference.outputs import QUALITY
+from semivox.inference.outputs import QUALITY, doubtful
 from semivox.progress import Report
 from semivox.reporting.page import charts, content
 from semivox.reporting.page.source import CaseVolumes, RunFacts, Scored, read_case
@@ -137,7 +137,7 @@ def _scored(run: RunFacts, scored: Scored, curves: list[charts.Chart], progress:
             *([charts.reliability_chart(bins)] if bins.any() else []),
         ],
         "all_cases": content.case_table(scored.table),
-        "quality": content.doubtful(scored.folder / QUALITY),
+        "quality": doubtful(scored.folder / QUALITY),
         "viewer": {"cases": shown, **colormaps(run.plan.class_names)} if shown else None,
         "coarser": any(case["voxels"] > MOST_VOXELS for case in shown),
     }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -155,18 +154,6 @@ def case_table(table: pd.DataFrame) -> Table:
         for case, row in wide.iterrows()
     ]
     return Table(headings, rows)
-
-
-def doubtful(file: Path) -> list[tuple[str, str]]:
-    """Return the scans that `quality.csv` of `semivox predict` says to look at first, and why."""
-    if not file.is_file():
-        return []
-    table = pd.read_csv(file, keep_default_na=False)
-    shown = table[table["flag"] != ""].to_dict("records")
-    known = {
-        row["case"]: f"predicted Dice {row['predicted_dice']}: " for row in shown if row["predicted_dice"]
-    }
-    return [(row["case"], known.get(row["case"], "") + row["reasons"]) for row in shown]
 
 
 def failures(table: pd.DataFrame) -> list[str]:
