@@ -4,10 +4,11 @@ Prints the expected calibration error before and after the temperature, and of t
 correlation with the true one, its mean error, the share of true values inside the interval and the share of
 the worst tenth that is among those flagged. `--cases rest` takes cases of the training list that the run's
 split does not name, `--cases unlabeled` those that it has without labels: a run of `labels_only` never saw
-them. `--draws` repeats the judgement with validation cases drawn from the scored ones, to show
-how much depends on which they are. The table of cases goes to OUT.
+them. `--draws` repeats the judgement with validation cases drawn from the scored ones, to
+show how much depends on which they are. `--also` averages further runs, `--tta` five views. The table of
+cases goes to OUT.
 
-    python benchmarks/quality.py RUN DATA quality.csv --cases test
+    python benchmarks/quality.py RUN DATA quality.csv --cases test [--also RUN2 --also RUN3] [--tta]
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import semivox
 from semivox.datasets.dataset import Case, Dataset
 from semivox.datasets.splits import load_split
 from semivox.evaluation.metrics import case_metrics
-from semivox.inference.model import LoadedModel, load_model
+from semivox.inference.model import LoadedModel, join, load_model
 from semivox.inference.predictor import predict_case
 from semivox.inference.quality import FIGURES, LEARNED, Judge, flagged
 from semivox.inference.uncertainty import Sample, calibration_error, sample, tempered
@@ -42,13 +43,14 @@ def chosen(run: Path, dataset: Dataset, which: str) -> list[Case]:
     return [case for case in train if roles.get(case.name, "rest") == which]
 
 
-def score(model: LoadedModel, cases: list[Case], dataset: Dataset, share: float) -> Scored:
+def score(model: LoadedModel, cases: list[Case], dataset: Dataset, share: float, tta: bool) -> Scored:
     """Predict each case and compare; also return voxels in question without and with the temperature."""
     rows, before, after = [], [], []
+    config = model.settings().model_copy(update={"tta": tta})
     for case in cases:
         image = read_image(case.images)
         true = read_label(case.label, dataset.class_values, image).array
-        found = predict_case(model, image, probabilities=True)
+        found = predict_case(model, image, config, probabilities=True)
         scores = case_metrics(found.label, true, dataset.num_classes, (1, 1, 1), profile="published")
         row = {"case": case.name, "dice": np.mean([row["dice"] for row in scores])}
         row |= {"predicted": found.quality.dice, "low": found.quality.low, "high": found.quality.high}
@@ -100,10 +102,13 @@ def main() -> None:
     parser.add_argument("--cases", choices=["test", "rest", "unlabeled"], default="test")
     parser.add_argument("--flag-share", type=float, default=0.2)
     parser.add_argument("--draws", type=int, default=0)
+    parser.add_argument("--also", type=Path, action="append", default=[], help="another run to average with")
+    parser.add_argument("--tta", action="store_true", help="average five views")
     args = parser.parse_args()
-    dataset, model = semivox.open_dataset(args.data), load_model(args.run, "cpu")
+    runs = [args.run, *args.also]
+    dataset, model = semivox.open_dataset(args.data), join([load_model(run, "cpu") for run in runs], runs)
     cases = chosen(args.run, dataset, args.cases)
-    table, before, after = score(model, cases, dataset, args.flag_share)
+    table, before, after = score(model, cases, dataset, args.flag_share, args.tta)
     table.to_csv(args.out, index=False)
     dice = table["dice"]
     spread = f"sd {dice.std():.3f}, {dice.min():.3f} to {dice.max():.3f}"

@@ -24,18 +24,16 @@ SIGN = {"repel": -1.0, "attract": 1.0, "none": 0.0}  # of the distance between p
 class Dual(TeachingPair):
     """Two different networks learn from labels, from each other's pseudo-labels and from class prototypes.
 
-    A and B see the same 2 labeled + 2 unlabeled patches. There is no teacher and no sampling; at inference
-    their softmax maps are averaged. Options marked "ours" are additions, off by default.
+    A and B see the same 2 labeled + 2 unlabeled patches; at inference their softmax maps are averaged.
+    Options marked "ours" are additions, off by default.
 
     The introduction makes exp(-D) of UE a weight of the pseudo-supervised loss (`ue_reading: weight`, the
-    default); section 3.3 and Table 4 allow a term of its own (`term`). In short runs on validation cases the
-    weight was ahead on the hippocampus with each of three seeds, and not behind on the left atrium
-    (docs/results/paper.md).
+    default: it was ahead or equal in short runs on validation cases, docs/results/paper.md); section 3.3 and
+    Table 4 allow a term of its own (`term`).
 
     Source: Lu, Wu, Chaddad et al., "Enhancing Dual Network Based Semi-Supervised Medical Image Segmentation
-    with Uncertainty-Guided Pseudo-Labeling", arXiv 2509.13084, 2025. Written from its prose; options name the
-    readings. Features are taken before the head's dropout. `variant: released` is the public code, see
-    docs/concepts/released-code.md.
+    with Uncertainty-Guided Pseudo-Labeling", arXiv 2509.13084, 2025. Options name readings of its prose.
+    `variant: released` is the public code, see docs/concepts/released-code.md.
     """
 
     class Config(TeachingPair.Config):
@@ -104,8 +102,7 @@ class Dual(TeachingPair):
                 valid = both(said.certain, only)
                 count = valid.sum().clamp_min(1).to(a.whole.probs.dtype)
                 scale = valid.numel() / count if cfg.efs_normalise == "total" else 1.0
-                both_learn = self.pseudo_losses((a, b), (said.joint, said.joint), valid, weights, scale)
-                terms["efs"] = weight * both_learn
+                terms["efs"] = weight * self.pseudo_losses((a, b), (said.joint,) * 2, valid, weights, scale)
                 step.note("efs_valid_share", mean(valid))
             if cfg.pgl:  # Eq. 16-20
                 terms["pgl"] = weight_pgl * self._pgl((a, b), said.reliable, step)
