@@ -12,7 +12,7 @@ import pytest
 
 import semivox
 from semivox.config import load_config
-from semivox.datasets.check_set import CheckResult
+from semivox.datasets.check import CheckResult
 
 
 @pytest.fixture

@@ -7,13 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import pytest
 from scans import Raw, save
 
-from semivox.datasets.check import CheckJob, Problem, check_case
-from semivox.datasets.check_set import check_dataset
+from semivox.datasets.check import CheckJob, Problem, check_case, check_dataset
 from semivox.datasets.dataset import open_dataset
 from semivox.datasets.splits import Split
 
@@ -88,14 +86,6 @@ def test_all_problems_of_all_files_are_found_in_one_pass(tree: Tree) -> None:
     assert all(p.severity == "error" and p.case and p.found and p.expected and p.do for p in problems)
 
 
-def test_one_file_can_have_two_problems(tree: Tree) -> None:
-    path = tree.label("b", np.full(SHAPE, 7, np.uint8), np.eye(4))
-    problems = tree.check()
-    assert [problem.path for problem in problems] == [str(path)] * 2
-    assert {"no class" in problem.what for problem in problems} == {True, False}
-    assert "no class" in one(tree.check(trust_image_geometry=True)).what
-
-
 def test_worker_processes_find_the_same(tree: Tree) -> None:
     tree.label("b", np.zeros(SHAPE, np.uint8))
     tree.image("c", tree.noise(0))
@@ -124,8 +114,7 @@ def test_a_scan_on_both_sides_of_the_split_is_an_error_in_any_form(tree: Tree, f
             [[0.0, -1, 0, 7], [0, 0, 1, 0], [2, 0, 0, 0], [0, 0, 0, 1]]), pool="Ts")  # fmt: skip
     else:
         tree.image("t", array, pool="Ts")
-    problems = [problem for problem in tree.check() if "same label" not in problem.what]
-    problem = one(problems)
+    problem = one(tree.check())
     assert problem.severity == "error" and "test cases is also used otherwise" in problem.what
     assert "b (labeled, b_0000.nii.gz)" in str(problem.found) and "t (test" in str(problem.found)
     within = Split(labeled=tuple("abcdef"), unlabeled=("t",))
@@ -134,14 +123,12 @@ def test_a_scan_on_both_sides_of_the_split_is_an_error_in_any_form(tree: Tree, f
     assert "val cases" in one([p for p in tree.check(validation) if "used otherwise" in p.what]).what
 
 
-def test_two_equal_channels_and_two_equal_labels(tmp_path: Path) -> None:
+def test_two_equal_channels(tmp_path: Path) -> None:
     tree = Tree(tmp_path, channels=("T1", "T2"))
     tree.image("b", tree.noise(1), index=1)
-    tree.label("d", tree.blob(2))
-    channels, labels = tree.check()
-    assert channels.severity == "error" and "Two channels of a case" in channels.what
-    assert (channels.case, labels.case) == ("b", "c")
-    assert labels.severity == "warning" and "c (c.nii.gz), d (d.nii.gz)" in str(labels.found)
+    problem = one(tree.check())
+    assert problem.severity == "error" and "Two channels of a case" in problem.what
+    assert problem.case == "b"
 
 
 def test_channels_on_different_grids(tmp_path: Path) -> None:
@@ -177,52 +164,10 @@ def test_classes_count_in_the_labels_that_train(tree: Tree) -> None:
     assert len(empty) == 3
 
 
-def test_unusual_intensities(tree: Tree) -> None:
-    """The width of the values is about 51 in the others: 10 times the normal's 99 % range."""
-    tree.image("b", 100 * tree.noise(1))
-    assert "b_0000" in str(one(tree.check()).path)
-    tree.image("b", tree.noise(1) + 3)
-    assert tree.check() == []
-    tree.image("b", tree.noise(1) + 1000)
-    problem = one(tree.check())
-    assert problem.severity == "warning" and "median 1099.85" in str(problem.found)
-    (tree.root / "imagesTr" / "f_0000.nii.gz").unlink()
-    (tree.root / "labelsTr" / "f.nii.gz").unlink()
-    assert len(tree.check()) == 1
-    for name in "de":
-        (tree.root / "imagesTr" / f"{name}_0000.nii.gz").unlink()
-        (tree.root / "labelsTr" / f"{name}.nii.gz").unlink()
-    assert tree.check() == [], "four scans do not tell what is usual"
-
-
-def test_a_spike_and_a_constant_scan(tree: Tree) -> None:
-    spiked = tree.noise(1)
-    spiked[3, 3, 3] = 1e5
-    tree.image("b", spiked)
+def test_a_constant_scan(tree: Tree) -> None:
     tree.image("c", np.full(SHAPE, 5, np.int16))
-    constant, spike = tree.check()
-    assert constant.severity == "error" and constant.case == "c" and "constant" in constant.what
-    assert spike.severity == "warning" and spike.case == "b" and "100000" in str(spike.found)
-
-
-def test_voxel_sizes_units_slices_and_contradictory_headers(tree: Tree) -> None:
-    tree.image("a", tree.noise(0), np.diag([1.0, 1, 9, 1]))
-    tree.label("a", tree.blob(0), np.diag([1.0, 1, 9, 1]))
-    meters = nib.Nifti1Image(tree.noise(1), np.diag([0.001, 0.001, 0.002, 1]))
-    meters.header.set_xyzt_units("meter")
-    tree.image("b", meters)
-    two_ways = nib.Nifti1Image(tree.noise(2), AFFINE)
-    two_ways.set_qform(np.diag([-1.0, 1, 2, 1]), 1)
-    tree.image("c", two_ways)
-    tree.image("d", tree.noise(3)[:, :, :1])
-    tree.label("d", tree.blob(3)[:, :, 3:4])
-    found = {(problem.case, problem.what) for problem in tree.check() if problem.severity == "warning"}
-    assert found == {
-        ("a", "The voxel size differs much from that of the other scans"),
-        ("b", "The header's unit of length is not mm"),
-        ("c", "The header places the scan in two ways"),
-        ("d", "The scan is a single slice"),
-    }
+    problem = one(tree.check())
+    assert problem.severity == "error" and problem.case == "c" and "constant" in problem.what
 
 
 def test_an_implausible_voxel_size(tree: Tree) -> None:
@@ -306,12 +251,3 @@ def test_real_trouble(real_data: Path, tmp_path: Path) -> None:
         "warp": "The file is not a 3D image",
         "leak": "A scan of the test cases is also used otherwise",
     }
-
-
-@pytest.mark.real
-def test_real_scans_of_different_scales(real_data: Path) -> None:
-    dataset = open_dataset(real_data / "hippocampus")
-    part = replace(dataset, cases=dataset.pool("test"))
-    problems = check_dataset(part, Split(labeled=(), test=tuple(case.name for case in part.cases)), workers=0)
-    assert all(problem.severity == "warning" for problem in problems)
-    assert {problem.what for problem in problems} == {"The intensities differ from those of the other scans"}

@@ -25,7 +25,7 @@ from semivox.progress import ProgressFactory, no_progress
 from semivox.settings import Device, Seed, Workers
 
 if TYPE_CHECKING:
-    from semivox.datasets.check_set import CheckResult
+    from semivox.datasets.check import CheckResult
     from semivox.datasets.dataset import Dataset
     from semivox.datasets.splits import Split
     from semivox.preprocessing.inspect import Information
@@ -192,7 +192,7 @@ def check(
     data: AnyPath, *, config: Anything = None, workers: Workers = 2, progress: ProgressFactory = no_progress
 ) -> CheckResult:
     """Read every file once and return all problems, each with its file and what to do."""
-    from semivox.datasets.check_set import check_folder as run
+    from semivox.datasets.check import check_folder as run
 
     chosen, folder = settings(config), raw_folder(data)
     return run(folder, chosen, workers=workers, progress=progress)

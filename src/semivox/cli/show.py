@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from semivox.benchmark.run import Forecast, Outcome
-    from semivox.datasets.check import Problem
-    from semivox.datasets.check_set import CheckResult
+    from semivox.datasets.check import CheckResult, Problem
     from semivox.preprocessing.inspect import Information
 
 _SHOWN = 5  # problems of a kind

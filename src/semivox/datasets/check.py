@@ -1,37 +1,32 @@
-"""One case of a data set read in full: all that the readers object to, and figures to compare."""
+"""`semivox check`: every file of a data set is read in full; all that is wrong is collected."""
 
 from __future__ import annotations
 
 import hashlib
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import nibabel as nib
 import numpy as np
 
-from semivox.datasets.dataset import Case, Dataset
+from semivox.config import Config
+from semivox.datasets.dataset import Case, Dataset, open_dataset
 from semivox.datasets.listing import Notice, printable
-from semivox.errors import UserError
+from semivox.datasets.splits import Split, split_by_files, stored_split
+from semivox.errors import UserError, shortened
 from semivox.io.formats import Array
-from semivox.io.geometry import (
-    GridOf,
-    affine_text,
-    canonical_axes,
-    check_grid,
-    difference_text,
-    is_degenerate,
-    same_affine,
-)
-from semivox.io.nifti import header_affine
-from semivox.io.volume import IGNORE, Volume, read_header, read_image, read_label
+from semivox.io.geometry import check_grid
+from semivox.io.reader import run_jobs
+from semivox.io.volume import IGNORE, Volume, read_image, read_label
+from semivox.progress import Progress, ProgressFactory, no_progress
 
 Severity = Literal["error", "warning"]
 
-_SAMPLE = 500_000
-_SPIKE = 20.0  # times the range of the other voxels
 _SIDES_MM = (0.01, 50.0)
+_HELD_OUT = ("val", "test")
 
 
 @dataclass(frozen=True)
@@ -55,6 +50,100 @@ class Problem:
         return Problem(severity, error.what, case, path, found, expected, error.do)
 
 
+@dataclass(frozen=True)
+class CheckResult:
+    """What `check` found: problems, errors first; `hidden` cases whose labels the split hides."""
+
+    dataset: str
+    cases: int
+    hidden: int
+    problems: Sequence[Problem]
+
+    @property
+    def errors(self) -> int:
+        """How many of them are errors."""
+        return sum(problem.severity == "error" for problem in self.problems)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data."""
+        return {
+            "dataset": self.dataset,
+            "cases": self.cases,
+            "labels_not_opened": self.hidden,
+            "errors": self.errors,
+            "warnings": len(self.problems) - self.errors,
+            "problems": [asdict(problem) for problem in self.problems],
+        }
+
+
+def check_folder(
+    data: Path, config: Config, *, workers: int = 2, progress: ProgressFactory = no_progress
+) -> CheckResult:
+    """Read every file of a data set once and collect all problems, each with its file and what to do.
+
+    Label files of cases that the split calls unlabeled are not opened, those of test cases are. Of `config`,
+    `split` and `plan.trust_image_geometry` matter. A folder that cannot be read at all is a `UserError`.
+    """
+    problems: list[Problem] = []
+    dataset = open_dataset(data, lambda error: problems.append(Problem.of(error)))
+    try:
+        split = stored_split(data, dataset, config.split)
+    except UserError as error:
+        problems.append(Problem.of(error))
+        split = split_by_files(dataset)  # every case with a label file is labeled
+    trust = bool(config.plan.trust_image_geometry)
+    with progress("check") as report:
+        problems += check_dataset(
+            dataset, split, workers=workers, trust_image_geometry=trust, progress=report
+        )
+    problems.sort(key=lambda problem: problem.severity != "error")
+    hidden = len(dataset.with_label(split.unlabeled))
+    return CheckResult(dataset.name, len(dataset.cases), hidden, tuple(problems))
+
+
+def check_dataset(
+    dataset: Dataset,
+    split: Split,
+    *,
+    workers: int = 2,
+    trust_image_geometry: bool = False,
+    progress: Progress | None = None,
+) -> list[Problem]:
+    """Read all scans and all labels that the split does not hide; return every problem, errors first."""
+    hidden, described = set(split.unlabeled), replace(dataset, cases=(), notices=())
+    cases = [replace(case, label=None) if case.name in hidden else case for case in dataset.cases]
+    jobs = [CheckJob(case, described, trust_image_geometry) for case in cases]
+    done: dict[str, CaseReport] = {}
+    for job, result in run_jobs(check_case, jobs, workers, name=lambda job: job.case.name, doing="checking"):
+        done[job.case.name] = result
+        if progress is not None:
+            progress(len(done), len(jobs), job.case.name)
+    reports = {case.name: done[case.name] for case in cases}
+    found: list[tuple[UserError, str | None]] = []
+    found += [(error, name) for name, report in reports.items() for error in report.problems]
+    found += _duplicates(reports, {**dict.fromkeys(reports, "unused"), **split.roles()})
+    sizes = [voxels for name in split.labeled if (voxels := reports[name].class_voxels) is not None]
+    found += [(error, None) for error in (*missing_classes(dataset, sizes), *dataset.notices)]
+    return sorted((Problem.of(*pair) for pair in found), key=lambda problem: problem.severity != "error")
+
+
+def missing_classes(dataset: Dataset, sizes: Sequence[Sequence[float]]) -> list[UserError]:
+    """Return an error if the labels are all empty, else a notice for each class that none of them holds.
+
+    `sizes` are voxels or volume of each foreground class, for each labeled training case.
+    """
+    if not sizes:
+        return []
+    totals, labels = np.sum(sizes, axis=0).tolist(), f"{len(sizes)} labels"
+    if not any(totals):
+        what, do = "All labels of the labeled cases are empty", "correct them, or choose other labeled cases"
+        return [UserError(what, f"background alone in {labels}", "some foreground", do, dataset.root)]
+    what, expected = "A class is in none of the training labels", "some voxels of every declared class"
+    do = "label cases that show it, or correct the labels in dataset.json; no method can learn it"
+    absent = [name for name, total in zip(dataset.class_names[1:], totals, strict=True) if total == 0]
+    return [Notice(what, f"no voxel of {name} in {labels}", expected, do, dataset.root) for name in absent]
+
+
 class CheckJob(NamedTuple):
     """What a worker is told; a case whose label is hidden comes without its path."""
 
@@ -63,143 +152,84 @@ class CheckJob(NamedTuple):
     trust: bool
 
 
-class Channel(NamedTuple):
-    """A channel of a scan: its file, three percentiles, a digest of shape and values in canonical axes."""
+class CaseReport(NamedTuple):
+    """What was found in one case."""
 
-    path: Path
-    low: float
-    middle: float
-    high: float
-    digest: str
-
-
-@dataclass
-class CaseReport:
-    """What was found in one case; figures of the files that can be read alone."""
-
-    case: Case
-    problems: list[UserError] = field(default_factory=list)
-    spacing_mm: tuple[float, float, float] | None = None  # along canonical axes
-    channels: dict[int, Channel] = field(default_factory=dict)  # by number
-    class_voxels: tuple[int, ...] | None = None
-    label_digest: str | None = None  # of a label with foreground
-
-    def warn(self, what: str, path: Path, found: object, expected: object, do: str) -> None:
-        self.problems.append(Notice(what, found, expected, do, path))
+    problems: list[UserError]
+    channels: list[tuple[str, Path]]  # digest of shape and values in canonical axes, and the file
+    class_voxels: list[int] | None  # of each foreground class
 
 
 def check_case(job: CheckJob) -> CaseReport:
     """Read all files of a case; a problem in one does not hide those of the others."""
-    report, files, names = CaseReport(job.case), job.case.images, job.dataset.channels
+    files, names, problems = job.case.images, job.dataset.channels, list[UserError]()
+    channels: list[tuple[str, Path]] = []
     first: Volume | None = None
-    for index, path in enumerate(files):
+    for path in files:
         try:
             volume = read_image([path], names if len(files) == 1 else 1)
+            if first is not None:
+                check_grid(path, volume.grid, first.grid, f"channel {files[0].name}", trust=job.trust)
+            problems += _odd(volume, path)
         except UserError as error:
-            report.problems.append(error)
+            problems.append(error)
             continue
-        _check_header(path, report)
-        shape = volume.array.shape[1:]
-        if first is None:
-            first = volume
-            _check_spacing(volume, path, report)
-        elif not _lies_on(path, (shape, volume.affine), first, f"channel {files[0].name}", job, report):
-            continue
-        for offset, channel in enumerate(volume.array):
-            _look_at(channel, volume.affine, path, index + offset, report)
+        first = first or volume
+        channels += [(_digest(channel, volume.affine), path) for channel in volume.array]
     if len(files) not in (1, len(names)):
-        what, found = "The image has another number of channels than the data set", f"{len(files)} files"
-        expected = f"{len(names)} ({', '.join(names)})"
-        report.problems.append(UserError(what, found, expected, "correct dataset.json", files[0]))
-    if job.case.label is not None:
-        _check_label(job, job.case.label, first, report)
-    return report
+        what, expected = "The image has another number of channels than the data set", ", ".join(names)
+        problems.append(UserError(what, f"{len(files)} files", expected, "correct dataset.json", files[0]))
+    voxels: list[int] | None = None
+    if (file := job.case.label) is not None:
+        try:
+            label = read_label(file, job.dataset.class_values, ignore=job.dataset.ignore_value)
+            counts = np.bincount(label.array.ravel(), minlength=IGNORE + 1)
+            voxels = counts[1 : job.dataset.num_classes].tolist()
+            if first is not None:
+                check_grid(file, label.grid, first.grid, "its image", trust=job.trust)
+        except UserError as error:
+            problems.append(error)
+        if voxels is not None and not any(voxels):
+            do = "if the scan was never segmented, remove the label file: the case is then unlabeled"
+            problems.append(Notice("The label is empty", "background alone", "some foreground", do, file))
+    return CaseReport(problems, channels, voxels)
 
 
-def _check_label(job: CheckJob, path: Path, image: Volume | None, report: CaseReport) -> None:
-    header = _check_header(path, report)
-    try:
-        label = read_label(path, job.dataset.class_values, ignore=job.dataset.ignore_value)
-        shape, affine = label.array.shape, label.affine
-    except UserError as error:
-        report.problems.append(error)
-        if header is None or len(header.get_data_shape()) != 3:
-            return
-        label, shape, affine = None, header.get_data_shape(), header_affine(header)
-    if image is not None:
-        _lies_on(path, (shape, affine), image, "its image", job, report)
-    if label is None:
-        return
-    counts = np.bincount(label.array.ravel(), minlength=IGNORE + 1)[: job.dataset.num_classes].tolist()
-    report.class_voxels = tuple(counts)
-    if any(counts[1:]):
-        report.label_digest = _digest(label.array, label.affine)
-        return
-    do = "if the scan was never segmented, remove the label file: the case is then unlabeled"
-    report.warn("The label is empty", path, f"background alone, {counts[0]} voxels", "some foreground", do)
-
-
-def _lies_on(path: Path, grid: GridOf, image: Volume, other: str, job: CheckJob, report: CaseReport) -> bool:
-    try:
-        check_grid(path, grid, image.grid, other, trust=job.trust)
-    except UserError as error:
-        report.problems.append(error)
-        return False
-    return True
-
-
-def _look_at(channel: Array, affine: Array, path: Path, index: int, report: CaseReport) -> None:
-    """Note digest and levels of a channel (X, Y, Z), and what is odd about it alone."""
-    flat = channel.reshape(-1)
-    low, middle, high = np.percentile(flat[:: max(1, flat.size // _SAMPLE)], (0.5, 50, 99.5)).tolist()
-    report.channels[index] = Channel(path, low, middle, high, _digest(channel, affine))
-    lowest, highest = float(flat.min()), float(flat.max())
-    if lowest == highest:
-        what, do = "The image is constant", "replace this file, or remove the case"
-        report.problems.append(UserError(what, f"the value {lowest:g} in all voxels", "a scan", do, path))
-    elif high > low and max(highest - high, low - lowest) > _SPIKE * (high - low):
-        what, expected = "A few voxels lie far outside the range of all others", "extremes near most values"
-        found = f"{lowest:g} to {highest:g}, but 99 % of the voxels are in {low:g} to {high:g}"
-        do = "look at the scan; clip the values if they are no anatomy (normalisation would suffer)"
-        report.warn(what, path, found, expected, do)
-
-
-def _check_spacing(volume: Volume, path: Path, report: CaseReport) -> None:
-    axes, _ = canonical_axes(volume.affine)
-    x, y, z = (volume.spacing_mm[axis] for axis in axes)
-    report.spacing_mm = (x, y, z)
-    if not _SIDES_MM[0] <= min(x, y, z) <= max(x, y, z) <= _SIDES_MM[1]:
+def _odd(volume: Volume, path: Path) -> Iterator[UserError]:
+    """Find what no reader objects to: constant channels, voxel sizes that are no millimetres."""
+    for channel in volume.array:
+        if (value := channel.min()) == channel.max():
+            found, do = f"the value {value:g} in all voxels", "replace this file, or remove the case"
+            yield UserError("The image is constant", found, "a scan", do, path)
+    if not _SIDES_MM[0] <= min(volume.spacing_mm) <= max(volume.spacing_mm) <= _SIDES_MM[1]:
+        found = " x ".join(f"{side:g}" for side in volume.spacing_mm) + " mm"
         what, do = "The voxel size is implausible", "correct the header; is it in another unit?"
-        expected = f"between {_SIDES_MM[0]} and {_SIDES_MM[1]} mm along each axis"
-        report.warn(what, path, f"{x:g} x {y:g} x {z:g} mm", expected, do)
-    if min(volume.array.shape[1:]) == 1:
-        what, do = "The scan is a single slice", "remove it, or stack the slices of the scan into one file"
-        report.warn(what, path, " x ".join(map(str, volume.array.shape[1:])), "a volume", do)
-
-
-def _check_header(path: Path, report: CaseReport) -> nib.Nifti1Header | None:
-    """Warn of units and contradictions in a NIfTI header, and return it; None where it cannot be read."""
-    try:
-        header = read_header(path)
-    except UserError:  # reported by whatever reads the voxels
-        return None
-    if (unit := {1: "meter", 3: "micrometer"}.get(int(header["xyzt_units"]) & 7)) is not None:
-        what, do = "The header's unit of length is not mm", "if its numbers are mm, correct the unit"
-        report.warn(what, path, unit, "mm, to which voxel size and origin are converted", do)
-    if int(header["sform_code"]) <= 0 or int(header["qform_code"]) <= 0:
-        return header
-    sform, shape = header.get_sform(), tuple(header.get_data_shape())[:3]
-    with suppress(ValueError):  # a qform that is no rotation places nothing
-        qform = header.get_qform()
-        if not is_degenerate(sform) and not same_affine(qform, sform, shape):
-            found = f"qform {affine_text(qform)}, {difference_text(qform, sform, shape)}"
-            expected = f"sform {affine_text(sform)}, which counts here; other programs may take the other"
-            do = "find out which one is right, and write it into both"
-            report.warn("The header places the scan in two ways", path, found, expected, do)
-    return header
+        yield Notice(what, found, f"between {_SIDES_MM[0]} and {_SIDES_MM[1]} mm along each axis", do, path)
 
 
 def _digest(array: Array, affine: Array) -> str:
     """Return a digest of shape and values, whatever order and direction of axes, type and compression."""
     turned = nib.orientations.apply_orientation(array, nib.orientations.io_orientation(affine))
     return hashlib.sha256(repr(turned.shape).encode() + np.ascontiguousarray(turned).tobytes()).hexdigest()
+
+
+def _duplicates(
+    reports: Mapping[str, CaseReport], role: Mapping[str, str]
+) -> Iterator[tuple[UserError, str]]:
+    """Find channels of the same content; yield also the first case."""
+    places: dict[str, list[tuple[str, Path]]] = defaultdict(list)
+    for name, report in reports.items():
+        for digest, path in report.channels:
+            places[digest].append((name, path))
+    for same in filter(lambda same: len(same) > 1, places.values()):
+        roles = {role[name] for name, _ in same}
+        held_out = sorted(roles.intersection(_HELD_OUT))
+        kind: type[UserError] = Notice
+        what, do = "The same image occurs more than once", "keep one of the files"
+        if len({name for name, _ in same}) == 1:
+            kind, what, do = UserError, "Two channels of a case hold the same image", "replace one of them"
+        elif held_out and len(roles) > 1:
+            kind, what = UserError, f"A scan of the {' and '.join(held_out)} cases is also used otherwise"
+            do = "remove it from one of the sides: its score would mean nothing"
+        found = shortened((f"{name} ({role[name]}, {path.name})" for name, path in same), 8)
+        yield kind(what, found, "every scan once", do, same[0][1]), same[0][0]

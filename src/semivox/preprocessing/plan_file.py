@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from semivox.config import Config
-from semivox.datasets.check_set import missing_classes
+from semivox.datasets.check import missing_classes
 from semivox.datasets.dataset import Dataset
 from semivox.datasets.listing import Notice
 from semivox.datasets.splits import Split
@@ -106,7 +106,7 @@ def _check_settings(plan: Plan, config: Config, path: Path) -> None:
 
 def check_classes(dataset: Dataset, sizes: Sequence[Sequence[float]], *, tell: bool = False) -> None:
     """Refuse labels that are all empty; tell of classes that none of them holds."""
-    for problem in missing_classes(dataset, [[1.0, *row] for row in sizes]):
+    for problem in missing_classes(dataset, sizes):
         if not isinstance(problem, Notice):
             raise problem
         if tell:
