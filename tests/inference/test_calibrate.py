@@ -141,8 +141,9 @@ def test_disagreement_is_the_mutual_information(make_model, tmp_path, save_scan,
     np.testing.assert_allclose(stored, found.disagreement, atol=1e-3)
 
 
-def test_runs_are_averaged(make_model, blocks):
-    models = [make_model(folder=f"run{index}", sharpness=sharp) for index, sharp in enumerate((2.0, 20.0))]
+@pytest.mark.parametrize("patch", [(16, 16, 16), (32, 16, 16)])
+def test_runs_are_averaged_whatever_their_patches(make_model, blocks, patch):
+    models = [make_model(folder="a", sharpness=2.0), make_model(folder="b", sharpness=20.0, patch=patch)]
     image = Volume(blocks((20, 18, 17))[None].astype(np.float32) + 0.3, np.diag([*SPACING, 1.0]))
     both = join(models, ["a", "b"])
     found = [predict_case(one, image, CONFIG, probabilities=True, members=True) for one in (*models, both)]

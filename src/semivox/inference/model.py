@@ -31,8 +31,6 @@ from semivox.version import __version__
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "model.yaml"
 _DAMAGED = "The description of the model is damaged, or from another version of semivox"
-# Entries of a plan that say what it was measured on; runs that differ in others do not fit together.
-_MEASURED = {"dataset", "fingerprint", "reasons", "grids", "fidelity", "grid", "one_piece", "memory_gb"}
 
 
 class _Description(BaseModel):
@@ -173,15 +171,15 @@ def start_from(method: Method, folder: Path, plan: Plan) -> None:
 def join(models: Sequence[LoadedModel], names: Sequence[object]) -> LoadedModel:
     """Make one model of several runs, e.g. the folds of a cross-validation: the mean of their probabilities.
 
-    `names` are those of their folders, for messages. Runs whose scans, classes or working grids differ are a
-    `UserError`.
+    `names` are those of their folders, for messages. Runs whose channels, classes, working grids or
+    normalisations differ are a `UserError`; their networks and patches may differ.
     """
     first, *others = models
     if not others:
         return first
-    wanted = first.plan.model_dump(mode="json", exclude=_MEASURED)
+    wanted = _common(first.plan)
     for other, name in zip(others, names[1:], strict=True):
-        found = other.plan.model_dump(mode="json", exclude=_MEASURED)
+        found = _common(other.plan)
         if key := next((key for key in wanted if wanted[key] != found[key]), None):
             do = "name runs that were trained on one workspace, e.g. its folds"
             here, there = f"{key}: {found[key]} in {name}", f"{key}: {wanted[key]} as in {names[0]}"
@@ -189,6 +187,11 @@ def join(models: Sequence[LoadedModel], names: Sequence[object]) -> LoadedModel:
     digest = hashlib.sha256("".join(model.digest for model in models).encode()).hexdigest()
     pooled = Calibration.pooled([model.calibration for model in models])
     return replace(first, digest=digest, calibration=pooled, others=tuple(others))
+
+
+def _common(plan: Plan) -> dict[str, Any]:
+    """Return what runs must share for a mean of their probabilities."""
+    return {"class_names": plan.class_names, **plan.grid_settings()}
 
 
 def lean(method: nn.Module, device: torch.device) -> None:
