@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
 from semivox.errors import UserError
+from semivox.nets import build_net
 from semivox.nets.blocks import kernels_for, to_blocks, to_voxels
-from semivox.nets.resunet import ResUNet
+
+
+def resunet(**fields: object) -> Any:
+    small = {"in_channels": 1, "num_classes": 2, "width": 4, "norm": "instance", "dropout": 0.0}
+    return build_net("resunet", **small | fields)
 
 
 def test_channels_become_the_voxels_of_a_block() -> None:
@@ -24,7 +31,7 @@ def test_channels_become_the_voxels_of_a_block() -> None:
 
 
 def test_a_network_with_a_stem_returns_the_grid_of_the_image() -> None:
-    net = ResUNet(in_channels=2, num_classes=3, width=4, stem=(2, 2, 1), strides=((2, 2, 1), (2, 2, 2)))
+    net = resunet(in_channels=2, num_classes=3, stem=(2, 2, 1), strides=((2, 2, 1), (2, 2, 2)))
     assert net.divisor == (8, 8, 2)
     image = torch.randn(1, 2, 16, 24, 4)
     assert net(image).shape == (1, 3, 16, 24, 4)
@@ -33,7 +40,7 @@ def test_a_network_with_a_stem_returns_the_grid_of_the_image() -> None:
 
 
 def test_thick_slices_are_not_halved_and_not_mixed_where_pixels_are_halved() -> None:
-    net = ResUNet(in_channels=1, num_classes=2, width=4, strides=((2, 2, 1), (2, 2, 2)))
+    net = resunet(strides=((2, 2, 1), (2, 2, 2)))
     kernels = [level.first[0].kernel_size for level in net.encoder]
     assert kernels == [(3, 3, 1), (3, 3, 3), (3, 3, 3)]
 
@@ -46,28 +53,26 @@ def test_slices_that_were_halved_before_are_mixed_where_they_keep_their_number()
     assert kernels_for([half], stem=(2, 2, 2)) == [cube, cube]
     assert kernels_for([half], stem=half) == [flat, cube]
     assert kernels_for([(1, 1, 1)]) == [cube, cube]
-    net = ResUNet(in_channels=1, num_classes=2, width=4, stem=(1, 1, 2), strides=((2, 2, 2), half))
+    net = resunet(stem=(1, 1, 2), strides=((2, 2, 2), half))
     kernels = [level.first[0].kernel_size for level in net.encoder]
     assert kernels == [level[0].kernel_size for level in net.decoder] + [cube] == [cube, cube, cube]
 
 
 def test_a_side_that_cannot_be_halved_is_refused() -> None:
-    net = ResUNet(in_channels=1, num_classes=2, width=4)
+    net = resunet()
     with pytest.raises(UserError, match="multiples of 8 x 8 x 8"):
         net(torch.zeros(1, 1, 16, 16, 12))
 
 
 def test_maps_keep_the_channels_last_layout() -> None:
-    net = ResUNet(in_channels=1, num_classes=2, width=4, stem=(2, 2, 2)).to(
-        memory_format=torch.channels_last_3d
-    )
+    net = resunet(stem=(2, 2, 2)).to(memory_format=torch.channels_last_3d)
     image = torch.randn(2, 1, 32, 32, 32).to(memory_format=torch.channels_last_3d)
     for values in net.pyramid(image):
         assert values.is_contiguous(memory_format=torch.channels_last_3d)
 
 
 def test_a_single_voxel_to_normalise_is_refused() -> None:
-    net = ResUNet(in_channels=1, num_classes=2, width=4)
+    net = resunet()
     with pytest.raises(UserError, match="too small for instance normalisation"):
         net(torch.zeros(2, 1, 8, 8, 8))
-    assert ResUNet(in_channels=1, num_classes=2, width=4, norm="group")(torch.zeros(2, 1, 8, 8, 8)).shape
+    assert resunet(norm="group")(torch.zeros(2, 1, 8, 8, 8)).shape

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
 Triple = tuple[int, int, int]
 Strides = tuple[Triple, ...]
-DEFAULT_STRIDES: Strides = ((2, 2, 2),) * 3
-MOST_STRIDES = 4  # of networks with a published number of levels
 
 NETS: dict[str, str] = {
     "vnet": "semivox.nets.vnet:VNet",
@@ -25,6 +23,7 @@ NETS: dict[str, str] = {
 }
 MONAI = "monai:"  # before the name of a class of monai.networks.nets
 _MONAI = {MONAI: "semivox.nets.monai:MonaiNet"}
+_OF_MONAI = ("in_channels", "num_classes", "width", "stem", "strides", "patch", "options", "features")
 
 
 def lookup(table: Mapping[str, str], name: str, kind: str) -> Any:
@@ -42,29 +41,14 @@ def lookup(table: Mapping[str, str], name: str, kind: str) -> Any:
         raise UserError(f"The {kind} {name} cannot be loaded", error, table[name]) from error
 
 
-def build_net(
-    name: str,
-    *,
-    in_channels: int,
-    num_classes: int,
-    width: int = 16,
-    norm: str = "batch",
-    dropout: float = 0.5,
-    stem: Triple = (1, 1, 1),
-    strides: Strides = DEFAULT_STRIDES,
-    along_plan: bool = False,
-    patch: Triple | None = None,
-    options: Mapping[str, Any] | None = None,
-    features: bool = False,
-    deep: bool = False,
-) -> Segmenter:
-    """Build a freshly initialised network.
+@dataclass(frozen=True)
+class NetFactory:
+    """What every network of a run shares; calling it with a name builds one, freshly initialised.
 
     Args:
-        name: a key of `NETS`, or `monai:CLASS`.
         in_channels: image channels.
         num_classes: classes, background included.
-        width: channels of the finest level; they double at each of the four coarser ones.
+        width: channels of the finest level; they double at each coarser one.
         norm: batch, instance (without learned scale), group (at most 16 groups) or none.
         dropout: probability of dropping a whole channel.
         stem: of the plan: voxels that the features merge along each axis.
@@ -72,40 +56,51 @@ def build_net(
         along_plan: let networks that halve all axes four times, as published, take strides and kernels from
             the plan, four at most.
         patch: of the plan, for networks of MONAI that take one size only.
+        name: of all networks of a method, see `semivox.methods.create`; None: the method's own.
         options: of a network of MONAI; norm, dropout and along_plan are not for it.
-        features: see `MonaiNet`; all others have features, or have none.
         deep: for deep supervision, heads on coarser levels, if the network has them only on request.
-
-    Raises:
-        UserError: unknown name, norm or option.
+        features: see `MonaiNet`; all others have features, or have none.
+        spacing_mm: of the working grid; no network needs it.
     """
-    if name.startswith(MONAI):
-        made: Segmenter = lookup(_MONAI, MONAI, "network")(
-            name.removeprefix(MONAI),
-            in_channels=in_channels,
-            num_classes=num_classes,
-            width=width,
-            stem=stem,
-            strides=strides,
-            patch=patch,
-            options=options,
-            features=features,
-        )
+
+    in_channels: int
+    num_classes: int
+    width: int = 16
+    norm: str = "batch"
+    dropout: float = 0.5
+    stem: Triple = (1, 1, 1)
+    strides: Strides = ((2, 2, 2),) * 3
+    along_plan: bool = False
+    patch: Triple | None = None
+    name: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    deep: bool = False
+    features: bool = False
+    spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+    def __call__(self, name: str, **overrides: Any) -> Segmenter:
+        """Build a key of `NETS` or `monai:CLASS`; `overrides` replace single fields, e.g. `num_classes=1`.
+
+        Raises:
+            UserError: unknown name, norm or option.
+        """
+        net = replace(self, **overrides)
+        if name.startswith(MONAI):
+            fields = {key: getattr(net, key) for key in _OF_MONAI}
+            made: Segmenter = lookup(_MONAI, MONAI, "network")(name.removeprefix(MONAI), **fields)
+            return made
+        if name not in NETS:
+            raise _unknown(name)
+        kind = lookup(NETS, name, "network")
+        if not kind.follows_plan:
+            net = replace(net, strides=net.strides[:4] if net.along_plan else ((2, 2, 2),) * 4)
+        made = kind(net)
         return made
-    if name not in NETS:
-        raise _unknown(name)
-    kind = lookup(NETS, name, "network")
-    grid: dict[str, Any] = {"stem": stem}
-    if deep:
-        grid["deep"] = True
-    if kind.follows_plan:
-        grid["strides"] = strides
-    elif along_plan:
-        grid["strides"] = strides[:MOST_STRIDES]
-    net: Segmenter = kind(
-        in_channels=in_channels, num_classes=num_classes, width=width, norm=norm, dropout=dropout, **grid
-    )
-    return net
+
+
+def build_net(name: str, **fields: Any) -> Segmenter:
+    """Build a network alone; `fields` are those of `NetFactory`."""
+    return NetFactory(**fields)(name)
 
 
 def _unknown(name: str) -> UserError:
@@ -126,30 +121,3 @@ def _unknown(name: str) -> UserError:
 
 def _plain(name: str) -> str:
     return name.lower().replace("_", "").replace("-", "")
-
-
-@dataclass(frozen=True)
-class NetFactory:
-    """What every network of a run shares; calling it with a name builds one.
-
-    `name` is that of all networks of a method, see `semivox.methods.create`; None: the method's own.
-    """
-
-    in_channels: int
-    num_classes: int
-    width: int = 16
-    norm: str = "batch"
-    dropout: float = 0.5
-    stem: Triple = (1, 1, 1)
-    strides: Strides = DEFAULT_STRIDES
-    along_plan: bool = False
-    patch: Triple | None = None
-    name: str | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
-    deep: bool = False
-    spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)  # of the working grid; no network needs it
-
-    def __call__(self, name: str, **overrides: Any) -> Segmenter:
-        """Build the network `name`; `overrides` replace single fields, e.g. `num_classes=1`."""
-        shared = {key: value for key, value in vars(self).items() if key not in {"name", "spacing_mm"}}
-        return build_net(name, **{**shared, **overrides})

@@ -54,11 +54,9 @@ def kernels_for(strides: Sequence[Triple], stem: Triple = (1, 1, 1)) -> list[Tri
 
 
 def to_blocks(image: Tensor, block: Triple) -> Tensor:
-    """Rearrange blocks of voxels into channels: (B, C, X, Y, Z) -> (B, C * x * y * z, X / x, ...).
+    """Rearrange blocks (x, y, z) of voxels into channels: (B, C, X, Y, Z) -> (B, C * x * y * z, X / x, ...).
 
-    Args:
-        image: sides are multiples of `block`.
-        block: (x, y, z); voxel i (in C order) of channel c becomes channel c * x * y * z + i.
+    Voxel i (in C order) of channel c becomes channel c * x * y * z + i.
     """
     if prod(block) == 1:
         return image
@@ -69,12 +67,7 @@ def to_blocks(image: Tensor, block: Triple) -> Tensor:
 
 
 def to_voxels(values: Tensor, block: Triple) -> Tensor:
-    """Rearrange channels into the voxels of blocks: (B, K * x * y * z, X, Y, Z) -> (B, K, X * x, ...).
-
-    Args:
-        values: channel k * x * y * z + i holds voxel i (in C order) of class k in each block.
-        block: (x, y, z).
-    """
+    """Undo `to_blocks`: (B, K * x * y * z, X, Y, Z) -> (B, K, X * x, ...)."""
     if prod(block) == 1:
         return values
     batch, channels, *sides = values.shape
@@ -111,13 +104,8 @@ class Down(nn.Sequential):
 class Up(nn.Sequential):
     """Multiplies the grid, halves the channels: an up-sampling convolution, norm, ReLU.
 
-    Args:
-        channels: of the input.
-        norm: see `norm_layer`.
-        kind: transposed: transposed convolution to blocks of `stride` voxels; trilinear (corners aligned) or
-            nearest: interpolation, then a convolution.
-        stride: along each axis.
-        kernel: of the convolution after an interpolation.
+    transposed: transposed convolution to blocks of `stride` voxels; trilinear (corners aligned) or nearest:
+    interpolation, then a convolution with the `kernel`.
     """
 
     def __init__(
@@ -149,9 +137,7 @@ def enlarge(values: Tensor, factor: Triple) -> Tensor:
 class Encoder(nn.Module):
     """Levels that each read the one before: image -> a feature map a level, fine to coarse.
 
-    Args:
-        levels: fine to coarse; the first one reads blocks of voxels as channels, see `to_blocks`.
-        block: voxels of a block along each axis.
+    The first one reads blocks of voxels as channels, see `to_blocks`.
     """
 
     def __init__(self, levels: Sequence[nn.Module], block: Triple = (1, 1, 1)) -> None:
@@ -169,10 +155,8 @@ class Encoder(nn.Module):
 class PyramidDecoder(nn.Module):
     """What all decoders are: the encoder's maps -> as many decoded levels but one.
 
-    Args:
-        width: channels of the finest level.
-        block: voxels that a feature of this level merges along each axis. A 1x1x1 convolution, then ReLU,
-            makes features of each voxel of them.
+    A feature of the finest level, of `width` channels, merges a block of voxels. A 1x1x1 convolution, then
+    ReLU, makes features of each voxel of them.
     """
 
     def __init__(self, width: int, block: Triple) -> None:
@@ -198,12 +182,7 @@ class PyramidDecoder(nn.Module):
 class Decoder(PyramidDecoder):
     """The V-Net's decoder with added skips, also that of the ResNet.
 
-    Args:
-        width: channels of the finest level.
-        norm: see `norm_layer`.
-        strides: between the levels, fine to coarse.
-        block: see `PyramidDecoder`.
-        up: how every level is up-sampled, see `Up`.
+    Strides are those between the levels, fine to coarse; `up` is how every level is up-sampled, see `Up`.
     """
 
     repeats = (1, 2, 3, 3)  # convolutions a level, fine to coarse

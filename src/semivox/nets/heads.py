@@ -19,11 +19,7 @@ def with_features(
 ) -> Segmenter:
     """Build a network for a method that works on its features, voxel by voxel.
 
-    Args:
-        net: builds it.
-        name: of the network.
-        levels: whether the method works on encoder and decoder, level by level, too: then on a `Segmenter`.
-        overrides: of the fields of the factory.
+    With `levels` the method works on encoder and decoder, level by level, too: then on a `Segmenter`.
 
     Raises:
         UserError: unknown name, or a network that does not have what the method needs.
@@ -34,11 +30,10 @@ def with_features(
         return cast("Segmenter", made)
     wanted = "the levels of encoder and decoder" if levels else "the features of each voxel"
     others = sorted(one for one in NETS if issubclass(lookup(NETS, one, "network"), Segmenter))
+    names = ", ".join([*others, *([] if levels else [f"{MONAI}CLASS"])])
+    do = "choose another network or method: semivox methods"
     raise UserError(
-        f"This method needs {wanted}, which the network does not have",
-        name,
-        f"one of {', '.join([*others, *([] if levels else [f'{MONAI}CLASS'])])}",
-        "choose another network or method: semivox methods",
+        f"This method needs {wanted}, which the network does not have", name, f"one of {names}", do
     )
 
 
@@ -54,11 +49,7 @@ class MultiDecoder(nn.Module):
 
     The channels that are dropped at the coarsest level are the same for all decoders; those dropped before
     the heads are drawn for each. With a V-Net of width 16, one channel and two classes, one further decoder
-    makes 12,347,716 parameters, two make 15,246,566.
-
-    Args:
-        first: the segmenter with the first decoder.
-        others: how the further decoders up-sample, see `Up`.
+    makes 12,347,716 parameters, two make 15,246,566. `others`: how further decoders up-sample, see `Up`.
 
     Source: Wu et al., "Mutual consistency training", MICCAI 2021.
     """
@@ -89,10 +80,8 @@ class MultiDecoder(nn.Module):
 class PyramidHeads(nn.Module):
     """One 1x1x1 convolution for each decoder level but the finest, which has the network's own head.
 
-    Args:
-        net: the network, which has the width and the number of classes.
-        dropout: probability of dropping a channel of the coarsest level before its head, the finer ones have
-            `LEVEL_DROPOUT` of it; 0 for a network whose levels come with channels dropped.
+    `dropout` is the probability of dropping a channel of the coarsest level before its head, finer ones have
+    `LEVEL_DROPOUT` of it; 0 for a network whose levels come with channels dropped.
     """
 
     def __init__(self, net: Segmenter, *, dropout: float = 0.0) -> None:
@@ -122,13 +111,8 @@ class Discriminator(nn.Module):
     Four convolutions 4x4x4 with stride 2 and padding 1, each followed by LeakyReLU 0.2 and, but for the last,
     dropout of whole channels; global average, two logits; no normalisation. Map and image enter through
     convolutions of their own, whose outputs are added. With width 64 and one channel each: 11,020,290
-    parameters and 15.41 GMAC for a 112x112x80 patch.
-
-    Args:
-        map_channels: channels of the distance map.
-        image_channels: channels of the image.
-        width: channels after the first convolution; they double at each of the three others.
-        dropout: probability of dropping a channel.
+    parameters and 15.41 GMAC for a 112x112x80 patch. Width is that after the first convolution; it doubles at
+    each of the three others.
 
     Source: Li et al., "Shape-aware semi-supervised 3D semantic segmentation", MICCAI 2020; the average there
         is over a fixed grid, here over any.

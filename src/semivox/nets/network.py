@@ -9,7 +9,8 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from semivox.errors import UserError
-from semivox.nets.blocks import HALVINGS, Decoder, PyramidDecoder, Triple, factor_of, initialise
+from semivox.nets import NetFactory
+from semivox.nets.blocks import Decoder, PyramidDecoder, Triple, factor_of, initialise
 
 SCALES = 3  # of deep supervision, at most
 
@@ -17,13 +18,8 @@ SCALES = 3  # of deep supervision, at most
 class Network(nn.Module):
     """What every network knows of the patches that it takes.
 
-    Args:
-        in_channels: image channels.
-        num_classes: classes, background included.
-        width: channels of the finest level.
-        norm: see `norm_layer`.
-        block: voxels of the image that the finest features merge along each axis; the output has each voxel.
-        strides: between the levels, fine to coarse.
+    The finest features, of `width` channels, merge a block of voxels of the image; the output has each voxel.
+    Strides are those between the levels, fine to coarse.
     """
 
     follows_plan: ClassVar[bool] = False  # True: always takes the plan's `strides`
@@ -80,50 +76,35 @@ class Segmenter(Network):
     """Encoder, decoder and head, every (transposed) convolution Kaiming-normal.
 
     Args:
+        net: sizes, normalisation, stem and strides; with `deep`, coarser levels have heads.
         encoder: image (B, C, X, Y, Z) -> a feature map a level, see `Encoder`.
         decoder: those -> decoded maps; None: the V-Net's.
-        in_channels: image channels.
-        num_classes: classes, background included.
-        width: channels of the finest level.
-        norm: see `norm_layer`.
         dropout: probability of dropping a channel before the head.
-        stem: voxels of the image that the finest features merge along each axis.
-        strides: between the levels, fine to coarse.
-        bottleneck_dropout: dropout after the encoder.
-        deep: whether coarser levels have heads, for deep supervision.
+        bottleneck_dropout: the same after the encoder.
     """
 
     def __init__(
         self,
+        net: NetFactory,
         encoder: nn.Module,
         decoder: PyramidDecoder | None = None,
         *,
-        in_channels: int,
-        num_classes: int,
-        width: int,
-        norm: str,
         dropout: float,
-        stem: Triple = (1, 1, 1),
-        strides: Sequence[Triple] = HALVINGS,
         bottleneck_dropout: float = 0.0,
-        deep: bool = False,
     ) -> None:
         super().__init__(
-            in_channels=in_channels,
-            num_classes=num_classes,
-            width=width,
-            norm=norm,
-            block=stem,
-            strides=strides,
-        )
-        self.head_dropout = dropout
-        self.encoder = encoder
+            in_channels=net.in_channels, num_classes=net.num_classes, width=net.width, norm=net.norm,
+            block=net.stem, strides=net.strides,
+        )  # fmt: skip
+        self.head_dropout, self.encoder = dropout, encoder
         self.dropout = nn.Dropout3d(bottleneck_dropout)
-        self.decoder = decoder or Decoder(width, norm, strides, stem)
-        self.head = make_head(width, num_classes, dropout)
+        self.decoder = decoder or Decoder(net.width, net.norm, net.strides, net.stem)
+        self.head = make_head(net.width, net.num_classes, dropout)
         self.apply(initialise)
-        levels = range(1, min(SCALES, len(strides)) if deep else 1)
-        self.coarse_heads = nn.ModuleList(nn.Conv3d(width * 2**level, num_classes, 1) for level in levels)
+        levels = range(1, min(SCALES, len(net.strides)) if net.deep else 1)
+        self.coarse_heads = nn.ModuleList(
+            nn.Conv3d(net.width * 2**level, net.num_classes, 1) for level in levels
+        )
         self.coarse_heads.apply(initialise)
         self.scales = 1 + len(levels)
 

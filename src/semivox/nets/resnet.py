@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from math import prod
-from typing import Any
 
 from torch import Tensor, nn
 
-from semivox.nets.blocks import HALVINGS, Encoder, Triple, kernels_for, norm_layer
+from semivox.nets import NetFactory
+from semivox.nets.blocks import Encoder, Triple, kernels_for, norm_layer
 from semivox.nets.cpu import Conv, Conv7x7x7
 from semivox.nets.network import Segmenter
 
 
 class BasicBlock(nn.Module):
-    """Two convolutions and a shortcut; the first block of a stage divides the grid.
-
-    Args:
-        inputs: channels of the input.
-        channels: channels of the output.
-        stride: along each axis; where it is not 1 the shortcut is a strided 1x1x1 convolution.
-        kernel: along each axis.
-        norm: see `norm_layer`.
-    """
+    """Two convolutions and a shortcut; with a stride, that is a strided 1x1x1 convolution."""
 
     def __init__(self, inputs: int, channels: int, stride: Triple, kernel: Triple, norm: str) -> None:
         super().__init__()
@@ -58,32 +49,16 @@ class ResNet34(Segmenter):
 
     blocks = (3, 4, 6, 3)  # a stage
 
-    def __init__(
-        self,
-        *,
-        in_channels: int,
-        width: int,
-        norm: str,
-        stem: Triple = (1, 1, 1),
-        strides: Sequence[Triple] = HALVINGS,
-        **others: Any,
-    ) -> None:
-        thin, *kernels = kernels_for(strides, stem)
-        inputs = in_channels * prod(stem)
+    def __init__(self, net: NetFactory) -> None:
+        width, norm = net.width, net.norm
+        thin, *kernels = kernels_for(net.strides, net.stem)
+        inputs = net.in_channels * prod(net.stem)
         x, y, z = (7 if side == 3 else 1 for side in thin)
         first = Conv7x7x7(inputs, width) if min(thin) == 3 else Conv(inputs, width, (x, y, z), bias=False)
         levels: list[nn.Module] = [nn.Sequential(first, norm_layer(norm, width), nn.ReLU(inplace=True))]
-        for level, (count, stride, kernel) in enumerate(zip(self.blocks, strides, kernels, strict=False)):
+        for level, (count, stride, kernel) in enumerate(zip(self.blocks, net.strides, kernels, strict=False)):
             channels = 2 * width * 2**level
             block = BasicBlock(channels // 2, channels, stride, kernel, norm)
             more = (BasicBlock(channels, channels, (1, 1, 1), kernel, norm) for _ in range(count - 1))
             levels.append(nn.Sequential(block, *more))
-        super().__init__(
-            Encoder(levels, stem),
-            in_channels=in_channels,
-            width=width,
-            norm=norm,
-            stem=stem,
-            strides=strides,
-            **others,
-        )
+        super().__init__(net, Encoder(levels, net.stem), dropout=net.dropout)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from math import prod
 from typing import ClassVar
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv3d, leaky_relu
 
+from semivox.nets import NetFactory
 from semivox.nets.blocks import Triple, kernels_for, norm_layer, to_voxels
 from semivox.nets.cpu import Conv
 from semivox.nets.network import SCALES, Network
@@ -25,51 +25,29 @@ class ResUNet(Network):
     coarser than the image by these factors; the head predicts every voxel of a block at once. The network
     costs what one on the coarse grid does, and its contours are those of the fine grid.
 
+    Instance normalisation has a learned scale here. Channels double at each coarser level, up to 320; dropout
+    is that of the coarsest; heads for deep supervision are always there. See `kernels_for` for kernels.
+
     Source: residual U-Nets follow nnU-Net (Isensee et al., arXiv 2404.09556); the rearrangement of channels
     into voxels follows Shi et al., arXiv 1609.05158.
-
-    Args:
-        in_channels: image channels.
-        num_classes: classes, background included.
-        width: channels of the finest level; they double at each coarser one, up to 320.
-        norm: see `norm_layer`; instance has a learned scale here.
-        dropout: probability of dropping a channel of the coarsest level.
-        stem: voxels of a block along each axis; 1 leaves the axis as it is.
-        strides: along each axis, between each level and the next coarser one. See `kernels_for` for kernels.
-        deep: it always has heads for deep supervision.
     """
 
     follows_plan: ClassVar[bool] = True
 
-    def __init__(
-        self,
-        *,
-        in_channels: int,
-        num_classes: int,
-        width: int = 24,
-        norm: str = "instance",
-        dropout: float = 0.0,
-        stem: Triple = (1, 1, 1),
-        strides: Sequence[Triple] = ((2, 2, 2),) * 3,
-        deep: bool = True,
-    ) -> None:
+    def __init__(self, net: NetFactory) -> None:
+        width, norm, stem, strides = net.width, net.norm, net.stem, net.strides
         super().__init__(
-            in_channels=in_channels,
-            num_classes=num_classes,
-            width=width,
-            norm=norm,
-            block=stem,
+            in_channels=net.in_channels, num_classes=net.num_classes, width=width, norm=norm, block=stem,
             strides=strides,
-        )
+        )  # fmt: skip
         channels = [min(MOST_CHANNELS, width * 2**level) for level in range(len(strides) + 1)]
-        kernels = kernels_for(strides, stem)
-        self.stem = nn.Conv3d(in_channels, width, stem, stem) if prod(stem) > 1 else nn.Identity()
-        first = width if prod(stem) > 1 else in_channels
-        inputs, steps = [first, *channels], [(1, 1, 1), *strides]
+        kernels, merges = kernels_for(strides, stem), prod(stem) > 1
+        self.stem = nn.Conv3d(net.in_channels, width, stem, stem) if merges else nn.Identity()
+        inputs, steps = [width if merges else net.in_channels, *channels], [(1, 1, 1), *strides]
         self.encoder = nn.ModuleList(
             Residual(*level, norm) for level in zip(inputs, channels, steps, kernels, strict=False)
         )
-        self.dropout = nn.Dropout3d(dropout)
+        self.dropout = nn.Dropout3d(net.dropout)
         self.ups = nn.ModuleList(
             nn.ConvTranspose3d(below, here, step, step)
             for here, below, step in zip(channels, channels[1:], strides, strict=False)
@@ -78,10 +56,10 @@ class ResUNet(Network):
             nn.Sequential(Conv(2 * here, here, kernel, bias=False), Normalised(here, norm))
             for here, kernel in zip(channels, kernels[:-1], strict=False)
         )
-        self.head = nn.Conv3d(width, num_classes * prod(stem), 1)
-        extra = range(1, min(SCALES - (prod(stem) > 1), len(strides)))
-        self.coarse_heads = nn.ModuleList(nn.Conv3d(channels[level], num_classes, 1) for level in extra)
-        self.scales = 1 + (prod(stem) > 1) + len(extra)
+        self.head = nn.Conv3d(width, net.num_classes * prod(stem), 1)
+        extra = range(1, min(SCALES - merges, len(strides)))
+        self.coarse_heads = nn.ModuleList(nn.Conv3d(channels[level], net.num_classes, 1) for level in extra)
+        self.scales = 1 + merges + len(extra)
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, C, X, Y, Z) -> logits (B, K, X, Y, Z)."""

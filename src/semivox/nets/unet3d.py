@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from semivox.nets.blocks import HALVINGS, Encoder, PyramidDecoder, Stage, Triple, enlarge, kernels_for
+from semivox.nets import NetFactory
+from semivox.nets.blocks import Encoder, PyramidDecoder, Stage, Triple, enlarge, kernels_for
 from semivox.nets.network import Segmenter
 
 LEVEL_DROPOUT = (0.2, 0.4, 0.6, 1.0)  # of the coarsest decoder level's probability, fine to coarse
@@ -19,13 +19,9 @@ class UNetDecoder(PyramidDecoder):
     """Trilinear upsampling, concatenation with the skip, two convolutions, dropout: a level.
 
     Args:
-        width: channels of the finest level.
-        norm: see `norm_layer`.
-        strides: between the levels, fine to coarse.
-        block: see `PyramidDecoder`.
+        width, norm, strides, block: as of `Decoder`.
         dropout: probability of dropping a channel of the coarsest decoded level, before it goes to the next
-            level; the finer ones have `LEVEL_DROPOUT` of it, and the finest none (the head drops its
-            channels).
+            level; finer ones have `LEVEL_DROPOUT` of it, and the finest none (the head drops its channels).
     """
 
     repeats = 2  # convolutions a level
@@ -67,32 +63,14 @@ class UNet3D(Segmenter):
 
     repeats = 2  # convolutions a level
 
-    def __init__(
-        self,
-        *,
-        in_channels: int,
-        width: int,
-        norm: str,
-        dropout: float,
-        stem: Triple = (1, 1, 1),
-        strides: Sequence[Triple] = HALVINGS,
-        **others: Any,
-    ) -> None:
-        first, *kernels = kernels_for(strides, stem)
-        levels: list[nn.Module] = [Stage(in_channels * prod(stem), width, self.repeats, norm, first)]
-        for level, (stride, kernel) in enumerate(zip(strides, kernels, strict=True)):
-            channels = width * 2**level
-            convolutions = Stage(channels, 2 * channels, self.repeats, norm, kernel)
+    def __init__(self, net: NetFactory) -> None:
+        first, *kernels = kernels_for(net.strides, net.stem)
+        levels: list[nn.Module] = [
+            Stage(net.in_channels * prod(net.stem), net.width, self.repeats, net.norm, first)
+        ]
+        for level, (stride, kernel) in enumerate(zip(net.strides, kernels, strict=True)):
+            channels = net.width * 2**level
+            convolutions = Stage(channels, 2 * channels, self.repeats, net.norm, kernel)
             levels.append(nn.Sequential(nn.MaxPool3d(stride), convolutions))
-        decoder = UNetDecoder(width, norm, strides, stem, dropout=dropout)
-        super().__init__(
-            Encoder(levels, stem),
-            decoder,
-            dropout=dropout * LEVEL_DROPOUT[0],
-            in_channels=in_channels,
-            width=width,
-            norm=norm,
-            stem=stem,
-            strides=strides,
-            **others,
-        )
+        decoder = UNetDecoder(net.width, net.norm, net.strides, net.stem, dropout=net.dropout)
+        super().__init__(net, Encoder(levels, net.stem), decoder, dropout=net.dropout * LEVEL_DROPOUT[0])

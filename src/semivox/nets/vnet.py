@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from math import prod
-from typing import Any
 
 from torch import nn
 
-from semivox.nets.blocks import HALVINGS, Down, Encoder, Stage, Triple, kernels_for
+from semivox.nets import NetFactory
+from semivox.nets.blocks import Down, Encoder, Stage, kernels_for
 from semivox.nets.network import Segmenter
 
 
@@ -23,31 +22,13 @@ class VNet(Segmenter):
 
     repeats = (1, 2, 3, 3, 3)  # convolutions a level, fine to coarse
 
-    def __init__(
-        self,
-        *,
-        in_channels: int,
-        width: int,
-        norm: str,
-        dropout: float,
-        stem: Triple = (1, 1, 1),
-        strides: Sequence[Triple] = HALVINGS,
-        **others: Any,
-    ) -> None:
-        first, *kernels = kernels_for(strides, stem)
-        levels: list[nn.Module] = [Stage(in_channels * prod(stem), width, self.repeats[0], norm, first)]
-        for level, (stride, kernel) in enumerate(zip(strides, kernels, strict=True)):
-            channels = width * 2**level
-            convolutions = Stage(2 * channels, 2 * channels, self.repeats[level + 1], norm, kernel)
-            levels.append(nn.Sequential(Down(channels, norm, stride), convolutions))
-        super().__init__(
-            Encoder(levels, stem),
-            dropout=dropout,
-            bottleneck_dropout=dropout,
-            in_channels=in_channels,
-            width=width,
-            norm=norm,
-            stem=stem,
-            strides=strides,
-            **others,
-        )
+    def __init__(self, net: NetFactory) -> None:
+        first, *kernels = kernels_for(net.strides, net.stem)
+        levels: list[nn.Module] = [
+            Stage(net.in_channels * prod(net.stem), net.width, self.repeats[0], net.norm, first)
+        ]
+        for level, (stride, kernel) in enumerate(zip(net.strides, kernels, strict=True)):
+            channels = net.width * 2**level
+            convolutions = Stage(2 * channels, 2 * channels, self.repeats[level + 1], net.norm, kernel)
+            levels.append(nn.Sequential(Down(channels, net.norm, stride), convolutions))
+        super().__init__(net, Encoder(levels, net.stem), dropout=net.dropout, bottleneck_dropout=net.dropout)
