@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from semivox.datasets import declared
-from semivox.datasets.layouts import Case, Kind, msd_cases, nnunet_cases, recognise
+from semivox.datasets.layouts import Case, find_cases
 from semivox.datasets.listing import (
     Notice,
     Report,
@@ -47,7 +46,6 @@ class Dataset:
     ignore_value: int | None = None  # the value on disk of voxels that are not annotated, if there are any
     order: tuple[str, ...] = ()  # training cases in the order of splits, the listed ones; empty: by name
     regions: declared.Regions = field(default_factory=dict)  # unions of classes that are scored, too
-    kind: Kind | None = None  # the layout of `root`, where it was chosen; None: the files on disk tell it
     notices: tuple[Notice, ...] = field(default=(), compare=False)  # unused files, labels that are gone
 
     @property
@@ -74,9 +72,7 @@ class Dataset:
         return tuple(case for case in self.cases if case.pool == name)
 
 
-def open_dataset(
-    folder: Path, report: Report | None = None, *, kind: Kind | None = None, any_format: bool = False
-) -> Dataset:
+def open_dataset(folder: Path, report: Report | None = None, *, any_format: bool = False) -> Dataset:
     """Read the description of a data set; no image or label file is opened.
 
     Args:
@@ -84,8 +80,7 @@ def open_dataset(
             `imagesTs`, `labelsTs`, `imagesUn`) or MSD (`modality`, `training`, `test`), each with `labels`.
         report: told of what is wrong with single cases; if it returns, those are left out. None: the first
             error is raised, and notices are logged as warnings.
-        kind: the layout; None: the one that the files on disk are in.
-        any_format: nnU-Net raw with NRRD or MetaImage files is accepted, too.
+        any_format: NRRD or MetaImage files are accepted, too.
     """
     root = folder.resolve()
     path = root / "dataset.json"
@@ -103,30 +98,24 @@ def open_dataset(
     if meta.get("format") == "semivox":
         dataset = _read_index(meta, path, tell)
     else:
-        dataset = _read_folder(meta, path, tell, kind, any_format=any_format)
+        dataset = _read_folder(meta, path, tell, any_format=any_format)
     dataset = _checked(dataset, path, tell)
     wanted, count = meta.get("numTraining"), len(dataset.pool("train"))
     if isinstance(wanted, int) and wanted > count:
         what = "There are fewer training cases than dataset.json declares"
         do = "add them, or correct numTraining"
         tell(Notice(what, f"{count} cases", f"{wanted} (numTraining)", do, root))
-    dataset = replace(dataset, notices=tuple(notices))
     if report is None:
         for notice in notices:
             _warn(printable(f"{notice.what}: {notice.found} ({notice.path}); {notice.do}"))
-    return dataset
+    return replace(dataset, notices=tuple(notices))
 
 
-def _read_folder(
-    meta: dict[str, Any], path: Path, report: Report, kind: Kind | None, *, any_format: bool
-) -> Dataset:
+def _read_folder(meta: declared.Meta, path: Path, report: Report, *, any_format: bool) -> Dataset:
     """Read nnU-Net raw or MSD form."""
     root, channels = path.parent, declared.read_channels(meta, path)
     names, values = declared.read_classes(meta, path)
-    if (kind or recognise(meta, root, channels)) == "msd":
-        cases = msd_cases(meta, root, channels, report)
-    else:
-        cases = nnunet_cases(meta, root, channels, report, any_format=any_format)
+    ending = declared.read_ending(meta, path, any_format=any_format)
     named = meta.get("name")
     return Dataset(
         name=named if isinstance(named, str) and name_problem(named) is None else root.name,
@@ -134,11 +123,10 @@ def _read_folder(
         channels=channels,
         class_names=names,
         class_values=values,
-        cases=tuple(cases),
+        cases=tuple(find_cases(meta, root, channels, ending, report)),
         ignore_value=declared.read_ignore(meta, path),
         order=declared.read_order(meta, path),
         regions=declared.read_regions(meta.get("regions", declared.region_labels(meta)), names, values, path),
-        kind=kind,
     )
 
 
@@ -156,7 +144,7 @@ def write_index(dataset: Dataset, folder: Path) -> None:
     """
     base = folder.resolve()
     path = base / "dataset.json"
-    if path.is_file() and (not isinstance(meta := read_json(path), dict) or meta.get("format") != "semivox"):
+    if path.is_file() and not is_index(folder):
         what, do = "The folder holds a dataset.json of another form", "choose another output folder"
         raise UserError(what, "a file that semivox did not write", None, do, path)
 
@@ -172,12 +160,12 @@ def write_index(dataset: Dataset, folder: Path) -> None:
     write_json(path, {"format": "semivox", "version": 1, **index})
 
 
-def _read_index(meta: dict[str, Any], path: Path, report: Report) -> Dataset:
+def _read_index(meta: declared.Meta, path: Path, report: Report) -> Dataset:
     """Read semivox's own form; a label file that is gone makes its case an unlabeled one, with a notice."""
+    content = {key: value for key, value in meta.items() if key not in ("format", "version", "kind")}
     try:
         if meta.get("version") != 1:
             raise ValueError(f"version {meta.get('version')}")
-        content = {key: value for key, value in meta.items() if key not in ("format", "version")}
         index = TypeAdapter(Dataset).validate_python(content)
         values, count = index.class_values, len(index.class_names)
         if not index.channels or count < 2 or not len({*values}) == len(values) == count or values[0] != 0:
@@ -209,20 +197,20 @@ def _checked(dataset: Dataset, path: Path, report: Report) -> Dataset:
         what, do = "The data set has no training images", "put the images there, and check dataset.json"
         expected = "imagesTr/CASE_0000.nii.gz, or a list of training images in dataset.json"
         report(UserError(what, shortened(names, 5) or "no files", expected, do, folder))
-    twice = sorted(name for name, n in Counter(case.name for case in dataset.cases).items() if n > 1)
-    if twice:
+    counts = Counter(case.name for case in dataset.cases)
+    if twice := sorted(name for name, count in counts.items() if count > 1):
         expected = "names that are unique over training, test and extra images"
         report(UserError("Two cases have the same name", shortened(twice, 5), expected, None, path))
     whole: dict[str, Case] = {}
     for case in dataset.cases:
         if (why := name_problem(case.name)) is not None:
-            what, found = "A case has a name that cannot be a file name", f"{printable(case.name)}: {why}"
+            what, found = "A case has a name that cannot be a file name", f"{case.name}: {why}"
             report(UserError(what, found, "a short name in UTF-8", "rename its files", path))
             continue
+        names = list(dataset.channels) if len(case.images) == len(dataset.channels) else []
         missing = [index for index, image in enumerate(case.images) if not is_file(image)]
         for index in missing:
-            channel = dataset.channels[index] if len(case.images) == len(dataset.channels) else None
-            report(missing_image(case.name, case.images[index], channel))
+            report(missing_image(case.name, case.images[index], names[index] if names else None))
         if not missing:
             whole.setdefault(case.name, case)
     return replace(dataset, cases=tuple(sorted(whole.values(), key=lambda case: (case.pool, case.name))))
@@ -239,10 +227,10 @@ def _unknown_layout(root: Path, meta: object) -> UserError:
         return UserError("The data set folder does not exist", None, "a folder", "check the path", root)
     if isinstance(meta, dict):
         found = "a dataset.json with the keys " + shortened(meta, 10)
-    elif (root / "dataset.json").is_file():
+    elif meta is not None:
         found = "a dataset.json that holds no table of names and values"
     else:
-        names = shortened(sorted(printable(item.name) for item in root.iterdir()), 5)
+        names = shortened(sorted(item.name for item in root.iterdir()), 5)
         found = "no dataset.json, but " + (names or "no files at all")
     expected = (
         'a dataset.json with "channel_names" (nnU-Net raw), with "modality" or "training" (MSD),'

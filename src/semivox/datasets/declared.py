@@ -31,31 +31,32 @@ def read_classes(meta: Meta, path: Path) -> tuple[tuple[str, ...], tuple[int, ..
     Where nnU-Net's regions are declared (lists of values, which may overlap), each value is a class: it has
     the name of the region that is this value alone, else `label_VALUE`. See `read_regions`.
     """
-    declared = _labels(meta)
-    labels = {name: value for name, value in declared.items() if not _is_ignore(name, value)}
+    labels = {name: value for name, value in _labels(meta).items() if not _is_ignore(name, value)}
     if any(isinstance(value, list) for value in labels.values()):
         labels = _parts(labels, path)
-    if all(map(_is_integer, labels)) and not all(map(_is_integer, labels.values())):  # as MSD has them
-        labels = {name: value for value, name in labels.items()} if _differ(labels.values()) else {}
-        if not labels:
-            raise _bad_labels(path, "Two classes have the same name", declared)
-    integers = all(_is_integer(value) and abs(int(value)) < 1 << 30 for value in labels.values())
-    classes = [(int(value), str(name)) for name, value in labels.items()] if integers else []
-    classes.sort(key=lambda one: (one[0] != 0, one))
+    elif all(map(_is_integer, labels)) and not all(map(_is_integer, labels.values())):  # as MSD has them
+        named = {str(name): value for value, name in labels.items()}
+        if len(named) < len(labels):
+            raise _bad_labels(path, "Two classes have the same name", labels)
+        labels = named
+    if not labels:
+        raise _bad_labels(path, "The classes are not declared", meta.get("labels"))
+    if not all(map(_is_integer, labels.values())):
+        raise _bad_labels(path, "A class value is not an integer", labels)
+    classes = sorted(
+        ((int(value), str(name)) for name, value in labels.items()), key=lambda c: (c[0] != 0, c)
+    )
     values = tuple(value for value, _ in classes)
-    for wrong, what in (
-        (not labels, "The classes are not declared"),
-        (not integers, "A class value is not an integer"),
-        (0 not in values, "No class has the value 0"),
-        (not _differ(values), "Two classes have the same value"),
-        (not 2 <= len(values) <= 255, "There must be 1 to 254 classes beside the background"),
-    ):
-        if wrong:
-            raise _bad_labels(path, what, meta.get("labels"))
+    if values[0] != 0:
+        raise _bad_labels(path, "No class has the value 0", labels)
+    if len(set(values)) < len(values):
+        raise _bad_labels(path, "Two classes have the same value", labels)
+    if not 2 <= len(values) <= 255:
+        raise _bad_labels(path, "There must be 1 to 254 classes beside the background", labels)
     return tuple(name for _, name in classes), values
 
 
-def _parts(labels: Mapping[str, Any], path: Path) -> dict[str, int]:
+def _parts(labels: Meta, path: Path) -> dict[str, int]:
     """Make classes of single values from regions that may overlap."""
     sets = {str(name): value if isinstance(value, list) else [value] for name, value in labels.items()}
     if not all(values and all(isinstance(value, int) for value in values) for values in sets.values()):
@@ -88,15 +89,17 @@ def read_regions(
 
     A region has a name that no class has, and takes foreground values on disk. Messages name `path`.
     """
+    if declared is None:
+        return {}
     known = [value for value in class_values if value]
-    regions: Meta = declared if isinstance(declared, Mapping) else {"regions": str(declared)}
-    for name, values in regions.items() if declared is not None else ():
+    regions: Meta = declared if isinstance(declared, Mapping) else {"regions": declared}
+    for name, values in regions.items():
         is_list = isinstance(values, list | tuple) and len(values) > 0
         if not is_list or name in class_names or any(value not in known for value in values):
             expected = f"a name that no class has, and values among {', '.join(map(str, known))}"
             do = 'declare it in dataset.json, "regions": {"NAME": [1, 2]}, or as --region NAME=1,2'
             raise UserError("A region cannot be used", f"{name}: {values!r}"[:200], expected, do, path)
-    return {} if declared is None else {str(n): tuple(dict.fromkeys(v)) for n, v in regions.items()}
+    return {str(name): tuple(dict.fromkeys(values)) for name, values in regions.items()}
 
 
 def region_labels(meta: Meta) -> dict[str, list[int]] | None:
@@ -142,10 +145,6 @@ def read_order(meta: Meta, path: Path) -> tuple[str, ...]:
 def _labels(meta: Meta) -> Meta:
     labels = meta.get("labels")
     return labels if isinstance(labels, Mapping) else {}
-
-
-def _differ(values: Any) -> bool:
-    return len(set(values)) == len(values)
 
 
 def _is_integer(value: object) -> bool:

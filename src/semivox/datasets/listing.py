@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from difflib import SequenceMatcher
-from os.path import isfile, islink, normpath
+from os.path import isfile, normpath
 from pathlib import Path
 from typing import Literal
 
@@ -41,11 +41,6 @@ def is_file(path: Path) -> bool:
     return isfile(path)  # noqa: PTH113
 
 
-def is_link(path: Path) -> bool:
-    """Whether there is a link, be it to nothing; likewise."""
-    return islink(path)  # noqa: PTH114
-
-
 def data_files(folder: Path) -> Iterator[tuple[str, Path, str]]:
     """List scans as stem, path and ending, sorted; hidden files (macOS's `._NAME`) are left out."""
     for name in sorted(path.name for path in folder.iterdir()) if folder.is_dir() else ():
@@ -65,8 +60,12 @@ def list_files(folder: Path, ending: str | None, report: Report) -> dict[str, Pa
             what, expected = "A file has another ending than declared", ending or "a NIfTI ending"
             do = "rename or convert it; without file_ending in dataset.json, .nii and .nii.gz are both read"
             report(UserError(what, path.name, expected, do, path))
+        elif path.is_dir():
+            do = "rename or remove it"
+            report(UserError("A folder has the name of a scan", path.name, None, do, path))
         elif not is_file(path):
-            report(dangling_link(path))
+            do = "restore the file, or remove the link"
+            report(UserError("A link points to a file that does not exist", path.name, None, do, path))
         elif stem in found:
             what, files = "Two files differ in the ending alone", f"{found[stem].name} and {path.name}"
             report(UserError(what, files, "one file", "remove one of them", path))
@@ -83,14 +82,13 @@ def unused_files(root: Path, used: Iterable[Path]) -> Iterator[UserError]:
     for folder in sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else ():
         if folder.name in standard:
             names = sorted(path.name for path in folder.iterdir() if normpath(path) not in known)
-            if shown := [printable(name) for name in names if not name.startswith(".")]:
+            if shown := [name for name in names if not name.startswith(".")]:
                 do = "remove them, or correct names or dataset.json"
                 yield Notice("Files that the data set does not use", shortened(shown, 8), None, do, folder)
             continue
         likeness = {name: SequenceMatcher(None, folder.name, name).ratio() for name in absent}
         near = max(likeness, key=likeness.__getitem__, default="")  # of equal ones the first: training
-        near = near if likeness.get(near, 0) >= _SIMILAR else ""
-        files = [path for _, path, _ in data_files(folder)] if near else []
+        files = [path for _, path, _ in data_files(folder)] if likeness.get(near, 0) >= _SIMILAR else []
         if files and not any(normpath(path) in known for path in files):
             what, found = "A folder of scans is not used", f"{folder.name}, which holds {files[0].name}"
             yield UserError(what, found, near, f"rename it to {near}, or move it away", folder)
@@ -99,16 +97,7 @@ def unused_files(root: Path, used: Iterable[Path]) -> Iterator[UserError]:
 def missing_image(case: str, path: Path, channel: str | None) -> UserError:
     """Return the error for an image file that is declared or implied but not there."""
     what = f"Case {case}: the image{f' of channel {channel}' if channel else ''} is missing"
-    found = "a link to a file that does not exist" if is_link(path) else "no such file"
-    return UserError(what, found, None, "add the file, or remove the case", path)
-
-
-def dangling_link(path: Path) -> UserError:
-    """Return the error for a path that is there, but leads to no file."""
-    if path.is_dir():
-        return UserError("A folder has the name of a scan", path.name, None, "rename or remove it", path)
-    do = "restore the file, or remove the link"
-    return UserError("A link points to a file that does not exist", path.name, None, do, path)
+    return UserError(what, "no such file", None, "add the file, or remove the case", path)
 
 
 def name_problem(name: str) -> str | None:

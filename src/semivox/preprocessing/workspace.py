@@ -216,7 +216,7 @@ def open_workspace(data: Path, *, work: Path | None = None, preset: str | None =
             raise UserError(what, found, "one of them", "leave out --work")
         index = open_dataset(data, lambda error: None)
         moved = index.root.resolve() == data.resolve() or not (index.root / INDEX).is_file()
-        return Workspace(data, open_dataset(data) if moved else open_dataset(index.root, kind=index.kind))
+        return Workspace(data, open_dataset(data) if moved else open_dataset(index.root))
     dataset = open_dataset(data)
     folder = work or DEFAULT_PARENT / "-".join(filter(None, (dataset.name, preset)))
     if known := _stored_index(folder):

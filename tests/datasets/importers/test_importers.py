@@ -57,7 +57,7 @@ def test_folder_is_indexed_where_it_is(tmp_path: Path, kind: str) -> None:
     source = nnunet(tmp_path / "source")
     before = sorted(path for path in source.rglob("*"))
     dataset = import_dataset(source, tmp_path / "out", kind=kind)
-    assert open_dataset(source, kind=None if kind == "auto" else "nnunet") == dataset
+    assert open_dataset(source) == dataset
     assert open_dataset(tmp_path / "out") == dataset
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"dataset.json", "run_report.json"}
     assert sorted(source.rglob("*")) == before
@@ -71,9 +71,9 @@ def test_msd_folder(tmp_path: Path) -> None:
         "training": [{"image": "imagesTr/a_0000.nii.gz", "label": "labelsTr/a.nii.gz"}],
     }
     (source / "dataset.json").write_text(json.dumps(meta))
-    assert import_dataset(source, tmp_path / "out", kind="msd") == open_dataset(source, kind="msd")
-    chosen = import_dataset(source, tmp_path / "out2", kind="nnunet")
-    assert [case.name for case in chosen.cases] == ["a", "b"]
+    dataset = import_dataset(source, tmp_path / "out", kind="msd")
+    assert dataset == open_dataset(source)
+    assert [case.name for case in dataset.cases] == ["a_0000"]
 
 
 def test_source_is_never_overwritten(tmp_path: Path) -> None:
@@ -84,13 +84,10 @@ def test_source_is_never_overwritten(tmp_path: Path) -> None:
     assert (source / "dataset.json").read_bytes() == before
 
 
-def test_a_source_that_fits_several_layouts_asks(tmp_path: Path) -> None:
+def test_a_description_says_more_than_files_beside_it(tmp_path: Path) -> None:
     source = nnunet(tmp_path / "source")
     cases(source, "x")
-    with pytest.raises(UserError, match="fits several layouts") as error:
-        import_dataset(source, tmp_path / "out")
-    assert error.value.found == "nnunet or msd, h5"
-    assert len(import_dataset(source, tmp_path / "out", kind="nnunet").cases) == 2
+    assert len(import_dataset(source, tmp_path / "out").cases) == 2
     assert len(import_dataset(source, tmp_path / "out2", kind="h5").cases) == 1
 
 
@@ -158,10 +155,13 @@ def test_h5_import_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert read == []
 
 
-def test_h5_files_with_another_spacing_are_written_again(tmp_path: Path) -> None:
-    source = cases(tmp_path / "source", "a")
+def test_other_options_need_another_folder(tmp_path: Path) -> None:
+    source, options = cases(tmp_path / "source", "a"), {"spacing_mm": (1, 0.5, 2)}
     import_dataset(source, tmp_path / "out")
-    dataset = import_dataset(source, tmp_path / "out", spacing_mm=(1, 0.5, 2))
+    with pytest.raises(UserError, match="other options") as error:
+        import_dataset(source, tmp_path / "out", **options)
+    assert "spacing_mm: [1, 0.5, 2]" in str(error.value.expected)
+    dataset = import_dataset(source, tmp_path / "other", **options)
     np.testing.assert_array_equal(read_image(dataset.case("a").images).affine, np.diag([1, 0.5, 2, 1]))
 
 

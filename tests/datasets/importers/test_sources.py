@@ -379,20 +379,6 @@ def test_two_labels_that_change_places_are_noticed(raw: Path, tmp_path: Path) ->
     np.testing.assert_array_equal(stored(dataset, "a"), label(0, 1, seed=1))
 
 
-def test_classes_by_name_that_get_other_values_are_written_anew(tmp_path: Path) -> None:
-    raw = tmp_path / "raw"
-    labels = ("liver={case}_liver.nii.gz", "tumor={case}_tumor.nii.gz")
-    options = {"images": ("scans/{case}.nii.gz",), "labels": labels}
-    save(raw / "b_tumor.nii.gz", label(0, 1))
-    for name in ("a", "b"):
-        save(raw / "scans" / f"{name}.nii.gz", scan())
-    assert import_dataset(raw, tmp_path / "out", **options).class_names[1:] == ("tumor",)
-    save(raw / "a_liver.nii.gz", label(0, 1))
-    dataset = import_dataset(raw, tmp_path / "out", **options)
-    assert dataset.class_names[1:] == ("liver", "tumor")
-    np.testing.assert_array_equal(stored(dataset, "b"), 2 * label(0, 1))
-
-
 def test_the_output_of_another_import_is_left_alone(raw: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     import_dataset(raw, out, **PAIRS)
@@ -432,23 +418,6 @@ def test_a_case_without_its_first_channel_is_named(raw: Path, tmp_path: Path) ->
     patterns = ("T1={case}_t1.nii.gz", "T2={case}_t2.nii.gz")
     with pytest.raises(UserError, match="Case c: the image of channel T1 is missing"):
         import_dataset(raw, tmp_path / "out", **{**PAIRS, "images": patterns})
-
-
-def test_an_interrupted_import_with_new_settings_keeps_nothing_old(tmp_path: Path) -> None:
-    save(tmp_path / "raw" / "a.nii.gz", scan())
-    second = save(tmp_path / "raw" / "b.nii.gz", scan(1))
-    options = {"images": ("*.nii.gz",), "classes": {"organ": 1}}
-    import_dataset(tmp_path / "raw", tmp_path / "out", **options)
-    whole = second.read_bytes()
-    second.write_bytes(whole[:200])
-    with pytest.raises(UserError, match="cannot be read"):
-        import_dataset(tmp_path / "raw", tmp_path / "out", channels=("CT",), **options)
-    left = sorted(path.name for path in (tmp_path / "out").rglob("*.*"))
-    assert left == ["a_0000.nii.gz", "import.json", "run_report.json"]
-    second.write_bytes(whole)
-    dataset = import_dataset(tmp_path / "raw", tmp_path / "out", channels=("CT",), **options)
-    assert dataset.channels == ("CT",)
-    np.testing.assert_array_equal(read_image(dataset.case("b").images).array[0], scan(1))
 
 
 @pytest.mark.real

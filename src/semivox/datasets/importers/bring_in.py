@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from semivox.datasets.dataset import Dataset, open_dataset, write_index
+from semivox.datasets.dataset import Dataset, is_index, open_dataset, write_index
 from semivox.datasets.declared import read_ending
 from semivox.datasets.importers.convert import convert
 from semivox.datasets.importers.h5 import find_h5, h5_files
@@ -15,7 +15,6 @@ from semivox.datasets.importers.pairs import find_dicom, find_nnunet, find_pairs
 from semivox.datasets.importers.recipes.published import RecipeOptions, find_published
 from semivox.datasets.importers.recipes.sets import RECIPES
 from semivox.datasets.importers.source import Found, ImportOptions, plain
-from semivox.datasets.listing import data_files
 from semivox.errors import UserError, shortened
 from semivox.files import read_json
 from semivox.io.dicom_series import holds_dicom
@@ -62,16 +61,16 @@ def import_dataset(
     if kind in RECIPES:
         _check_source(source, kind)
         recipe = RecipeOptions(**options)
-        found = find_published(RECIPES[kind](recipe), source, recipe)
+        found = find_published(RECIPES[kind](recipe.crop == "none"), source, recipe)
         settings = {"recipe": kind, "raw": str(source.resolve()), **plain(recipe)}
         return convert(found, out, settings=settings, ignore=ignore, name=kind, progress=progress)
     chosen = ImportOptions(**options)
     layout = _layout(source, chosen) if kind == "auto" else kind
-    if layout in ("described", "nnunet", "msd"):
+    if layout in ("nnunet", "msd"):
         path = source / "dataset.json"
         meta = read_json(path) if path.is_file() else {}
         if not isinstance(meta, dict) or read_ending(meta, path, any_format=True) not in ITK_ENDINGS:
-            return _index(source, out, None if layout == "described" else layout)
+            return _index(source, out)
         layout = "nnunet"
     _check_source(source, layout)
     settings = {"source": str(source.resolve()), "kind": layout, "ignore": ignore, **plain(chosen)}
@@ -80,31 +79,24 @@ def import_dataset(
 
 
 def _layout(source: Path, options: ImportOptions) -> str:
-    """Tell the layout of a source by what is on disk; "described": by its `dataset.json`."""
+    """Tell the layout of a source by what is on disk; a `dataset.json` describes nnU-Net raw or MSD."""
     if source.is_file():
         return "csv" if source.suffix.lower() == ".csv" else "file"
     if options.images:
         return "pairs"
-    path = source / "dataset.json"
-    meta = read_json(path) if path.is_file() else None
-    listed = isinstance(meta, dict) and (meta.get("training") or meta.get("format") == "semivox")
-    described = meta is not None and (bool(listed) or any(data_files(source / "imagesTr")))
-    fitting = ["nnunet or msd"] if described else []
-    fitting += ["h5"] if source.is_dir() and h5_files(source) else []
-    fitting += ["dicom"] if source.is_dir() and not described and holds_dicom(source) else []
-    if len(fitting) > 1:
-        do = f"choose one with --kind, e.g. --kind {fitting[-1]}"
-        raise UserError("The source fits several layouts", ", ".join(fitting), "one layout", do, source)
-    return fitting[0] if fitting and not described else "described"
+    if source.is_dir() and not (source / "dataset.json").is_file():
+        if h5_files(source):
+            return "h5"
+        if holds_dicom(source):
+            return "dicom"
+    return "nnunet"
 
 
-def _index(source: Path, out: Path, kind: Any) -> Dataset:
+def _index(source: Path, out: Path) -> Dataset:
     """Write the index of a data set whose scans stay where they are."""
-    dataset = open_dataset(source, kind=kind)
-    path = out / "dataset.json"
-    old = read_json(path) if path.is_file() else {}
-    if isinstance(old, dict) and old.get("format") == "semivox":
-        root = (out.resolve() / str(old.get("root"))).resolve()
+    dataset = open_dataset(source)
+    if is_index(out):
+        root = (out / read_json(out / "dataset.json")["root"]).resolve()
         if root != dataset.root:
             what, do = "The output folder holds the index of another source", "choose another output folder"
             raise UserError(what, root, dataset.root, do, out)
@@ -115,10 +107,10 @@ def _index(source: Path, out: Path, kind: Any) -> Dataset:
 
 def _check_source(source: Path, layout: str) -> None:
     wanted = "file" if layout in ("csv", "file") else "folder"
-    there = "file" if source.is_file() else "folder" if source.is_dir() else "nothing"
-    if there != wanted:
-        expected = f"a {wanted} for --kind {layout}"
-        raise UserError(f"The source is no {wanted}", there, expected, "check the path", source)
+    if not (source.is_file() if wanted == "file" else source.is_dir()):
+        raise UserError(
+            f"The source is no {wanted}", None, f"a {wanted} for {layout}", "check the path", source
+        )
     if layout == "file" and not source.name.lower().endswith(ENDINGS):
         what, expected = "The file is of no format that can be imported", ", ".join(ENDINGS) + " or .csv"
         raise UserError(what, source.name, expected, "convert it to NIfTI", source)

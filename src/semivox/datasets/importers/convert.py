@@ -12,9 +12,9 @@ import numpy as np
 
 from semivox.datasets.dataset import Dataset, open_dataset
 from semivox.datasets.importers.source import CaseSource, Found, Loaded
-from semivox.datasets.listing import FOLDERS, name_problem, printable
+from semivox.datasets.listing import FOLDERS, name_problem
 from semivox.errors import UserError, shortened
-from semivox.files import locked, read_json, signature, voxel_file, write_json
+from semivox.files import locked, read_json, signature, write_json
 from semivox.io.formats import Array, list_values
 from semivox.io.volume import write_map
 from semivox.manifest import Manifest
@@ -24,7 +24,6 @@ RECORD = "import.json"
 _IMAGE_TYPES = (np.uint8, np.int16, np.uint16)
 _LABEL_TYPES = (np.uint8, np.int16, np.int32)
 _FOLDERS = {pool: (images, labels or "labelsUn") for pool, images, labels in FOLDERS}
-_SOURCE = ("source", "recipe", "raw")
 
 
 def convert(
@@ -38,9 +37,9 @@ def convert(
 ) -> Dataset:
     """Write `imagesTr/CASE_0000.nii.gz`, `labelsTr/CASE.nii.gz` and so on, and `dataset.json` at the end.
 
-    Cases of an earlier call with the same settings whose source files are unchanged are kept, so an
-    interrupted import resumes; changed ones are written anew, and files of cases that the source no longer
-    has are removed. Values are stored as integers where all of them are, else as float32.
+    Cases of an earlier call whose source files are unchanged are kept, so an interrupted import resumes;
+    changed ones are written anew, and files of cases that the source no longer has are removed. Values are
+    stored as integers where all of them are, else as float32.
 
     `settings` are everything that the result depends on, kept in `import.json`; `ignore` is the label value
     of voxels that are not annotated; without a `name` the data set has that of `out`.
@@ -62,39 +61,30 @@ class _Writer:
     def __init__(self, found: Found, out: Path, settings: Mapping[str, Any], ignore: int | None) -> None:
         self.found, self.out, self.ignore = found, out, ignore
         self.manifest = Manifest(out)
-        record = read_json(out / RECORD) if (out / RECORD).is_file() else {}
         settings = {**settings, "values": None if found.classes is None else dict(found.classes)}
-        _check_output(out, self.manifest, record.get("settings", {}), settings)
-        self.old: dict[str, Any] = record.get("cases", {})
-        self.is_same = record.get("settings") == settings
+        record = read_json(out / RECORD) if (out / RECORD).is_file() else {"settings": settings}
+        _check_output(out, self.manifest, record["settings"], settings)
         self.record = {"settings": settings, "notes": list(found.notes), **found.facts}
-        self.cases: dict[str, Any] = dict(self.old) if self.is_same else {}
+        self.cases: dict[str, Any] = record.get("cases", {})
         self.changed: list[str] = []
 
     def write(self, case: CaseSource) -> None:
         """Write a case, unless its files are there and made from the same source files."""
+        key = {"pool": case.pool, "made_from": _content(case.files)}
         entry = self.cases.get(case.name, {})
-        made_from = _made_from(case.files, entry.get("made_from"))
-        wrote = entry.get("wrote", [])
-        is_current = wrote and entry["made_from"]["content"] == made_from["content"]
-        if is_current and entry["pool"] == case.pool and all((self.out / file).is_file() for file in wrote):
-            self.cases[case.name] = {**entry, "made_from": made_from}
+        is_current = entry and all(entry.get(name) == value for name, value in key.items())
+        if is_current and all((self.out / file).is_file() for file in entry["wrote"]):
             return
         loaded = self.found.load(case)
         values = _check_loaded(case, loaded, self.found, self.ignore)
-        if not self.is_same:  # only now: a call that cannot read its first case leaves the folder as it was
-            self._remove(file for entry in self.old.values() for file in entry["wrote"])
-            self._remove(["dataset.json"])
-            self.old, self.is_same = {}, True
-        elif wrote:
-            self._remove(wrote)
+        if entry:
+            self._remove(entry["wrote"])
             self.changed.append(case.name)
-        entry = {"pool": case.pool, "made_from": made_from, "wrote": self._save(case, loaded)}
-        self.cases[case.name] = {**loaded.facts, **entry, "values": sorted(values)}
+        wrote = self._save(case, loaded)
+        self.cases[case.name] = {**loaded.facts, **key, "wrote": wrote, "values": sorted(values)}
         write_json(self.out / RECORD, {**self.record, "cases": self.cases})
 
     def _save(self, case: CaseSource, loaded: Loaded) -> list[str]:
-        """Write the files of a case, the label first: where the last image is, everything is."""
         images, labels = _FOLDERS[case.pool]
         names = [f"{images}/{case.name}_{index:04d}.nii.gz" for index in range(len(loaded.image.array))]
         label = [] if loaded.label is None else [f"{labels}/{case.name}.nii.gz"]
@@ -108,10 +98,9 @@ class _Writer:
 
     def _remove(self, files: Iterable[str]) -> None:
         """Delete files that an import wrote; a label that was edited since then is refused first."""
-        signed = self.manifest.files()
-        own = [file for file in files if file in signed]
+        own = [file for file in files if self.manifest.owns(file)]
         for file in own:
-            if file.startswith("labels") and signed[file] is not None and self.manifest.is_edited(file):
+            if file.startswith("labels") and self.manifest.is_edited(file):
                 what = "An imported label was edited, and its source has changed, too"
                 do = "move it away, or bring the edit into the source, then import again"
                 raise UserError(what, "another content", "the file as written", do, self.out / file)
@@ -120,16 +109,15 @@ class _Writer:
 
     def finish(self, name: str) -> None:
         """Remove what the source no longer has, and describe the data set."""
-        found = self.found
-        classes = found.classes
+        classes = self.found.classes
         if classes is None:
-            values = {value for case in found.cases for value in self.cases[case.name]["values"]}
+            values = {value for case in self.found.cases for value in self.cases[case.name]["values"]}
             ordered = sorted(values - {0, self.ignore})
             one = len(ordered) == 1
             classes = {"foreground" if one else f"class_{value}": value for value in ordered}
         if not classes:
             raise _no_class(self.out, "labels that are 0 everywhere")
-        gone = sorted(self.cases.keys() - {case.name for case in found.cases})
+        gone = sorted(self.cases.keys() - {case.name for case in self.found.cases})
         for case_name in gone:
             del self.cases[case_name]
         wrote = {file for entry in self.cases.values() for file in entry["wrote"]}
@@ -151,7 +139,6 @@ class _Writer:
         channels = found.channels or tuple(f"channel_{index}" for index in range(count))
         ignore = {} if self.ignore is None else {"ignore": self.ignore}
         order = [name for name in found.order if name in train]
-        regions = {key: list(members) for key, members in found.regions.items()}
         return {
             "name": name,
             "description": found.description,
@@ -160,7 +147,7 @@ class _Writer:
             "numTraining": len(train),
             "file_ending": ".nii.gz",
             **({"order": order} if order else {}),
-            **({"regions": regions} if regions else {}),
+            **({"regions": dict(found.regions)} if found.regions else {}),
         }
 
 
@@ -175,7 +162,7 @@ def _check_found(found: Found, out: Path) -> None:
         raise UserError("There is no training case", there, None, do, out)
     if found.classes is None and not any(case.labels for case in found.cases):
         raise _no_class(out, "no label file")
-    if odd := [f"{printable(name)}: {why}" for name in sorted(names) if (why := name_problem(name))]:
+    if odd := [f"{name}: {why}" for name in sorted(names) if (why := name_problem(name))]:
         what = "A case has a name that cannot be a file name"
         raise UserError(what, shortened(odd, 3), "a short name in UTF-8", "rename it", out)
 
@@ -186,11 +173,11 @@ def _no_class(out: Path, found: str) -> UserError:
 
 
 def _check_output(out: Path, manifest: Manifest, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    """Refuse a folder with files that no import wrote, or that another source was imported into."""
-    if old and any(old.get(key) != new.get(key) for key in _SOURCE):
-        before, now = (" ".join(str(item[key]) for key in _SOURCE if item.get(key)) for item in (old, new))
-        what = "The output folder was imported from another source"
-        raise UserError(what, before, now, "choose another output folder", out)
+    """Refuse a folder with files that no import wrote, or that an import with other settings wrote."""
+    if other := [key for key in new if old.get(key) != new[key]]:
+        before, now = (", ".join(f"{key}: {item.get(key)}" for key in other) for item in (old, new))
+        what = "The output folder was imported from another source or with other options"
+        raise UserError(what, before, now, "choose another output folder, or delete this one", out)
     folders = [folder for names in _FOLDERS.values() for folder in names]
     there = [file for folder in folders for file in sorted((out / folder).glob("[!.]*"))]
     names = [file.relative_to(out).as_posix() for file in (out / "dataset.json", *there) if file.exists()]
@@ -200,23 +187,14 @@ def _check_output(out: Path, manifest: Manifest, old: Mapping[str, Any], new: Ma
         raise UserError(what, shortened(strangers, 5), None, do, out)
 
 
-def _made_from(files: Sequence[Path], known: Mapping[str, str] | None) -> dict[str, str]:
-    """Return digests of names, sizes and times, and of the content, of source files and folders.
-
-    The files are read only where the first digest is not the `known` one.
-    """
-    paths: list[Path] = []
+def _content(files: Sequence[Path]) -> str:
+    """Return a digest of the content of source files and folders."""
+    digest = blake2b(digest_size=16)
     for file in files:
-        paths += sorted(path for path in file.rglob("*") if path.is_file()) if file.is_dir() else [file]
-    paths += [voxels for path in paths if (voxels := voxel_file(path)) is not None]
-    stats = [(path.name, (stat := path.stat()).st_size, stat.st_mtime_ns) for path in paths]
-    times = blake2b(repr(stats).encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
-    if known is not None and known.get("times") == times:
-        return dict(known)
-    content = blake2b(digest_size=16)
-    for path in paths:
-        content.update(signature(path)[-1].encode())
-    return {"times": times, "content": content.hexdigest()}
+        for path in sorted(file.rglob("*")) if file.is_dir() else [file]:
+            if not path.is_dir():
+                digest.update(signature(path)[-1].encode())
+    return digest.hexdigest()
 
 
 def compact(values: Array, types: Sequence[type[np.generic]] = _IMAGE_TYPES) -> Array:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import re
 import tarfile
+from collections.abc import Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
-from semivox.errors import UserError, shortened
+from semivox.errors import UserError, shortened, unknown
 
 
 def tasks() -> dict[str, tuple[str, str]]:
@@ -21,20 +21,13 @@ def tasks() -> dict[str, tuple[str, str]]:
     return {name: (url, DecathlonDataset.md5[name]) for name, url in DecathlonDataset.resource.items()}
 
 
-def find_task(name: str, known: dict[str, Any]) -> str:
+def find_task(name: str, known: Iterable[str]) -> str:
     """Return the full name for `Task04_Hippocampus`, `hippocampus`, `task04` or `4`."""
-    wanted = name.strip().lower()
-    number = re.fullmatch(r"(?:task)?0*(\d+)", wanted)
-    fitting = [
-        task
-        for task in known
-        if wanted in (task.lower(), task.lower().partition("_")[2])
-        or (number and task.lower().startswith(f"task{int(number[1]):02d}_"))
-    ]
-    if len(fitting) != 1:
-        do = "name one of these, e.g. semivox fetch hippocampus DATA"
-        raise UserError("Unknown data set", name, ", ".join(known), do)
-    return fitting[0]
+    wanted = re.sub(r"^(?:task)?0*(\d+)$", lambda found: f"task{int(found[1]):02d}", name.strip().lower())
+    for task in known:
+        if wanted in (task.lower(), *task.lower().split("_")):
+            return task
+    raise unknown("data set", name, known)
 
 
 def fetch_task(name: str, out: Path, *, mirror: Path | None = None) -> Path:

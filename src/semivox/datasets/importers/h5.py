@@ -43,7 +43,7 @@ def h5_files(source: Path) -> dict[str, Path]:
     if both := sorted(single.keys() & folders.keys()):
         what = "Two h5 files have the same case name"
         raise UserError(what, shortened(both, 5), None, "remove one of them", source)
-    return dict(sorted({**single, **folders}.items()))
+    return dict(sorted((single | folders).items()))
 
 
 def h5_case(name: str, path: Path) -> CaseSource:

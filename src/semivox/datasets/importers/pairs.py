@@ -144,7 +144,7 @@ def find_single(source: Path, options: ImportOptions) -> Found:
 
 def find_nnunet(source: Path, _: ImportOptions) -> Found:
     """Find the cases of nnU-Net raw in any format as `dataset.json` declares them."""
-    dataset = open_dataset(source, kind="nnunet", any_format=True)
+    dataset = open_dataset(source, any_format=True)
     cases = [
         CaseSource(case.name, case.pool, case.images, (LabelFile(case.label),) if case.label else ())
         for case in dataset.cases

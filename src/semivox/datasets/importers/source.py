@@ -91,24 +91,24 @@ def read_lists(
     found beside the cases may name more than are there: parts of published sets are common.
     """
     train = _read_list(source, "train.list", options.train_list)
-    test = _read_list(source, "test.list", options.test_list) or ()
-    given = {*(train or () if options.train_list else ()), *(test if options.test_list else ())}
+    test = _read_list(source, "test.list", options.test_list)
+    given = {*(train if options.train_list else ()), *(test if options.test_list else ())}
     for what, wrong in (
-        ("Cases are in both lists", {*(train or ())} & {*test}),
-        ("Cases are in neither list", set() if train is None else names - {*train, *test}),
+        ("Cases are in both lists", {*train} & {*test}),
+        ("Cases are in neither list", names - {*train, *test} if train else set()),
         ("Cases of the list have no image", given - names),
     ):
         if wrong:
             raise UserError(what, shortened(sorted(wrong), 5), None, "correct the lists", source)
-    return {name: "test" if name in test else "train" for name in names}, train or ()
+    return {name: "test" if name in test else "train" for name in names}, train
 
 
-def _read_list(source: Path, name: str, given: Path | None) -> tuple[str, ...] | None:
-    """Read case names, one a line, also in the forms CASE/mri_norm2.h5 and CASE.h5; None without a file."""
-    beside = [path for path in (source / name, source.resolve().parent / name) if path.is_file()]
-    path = given or next(iter(beside), None)
+def _read_list(source: Path, name: str, given: Path | None) -> tuple[str, ...]:
+    """Read case names, one a line, also in the forms CASE/mri_norm2.h5 and CASE.h5; () without a file."""
+    beside = (path for path in (source / name, source.resolve().parent / name) if path.is_file())
+    path = given or next(beside, None)
     if path is None:
-        return None
+        return ()
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:

@@ -8,7 +8,7 @@ Pancreas-CT (NIH, The Cancer Imaging Archive): abdominal CT, whose labels are st
 than the scans. Published h5 files are those of MC-Net, MCF and CoraNet; their three splits number and divide
 the cases differently, so scores on them are not comparable.
 
-BraTS 2019: glioma, four MR sequences; the published h5 files and their preparation are those of SSL4MIS.
+BraTS 2019: glioma in FLAIR scans; the published h5 files and their preparation are those of SSL4MIS.
 """
 
 from __future__ import annotations
@@ -26,9 +26,8 @@ from semivox.datasets.importers.recipes.crops import (
     zscored,
 )
 from semivox.datasets.importers.recipes.orient import orient_label
-from semivox.datasets.importers.recipes.published import Recipe, RecipeOptions
+from semivox.datasets.importers.recipes.published import Recipe
 from semivox.datasets.importers.source import CaseSource, Loaded
-from semivox.errors import UserError
 from semivox.io.geometry import onto_grid
 from semivox.io.volume import Volume, read_image
 
@@ -46,18 +45,13 @@ _PANCREAS_CROP = (
     " unlabeled and test cases included, z-scored over the crop, as published."
 )
 
-_BRATS_PARTS = {"necrotic_core": 1, "edema": 2, "enhancing": 4}
-_BRATS_REGIONS = {"whole_tumor": (1, 2, 4), "tumor_core": (1, 4)}  # the enhancing tumor is a class
-_BRATS_SEQUENCES = {"FLAIR": "flair", "T1": "t1", "T1ce": "t1ce", "T2": "t2"}
 _BRATS_CROP = (
     "Cropped to the brain's box (found without labels), clipped at 99.9% of its voxels,"
     " normalised over the voxels above 0, as published."
 )
 
 
-def _la2018(options: RecipeOptions) -> Recipe:
-    whole = options.crop == "none"
-
+def _la2018(whole: bool) -> Recipe:
     def load(case: CaseSource) -> Loaded:
         image, label, path = read_image(case.images, 1), None, case.files[-1]
         if case.labels:
@@ -70,7 +64,8 @@ def _la2018(options: RecipeOptions) -> Recipe:
 
     return Recipe(
         name="la2018",
-        images={"LGE-MR": "**/{case}/lgemri.nrrd"},
+        channel="LGE-MR",
+        images="**/{case}/lgemri.nrrd",
         labels="**/{case}/laendo.nrrd",
         load=load,
         h5={"ua-mt": "**/{case}/mri_norm2.h5"},
@@ -85,18 +80,13 @@ def _la2018(options: RecipeOptions) -> Recipe:
     )
 
 
-def _pancreas_ct(options: RecipeOptions) -> Recipe:
-    whole = options.crop == "none"
-    low, high = options.hu or _PANCREAS_HU
-    if not low < high:
-        raise UserError("The intensity window is empty", (low, high), "LOW below HIGH, in HU")
-
+def _pancreas_ct(whole: bool) -> Recipe:
     def load(case: CaseSource) -> Loaded:
         image, label, facts, path = read_image(case.images, 1), None, {}, case.files[-1]
         if case.labels:
             label, facts["orientation"] = orient_label(checked_values(path, (0, 1)), image, path)
         loaded = Loaded(image, label) if whole else to_spacing(Loaded(image, label), 1.0)
-        clipped = Volume(np.clip(loaded.image.array, low, high), loaded.image.affine)
+        clipped = Volume(np.clip(loaded.image.array, *_PANCREAS_HU), loaded.image.affine)
         if whole:
             return Loaded(clipped, label, facts)
         margin = np.full((2, 2), _PANCREAS_MARGIN)
@@ -107,13 +97,14 @@ def _pancreas_ct(options: RecipeOptions) -> Recipe:
         name="pancreas-ct",
         case="PANCREAS_",
         form=r"\d{4}",
-        images={"CT": "**/PANCREAS_{case}"},
+        channel="CT",
+        images="**/PANCREAS_{case}",
         labels="**/label{case}.nii*",
         load=load,
         h5={"mc-net": "**/image{case}_norm.h5", "mcf-0": "**/PANCREAS_{case}.h5", "coranet": "**/{case}.h5"},
         split="mcf-0",
         classes={"pancreas": 1},
-        protocol=f"Clipped to {low:g} to {high:g} HU." + ("" if whole else _PANCREAS_CROP),
+        protocol="Clipped to -120 to 240 HU." + ("" if whole else _PANCREAS_CROP),
         h5_protocol="Published h5 files: cropped around the labels of all cases, unlabeled and test cases"
         " included; they store no voxel size, 1 mm is assumed, nor the intensity window.",
         preset="pancreas-6",
@@ -122,28 +113,24 @@ def _pancreas_ct(options: RecipeOptions) -> Recipe:
     )
 
 
-def _brats2019(options: RecipeOptions) -> Recipe:
-    channels = tuple(_BRATS_SEQUENCES) if options.modalities == "all" else ("FLAIR",)
-    parts, whole = options.target == "regions", options.crop == "none"
-
+def _brats2019(whole: bool) -> Recipe:
     def load(case: CaseSource) -> Loaded:
-        image, label = read_image(case.images, channels), None
+        image, label = read_image(case.images, 1), None
         if case.labels:
             label = onto_grid(checked_values(case.files[-1], (0, 1, 2, 4)), image, case.files[-1])
-            label = label if parts else (label > 0).astype(np.uint8)
+            label = (label > 0).astype(np.uint8)
         return Loaded(image, label) if whole else crop_to_brain(Loaded(image, label))
 
     return Recipe(
         name="brats2019",
         case="BraTS19_",
-        images={name: f"**/BraTS19_{{case}}_{_BRATS_SEQUENCES[name]}.nii*" for name in channels},
+        channel="FLAIR",
+        images="**/BraTS19_{case}_flair.nii*",
         labels="**/BraTS19_{case}_seg.nii*",
         load=load,
         h5={"ssl4mis": "**/BraTS19_{case}.h5"},
-        h5_lacks="FLAIR and the whole tumor only" if parts or len(channels) > 1 else "",
         split="ssl4mis",
-        classes=_BRATS_PARTS if parts else {"whole_tumor": 1},
-        regions=_BRATS_REGIONS if parts else {},
+        classes={"whole_tumor": 1},
         protocol=_WHOLE if whole else _BRATS_CROP,
         h5_protocol="Published h5 files (FLAIR, whole tumor, cropped to the brain and normalised);"
         " 1 mm is assumed.",
@@ -152,7 +139,8 @@ def _brats2019(options: RecipeOptions) -> Recipe:
     )
 
 
-RECIPES: dict[str, Callable[[RecipeOptions], Recipe]] = {
+# By name; the argument: whether scans are taken whole
+RECIPES: dict[str, Callable[[bool], Recipe]] = {
     "la2018": _la2018,
     "pancreas-ct": _pancreas_ct,
     "brats2019": _brats2019,
