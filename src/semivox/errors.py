@@ -64,6 +64,7 @@ class UserError(Exception):
         self.what, self.found, self.expected, self.do, self.path = what, found, expected, do, path
         lines = (("file", path), ("found", found), ("expected", expected), ("do", do))
         text = [f"  {name + ':':<10}{value}" for name, value in lines if value is not None]
+        text = [one.replace("\n", "\n" + " " * 12) for one in text]
         shown = "\n".join([what, *text])  # names on disk may hold bytes that no terminal can show
         super().__init__(shown.encode("utf-8", "backslashreplace").decode())
 

@@ -29,19 +29,15 @@ def resolve_device(setting: str) -> torch.device:
         return torch.device("cuda", 0) if cuda else torch.device("mps")
     kind, _, index = setting.partition(":")
     if kind not in ("cpu", "gpu", "cuda", "mps") or not (index == "" or index.isdecimal()):
-        raise UserError(
-            "Unknown device", setting, "auto, cpu or gpu (or cuda:1 for the second GPU)", "use auto"
-        )
+        known = "auto, cpu or gpu (or cuda:1 for the second GPU)"
+        raise UserError("Unknown device", setting, known, "use auto")
     there = {"cpu": True, "gpu": cuda, "cuda": cuda, "mps": mps}[kind]
     count = torch.cuda.device_count() if kind in ("gpu", "cuda") and cuda else 1
     if not there or int(index or 0) >= count:
         seen = f"{torch.cuda.device_count()} CUDA device(s)" if cuda else "no such device"
-        raise UserError(
-            "The device is not available",
-            f"{setting} asked, PyTorch {torch.__version__} sees {seen}",
-            "a device that PyTorch can use",
-            "use cpu, or install a PyTorch build that fits the GPU",
-        )
+        found = f"{setting} asked, PyTorch {torch.__version__} sees {seen}"
+        do = "use cpu, or install a PyTorch build that fits the GPU"
+        raise UserError("The device is not available", found, do=do)
     if kind == "cpu":
         return torch.device("cpu")
     return torch.device("cuda" if kind == "gpu" else kind, int(index or 0))
@@ -116,10 +112,7 @@ def _cpu_gain(repeats: int = 5) -> float:
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Tell whether `device` has bfloat16 instructions (emulation does not count: it is slower than 32 bit).
-
-    See `prefers_bf16` for whether they are worth using.
-    """
+    """Tell whether `device` has bfloat16 instructions; emulation, slower than 32 bit, does not count."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":

@@ -49,25 +49,15 @@ class _Description(BaseModel):
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A method ready for inference; or several, with one plan, whose probabilities are averaged.
+    """A method ready for inference; or several, with one plan, whose probabilities are averaged."""
 
-    Attributes:
-        method: in eval mode, on `device`, prepared for predictions only, see `lean`.
-        plan: how scans are resampled and normalised, with the classes and channels.
-        meta: `model.yaml` as a dictionary.
-        device: where the method is.
-        digest: SHA-256 of the weights and of all settings that the prediction depends on.
-        calibration: of its probabilities and segmentations.
-        others: further runs that predict with it, see `join`.
-    """
-
-    method: Method
-    plan: Plan
-    meta: dict[str, Any]
-    device: torch.device
-    digest: str
+    method: Method  # in eval mode, prepared for predictions only, see `lean`
+    plan: Plan  # how scans are resampled and normalised, with the classes and channels
+    meta: dict[str, Any]  # `model.yaml`
+    device: torch.device  # where the method is
+    digest: str  # SHA-256 of the weights and of all settings that the prediction depends on
     calibration: Calibration = field(default_factory=Calibration)
-    others: tuple[LoadedModel, ...] = ()
+    others: tuple[LoadedModel, ...] = ()  # further runs that predict with it, see `join`
 
     @property
     def runs(self) -> tuple[LoadedModel, ...]:
@@ -147,7 +137,7 @@ def load_model(folder: Path, device: str = "auto") -> LoadedModel:
         do = f"use semivox {about.semivox}, which wrote it"
         raise UserError(_DAMAGED, f"net: {about.net}", expected, do, folder / DESCRIPTION) from error
     method = create(about.method.name, about.method.options, net)
-    _restore(method, tensors, folder / WEIGHTS, f"undo changes in {DESCRIPTION}")
+    restore(method, tensors, folder / WEIGHTS, f"undo changes in {DESCRIPTION}")
     lean(method.eval(), target)
     return LoadedModel(method, about.plan, meta, target, _digest(about), about.calibration)
 
@@ -165,7 +155,7 @@ def start_from(method: Method, folder: Path, plan: Plan) -> None:
             what = f"The run to start from has other {name}"
             do = "name a run of this data set, or leave out --init"
             raise UserError(what, ", ".join(found), ", ".join(wanted), do, folder)
-    _restore(method, tensors, folder / WEIGHTS, "use --method and settings of that run, or leave out --init")
+    restore(method, tensors, folder / WEIGHTS, "use --method and settings of that run, or leave out --init")
 
 
 def join(models: Sequence[LoadedModel], names: Sequence[object]) -> LoadedModel:
@@ -242,8 +232,8 @@ def _opened(folder: Path) -> tuple[_Description, dict[str, Any], dict[str, Tenso
     raise UserError("The weights are damaged", found, expected, do, weights)
 
 
-def _restore(method: Method, tensors: Mapping[str, Tensor], path: Path, do: str) -> None:
-    """Load the weights; name the first tensor that does not fit."""
+def restore(method: Method, tensors: Mapping[str, Tensor], path: Path, do: str) -> None:
+    """Load weights; a `UserError` about the file, with this advice, names the first that does not fit."""
     wanted = {name: tuple(tensor.shape) for name, tensor in method.state_dict().items()}
     stored = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     for name in sorted(wanted.keys() | stored.keys()):

@@ -46,21 +46,15 @@ class Wanted(NamedTuple):
 class OutputFolder:
     """Writes predictions of one model, and knows which of them exist already.
 
-    Args:
-        folder: where they go.
-        model: the model that makes them.
-        settings: everything else they depend on.
-        wanted: what is written beside the segmentations.
+    Beside the model they depend on `settings`; `wanted` is written beside the segmentations.
     """
 
     def __init__(
         self, folder: Path, model: LoadedModel, *, settings: Mapping[str, Any], wanted: Wanted
     ) -> None:
-        self.folder = folder
-        self.plan = model.plan
+        self.folder, self.plan, self.wanted = folder, model.plan, wanted
         self.method = model.meta["method"]["name"]
         self.maker = {"model": model.digest, "settings": dict(settings)}
-        self.wanted = wanted
 
     def label_file(self, scan: Scan) -> Path:
         """Return where the segmentation of a scan goes."""
@@ -110,20 +104,21 @@ class OutputFolder:
         listed = {case: entry["quality"] for case, entry in self._listed().items() if entry.get("quality")}
         if not listed:
             return
+        known = {case: not pd.isna(found["dice"]) for case, found in listed.items()}
+        orders = [
+            found["dice"] if known[case] else found["figures"]["soft_dice"] for case, found in listed.items()
+        ]
+        alarms = [bool(found.get("alarms")) for found in listed.values()]
         rows = []
-        for case, found in listed.items():
-            low = FIGURES["soft_dice"] if pd.isna(found["dice"]) else "low predicted Dice"
+        for (case, found), flag in zip(listed.items(), flagged(orders, alarms, flag_share), strict=True):
+            low = "low predicted Dice" if known[case] else FIGURES["soft_dice"]
             texts = "; ".join((*found.get("alarms", ()), *found["reasons"])) or low
             row = {"case": case, "predicted_dice": found["dice"], "low": found["low"], "high": found["high"]}
-            rows.append(row | {"flag": "", "reasons": texts, **found["figures"]})
-        table = pd.DataFrame(rows)
-        order = table["predicted_dice"].fillna(table["soft_dice"])
-        alarms = [bool(found.get("alarms")) for found in listed.values()]
-        flags = np.array(flagged(order.tolist(), alarms, flag_share))
-        table["flag"], table.loc[~flags, "reasons"] = np.where(flags, "look", ""), ""
-        table = table.assign(order=order).sort_values(["flag", "order"], ascending=[False, True])
+            rows.append(row | {"flag": "look" * flag, "reasons": texts * flag, **found["figures"]})
+        table = pd.DataFrame(rows).assign(order=orders)
+        table = table.sort_values(["flag", "order"], ascending=[False, True]).drop(columns="order")
         with replacing(self.folder / QUALITY) as temporary:
-            table.drop(columns="order").to_csv(temporary, index=False, float_format="%.4g")
+            table.to_csv(temporary, index=False, float_format="%.4g")
 
     def _check_place(self, scans: Sequence[Scan]) -> None:
         if self.folder.name.lower().endswith(NIFTI_ENDINGS) or self.folder.is_file():

@@ -74,11 +74,12 @@ def predict_files(
     todo = outputs.open(scans, overwrite=overwrite)
     trust = trust_image_geometry or model.plan.trust_image_geometry
     failed: dict[str, UserError] = {}
+    names = {scan.name for scan in todo}
     done = len(scans) - len(todo)
-    for scan in (*(scan for scan in scans if scan not in todo), *todo):
+    for scan in sorted(scans, key=lambda scan: scan.name in names):  # those that exist first
         started, prediction = time.monotonic(), None
         with _noted(failed, scan):
-            if scan in todo:
+            if scan.name in names:
                 check_name(scan.name)
                 image = read_scan(scan, trust_image_geometry=trust)
                 prediction = predict_case(
@@ -90,7 +91,7 @@ def predict_files(
         with _noted(failed, scan):
             if finish is not None and scan.name not in failed:
                 finish(scan, outputs.label_file(scan))
-        if scan in todo:
+        if scan.name in names:
             done += 1
             if progress is not None:
                 progress(done, len(scans), scan.name, time.monotonic() - started)
@@ -120,4 +121,4 @@ def _failure(failed: Mapping[str, UserError], total: int, out: Path) -> UserErro
     what = f"{len(failed)} of {total} scans could not be segmented"
     what += f"; the others are in {out}" if len(failed) < total else ""
     do = "repair or remove them and run the same command again; finished scans are skipped"
-    return UserError(what, "\n            ".join(lines), "readable scans with the model's channels", do)
+    return UserError(what, "\n".join(lines), do=do)

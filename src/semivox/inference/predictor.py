@@ -34,44 +34,32 @@ from semivox.preprocessing.resample import (
 
 @dataclass(frozen=True)
 class Found:
-    """What a model says on the working grid.
+    """What a model says on the working grid."""
 
-    Attributes:
-        probs: (K, X, Y, Z) as the networks say it.
-        doubt: (X, Y, Z) mean entropy of what `probs` is the mean of; the entropy of `probs` minus this is the
-            mutual information, see `semivox.inference.uncertainty`.
-        members: the probabilities of each network alone, if asked for.
-        figures: what tells how good it is, see `semivox.inference.quality`.
-    """
-
-    probs: Tensor
-    doubt: Tensor
-    members: dict[str, Tensor]
-    figures: dict[str, float]
+    probs: Tensor  # (K, X, Y, Z) as the networks say it
+    doubt: (
+        Tensor  # (X, Y, Z) mean entropy of what `probs` is the mean of, see `semivox.inference.uncertainty`
+    )
+    members: dict[str, Tensor]  # the probabilities of each network alone, if asked for
+    figures: dict[str, float]  # what tells how good it is, see `semivox.inference.quality`
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says about one scan, on the scan's grid.
+    """What a model says about one scan, on the scan's grid; all but two only if asked for.
 
-    Attributes:
-        label: (X, Y, Z) uint8 class indices.
-        quality: how good it is likely to be.
-        probs: (K, X, Y, Z) float32 in [0, 1], summing to 1 over the classes; None unless asked for.
-        members: class indices of each network on its own; empty unless asked for.
-        member_probs: probabilities of each network; empty unless both are asked for.
-        uncertainty: (X, Y, Z) float32, entropy of `probs` as a share of the largest one; None likewise.
-        disagreement: (X, Y, Z) float32, the part of the entropy, before the temperature, that comes from
-            several networks, runs or views which contradict each other; None likewise, or where there is one.
+    `uncertainty` is the entropy of `probs` as a share of the largest one; `disagreement` the part of the
+    entropy, before the temperature, that comes from several networks, runs or views which contradict each
+    other, None where there is one.
     """
 
-    label: NDArray[np.uint8]
-    quality: Quality
-    probs: NDArray[np.float32] | None = None
-    members: dict[str, NDArray[np.uint8]] = field(default_factory=dict)
-    member_probs: dict[str, NDArray[np.float32]] = field(default_factory=dict)
-    uncertainty: NDArray[np.float32] | None = None
-    disagreement: NDArray[np.float32] | None = None
+    label: NDArray[np.uint8]  # (X, Y, Z) class indices
+    quality: Quality  # how good it is likely to be
+    probs: NDArray[np.float32] | None = None  # (K, X, Y, Z) in [0, 1], summing to 1 over the classes
+    members: dict[str, NDArray[np.uint8]] = field(default_factory=dict)  # class indices of each network
+    member_probs: dict[str, NDArray[np.float32]] = field(default_factory=dict)  # with `probs` and `members`
+    uncertainty: NDArray[np.float32] | None = None  # (X, Y, Z)
+    disagreement: NDArray[np.float32] | None = None  # (X, Y, Z)
 
 
 def predict_case(
@@ -92,10 +80,7 @@ def predict_case(
         model: from `load_model`.
         image: (C, X, Y, Z), any orientation and voxel size.
         config: settings of the prediction; None: as the model was saved.
-        probabilities: also return probabilities.
-        members: also return what each network says on its own, without clean-up, from the same forward
-            passes.
-        uncertainty: also return the maps of uncertainty and disagreement.
+        probabilities, members, uncertainty: also return these; of each network without clean-up.
 
     Raises:
         UserError: a wrong number of channels, too little memory, or a model that returns NaN.
@@ -151,10 +136,10 @@ def on_working_grid(
 
 def has_several(model: LoadedModel, config: PredictConfig) -> bool:
     """Tell whether a prediction is the mean of several networks, runs or views, which can disagree."""
-    return config.tta or bool(model.others) or averages_networks(model.method)
+    return config.tta or bool(model.others) or _averages(model.method)
 
 
-def averages_networks(method: Method) -> bool:
+def _averages(method: Method) -> bool:
     """Tell whether a method predicts the plain mean of several networks."""
     return type(method).predict is Method.predict and type(method).combine is Method.combine
 
@@ -181,8 +166,7 @@ def _one_run(
     if not torch.isfinite(maps.sum()):
         if not np.isfinite(array).all():
             do = "replace them, e.g. by 0 with numpy.nan_to_num"
-            what = "The scan holds values that are not finite"
-            raise UserError(what, "NaN or infinity", "finite intensities", do)
+            raise UserError("The scan holds values that are not finite", "NaN or infinity", do=do)
         found = f"NaN or infinity in the probabilities, with precision {model.precision}"
         do = "the training diverged: train again with a smaller train.lr"
         raise UserError("The model returned values that are not numbers", found, do=do)
@@ -197,7 +181,7 @@ def _forward(
     The entropy is the mean over the views, and over the members where the prediction is their plain mean:
     then they cost nothing. `names` gets the names of the members.
     """
-    averaging, found = averages_networks(method), []
+    averaging, found = _averages(method), []
     for view in seen:
         image = view.change(windows)
         alone = method.predict_members(image) if members or averaging else {}
@@ -211,13 +195,8 @@ def _forward(
 
 def _judged(model: LoadedModel, figures: dict[str, float], label: NDArray[np.uint8]) -> Quality:
     known = model.calibration
-    absent = [
-        name
-        for index, (name, usual) in enumerate(
-            zip(model.plan.class_names[1:], known.volumes, strict=False), start=1
-        )
-        if usual.always and not (label == index).any()
-    ]
+    usual = enumerate(zip(model.plan.class_names[1:], known.volumes, strict=False), start=1)
+    absent = [name for index, (name, one) in usual if one.always and not (label == index).any()]
     return Judge(known.figures, known.dice).judge(figures, absent)
 
 
@@ -235,12 +214,12 @@ def _check_image(image: Volume, model: LoadedModel) -> None:
     shape, names = image.array.shape, model.plan.channels
     if len(shape) != 4 or shape[0] != len(names):
         files = ", ".join(f"CASE_{index:04}.nii.gz ({name})" for index, name in enumerate(names))
-        raise UserError(
-            "The scan has the wrong number of channels",
-            shape[0] if len(shape) == 4 else f"an array of shape {shape}",
+        found = shape[0] if len(shape) == 4 else f"an array of shape {shape}"
+        wanted, do = (
             f"{len(names)}: {', '.join(names)}",
             f"provide one file a channel, in this order: {files}",
         )
+        raise UserError("The scan has the wrong number of channels", found, wanted, do)
     volume = prod(shape[1:]) * abs(float(np.linalg.det(image.affine[:3, :3])))
     voxels, free = volume / prod(model.plan.spacing_mm), free_memory(torch.device("cpu"))
     if model.plan.crop == "none" and free is not None and 4 * voxels * (2 * len(names) + 1) > free:

@@ -55,25 +55,16 @@ class Volumes(BaseModel):
 
 
 class Calibration(BaseModel):
-    """What validation and labeled cases tell about a model's predictions; the `calibration` of `model.yaml`.
-
-    Attributes:
-        temperature: softens (above 1) or sharpens the probabilities, see `tempered`.
-        postprocess: clean-up of a class, by its name, where it helped.
-        volumes: of each foreground class in the labeled cases.
-        figures: of each validation case, see `semivox.inference.quality`.
-        dice: of each validation case, mean over the classes, after the clean-up.
-        measured: what the above was worth on the validation cases, for the record.
-    """
+    """What validation and labeled cases tell of a model's predictions; `calibration` of `model.yaml`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    temperature: float = Field(default=1.0, gt=0)
-    postprocess: dict[str, Rule] = {}
-    volumes: tuple[Volumes, ...] = ()
-    figures: dict[str, tuple[float, ...]] = {}
-    dice: tuple[float, ...] = ()
-    measured: dict[str, float] = {}
+    temperature: float = Field(default=1.0, gt=0)  # softens (above 1) or sharpens, see `tempered`
+    postprocess: dict[str, Rule] = {}  # clean-up of a class, by its name, where it helped
+    volumes: tuple[Volumes, ...] = ()  # of each foreground class in the labeled cases
+    figures: dict[str, tuple[float, ...]] = {}  # of each validation case, see `FIGURES`
+    dice: tuple[float, ...] = ()  # of each validation case, mean over the classes, after the clean-up
+    measured: dict[str, float] = {}  # what it was worth on the validation cases, for the record
 
     @classmethod
     def pooled(cls, runs: Sequence[Calibration]) -> Calibration:
@@ -93,31 +84,21 @@ class Calibration(BaseModel):
 
 
 class Quality(NamedTuple):
-    """What is predicted of one segmentation.
+    """What is predicted of one segmentation."""
 
-    Attributes:
-        dice: mean over the foreground classes, 0 to 1; NaN where the model has too few validation cases.
-        low, high: interval of `LEVEL`; NaN likewise.
-        alarms: why somebody has to look at it, whatever the others are like, in words.
-        reasons: which of its figures are among the lowest fifth of the validation cases, in words.
-        figures: see `FIGURES`.
-    """
-
-    dice: float
-    low: float
+    dice: float  # mean over the foreground classes, 0 to 1; NaN where there are too few validation cases
+    low: float  # interval of `LEVEL`; NaN likewise
     high: float
-    alarms: tuple[str, ...]
-    reasons: tuple[str, ...]
-    figures: dict[str, float]
+    alarms: tuple[str, ...]  # why somebody has to look at it, whatever the others are like, in words
+    reasons: tuple[str, ...]  # its figures among the lowest fifth of the validation cases, in words
+    figures: dict[str, float]  # see `FIGURES`
 
 
 def flagged(dice: Sequence[float], alarms: Sequence[bool], share: float = FLAG_SHARE) -> list[bool]:
     """Tell which scans of a folder to look at: all with alarms, then the lowest `dice`, up to the share.
 
-    Args:
-        dice: predicted, of each scan; or any other figure that grows with quality.
-        alarms: whether each scan has any.
-        share: of the scans, rounded down; scans with alarms count, and are flagged beyond it, too.
+    `dice` may be any figure that grows with quality. The share is rounded down; scans with alarms count, and
+    are flagged beyond it, too.
     """
     most = int(share * len(dice) + 1e-9)
     worst = sorted(range(len(dice)), key=lambda index: (not alarms[index], dice[index]))[:most]
@@ -217,11 +198,9 @@ class Judge:
         self._errors, self.left_out = np.abs(left_out - true), _dice(left_out)
 
     def judge(self, figures: Mapping[str, float], absent: Sequence[str] = ()) -> Quality:
-        """Predict the Dice of a segmentation, and say why somebody should look at it.
+        """Predict the Dice of a segmentation with these figures, and say why somebody should look at it.
 
-        Args:
-            figures: from `measure`.
-            absent: classes that every labeled case has and this segmentation has not.
+        `absent` are classes that every labeled case has and this segmentation has not.
         """
         alarms, nan = [f"no {name} found" for name in absent], float("nan")
         if not self.known:

@@ -70,11 +70,8 @@ def rank(
             with pooled(model.method) as maps:
                 figures = _seen(model, case, config)[1].figures
             if not maps:
-                what, do = (
-                    "The network shows no coarsest map",
-                    "use semivox predict and its quality.csv instead",
-                )
-                raise UserError(what, type(model.method).__name__, "an encoder with dropout at its end", do)
+                do = "use semivox predict and its quality.csv instead"
+                raise UserError("The network shows no coarsest map", type(model.method).__name__, do=do)
             features.append(torch.cat(maps).mean(0).double().numpy())
             if done <= len(split.unlabeled):
                 found = judge.judge(figures)
@@ -105,14 +102,8 @@ def order(
 
     `uncertainty`: the least sure first. `diversity`: always the scan farthest from those labeled or chosen
     (k-centre greedy, Sener and Savarese, Active Learning for CNNs: A Core-Set Approach, ICLR 2018). `both`:
-    the highest product of the rank of its uncertainty and its distance. `random`: the control.
-
-    Args:
-        uncertainty: of each candidate.
-        features: (candidates + labeled scans, D).
-        candidates: how many come first in `features`.
-        by: the rule.
-        seed: of `random`.
+    the highest product of the rank of its uncertainty and its distance. `random`: the control. Features are
+    (candidates + labeled scans, D).
     """
     if by == "random":
         given: list[int] | None = np.random.default_rng(seed).permutation(candidates).tolist()

@@ -27,17 +27,11 @@ _CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
 
 @dataclass(frozen=True)
 class Scan:
-    """A scan to segment.
+    """A scan to segment."""
 
-    Attributes:
-        name: of the results.
-        files: one a channel, or a single file with all channels; or the slices of `series`.
-        series: the DICOM series that the scan is; None for other formats.
-    """
-
-    name: str
-    files: tuple[Path, ...]
-    series: Series | None = None
+    name: str  # of the results
+    files: tuple[Path, ...]  # one a channel, or a single file with all channels; or the slices of `series`
+    series: Series | None = None  # the DICOM series that the scan is
 
 
 def find_scans(source: Path, channels: int, series: str | None = None) -> list[Scan]:
@@ -99,12 +93,8 @@ def _group(files: Iterable[Path], folder: Path) -> list[Scan]:
     for name, members in groups.items():
         stems = [stem(file) for file in members]
         if len(set(stems)) < len(stems) or (name in stems and len(stems) > 1):
-            found, expected = (
-                ", ".join(f.name for f in members),
-                f"{name}.nii.gz, or {name}_0000.nii.gz and so on",
-            )
-            do = "remove or rename those that do not belong there"
-            raise UserError("Several files have the name of one scan", found, expected, do, folder)
+            found, do = ", ".join(f.name for f in members), f"keep {name}.nii.gz, or {name}_0000.nii.gz etc."
+            raise UserError("Several files have the name of one scan", found, do=do, path=folder)
     if not groups:
         inner = sorted(item.name for item in folder.iterdir() if item.is_dir() and _image_files(item))
         found = "no file in NIfTI, NRRD, MetaImage or DICOM"
@@ -164,9 +154,8 @@ def split_of(run: Path, dataset: Dataset) -> Split:
 def as_volume(image: Any) -> Volume:
     """Turn an image into a `Volume` `(C, X, Y, Z)`.
 
-    Args:
-        image: a path; a nibabel image `(X, Y, Z)` or `(X, Y, Z, C)`; a SimpleITK image, also with several
-            components; or an array `(X, Y, Z)` or `(C, X, Y, Z)` with its affine `(4, 4)` to mm, RAS axes.
+    It is a path; a nibabel image `(X, Y, Z)` or `(X, Y, Z, C)`; a SimpleITK image, also with several
+    components; or an array `(X, Y, Z)` or `(C, X, Y, Z)` with its affine `(4, 4)` to mm, RAS axes.
 
     Raises:
         UserError: anything else, no real numbers, another number of axes, an affine that spans no space.

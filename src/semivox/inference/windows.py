@@ -66,16 +66,9 @@ def tiling(
 ) -> tuple[Triple, Triple]:
     """Return window and stride for a scan of `shape`, in voxels.
 
-    A whole pass takes one window: the scan with its sides rounded up to what the networks need. Where that
-    has more than `room` voxels, or with "auto" more than twice those of a patch, windows of the patch's size
-    are taken instead.
-
-    Args:
-        shape: of the scan.
-        patch: of the training.
-        config: sliding-window settings.
-        room: voxels of the largest window that fits into memory, see `room`.
-        divisor: what the sides of a plan's patch are multiples of.
+    A whole pass takes one window: the scan with its sides rounded up to what the networks need, multiples of
+    `divisor`. Where that has more than `room` voxels, or with "auto" more than twice those of a patch,
+    windows of the patch's size are taken instead.
     """
     steps = (lcm(DIVISOR, step) for step in divisor)
     x, y, z = (-(-side // step) * step for side, step in zip(shape, steps, strict=True))
@@ -86,12 +79,7 @@ def tiling(
 
 
 def window_stride(patch: Triple, stride: Triple | None = None, overlap: float = 0.5) -> Triple:
-    """Return the distance of neighbouring windows in voxels: `stride`, or what leaves `overlap` in common.
-
-    Args:
-        patch: window in voxels.
-        stride: taken as it is, if given.
-        overlap: share of a window, 0 to below 1, that overlaps the next one.
+    """Return the distance of neighbouring windows in voxels: `stride`, or what leaves a share in common.
 
     Raises:
         UserError: a stride that leaves gaps between windows.
@@ -151,8 +139,7 @@ def sliding_window(
     Args:
         image: (C, X, Y, Z).
         forward: (B, C, *patch) -> (B, K, *patch), for any B up to `batch`.
-        patch: window in voxels.
-        stride: distance of neighbouring windows in voxels, at most the window.
+        patch, stride: window, and distance of neighbouring windows, at most the window, in voxels.
         weighting: see `window_profile`.
         batch: windows in one call of `forward`; halved as often as needed when memory runs out.
         device: where the windows go; None: where the image is.
@@ -179,7 +166,13 @@ def sliding_window(
         chunk = corners[done : done + batch]
         values = _try_forward(forward, [_cut(image, corner, patch) for corner in chunk], device)
         if values is None:
-            batch = _smaller(len(chunk), patch, device)
+            if len(chunk) == 1:
+                found = f"out of memory on {device} with a single window of {patch} voxels"
+                do = "close other programs, or predict with --window patch or --device cpu"
+                raise MemoryShortageError("There is too little memory for one window", found, do=do)
+            if device.type == "cuda":
+                torch.cuda.empty_cache()
+            batch = len(chunk) // 2
             continue
         if values.shape[2:] != patch:
             raise ValueError(f"forward returned {tuple(values.shape[2:])} for windows of {patch}")
@@ -234,16 +227,6 @@ def _try_forward(
         if isinstance(error, torch.OutOfMemoryError) or out_of_memory(error):
             return None
         raise
-
-
-def _smaller(batch: int, patch: Triple, device: torch.device) -> int:
-    if batch == 1:
-        found = f"out of memory on {device} with a single window of {patch} voxels"
-        do = "close other programs that use this device, or predict with --window patch or --device cpu"
-        raise MemoryShortageError("There is too little memory for one window", found, do=do)
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-    return batch // 2
 
 
 def room(method: nn.Module, device: torch.device) -> float:

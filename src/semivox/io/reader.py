@@ -129,7 +129,7 @@ def run_jobs(
     if failed:
         lines = [f"{name}: {error.what} ({error.path or error.found})" for name, error in failed.items()]
         what, do = f"{len(failed)} of {len(jobs)} cases failed ({doing})", "repair or remove these files"
-        raise UserError(what, "\n            ".join(lines), None, do)
+        raise UserError(what, "\n".join(lines), None, do)
 
 
 def _outcome(function: Callable[..., Result], *args: Any) -> Result | Exception:
