@@ -12,12 +12,16 @@ from semivox.losses.mixing import (
     cuboid_mask,
     cutmix_boxes,
     halves,
-    linear_dice_of_samples,
     paste,
     region_loss,
     volume_boxes,
 )
 from semivox.losses.prediction import Prediction
+from semivox.losses.supervised import dice_loss
+
+
+def dice_of_samples(prediction: Prediction, label: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    return dice_loss(prediction.probs, label, mask=mask, background=True, squared=False, each=True)
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -108,7 +112,7 @@ def test_losses_against_a_walk_through_the_voxels(classes: int, masked: bool) ->
     dice, entropy = sum(dices) / len(dices), sum(entropies) / len(entropies)
 
     region = mask if masked else None
-    assert linear_dice_of_samples(prediction.probs, label, region).item() == pytest.approx(dice, abs=1e-6)
+    assert dice_of_samples(prediction, label, region).item() == pytest.approx(dice, abs=1e-6)
     assert region_loss(prediction, label, region).item() == pytest.approx((dice + entropy) / 2, abs=1e-6)
 
 
@@ -119,7 +123,7 @@ def test_each_region_has_its_own_base() -> None:
     label = torch.randint(0, 2, (2, 6, 6, 6), generator=seeded())
 
     def entropy(region: torch.Tensor) -> float:
-        dice = linear_dice_of_samples(prediction.probs, label, region)
+        dice = dice_of_samples(prediction, label, region)
         return (region_loss(prediction, label, region) - 0.5 * dice).item()
 
     assert entropy(mask) == pytest.approx(0.5 * 0.693147, abs=1e-6)

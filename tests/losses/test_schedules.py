@@ -42,20 +42,23 @@ def test_sigmoid_rampup_in_steps(total: int, percent: int) -> None:
     ("iteration", "factor"), [(0, 1), (2499, 1), (2500, 0.1), (4999, 0.1), (5000, 0.01), (6000, 0.01)]
 )
 def test_step_schedule_at_the_published_iterations(iteration: int, factor: float) -> None:
-    assert lr_factor("step", iteration / 6000) == pytest.approx(factor)
+    assert lr_factor("step", iteration, 6000) == pytest.approx(factor)
 
 
 @pytest.mark.parametrize("total", [1, 7, 600, 1000, 20000])
 def test_step_schedule_of_short_runs_decays_twice(total: int) -> None:
-    factors = [lr_factor("step", iteration / total) for iteration in range(total + 1)]
+    factors = [lr_factor("step", iteration, total) for iteration in range(total + 1)]
     assert factors[0] == 1 and factors == sorted(factors, reverse=True)
     assert factors[-1] == pytest.approx(0.01)
 
 
 def test_poly_and_constant() -> None:
-    assert lr_factor("step", 0.49, 0.25) == pytest.approx(0.1) and lr_factor(
-        "step", 0.5, 0.25
-    ) == pytest.approx(0.01)
-    assert lr_factor("poly", 0.25) == pytest.approx(0.75**0.9)
-    assert lr_factor("poly", 0) == 1 and lr_factor("poly", 1) == 0 and lr_factor("poly", 1.1) == 0
-    assert lr_factor("constant", 0.9) == 1
+    assert lr_factor("step", 49, 100, 25) == pytest.approx(0.1)
+    assert lr_factor("step", 50, 100, 25) == pytest.approx(0.01)
+    assert lr_factor("poly", 25, 100) == pytest.approx(0.75**0.9)
+    assert (
+        lr_factor("poly", 0, 100) == 1
+        and lr_factor("poly", 100, 100) == 0
+        and lr_factor("poly", 110, 100) == 0
+    )
+    assert lr_factor("constant", 90, 100) == 1

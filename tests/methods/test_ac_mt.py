@@ -52,8 +52,8 @@ def test_published_weights_and_learning_rates(tiny: Factory, step: Factory) -> N
         at = step(iteration, 8000)
         method.losses(labeled, unlabeled, at)
         assert at.notes["weight"].item() == pytest.approx(weight, abs=1e-6)
-    assert 0.01 * lr_factor("poly", 4000 / 8000) == pytest.approx(0.005359, abs=1e-6)
-    assert 0.01 * lr_factor("poly", 7999 / 8000) == pytest.approx(3e-6, abs=1e-7)
+    assert 0.01 * lr_factor("poly", 4000, 8000) == pytest.approx(0.005359, abs=1e-6)
+    assert 0.01 * lr_factor("poly", 7999, 8000) == pytest.approx(3e-6, abs=1e-7)
 
 
 @pytest.mark.parametrize("classes", [2, 3])

@@ -27,7 +27,7 @@ def frozen_statistics(net: nn.Module) -> Iterator[None]:
 
 
 def overlap_loss(p: Tensor, q: Tensor) -> Tensor:
-    """Compute 1 - mean over voxels of sum_c p_c q_c, a linear Dice loss; both (B, K, X, Y, Z).
+    """Compute 1 - mean over voxels of sum_c p_c q_c, a linear Dice loss.
 
     Not a divergence: for p = q it is 1 - mean(sum p^2), lowest for sure predictions.
     """
@@ -59,8 +59,7 @@ def virtual_adversarial_loss(
         net: image -> logits (B, K, X, Y, Z).
         image: (B, C, X, Y, Z).
         target: q, probabilities without gradient.
-        radius: length of the perturbation, over all voxels and channels of a sample.
-        probe_radius: where the gradient is taken.
+        radius, probe_radius: lengths over all voxels and channels of a sample.
         power_steps: 0 leaves the random direction.
         generator: on the image's device.
 
@@ -79,8 +78,6 @@ def virtual_adversarial_loss(
         for _ in range(power_steps):
             with torch.enable_grad():
                 probe = direction.detach().requires_grad_()
-                total = (
-                    loss_at(probe_radius * probe) * target[:, 0].numel()
-                )  # a mean's gradient may underflow
+                total = loss_at(probe_radius * probe) * target[:, 0].numel()  # that of a mean may underflow
                 direction = unit(torch.autograd.grad(total, probe)[0])
         return loss_at(radius * direction)

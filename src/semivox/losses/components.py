@@ -18,16 +18,7 @@ _RANK = {6: 1, 18: 2, 26: 3}
 def largest_components(label: Tensor, num_classes: int, neighbours: Neighbours = 26) -> Tensor:
     """Keep the largest component of each foreground class in each sample; the rest becomes background.
 
-    Works on the CPU: with labels on a GPU it waits for them and sends the result back. Of two components of
-    the same size the first in memory order stays.
-
-    Args:
-        label: class indices (B, X, Y, Z), int64.
-        num_classes: K, background included.
-        neighbours: voxels that count as connected: faces (6), also edges (18), also corners (26).
-
-    Returns:
-        (B, X, Y, Z) int64, on the label's device.
+    Works on the CPU: with labels (B, X, Y, Z) on a GPU it waits for them and sends the result back.
     """
     import torch
 
@@ -40,7 +31,10 @@ def largest_components(label: Tensor, num_classes: int, neighbours: Neighbours =
 
 
 def largest_component(mask: NDArray[np.bool_], neighbours: Neighbours = 26) -> NDArray[np.bool_]:
-    """Keep the largest component of `mask` (X, Y, Z), the first of equally large ones."""
+    """Keep the largest component of `mask` (X, Y, Z), of equally large ones the first in memory order.
+
+    Voxels are connected over faces (6), also edges (18), also corners (26).
+    """
     structure = ndimage.generate_binary_structure(mask.ndim, _RANK[neighbours])
     components, count = ndimage.label(mask, structure)
     if count < 2:

@@ -1,4 +1,4 @@
-"""Differences between predictions: unless said otherwise from (B, K, X, Y, Z) to (B, X, Y, Z)."""
+"""Differences between predictions: maps (B, X, Y, Z), or their means. Shapes as in `supervised`."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def mean_squared_error(p: Tensor, q: Tensor) -> Tensor:
 
 
 def squared_error_to_label(p: Tensor, label: Tensor) -> Tensor:
-    """Compute `squared_error` to the one-hot form of a label (B, X, Y, Z)."""
+    """Compute `squared_error` to the one-hot form of a label."""
     return squared_error(p, onehot(label, p.shape[1]).to(p.dtype))
 
 
 def kl_divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """Compute KL(p || q) = sum_c p_c (log p_c - log q_c) in nats, from log-probabilities of all classes."""
+    """Compute KL(p || q) = sum_c p_c (log p_c - log q_c) in nats."""
     return (log_p.exp() * (log_p - log_q)).sum(dim=1)
 
 
@@ -42,13 +42,9 @@ def symmetric_kl(log_p: Tensor, log_q: Tensor) -> Tensor:
 def pair_distance(
     a: Prediction, b: Prediction, kind: Literal["mse", "kl"], label: Tensor | None = None
 ) -> Tensor:
-    """Measure how far two predictions are from each other or, with a label, both from it.
+    """Measure how far two predictions are from each other or, with a label, the sum of both from it.
 
-    Args:
-        a: one prediction.
-        b: the other one.
-        kind: mse: `squared_error`; kl: `symmetric_kl`, to a label the cross-entropy KL(one-hot || p).
-        label: class indices (B, X, Y, Z), to sum the distances of both to it.
+    mse: `squared_error`; kl: `symmetric_kl`, to a label the cross-entropy KL(one-hot || p).
     """
     if label is None:
         return squared_error(a.probs, b.probs) if kind == "mse" else symmetric_kl(a.log_probs, b.log_probs)
@@ -60,10 +56,7 @@ def pair_distance(
 def tempered_divergence(student: Prediction, teacher: Prediction, temperature: float) -> Tensor:
     """Compute D = KL(q || p_student) with q = softmax(log p_teacher / T); no gradient reaches the teacher.
 
-    Args:
-        student: the network that learns.
-        teacher: the other one.
-        temperature: T; below 1 sharpens the teacher.
+    A temperature T below 1 sharpens the teacher.
     """
     log_q = torch.log_softmax(teacher.log_probs.detach() / temperature, dim=1)
     return kl_divergence(log_q, student.log_probs)
@@ -74,13 +67,7 @@ def rectified_cross_entropy(
 ) -> Tensor:
     """Teach the student the teacher's label, less where the two differ: mean(exp(-D) CE(student, label)).
 
-    The weight exp(-D) carries gradient to the student; none reaches the teacher.
-
-    Args:
-        student: the network that learns.
-        teacher: the other one.
-        divergence: D, see `tempered_divergence`.
-        mask: boolean (B, X, Y, Z), the voxels that are taught; None: all.
+    The mean is over the mask; the weight exp(-D), see `tempered_divergence`, carries gradient to the student.
 
     Source: the rectifying weight of Zheng and Yang, IJCV 2021.
     """
@@ -95,18 +82,13 @@ def sharpen(log_probs: Tensor, temperature: float) -> Tensor:
 def mutual_consistency(
     predictions: Sequence[Prediction], temperature: float, *, detach_targets: bool = False
 ) -> Tensor:
-    """Regress each prediction on the sharpened form of every other one.
+    """Regress each prediction on the sharpened form of every other one of the same images.
 
     Returns the sum over ordered pairs i != j of mean((p_i - sharpen(p_j))^2), a mean over samples, all
-    classes and voxels.
-
-    Args:
-        predictions: of the same images.
-        temperature: T; below 1 sharpens.
-        detach_targets: let no gradient through the sharpened form.
+    classes and voxels. With `detach_targets` no gradient passes the sharpened form.
 
     Source: Wu et al., "Mutual consistency learning", Medical Image Analysis 2022; there, each class is
-        sharpened against the rest, which for two classes is the same.
+    sharpened against the rest, which for two classes is the same.
     """
     targets = [sharpen(prediction.log_probs, temperature) for prediction in predictions]
     if detach_targets:
@@ -126,12 +108,8 @@ def rectified_consistency(
     """Measure the distance of one scale from the average, less where the two differ, plus that difference.
 
     With D = KL(average || scale) per voxel and v = exp(-D):
-    mean(v (average - scale)^2) / (mean(v) + 1e-8) + mean(D). Nothing is detached. No voxels return 0.
-
-    Args:
-        log_probs: the scale's log-softmax (B, K, X, Y, Z).
-        log_average: that of the average.
-        kl: from_average: D as above; to_average: D = KL(scale || average).
+    mean(v (average - scale)^2) / (mean(v) + 1e-8) + mean(D). Nothing is detached. No voxels return 0. With
+    `kl` to_average, D = KL(scale || average).
 
     Source: Luo et al., MICCAI 2021.
     """

@@ -22,7 +22,7 @@ def squared_distance(mask: Tensor, spacing: Sequence[float] = (1.0, 1.0, 1.0)) -
 
     Args:
         mask: (..., X, Y, Z) boolean.
-        spacing: distance of neighbouring voxels along each axis.
+        spacing: of neighbouring voxels along each axis.
 
     Returns:
         (..., X, Y, Z) float32; at least 2^22 where there is no such voxel.
@@ -58,11 +58,7 @@ def signed_distance(label: Tensor, num_classes: int, valid: Tensor | None = None
 
     With voxels whose class is not known, distances are those to the nearest voxel that is. Such a distance is
     sure where no unknown voxel is nearer; only these voxels, which exclude the unknown ones, scale the map.
-
-    Args:
-        label: class indices (B, X, Y, Z).
-        num_classes: K, background included.
-        valid: boolean (B, X, Y, Z), the voxels whose class is known; None: all.
+    `valid` are the voxels whose class is known.
 
     Source: Li et al., "Shape-aware semi-supervised 3D semantic segmentation", MICCAI 2020.
     """
@@ -94,10 +90,9 @@ def boundary_distance(
     class that is absent, or fills the patch, has no boundary there and 0 everywhere.
 
     Args:
-        label: class indices (B, X, Y, Z).
-        num_classes: K, background included.
-        valid: boolean (B, X, Y, Z), the voxels whose class is known; None: all. Where an unknown voxel is
-            nearer than the boundary the distance is not sure, and not counted.
+        label, num_classes: what the distances are to.
+        valid: the voxels whose class is known. Where an unknown one is nearer than the boundary the distance
+            is not sure, and not counted.
         spacing: of neighbouring voxels along each axis, in units of the smallest.
 
     Returns:
@@ -121,12 +116,7 @@ def boundary_loss(
     """Average probability times distance to the boundary over samples, foreground classes and voxels.
 
     Probability far outside a class costs most, deep inside it gains most. Negative for a good prediction.
-
-    Args:
-        probs: (B, K, X, Y, Z), class 0 is background.
-        label: class indices (B, X, Y, Z).
-        valid: see `boundary_distance`.
-        spacing: see `boundary_distance`.
+    See `boundary_distance` for `valid` and `spacing`.
 
     Source: Kervadec et al., "Boundary loss for highly unbalanced segmentation", MIDL 2019, arXiv 1812.07032.
     """
@@ -135,13 +125,9 @@ def boundary_loss(
 
 
 def distance_error(predicted: Tensor, distance: Tensor, use: Tensor, known: Tensor | None = None) -> Tensor:
-    """Average the squared error of distance maps over the maps in use; 0 if there is none.
+    """Average the squared error of distance maps (B, F, X, Y, Z) over those in use (B, F); 0 for none.
 
-    Args:
-        predicted: (B, F, X, Y, Z).
-        distance: (B, F, X, Y, Z).
-        use: (B, F) boolean, which maps to compare.
-        known: (B, F, X, Y, Z) boolean, which voxels of them; None: all.
+    `known` (B, F, X, Y, Z) boolean: which voxels of them count; None: all.
     """
     if known is not None:
         return masked_mean((predicted - distance).square(), known & use[..., None, None, None])
@@ -158,12 +144,7 @@ def level_set_consistency(probs: Tensor, distance: Tensor, steepness: float) -> 
     """Average (soft mask of the distance map - probability)^2 over samples, foreground classes and voxels.
 
     Both sides carry gradient. That of the distance map vanishes, in float32 too, but for voxels within about
-    10 / steepness of its zero level.
-
-    Args:
-        probs: (B, K, X, Y, Z), class 0 is background.
-        distance: (B, K - 1, X, Y, Z), negative inside.
-        steepness: of the sigmoid.
+    10 / steepness of its zero level. `distance` (B, K - 1, X, Y, Z) is negative inside.
 
     Source: Luo et al., "Semi-supervised medical image segmentation through dual-task consistency", AAAI 2021.
     """

@@ -8,10 +8,6 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from semivox.losses.supervised import onehot
-
-_CERTAIN = 30.0
-
 
 def widen(values: Tensor) -> Tensor:
     """Convert half precision to float32; float32 and float64 stay."""
@@ -19,7 +15,7 @@ def widen(values: Tensor) -> Tensor:
 
 
 def log_softmax(logits: Tensor) -> Tensor:
-    """Log-softmax over the classes of (B, K, ...) of any floating type: at least float32, contiguous."""
+    """Compute the log-softmax over the classes (B, K, ...): at least float32, contiguous."""
     return torch.log_softmax(widen(logits).contiguous(), dim=1)
 
 
@@ -42,11 +38,6 @@ def winner(probs: Tensor) -> Tensor:
     return most_probable(probs.unsqueeze(0))[1].squeeze(0)
 
 
-def certain_logits(label: Tensor, num_classes: int) -> Tensor:
-    """Logits (B, K, ...) float32 of a known label (B, ...): its probability is 1 to float precision."""
-    return _CERTAIN * onehot(label, num_classes)
-
-
 @dataclass(frozen=True)
 class Prediction:
     """What the losses read of a batch's logits; a slice takes samples.
@@ -65,13 +56,13 @@ class Prediction:
 
     @classmethod
     def of(cls, logits: Tensor) -> Self:
-        """Convert logits (B, K, X, Y, Z) of any floating type."""
+        """Convert logits of any floating type."""
         log_probs = log_softmax(logits)
         probs = log_probs.exp()
         return cls(log_probs, probs, *most_probable(probs))
 
     def __getitem__(self, samples: slice) -> Self:
-        """Take the samples of a slice, attached to the same graph."""
+        """Take samples, attached to the same graph."""
         return type(self)(*(values[samples] for values in vars(self).values()))
 
     def joined(self, other: Self) -> Self:

@@ -39,12 +39,8 @@ def voxel_rows(features: Tensor, start: int = 0) -> Tensor:
 def class_prototypes(rows: Tensor, members: Tensor) -> Tensor:
     """Return the normalised mean of the unit features of each class, with gradient.
 
-    Args:
-        rows: (M, D).
-        members: (K, M) boolean, which voxels stand for which class.
-
-    Returns:
-        (K, D) unit vectors, at least float32; zeros for a class without members.
+    Rows (M, D) and members (K, M) boolean, which of them stand for which class -> (K, D), at least float32;
+    zeros for a class without members.
     """
     wide = widen(rows)
     sums = torch.matmul(members * inverse_norm(wide), wide)
@@ -54,12 +50,8 @@ def class_prototypes(rows: Tensor, members: Tensor) -> Tensor:
 def distances_to_own(rows: Tensor, prototypes: Tensor, label: Tensor) -> Tensor:
     """Compute ||f / ||f|| - mu_c|| of each voxel to the prototype of its class c, (M,), 0..2.
 
-    From the inner product: ||f - mu||^2 = 2 - 2 f.mu for unit vectors. At distance 0 the gradient is 0.
-
-    Args:
-        rows: (M, D).
-        prototypes: (K, D) unit vectors.
-        label: (M,) int64.
+    From the inner product: ||f - mu||^2 = 2 - 2 f.mu for unit vectors. At distance 0 the gradient is 0. Rows
+    are (M, D), prototypes (K, D) unit vectors, labels (M,).
     """
     wide = widen(rows)
     scale = inverse_norm(wide)
@@ -69,12 +61,9 @@ def distances_to_own(rows: Tensor, prototypes: Tensor, label: Tensor) -> Tensor:
 
 
 def pull(distances: Tensor, chosen: Tensor, present: Tensor) -> Tensor:
-    """Sum over classes the mean distance of the chosen voxels; classes without prototype or voxels add 0.
+    """Sum over classes the mean distance (M,) of the voxels `chosen` (K, M) for them.
 
-    Args:
-        distances: (M,), see `distances_to_own`.
-        chosen: (K, M) boolean, see `draw`.
-        present: (K,) boolean, which classes have a prototype.
+    Classes that are not `present` (K,), that have no prototype, and classes without voxels add 0.
     """
     sums = (distances * chosen).sum(dim=1)
     return (sums / chosen.sum(dim=1).clamp_min(1) * present).sum()
@@ -99,12 +88,7 @@ def draw(candidates: Tensor, fraction: float, generator: torch.Generator) -> Dra
     """Draw each candidate with probability `fraction`; at least one of each class that has candidates.
 
     Whole voxels are drawn, by the gaps between them, which are geometric; then the candidates among them are
-    chosen. The list is 8 standard deviations longer than expected.
-
-    Args:
-        candidates: (K, M) boolean.
-        fraction: above 0, at most 1.
-        generator: on the same device.
+    chosen. The list is 8 standard deviations longer than expected. Candidates are (K, M) boolean.
     """
     classes, voxels = candidates.shape
     device = candidates.device
@@ -155,11 +139,11 @@ def prototype_terms(
         features: (B, N, D), see `voxel_rows`.
         label: class of each voxel, (B, ...) int64, N values a sample.
         reliable: boolean, as `label`.
-        num_classes: K, background included.
+        num_classes: K.
         fraction: of the voxels that are not reliable, see `draw`.
         generator: on the same device.
-        query_label: class of the other voxels, where that is not `label`, as `label`.
-        valid: boolean, as `label`: voxels that may be drawn; None: all that are not reliable.
+        query_label: class of the other voxels, where that is not `label`.
+        valid: boolean, as `label`: voxels that may be drawn.
     """
     rows, label, reliable = features.flatten(0, 1), label.flatten(), reliable.flatten()
     others = label if query_label is None else query_label.flatten()
@@ -177,12 +161,7 @@ def prototype_terms(
 def weighted_prototypes(features: Tensor, weights: Tensor) -> Tensor:
     """Average the features of each sample and class: sum_v w_c(v) f(v) / (sum_v w_c(v) + 1e-5).
 
-    Args:
-        features: (B, D, N).
-        weights: (B, K, N) >= 0, how much a voxel stands for a class.
-
-    Returns:
-        (B, K, D); zeros for a class without weight.
+    Features (B, D, N), weights (B, K, N) >= 0 -> (B, K, D); zeros for a class without weight.
 
     Source: Xu et al., "Cyclic prototype consistency learning", JBHI 2022.
     """
@@ -193,8 +172,7 @@ def weighted_prototypes(features: Tensor, weights: Tensor) -> Tensor:
 def cosines(features: Tensor, prototypes: Tensor) -> Tensor:
     """Compute the cosine of each voxel's feature (B, D, N) with each prototype (B, K, D) of its sample.
 
-    Returns:
-        (B, K, N), -1..1; 0 where either has no direction.
+    (B, K, N), -1..1; 0 where either has no direction.
     """
     directions = prototypes * inverse_norm(prototypes, dim=2).unsqueeze(2)
     return torch.matmul(directions, features) * inverse_norm(features).unsqueeze(1)
@@ -219,14 +197,8 @@ def draw_rows(
     """Draw up to `rows` voxels of each class at random, without repetition among the chosen ones.
 
     A class with fewer voxels has them all, repeated to fill its row: batch normalisation over the rows then
-    sees no other class.
-
-    Args:
-        label: class indices of any shape, N elements; N >= 1.
-        num_classes: K.
-        rows: R is this, but at most N.
-        generator: on the label's device.
-        valid: boolean, of the label's shape, the voxels that have a class; None: all.
+    sees no other class. R is `rows`, but at most the number of elements of the label, which may have any
+    shape; `valid` are the voxels that have a class.
     """
     flat = label.flatten()
     members = onehot(flat.unsqueeze(0), num_classes).squeeze(0)
@@ -246,16 +218,10 @@ def take_rows(features: Tensor, rows: Rows) -> Tensor:
 
 @torch.no_grad()
 def best_rows(rows: Tensor, score: Tensor, valid: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Keep the valid rows of highest score of each class, at most `count`.
+    """Keep the valid rows of highest score of each class, at most `count` = M.
 
-    Args:
-        rows: (K, R, D).
-        score: (K, R).
-        valid: (K, R) boolean.
-        count: M.
-
-    Returns:
-        (K, M, D), zeros where a class has fewer valid rows, and (K, M) boolean, where it has one.
+    Rows (K, R, D), scores and valid (K, R) -> (K, M, D), zeros where a class has fewer valid rows, and (K, M)
+    boolean, where it has one.
     """
     best = torch.where(valid, score, -torch.inf).topk(min(count, rows.shape[1]), dim=1)
     filled = pad(best.values > -torch.inf, (0, count - best.values.shape[1]))
@@ -267,14 +233,8 @@ def best_rows(rows: Tensor, score: Tensor, valid: Tensor, count: int) -> tuple[T
 def weighted_cosine_distance(rows: Tensor, weights: Tensor, others: Tensor, other_weights: Tensor) -> Tensor:
     """Compute sum_ij a_i b_j (1 - cos(x_i, y_j)) of each class, a and b the weights divided by their sums.
 
-    Args:
-        rows: x, (K, M, D).
-        weights: (K, M) >= 0; if all of a class are 0 its result means nothing.
-        others: y, (K, N, D).
-        other_weights: (K, N), likewise.
-
-    Returns:
-        (K,), 0..2.
+    x (K, M, D), y (K, N, D), weights (K, M) and (K, N) >= 0 -> (K,), 0..2. If all weights of a class are 0
+    its result means nothing.
     """
     means = [
         (normalize(x, dim=2) * (w / w.sum(dim=1, keepdim=True).clamp_min(1e-12)).unsqueeze(2)).sum(dim=1)

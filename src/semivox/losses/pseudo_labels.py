@@ -1,4 +1,7 @@
-"""Labels made from predictions, and how far to trust them; no pseudo-label carries a gradient."""
+"""Labels made from predictions, and how far to trust them; no pseudo-label carries a gradient.
+
+Shapes as in `supervised`.
+"""
 
 from __future__ import annotations
 
@@ -8,28 +11,22 @@ from typing import Literal, Self
 import torch
 from torch import Tensor
 
-from semivox.losses.prediction import Prediction, certain_logits, most_probable
+from semivox.losses.prediction import Prediction, most_probable
 from semivox.losses.prototypes import inverse_norm
 from semivox.losses.supervised import masked_mean, nll, onehot
+
+_CERTAIN = 30.0  # a logit whose probability is 1 to float precision, beside logits of 0
 
 
 @dataclass(frozen=True)
 class Teaching:
-    """What one network says about unlabeled patches; without gradient.
+    """What one network says about unlabeled patches; without gradient, each (B, X, Y, Z)."""
 
-    Args:
-        prediction: of the patches that are taught; certain where the truth is known.
-        entropy: of it, (B, X, Y, Z), nats.
-        own_entropy: the same before the truth was put in.
-        own_label: the label before the truth was put in.
-        taught: where anything is taught, boolean (B, X, Y, Z); None: everywhere.
-    """
-
-    prediction: Prediction
-    entropy: Tensor
-    own_entropy: Tensor
-    own_label: Tensor
-    taught: Tensor | None = None
+    prediction: Prediction  # certain where the truth is known
+    entropy: Tensor  # of it, nats
+    own_entropy: Tensor  # the same before the truth was put in
+    own_label: Tensor  # the label before the truth was put in
+    taught: Tensor | None = None  # boolean, where anything is taught; None: everywhere
 
     @classmethod
     def of(
@@ -39,20 +36,15 @@ class Teaching:
         known: Tensor | None = None,
         valid: Tensor | None = None,
     ) -> Self:
-        """Measure the entropy, then put the truth where it is known.
+        """Measure the entropy of whole unlabeled patches, then put the `truth` where it is `known`.
 
-        Args:
-            prediction: of whole unlabeled patches.
-            truth: class indices (B, X, Y, Z), if there are any to put in.
-            known: where, boolean (B, X, Y, Z).
-            valid: where the truth is a label, boolean (B, X, Y, Z), None: everywhere; a known voxel outside
-                teaches nothing.
+        `valid` is where the truth is a label; a known voxel outside teaches nothing.
         """
         prediction = prediction.detach()
         entropy = own = prediction.entropy()
         label = prediction.label
         if truth is not None and known is not None:
-            certain = certain_logits(truth, prediction.num_classes)
+            certain = _CERTAIN * onehot(truth, prediction.num_classes)
             prediction = Prediction.of(torch.where(known.unsqueeze(1), certain, prediction.log_probs))
             entropy = torch.where(known, 0.0, entropy)
         taught = None if known is None or valid is None else ~known | valid
@@ -61,22 +53,14 @@ class Teaching:
 
 @torch.no_grad()
 def foreground_label(probs: Tensor, threshold: float) -> Tensor:
-    """Take the most probable foreground class where its probability exceeds `threshold`, else background.
-
-    Args:
-        probs: (B, K, X, Y, Z), class 0 is background.
-        threshold: 0..1.
-
-    Returns:
-        (B, X, Y, Z) int64.
-    """
+    """Take the most probable foreground class where its probability exceeds `threshold`, else background."""
     best, index = most_probable(probs[:, 1:])
     return torch.where(best > threshold, index + 1, 0)
 
 
 @torch.no_grad()
 def confident_foreground(prediction: Prediction, threshold: float) -> Tensor:
-    """Keep the predicted class (B, X, Y, Z) where it has a probability of at least `threshold`, else 0."""
+    """Keep the predicted class where it has a probability of at least `threshold`, else 0."""
     return torch.where(prediction.confidence >= threshold, prediction.label, 0)
 
 
@@ -84,13 +68,9 @@ def confident_foreground(prediction: Prediction, threshold: float) -> Tensor:
 def confident_disagreement(
     a: Prediction, b: Prediction, threshold: float, rule: Literal["xor", "or"] = "xor"
 ) -> Tensor:
-    """Find the voxels where the confident foreground of two networks differs, boolean (B, X, Y, Z).
+    """Find the voxels where the confident foreground of two networks differs.
 
-    Args:
-        a: one prediction.
-        b: the other one.
-        threshold: probability from which a network is confident.
-        rule: xor: the confident labels differ; or: at least one network is confident of a foreground class.
+    xor: their labels from a probability of `threshold` on differ; or: at least one of these is foreground.
     """
     sure_a, sure_b = confident_foreground(a, threshold), confident_foreground(b, threshold)
     return sure_a != sure_b if rule == "xor" else (sure_a > 0) | (sure_b > 0)
@@ -106,13 +86,8 @@ def joint_label(
 ) -> Tensor:
     """Make one label of two: where they agree, that; where not, what `rule` says.
 
-    Args:
-        label_a: class indices of A, (B, X, Y, Z).
-        label_b: class indices of B.
-        entropy_a: entropy of A, (B, X, Y, Z); a tie counts as the lower one.
-        entropy_b: entropy of B.
-        rule: union: foreground wins over background, the lower entropy between two foreground classes;
-            lower_entropy: the lower entropy always.
+    union: foreground wins over background, the lower entropy between two foreground classes; lower_entropy:
+    the lower entropy always, that of A if both are equal.
     """
     surer = torch.where(entropy_a <= entropy_b, label_a, label_b)
     if rule == "lower_entropy":
@@ -125,13 +100,8 @@ def joint_label(
 def prototype_similarity(features: Tensor, label: Tensor, num_classes: int) -> Tensor:
     """Compute the cosine between each voxel's feature and the mean feature of each class in its own sample.
 
-    Args:
-        features: (B, D, X, Y, Z).
-        label: which voxels make up a class, (B, X, Y, Z) int64.
-        num_classes: K.
-
-    Returns:
-        (B, K, X, Y, Z), -1..1; 0 for a class without voxels and for a feature without direction.
+    Features (B, D, X, Y, Z) -> (B, K, X, Y, Z), -1..1; 0 for a class without voxels and for a feature without
+    direction.
     """
     flat = features.flatten(2)
     members = onehot(label, num_classes).flatten(2).to(flat.dtype)
@@ -146,13 +116,6 @@ def reliability(probs: Tensor, similarity: Tensor) -> Tensor:
     """Measure how well probabilities agree with similarities: mean over classes of 1 - (s_c - p_c)^2.
 
     Features after a ReLU have cosines >= 0, which makes it 0..1; with others it is clamped to that.
-
-    Args:
-        probs: (B, K, X, Y, Z).
-        similarity: (B, K, X, Y, Z), see `prototype_similarity`.
-
-    Returns:
-        (B, X, Y, Z).
     """
     return (1.0 - (similarity - probs).square()).mean(dim=1).clamp(0.0, 1.0)
 
@@ -160,13 +123,9 @@ def reliability(probs: Tensor, similarity: Tensor) -> Tensor:
 def reliable_cross_entropy(student: Prediction, teacher: Prediction, features: Tensor) -> Tensor:
     """Teach the student the teacher's label where the teacher's entropy is the lower one.
 
-    Returns the mean over these voxels of w CE(student, label), with w the `reliability` of the teacher.
-    Gradient reaches the student's cross-entropy alone; where the entropies are equal nothing is taught.
-
-    Args:
-        student: the decoder that learns.
-        teacher: the other one.
-        features: the teacher's, (B, D, X, Y, Z).
+    Returns the mean over these voxels of w CE(student, label), with w the `reliability` of the teacher, from
+    its features (B, D, X, Y, Z). Gradient reaches the student's cross-entropy alone; where the entropies are
+    equal nothing is taught.
 
     Source: Su et al., "Mutual learning with reliable pseudo label", Medical Image Analysis 2024.
     """

@@ -8,7 +8,7 @@ from itertools import pairwise
 from math import exp, floor
 from typing import Literal
 
-STEP_EVERY = 2500 / 6000  # of a run: the published decay after each 2500 of 6000 iterations
+STEP_EVERY = 2500 / 6000  # of a stage: the published decay after each 2500 of 6000 iterations
 
 
 @dataclass(frozen=True)
@@ -51,19 +51,13 @@ def sigmoid_rampup(fraction: float, steps: int | None = None) -> float:
 
 
 def lr_factor(
-    schedule: Literal["step", "poly", "constant"], fraction: float, step_every: float = STEP_EVERY
+    schedule: Literal["step", "poly", "constant"], done: float, length: float, every: float | None = None
 ) -> float:
-    """Compute the factor of the initial learning rate.
+    """Compute the factor of the initial learning rate; all in iterations of the stage.
 
-    Args:
-        schedule: step: 0.1 for each `step_every` that is done; poly: (1 - fraction)^0.9; constant: 1.
-        fraction: iterations done / iterations of the run, clipped to 0..1.
-        step_every: share of the run, > 0.
+    step: 0.1 for each `every` (None: `STEP_EVERY` of the length) that is done; poly: (1 - done / length)^0.9;
+    constant: 1.
     """
-    match schedule:
-        case "step":
-            return float(0.1 ** floor(_clipped(fraction) / step_every + 1e-9))
-        case "poly":
-            return float((1.0 - _clipped(fraction)) ** 0.9)
-        case "constant":
-            return 1.0
+    if schedule == "step":
+        return float(0.1 ** floor(min(done, length) / (every or STEP_EVERY * length) + 1e-9))
+    return float((1.0 - _clipped(done / length)) ** 0.9) if schedule == "poly" else 1.0

@@ -28,8 +28,8 @@ def soft_cross_entropy_dice(logits: Tensor, shares: Tensor, weight: Tensor) -> T
     1 - (2 sum_v w p y + 1) / (sum_v w (p + y) + 1).
 
     Args:
-        logits: (B, K, X, Y, Z).
-        shares: y, (B, K, X, Y, Z) in 0..1, summing to 1 over the classes.
+        logits: of p, (B, K, X, Y, Z).
+        shares: y, alike, in 0..1, summing to 1 over the classes.
         weight: w, (B, X, Y, Z), >= 0; 0 leaves a voxel out.
 
     Returns:
@@ -58,13 +58,8 @@ def averaged(shares: Tensor, weight: Tensor, sides: Sequence[int]) -> tuple[Tens
 def deep_loss(scales: Sequence[Tensor], shares: Tensor, weight: Tensor) -> Tensor:
     """Average `soft_cross_entropy_dice` over the scales of deep supervision, weighted 1, 1/2, 1/4.
 
-    Args:
-        scales: logits, fine to coarse, the first on the grid of `shares`, each dividing the one before.
-        shares: (B, K, X, Y, Z); averaged by weight to the grid of each scale.
-        weight: (B, X, Y, Z), averaged likewise; 0 leaves a voxel out of all scales.
-
-    Returns:
-        (B,) float32.
+    The scales are logits, fine to coarse, the first on the grid of `shares`, each dividing the one before;
+    shares and weights are averaged to the grid of each. Returns (B,) float32.
     """
     total = shares.new_zeros(len(shares), dtype=torch.float32)
     for logits, share in zip(scales, SCALES, strict=False):

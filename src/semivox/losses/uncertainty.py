@@ -18,9 +18,7 @@ def percentile(values: Tensor, q: float) -> Tensor:
     One selection finds the lower neighbour; the upper one is the same value if it occurs often enough, else
     the smallest larger one. No sort, no copy to the host.
 
-    Args:
-        values: any shape; 0 is returned if it has no elements.
-        q: 0..100.
+    `q` is 0..100. Without elements it is 0.
     """
     count = values.numel()
     if not count:
@@ -41,12 +39,7 @@ def percentile_by_class(values: Tensor, label: Tensor, num_classes: int, q: floa
     """Return for each voxel the percentile of `values` over the voxels of its own class.
 
     The rank is rounded up instead of interpolated, so that at least one voxel of each class is not above it.
-
-    Args:
-        values: any shape.
-        label: class indices, same shape, int64.
-        num_classes: K.
-        q: 0..100.
+    `values` and `label` have the same shape; `q` is 0..100.
     """
     flat, own = values.detach().flatten(), label.flatten()
     thresholds = []
@@ -60,25 +53,12 @@ def percentile_by_class(values: Tensor, label: Tensor, num_classes: int, q: floa
 
 @torch.no_grad()
 def normalised_entropy(probs: Tensor) -> Tensor:
-    """Compute -sum_c p_c log(p_c + 1e-6) / log K: 0 for one sure class, just below 1 for equal probabilities.
-
-    Args:
-        probs: (B, K, X, Y, Z), e.g. the mean of several softmax maps.
-
-    Returns:
-        (B, X, Y, Z).
-    """
+    """Compute -sum_c p_c log(p_c + 1e-6) / log K: 0 for one sure class, just below 1 for equal ones."""
     return -(probs * (probs + 1e-6).log()).sum(dim=1) / log(probs.shape[1])
 
 
 def add_noise(image: Tensor, generator: torch.Generator, *, std: float = 0.1, limit: float = 0.2) -> Tensor:
-    """Add clipped Gaussian noise to each voxel.
-
-    Args:
-        image: any shape; normalised intensities (standard deviation about 1).
-        generator: on the image's device.
-        std: standard deviation of the noise before clipping.
-        limit: largest magnitude of the noise.
+    """Add Gaussian noise of deviation `std`, clipped at `limit`, to normalised intensities.
 
     Source: Yu et al., MICCAI 2019 (the defaults).
     """
@@ -103,15 +83,11 @@ def sampled_probabilities(
     normalisation takes its statistics.
 
     Args:
-        net: images -> logits (B, K, X, Y, Z), in training mode.
+        net: images -> logits, in training mode.
         image: (B, C, X, Y, Z).
         generator: on the image's device.
         passes: how many, an even number.
-        std: see `add_noise`.
-        limit: see `add_noise`.
-
-    Returns:
-        (B, K, X, Y, Z), at least float32.
+        std, limit: see `add_noise`.
     """
     twice = torch.cat([image, image])
     total = torch.zeros((), device=image.device)

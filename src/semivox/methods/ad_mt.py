@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import Callable
 from contextlib import nullcontext
 from copy import deepcopy
+from functools import cache
 from math import log
 from random import Random
 from typing import Literal, NamedTuple, Self
@@ -26,6 +28,7 @@ from semivox.methods.base import (
     full_precision,
     probabilities,
     update_ema,
+    warm_decay,
 )
 from semivox.methods.strong_views import jitter
 from semivox.methods.supervision import LabelSupervised
@@ -165,8 +168,7 @@ class ADMT(LabelSupervised, TeacherMethod):
     @torch.no_grad()
     def after_step(self, step: Step) -> None:
         """Move the teacher whose turn it is, its running statistics included; the first steps copy."""
-        done = step.iteration // 2 - COPIES
-        decay = min(1.0 - 1.0 / (done + 1), self.config.ema_decay) if done >= 0 else 0.0
+        decay = warm_decay(max(step.iteration // 2 - COPIES, 0), self.config.ema_decay)
         teacher = self.teachers[turn(step.iteration, self.config.longest_turn)]
         update_ema(teacher, self.net, decay)
         for old, new in zip(teacher.buffers(), self.net.buffers(), strict=True):
@@ -189,7 +191,13 @@ class ADMT(LabelSupervised, TeacherMethod):
 
 def turn(iteration: int, longest: int) -> int:
     """Return 0 or 1, whose turn it is; it changes after 1 to `longest` iterations, each as likely."""
-    lengths, left, active = Random(0), iteration, 0
-    while (left := left - lengths.randint(1, longest)) >= 0:
-        active = 1 - active
-    return active
+    return bisect(_changes(longest, 2 ** iteration.bit_length()), iteration) % 2
+
+
+@cache
+def _changes(longest: int, iterations: int) -> list[int]:
+    """List the iterations, up to so many, at which the turn changes."""
+    lengths, changes = Random(0), [0]
+    while changes[-1] <= iterations:
+        changes.append(changes[-1] + lengths.randint(1, longest))
+    return changes[1:]

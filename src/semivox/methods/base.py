@@ -210,9 +210,9 @@ def copy_buffers(teacher: nn.Module, student: nn.Module) -> None:
         old.copy_(new)
 
 
-def warm_decay(step: Step, decay: float) -> float:
-    """Compute the decay at a step, min(1 - 1 / (t + 1), decay): the first steps average over fewer."""
-    return min(1.0 - 1.0 / (step.iteration + 1), decay)
+def warm_decay(done: int, decay: float) -> float:
+    """Compute min(1 - 1 / (done + 1), decay): the first steps average over fewer."""
+    return min(1.0 - 1.0 / (done + 1), decay)
 
 
 def probabilities(net: nn.Module, image: Tensor) -> Tensor:
@@ -261,7 +261,7 @@ class TeacherMethod(SingleMethod):
 
     def after_step(self, step: Step) -> None:
         """Move the teacher; the first steps average over fewer."""
-        update_ema(self.teacher, self.net, warm_decay(step, self.config.ema_decay))
+        update_ema(self.teacher, self.net, warm_decay(step.iteration, self.config.ema_decay))
 
     def predict_members(self, image: Tensor) -> dict[str, Tensor]:
         """Compute the softmax of the student and of the teacher."""

@@ -90,11 +90,8 @@ def mixtures(
 ) -> tuple[Mixture, Mixture]:
     """Mix labeled around unlabeled patches, and unlabeled around labeled ones.
 
-    Args:
-        labeled: at least one patch.
-        images: of unlabeled patches, those of the first and of the second mixture, equally many.
-        pseudo: their labels.
-        mask: False inside the cuboid, (X, Y, Z).
+    `images` and `pseudo` are the unlabeled patches of the first and of the second mixture, equally many, with
+    their labels; `mask` (X, Y, Z) is False inside the cuboid.
     """
     (u_a, u_b), (p_a, p_b), count = images, pseudo, len(images[0])
     (l_a, l_b), (y_a, y_b) = halves(labeled.image, count), halves(labeled.target, count)

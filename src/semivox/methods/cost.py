@@ -50,13 +50,9 @@ def rounded(method: nn.Module, patch: Sequence[int]) -> list[int]:
 
 
 def check_patch(method: Method, patch: Sequence[int], batch: int, *, planned: bool = True) -> None:
-    """Refuse a patch that leaves some network of a method a single voxel to normalise.
+    """Refuse a patch that leaves some network of a method, in training, a single voxel to normalise.
 
-    Args:
-        method: in training mode.
-        patch: sides, which training rounds up to what the networks can divide.
-        batch: patches a step.
-        planned: whether networks that follow the plan were built with one; else they are left out.
+    Networks that follow the plan are left out if they were not built with one, that is, not `planned`.
     """
     sides = rounded(method, patch)
     for net in method.modules():
@@ -65,17 +61,7 @@ def check_patch(method: Method, patch: Sequence[int], batch: int, *, planned: bo
 
 
 def method_cost(name: str, options: Mapping[str, Any], net: NetFactory, patch: Sequence[int]) -> Cost:
-    """Build a method without memory for its weights and count.
-
-    Args:
-        name: registered name.
-        options: of the method.
-        net: builds its networks.
-        patch: (X, Y, Z) in voxels, rounded up as training does.
-
-    Raises:
-        UserError: unknown name or option.
-    """
+    """Build a method without memory for its weights and count, for a patch rounded up as training does."""
     with torch.device("meta"), torch.random.fork_rng([]):
         method = without_memory(name, options, net).eval()
         sides = rounded(method, patch)
@@ -85,7 +71,9 @@ def method_cost(name: str, options: Mapping[str, Any], net: NetFactory, patch: S
             method.predict(image)
             predicting = _summed(found.values(), sum(map(count_parameters, found)))
             method.predict_members(image)
-            _pass_critic(method, Batch(image, label), Batch(image[:0], None))
+            if method.critic_parameters():
+                step = Step(0, 1, torch.Generator("cpu"))
+                method.critic_losses(Batch(image, label), Batch(image[:0], None), step)
         return Cost(predicting, _summed(found.values(), count_parameters(method)))
 
 
@@ -120,11 +108,6 @@ def counted(module: nn.Module) -> Iterator[dict[nn.Module, tuple[int, int]]]:
     finally:
         for hook in hooks:
             hook.remove()
-
-
-def _pass_critic(method: Method, labeled: Batch, unlabeled: Batch) -> None:
-    if method.critic_parameters():
-        method.critic_losses(labeled, unlabeled, Step(0, 1, torch.Generator("cpu")))
 
 
 def _summed(costs: Any, parameters: int) -> Count:

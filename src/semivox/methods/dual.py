@@ -133,14 +133,9 @@ class Dual(TeachingPair):
         total = torch.zeros((), device=reliable.device)
         for name, own in zip("ab", views, strict=True):
             found = prototype_terms(
-                own.features,
-                own.teaching.prediction.label,
-                reliable,
-                num_classes=own.whole.num_classes,
-                valid=own.teaching.taught,
-                fraction=self.config.pull_fraction,
-                generator=step.generator,
-            )
+                own.features, own.teaching.prediction.label, reliable, num_classes=own.whole.num_classes,
+                valid=own.teaching.taught, fraction=self.config.pull_fraction, generator=step.generator,
+            )  # fmt: skip
             total = total + found.pull + SIGN[self.config.prototype_term] * found.apart
             step.note(f"pgl_pull_{name}", found.pull)
             step.note(f"pgl_apart_{name}", found.apart)

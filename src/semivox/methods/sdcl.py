@@ -113,7 +113,5 @@ class SDCL(PairMethod):
 
     def pseudo_labels(self, image: Tensor) -> dict[str, PseudoLabel]:
         """Show the labels of "a" and "b", and "taught", the teacher's after cleaning."""
-        return {
-            **super().pseudo_labels(image),
-            "taught": PseudoLabel(self.config.taught(self.teacher, image)),
-        }
+        found = super().pseudo_labels(image)
+        return {**found, "taught": PseudoLabel(self.config.taught(self.teacher, image))}

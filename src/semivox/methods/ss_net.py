@@ -146,18 +146,13 @@ class SSNet(SingleMethod):
             logits = self.net(images)
         with full_precision(images):
             target = Prediction.of(logits).probs
+        cfg = self.config
         return virtual_adversarial_loss(
-            self.net,
-            images,
-            target,
-            radius=self.config.epsilon,
-            probe_radius=self.config.xi,
-            power_steps=self.config.power_steps,
+            self.net, images, target, radius=cfg.epsilon, probe_radius=cfg.xi, power_steps=cfg.power_steps,
             generator=step.generator,
-        )
+        )  # fmt: skip
 
 
 def _head(inputs: int, hidden: int, outputs: int, activation: nn.Module) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Linear(inputs, hidden), nn.BatchNorm1d(hidden), activation, nn.Linear(hidden, outputs)
-    )
+    middle = nn.BatchNorm1d(hidden), activation
+    return nn.Sequential(nn.Linear(inputs, hidden), *middle, nn.Linear(hidden, outputs))

@@ -17,9 +17,7 @@ def jitter(image: Tensor, generator: torch.Generator) -> Tensor:
     With v a patch brought to 0..1, in 80 % of them v becomes clip(a (v + b mean v), 0, 1), a in 0.5..1.5 and
     b in -0.5..0.5, and is brought back. Then 20 % get Gaussian noise of sigma 0.1 to 1, clipped at 2 sigma.
 
-    Args:
-        image: (B, C, X, Y, Z); normalised intensities (standard deviation about 1).
-        generator: on the image's device.
+    The image is (B, C, X, Y, Z), with normalised intensities (standard deviation about 1).
 
     Source: the released code of Zhao et al., ECCV 2024.
     """
@@ -38,11 +36,8 @@ def shade_and_blur(image: Tensor, generator: torch.Generator) -> Tensor:
 
     80 % are multiplied by the exponential of a polynomial of order 3 over the patch, -1..1 along each axis,
     with coefficients in -0.5..0.5; then an intensity v becomes sign(v) |v|^g with log g in -0.5..0.5. 50 %
-    are blurred by a Gaussian of sigma 0.1 to 2 voxels, drawn for each axis.
-
-    Args:
-        image: (B, C, X, Y, Z); normalised intensities (0 keeps its value).
-        generator: on the image's device.
+    are blurred by a Gaussian of sigma 0.1 to 2 voxels, drawn for each axis. The image is (B, C, X, Y, Z),
+    with normalised intensities (0 keeps its value).
 
     Source: the released code of Zhao et al., JBHI 2024, with the defaults of the transforms that it calls.
     """

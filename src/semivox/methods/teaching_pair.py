@@ -50,23 +50,14 @@ class Said(NamedTuple):
 
 @dataclass(frozen=True)
 class View:
-    """What one of the two networks says in a step, with gradient, and what it teaches, without.
+    """What one of the two networks says in a step, with gradient, and what it teaches, without."""
 
-    Args:
-        whole: prediction of the labeled and then the unlabeled patches (or mixtures of both).
-        taught: prediction that teaches the other network on the same patches.
-        teaching: the unlabeled part of that, with its entropy.
-        features: of the unlabeled patches, (B, N, D), before the head's dropout.
-        count: number of labeled patches.
-        coarser: logits of coarser scales, as `whole`; none without deep supervision.
-    """
-
-    whole: Prediction
-    taught: Prediction
-    teaching: Teaching
-    features: Tensor
-    count: int
-    coarser: Sequence[Tensor] = ()
+    whole: Prediction  # of the labeled and then the unlabeled patches (or mixtures of both)
+    taught: Prediction  # what teaches the other network on the same patches
+    teaching: Teaching  # the unlabeled part of that, with its entropy
+    features: Tensor  # of the unlabeled patches, (B, N, D), before the head's dropout
+    count: int  # of labeled patches
+    coarser: Sequence[Tensor] = ()  # logits of coarser scales, as `whole`; none without deep supervision
 
     @cached_property
     def labeled(self) -> Prediction:
@@ -122,7 +113,7 @@ class TeachingPair(LabelSupervised, PairMethod):
     def after_step(self, step: Step) -> None:
         """Move the averages, if there are any."""
         for teacher, net in zip(self.teachers, (self.net_a, self.net_b), strict=False):
-            update_ema(teacher, net, warm_decay(step, self.config.teacher_decay))
+            update_ema(teacher, net, warm_decay(step.iteration, self.config.teacher_decay))
 
     def views(self, labeled: Batch, unlabeled: Batch, step: Step) -> tuple[Batch, View, View]:
         """Pass the patches of a step through A and B.
@@ -135,13 +126,11 @@ class TeachingPair(LabelSupervised, PairMethod):
         images, teachings = self._inputs(labeled, unlabeled, step)
         count, found = len(labeled.image), []
         maps = [self._maps(net, images) for net in (self.net_a, self.net_b)]
-        logits = [self.net_a.head(maps[0][0]), self.net_b.head(maps[1][0])]
-        coarser = [
-            net.coarse(own[1:]) if own[1:] else []
-            for net, own in zip((self.net_a, self.net_b), maps, strict=True)
-        ]
+        nets = list(zip((self.net_a, self.net_b), maps, strict=True))
+        logits = [net.head(own[0]) for net, own in nets]
+        coarser = [net.coarse(own[1:]) if own[1:] else [] for net, own in nets]
         with full_precision(images):
-            for index, features in enumerate(own[0] for own in maps):
+            for index, (features, *_) in enumerate(maps):
                 whole = taught = Prediction.of(logits[index])
                 if teachings is None:
                     teaching = Teaching.of(whole[count:])
@@ -188,12 +177,9 @@ class TeachingPair(LabelSupervised, PairMethod):
         return certain, (a.prediction.label == b.prediction.label) & low_a & low_b
 
     def threshold(self, teaching: Teaching, alpha: float, others: Tensor | None = None) -> Tensor:
-        """Compute the percentile of the entropy over all voxels, or for each one over those of its class.
+        """Compute the alpha-th percentile (0..100) of the entropy, over all voxels or those of each class.
 
-        Args:
-            teaching: of the unlabeled patches.
-            alpha: 0..100.
-            others: further entropies that the percentile over all voxels counts, (B, X, Y, Z).
+        `others` are further entropies (B, X, Y, Z) that the percentile over all voxels counts.
         """
         entropy = teaching.own_entropy
         if self.config.percentile_by == "class":
@@ -229,12 +215,8 @@ class TeachingPair(LabelSupervised, PairMethod):
     ) -> Tensor:
         """Sum over the networks the mean cross-entropy with a pseudo-label, times `factor`.
 
-        Args:
-            views: of A and of B.
-            labels: class indices that each of them learns, (B, X, Y, Z).
-            valid: the voxels that are taught, boolean (B, X, Y, Z); None: all.
-            weights: of each voxel, (B, X, Y, Z), for each of the networks.
-            factor: of the cross-entropy; the Dice of `pseudo_dice` is added as it is.
+        Each network learns its label on the `valid` voxels, by its weights; all (B, X, Y, Z). The Dice of
+        `pseudo_dice` is added as it is.
         """
         total = torch.zeros((), device=labels[0].device)
         for view, label, weight in zip(views, labels, weights, strict=True):

@@ -21,7 +21,6 @@ from semivox.hardware import one_thread
 from semivox.patches.deformation import Deformation, warp_at
 from semivox.patches.intensity import vary
 
-Array = NDArray[Any]
 Image = NDArray[np.float32]
 Label = NDArray[Any]  # (..., X, Y, Z)
 Augment = Callable[[Image, Label | None, np.random.Generator], tuple[Image, Label | None]]
@@ -52,20 +51,19 @@ def make_augment(
       then wider changes of the image: gamma 0.5 to 2, scale 0.7 to 1.3, shift 0.3 and noise 0.25 standard
       deviations, blur up to 1.5 voxels, and half to full resolution.
 
-    Args:
-        preset: one of these.
-        flip_left_right: without it, rotflip and what builds on it leave the x axis, which runs from right to
-            left in every prepared scan, as it is: they mirror along y or do nothing.
-        spacing_mm: voxel size, for deformations.
+    * full: mirrored along x in half of the patches; then `vary`. See `Deformation` for what it bends.
+
+    Without `flip_left_right` no preset mirrors or turns the x axis, which runs from right to left in every
+    prepared scan. The voxel size is for deformations.
     """
     turn = partial(rotate_flip, flip_left_right=flip_left_right)
     if preset == "intensity":
-        return _Chain(turn, _Intensity(strong=False))
+        return partial(_changed, geometry=turn, intensity=_Intensity(strong=False))
     if preset == "strong":
         bend = partial(_mirror_deform, flip_left_right=flip_left_right, spacing_mm=tuple(spacing_mm))
-        return _Chain(bend, _Intensity(strong=True))
+        return partial(_changed, geometry=bend, intensity=_Intensity(strong=True))
     if preset == "full":
-        return _Chain(_mirror_x if flip_left_right else _unchanged, vary)
+        return partial(_changed, geometry=_mirror_x if flip_left_right else _unchanged, intensity=vary)
     return turn if preset == "rotflip" else _unchanged
 
 
@@ -100,7 +98,7 @@ def rotate_flip(
         quarters = 2 * mirror
     elif image.shape[-3] != image.shape[-2]:
         quarters = 2 * (quarters // 2)
-    return _dihedral(image, quarters, mirror), None if label is None else _dihedral(label, quarters, mirror)
+    return _dihedral(image, quarters, mirror), _dihedral(label, quarters, mirror)
 
 
 def deform(
@@ -108,13 +106,8 @@ def deform(
 ) -> tuple[Image, Label | None]:
     """Rotate, scale and bend a patch around its center: image and label by the same displacements.
 
-    What comes from outside the patch repeats its border.
-
-    Args:
-        image: (C, X, Y, Z); interpolated linearly.
-        label: (..., X, Y, Z); each voxel takes the nearest one's value.
-        rng: source of all randomness.
-        spacing_mm: voxel size.
+    What comes from outside the patch repeats its border. The image is interpolated linearly, a voxel of the
+    label takes the nearest one's value.
     """
     x, y, z = spacing_mm
     shape = image.shape[-3:]
@@ -142,38 +135,32 @@ def _mirror_deform(
 ) -> tuple[Image, Label | None]:
     mirror_x, mirror_y = bool(rng.integers(2)) and flip_left_right, bool(rng.integers(2))
     quarters, mirror = 2 * mirror_y, mirror_x != mirror_y
-    image = _dihedral(image, quarters, mirror)
-    label = None if label is None else _dihedral(label, quarters, mirror)
+    image, label = _dihedral(image, quarters, mirror), _dihedral(label, quarters, mirror)
     return deform(image, label, rng, spacing_mm) if rng.random() < _DEFORMED else (image, label)
 
 
 def _mirror_x(image: Image, label: Label | None, rng: np.random.Generator) -> tuple[Image, Label | None]:
     mirror = bool(rng.integers(2))
-    return _dihedral(image, 0, mirror), None if label is None else _dihedral(label, 0, mirror)
+    return _dihedral(image, 0, mirror), _dihedral(label, 0, mirror)
 
 
-def _dihedral(array: Array, quarters: int, mirror: bool) -> Array:
-    """Turn the x-y plane of an array (..., X, Y, Z) by quarters, after mirroring x; a copy."""
-    if mirror:
-        array = np.flip(array, -3)
-    return np.ascontiguousarray(np.rot90(array, quarters, axes=(-3, -2)))
+def _dihedral(array: Any, quarters: int, mirror: bool) -> Any:
+    """Turn the x-y plane of an array (..., X, Y, Z), if any, by quarters, after mirroring x; a copy."""
+    if array is None:
+        return None
+    return np.ascontiguousarray(np.rot90(np.flip(array, -3) if mirror else array, quarters, axes=(-3, -2)))
 
 
 def _unchanged(image: Image, label: Label | None, rng: np.random.Generator) -> tuple[Image, Label | None]:
     return image, label
 
 
-class _Chain:
-    """A change of the geometry, then one of the image alone."""
-
-    def __init__(self, geometry: Augment, intensity: StrongView) -> None:
-        self.geometry, self.intensity = geometry, intensity
-
-    def __call__(
-        self, image: Image, label: Label | None, rng: np.random.Generator
-    ) -> tuple[Image, Label | None]:
-        image, label = self.geometry(image, label, rng)
-        return self.intensity(image, rng), label
+def _changed(
+    image: Image, label: Label | None, rng: np.random.Generator, *, geometry: Augment, intensity: StrongView
+) -> tuple[Image, Label | None]:
+    """Change the geometry, then the image alone."""
+    image, label = geometry(image, label, rng)
+    return intensity(image, rng), label
 
 
 class _Intensity:

@@ -75,15 +75,10 @@ class Deformation:
 
 
 class Motion(NamedTuple):
-    """The deformation of one patch.
+    """The deformation of one patch."""
 
-    Attributes:
-        matrix: (3, 3) from voxels of the patch to voxels of the scan, both from the center.
-        control: (3, I, J, K) offsets at control points, the outer ones in the corners of the patch; or None.
-    """
-
-    matrix: Array
-    control: Array | None = None
+    matrix: Array  # (3, 3) from voxels of the patch to voxels of the scan, both from the center
+    control: Array | None = None  # (3, I, J, K) offsets at control points, the outer ones in the corners
 
     def places(
         self, patch: Sequence[int], scale: Sequence[float] = (1, 1, 1), shift: Sequence[float] = (0, 0, 0)
@@ -111,27 +106,16 @@ class Motion(NamedTuple):
 
 
 class Warp(NamedTuple):
-    """Where the voxels of one patch come from.
+    """Where the voxels of one patch come from."""
 
-    Attributes:
-        start: first voxel of the scan that is needed.
-        size: voxels that are needed along each axis.
-        grid: (1, X, Y, Z, 3) for `grid_sample` on these voxels with a border of one around.
-    """
-
-    start: Triple
-    size: Triple
-    grid: torch.Tensor
+    start: Triple  # first voxel of the scan that is needed
+    size: Triple  # voxels that are needed along each axis
+    grid: torch.Tensor  # (1, X, Y, Z, 3) for `grid_sample` on these voxels with a border of one around
 
     def sample(self, image: Array, maps: Array) -> tuple[Array, Array]:
         """Resample both linearly in one go; outside the scan the image repeats its border, maps are 0.
 
-        Args:
-            image: (C, *size).
-            maps: (M, *size), e.g. shares of classes; M may be 0.
-
-        Returns:
-            (C, X, Y, Z) and (M, X, Y, Z) float32.
+        (C, *size) and (M, *size), e.g. shares of classes, M may be 0 -> (C, X, Y, Z), (M, X, Y, Z) float32.
         """
         channels = len(image)
         whole = np.zeros((channels + len(maps), *(side + 2 for side in self.size)), np.float32)
@@ -140,21 +124,13 @@ class Warp(NamedTuple):
         for axis in (1, 2, 3):
             turned = np.moveaxis(whole[:channels], axis, 0)  # a view
             turned[0], turned[-1] = turned[1], turned[-2]
-        found = grid_sample(
-            torch.from_numpy(whole)[None], self.grid, padding_mode="border", align_corners=True
-        )[0].numpy()
+        values = torch.from_numpy(whole)[None]
+        found = grid_sample(values, self.grid, padding_mode="border", align_corners=True)[0].numpy()
         return found[:channels], found[channels:]
 
 
 def warp_at(motion: Motion, patch: Sequence[int], center: Sequence[float], shape: Sequence[int]) -> Warp:
-    """Put a patch around a point of a scan.
-
-    Args:
-        motion: how it is deformed.
-        patch: voxels along each axis.
-        center: in voxels of the scan.
-        shape: of the scan.
-    """
+    """Put a patch of so many voxels around a point of a scan of this shape; all in voxels."""
     first, size, scale, shift = [], [], [], []
     for (before, after), middle, side in zip(motion.reach(patch), center, shape, strict=True):
         low = min(max(int(np.floor(middle - before)), 0), side - 1)
@@ -179,11 +155,7 @@ def random_center(
 ) -> list[float]:
     """Draw the center of a patch: within the scan, and a little beyond its border.
 
-    Args:
-        shape: of the scan.
-        patch: voxels along each axis.
-        rng: source of randomness.
-        wanted: a voxel to be centered, as far as these limits allow it.
+    Or take the voxel that is `wanted` there, as far as these limits allow it.
     """
     center = []
     for axis, (side, length) in enumerate(zip(shape, patch, strict=True)):

@@ -1,7 +1,7 @@
 """Two streams of training patches, labeled and unlabeled.
 
-A patch is a pure function of (seed, stream, iteration, slot): neither worker processes, nor ranks, nor a
-resumed run change it.
+A patch is a pure function of (seed, stream, iteration, slot): neither worker processes nor a resumed run
+change it.
 """
 
 from __future__ import annotations
@@ -35,8 +35,6 @@ def build_loaders(
     batch_unlabeled: int,
     iterations: int,
     start: int = 0,
-    rank: int = 0,
-    world: int = 1,
     strong_view: bool = False,
     soft_labels: bool = False,
     pseudo: Store | None = None,
@@ -51,19 +49,11 @@ def build_loaders(
     (B, K, X, Y, Z) float32 with sum 1; with `pseudo` an unlabeled one has those of its pseudo-label, and only
     cases with one are drawn. Each stream goes through its cases in an order shuffled anew every time round.
 
-    The loaders already divide the work between ranks: a trainer must not replace their samplers.
-
     Args:
-        store: of the prepared cases.
-        split: whose labeled and unlabeled cases to use.
-        plan: for the size of patches, voxels and classes.
-        config: for seed, augmentation, workers and the share of crops centred on the foreground.
-        batch_labeled: patches a step on each rank.
-        batch_unlabeled: patches a step on each rank.
+        store, split, plan, config: of the run.
+        batch_labeled, batch_unlabeled: patches a step.
         iterations: steps of the whole run.
         start: step to begin with; a loader has `iterations - start` batches.
-        rank: of this process.
-        world: number of processes.
         strong_view: add the second view to the unlabeled stream; the first one does not change by that.
         soft_labels: add the shares of the classes to the labeled stream.
         pseudo: shares of the classes of unlabeled cases, see `Store.write_shares`.
@@ -82,26 +72,23 @@ def build_loaders(
     streams: dict[str, tuple[int, Patches]] = {}
     if batch_labeled and split.labeled:
         _check_prepared(store, split.labeled, labeled=True)
-        of_labels: dict[str, Any] = {
-            "key": (config.seed, _LABELED),
-            "soft": soft_labels,
-            "partial": plan.ignore_value is not None,
-            "foreground_share": config.foreground_crops,
-        }
-        labeled = Patches(split.labeled, store, plan.patch, truth=store, **of_labels, **common)
+        labeled = Patches(
+            split.labeled, store, plan.patch, truth=store, key=(config.seed, _LABELED), soft=soft_labels,
+            partial=plan.ignore_value is not None, foreground_share=config.foreground_crops, **common,
+        )  # fmt: skip
         streams["labeled"] = batch_labeled, labeled
     unlabeled = [name for name in split.unlabeled if pseudo is None or pseudo.has_shares(name)]
     if batch_unlabeled and unlabeled:
         _check_prepared(store, unlabeled, labeled=False)
-        common |= {"strong_view": make_strong_view() if strong_view else None}
-        key = (config.seed, _UNLABELED)
-        streams["unlabeled"] = (
-            batch_unlabeled,
-            Patches(unlabeled, store, plan.patch, pseudo=pseudo, key=key, **common),
-        )
+        view = make_strong_view() if strong_view else None
+        taken = Patches(
+            unlabeled, store, plan.patch, pseudo=pseudo, key=(config.seed, _UNLABELED), strong_view=view,
+            **common,
+        )  # fmt: skip
+        streams["unlabeled"] = batch_unlabeled, taken
     return {
         name: DataLoader(
-            Schedule(patches, batch=batch, iterations=iterations, start=start, rank=rank, world=world),
+            Schedule(patches, batch=batch, iterations=iterations, start=start),
             batch_size=batch,
             num_workers=config.workers,
             pin_memory=torch.cuda.is_available(),
@@ -113,24 +100,17 @@ def build_loaders(
 
 
 class Schedule(Dataset[Sample]):
-    """One rank's patches from `start` on: item i is patch i % batch of iteration start + i // batch.
+    """Patches from `start` on: item i is patch i % batch of iteration start + i // batch."""
 
-    The batches of all ranks, one after the other, are the batch that a single process would have drawn.
-    """
-
-    def __init__(
-        self, patches: Patches, *, batch: int, iterations: int, start: int = 0, rank: int = 0, world: int = 1
-    ) -> None:
-        self.patches, self.batch, self.iterations = patches, batch, iterations
-        self.start, self.rank, self.world = start, rank, world
+    def __init__(self, patches: Patches, *, batch: int, iterations: int, start: int = 0) -> None:
+        self.patches, self.batch, self.iterations, self.start = patches, batch, iterations, start
 
     def __len__(self) -> int:
         return max(0, self.iterations - self.start) * self.batch
 
     def __getitem__(self, index: int) -> Sample:
-        iteration = self.start + index // self.batch
-        slot = self.rank * self.batch + index % self.batch
-        return self.patches.sample(iteration * self.batch * self.world + slot, iteration, slot)
+        position = self.start * self.batch + index
+        return self.patches.sample(position, *divmod(position, self.batch))
 
 
 def _check_prepared(store: Store, cases: Sequence[str], *, labeled: bool) -> None:

@@ -34,9 +34,9 @@ class Patches:
         store: its `image(name)` is (C, X, Y, Z) and can be sliced.
         patch: voxels along each axis.
         augment: see `make_augment`.
-        num_classes: K, background included.
-        truth: likewise, its labels are used; None: patches without labels.
-        pseudo: its shares of classes are used as labels; without `truth`.
+        num_classes: K.
+        truth: a store whose labels are used; None: patches without labels.
+        pseudo: one whose shares of classes are used as labels; without `truth`.
         soft: whether patches have the shares of classes beside the label.
         foreground_share: share of patches centred on a foreground voxel of `truth`.
         partial: whether labels have voxels to ignore, `IGNORE`; then a labeled patch has a valid mask.

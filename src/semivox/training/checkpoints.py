@@ -13,40 +13,27 @@ from torch import Tensor
 
 from semivox.errors import UserError
 from semivox.files import replacing
+from semivox.inference.model import restore
 from semivox.methods.base import Method
 from semivox.training.fabric import Precision
 
 _FORMAT = 1
-_FRESH = "start over with --fresh, or choose another run folder"
 
 
 @dataclass
 class Checkpoint:
-    """The state of a run after `iteration` steps: tensors, numbers and strings only.
+    """The state of a run after `iteration` steps: tensors, numbers and strings only."""
 
-    Attributes:
-        iteration: optimiser steps done.
-        weights: state dict of the method, buffers included.
-        momentum: momentum buffers of SGD, in the order of the parameters that are trained.
-        optimizer: state of Adam or AdamW; empty with SGD.
-        average: state dict of the averaged weights; empty without `train.average`.
-        critic: state of the critic's optimiser; empty except for adversarial methods.
-        scaler: state of the gradient scaler; empty except in 16 bit training.
-        precision: from `resolve_precision`; None in best.ckpt.
-        seconds: wall-clock time spent so far.
-        scores: validation results of these weights; only in the best checkpoint.
-    """
-
-    iteration: int
-    weights: dict[str, Tensor]
-    momentum: list[Tensor] = field(default_factory=list)
-    optimizer: dict[str, Any] = field(default_factory=dict)
-    average: dict[str, Tensor] = field(default_factory=dict)
-    critic: dict[str, Any] = field(default_factory=dict)
-    scaler: dict[str, Any] = field(default_factory=dict)
-    precision: Precision | None = None
-    seconds: float = 0.0
-    scores: dict[str, float] = field(default_factory=dict)
+    iteration: int  # optimiser steps done
+    weights: dict[str, Tensor]  # state dict of the method, buffers included
+    momentum: list[Tensor] = field(default_factory=list)  # of SGD, in the order of the parameters trained
+    optimizer: dict[str, Any] = field(default_factory=dict)  # state of Adam or AdamW; empty with SGD
+    average: dict[str, Tensor] = field(default_factory=dict)  # averaged weights; empty without them
+    critic: dict[str, Any] = field(default_factory=dict)  # state of a critic's optimiser, if there is one
+    scaler: dict[str, Any] = field(default_factory=dict)  # of the gradients; only in 16 bit training
+    precision: Precision | None = None  # from `resolve_precision`; None in best.ckpt
+    seconds: float = 0.0  # wall-clock time spent so far
+    scores: dict[str, float] = field(default_factory=dict)  # validation results; only in best.ckpt
 
 
 def last_path(folder: Path) -> Path:
@@ -87,9 +74,7 @@ def load(path: Path) -> Checkpoint:
     except Exception as error:
         found = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
         do = "start over with --fresh, or put back a copy of the file"
-        raise UserError(
-            "The checkpoint cannot be read", found, "a whole checkpoint of semivox", do, path
-        ) from error
+        raise UserError("The checkpoint cannot be read", found, "a whole checkpoint", do, path) from error
 
 
 def resume(folder: Path, method: Method) -> tuple[Checkpoint, dict[str, Any] | None]:
@@ -111,26 +96,10 @@ def resume(folder: Path, method: Method) -> tuple[Checkpoint, dict[str, Any] | N
 def load_weights(path: Path, method: Method) -> Checkpoint:
     """Copy the weights in `path` into `method`, and return the checkpoint.
 
-    Args:
-        path: a file written by `save`, e.g. `best_path(folder)`.
-        method: built, with networks of the same shapes.
-
     Raises:
         UserError: damaged file, or weights that do not fit the method.
     """
-    checkpoint, own = load(path), method.state_dict()
-    differing = sorted(own.keys() ^ checkpoint.weights.keys()) + [
-        f"{name} {tuple(value.shape)}"
-        for name, value in checkpoint.weights.items()
-        if name in own and own[name].shape != value.shape
-    ]
-    if differing:
-        raise UserError(
-            "The checkpoint does not fit the networks",
-            f"{len(differing)} tensors differ, the first is {differing[0]}",
-            f"the weights of {type(method).__name__} as it is set up now",
-            f"use the method and network settings of the run, {_FRESH}",
-            path,
-        )
-    method.load_state_dict(checkpoint.weights)
+    checkpoint = load(path)
+    do = "use the method and network settings of the run, start over with --fresh, or choose another folder"
+    restore(method, checkpoint.weights, path, do)
     return checkpoint

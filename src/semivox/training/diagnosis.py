@@ -45,17 +45,11 @@ _CANDIDATES = 10_000  # foreground voxels that a patch may be centred on
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What `fit` is handed to diagnose with.
+    """What `fit` is handed to diagnose with."""
 
-    Attributes:
-        measure: returns rows about a copy of the method, in training mode and under the run's precision.
-        draw: makes a picture of the table, whose path it gets; at most once a minute, and at the end.
-        path: the table to write (CSV).
-    """
-
-    measure: Callable[[Method, torch.device], Iterable[Row]]
-    draw: Callable[[Path], None]
-    path: Path
+    measure: Callable[[Method, torch.device], Iterable[Row]]  # of a copy, in training mode, as precise
+    draw: Callable[[Path], None]  # a picture of the table; at most once a minute, and at the end
+    path: Path  # the table to write (CSV)
 
 
 class Diagnoser:
@@ -63,11 +57,7 @@ class Diagnoser:
 
     Everything runs on copies of the method with torch's generators restored, so that the run continues as if
     nothing had happened. A row's iteration is the number of steps done before; the last has no gradients.
-
-    Args:
-        diagnosis: what to measure, and where to write; None: nothing.
-        config: settings of the run.
-        start: iteration from which the run resumes; rows from there on are dropped and made anew.
+    Rows from iteration `start` on, from which the run resumes, are dropped and made anew.
     """
 
     def __init__(self, diagnosis: Diagnosis | None, config: TrainConfig, start: int) -> None:
@@ -76,25 +66,17 @@ class Diagnoser:
         self._table = MetricsTable(diagnosis.path, start - 1) if diagnosis else None
         self._drawn = time.perf_counter()
 
-    def before(self, stepper: Stepper, done: int, labeled: Batch, unlabeled: Batch) -> None:
-        """Diagnose the weights before the step that follows `done` steps, if that is due."""
-        if done % self._every == 0:
-            self._diagnose(stepper, done, (labeled, unlabeled))
-
-    def after(self, stepper: Stepper, done: int) -> None:
-        """Diagnose the last weights."""
-        if done == self._total:
-            self._diagnose(stepper, done, None)
-
-    def _diagnose(self, stepper: Stepper, done: int, batch: tuple[Batch, Batch] | None) -> None:
-        if self._diagnosis is None or self._table is None:
+    def look(self, stepper: Stepper, done: int, *batch: Batch) -> None:
+        """Diagnose the weights after `done` steps, if due: with the next batch, or the last ones without."""
+        due = done % self._every == 0 if batch else done == self._total
+        if self._diagnosis is None or self._table is None or not due:
             return
         device = stepper.fabric.device
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             stepper.begin(done)
             with torch.no_grad(), autocast(stepper.fabric):
                 rows = list(self._diagnosis.measure(deepcopy(stepper.method), device))
-            if batch is not None:
+            if batch:
                 rows += _gradients(stepper, done, *batch)
         for measure, of, part, value in rows:
             self._table.write({"iteration": done, "measure": measure, "of": of, "part": part, "value": value})
@@ -120,13 +102,9 @@ def gradient_norms(
 ) -> Iterator[Row]:
     """Compute the L2 norm of the gradient of each loss term, and of their "sum", on each child module.
 
-    Modules that a term does not reach are left out. No `.grad` is touched.
-
-    Args:
-        method: what the terms were computed with.
-        terms: from `method.losses`, or from `method.critic_losses`.
-        critic: look at what the critic's optimiser trains, instead of what the networks' does.
-        scale: factor on the losses during the backward pass, against underflow in half precision.
+    Modules that a term does not reach are left out. No `.grad` is touched. With `critic`, the modules are
+    those that the critic's optimiser trains. `scale` multiplies the losses during the backward pass, against
+    underflow in half precision.
     """
     critics = {id(parameter) for group in method.critic_parameters() for parameter in group["params"]}
     owners: dict[str, list[Tensor]] = {}
@@ -150,11 +128,7 @@ def make_diagnosis(
 ) -> Diagnosis:
     """Build what `fit` diagnoses with; opens the labels of a handful of unlabeled cases, in memory only.
 
-    Args:
-        workspace, split, plan: prepared scans, the split that hides the labels, patch size and grid.
-        path: the table to write (CSV).
-        batch: patches that go through the networks at once: normalisation sees as many as in training.
-        draw: draws the picture beside the table.
+    `batch` patches go through the networks at once: normalisation sees as many as in training.
 
     Raises:
         UserError: no unlabeled case has a label file, or one of them cannot be used.
@@ -191,12 +165,9 @@ def require_hidden_labels(dataset: Dataset, split: Split) -> tuple[str, ...]:
     """Return the unlabeled cases that have a label file, in the order of the split; none is opened."""
     names = tuple(name for name in split.unlabeled if dataset.case(name).label is not None)
     if not names:
-        raise UserError(
-            "There is nothing to diagnose with: no unlabeled case has a label file",
-            f"{len(split.unlabeled)} unlabeled cases, none with a label file",
-            "label files of some cases that training takes as unlabeled, to compare with",
-            "train without --diagnose, or hide some labels from training with --labeled N",
-        )
+        what = "There is nothing to diagnose with: no unlabeled case has a label file"
+        do = "train without --diagnose, or hide some labels from training with --labeled N"
+        raise UserError(what, f"{len(split.unlabeled)} unlabeled cases", do=do)
     return names
 
 
@@ -233,7 +204,6 @@ def _label_on_grid(dataset: Dataset, plan: Plan, store: Store, name: str) -> NDA
     assert path is not None
     grid = Grid.from_dict(store.meta(name)["grid"])
     scan = Volume(np.broadcast_to(np.float32(0), grid.source_shape), grid.source_affine)  # only its geometry
-    label = read_label(
-        path, plan.class_values, scan, plan.ignore_value, trust_image_geometry=plan.trust_image_geometry
-    )
+    trust = plan.trust_image_geometry
+    label = read_label(path, plan.class_values, scan, plan.ignore_value, trust_image_geometry=trust)
     return label_to_working_grid(label.array, grid)

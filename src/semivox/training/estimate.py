@@ -63,9 +63,7 @@ def probe(
     torch's generators stay as they were.
 
     Args:
-        method: built, with its initial weights.
-        make_loaders: as for `fit`.
-        config: settings of the run.
+        method, make_loaders, config: as for `fit`.
         steps: steps to time.
         limit_s: stop earlier when this time is over, but time two steps at least.
         stage: of the run to measure; None: the whole of it.
@@ -132,12 +130,8 @@ def mean_costs(costs: Sequence[Costs], method: Method, iterations: int) -> Costs
 def iterations_for(settings: TrainConfig, costs: Costs, *, overhead_s: float = 0.0) -> int:
     """Return the largest number of iterations that fits into `settings.budget_s`.
 
-    The best weights are taken to be saved after half of the validations.
-
-    Args:
-        settings: of the run.
-        costs: from `probe`.
-        overhead_s: everything that happens once: start, probe, end.
+    `overhead_s` is everything that happens once: start, probe, end. The best weights are taken to be saved
+    after half of the validations.
 
     Raises:
         UserError: fewer than 50 iterations would fit.
@@ -153,12 +147,10 @@ def iterations_for(settings: TrainConfig, costs: Costs, *, overhead_s: float = 0
         step_s += each_s / every if every is not None else 0.0
     iterations = math.floor((budget_s - fixed_s) / step_s + 1e-9)
     if iterations < SMALLEST:
-        raise UserError(
-            "The budget is too small",
-            f"{budget_s:.0f} s: one step takes {step_s:.3g} s, validation and start-up {fixed_s:.0f} s",
-            f"at least {math.ceil(SMALLEST * step_s + fixed_s)} s, enough for {SMALLEST} iterations",
-            "a larger budget, a smaller patch (plan.patch) or network (net.width)",
-        )
+        found = f"{budget_s:.0f} s: one step takes {step_s:.3g} s, validation and start-up {fixed_s:.0f} s"
+        wanted = f"at least {math.ceil(SMALLEST * step_s + fixed_s)} s, enough for {SMALLEST} iterations"
+        do = "a larger budget, a smaller patch (plan.patch) or network (net.width)"
+        raise UserError("The budget is too small", found, wanted, do)
     return iterations
 
 
@@ -167,14 +159,8 @@ def run_seconds(
 ) -> float:
     """Estimate a run: training, validation and, afterwards, prediction; not start-up and scoring.
 
-    Args:
-        config: settings of the run; a time budget is taken as it is.
-        plan: of its data.
-        method: of these settings, to ask its networks which windows they take.
-        step_s: seconds of a training step.
-        batch: patches a step.
-        val: validation cases.
-        test: cases to predict afterwards.
+    A step takes `step_s` for `batch` patches; there are `val` cases to validate on, and `test` to predict
+    afterwards. A time budget is taken as it is.
     """
     train, case_s = config.train, FORWARD_SHARE * step_s / max(batch, 1) * windows(config, plan, method)
     if train.budget_s is not None:
@@ -190,13 +176,10 @@ def windows(config: Config, plan: Plan, method: Method) -> float:
     plan = plan.fitted(patch_divisor(method))
     window, device = plan.patch, resolve_device(config.train.device)
     size, spacing = plan.fingerprint["shape"]["median"], plan.fingerprint["spacing_mm"]["median"]
-    shape = [
-        max(round(side * before / after), patch)
-        for side, before, after, patch in zip(size, spacing, plan.spacing_mm, window, strict=True)
-    ]
-    seen, strides = tiling(
-        shape, window, config.predict, room(method, device), patch_divisor(method, plan.divisor)
-    )
+    parts = zip(size, spacing, plan.spacing_mm, window, strict=True)
+    shape = [max(round(side * before / after), patch) for side, before, after, patch in parts]
+    divisor = patch_divisor(method, plan.divisor)
+    seen, strides = tiling(shape, window, config.predict, room(method, device), divisor)
     axes = zip(shape, seen, strides, strict=True)
     count = prod(len(window_starts(max(side, patch), patch, stride)) for side, patch, stride in axes)
     return count * prod(seen) / prod(plan.patch)

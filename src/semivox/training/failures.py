@@ -45,31 +45,16 @@ def readable(error: BaseException) -> UserError | None:
     if isinstance(error, UserError):
         return UserError(text.rsplit(_MARK, 1)[1].strip()) if _MARK in text else None
     if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in text:
-        return UserError(
-            "The device ran out of memory",
-            text.splitlines()[0],
-            "room for the networks and one batch",
-            "a smaller patch (plan.patch), fewer patches"
-            " a step (train.batch_labeled, train.batch_unlabeled) or --set train.precision=bf16",
-        )
+        do = "a smaller patch (plan.patch), fewer patches a step (method.batch), or train.precision=bf16"
+        return UserError("The device ran out of memory", text.splitlines()[0], do=do)
     if isinstance(error, RuntimeError) and re.search(r"DataLoader worker .*(killed|exited)", text):
-        return UserError(
-            "A loader process died",
-            text.splitlines()[0],
-            "loader processes that live as long as the training",
-            "--set train.workers=0; if it then runs, the machine has too little memory for the"
-            " processes. The same command resumes from the last checkpoint",
-        )
+        do = "--set train.workers=0, which takes less memory; the same command resumes"
+        return UserError("A loader process died", text.splitlines()[0], do=do)
     return None
 
 
 def not_finite(first: Mapping[str, int], iterations: int) -> UserError:
-    """Return the error for losses that became NaN or infinite.
-
-    Args:
-        first: for each term that was not finite, the iteration (from 1) at which that first happened.
-        iterations: length of the run.
-    """
+    """Return the error for losses that became NaN or infinite, each `first` at an iteration (from 1)."""
     found = ", ".join(f"{name} (iteration {at})" for name, at in sorted(first.items(), key=lambda x: x[1]))
     what = f"The loss is not finite at iteration {min(first.values())} of {iterations}"
     return UserError(what, found, f"finite loss terms; {_BEFORE}", _CALMER)

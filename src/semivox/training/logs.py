@@ -38,8 +38,7 @@ class MetricsTable:
     """
 
     def __init__(self, path: Path, start: int) -> None:
-        self._path = path
-        self._rows = _read_rows(path, start)
+        self._path, self._rows = path, _read_rows(path, start)
         self._columns = list(self._rows[0]) if self._rows else []
         self._rewrite()
 
@@ -48,9 +47,8 @@ class MetricsTable:
         texts = {
             name: f"{value:.6g}" if isinstance(value, float) else str(value) for name, value in row.items()
         }
-        new = [name for name in texts if name not in self._columns]
         self._rows.append(texts)
-        if new:
+        if new := [name for name in texts if name not in self._columns]:
             self._columns += new
             self._rewrite()
             return
@@ -79,11 +77,8 @@ def _read_rows(path: Path, start: int) -> list[dict[str, str]]:
 class RunLog:
     """Writes the same rows to `metrics.csv` and to TensorBoard.
 
-    TensorBoard's own writer works in a thread, where a full disk ends in a traceback; this one does not.
-
-    Args:
-        folder: the `logs` folder of the run.
-        start: iteration from which the run resumes; TensorBoard forgets what it has of later ones.
+    TensorBoard's own writer works in a thread, where a full disk ends in a traceback; this one does not. It
+    forgets what it has of iterations after `start`.
     """
 
     def __init__(self, folder: Path, start: int) -> None:
@@ -103,12 +98,13 @@ class RunLog:
         """Write one row; it must have an `iteration`. Columns `val_x` appear as `val/x` in TensorBoard."""
         self._table.write(row)
         self._row, self._dice = row, row.get("val_dice", self._dice)
-        tags = {
-            name: f"val/{name[4:]}" if name.startswith("val_") else f"train/{name}"
-            for name in row
+        values = [
+            Summary.Value(
+                tag=f"val/{name[4:]}" if name.startswith("val_") else f"train/{name}", simple_value=value
+            )
+            for name, value in row.items()
             if name != "iteration"
-        }
-        values = [Summary.Value(tag=tag, simple_value=row[name]) for name, tag in tags.items()]
+        ]
         self._event(Event(step=int(row["iteration"]), summary=Summary(value=values)))
 
     def shown(self, losses: Mapping[str, float]) -> tuple[str, dict[str, Value]]:
@@ -154,7 +150,7 @@ def due(done: int, every: int, total: int) -> bool:
 
 
 class Recorder:
-    """Reads the losses, validates, writes the log and the checkpoints; only the first process does so.
+    """Reads the losses, validates, writes the log and the checkpoints.
 
     Between the iterations at which one of these is due nothing is read from the device.
 
@@ -173,7 +169,7 @@ class Recorder:
         validate: Validate | None,
     ) -> None:
         self._stepper, self._folder, self.best, self._validate = stepper, folder, best, validate
-        self._log = RunLog(folder / "logs", state.iteration) if stepper.fabric.is_global_zero else None
+        self._log = RunLog(folder / "logs", state.iteration)
         self._began = time.perf_counter() - state.seconds
         self.shown: tuple[str, dict[str, Value]] = ("", {})
         self._config = config = stepper.config
@@ -182,8 +178,7 @@ class Recorder:
 
     def close(self) -> None:
         """Close the log."""
-        if self._log is not None:
-            self._log.close()
+        self._log.close()
 
     @property
     def seconds(self) -> float:
@@ -197,7 +192,7 @@ class Recorder:
         validates = self._validate is not None and due(done, self._validate_every, total)
         ends = any(done == stage.stop for stage in self._stepper.stages)
         saves = due(done, self._save_every, total) or stop or ends
-        if log is None or not (logs or validates or saves):
+        if not (logs or validates or saves):
             return
         losses, notes, broken = self._stepper.watch.read()
         row = self._row(done, losses, notes)
@@ -241,7 +236,9 @@ class Recorder:
 
     def _save(self, done: int) -> None:
         fabric = self._stepper.fabric
-        checkpoint = Checkpoint(done, **self._stepper.state(), seconds=self.seconds)
-        checkpoint.scaler = dict(fabric.strategy.precision.state_dict())
-        checkpoint.precision = cast("Precision", precision_of(fabric))
+        checkpoint = Checkpoint(
+            done, **self._stepper.state(), seconds=self.seconds,
+            scaler=dict(fabric.strategy.precision.state_dict()),
+            precision=cast("Precision", precision_of(fabric)),
+        )  # fmt: skip
         checkpoints.save(checkpoints.last_path(self._folder), checkpoint)

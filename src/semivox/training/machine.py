@@ -90,54 +90,36 @@ def machine(
             left = limit_s - (time.perf_counter() - started)
             known[kind] = preset_time(Path(folder), kinds[kind], where, list(known.values()), left)
             report(len(nets) + len(known), total, kinds[kind].preset or "")
-        patches = sorted({(one.plan.patch, one.train.augment) for one in configs if one.plan.patch})
-        readings = [
-            {
-                "patch": patch,
-                "augment": augment,
-                "per_second": round(patches_per_second(store, patch, augment), 1),
-            }
-            for patch, augment in patches
-        ]
+        readings = []
+        for patch, augment in sorted({(o.plan.patch, o.train.augment) for o in configs if o.plan.patch}):
+            rate = round(patches_per_second(store, patch, augment), 1)
+            readings.append({"patch": patch, "augment": augment, "per_second": rate})
     memory = machine_memory()
     return {
-        "device": device_name(where),
-        "precision": "bf16" if prefers_bf16(where) else "32",
-        "threads": torch.get_num_threads(),
+        "device": device_name(where), "precision": "bf16" if prefers_bf16(where) else "32",
+        "threads": torch.get_num_threads(), "torch": torch.__version__,
         "memory_gb": None if memory is None else round(memory / 1e9, 1),
-        "torch": torch.__version__,
-        "net_patch": net_patch,
-        "nets": nets,
-        "store": readings,
+        "net_patch": net_patch, "nets": nets, "store": readings,
         "presets": [_forecast(config, known.get(_kind(config))) for config in configs],
         "seconds": round(time.perf_counter() - started, 1),
-    }
+    }  # fmt: skip
 
 
 def _kind(config: Config) -> tuple[Any, ...]:
     """What the time of a step depends on; presets that differ in the weights of terms are alike."""
-    return (
-        config.method.name,
-        repr(config.net.shared()),
-        config.plan.patch,
-        batch_sizes(config),
-        config.train.augment,
-    )
+    net, augment = repr(config.net.shared()), config.train.augment
+    return config.method.name, net, config.plan.patch, batch_sizes(config), augment
 
 
 def _forecast(config: Config, found: Times | None) -> dict[str, Any]:
     iterations = config.train.iterations
     return {
-        "preset": config.preset,
-        "method": config.method.name,
-        "patch": config.plan.patch,
-        "patches": sum(batch_sizes(config)),
-        "iterations": iterations,
-        "step_s": found and found.step_s,
-        "window_s": found and found.window_s,
+        "preset": config.preset, "method": config.method.name, "patch": config.plan.patch,
+        "patches": sum(batch_sizes(config)), "iterations": iterations,
+        "step_s": found and found.step_s, "window_s": found and found.window_s,
         "hours": found and found.step_s * iterations / 3600,
         "measured": found is not None and found.measured,
-    }
+    }  # fmt: skip
 
 
 def _factory(config: Config) -> NetFactory:
@@ -267,9 +249,8 @@ def _seconds(run: Callable[[], object], device: torch.device, repeats: int = 3) 
 def patches_per_second(store: Store, patch: Triple, augment: Any) -> float:
     """Measure the labeled patches, half of them around the foreground, that a process reads and augments."""
     change, deformation = make_augment(augment), full_deformation(augment, (1.0, 1.0, 1.0))
-    patches = Patches(
-        _CASES[:1], store, patch, change, truth=store, foreground_share=0.5, deformation=deformation
-    )
+    how: dict[str, Any] = {"truth": store, "foreground_share": 0.5, "deformation": deformation}
+    patches = Patches(_CASES[:1], store, patch, change, **how)
     patches.sample(0, 0, 0)
     started = time.perf_counter()
     for index in range(_ROUNDS):

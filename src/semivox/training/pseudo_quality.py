@@ -18,11 +18,7 @@ Row = tuple[str, str, str, float]
 
 
 class PseudoQuality:
-    """Counts over batches of patches; a quotient over nothing is left out of the findings.
-
-    Args:
-        class_names: background first.
-    """
+    """Counts over batches of patches; a quotient over nothing is left out of the findings."""
 
     def __init__(self, class_names: Sequence[str]) -> None:
         self._classes = tuple(class_names)
@@ -31,9 +27,7 @@ class PseudoQuality:
     def add(self, labels: Mapping[str, PseudoLabel], truth: Tensor) -> None:
         """Count one batch; labels with probabilities are also checked for calibration and compared in pairs.
 
-        Args:
-            labels: by name, as from `Method.pseudo_labels`.
-            truth: class indices (B, X, Y, Z); a voxel with any other number is left out.
+        The truth is (B, X, Y, Z); a voxel with another number than a class is left out.
         """
         count = len(self._classes)
         known = truth < count
@@ -44,8 +38,8 @@ class PseudoQuality:
                 self._add("unmasked", name, confusion(truth, found.label, count, known))
             if found.probs is not None:
                 foreground = known & ((truth > 0) | (found.label > 0))
-                self._add("all", name, reliability_bins(found.probs, truth, BINS, known))
-                self._add("foreground", name, reliability_bins(found.probs, truth, BINS, foreground))
+                self._add("all", name, reliability_bins(found.probs, truth, known))
+                self._add("foreground", name, reliability_bins(found.probs, truth, foreground))
         members = [(name, found.label) for name, found in labels.items() if found.probs is not None]
         for (name_a, label_a), (name_b, label_b) in combinations(members, 2):
             self._add("pair", f"{name_a}-{name_b}", confusion(label_a, label_b, count, known))
@@ -65,27 +59,22 @@ class PseudoQuality:
         (Dice of their labels) of each foreground class.
         """
         for (kind, name), counts in self._counts.items():
-            if kind in ("label", "pair"):
-                found = self._overlaps(counts, kind)
-            elif kind == "unmasked":
+            if kind == "unmasked":
                 found = self._mask(self._counts["label", name], counts)
+            elif kind in ("label", "pair"):
+                found = self._overlaps(counts, kind)
             else:
                 found = _calibration(counts, kind)
-            for measure, part, value in found:
-                if value == value:
-                    yield measure, name, part, value
+            yield from ((measure, name, part, value) for measure, part, value in found if value == value)
 
     def _overlaps(self, matrix: Tensor, kind: str) -> Iterator[tuple[str, str, float]]:
         for index, part in enumerate(self._classes[1:], start=1):
             hit, true, labeled = _hits(matrix, index)
-            dice = _ratio(2 * hit, true + labeled)
-            if kind == "pair":
-                yield "agreement", part, dice
-                continue
-            yield "dice", part, dice
-            yield "precision", part, _ratio(hit, labeled)
-            yield "recall", part, _ratio(hit, true)
-            yield "volume", part, _ratio(labeled, true)
+            yield "dice" if kind == "label" else "agreement", part, _ratio(2 * hit, true + labeled)
+            if kind == "label":
+                yield "precision", part, _ratio(hit, labeled)
+                yield "recall", part, _ratio(hit, true)
+                yield "volume", part, _ratio(labeled, true)
 
     def _mask(self, matrix: Tensor, everywhere: Tensor) -> Iterator[tuple[str, str, float]]:
         voxels, inside = int(everywhere.sum()), int(matrix.sum())
@@ -111,48 +100,28 @@ def _calibration(counts: Tensor, part: str) -> Iterator[tuple[str, str, float]]:
 
 
 @torch.no_grad()
-def confusion(truth: Tensor, label: Tensor, num_classes: int, valid: Tensor | None = None) -> Tensor:
-    """Count voxels by true class (rows) and assigned class (columns): (K, K) int64 on the CPU.
-
-    Args:
-        truth: class indices of any shape.
-        label: class indices, same shape.
-        num_classes: K.
-        valid: boolean, same shape: which voxels to count; None: all.
-    """
-    pairs = (truth * num_classes + label).cpu()
-    if valid is not None:
-        pairs = pairs[valid.cpu()]
-    return torch.bincount(pairs.flatten(), minlength=num_classes**2).view(num_classes, num_classes)
+def confusion(truth: Tensor, label: Tensor, num_classes: int, valid: Tensor) -> Tensor:
+    """Count voxels by true class (rows) and assigned class (columns): (K, K) int64 on the CPU."""
+    pairs = (truth * num_classes + label)[valid].cpu()
+    return torch.bincount(pairs, minlength=num_classes**2).view(num_classes, num_classes)
 
 
 @torch.no_grad()
-def reliability_bins(probs: Tensor, truth: Tensor, bins: int = BINS, valid: Tensor | None = None) -> Tensor:
+def reliability_bins(probs: Tensor, truth: Tensor, valid: Tensor, bins: int = BINS) -> Tensor:
     """Sort voxels by confidence, the largest probability, into bins of equal width over (0, 1].
 
-    Args:
-        probs: (B, K, X, Y, Z).
-        truth: class indices (B, X, Y, Z).
-        bins: how many.
-        valid: boolean (B, X, Y, Z): which voxels to count; None: all.
-
-    Returns:
-        (3, bins) float64 on the CPU: number of voxels, sum of their confidences, number of correct ones.
+    (B, K, X, Y, Z), (B, X, Y, Z) twice -> (3, bins) float64 on the CPU: number of the valid voxels, sum of
+    their confidences, number of correct ones.
     """
     confidence, label = most_probable(probs)
-    confidence, correct = confidence.cpu(), (label == truth).cpu()
-    if valid is not None:
-        confidence, correct = confidence[valid.cpu()], correct[valid.cpu()]
-    place = ((confidence * bins).ceil().long() - 1).clamp(0, bins - 1).flatten()
+    confidence, correct = confidence[valid].cpu(), (label == truth)[valid].cpu()
+    place = ((confidence * bins).ceil().long() - 1).clamp(0, bins - 1)
     rows = (torch.ones_like(confidence), confidence, correct)
-    return torch.stack([torch.bincount(place, row.flatten().double(), minlength=bins) for row in rows])
+    return torch.stack([torch.bincount(place, row.double(), minlength=bins) for row in rows])
 
 
 def calibration_error(counts: Tensor) -> float:
-    """Compute the expected calibration error, sum_b n_b / n |accuracy_b - confidence_b|, 0..1.
-
-    Args:
-        counts: from `reliability_bins`; NaN without voxels.
+    """Compute the expected calibration error, sum_b n_b / n |accuracy_b - confidence_b|, 0..1, of the bins.
 
     Source: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, Eq. 3.
     """

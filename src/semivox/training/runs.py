@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,10 +54,9 @@ def check(config: Config) -> None:
     kind = method_class(config.method.name)
     labeled, unlabeled = batch_sizes(config)
     if not labeled or (kind.batch[1] and not unlabeled):
-        found = f"{labeled} labeled and {unlabeled} unlabeled patches a step"
-        wanted = f"labeled patches{', and unlabeled ones for ' + config.method.name if kind.batch[1] else ''}"
+        found = f"{labeled} labeled and {unlabeled} unlabeled patches a step of {config.method.name}"
         do = "change method.batch, or train.batch_labeled and train.batch_unlabeled"
-        raise UserError("The batch is impossible", found, wanted, do)
+        raise UserError("The batch is impossible", found, f"patches as in {kind.batch}", do)
     net = NetFactory(1, 2, patch=config.plan.patch, **config.net.shared())
     method = without_memory(config.method.name, config.method.options, net)
     if config.plan.patch is not None and config.net.strides == "published":
@@ -84,11 +82,7 @@ def train_run(
     Returns the run folder, with the weights for `predict`.
 
     Args:
-        workspace: with the prepared scans.
-        split: which cases are labeled, unlabeled and for validation.
-        plan: patch, grid and classes.
-        config: settings of the run.
-        folder: of the run.
+        workspace, split, plan, config, folder: of the run.
         fresh: delete an earlier run in that folder first.
         extend: train a run for more iterations than it was begun with, on the longer schedule.
         diagnose: compare pseudo-labels with labels that training does not see, in
@@ -151,12 +145,9 @@ def _trainable(plan: Plan, config: Config) -> Plan:
     """Refuse labels that the method cannot use; return the plan with a patch that its networks can take."""
     kind, options = config.method.name, config.method.options
     if plan.ignore_value is not None and not method_class(kind).partial_labels:
-        raise UserError(
-            f"The method {kind} cannot leave out voxels that are not annotated",
-            f"a data set with the label value {plan.ignore_value} to ignore",
-            "a method with partial_labels = True, as all that come with semivox",
-            "choose another method; or use Batch.valid in its losses, then set partial_labels",
-        )
+        found = f"a data set with the label value {plan.ignore_value} to ignore"
+        do = "choose another method; or use Batch.valid in its losses, then set partial_labels = True"
+        raise UserError(f"The method {kind} cannot leave out voxels that are not annotated", found, do=do)
     method = without_memory(kind, options, NetFactory(**net_sizes(plan, config)))
     check_patch(method, plan.patch, sum(batch_sizes(config)))
     return plan.fitted(patch_divisor(method))
@@ -164,8 +155,8 @@ def _trainable(plan: Plan, config: Config) -> Plan:
 
 def net_sizes(plan: Plan, config: Config) -> dict[str, Any]:
     """Return what a `NetFactory` needs to know to build the networks of a run."""
-    sizes = {"in_channels": len(plan.channels), "num_classes": len(plan.class_names)}
     grid = {name: getattr(plan, name) for name in ("stem", "strides", "patch", "spacing_mm")}
+    sizes = {"in_channels": len(plan.channels), "num_classes": len(plan.class_names)}
     return {**sizes, **grid, **config.net.shared()}
 
 
@@ -221,27 +212,23 @@ class Assembly:
         name, options = self.config.method.name, self.config.method.options
         method = create(name, options, NetFactory(**net_sizes(self.plan, self.config)))
         if method.uses_unlabeled and not self.split.unlabeled:
-            raise UserError(
-                f"The method {self.config.method.name} learns from unlabeled scans, but there are none",
-                f"{len(self.split.labeled)} labeled, 0 unlabeled cases",
-                "at least one scan without a label, or fewer labels asked for",
-                "use --method supervised, or --labeled N with N smaller than the number of labels",
-            )
+            what = f"The method {name} learns from unlabeled scans, but there are none"
+            do = "use --method supervised, or --labeled N with N smaller than the number of labels"
+            raise UserError(what, f"{len(self.split.labeled)} labeled, 0 unlabeled cases", do=do)
         return method
 
     def loaders(self, method: Method, settings: TrainConfig, pseudo: Pseudo) -> MakeLoaders:
-        """Return what makes the loaders of one process; `pseudo` gives the pseudo-labels of a stage."""
+        """Return what makes the loaders of a stage; `pseudo` gives its pseudo-labels."""
         labeled, unlabeled = batch_sizes(self.config)
-        build = partial(
-            build_loaders, self.workspace.store, self.split, self.plan, settings, batch_labeled=labeled,
-            strong_view=method.strong_view, soft_labels=method.soft_labels,
-        )  # fmt: skip
 
-        def make(stage: Stage, start: int, rank: int, world: int) -> dict[str, Any]:
-            taught = pseudo(stage.index) if stage.index and method.soft_labels else None
-            size = 0 if method.staged and not stage.index else unlabeled
-            where: dict[str, Any] = {"iterations": stage.stop, "start": start, "rank": rank, "world": world}
-            return build(batch_unlabeled=size, pseudo=taught, **where)
+        def make(stage: Stage, start: int) -> dict[str, Any]:
+            return build_loaders(
+                self.workspace.store, self.split, self.plan, settings, batch_labeled=labeled,
+                batch_unlabeled=0 if method.staged and not stage.index else unlabeled,
+                iterations=stage.stop, start=start,
+                strong_view=method.strong_view, soft_labels=method.soft_labels,
+                pseudo=pseudo(stage.index) if stage.index and method.soft_labels else None,
+            )  # fmt: skip
 
         return make
 

@@ -1,4 +1,4 @@
-"""One training step, a function of the weights, the batch and (seed, iteration, rank)."""
+"""One training step, a function of the weights, the batch and (seed, iteration)."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.fabric import Fabric
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 
 from semivox.config import TrainConfig
-from semivox.losses.schedules import STEP_EVERY, Stage, lr_factor, make_stages
-from semivox.methods.base import Batch, Method, Step, copy_buffers, update_ema
+from semivox.losses.schedules import Stage, lr_factor, make_stages
+from semivox.methods.base import Batch, Method, Step, copy_buffers, update_ema, warm_decay
 from semivox.training.checkpoints import Checkpoint
 from semivox.training.fabric import autocast
 
@@ -22,12 +22,10 @@ from semivox.training.fabric import autocast
 class Stepper:
     """Takes the steps of a run: losses, one backward pass, the optimiser, the critic's Adam, averages.
 
-    Nothing is read from the device; `watch` keeps what was computed until it is read. With several processes
-    the gradients are averaged and the buffers (running means, memory banks) are those of rank 0, so that all
-    ranks hold the same weights after each step.
+    Nothing is read from the device; `watch` keeps what was computed until it is read.
 
     Args:
-        fabric: launched; gives device, precision and processes.
+        fabric: launched; gives device and precision.
         method: built; it is moved to the device, its convolution weights into the channels-last layout.
         config: settings of the run.
         state: momentum, optimiser, critic and averaged weights to resume with; None: a fresh start.
@@ -44,9 +42,8 @@ class Stepper:
         method.to(fabric.device)
         self.averaged = copy.deepcopy(method).requires_grad_(False) if config.average else method
         groups = method.critic_parameters()
-        self._critic_parameters = [parameter for group in groups for parameter in group["params"]]
         self._adam = torch.optim.Adam(groups, fused=True) if groups else None  # fused: reads nothing back
-        own = {id(parameter) for parameter in self._critic_parameters}
+        own = {id(parameter) for group in groups for parameter in group["params"]}
         self._trained = [p for p in method.parameters() if p.requires_grad and id(p) not in own]
         self._set_optimizer(state)
         if state and state.average:
@@ -71,7 +68,8 @@ class Stepper:
 
     def begin(self, iteration: int) -> Step:
         """Seed torch's generators for the step that follows `iteration` steps, and return the step."""
-        everywhere, own = step_seeds(self.config.seed, iteration, self.fabric.global_rank)
+        words = np.random.SeedSequence((self.config.seed % 2**64, iteration, 0)).generate_state(2, np.uint64)
+        everywhere, own = (int(word) >> 1 for word in words)
         seed_torch(everywhere, self.fabric.device)
         generator = torch.Generator(device=self.fabric.device).manual_seed(own)
         return Step(iteration=iteration, total=self.config.iterations, generator=generator)
@@ -79,11 +77,10 @@ class Stepper:
     def lr(self, iteration: int) -> float:
         """Return the learning rate of the step that follows `iteration` steps."""
         config, stage = self.config, self.stage(iteration)
-        warm = min(1.0, (iteration - stage.start + 1) / (config.warmup + 1e-9))
-        every = STEP_EVERY
-        if config.step_every is not None:
-            every = config.step_every * config.iterations / (stage.stop - stage.start)
-        return config.lr * warm * lr_factor(config.schedule, stage.fraction(iteration), every)
+        done, length = iteration - stage.start, stage.stop - stage.start
+        every = None if config.step_every is None else config.step_every * config.iterations
+        warm = min(1.0, (done + 1) / (config.warmup + 1e-9))
+        return config.lr * warm * lr_factor(config.schedule, done, length, every)
 
     def step(self, iteration: int, labeled: Batch, unlabeled: Batch) -> None:
         """Take the step that follows `iteration` steps."""
@@ -93,7 +90,6 @@ class Stepper:
             terms = self.method.losses(labeled, unlabeled, step)
         values = _stacked(terms)
         self.fabric.backward(values.sum())
-        average_gradients(self.fabric, self._trained)
         for group in self._plain.param_groups:
             group["lr"] = self.lr(iteration)
         if (clip := self.config.clip) is not None:
@@ -103,7 +99,6 @@ class Stepper:
             self._critic_step(self._adam, labeled, unlabeled, step)
         with torch.no_grad():
             self.method.after_step(step)
-        share_buffers(self.fabric, self.method)
         self._average(iteration)
         self.watch.see(list(terms), values.detach(), step)
 
@@ -111,7 +106,7 @@ class Stepper:
         """Move the averaged weights; the first steps of a stage average over fewer."""
         if self.averaged is not self.method:
             done = iteration - self.stage(iteration).start
-            update_ema(self.averaged, self.method, min(1.0 - 1.0 / (done + 1), self.config.average))
+            update_ema(self.averaged, self.method, warm_decay(done, self.config.average))
             copy_buffers(self.averaged, self.method)
 
     def critic_autocast(self) -> AbstractContextManager[None]:
@@ -124,7 +119,6 @@ class Stepper:
         with torch.enable_grad(), self.critic_autocast():
             losses = self.method.critic_losses(labeled, unlabeled, step)
         _stacked(losses).sum().backward()  # type: ignore[no-untyped-call]
-        average_gradients(self.fabric, self._critic_parameters)
         adam.step()
         for name, loss in losses.items():
             step.note(name, loss)
@@ -154,12 +148,6 @@ def precision_of(fabric: Fabric) -> str:
     return str(fabric.strategy.precision.precision)
 
 
-def step_seeds(seed: int, iteration: int, rank: int) -> tuple[int, int]:
-    """Return the seeds of torch's global generator and of `Step.generator` for one step of one rank."""
-    words = np.random.SeedSequence((seed % 2**64, iteration, rank)).generate_state(2, np.uint64)
-    return int(words[0]) >> 1, int(words[1]) >> 1
-
-
 def seed_torch(seed: int, device: torch.device) -> None:
     """Seed the global generators of the CPU and of `device`.
 
@@ -181,11 +169,7 @@ def make_optimizer(
     parameter may get its first gradient at any iteration (which PyTorch's fused kernel cannot do otherwise),
     and a checkpoint always has all of them.
 
-    Args:
-        parameters: what is trained.
-        config: optimizer, lr, momentum and weight_decay are used.
-        state: to resume from.
-        fused: use the fused kernel, the fastest but for SGD on a CPU, where the plain loop is.
+    The fused kernel is the fastest but for SGD on a CPU, where the plain loop is.
     """
     decay: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay, "fused": fused or None}
     if config.optimizer != "sgd":
@@ -201,33 +185,6 @@ def make_optimizer(
             buffer.copy_(state.momentum[index])
         sgd.state[parameter]["momentum_buffer"] = buffer
     return sgd
-
-
-@torch.no_grad()
-def average_gradients(fabric: Fabric, parameters: Sequence[nn.Parameter]) -> None:
-    """Replace each gradient by its mean over all processes."""
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    if fabric.world_size > 1 and gradients:
-        flat = torch.cat([gradient.flatten() for gradient in gradients])
-        distributed.all_reduce(flat)
-        _split_into(gradients, flat / fabric.world_size)
-
-
-@torch.no_grad()
-def share_buffers(fabric: Fabric, method: Method) -> None:
-    """Give all processes the buffers of rank 0: running means and memory banks differ with their patches."""
-    buffers = [buffer for buffer in method.buffers() if buffer.numel()]
-    if fabric.world_size > 1:
-        for dtype in dict.fromkeys(buffer.dtype for buffer in buffers):
-            alike = [buffer for buffer in buffers if buffer.dtype == dtype]
-            flat = torch.cat([buffer.flatten() for buffer in alike])
-            distributed.broadcast(flat, src=0)
-            _split_into(alike, flat)
-
-
-def _split_into(tensors: Sequence[Tensor], flat: Tensor) -> None:
-    for tensor, part in zip(tensors, torch.split(flat, [t.numel() for t in tensors]), strict=True):
-        tensor.copy_(part.view_as(tensor))
 
 
 class Watch:

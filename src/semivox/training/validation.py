@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,35 +36,36 @@ _TINTS = np.array([(255, 75, 92), (31, 182, 255), (255, 176, 0), (79, 211, 107),
 _CLOSE = 2  # voxels around the largest piece that pseudo-labels keep
 
 
+@dataclass
 class Validator:
     """Segments the validation cases by sliding window and scores them.
 
     A call returns `dice` (mean over cases of the mean over the foreground classes present in reference or
     prediction) and `dice_CLASS`. These figures are on the working grid; `evaluate` uses the scanner's grid.
-
-    Attributes:
-        picture: PNG of a slice of the first case, reference and prediction side by side, after a call.
     """
 
-    def __init__(self, store: Store, cases: Sequence[str], plan: Plan, config: PredictConfig) -> None:
-        self._store, self._cases, self._plan, self._config = store, cases, plan, config
-        self.picture: bytes | None = None
+    store: Store
+    cases: Sequence[str]
+    plan: Plan
+    config: PredictConfig
+    picture: bytes | None = None  # of a call: PNG of a slice of the first case, reference beside prediction
 
     def __call__(self, method: Method, device: torch.device, done: int) -> dict[str, float]:
         """Score the weights that `method` has."""
-        plan, classes = self._plan, self._plan.class_names[1:]
-        scores = np.full((len(self._cases), len(classes)), np.nan)
-        for row, name in enumerate(self._cases):
-            probs = _predicted(method, device, self._store, name, plan, self._config)
-            found, truth = probs.argmax(0).cpu().numpy(), np.asarray(self._store.label(name)[:])
+        classes = self.plan.class_names[1:]
+        scores = np.full((len(self.cases), len(classes)), np.nan)
+        for row, name in enumerate(self.cases):
+            probs = _predicted(method, device, self.store, name, self.plan, self.config)
+            found, truth = probs.argmax(0).cpu().numpy(), np.asarray(self.store.label(name)[:])
             scores[row] = _dice(found, truth, len(classes))
             if row == 0:
-                image = np.asarray(self._store.image(name)[0], dtype=np.float32)
-                self.picture = tinted_slice(image, (truth, found), plan.spacing_mm)
+                image = np.asarray(self.store.image(name)[0], dtype=np.float32)
+                self.picture = tinted_slice(image, (truth, found), self.plan.spacing_mm)
         by_class = {f"dice_{name}": _mean(column) for name, column in zip(classes, scores.T, strict=True)}
         return {"dice": _mean(np.array([_mean(row) for row in scores])), **by_class}
 
 
+@dataclass(frozen=True)
 class Teacher:
     """Writes the pseudo-labels of the unlabeled scans for a stage, unless it has them.
 
@@ -71,61 +73,52 @@ class Teacher:
     `folder`/round1 and so on hold the shares of the classes, `folder`/cases.csv a row a case and round: the
     iteration at which they were made, the volume of each class in voxels, the mean probability of the most
     probable class there (`certainty`), and `agreement`, the Dice of the foreground with that of the round
-    before. `left_out` says why a case does not teach; empty: it does, as all cases do today. The table is
-    written last: what is not in it is made again. `draw` shows the least certain cases of the newest round.
+    before. The table is written last: what is not in it is made again. `draw` shows the least certain cases
+    of the newest round.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        cases: Sequence[str],
-        plan: Plan,
-        config: PredictConfig,
-        folder: Path,
-        draw: Sheet | None = None,
-    ) -> None:
-        self._store, self._cases, self._plan, self._config = store, cases, plan, config
-        self._folder, self._draw = folder, draw
+    store: Store
+    cases: Sequence[str]
+    plan: Plan
+    config: PredictConfig
+    folder: Path
+    draw: Sheet | None = None
 
     def __call__(self, method: Method, device: torch.device, stage: Stage) -> None:
         """Make what the stage lacks, with the weights that `method` has."""
-        index, table = stage.index, self._folder / "cases.csv"
+        index, table, plan = stage.index, self.folder / "cases.csv", self.plan
         known: list[Any] = pd.read_csv(table).to_dict("records") if table.is_file() else []
         if any((row["round"], row.get("iteration")) == (index, stage.start) for row in known):
             return
-        target, before = (Store(pseudo_folder(self._folder, one)) for one in (index, index - 1))
+        target, before = (Store(pseudo_folder(self.folder, one)) for one in (index, index - 1))
         rows: list[dict[str, Any]] = []
-        for name in self._cases:
-            probs = _predicted(method, device, self._store, name, self._plan, self._config)
-            shares = _as_shares(method.teach(probs[None])[0].float().cpu().numpy(), self._plan.one_piece)
+        for name in self.cases:
+            probs = _predicted(method, device, self.store, name, plan, self.config)
+            shares = _as_shares(method.teach(probs[None])[0].float().cpu().numpy(), plan.one_piece)
             target.write_shares(name, shares)
-            found = {"case": name, "round": index, "iteration": stage.start, "left_out": ""}
-            found |= _figures(shares, self._plan.class_names[1:])
+            rows.append({"case": name, "round": index, "iteration": stage.start})
+            rows[-1] |= _figures(shares, plan.class_names[1:])
             if index > 1:
-                found["agreement"] = _overlap(shares, np.asarray(before.shares(name)[:]))
-            rows.append(found)
-        if self._draw is not None:
+                rows[-1]["agreement"] = _overlap(shares, np.asarray(before.shares(name)[:]))
+        if self.draw is not None:
             doubtful = sorted(rows, key=lambda row: row["certainty"])[:SHOWN]
-            captions = [self._caption(row) for row in doubtful]
-            self._draw(
-                self._folder / "cases.png", [self._sample(target, row["case"]) for row in doubtful], captions
-            )
+            samples = [self._sample(target, row["case"]) for row in doubtful]
+            self.draw(self.folder / "cases.png", samples, [self._caption(row) for row in doubtful])
         with replacing(table) as temporary:
             earlier = [row for row in known if row["round"] < index]
             pd.DataFrame([*earlier, *rows]).to_csv(temporary, index=False)
 
     def _caption(self, row: dict[str, Any]) -> str:
-        """Return lines about a case: its name and its figures."""
-        voxel_ml = float(np.prod(self._plan.spacing_mm)) / 1000
+        voxel_ml = float(np.prod(self.plan.spacing_mm)) / 1000
         shares = (f"{name} {row[name]:.2f}" for name in ("certainty", "agreement") if name in row)
-        names = self._plan.class_names[1:]
+        names = self.plan.class_names[1:]
         volumes = (f"{name} {voxel_ml * row[f'voxels_{name}']:.3g} mL" for name in names)
         return "\n".join([row["case"], *shares, *volumes])
 
     def _sample(self, made: Store, name: str) -> Sample:
-        image, shares = np.asarray(self._store.image(name)[0]), np.asarray(made.shares(name)[:], np.int32)
+        image, shares = np.asarray(self.store.image(name)[0]), np.asarray(made.shares(name)[:], np.int32)
         label = np.argmax([255 - shares.sum(axis=0), *shares], axis=0).astype(np.uint8)
-        return Sample(name, image, label, self._plan.spacing_mm, "RAS")
+        return Sample(name, image, label, self.plan.spacing_mm, "RAS")
 
 
 def _predicted(
@@ -133,15 +126,8 @@ def _predicted(
 ) -> Tensor:
     """Predict a prepared scan: (K, X, Y, Z) probabilities."""
     image = torch.from_numpy(np.asarray(store.image(name)[:], dtype=np.float32)).to(device)
-    free = room(method, device)
-    return covered(
-        image,
-        method.predict,
-        patch=plan.patch,
-        config=config,
-        room=free,
-        divisor=patch_divisor(method, plan.divisor),
-    )
+    free, divisor = room(method, device), patch_divisor(method, plan.divisor)
+    return covered(image, method.predict, patch=plan.patch, config=config, room=free, divisor=divisor)
 
 
 def pseudo_folder(folder: Path, stage: int) -> Path:
@@ -196,12 +182,7 @@ def tinted_slice(
 ) -> bytes:
     """Draw the slice with the most foreground once a label map, tinted by class, side by side, as a PNG.
 
-    The slice is cut across the axis with the largest voxels. This room draws without matplotlib.
-
-    Args:
-        image: (X, Y, Z).
-        labels: class indices (X, Y, Z); the first one chooses the slice.
-        spacing_mm: voxel size.
+    The first label map chooses the slice, across the axis with the largest voxels. No matplotlib here.
     """
     axis = max(range(3), key=lambda axis: (spacing_mm[axis], axis))  # axial if all are equal
     others = tuple(other for other in range(3) if other != axis)
