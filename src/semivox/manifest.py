@@ -39,10 +39,8 @@ class Manifest:
     def files(self) -> dict[str, Any]:
         """Return the paths of semivox's files, with the content hash of those that users may edit."""
         files = self.read().get("files")
-        inside = files if isinstance(files, dict) else {}
-        return {
-            name: mark for name, mark in inside.items() if ".." not in Path(name).parts and name[:1] != "/"
-        }
+        items = files.items() if isinstance(files, dict) else ()
+        return {name: mark for name, mark in items if ".." not in Path(name).parts and name[:1] != "/"}
 
     def owns(self, name: str) -> bool:
         """Whether semivox wrote this file."""
@@ -65,12 +63,6 @@ class Manifest:
         self.require_own(*names)
         self.update(files={**self.files(), **dict.fromkeys(names)})
 
-    def own(self, *names: str) -> None:
-        """List files that semivox has just written."""
-        files = self.files()
-        if new := [name for name in names if name not in files]:
-            self.update(files={**files, **dict.fromkeys(new)})
-
     def sign(self, name: str) -> None:
         """Remember the content of a file that semivox has written, so that an edit shows."""
         self.update(files={**self.files(), name: signature(self.folder / name)[-1]})
@@ -89,7 +81,8 @@ class Manifest:
         try:
             yield
         finally:
-            self.own(*sorted(self._below(folders) - before))
+            if new := sorted(self._below(folders) - before):
+                self.update(files={**dict.fromkeys(new), **self.files()})
 
     def remove(self) -> None:
         """Delete semivox's own files and the folders that become empty by that; the report goes last."""

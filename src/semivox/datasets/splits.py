@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -204,11 +205,10 @@ def _from_nnunet(entry: dict[str, Any], dataset: Dataset, path: Path, fold: int)
 
 
 def _check(split: Split, dataset: Dataset, path: Path) -> None:
-    roles: dict[str, list[str]] = {}
+    roles: dict[str, list[str]] = defaultdict(list)
     for role in _ROLES:
         for name in getattr(split, role):
-            dataset.case(name, path)
-            roles.setdefault(name, []).append(role)
+            roles[dataset.case(name, path).name].append(role)
     if twice := [f"{name} in {' and '.join(its)}" for name, its in roles.items() if len(its) > 1]:
         do = "remove it from all lists but one"
         raise UserError("A case has two roles in the split", shortened(twice, 5), None, do, path)

@@ -122,7 +122,8 @@ def check_grid(path: Path, grid: GridOf, like: GridOf, other: str, *, trust: boo
         do = "check that the two files belong together; if so, resample this one onto the other's grid"
         raise bad_file(path, f"The shape differs from that of {other}", shape, other_shape, do)
     if not trust and not same_affine(affine, other_affine, shape):
-        found = f"{affine_text(affine)}, {difference_text(affine, other_affine, shape)}"
+        off = f"up to {displacement(affine, other_affine, shape):.3g} voxels away"
+        found = f"{affine_text(affine)}, {off}"
         what = f"The affine differs from that of {other}"
         raise bad_file(path, what, found, affine_text(other_affine), _KEEP)
 
@@ -131,11 +132,6 @@ def affine_text(affine: Array) -> str:
     """Return the three rows of an affine on one line."""
     rows = [" ".join(f"{value:.6g}" for value in row) for row in (affine[:3] + 0.0).tolist()]
     return "[" + "; ".join(rows) + "]"
-
-
-def difference_text(affine: Array, reference: Array, shape: Sequence[int]) -> str:
-    """Say how far apart two grids of one shape are."""
-    return f"up to {displacement(affine, reference, shape):.3g} voxels away"
 
 
 def onto_grid(label: Volume, like: Volume, path: Path) -> Array:

@@ -15,7 +15,7 @@ from semivox.errors import UserError
 from semivox.files import replacing
 from semivox.io.formats import NIFTI_ENDINGS, Array, bad_file, unreadable
 from semivox.io.geometry import check_affine, is_sheared
-from semivox.io.reader import check_memory
+from semivox.io.reader import check_memory, guarded
 
 _HEADER_BYTES = 540  # of NIfTI-2, the longer header
 _SURPLUS = 1 << 20  # bytes that may follow the voxels: some programs pad their files
@@ -48,20 +48,15 @@ def read_nifti(path: Path, *, as_float: bool) -> tuple[Array, Array]:
         raise unreadable(path, error, "NIfTI", "a whole .nii or .nii.gz file") from error
 
 
-def read_nifti_header(path: Path) -> nib.Nifti1Header:
-    """Read the header alone, as it is in the file; errors as of `read_nifti`."""
+@guarded
+def read_header(path: Path) -> nib.Nifti1Header:
+    """Read the header alone, as it is in the file, without extensions; errors as of `read_nifti`."""
     try:
         with path.open("rb") as stream:
             opened = gzip.GzipFile(fileobj=stream) if _is_packed(stream.peek(2)) else stream
             return _raw_header(opened.read(_HEADER_BYTES))[1]
     except Exception as error:
         raise unreadable(path, error, "NIfTI", "a whole .nii or .nii.gz file") from error
-
-
-def header_affine(header: Any) -> Array:
-    """Return the affine of a header in mm: from its sform, else its qform, else its voxel size alone."""
-    unit = _UNIT_MM.get(int(header["xyzt_units"]) & 7, 1.0)
-    return np.diag([unit, unit, unit, 1.0]) @ np.asarray(header.get_best_affine(), np.float64)
 
 
 def write_nifti(path: Path, array: Array, affine: Array, like: nib.Nifti1Header | None = None) -> None:
@@ -122,13 +117,17 @@ def _shape(header: Any, held: int, path: Path) -> tuple[int, ...]:
 
 
 def _affine(raw: Any, header: Any, path: Path) -> Array:
-    """Return the affine in mm; nibabel would silently replace a voxel size of 0 by 1, and a negative one."""
+    """Return the affine in mm: from the sform, else the qform, else the voxel size alone.
+
+    nibabel would silently replace a voxel size of 0 by 1, and a negative one.
+    """
     sides = raw["pixdim"][1:4].tolist()
     if not all(0 < side < np.inf for side in sides) or raw["pixdim"][0] not in (-1, 0, 1):
         do = "correct the header, e.g. with nibabel's header.set_zooms, and look at the scan"
         found = f"pixdim {' '.join(f'{value:g}' for value in raw['pixdim'][:4])}"
         expected = "-1 or 1, and three lengths above 0"
         raise bad_file(path, "The voxel size in the header is not positive", found, expected, do)
-    affine = header_affine(header)
+    unit = _UNIT_MM.get(int(header["xyzt_units"]) & 7, 1.0)
+    affine = np.diag([unit, unit, unit, 1.0]) @ np.asarray(header.get_best_affine(), np.float64)
     check_affine(affine, path)
     return affine

@@ -13,7 +13,8 @@ from semivox.io.dicom_series import Series
 from semivox.io.formats import DICOM_ENDINGS, ITK_ENDINGS, Array, bad_file, list_values, unreadable
 from semivox.io.geometry import GridOf, check_grid
 from semivox.io.geometry import Volume as Volume  # noqa: PLC0414
-from semivox.io.nifti import read_nifti, read_nifti_header, write_nifti
+from semivox.io.nifti import read_header as read_header  # noqa: PLC0414
+from semivox.io.nifti import read_nifti, write_nifti
 from semivox.io.reader import guarded
 
 IGNORE = 255  # class index of voxels that are not annotated
@@ -96,8 +97,9 @@ def _read_label(
         _fill(label, raw)
         return Volume(label, affine)
     unknown = _UNKNOWN - (ignore is not None)
-    pairs = [*enumerate(values), *([(IGNORE, ignore)] if ignore is not None else [])]
-    _class_indices(label, raw, pairs, unknown)
+    label[...] = unknown
+    for index, value in [*enumerate(values), *([(IGNORE, ignore)] if ignore is not None else [])]:
+        label[raw == value] = index
     if (wrong := label == unknown).any():
         what = "The label file holds values that are no class of this data set"
         declared = "the declared values " + ", ".join(map(str, values))
@@ -110,12 +112,6 @@ def _read_label(
 def read_values(path: Path) -> Volume:
     """Read a label map as the integers on disk, (X, Y, Z) of any integer type; errors as of `read_label`."""
     return Volume(*_read_integers(path))
-
-
-@guarded
-def read_header(path: Path) -> nib.Nifti1Header:
-    """Read the header of a NIfTI file as it is, without extensions."""
-    return read_nifti_header(path)
 
 
 def write_label(
@@ -181,21 +177,6 @@ def _fill(out: Array, array: Array, function: Callable[[Array], Array] = lambda 
     """Set `out` to `function(array)` slab by slab: a faster transposition, no large temporary arrays."""
     for y in range(array.shape[1]):
         out[:, y] = function(array[:, y])
-
-
-def _class_indices(label: Array, raw: Array, pairs: Sequence[tuple[int, int]], unknown: int) -> None:
-    """Set `label` (uint8) to the class indices of `raw` by (index, value); `unknown` where there is none."""
-    low, high = int(raw.min()), int(raw.max())
-    if high - low < 1 << 16:
-        table = np.full(high - low + 1, unknown, np.uint8)
-        for index, value in pairs:
-            if low <= value <= high:
-                table[value - low] = index
-        _fill(label, raw, lambda slab: table[slab.astype(np.int64) - low])
-        return
-    label[...] = unknown
-    for index, value in pairs:
-        label[raw == value] = index
 
 
 def _check_finite(array: Array, path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -76,14 +76,15 @@ class Fingerprint:
     foreground: tuple[Intensity, ...] | None  # of each channel; None when no label has any foreground
     sources: dict[str, Any] = field(default_factory=dict)  # what was measured, see `sources_of`
 
+    @property
     def background(self) -> float:
-        """Return the share of background voxels in a typical scan, 0..1."""
+        """The share of background voxels in a typical scan, 0..1."""
         return _median(case.background for case in self.cases)
 
-    def class_volumes_ml(self) -> list[list[float]]:
-        """Return the volumes of the foreground classes, a list for each labeled case."""
-        found = [case.class_volumes_ml for case in self.cases]
-        return [list(volumes.values()) for volumes in found if volumes is not None]
+    @property
+    def volumes_ml(self) -> dict[str, dict[str, float]]:
+        """The volumes of the foreground classes in each labeled case."""
+        return {case.name: case.class_volumes_ml for case in self.cases if case.class_volumes_ml is not None}
 
     def one_piece(self, names: Sequence[str]) -> tuple[bool, ...]:
         """Return for each class whether it is one connected piece in every labeled case that holds it."""
@@ -93,18 +94,18 @@ class Fingerprint:
 
     def summary(self) -> dict[str, Any]:
         """Return the ranges over cases as plain data for the plan file."""
-        labeled = [case.name for case in self.cases if case.class_volumes_ml is not None]
-        volumes = [case.class_volumes_ml for case in self.cases if case.class_volumes_ml is not None]
-        names = list(volumes[0]) if volumes else []
+        volumes = list(self.volumes_ml.values())
         return {
             "cases": len(self.cases),
-            "labeled_cases": labeled,
+            "labeled_cases": list(self.volumes_ml),
             "shape": _range([case.shape for case in self.cases]),
             "spacing_mm": _range([case.spacing_mm for case in self.cases]),
             "voxels": _range([int(np.prod(case.shape)) for case in self.cases]),
             "background_share": _range([case.background for case in self.cases]),
             "intensity": [intensity.as_dict() for intensity in self.typical_intensity()],
-            "class_volumes_ml": {name: _range([volume[name] for volume in volumes]) for name in names},
+            "class_volumes_ml": {
+                name: _range([volume[name] for volume in volumes]) for name in (volumes or [{}])[0]
+            },
         }
 
     def typical_intensity(self) -> tuple[Intensity, ...]:
@@ -184,8 +185,7 @@ def moments(values: Array) -> tuple[float, float]:
     return mean, float(np.sqrt(squares / flat.size))
 
 
-@dataclass(frozen=True)
-class _Job:
+class _Job(NamedTuple):
     """What a worker gets; a case whose label may not be opened comes without its path."""
 
     case: Case

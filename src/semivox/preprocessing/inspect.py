@@ -78,9 +78,8 @@ def read_samples(found: Information, *, trust_image_geometry: bool = False) -> l
         image = read_image(case.images, dataset.channels, trust_image_geometry=trust_image_geometry)
         label = None
         if case.label is not None and case.name in found.split.labeled:
-            values, ignore = dataset.class_values, dataset.ignore_value
-            trusted = {"trust_image_geometry": trust_image_geometry}
-            label = read_label(case.label, values, image, ignore, **trusted).array
+            values, ignore, trust = dataset.class_values, dataset.ignore_value, trust_image_geometry
+            label = read_label(case.label, values, image, ignore, trust_image_geometry=trust).array
             label[label == IGNORE] = 0
         axes = "".join(nib.aff2axcodes(image.affine))
         samples.append(Sample(case.name, image.array[0], label, image.spacing_mm, axes))

@@ -27,6 +27,7 @@ SIDE = 16  # V-Net and ResNet halve a patch four times
 HALVINGS: tuple[Triple, ...] = ((2, 2, 2),) * 4
 _NETWORK = (("stem", (1, 1, 1)), ("strides", HALVINGS))
 FIGURES = ("mean", "std", "p005", "p995")
+DECLARED = ("channels", "class_names", "class_values", "ignore_value")  # as the data set has them
 
 
 class Plan(BaseModel):
@@ -161,10 +162,7 @@ def checked_plan(values: Any, path: Path | None = None) -> Plan:
         return Plan.model_validate(values)
     except ValidationError as error:
         problem, kind = config_error(error, Plan), error.errors()[0]["type"]
-        do = "correct the entry, or delete the file and run semivox plan again"
-        if path is None:
-            do = "correct it among the settings of the plan, or leave it out"
         found = "nothing" if kind == "missing" else problem.found
         expected = str(problem.expected).removeprefix("Value error, ")
-        do = problem.do if kind == "extra_forbidden" and problem.do else do
+        do = problem.do if kind == "extra_forbidden" else "correct the entry, or plan anew with --fresh"
         raise UserError(problem.what, found, expected, do, path) from error

@@ -16,12 +16,11 @@ from semivox.errors import UserError, shortened
 from semivox.files import signature
 from semivox.manifest import Manifest
 from semivox.preprocessing.fingerprint import fingerprint
-from semivox.preprocessing.plan import Plan, load_plan
+from semivox.preprocessing.plan import DECLARED, Plan, load_plan
 from semivox.preprocessing.planner import make_plan
 from semivox.progress import ProgressFactory
 
 PLANS = "plans.json"
-_DECLARED = ("channels", "class_names", "class_values", "ignore_value")
 
 log = logging.getLogger(__name__)
 
@@ -39,10 +38,10 @@ def current_plan(folder: Path, dataset: Dataset, split: Split, config: Config) -
     if not path.exists():
         return None
     plan, edited = load_plan(path), manifest.is_edited(PLANS)
-    declared = [name for name in _DECLARED if getattr(plan, name) != getattr(dataset, name)]
-    measured = manifest.read().get("measured") or {}
+    declared = [name for name in DECLARED if getattr(plan, name) != getattr(dataset, name)]
+    measured, is_ct = manifest.read().get("measured") or {}, "ct" in plan.normalisation
     changed = [f"{name} in dataset.json" for name in declared]
-    changed += _changed_files(measured, dataset, split, with_labels="ct" in plan.normalisation)
+    changed += _changed_files(measured, dataset, {*split.labeled, *split.val} if is_ct else set())
     if changed and not edited:
         log.warning("Planned anew, because this has changed: %s", shortened(changed, 5))
         return None
@@ -54,11 +53,10 @@ def current_plan(folder: Path, dataset: Dataset, split: Split, config: Config) -
         log.warning("%s was edited and is kept, but these have changed: %s", PLANS, shortened(changed, 5))
     _check_settings(plan, config, path)
     hidden = sorted(set(plan.fingerprint.get("labeled_cases", ())) - set(split.labeled) - set(split.val))
-    if "ct" in plan.normalisation and hidden:
+    if is_ct and hidden:
         what = "The workspace's intensity window was planned with labels that this split hides"
-        expected = "a plan made from labeled cases of this split only"
         do = "choose another --work folder for this split"
-        raise UserError(what, shortened(hidden, 5), expected, do, path)
+        raise UserError(what, shortened(hidden, 5), "labeled cases of this split only", do, path)
     return plan
 
 
@@ -69,13 +67,12 @@ def new_plan(
     trust = bool(config.plan.trust_image_geometry)
     with progress("fingerprint") as report:
         measured = fingerprint(dataset, split, report, workers=workers, trust_image_geometry=trust)
-    check_classes(dataset, measured.class_volumes_ml())
+    check_classes(dataset, [list(volumes.values()) for volumes in measured.volumes_ml.values()])
     return make_plan(dataset, split, config.plan, measured=measured), measured.sources
 
 
-def _changed_files(known: dict[str, Any], dataset: Dataset, split: Split, *, with_labels: bool) -> list[str]:
-    """List files that a plan was made from and that are different now; labels only count for CT."""
-    labeled = {*split.labeled, *split.val} if with_labels else set()
+def _changed_files(known: dict[str, Any], dataset: Dataset, labeled: set[str]) -> list[str]:
+    """List files that a plan was made from and that are different now; labels of the `labeled` count."""
     now, changed = {case.name: case for case in dataset.cases}, []
     for name, marks in known.items():
         if name not in now:
@@ -95,12 +92,10 @@ def _check_settings(plan: Plan, config: Config, path: Path) -> None:
         asked["normalisation"] = (asked["normalisation"],) * len(plan.channels)
     if "spacing_mm" in asked:  # which decides the grid alone
         asked = {key: value for key, value in asked.items() if key not in ("grid", "fidelity")}
-    differing = [
-        f"{key}: {stored[key]} stored, {asked[key]} asked" for key in asked if stored[key] != asked[key]
-    ]
-    if differing:
-        do = "choose another --work folder, or make this one anew with: semivox prepare --fresh"
+    other = [key for key in asked if stored[key] != asked[key]]
+    if differing := [f"{key}: {stored[key]} stored, {asked[key]} asked" for key in other]:
         what = "The workspace was planned with other settings"
+        do = "choose another --work folder, or make this one anew with: semivox prepare --fresh"
         raise UserError(what, "; ".join(differing), "the same plan", do, path)
 
 

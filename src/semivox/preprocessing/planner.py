@@ -22,7 +22,7 @@ from semivox.preprocessing.grids import (
     strides_for,
     whole_patch,
 )
-from semivox.preprocessing.plan import FIGURES, Crop, Normalisation, Plan, checked_plan
+from semivox.preprocessing.plan import DECLARED, FIGURES, Crop, Normalisation, Plan, checked_plan
 
 if TYPE_CHECKING:
     from semivox.datasets.dataset import Dataset
@@ -55,11 +55,10 @@ def make_plan(
     if trust:
         reasons["trust_image_geometry"] = _GIVEN
     intensity = [channel.as_dict() for channel in measured.foreground or measured.typical_intensity()]
-    declared = ("channels", "class_names", "class_values", "ignore_value")
     return checked_plan(
         {
             "dataset": dataset.name,
-            **{name: getattr(dataset, name) for name in declared},
+            **{name: getattr(dataset, name) for name in DECLARED},
             **network,
             "normalisation": normalisation,
             "crop": crop,
@@ -131,7 +130,7 @@ def _sides(values: Sequence[float]) -> str:
 def _choose_crop(measured: Fingerprint, config: PlanConfig) -> tuple[Crop, str]:
     if config.crop is not None:
         return config.crop, _GIVEN
-    share = measured.background()
+    share = measured.background
     crop: Crop = "foreground" if share >= _BACKGROUND_SHARE else "none"
     limit = f"cropping begins at {_BACKGROUND_SHARE:.0%}"
     return crop, f"In a typical scan {share:.0%} of the voxels hold exactly its minimum; {limit}."
@@ -142,15 +141,13 @@ def _choose_normalisation(
 ) -> tuple[tuple[Normalisation, ...], str]:
     if config.normalisation is not None:
         return (config.normalisation,) * len(channels), _GIVEN
-    share = measured.background()
-    chosen = [
-        _normalise_channel(*pair, share) for pair in zip(channels, measured.typical_intensity(), strict=True)
-    ]
-    names: dict[str, list[str]] = {}
-    for channel, (_, reason) in zip(channels, chosen, strict=True):
+    chosen, names = list[Normalisation](), dict[str, list[str]]()
+    for channel, intensity in zip(channels, measured.typical_intensity(), strict=True):
+        how, reason = _normalise_channel(channel, intensity, measured.background)
+        chosen.append(how)
         names.setdefault(reason, []).append(channel)
     text = " ".join(f"{', '.join(group)}: {reason}" for reason, group in names.items())
-    return tuple(how for how, _ in chosen), text
+    return tuple(chosen), text
 
 
 def _normalise_channel(name: str, intensity: Intensity, background: float) -> tuple[Normalisation, str]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -34,7 +33,6 @@ OnCase = Callable[[str, Array, Array | None], None]
 RECORD = "store.json"
 _PROCESS_BYTES = 500_000_000
 _MEMORY_SHARE = 0.7
-_SAVE_EVERY_S = 1.0
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +59,6 @@ class Preparation:
         self.jobs: list[_Job] = []  # the cases to prepare
         self.cases = self._recorded()  # what the store holds of each case, and from which files it was made
         self._gone = self._find_gone({case.name: case for case in dataset.cases})
-        self._touched = False
         allowed = {*split.labeled, *split.val}
         for case in map(dataset.case, self.names):
             if case.name in allowed and case.label is None:
@@ -72,7 +69,7 @@ class Preparation:
     @property
     def is_needed(self) -> bool:
         """Whether there is anything to do."""
-        return bool(self.jobs or self._gone or self._touched)
+        return bool(self.jobs or self._gone)
 
     def run(self, workers: int, on_case: OnCase | None = None, progress: Progress | None = None) -> list[str]:
         """Bring the cases to the working grid and into the store; return the names of those written now.
@@ -95,21 +92,15 @@ class Preparation:
             self.store.remove(name, kind)
         self.cases |= {job.case.name: {} for job in self.jobs}
         self._save()
-        jobs, written, saved = [replace(job, on_case=on_case) for job in self.jobs], set(), time.monotonic()
+        jobs, total = [job._replace(on_case=on_case) for job in self.jobs], len(self.names)
         workers = _affordable(min(workers, len(jobs)), self.plan)
         done = run_jobs(_prepare_case, jobs, workers, name=lambda job: job.case.name, doing="preparing")
-        try:
-            for job, entry in done:
-                self.cases[job.case.name] = entry
-                written.add(job.case.name)
-                if time.monotonic() > saved + _SAVE_EVERY_S:
-                    self._save()
-                    saved = time.monotonic()
-                if progress is not None:
-                    progress(len(self.names) - len(jobs) + len(written), len(self.names), job.case.name)
-        finally:
+        for count, (job, entry) in enumerate(done, start=1):
+            self.cases[job.case.name] = entry
             self._save()
-        return [job.case.name for job in jobs if job.case.name in written]
+            if progress is not None:
+                progress(total - len(jobs) + count, total, job.case.name)
+        return [job.case.name for job in jobs]
 
     def class_voxels(self, names: Sequence[str]) -> list[list[int]]:
         """Return the voxels of each foreground class in the stored labels of these cases."""
@@ -121,16 +112,13 @@ class Preparation:
         if not path.exists():
             return {}
         content = read_json(path)
-        if not isinstance(content, dict) or not {"plan", "spacing_mm"} & content.keys():
+        if not isinstance(content, dict) or not {"plan", "cases"} <= content.keys():
             what, expected = "The folder holds a store.json of another program", "a store of semivox"
             raise UserError(what, None, expected, "choose another --work folder", path)
-        cases = dict(content.get("cases") or {})
-        found = content.get("plan") or {}
-        different = sorted(key for key in wanted if found.get(key) != wanted[key])
-        if different:
+        if different := sorted(key for key in wanted if content["plan"].get(key) != wanted[key]):
             self.reasons.append(f"The plan has another {', '.join(different)}: all scans are prepared anew")
-            return {name: {} for name in cases}
-        return cases
+            return {name: {} for name in content["cases"]}
+        return dict(content["cases"])
 
     def _find_gone(self, cases: Mapping[str, Case]) -> list[tuple[str, str]]:
         """List what leaves the store, and forget it."""
@@ -144,9 +132,8 @@ class Preparation:
                 self.cases[name] = {**entry, "label": None, "voxels": None}
                 self.reasons.append(f"The label file of {name} is gone: its label is removed from the store")
         if left := [name for name, kind in gone if kind == "image" and name not in cases]:
-            self.reasons.append(
-                f"No longer in the data set, and removed from the store: {shortened(left, 5)}"
-            )
+            text = "No longer in the data set, and removed from the store"
+            self.reasons.append(f"{text}: {shortened(left, 5)}")
         return gone
 
     def _compare(self, case: Case) -> None:
@@ -157,19 +144,16 @@ class Preparation:
             return
         now = sources_of(case, old)
         same_image = [item[-1] for item in now["image"]] == [item[-1] for item in old["image"]]
-        pairs = [
-            *zip(case.images, now["image"], old["image"], strict=False),
-            (case.label, now["label"], old["label"]),
-        ]
-        changed = [path for path, new, before in pairs if path and new and before and new[-1] != before[-1]]
+        triples = [*zip(case.images, now["image"], old["image"], strict=False)]
+        if case.label is not None and old["label"]:
+            triples.append((case.label, now["label"], old["label"]))
+        changed = [path for path, new, before in triples if new[-1] != before[-1]]
         self.reasons += [f"{path} has changed: {case.name} is prepared anew" for path in changed]
         has_label = bool(old["label"]) and self.store.has_label(case.name) and case.label not in changed
         if not same_image or (case.label is not None and not has_label):
             self.jobs.append(_Job(case, self.plan, self.store.folder, now, with_image=not same_image))
             if case.label is None:
                 self._gone.append((case.name, "label"))
-        elif (entry := {**old, "image": now["image"], "label": now["label"] or old["label"]}) != old:
-            self.cases[case.name], self._touched = entry, True
 
     def _save(self) -> None:
         content = {"plan": self.plan.grid_settings(), "cases": self.cases}
@@ -188,8 +172,7 @@ def clear_store(folder: Path) -> None:
         folder.rmdir()
 
 
-@dataclass(frozen=True)
-class _Job:
+class _Job(NamedTuple):
     """What a worker gets; an unlabeled case comes without the path of its label."""
 
     case: Case
@@ -205,7 +188,7 @@ def _prepare_case(job: _Job) -> dict[str, Any]:
     store, plan, case, label = Store(job.folder), job.plan, job.case, None
     sources = sources_of(case, job.known)  # before reading: a change meanwhile shows the next time
     trust = plan.trust_image_geometry
-    image = read_image(case.images, channels=plan.channels, trust_image_geometry=trust)
+    image = read_image(case.images, plan.channels, trust_image_geometry=trust)
     array, grid = to_working_grid(image, plan, case.images[0])
     if case.label is not None:
         raw = read_label(case.label, plan.class_values, image, plan.ignore_value, trust_image_geometry=trust)

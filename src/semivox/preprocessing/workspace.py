@@ -97,7 +97,7 @@ class Workspace:
         self.manifest.claim(f"store/{RECORD}", *(map(overlay_name, names) if on_case else ()))
         if unmeasured := [name for name in names if todo.known and name not in todo.known]:
             log.warning("New, and not measured for plans.json, which is kept: %s", shortened(unmeasured, 5))
-        draw = partial(_draw, on_case, self.folder, plan) if on_case else None
+        draw = partial(_draw, on_case, self.folder, plan) if on_case else None  # a lambda cannot be pickled
         with progress("prepare") as report:
             done = todo.run(workers, draw, report)
         self.manifest.report("prepare", cases=done, workers=workers)
