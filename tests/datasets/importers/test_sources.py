@@ -199,6 +199,16 @@ def test_table(tmp_path: Path) -> None:
     assert open_dataset(tmp_path / "out") == dataset
 
 
+def test_a_list_chooses_the_test_cases_of_a_table(tmp_path: Path) -> None:
+    for name in "ab":
+        save(tmp_path / f"{name}.nii.gz", scan())
+    (tmp_path / "cases.csv").write_text("image\na.nii.gz\nb.nii.gz\n")
+    (tmp_path / "held-out").write_text("b\n")
+    options = {"test_list": tmp_path / "held-out", "classes": {"organ": 1}}
+    dataset = import_dataset(tmp_path / "cases.csv", tmp_path / "out", **options)
+    assert [(case.name, case.pool) for case in dataset.cases] == [("b", "test"), ("a", "train")]
+
+
 def test_table_of_channels_and_masks_with_a_root(tmp_path: Path) -> None:
     for name in ("x1", "x2", "liver", "tumor"):
         save(tmp_path / "data" / f"{name}.nii.gz", scan() if name[0] == "x" else label(0, 1, seed=1))

@@ -82,19 +82,13 @@ def find_table(source: Path, options: ImportOptions) -> Found:
             raise missing_image(name, missing[0], None)
         if pool not in _POOLS:
             raise unknown("pool in the table", pool, ("train", "test", "unlabeled"), source)
-        masks = [
-            LabelFile(root / row[column], column.removeprefix("label").removeprefix("_") or None)
-            for column in labels
-            if row[column]
-        ]
+        masks = [LabelFile(root / row[column], column[6:] or None) for column in labels if row[column]]
         cases.append(CaseSource(name, _POOLS[pool], files, tuple(masks)))
     pools, _ = read_lists(source.parent, options, {case.name for case in cases})
     cases = [case._replace(pool=pools[case.name]) if case.pool == "train" else case for case in cases]
-    channels = options.channels
-    if not channels and len(images) > 1:
-        channels = tuple(re.sub(r"^image[_ ]?", "", name) for name in images)
+    named = tuple(re.sub(r"^image[_ ]?", "", name) for name in images) if len(images) > 1 else ()
     order = tuple(case.name for case in cases if case.pool == "train")
-    return found_of(cases, channels, options.classes, f"Imported from {source.name}", order)
+    return found_of(cases, options.channels or named, options.classes, f"Imported from {source.name}", order)
 
 
 def _table_rows(source: Path) -> list[dict[str, str]]:
@@ -190,9 +184,13 @@ def _class_table(files: Iterable[LabelFile], declared: Mapping[str, int]) -> dic
     if bad := [file for file in files if file.name and declared and file.name not in declared]:
         what, do = "A label pattern has a name that is not declared", f"add --class {bad[0].name}=VALUE"
         raise UserError(what, bad[0].name, ", ".join(declared), do, bad[0].path)
-    named = [[*segments(file.path)] if _is_segmentation(file) else [file.name] for file in files]
-    names = list(dict.fromkeys(name for group in named for name in group if name is not None))
-    unnamed = [file.path for file, group in zip(files, named, strict=True) if None in group]
+    names: dict[str, None] = {}
+    for file in files:
+        if _is_segmentation(file):
+            names |= dict.fromkeys(segments(file.path))
+        elif file.name is not None:
+            names[file.name] = None
+    unnamed = [file.path for file in files if file.name is None and not _is_segmentation(file)]
     if names and unnamed:
         what, do = "Some labels have names, others have values", "name every pattern: --labels NAME=PATTERN"
         raise UserError(what, f"{', '.join(names)} by name", "all of one kind", do, unnamed[0])

@@ -15,9 +15,6 @@ from semivox.io.formats import Array, list_values
 from semivox.io.geometry import foreground_box
 from semivox.io.volume import Volume, read_values
 
-_CLIP = 0.999  # share of the voxels of the brain's box
-_BINS = 256
-
 
 def checked_values(path: Path, allowed: Sequence[int]) -> Volume:
     """Read a label map; refuse values that the data set does not have."""
@@ -41,14 +38,9 @@ def margins(name: str, low: Sequence[int], high: Sequence[int]) -> Array:
 def crop_in_plane(loaded: Loaded, target: Sequence[int], margin: Array, path: Path) -> Loaded:
     """Crop X and Y around the label as the published preparations do; Z stays whole.
 
-    The box is the label's, widened to `target` where it is smaller, plus the margins. Its upper end is
-    exclusive and counts from the last labeled voxel, as in the published code.
-
-    Args:
-        loaded: image and label.
-        target: smallest (X, Y) size.
-        margin: (2, 2), voxels before and behind along X and Y.
-        path: of the case, for the message.
+    The box is the label's, widened to the size `target` (X, Y) where it is smaller, plus the margins (2, 2)
+    before and behind along X and Y. Its upper end is exclusive and counts from the last labeled voxel, as in
+    the published code. Messages name `path`.
     """
     label = loaded.label
     if label is None or not label.any():
@@ -74,8 +66,8 @@ def crop_to_brain(loaded: Loaded) -> Loaded:
 
 def clip_level(values: Array) -> float:
     """Return the center of the first of 256 bins up to which 99.9 % of the values lie, as published."""
-    counts, edges = np.histogram(values, bins=_BINS)
-    index = int(np.argmax(np.cumsum(counts) / values.size >= _CLIP))
+    counts, edges = np.histogram(values, bins=256)
+    index = int(np.argmax(np.cumsum(counts) / values.size >= 0.999))
     return float((edges[index] + edges[index + 1]) / 2)
 
 

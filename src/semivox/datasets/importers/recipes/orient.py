@@ -24,11 +24,7 @@ _SHELL = 3  # voxels
 _NEAR = 0.85  # of the best contrast: counts as equal
 _LEAST = 0.3  # contrast, in standard deviations, below which content says nothing
 # For each axis of the label's array, the axis that it becomes, and its direction, as nibabel has them
-_WAYS = [
-    np.stack([order, signs], axis=1)
-    for order in ((0, 1, 2), (1, 0, 2))
-    for signs in product((1, -1), repeat=3)
-]
+_WAYS = [np.stack(way, axis=1) for way in product(((0, 1, 2), (1, 0, 2)), product((1, -1), repeat=3))]
 
 
 def orient_label(label: Volume, image: Volume, path: Path) -> tuple[Array, str]:
