@@ -12,9 +12,10 @@ from torch import Tensor
 
 from semivox.errors import UserError
 from semivox.losses.distance import boundary_loss
+from semivox.losses.prediction import Prediction
+from semivox.losses.supervised import cross_entropy_dice
 from semivox.methods import METHODS, create, method_class
 from semivox.methods.base import Batch, Method
-from semivox.methods.supervised import supervised_loss
 from semivox.nets import NetFactory, build_net
 
 NET = NetFactory(1, 3, width=4, dropout=0.0, stem=(2, 1, 1), strides=((2, 2, 2),) * 3, along_plan=True)
@@ -23,6 +24,11 @@ WITH = {
     option: [name for name in METHODS if option in method_class(name).Config.model_fields]
     for option in ("deep_supervision", "boundary_weight")
 }
+
+
+def plain_loss(net: Any, labeled: Batch) -> torch.Tensor:
+    own = Prediction.of(net(labeled.image))
+    return cross_entropy_dice(own.log_probs, own.probs, labeled.target, labeled.valid)
 
 
 def batches() -> tuple[Batch, Batch]:
@@ -90,7 +96,7 @@ def test_deep_supervision_is_the_weighted_mean_of_three_losses(step: Callable[..
     _, *coarser = method.net.deep(labeled.image)
     assert labeled.label is not None and labeled.valid is not None
     parts = [naive_coarse(one.detach(), labeled.label, labeled.valid) for one in coarser]
-    finest = supervised_loss(method.net, labeled).item()
+    finest = plain_loss(method.net, labeled).item()
     wanted = (finest + parts[0] / 2 + parts[1] / 4) / 1.75
     assert method.losses(labeled, unlabeled, step())["sup"].item() == pytest.approx(wanted, rel=1e-5)
 
@@ -104,7 +110,7 @@ def test_the_weight_of_the_boundary_loss_grows(
     found = method.losses(labeled, unlabeled, at := step(iteration))["sup"]
     probs = method.net(labeled.image).softmax(1)
     boundary = boundary_loss(probs, labeled.target, labeled.valid, (1.0, 2.0, 1.0))
-    wanted = supervised_loss(method.net, labeled) + 3.0 * share * boundary
+    wanted = plain_loss(method.net, labeled) + 3.0 * share * boundary
     assert found.item() == pytest.approx(wanted.item(), rel=1e-5)
     assert at.notes["weight_boundary"].item() == pytest.approx(3.0 * share)
 

@@ -16,7 +16,7 @@ from semivox.losses.mixing import cuboid_mask, paste
 from semivox.losses.prediction import Prediction
 from semivox.losses.soft_labels import SCALES, averaged, soft_cross_entropy_dice
 from semivox.losses.supervised import cross_entropy_dice, mean, onehot
-from semivox.methods.base import Batch, Method, Step
+from semivox.methods.base import Batch, Method, Step, full_precision
 from semivox.nets import NetFactory
 from semivox.nets.network import Network
 
@@ -111,6 +111,14 @@ class LabelSupervised(BoundarySupervised):
     def scales(self, net: Network, images: Tensor) -> list[Tensor]:
         """(B, C, X, Y, Z) -> logits (B, K, X, Y, Z), and those of coarser scales if these are supervised."""
         return net.deep(images) if self.config.deep_supervision else [net(images)]
+
+    def supervised_loss(self, net: Network, labeled: Batch, step: Step) -> Tensor:
+        """Pass labeled patches through one network and compute `supervised`; 0 without any."""
+        if not len(labeled.image):
+            return labeled.image.new_zeros((), requires_grad=True)
+        finest, *coarser = self.scales(net, labeled.image)
+        with full_precision(labeled.image):
+            return self.supervised(Prediction.of(finest), labeled, step, coarser)
 
     def supervised(
         self,

@@ -23,7 +23,6 @@ NETS: dict[str, str] = {
 }
 MONAI = "monai:"  # before the name of a class of monai.networks.nets
 _MONAI = {MONAI: "semivox.nets.monai:MonaiNet"}
-_OF_MONAI = ("in_channels", "num_classes", "width", "stem", "strides", "patch", "options", "features")
 
 
 def lookup(table: Mapping[str, str], name: str, kind: str) -> Any:
@@ -86,8 +85,7 @@ class NetFactory:
         """
         net = replace(self, **overrides)
         if name.startswith(MONAI):
-            fields = {key: getattr(net, key) for key in _OF_MONAI}
-            made: Segmenter = lookup(_MONAI, MONAI, "network")(name.removeprefix(MONAI), **fields)
+            made: Segmenter = lookup(_MONAI, MONAI, "network")(name.removeprefix(MONAI), net)
             return made
         if name not in NETS:
             raise _unknown(name)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from math import prod
-from typing import Any, ClassVar, cast
+from typing import ClassVar, cast
 
 from torch import Tensor, nn
 
 from semivox.errors import UserError
-from semivox.nets.blocks import HALVINGS, Triple, factor_of, to_blocks, to_voxels
+from semivox.nets import NetFactory
+from semivox.nets.blocks import factor_of, to_blocks, to_voxels
 from semivox.nets.monai_class import PATCH, PREFIX, Recipe, divisor_of, multiples, scales_of, trial
 from semivox.nets.network import Network
 
@@ -23,54 +24,34 @@ class MonaiNet(Network):
     from the plan, where the class requires them; `net.width` then is the width of its finest level. All else
     has MONAI's default unless an option says otherwise.
 
-    Args:
-        name: of the class in `monai.networks.nets`.
-        in_channels: image channels.
-        num_classes: classes, background included.
-        width: of the finest level, if the class requires channels; of the features.
-        stem: voxels of a block along each axis.
-        strides: between the levels, fine to coarse.
-        patch: of the plan; for classes that take one size only.
-        options: of the class.
-        features: give each voxel `width` features, and put a head of one convolution 1x1x1 behind them. Both
-            convolutions together are one: it is the same network, as long as it has no more classes.
+    `NetFactory` has `patch` for classes that take one size only, and `options` of the class; norm, dropout
+    and along_plan are not for it. With `features` each voxel has `width` features, and a head of one
+    convolution 1x1x1 stands behind them. Both convolutions together are one: it is the same network, as long
+    as it has no more classes.
     """
 
     follows_plan: ClassVar[bool] = True
     takes_options: ClassVar[bool] = True
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        in_channels: int,
-        num_classes: int,
-        width: int = 16,
-        stem: Triple = (1, 1, 1),
-        strides: Sequence[Triple] = HALVINGS,
-        patch: Sequence[int] | None = None,
-        options: Mapping[str, Any] | None = None,
-        features: bool = False,
-    ) -> None:
-        size, outputs = prod(stem), width if features else num_classes
-        given = json.dumps(dict(options or {}), sort_keys=True)
-        steps = tuple((x, y, z) for x, y, z in strides)  # tuples, also of a model file
+    def __init__(self, name: str, net: NetFactory) -> None:
+        stem, width, features = net.stem, net.width, net.features
+        size, outputs = prod(stem), width if features else net.num_classes
+        given = json.dumps(dict(net.options or {}), sort_keys=True)
+        steps = tuple((x, y, z) for x, y, z in net.strides)  # tuples, also of a model file
         grid = factor_of([stem])
-        recipe = Recipe(name, in_channels * size, outputs * size, width, grid, steps, given)
+        recipe = Recipe(name, net.in_channels * size, outputs * size, width, grid, steps, given)
         parts = divisor_of(recipe)
         if recipe.one_size:
-            inner = [-(-side // step) for side, step in zip(patch or PATCH, stem, strict=True)]
+            inner = [-(-side // step) for side, step in zip(net.patch or PATCH, stem, strict=True)]
             parts = multiples(parts, inner)
             recipe = replace(recipe, sides=parts)
         tried = trial(recipe, multiples(parts), batch=2, training=True)
-        super().__init__(
-            in_channels=in_channels, num_classes=num_classes, width=width, norm="none", block=stem, strides=()
-        )
+        super().__init__(replace(net, norm="none", strides=()))
         self.recipe, self.one_size, self.divisor = recipe, recipe.one_size, factor_of([stem, parts])
         self.scales = tried.scales
         self.widest = tried.widest / size / 2  # the largest map holds what a decoder and a skip bring
         self.net = recipe.build()
-        self.to_logits = nn.Conv3d(width, num_classes, 1) if features else nn.Identity()
+        self.to_logits = nn.Conv3d(width, net.num_classes, 1) if features else nn.Identity()
 
     def features(self, image: Tensor) -> Tensor:
         """(B, C, X, Y, Z) -> (B, width, X, Y, Z), of a network built with `features`."""

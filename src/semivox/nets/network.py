@@ -26,21 +26,14 @@ class Network(nn.Module):
     scales: int = 1  # of the logits of `deep`
     one_size: bool = False  # whether it takes patches of one size only, that of `divisor`
 
-    def __init__(
-        self,
-        *,
-        in_channels: int,
-        num_classes: int,
-        width: int,
-        norm: str,
-        block: Triple,
-        strides: Sequence[Triple],
-    ) -> None:
+    def __init__(self, net: NetFactory) -> None:
         super().__init__()
-        self.in_channels, self.num_classes, self.width, self.norm = in_channels, num_classes, width, norm
-        self.block, self.strides = block, tuple(strides)
+        self.in_channels, self.num_classes, self.width, self.norm = (
+            net.in_channels, net.num_classes, net.width, net.norm
+        )  # fmt: skip
+        self.block, self.strides = net.stem, tuple(net.strides)
         self.divisor = self.factor(len(self.strides))  # of the sides of a patch
-        self.widest: float = width  # values for each voxel of the image in its largest map, about
+        self.widest: float = net.width  # values for each voxel of the image in its largest map, about
 
     def factor(self, level: int) -> Triple:
         """Return how many voxels of the image become one at a level, along each axis."""
@@ -92,10 +85,7 @@ class Segmenter(Network):
         dropout: float,
         bottleneck_dropout: float = 0.0,
     ) -> None:
-        super().__init__(
-            in_channels=net.in_channels, num_classes=net.num_classes, width=net.width, norm=net.norm,
-            block=net.stem, strides=net.strides,
-        )  # fmt: skip
+        super().__init__(net)
         self.head_dropout, self.encoder = dropout, encoder
         self.dropout = nn.Dropout3d(bottleneck_dropout)
         self.decoder = decoder or Decoder(net.width, net.norm, net.strides, net.stem)

@@ -36,10 +36,7 @@ class ResUNet(Network):
 
     def __init__(self, net: NetFactory) -> None:
         width, norm, stem, strides = net.width, net.norm, net.stem, net.strides
-        super().__init__(
-            in_channels=net.in_channels, num_classes=net.num_classes, width=width, norm=norm, block=stem,
-            strides=strides,
-        )  # fmt: skip
+        super().__init__(net)
         channels = [min(MOST_CHANNELS, width * 2**level) for level in range(len(strides) + 1)]
         kernels, merges = kernels_for(strides, stem), prod(stem) > 1
         self.stem = nn.Conv3d(net.in_channels, width, stem, stem) if merges else nn.Identity()
