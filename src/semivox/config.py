@@ -77,11 +77,8 @@ def load_config(
     merged = {} if chosen is None else _layer(_read_preset(chosen))
     named = [layer["method"]["name"] for layer in layers if "name" in layer.get("method", {})]
     of_method = _layer(_read_method(named[-1] if named else merged.get("method", {}).get("name")))
-    _forget(merged, of_method)
-    _merge(merged, of_method)
-    for layer in layers:
-        _forget(merged, layer)
-        _merge(merged, layer)
+    for layer in (of_method, *layers):
+        _put(merged, layer)
     return parse_config(merged)
 
 
@@ -140,8 +137,7 @@ def _read_preset(name: object) -> dict[str, Any]:
     own = {**yaml.safe_load(text), "preset": name}
     base = own.pop("base", None)
     merged = {} if base is None else _read_preset(base)
-    _forget(merged, own)
-    _merge(merged, own)
+    _put(merged, own)
     return merged
 
 
@@ -166,12 +162,11 @@ def _assignment(setting: str) -> dict[str, Any]:
 
 def _layer(values: Any, path: Path | None = None) -> dict[str, Any]:
     """Check the form of one layer, a mapping of sections that are mappings."""
-    values = {} if values is None else values
-    if not isinstance(values, Mapping):
+    if not isinstance(values, Mapping | None):
         expected = "sections of names and values, e.g. train: {lr: 0.02}"
         raise UserError("These are no settings", _short(values), expected, path=path)
     layer: dict[str, Any] = {}
-    for name, given in values.items():
+    for name, given in (values or {}).items():
         if name not in Config.model_fields:
             raise unknown("setting", name, Config.model_fields, path)
         value = given.model_dump() if isinstance(given, BaseModel) else deepcopy(given)
@@ -181,11 +176,8 @@ def _layer(values: Any, path: Path | None = None) -> dict[str, Any]:
             layer[name] = {}
         else:
             expected = f"{name}.KEY, with KEY one of {shortened(_fields(Config, [name]), 40)}"
-            do = (
-                f"method: {{name: {value}}}, or --set method.name={value}"
-                if name == "method"
-                else "name the key"
-            )
+            by_name = f"method: {{name: {value}}}, or --set method.name={value}"
+            do = by_name if name == "method" else "name the key"
             raise UserError(f"Wrong setting: {name}", _short(value), expected, do, path)
     return layer
 
@@ -198,8 +190,8 @@ def _drop_none(values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _forget(base: dict[str, Any], layer: Mapping[str, Any]) -> None:
-    """Drop from `base` what belongs to another method, or another way to split, than `layer` asks for."""
+def _put(base: dict[str, Any], layer: Mapping[str, Any]) -> None:
+    """Put `layer` over `base`, without what belongs to another method, or another way to split."""
     name, split = layer.get("method", {}).get("name"), layer.get("split", {})
     if name is not None and base.get("method", {}).get("name", name) != name:
         base["method"] = {}
@@ -207,6 +199,7 @@ def _forget(base: dict[str, Any], layer: Mapping[str, Any]) -> None:
         base["split"] = {}
     elif split.get("fold") is not None and "file" not in base.get("split", {}):
         base.get("split", {}).pop("val", None)
+    _merge(base, layer)
 
 
 def _merge(base: dict[str, Any], extra: Mapping[str, Any], at: str = "", *, twice: bool = True) -> None:

@@ -43,13 +43,8 @@ def show_progress(title: str) -> Iterator[Report]:
     if not console.is_terminal:
         yield _line_report(title)
         return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[name]}"),
-    )
+    title_column, name_column = TextColumn("{task.description}"), TextColumn("{task.fields[name]}")
+    columns = (title_column, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), name_column)
     with Bar(*columns, console=console) as bar:
         task = bar.add_task(title, total=None, name="")
 
@@ -61,20 +56,20 @@ def show_progress(title: str) -> Iterator[Report]:
 
 def _line_report(title: str) -> Report:
     """Print a line at each tenth, with the time left at the speed since the line before."""
-    began: tuple[int, float] | None = None
+    last: tuple[int, float] | None = None
     tenth = -1
 
     def report(done: int, total: int, name: str = "", *rest: object) -> None:
-        nonlocal began, tenth
-        first, began = began is None, began or (done, time.perf_counter())
-        if (now := 10 * done // max(total, 1)) <= tenth:
+        nonlocal last, tenth
+        first, now = last is None, time.perf_counter()
+        before, at = last = last or (done, now)
+        if 10 * done // max(total, 1) <= tenth:
             return
-        tenth = now
+        tenth = 10 * done // max(total, 1)
         parts = [f"{title}: {done}/{total}", name]
-        if began[0] < done < total:
-            seconds = (time.perf_counter() - began[1]) / (done - began[0]) * (total - done)
-            parts.append(f"{_clock(seconds)} left")
-            began = (done, time.perf_counter())
+        if before < done < total:
+            parts.append(f"{_clock((now - at) / (done - before) * (total - done))} left")
+            last = (done, now)
         if not first or done:
             print("  ".join(part for part in parts if part), file=sys.stderr, flush=True)
 
@@ -86,21 +81,20 @@ def _json_report(title: str) -> Report:
     began: tuple[int, float] | None = None
     last: tuple[float, Any] = (0.0, None)
 
-    def report(done: int, total: int, name: str = "", *rest: object) -> None:
+    def report(done: int, total: int, name: str = "", *rest: Any) -> None:
         nonlocal began, last
-        now = time.perf_counter()
+        now, values = time.perf_counter(), rest[0] if rest else None
         began = began or (done, now)
-        values = rest[0] if rest and isinstance(rest[0], dict) else None
         if done < total and now - last[0] < 1 and values == last[1]:
             return
         last = (now, values)
         line: dict[str, Any] = {"step": title, "done": done, "total": total}
         if done > began[0]:
             line["seconds_left"] = round((now - began[1]) / (done - began[0]) * (total - done), 1)
-        if values is None:
-            line |= {"name": name} if name else {}
-        else:
+        if values is not None:
             line["values"] = {key: None if value != value else value for key, value in values.items()}
+        elif name:
+            line["name"] = name
         print(json.dumps(line), file=sys.stderr, flush=True)
 
     return report

@@ -99,15 +99,12 @@ class Run:
         if extend and longer and asked.train.budget_s is None and differing.keys() <= _EXTENDED:
             return asked
         if differing:
-            pairs = differing.items()
-            raise UserError(
-                "This run was begun with other settings",
-                "; ".join(f"{key}: {old!r} stored, {new!r} asked" for key, (old, new) in pairs),
-                "the same settings, to resume",
-                f"{_OTHER}; --extend trains for more iterations; no other setting may change with them",
-                self.folder,
-            )
-        return _with_free(stored, asked)
+            pairs = (f"{key}: {old!r} stored, {new!r} asked" for key, (old, new) in differing.items())
+            what, expected = "This run was begun with other settings", "the same settings, to resume"
+            do = f"{_OTHER}; --extend trains for more iterations; no other setting may change with them"
+            raise UserError(what, "; ".join(pairs), expected, do, self.folder)
+        free = {name: getattr(asked.train, name) for name in _free_names(stored)}
+        return stored.model_copy(update={"train": stored.train.model_copy(update=free)})
 
     def is_extended_by(self, config: Config) -> bool:
         """Whether these settings have more iterations than the run was begun with, see `resume_config`."""
@@ -149,13 +146,8 @@ class Run:
         stored = self.manifest.read().get("made_from")
         if made_from is None or stored is None or not (changes := _changes(stored, made_from)):
             return
-        raise UserError(
-            "This run was begun with other data",
-            shortened(changes, 5),
-            "the data, split and plan of the run, to resume it",
-            _OTHER,
-            self.folder,
-        )
+        what, expected = "This run was begun with other data", "the data, split and plan of the run"
+        raise UserError(what, shortened(changes, 5), expected, _OTHER, self.folder)
 
 
 def environment() -> dict[str, Any]:
@@ -168,42 +160,31 @@ def environment() -> dict[str, Any]:
             packages[name] = version(name)
         except PackageNotFoundError:
             packages[name] = "not installed"
-    return {
-        "semivox": __version__,
-        "python": sys.version.split()[0],
-        "platform": platform.platform(),
-        "processor": processor_name(),
-        **packages,
-    }
+    machine = {"platform": platform.platform(), "processor": processor_name()}
+    return {"semivox": __version__, "python": sys.version.split()[0], **machine, **packages}
 
 
 def _free_names(config: Config) -> set[str]:
     """Names of the training settings that cannot change the result."""
-    chosen = config.train.selection == "val"
-    return _FREE if chosen else _FREE | {"validate_every"}
+    return _FREE if config.train.selection == "val" else _FREE | {"validate_every"}
 
 
 def _decisive(config: Config) -> dict[str, Any]:
     return config.model_dump(exclude={**_UNCOMPARED, "train": _free_names(config)})
 
 
-def _with_free(stored: Config, asked: Config) -> Config:
-    free = {name: getattr(asked.train, name) for name in _free_names(stored)}
-    return stored.model_copy(update={"train": stored.train.model_copy(update=free)})
-
-
 def _changes(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Describe what differs between two results of `Workspace.made_from`; a data set may have been moved."""
-    whose = "dataset"
     texts = []
     for key, (old, new) in _differences(dict(stored), dict(now)).items():
         section, _, name = key.partition(".")
         if section == "files":
             texts.append(f"{name} {'is new' if old is None else 'is gone' if new is None else 'has changed'}")
-        elif section != whose:
+        elif section != "dataset":
             texts.append(f"{name}: {old or 'unused'} before, {new or 'unused'} now")
-    if texts and stored.get(whose) != now.get(whose):
-        texts.insert(0, f"made from {stored.get(whose)}, not from {now.get(whose)}")
+    before, after = stored.get("dataset"), now.get("dataset")
+    if texts and before != after:
+        texts.insert(0, f"made from {before}, not from {after}")
     return texts
 
 

@@ -12,16 +12,18 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 import typer
 
 from semivox.benchmark import cells
 from semivox.benchmark.grid import Grid, load_grid
 from semivox.benchmark.isolate import Worker, attempt
-from semivox.benchmark.jobs import Estimator, make_jobs
-from semivox.benchmark.run import benchmark, forecast
+from semivox.benchmark.jobs import Estimator, _cost, make_jobs
+from semivox.benchmark.run import benchmark
 from semivox.cli.app import app
 from semivox.errors import UserError
-from semivox.methods.cost import without_memory
+from semivox.methods import create
+from semivox.methods.cost import counted, without_memory
 from semivox.nets import NetFactory
 from semivox.training.estimate import windows
 from semivox.training.runs import net_sizes
@@ -126,7 +128,7 @@ def test_a_comparison_declared_late_is_called_late(phantoms: Path, work: Path, t
 
 
 def test_a_forecast_trains_nothing(phantoms: Path, work: Path, tmp_path: Path) -> None:
-    found = forecast(phantoms, small(), out=tmp_path, work=work)
+    found = benchmark(phantoms, small(), out=tmp_path, work=work, dry_run=True).forecast
     assert [cell.state for cell in found] == ["open"] * 4
     assert not weights(tmp_path)
     job, step = found[0].job, Estimator([], tmp_path / "steps.json").step(found[0].job)
@@ -143,16 +145,46 @@ def test_a_forecast_of_a_network_that_needs_larger_patches(
     settings = {**SETTINGS, "net": {"name": "monai:UNet", "options": {"channels": [2, 2, 2, 2, 2, 2]}}}
     settings["net"]["options"] |= {"strides": [2] * 5, "norm": "batch"}  # type: ignore[index]
     grid = small(settings=settings, methods=["supervised"], compare=None, labels=[2])
-    (found,) = forecast(phantoms, grid, out=tmp_path, work=work)
+    (found,) = benchmark(phantoms, grid, out=tmp_path, work=work, dry_run=True).forecast
     assert found.state == "open" and found.job.cost is not None
     assert found.seconds is not None and found.seconds > 0
+
+
+@pytest.mark.parametrize("stem", [(1, 1, 1), (2, 2, 1)])
+def test_sizes_are_those_of_the_networks_that_are_trained(
+    phantoms: Path, tmp_path: Path, stem: tuple[int, int, int]
+) -> None:
+    """The default's network follows stem and strides of the plan."""
+    settings = {**SETTINGS, "plan": {**SETTINGS["plan"], "patch": [16, 16, 32], "stem": [*stem]}}
+    grid = small(settings=settings, methods=["labels_only"], compare=None, labels=[2])
+    (job,) = make_jobs(phantoms, grid, out=tmp_path, work=tmp_path)
+    assert job.plan.stem == stem and job.cost is not None
+    built = create("labels_only", {}, NetFactory(**net_sizes(job.plan, job.config))).eval()
+    assert job.cost.step.parameters == sum(each.numel() for each in built.parameters())
+    image = torch.zeros(1, 1, 16, 16, 32)
+    with torch.no_grad(), counted(built) as found:
+        built.predict(image)
+    assert job.cost.predicting.macs == sum(macs for macs, _ in found.values())
+
+
+def test_sizes_of_a_published_setting_are_the_published_ones(
+    phantoms: Path, work: Path, tmp_path: Path
+) -> None:
+    """9.44 M; 40.11 GMAC as this package counts, 47.10 as the tables print, whatever the plan's strides."""
+    grid = small(settings={**SETTINGS, "net": {}}, methods=["supervised"], compare=None, labels=[2])
+    (job,) = make_jobs(phantoms, grid, out=tmp_path, work=work)
+    atrium = {"patch": (112, 112, 80), "strides": ((2, 2, 1), (2, 2, 2))}
+    cost = _cost(job.config, job.plan.model_copy(update=atrium))
+    assert cost is not None and cost.step.parameters == 9_448_866
+    assert cost.step.macs / 1e9 == pytest.approx(40.11, abs=0.005)
+    assert cost.step.printed_macs / 1e9 == pytest.approx(47.10, abs=0.005)
 
 
 def test_a_probe_that_fails_is_a_failed_cell(
     phantoms: Path, work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("semivox.benchmark.jobs.step_seconds", lambda *_: 1 / 0)
-    (cell, *_) = forecast(phantoms, small(), out=tmp_path, work=work)
+    (cell, *_) = benchmark(phantoms, small(), out=tmp_path, work=work, dry_run=True).forecast
     assert cell.state == "fails: ZeroDivisionError: division by zero"
     done = benchmark(phantoms, small(), out=tmp_path, work=work, max_hours=1, isolate=False)
     assert len(done.failed) == 4 and not done.left and done.tables is None

@@ -71,8 +71,12 @@ def test_without_time_published_figures_and_sizes_are_written(out: Path, phantom
     assert len(made.outcomes["phantoms"].left) == 3
     jobs = made.outcomes["phantoms"].jobs
     assert jobs[0].run == jobs[1].run != jobs[2].run, "rows that mean the published setting share a run"
-    cells = semivox.forecast_replication("figure8", phantoms, out=out, changes=changes)["phantoms"]
-    assert [cell.state for cell in cells] == ["open", "the run of tau = 0.6", "open"]
+    dry = semivox.replicate("figure8", phantoms, out=out, changes=changes, dry_run=True)
+    assert not dry.files and [cell.state for cell in dry.outcomes["phantoms"].forecast] == [
+        "open",
+        "the run of tau = 0.6",
+        "open",
+    ]
 
 
 def test_cases_are_spread_over_the_ranks() -> None:

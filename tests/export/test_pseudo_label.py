@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
+import semivox
 from semivox.config import PlanConfig, SplitConfig
 from semivox.datasets.dataset import open_dataset
 from semivox.datasets.splits import make_split, save_splits
 from semivox.errors import UserError
-from semivox.export.pseudo_label import pseudo_label
 from semivox.inference.model import save_model
 from semivox.io.volume import read_image, read_label
 from semivox.methods import create
@@ -64,7 +64,7 @@ def test_real_labels_stay_and_unlabeled_cases_get_predictions(
     for path in hidden:
         path.write_bytes(b"not to be opened")
     try:
-        made = pseudo_label(run, source, tmp_path / "out")
+        made = semivox.pseudo_label(run, source, tmp_path / "out")
     finally:
         for path, content in kept.items():
             path.write_bytes(content)
@@ -92,12 +92,12 @@ def test_real_labels_stay_and_unlabeled_cases_get_predictions(
 
 def test_another_data_set_is_refused(phantoms: Path, run: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="trained on another data set"):
-        pseudo_label(run, phantoms, tmp_path / "out")
+        semivox.pseudo_label(run, phantoms, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_the_data_set_itself_is_not_overwritten(source: Path, run: Path) -> None:
     before = (source / "dataset.json").read_bytes()
     with pytest.raises(UserError, match="the data set itself"):
-        pseudo_label(run, source, source)
+        semivox.pseudo_label(run, source, source)
     assert (source / "dataset.json").read_bytes() == before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -37,7 +38,9 @@ def samples() -> list[Sample]:
 
 
 def draw(path: Path, measured: Fingerprint, channels: tuple[str, ...]) -> None:
-    save_dataset_figure(path, "Set", channels, ("background", "organ", "tumor"), measured, samples())
+    names = ("background", "organ", "tumor")
+    dataset = SimpleNamespace(name="Set", channels=channels, class_names=names)
+    save_dataset_figure(path, SimpleNamespace(dataset=dataset, measured=measured), samples())
 
 
 @pytest.mark.parametrize("channels", [("CT",), ("T1", "T1c", "T2", "FLAIR")])

@@ -15,7 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from semivox.reporting import planes
+from semivox.reporting import style
 from semivox.reporting.planes import save_overlay
 from semivox.reporting.slices import AXIAL, VIEWS, finest_view, fullest_slice, to_ras
 from semivox.reporting.style import CLASS_COLORS
@@ -27,7 +27,7 @@ Capture = Callable[[], Figure]
 def drawn(monkeypatch: pytest.MonkeyPatch) -> Capture:
     """The figure that was saved last."""
     figures: list[Figure] = []
-    monkeypatch.setattr(planes, "save_png", lambda figure, path: figures.append(figure))
+    monkeypatch.setattr(style, "save_png", lambda figure, path: figures.append(figure))
     return lambda: figures[-1]
 
 

@@ -27,23 +27,14 @@ from semivox.api.data import (
     plan,
     prepare,
 )  # fmt: skip
-from semivox.api.experiments import (
-    benchmark,
-    demo,
-    forecast,
-    forecast_replication,
-    load_grid,
-    methods,
-    replicate,
-)
+from semivox.api.experiments import benchmark, demo, load_grid, methods, replicate
 from semivox.api.models import evaluate, predict, predict_image, train
 from semivox.api.onward import export_dicom_seg, pseudo_label, rank
 from semivox.api.reports import compare_runs, report
 
 __all__ = [
-    "benchmark", "check", "compare_runs", "demo", "evaluate", "export_dicom_seg", "fetch",
-    "forecast", "forecast_replication", "grid_steps", "import_dataset",
-    "info", "load_config", "load_grid", "machine",
-    "make_phantoms", "methods", "open_dataset", "plan", "predict", "predict_image", "prepare", "pseudo_label",
-    "rank", "replicate", "report", "train",
+    "benchmark", "check", "compare_runs", "demo", "evaluate", "export_dicom_seg", "fetch", "grid_steps",
+    "import_dataset", "info", "load_config", "load_grid", "machine", "make_phantoms", "methods",
+    "open_dataset", "plan", "predict", "predict_image", "prepare", "pseudo_label", "rank", "replicate",
+    "report", "train",
 ]  # fmt: skip

@@ -98,10 +98,8 @@ def _argument_error(error: ValidationError, names: list[str]) -> UserError:
 
 def optional(path: Any, name: str = "path") -> Path | None:
     """Return a `Path`, or None for None."""
-    if path is None:
-        return None
     try:
-        return Path(_path(path))
+        return None if path is None else Path(_path(path))
     except ValueError as error:
         raise UserError(f"Wrong argument: {name}", repr(path)[:200], str(error)) from error
 
@@ -123,20 +121,17 @@ def settings(config: Any = None, preset: str | None = None, **sections: Any) -> 
     if preset is not None:
         do = "load_config(preset=..., ...), or leave out preset"
         raise UserError("A preset does not go with settings that are resolved already", preset, do=do)
-    given = {
-        section: {name: value for name, value in values.items() if value is not None}
-        for section, values in sections.items()
-    }
-    return overridden(config, given) if any(given.values()) else config
+    chosen: Config = config
+    for section, values in sections.items():
+        given = {name: value for name, value in values.items() if value is not None}
+        chosen = overridden(chosen, {section: given}) if given else chosen
+    return chosen
 
 
 def checked(config: Config, data: Path | str | None = None, *, training: bool = False) -> Config:
     """Check, before any scan is opened, the folder and the names: method, its options, split file, device.
 
-    Args:
-        config: returned as it is.
-        data: folder of the data set, if there is one.
-        training: also what imports torch.
+    With `training` also what imports torch. `config` is returned as it is.
     """
     from semivox.methods import check_method, method_table
 

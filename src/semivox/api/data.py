@@ -100,9 +100,6 @@ def import_dataset(
     spacing_mm: tuple[float, float, float] | None = None,
     crop: Literal["none", "published"] | None = None,
     split: str | None = None,
-    hu: tuple[float, float] | None = None,
-    modalities: Literal["flair", "all"] | None = None,
-    target: Literal["whole", "regions"] | None = None,
     progress: ProgressFactory = no_progress,
 ) -> Dataset:
     """Make `out` a data set folder from any layout, or from a published download: `semivox import`.
@@ -124,9 +121,6 @@ def import_dataset(
         crop: published data sets; published: the crops of published code, for la2018 and pancreas-ct made
             with all labels (default: none).
         split: published data sets: which published split; a wrong name lists them.
-        hu: pancreas-ct: intensity window, instead of -120 to 240.
-        modalities: brats2019: FLAIR alone (default), or all four.
-        target: brats2019: the whole tumor (default), or its three parts.
     """
     from semivox.datasets.importers.bring_in import import_dataset as run
     from semivox.manifest import write_manifest
@@ -134,8 +128,7 @@ def import_dataset(
     options = {
         "images": images, "labels": labels, "channels": channels, "classes": classes, "series": series,
         "root": optional(root), "train_list": optional(train_list), "test_list": optional(test_list),
-        "spacing_mm": spacing_mm, "crop": crop, "split": split, "hu": hu, "modalities": modalities,
-        "target": target,
+        "spacing_mm": spacing_mm, "crop": crop, "split": split,
     }  # fmt: skip
     given = {name: value for name, value in options.items() if value}
     with progress("import") as report:
@@ -181,9 +174,7 @@ def info(
         from semivox.reporting.dataset_figure import save_dataset_figure
 
         samples = read_samples(found, trust_image_geometry=bool(chosen.plan.trust_image_geometry))
-        dataset = found.dataset
-        names = dataset.name, dataset.channels, dataset.class_names
-        save_dataset_figure(Path(figure), *names, found.measured, samples)
+        save_dataset_figure(Path(figure), found, samples)
     return found
 
 
@@ -194,8 +185,7 @@ def check(
     """Read every file once and return all problems, each with its file and what to do."""
     from semivox.datasets.check import check_folder as run
 
-    chosen, folder = settings(config), raw_folder(data)
-    return run(folder, chosen, workers=workers, progress=progress)
+    return run(raw_folder(data), settings(config), workers=workers, progress=progress)
 
 
 @verb
@@ -214,14 +204,9 @@ def plan(
 
     chosen = checked(settings(config, preset), data)
     return run(
-        Path(data),
-        config=chosen,
-        work=optional(work),
-        fresh=fresh,
-        workers=workers,
-        store=False,
+        Path(data), config=chosen, work=optional(work), fresh=fresh, workers=workers, store=False,
         progress=progress,
-    )
+    )  # fmt: skip
 
 
 def grid_steps(plan: Plan, *, config: Anything = None) -> list[float]:

@@ -25,9 +25,8 @@ from semivox.settings import Seed
 if TYPE_CHECKING:
     from semivox.benchmark.demo import Demo
     from semivox.benchmark.grid import Grid
-    from semivox.benchmark.paper.items import Entry, Item
     from semivox.benchmark.paper.replicate import Replication
-    from semivox.benchmark.run import Forecast, Outcome
+    from semivox.benchmark.run import Outcome
 
 
 @verb
@@ -54,33 +53,13 @@ def load_grid(
 
 
 @verb
-def forecast(
-    data: AnyPath,
-    grid: Anything,
-    *,
-    out: AnyPath,
-    work: AnyPath | None = None,
-    max_hours: NotNegative | None = None,
-    progress: ProgressFactory = no_progress,
-) -> list[Forecast]:
-    """Prepare the data and estimate every cell of a grid: `semivox benchmark --dry-run`.
-
-    Args:
-        data, grid, out, work, max_hours: as for `benchmark`.
-    """
-    folder, cells = raw_folder(data), _grid(grid)
-    from semivox.benchmark.run import forecast as run
-
-    return run(folder, cells, out=Path(out), work=optional(work), progress=progress)
-
-
-@verb
 def benchmark(
     data: AnyPath,
     grid: Anything,
     *,
     out: AnyPath,
     work: AnyPath | None = None,
+    dry_run: bool = False,
     max_hours: NotNegative | None = None,
     published: Literal["la", "pancreas", "brats"] | None = None,
     ablation: str | None = None,
@@ -98,6 +77,7 @@ def benchmark(
         grid: what to run, from `load_grid`; or a dictionary, or a YAML file.
         out: folder for `runs/`, `table.md`, `table.tex`, CSV files and pictures.
         work: folder for a workspace a preset, for raw data; default `out/work`.
+        dry_run: train nothing, and estimate the time of each cell: `forecast` of what is returned.
         max_hours: begin no cell that is estimated to end later; 0 only makes the tables of what is finished.
         published: show that paper's figures beside these.
         ablation: name of the shipped ablation that the grid is; chooses the published table.
@@ -109,7 +89,7 @@ def benchmark(
     from semivox.benchmark.run import benchmark as run
 
     return run(
-        folder, cells, out=Path(out), work=optional(work), max_hours=max_hours,
+        folder, cells, out=Path(out), work=optional(work), dry_run=dry_run, max_hours=max_hours,
         published=published, ablation=ablation, isolate=isolate, bar=bar, progress=progress, say=say,
     )  # fmt: skip
 
@@ -122,6 +102,7 @@ def replicate(
     out: AnyPath,
     changes: Mapping[str, Any] | None = None,
     work: AnyPath | None = None,
+    dry_run: bool = False,
     max_hours: NotNegative | None = None,
     isolate: bool = False,
     bar: bool = False,
@@ -137,42 +118,20 @@ def replicate(
             set, which all items share.
         changes: entries of a grid that replace the item's, e.g. `{"presets": ["la-8-lite"], "seeds": 1}`;
             without `presets`, those of the paper for its data sets.
-        work, max_hours, isolate, bar, say: as for `benchmark`.
+        work, dry_run, max_hours, isolate, bar, say: as for `benchmark`.
     """
+    from semivox.benchmark.paper.items import entries_of, find_item
     from semivox.benchmark.paper.replicate import replicate as run
 
-    found, entries = _paper(item, data, changes)
+    found = find_item(item)
+    folders = [raw_folder(one) for one in (data if isinstance(data, (tuple, list)) else (data,))]
+    entries = entries_of(found, folders, changes or {})
+    for entry in entries:
+        _grid(entry.grid)
     return run(
-        found, entries, out=Path(out), work=optional(work), max_hours=max_hours, isolate=isolate, bar=bar,
-        progress=progress, say=say,
+        found, entries, out=Path(out), work=optional(work), dry_run=dry_run, max_hours=max_hours,
+        isolate=isolate, bar=bar, progress=progress, say=say,
     )  # fmt: skip
-
-
-@verb
-def forecast_replication(
-    item: str,
-    data: AnyPath | tuple[AnyPath, ...] | list[AnyPath],
-    *,
-    out: AnyPath,
-    changes: Mapping[str, Any] | None = None,
-    work: AnyPath | None = None,
-    progress: ProgressFactory = no_progress,
-) -> dict[str, list[Forecast]]:
-    """Prepare the data and estimate every cell of a table or figure: `semivox benchmark --paper --dry-run`.
-
-    Args:
-        item, data, out, changes, work: as for `replicate`.
-    """
-    from semivox.benchmark.paper.replicate import folder_of
-    from semivox.benchmark.run import forecast as run
-
-    return {
-        entry.name: run(
-            entry.data, entry.grid, out=folder_of(entry, Path(out)), progress=progress,
-            work=None if work is None else Path(work) / entry.name,
-        )
-        for entry in _paper(item, data, changes)[1]
-    }  # fmt: skip
 
 
 @verb
@@ -203,18 +162,6 @@ def demo(
     return run(
         Path(out), seed=seed, config=chosen, train=train, test=test, fresh=fresh, bar=bar, progress=progress
     )
-
-
-def _paper(item: str, data: Any, changes: Mapping[str, Any] | None) -> tuple[Item, list[Entry]]:
-    """Resolve a table or figure, and check the settings of all its cells before any scan is opened."""
-    from semivox.benchmark.paper.items import entries_of, find_item
-
-    found = find_item(item)
-    folders = [raw_folder(one) for one in (data if isinstance(data, (tuple, list)) else (data,))]
-    entries = entries_of(found, folders, changes or {})
-    for entry in entries:
-        _grid(entry.grid)
-    return found, entries
 
 
 def _grid(grid: Any) -> Grid:

@@ -234,19 +234,30 @@ def evaluate(
         One row a case and class.
     """
     from semivox.datasets.declared import parse_regions
-    from semivox.evaluation.evaluate import evaluate as run
+    from semivox.evaluation.evaluate import evaluate_folder
+    from semivox.evaluation.references import of_dataset, of_folder
+    from semivox.manifest import write_manifest
 
-    if data is not None and references is not None:
-        raise UserError("References are named twice", f"{data} and {references}", "data or references")
+    if (data is None) == (references is None):
+        found = None if data is None else f"{data} and {references}"
+        do = "add --data FOLDER or --references FOLDER"
+        raise UserError("References are named twice, or not at all", found, "one folder", do)
     if cases == "test" and split_file is not None:
         raise UserError("A split file names validation cases", "cases: test", "cases: val", "add --cases val")
-    unions = regions if regions is None or isinstance(regions, Mapping) else parse_regions(regions)
-    return run(
-        Path(predictions), data=None if data is None else raw_folder(data), references=optional(references),
-        cases=cases, split_file=optional(split_file), out=optional(out), largest_component=largest_component,
-        profile=profile, nsd_tolerance_mm=nsd_tolerance_mm, trust_image_geometry=trust_image_geometry,
-        regions=unions, ignore=ignore, workers=workers, progress=progress,
-    )  # fmt: skip
+    unions = parse_regions(regions) if isinstance(regions, tuple) else regions
+    folder, target = Path(predictions), Path(out or predictions)
+    if data is not None:
+        files, classes = of_dataset(raw_folder(data), cases, optional(split_file))
+    else:
+        files, classes = of_folder(Path(references or ""), folder)
+    with progress("evaluate") as report:
+        table = evaluate_folder(
+            folder, files, classes.changed(unions, ignore), target, lcc=largest_component, profile=profile,
+            nsd_tolerance_mm=nsd_tolerance_mm, trust_image_geometry=trust_image_geometry, workers=workers,
+            progress=report,
+        )  # fmt: skip
+    write_manifest(target, "evaluate", cases=len(files), profile=profile)
+    return table
 
 
 def _default_folder(workspace: Workspace, config: Config, split: Split) -> Path:

@@ -86,9 +86,8 @@ def pseudo_label(
     """
     from semivox.export.pseudo_label import pseudo_label as run
 
-    loaded = loaded_model(model, device)
-    window = prediction_settings(loaded, config)
-    return run(Path(model), raw_folder(data), Path(out), config=window, device=device, progress=progress)
+    folder, loaded = raw_folder(data), loaded_model(model, device)
+    return run(Path(model), loaded, folder, Path(out), prediction_settings(loaded, config), progress)
 
 
 @verb

@@ -75,18 +75,15 @@ def compare_runs(
     from semivox.reporting.page.build import check_place
     from semivox.reporting.page.compare import read_columns, write_comparison
 
-    target = Path(out)
-    folders = [optional(run, "runs") for run in (runs if isinstance(runs, (list, tuple)) else [runs])]
+    given = runs if isinstance(runs, (list, tuple)) else [runs]
+    folders = [Path(optional(run, "runs") or "") for run in given]
     if len(folders) < 2:
         raise UserError("A comparison needs several runs", f"{len(folders)}", "two or more folders")
-    check_place(target)
-    columns = read_columns(
-        [Path(folder or "") for folder in folders],
-        lambda run: _validated(run.folder, run.data, run.split.val, progress),
-    )
+    check_place(Path(out))
+    columns = read_columns(folders, lambda run: _validated(run.folder, run.data, run.split.val, progress))
     with progress("report") as shown:
-        write_comparison(target, columns, progress=shown)
-    return target
+        write_comparison(Path(out), columns, progress=shown)
+    return Path(out)
 
 
 def _validated(run: Path, data: Path, cases: tuple[str, ...], progress: ProgressFactory) -> Path:

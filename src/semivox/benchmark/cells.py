@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -32,23 +31,15 @@ Role = Literal["test", "val"]
 
 @dataclass(frozen=True)
 class Cell:
-    """One run of a comparison, ready for it or done; can be sent to another process.
-
-    Attributes:
-        workspace, split, plan: its data.
-        config: complete settings.
-        run: the run folder; predictions and scores go to `run/role`.
-        role: test or val.
-        cases: those of that role.
-    """
+    """One run of a comparison, ready for it or done; can be sent to another process."""
 
     workspace: Workspace
     split: Split
     plan: Plan
-    config: Config
-    run: Path
+    config: Config  # complete settings
+    run: Path  # the run folder; predictions and scores go to `run/role`
     role: Role
-    cases: tuple[Case, ...]
+    cases: tuple[Case, ...]  # those of that role
 
     @property
     def method(self) -> str:
@@ -81,15 +72,10 @@ class Cell:
 
     def facts(self) -> dict[str, Any]:
         """Return size and times of a finished run."""
-        report, times = read_json(self.run / "run_report.json")["train"], read_json(self._timing)
-        return {
-            "iterations": report["iterations"],
-            "checkpoint": report["checkpoint"],
-            "seconds_training": report["seconds_training"],
-            "seconds_predicting": times["seconds_predicting"],
-            "seconds_scoring": times.get("seconds_scoring", 0.0),
-            "parameters": report["parameters"],
-        }
+        trained, times = read_json(self.run / "run_report.json")["train"], read_json(self._timing)
+        seconds = {name: times.get(name, 0.0) for name in ("seconds_predicting", "seconds_scoring")}
+        names = ("iterations", "checkpoint", "seconds_training")
+        return {name: trained[name] for name in names} | seconds | {"parameters": trained["parameters"]}
 
     def execute(self, *, bar: bool = False, progress: ProgressFactory = no_progress) -> None:
         """Train, predict and score what is missing."""
@@ -127,12 +113,8 @@ def has_members(method: Method) -> bool:
 
 
 def scored_cases(workspace: Workspace, split: Split, role: Role) -> tuple[Case, ...]:
-    """Return the test or validation cases that have a reference label.
-
-    Raises:
-        UserError: there is none.
-    """
-    cases: Sequence[Case] = [workspace.dataset.case(name) for name in getattr(split, role)]
+    """Return the test or validation cases that have a reference label; if there is none, a `UserError`."""
+    cases = map(workspace.dataset.case, split.test if role == "test" else split.val)
     chosen = tuple(case for case in cases if case.label is not None)
     if not chosen:
         raise UserError(f"The data set has no {role} cases with reference labels", path=workspace.folder)

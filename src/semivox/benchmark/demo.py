@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from semivox.benchmark.cells import Cell, scored_cases
 from semivox.benchmark.pictures import dice_by_case, read_scene
-from semivox.config import Config, load_config, overridden
+from semivox.config import Config, overridden
 from semivox.datasets.phantom import make_phantoms
 from semivox.evaluation.statistics import bootstrap_mean, paired_difference
 from semivox.preprocessing.workspace import prepare_data
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 METHODS = ("labels_only", "self_training")
-TRAIN, TEST = 40, 20
 SETTINGS: dict[str, Any] = {
     "method": {"name": "self_training", "options": {"labels_iterations": 0}},
     "net": {"width": 16},
@@ -44,24 +43,23 @@ class Demo:
 
 
 def demo(
-    out: Path | str = "demo",
+    out: Path,
     *,
+    config: Config,
     seed: int = 0,
-    config: Config | None = None,
-    train: int = TRAIN,
-    test: int = TEST,
+    train: int = 40,
+    test: int = 20,
     fresh: bool = False,
     bar: bool = False,
     progress: ProgressFactory = no_progress,
 ) -> Demo:
-    """Train with 4 labels of 40 phantoms, with and without the unlabeled ones, and compare on 20 others.
+    """Train with 4 labels of 40 phantoms, with and without the unlabeled ones; see `semivox.demo`.
 
     Both methods have the same network, augmentation, mixing, averaged weights and number of iterations. After
     65 % of them `self_training` takes pseudo-labeled patches beside the labeled ones, which takes it about a
-    third longer in all. What is finished is not repeated, unless `fresh`. Arguments: see `semivox.demo`.
+    third longer in all. What is finished is not repeated, unless `fresh`.
     """
-    out = Path(out)
-    config = overridden(config or load_config(file=SETTINGS), {"train": {"seed": seed}})
+    config = overridden(config, {"train": {"seed": seed}})
     with progress("phantoms") as report:
         raw = make_phantoms(out / "phantoms", train=train, test=test, progress=report)
     if fresh:
@@ -87,7 +85,7 @@ def demo(
     return Demo(cells, comparison(dice[[*METHODS]], seconds), picture)
 
 
-def median_case(gains: pd.Series) -> str:
+def median_case(gains: pd.Series[float]) -> str:
     """Return the case with the median gain: neither the best nor the worst."""
     return str(gains.sort_values().index[len(gains) // 2])
 
@@ -95,9 +93,7 @@ def median_case(gains: pd.Series) -> str:
 def comparison(dice: pd.DataFrame, seconds: Mapping[str, float]) -> dict[str, Any]:
     """Return means with 95 % intervals over cases, and paired differences to the first method.
 
-    Args:
-        dice: cases x methods.
-        seconds: of the training of each.
+    `dice` is (cases, methods), `seconds` are of the training of each.
     """
     scores = {str(name): dice[name].dropna() for name in dice}
     first, *others = scores

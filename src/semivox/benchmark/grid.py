@@ -58,18 +58,10 @@ class Comparison(Settings):
 class Grid(Settings):
     """What `benchmark` runs.
 
-    Attributes:
-        methods: rows of the tables.
-        labels: numbers (int), fractions (float < 1) of the training cases without those for validation, or
-            `all`; null: the preset's.
-        seeds: of weights, batches and augmentation; a whole number n in a file means 0 to n - 1.
-        presets: shipped settings; null: none.
-        settings: sections of the settings for all runs, over the preset's.
-        assignments: the same as `section.key=value`, over `settings`.
-        cases: score the test cases, or the validation cases while developing.
-        compare: the declared comparison.
-        reference: row that the others are compared with; null: that of `compare`, or the first.
-        priority: axes from the outermost loop to the innermost, each value in its order.
+    `labels` are numbers (int), fractions (float < 1) of the training cases without those for validation, or
+    `all`; null: the preset's. A whole number n as `seeds` means 0 to n - 1. `settings` are sections over the
+    preset's, `assignments` the same as `section.key=value`, over them. `reference` is the row that the others
+    are compared with; null: that of `compare`, or the first. `priority` has the outermost loop first.
     """
 
     methods: tuple[Variant, ...] = Field(min_length=1)
@@ -140,9 +132,7 @@ def load_grid(
     shares = merged.get("labels")
     for layer in (read_yaml(file) or {} if file else {}, changes or {}):
         if not isinstance(layer, Mapping):
-            raise UserError(
-                "This is no grid", repr(layer)[:100], "methods: [...], labels: [...] ...", path=file
-            )
+            raise UserError("This is no grid", repr(layer)[:100], "methods: [...], labels: [...]", path=file)
         merged.update({key: value for key, value in layer.items() if value is not None})
     if not merged.get("methods"):
         expected, do = "methods: [dual, supervised]", "or --method NAME"
@@ -213,18 +203,15 @@ def _check(grid: Grid) -> None:
     """Refuse a wrong priority or reference; rows, labels, seeds and presets must not share a folder."""
     if sorted(grid.priority) != sorted(AXES):
         found, expected = ", ".join(grid.priority), ", ".join(AXES) + " in any order"
-        do = "correct it, or leave it out"
-        raise UserError("The priority does not name each axis once", found, expected, do)
+        raise UserError("The priority does not name each axis once", found, expected)
     count = Counter(place.folder for place in cells_of(grid))
     if twice := [folder for folder, times in count.items() if times > 1]:
         expected = "a label of its own for each row, and each number of labels, seed and preset once"
         raise UserError("Two runs of the grid have the same name", twice[0], expected, "change or remove one")
     rows = [variant.label for variant in grid.methods]
     if grid.reference is not None and grid.reference not in rows:
-        do = "correct it, or leave it out"
-        raise UserError(
-            "The reference is not a row of the grid", grid.reference, f"one of {', '.join(rows)}", do
-        )
+        what, expected = "The reference is not a row of the grid", f"one of {', '.join(rows)}"
+        raise UserError(what, grid.reference, expected, "correct it, or leave it out")
 
 
 def _completed(grid: Grid, compare: Comparison) -> Comparison:
@@ -232,12 +219,11 @@ def _completed(grid: Grid, compare: Comparison) -> Comparison:
     labels = grid.labels[0] if len(grid.labels) == 1 else compare.labels
     preset = grid.presets[0] if len(grid.presets) == 1 else compare.preset
     rows = [variant.label for variant in grid.methods]
-    for what, value, known in (
-        ("method", compare.method, rows),
-        ("reference", compare.reference, rows),
-        ("labels", labels, list(grid.labels)),
-        ("preset", preset, list(grid.presets)),
-    ):
+    named = {
+        "method": (compare.method, rows), "reference": (compare.reference, rows),
+        "labels": (labels, grid.labels), "preset": (preset, grid.presets),
+    }  # fmt: skip
+    for what, (value, known) in named.items():
         if value not in known:
             expected = "one of " + ", ".join(map(str, known))
             problem = f"The declared comparison names no {what} of the grid"
@@ -246,11 +232,7 @@ def _completed(grid: Grid, compare: Comparison) -> Comparison:
 
 
 def read_ablation(name: str) -> dict[str, Any]:
-    """Return the content of a shipped ablation.
-
-    Raises:
-        UserError: there is none of this name; the nearest is named.
-    """
+    """Return the content of a shipped ablation; another name is a `UserError` with the nearest one."""
     if name not in ablation_names():
         raise unknown("ablation", name, ablation_names())
     text = (resources.files("semivox") / "ablations" / f"{name}.yaml").read_text(encoding="utf-8")

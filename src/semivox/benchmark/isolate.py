@@ -18,11 +18,7 @@ class Failure(NamedTuple):
 
 
 class Worker:
-    """Makes calls one after the other, in one process that is renewed after a failure.
-
-    Args:
-        isolate: False makes them in this process.
-    """
+    """Makes calls one after the other, with `isolate` in a process that is renewed after a failure."""
 
     def __init__(self, *, isolate: bool) -> None:
         self._isolate = isolate

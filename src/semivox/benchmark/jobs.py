@@ -31,15 +31,10 @@ _Ready = tuple[Workspace, Split, Plan, tuple[Case, ...]]
 
 @dataclass(frozen=True)
 class Job(Cell):
-    """A cell of a grid.
-
-    Attributes:
-        place: in the grid.
-        cost: size and MACs for one patch; None if they cannot be counted.
-    """
+    """A cell of a grid."""
 
     place: Place
-    cost: Cost | None
+    cost: Cost | None  # size and MACs for one patch; None if they cannot be counted
 
     @property
     def setting(self) -> Setting:
@@ -60,32 +55,18 @@ class Job(Cell):
 
 
 def make_jobs(
-    data: Path | str,
-    grid: Grid,
-    *,
-    out: Path,
-    work: Path | None = None,
-    progress: ProgressFactory = no_progress,
+    data: Path, grid: Grid, *, out: Path, work: Path | None = None, progress: ProgressFactory = no_progress
 ) -> list[Job]:
     """Prepare the data of every preset and number of labels, check every method, in the order of priority.
 
     One plan serves all numbers of labels of a preset; it is made with the smallest, so that it has seen no
-    label that another run hides. Rows that mean the same settings share a run.
-
-    Args:
-        data: a raw folder or a workspace.
-        grid: what to run.
-        out: folder for run folders and, for raw data, a workspace a preset.
-        work: folder for these workspaces instead.
-        progress: shows the progress of the preparation.
-
-    Raises:
-        UserError: unusable data, settings, method or option, before anything is trained.
+    label that another run hides. Rows that mean the same settings share a run. `out` holds the run folders
+    and, for raw data without `work`, a workspace a preset. Whatever cannot be used is a `UserError`.
     """
     first: dict[tuple[str | None, Any], Place] = {}
     for place in cells_of(grid):
         first.setdefault((place.preset, place.labels), place)
-    raw, ready = not is_index(Path(data)), dict[tuple[str | None, Any], _Ready]()
+    raw, ready = not is_index(data), dict[tuple[str | None, Any], _Ready]()
     for key in sorted(first, key=lambda key: _rank(key[1])):
         config = settings_of(grid, first[key])
         folder = (work or out / "work") / (key[0] or "default") if raw else None
@@ -95,9 +76,7 @@ def make_jobs(
         )
         ready[key] = workspace, split, plan, scored_cases(workspace, split, grid.cases)
     _check_counts({key: len(split.labeled) for key, (_, split, _, _) in ready.items()})
-    costs: dict[str, Cost | None] = {}
-    runs: dict[str, str] = {}
-    jobs = []
+    costs, runs, jobs = dict[str, Cost | None](), dict[str, str](), []
     for place in cells_of(grid):
         workspace, split, plan, cases = ready[place.preset, place.labels]
         config = settings_of(grid, place)
@@ -113,21 +92,12 @@ def sizes(cost: Cost | None) -> dict[str, float]:
     """Return MACs and parameters in the conventions of the literature, as columns of the table of runs."""
     if cost is None:
         return {}
-    return {
-        "macs": cost.predicting.macs,
-        "macs_step": cost.step.macs,
-        "macs_printed": cost.step.printed_macs,
-        "parameters_predicting": cost.predicting.parameters,
-    }
+    macs = {"macs": cost.predicting.macs, "macs_step": cost.step.macs, "macs_printed": cost.step.printed_macs}
+    return {**macs, "parameters_predicting": cost.predicting.parameters}
 
 
 class Estimator:
-    """Estimates in seconds; probes are made once for each preset and method, and kept in a file.
-
-    Args:
-        jobs: all cells.
-        file: where the measured steps are kept.
-    """
+    """Estimates in seconds; probes are made once for each preset and method, and kept in a file."""
 
     def __init__(self, jobs: Sequence[Job], file: Path) -> None:
         self._jobs, self._file = jobs, file
@@ -174,7 +144,7 @@ def _rank(labels: float | str | None) -> tuple[bool, bool, float]:
 
 def _cost(config: Config, plan: Plan) -> Cost | None:
     """Check the method's options, and count its parameters and what a patch costs."""
-    net = NetFactory(len(plan.channels), len(plan.class_names), patch=plan.patch, **config.net.shared())
+    net = NetFactory(**net_sizes(plan, config))
     try:
         return method_cost(config.method.name, config.method.options, net, plan.patch)
     except (NotImplementedError, RuntimeError):  # a method that needs values, which meta tensors lack

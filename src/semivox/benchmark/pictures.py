@@ -21,13 +21,7 @@ def save_cases(path: Path, cells: Mapping[str, Cell], title: str, count: int = 3
     """Draw slices and surfaces of some cases; return the names of the files.
 
     The cases have the lowest, the median and the highest mean Dice over the methods, so that no method chose
-    them.
-
-    Args:
-        path: without ending.
-        cells: a finished run of each method.
-        title: above the pictures.
-        count: cases.
+    them. `path` has no ending; `cells` are a finished run of each method.
     """
     dice = dice_by_case(cells)
     scenes = [read_scene(case, cells, dice) for case in spread_cases(dice, count)]
@@ -43,12 +37,7 @@ def dice_by_case(cells: Mapping[str, Cell]) -> pd.DataFrame:
 
 
 def spread_cases(scores: pd.DataFrame, count: int) -> list[str]:
-    """Return cases from the lowest to the highest mean over methods, evenly in rank.
-
-    Args:
-        scores: cases x methods.
-        count: how many; fewer if there are not as many.
-    """
+    """Return cases from the lowest to the highest mean over methods, evenly in rank: `count`, or all."""
     ordered = scores.mean(axis=1).sort_values(kind="stable").index
     places = np.linspace(0, len(ordered) - 1, min(count, len(ordered))).round().astype(int)
     return [str(ordered[place]) for place in places]
@@ -68,6 +57,5 @@ def read_scene(name: str, cells: Mapping[str, Cell], dice: pd.DataFrame) -> Scen
         for row, cell in cells.items()
     }
     scores = {row: float(value) for row, value in zip(cells, dice.loc[name], strict=True)}
-    return Scene(
-        name, RasImage.turned(image.array[0], image.spacing_mm, axes), to_ras(truth, axes), found, scores
-    )
+    scan = RasImage.turned(image.array[0], image.spacing_mm, axes)
+    return Scene(name, scan, to_ras(truth, axes), found, scores)

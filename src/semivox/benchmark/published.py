@@ -15,7 +15,6 @@ PROTOCOL = (
     " paper's authors; last checkpoint; what follows ± is not defined there; the left-atrium crops were made"
     " with the labels of all cases."
 )
-METRICS = ("dice_percent", "jaccard_percent", "hd95_voxel", "asd_voxel")
 
 
 def published(dataset: str, table: str = "comparison") -> pd.DataFrame:
@@ -27,16 +26,10 @@ def published(dataset: str, table: str = "comparison") -> pd.DataFrame:
 
     Returns:
         The columns that name a row, then mean and spread of the four metrics, then size and cost if printed.
-
-    Raises:
-        UserError: unknown data set or table.
     """
     if dataset not in DATASETS or table not in TABLES:
-        raise UserError(
-            "No such published figures",
-            found=f"{dataset}, {table}",
-            expected=f"one of {', '.join(DATASETS)}; one of {', '.join(TABLES)}",
-        )
+        expected = f"one of {', '.join(DATASETS)}; one of {', '.join(TABLES)}"
+        raise UserError("No such published figures", f"{dataset}, {table}", expected)
     with (resources.files("semivox") / "published" / f"{table}.csv").open(encoding="utf-8") as file:
         rows = pd.read_csv(file)
     return rows[rows["dataset"] == DATASETS[dataset]].drop(columns="dataset").reset_index(drop=True)

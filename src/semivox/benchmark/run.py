@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from semivox.benchmark.scores import Declared
 from semivox.benchmark.tables import Tables, write_tables
 from semivox.files import read_json, write_json, write_text
 from semivox.manifest import write_manifest
-from semivox.progress import ProgressFactory, no_progress
+from semivox.progress import ProgressFactory, Report, no_progress
 from semivox.run import environment
 
 Say = Callable[[str], None]
@@ -22,19 +23,13 @@ Say = Callable[[str], None]
 
 @dataclass
 class Outcome:
-    """What became of a grid.
+    """What became of a grid."""
 
-    Attributes:
-        jobs: all cells.
-        tables: of the finished cells; None if there are none.
-        failed: message of each cell that failed.
-        left: cells that did not fit into the time.
-    """
-
-    jobs: list[Job]
-    tables: Tables | None = None
-    failed: dict[str, str] = field(default_factory=dict)
-    left: list[str] = field(default_factory=list)
+    jobs: list[Job]  # all cells
+    tables: Tables | None = None  # of the finished cells; None if there are none
+    failed: dict[str, str] = field(default_factory=dict)  # message of each cell that failed
+    left: list[str] = field(default_factory=list)  # cells that did not fit into the time
+    forecast: list[Forecast] = field(default_factory=list)  # of all cells, if only that was asked for
 
 
 @dataclass(frozen=True)
@@ -46,46 +41,13 @@ class Forecast:
     seconds: float
 
 
-def forecast(
-    data: Path | str,
-    grid: Grid,
-    *,
-    out: Path | str,
-    work: Path | None = None,
-    progress: ProgressFactory = no_progress,
-) -> list[Forecast]:
-    """Prepare the data and estimate every cell, in the order of priority; nothing is trained.
-
-    Arguments: see `semivox.api.benchmark`.
-    """
-    jobs = make_jobs(data, grid, out=Path(out), work=work, progress=progress)
-    estimator, found = Estimator(jobs, Path(out) / "steps.json"), dict[Path, Forecast]()
-    cells = []
-    with progress("estimate") as report:
-        for index, job in enumerate(jobs, start=1):
-            if same := found.get(job.run):
-                cells.append(Forecast(job, f"the run of {same.job.place.variant.label}", 0.0))
-            else:
-                cells.append(found.setdefault(job.run, _forecast(job, estimator)))
-            report(index, len(jobs), job.place.name)
-    return cells
-
-
-def _forecast(job: Job, estimator: Estimator) -> Forecast:
-    if job.is_finished:
-        return Forecast(job, "finished", 0.0)
-    failure = attempt(estimator.seconds, job)
-    if failure is not None:
-        return Forecast(job, f"fails: {failure.message}", 0.0)
-    return Forecast(job, "begun" if job.is_begun else "open", estimator.seconds(job))
-
-
 def benchmark(
-    data: Path | str,
+    data: Path,
     grid: Grid,
     *,
-    out: Path | str,
+    out: Path,
     work: Path | None = None,
+    dry_run: bool = False,
     max_hours: float | None = None,
     published: str | None = None,
     ablation: str | None = None,
@@ -94,28 +56,25 @@ def benchmark(
     progress: ProgressFactory = no_progress,
     say: Say = lambda _: None,
 ) -> Outcome:
-    """Train, predict and score every cell of a grid, then write the tables; a repeated call resumes.
-
-    A cell that fails is reported and the next one begins; a repeated call tries it again.
-    Arguments: see `semivox.api.benchmark`.
-    """
-    out = Path(out)
+    """Train, predict and score every cell of a grid, then write the tables; see `semivox.benchmark`."""
     outcome = Outcome(make_jobs(data, grid, out=out, work=work, progress=progress))
-    jobs = outcome.jobs
+    jobs, estimator = outcome.jobs, Estimator(outcome.jobs, out / "steps.json")
+    if dry_run:
+        with progress("estimate") as report:
+            outcome.forecast = _forecasts(jobs, estimator, report)
+        return outcome
     declared = _declare(grid.compare, jobs, out / "declaration.json")
-    worker, estimator = Worker(isolate=isolate), Estimator(jobs, out / "steps.json")
-    end = None if max_hours is None else time.monotonic() + max_hours * 3600
+    worker = Worker(isolate=isolate)
+    end = math.inf if max_hours is None else time.monotonic() + max_hours * 3600
     try:
         for index, job in enumerate(jobs):
             if job.is_finished:
                 continue
-            failure = None
-            if end is not None:
-                left = end - time.monotonic()
-                failure = attempt(estimator.seconds, job) if left > 0 else None
-                if left <= 0 or (failure is None and estimator.seconds(job) > left):
-                    outcome.left = [other.place.name for other in jobs[index:] if not other.is_finished]
-                    break
+            left = end - time.monotonic()
+            failure = attempt(estimator.seconds, job) if 0 < left < math.inf else None
+            if left <= 0 or (left < math.inf and failure is None and estimator.seconds(job) > left):
+                outcome.left = [other.place.name for other in jobs[index:] if not other.is_finished]
+                break
             say(f"[{index + 1}/{len(jobs)}] {job.place.name}")
             failure = failure or worker.call(job.execute, bar=bar, progress=progress)
             _note(job, failure)
@@ -127,21 +86,35 @@ def benchmark(
     finished = [job for job in jobs if job.is_finished]
     if finished:
         outcome.tables = write_tables(
-            [scored for job in finished for scored in job.scored()],
-            out,
+            [scored for job in finished for scored in job.scored()], out, declared=declared, cases=grid.cases,
             reference=grid.reference or (grid.compare.reference if grid.compare else grid.methods[0].label),
-            declared=declared,
             missing={**outcome.failed, **dict.fromkeys(outcome.left, "left for lack of time")},
-            cases=grid.cases,
-            dataset=jobs[0].workspace.dataset.name,
-            published=published,
-            ablation=ablation,
-        )
+            dataset=jobs[0].workspace.dataset.name, published=published, ablation=ablation,
+        )  # fmt: skip
     facts = {"failed": outcome.failed, "left": outcome.left}
     content = {"grid": grid.model_dump(mode="json"), **facts, "environment": environment()}
     write_json(out / "benchmark.json", content)
     write_manifest(out, "benchmark", cells=len(jobs), finished=len(finished), **facts)
     return outcome
+
+
+def _forecasts(jobs: Sequence[Job], estimator: Estimator, report: Report) -> list[Forecast]:
+    cells, found = [], dict[Path, Forecast]()
+    for index, job in enumerate(jobs, start=1):
+        if same := found.get(job.run):
+            cells.append(Forecast(job, f"the run of {same.job.place.variant.label}", 0.0))
+        else:
+            cells.append(found.setdefault(job.run, _forecast(job, estimator)))
+        report(index, len(jobs), job.place.name)
+    return cells
+
+
+def _forecast(job: Job, estimator: Estimator) -> Forecast:
+    if job.is_finished:
+        return Forecast(job, "finished", 0.0)
+    if (failure := attempt(estimator.seconds, job)) is not None:
+        return Forecast(job, f"fails: {failure.message}", 0.0)
+    return Forecast(job, "begun" if job.is_begun else "open", estimator.seconds(job))
 
 
 def _note(job: Job, failure: Failure | None) -> None:

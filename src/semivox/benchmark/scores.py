@@ -27,19 +27,12 @@ class Setting(NamedTuple):
 
 @dataclass(frozen=True)
 class Scored:
-    """The scores of one run.
-
-    Args:
-        setting: its row.
-        seed: of the training.
-        table: one row a case and class, as `evaluate_folder` returns it.
-        facts: iterations, times and so on; they become columns of the table of runs.
-    """
+    """The scores of one run."""
 
     setting: Setting
     seed: int
-    table: pd.DataFrame
-    facts: dict[str, Any] = field(default_factory=dict)
+    table: pd.DataFrame  # one row a case and class, as `evaluate_folder` returns it
+    facts: dict[str, Any] = field(default_factory=dict)  # times and so on: columns of the table of runs
 
     def by_case(self) -> pd.DataFrame:
         """One row a case: the mean over its classes of every metric, raw and `*_lcc`."""
@@ -55,19 +48,12 @@ class Scored:
 
 def run_table(runs: Sequence[Scored]) -> pd.DataFrame:
     """Make one row a run: setting, seed, cases, failures, the mean over cases of every metric, its facts."""
-    return pd.DataFrame(
-        [
-            {
-                **run.setting._asdict(),
-                "seed": run.seed,
-                "cases": run.table["case"].nunique(),
-                "failures": run.failures,
-                **run.by_case().mean().to_dict(),
-                **run.facts,
-            }
-            for run in runs
-        ]
-    )
+    rows: list[dict[Any, Any]] = []
+    for run in runs:
+        counts = {"seed": run.seed, "cases": run.table["case"].nunique(), "failures": run.failures}
+        means: dict[Any, Any] = run.by_case().mean().to_dict()
+        rows.append({**run.setting._asdict(), **counts, **means, **run.facts})
+    return pd.DataFrame(rows)
 
 
 def setting_table(runs: Sequence[Scored]) -> pd.DataFrame:
@@ -97,7 +83,7 @@ class Declared(NamedTuple):
 
 
 def comparison_table(
-    runs: Sequence[Scored], reference: str, declared: Declared | None = None, metric: str = "dice"
+    runs: Sequence[Scored], reference: str, declared: Declared | None = None
 ) -> pd.DataFrame:
     """Compute paired differences on the same cases, each with its 95 % interval and Wilcoxon's p.
 
@@ -106,17 +92,13 @@ def comparison_table(
     `seed_high` are the smallest and largest difference of the means of runs with the same seed: what the
     interval over cases cannot say.
 
-    Args:
-        runs: of all settings.
-        reference: the method of the others.
-        declared: the comparison that is not corrected; left out while one of its runs is missing.
-        metric: of the others.
+    A declared comparison whose runs are not all there is left out. The others are of the Dice.
     """
     groups = {setting: group for setting, group in _grouped(runs) if not setting.network}
     values = {setting: _case_values(group) for setting, group in groups.items()}
     wanted = [] if declared is None else [declared]
     for setting in values:
-        other = Declared(setting.preset, setting.labeled, setting.method, reference, metric)
+        other = Declared(setting.preset, setting.labeled, setting.method, reference, "dice")
         if setting.method != reference and other != declared:
             wanted.append(other)
     rows = []
@@ -126,16 +108,8 @@ def comparison_table(
         if first in values and second in values:
             a, b = values[first][one.metric], values[second][one.metric]
             low, high = _seed_range(groups[first], groups[second], one.metric)
-            rows.append(
-                {
-                    **one._asdict(),
-                    **paired_difference(a, b)._asdict(),
-                    "seed_low": low,
-                    "seed_high": high,
-                    "p": wilcoxon_p(a, b),
-                    "declared": one == declared,
-                }
-            )
+            found = {**one._asdict(), **paired_difference(a, b)._asdict(), "seed_low": low, "seed_high": high}
+            rows.append({**found, "p": wilcoxon_p(a, b), "declared": one == declared})
     table = pd.DataFrame(rows)
     if len(table):
         table["p_holm"] = float("nan")

@@ -68,15 +68,8 @@ def write_tables(
 ) -> Tables:
     """Write `runs.csv`, `table.csv`, `comparisons.csv`, `table.md`, `table.tex` and `dice-PRESET.png`.
 
-    Args:
-        scored: the finished cells, and their networks alone.
-        out: the folder.
-        reference: row that the others are compared with.
-        declared: the declared comparison, and how many cells were finished when it was declared.
-        missing: why cells are not in the tables, by name.
-        cases: which were scored.
-        dataset: its name.
-        published, ablation: as for `benchmark`.
+    `scored` are the finished cells and their networks alone; `declared` the declared comparison, and how many
+    cells were finished when it was declared; `missing` tells why cells are not in the tables, by name.
     """
     compared = comparison_table(scored, reference, declared[0] if declared else None)
     tables = Tables(run_table(scored), setting_table(scored), compared)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from semivox.cli import benchmark, bring_in, data, results, training
+from semivox.cli import data, results, training
 from semivox.progress import use_json
 from semivox.version import __version__
 
@@ -45,5 +45,5 @@ def options(
         use_json()
 
 
-for _module in (bring_in, data, training, results, benchmark):
+for _module in (data, training, results):
     _module.register(app)

@@ -1,7 +1,8 @@
-"""`info`, `check`, `plan`, `prepare`."""
+"""From scans to a workspace: `import`, `fetch`, `info`, `check`, `plan`, `prepare`."""
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,13 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from semivox.cli import options as o
+from semivox.cli.values import class_values
 from semivox.errors import UserError
+from semivox.files import read_json
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from semivox.preprocessing.plan import Plan
 
+_RECIPES = ("la2018", "pancreas-ct", "brats2019")
+_SOURCE = "a folder, a CSV table or a scan; or la2018, pancreas-ct, brats2019 followed by RAW"
 _NAMED = 3  # classes with a column of their own
 _TITLE = (
     "Grids of features (* chosen): size of a scan on them, Dice that classes keep, patch in voxels of the"
@@ -25,10 +30,58 @@ _TITLE = (
 
 def register(app: typer.Typer) -> None:
     """Add this file's commands."""
+    flags = {
+        "images": "--images", "labels": "--labels", "channels": "--channel", "classes": "--class",
+        "mirror": "--from", "name": "TASK",
+    }  # fmt: skip
+    o.command(app, import_, "import", api="import_dataset", flags=flags)
+    o.command(app, fetch, api="fetch", flags={**flags, "out": "OUT"})
     o.command(app, info, api="info", fields=o.SPLIT)
     o.command(app, check, api="check", fields=o.SPLIT)
     o.command(app, plan, api="plan", fields=o.SPLIT, layers=True, without=["workers"])
     o.command(app, prepare, api="prepare", fields=o.SPLIT, layers=True)
+
+
+def import_(
+    call: o.Call,
+    source: Annotated[str, typer.Argument(metavar="SOURCE|RECIPE", help=_SOURCE)],
+    raw: Annotated[
+        Path | None, typer.Argument(metavar="[RAW]", help="after a recipe: the data set as downloaded")
+    ] = None,
+) -> None:
+    """Bring a data set in, as nnU-Net raw with NIfTI files.
+
+    NIfTI layouts (nnU-Net raw, MSD) are indexed where they are; everything else is converted: pairs of images
+    and labels by pattern, tables, h5, DICOM, NRRD, MetaImage. A case without a label file is unlabeled.
+    """
+    out, given = call.arguments["out"], call.arguments
+    if raw is None and source in _RECIPES:
+        do = f"semivox import {source} RAW -o OUT"
+        raise UserError("The recipe needs the folder of the download", "nothing", "a folder", do)
+    typed = {"classes": class_values(given["classes"])} if "classes" in given else {}
+    made = call(source=source, **typed) if raw is None else call(source=raw, kind=source, **typed)
+    train = made.pool("train")
+    labels = sum(case.label is not None for case in train)
+    typer.echo(
+        f"{made.name}: {len(train)} training cases ({labels} with a label file),"
+        f" {len(made.pool('extra'))} extra unlabeled, {len(made.pool('test'))} test;"
+        f" channels {', '.join(made.channels)}; classes {', '.join(made.class_names[1:])}"
+    )
+    file = out / "import.json"
+    record = read_json(file) if file.is_file() else {}
+    for note in record.get("notes", ()):
+        typer.echo(f"note: {note}")
+    o.next_command("prepare", "-d", out, *shlex.split(record.get("prepare", "")))
+
+
+def fetch(call: o.Call) -> None:
+    """Get a data set of the Medical Segmentation Decathlon; its checksum is verified before it is unpacked.
+
+    Only this command uses the network, and with --from it does not.
+    """
+    folder = call()
+    typer.echo(f"{folder.name} is in {folder}")
+    o.next_command("prepare", "-d", folder)
 
 
 def info(
@@ -129,28 +182,26 @@ def _grids(plan: Plan, steps: Sequence[float]) -> Table:
     from semivox.cli.show import table
 
     names = plan.class_names[1:]
-    few = len(names) <= _NAMED
     rows = [
         (
             f"{'*' if row['chosen'] else ' '}{_sides(row['spacing_mm'], 'x')} mm",
             "x".join(map(str, row["voxels"])),
-            *([_kept(row["fidelity"], name) for name in names] if few else [_worst(row["fidelity"])]),
+            *_kept(row["fidelity"], names),
             "x".join(map(str, row["patch"])),
             f"{row['share']:.0%}",
             f"{step_s:.2g} s",
         )
         for row, step_s in zip(plan.grids, steps, strict=True)
     ]
-    return table(" grid", "scan", *(names if few else ("worst",)), "patch", "holds", "step", rows=rows)
+    kept = names if len(names) <= _NAMED else ("worst",)
+    return table(" grid", "scan", *kept, "patch", "holds", "step", rows=rows)
 
 
-def _kept(fidelity: Mapping[str, float], name: str) -> str:
-    return f"{fidelity[name]:.3f}" if name in fidelity else ""
-
-
-def _worst(fidelity: Mapping[str, float]) -> str:
-    name = min(fidelity, key=lambda key: fidelity[key])
-    return f"{name} {fidelity[name]:.3f}"
+def _kept(fidelity: Mapping[str, float], names: Sequence[str]) -> list[str]:
+    if len(names) <= _NAMED:
+        return [f"{fidelity[name]:.3f}" if name in fidelity else "" for name in names]
+    worst = min(fidelity, key=lambda key: fidelity[key])
+    return [f"{worst} {fidelity[worst]:.3f}"]
 
 
 def _sides(values: Sequence[Any], between: str = " x ") -> str:

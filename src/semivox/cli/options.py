@@ -159,8 +159,8 @@ def command(
 
     Args:
         app: to add it to.
-        function: has a `Call` if there is an API function, and options of its own.
-        name: of the command; default: the function's.
+        function: with the command's own options.
+        name: default: the function's.
         api: function of the API whose parameters become options, with the help of its docstring.
         fields: options that stand for settings, e.g. `{"seed": "train.seed"}`.
         layers: also take --preset, --config and --set.
@@ -176,10 +176,8 @@ def command(
             for one in inspect.signature(function).parameters.values()
             if one.name != "call"
         }
-        theirs: dict[str, inspect.Parameter] = {}
-        if api is not None:
-            hidden = _NO_OPTIONS | {*own, *fields, *without}
-            theirs = {one.name: one for one in _api_options(of_api(api), hidden, flags)}
+        hidden = _NO_OPTIONS | {*own, *fields, *without}
+        theirs = {} if api is None else {one.name: one for one in _api_options(of_api(api), hidden, flags)}
         typed = {name: _setting_option(name, setting) for name, setting in fields.items()}
         if layers:
             typed |= {key: _parameter(key, kind, None) for key, kind in _LAYERS.items()}

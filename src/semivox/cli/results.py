@@ -11,6 +11,9 @@ from semivox.cli import options as o
 from semivox.cli.values import class_values
 from semivox.errors import UserError
 
+_AS_DATASET = (
+    "--input is the model's data set: write it as nnU-Net raw, with predictions as labels of unlabeled cases"
+)
 _SHOWN = 8  # scans of a ranking
 _ANY_DATASET = {"model", "source", "out", "device"}  # what `predict --as-dataset` takes besides the window
 
@@ -33,15 +36,7 @@ def register(app: typer.Typer) -> None:
 
 
 def predict(
-    call: o.Call,
-    as_dataset: Annotated[
-        bool,
-        typer.Option(
-            "--as-dataset",
-            help="--input is the model's data set: write it as nnU-Net raw, with predictions as labels of"
-            " unlabeled cases",
-        ),
-    ] = False,
+    call: o.Call, as_dataset: Annotated[bool, typer.Option("--as-dataset", help=_AS_DATASET)] = False
 ) -> None:
     """Segment scans; results lie on the scanner's grid, with the original label values."""
     given, window = call.arguments, call.sections.get("predict", {})
@@ -51,10 +46,8 @@ def predict(
             name = min(useless, default="a second --model")
             raise UserError("--as-dataset has no use for another option", name, do=f"leave out {name}")
         made = call("pseudo_label", model=given["model"][0], data=given["source"], config=window)
-        typer.echo(
-            f"{len(made.cases)} training cases in {given['out']}; dataset.json tells which labels are"
-            " predicted"
-        )
+        where = f"in {given['out']}; dataset.json tells which labels are predicted"
+        typer.echo(f"{len(made.cases)} training cases {where}")
         o.next_command("prepare", "-d", given["out"], note="or nnUNetv2_plan_and_preprocess")
         return
     written = call(config=window)
@@ -95,9 +88,7 @@ def evaluate(
 def report(
     call: o.Call,
     model: Annotated[Path | None, typer.Option("--model", "-m", help="run folder")] = None,
-    compare: Annotated[
-        bool, typer.Option("--compare", help="several runs side by side: --compare RUN RUN ...")
-    ] = False,
+    compare: Annotated[bool, typer.Option("--compare", help="several runs: --compare RUN RUN ...")] = False,
     runs: Annotated[
         list[Path] | None,
         typer.Argument(metavar="[RUN]...", help="with --compare: run folders, or folders of predictions"),
@@ -107,9 +98,7 @@ def report(
     if compare:
         given = {"-m": model, "-i": call.arguments.get("predictions")}
         if useless := [name for name, value in given.items() if value is not None]:
-            raise UserError(
-                "--compare has no use for another option", useless[0], "run folders", "leave it out"
-            )
+            raise UserError("--compare has no use for another option", useless[0], "run folders")
         written = call("compare_runs", runs=runs or [])
     elif model is None or runs:
         found = f"{runs[0]}" if runs else "no run"
@@ -127,7 +116,7 @@ def rank(call: o.Call) -> None:
     table, out = call(), call.arguments["out"]
     rows = table.head(_SHOWN)[["case", "uncertainty", "distance", "reasons"]].itertuples(index=False)
     shown = [(name, f"{doubt:.3f}", f"{far:.2f}", reasons) for name, doubt, far, reasons in rows]
-    show.put(show.table("case", "uncertainty", "distance", "reasons", rows=shown, wrap=True))
+    show.put(show.table("case", "uncertainty", "distance", "reasons", rows=shown, left=4))
     typer.echo(f"{len(table)} scans in {out / 'rank.csv'}; the first ones: {out / 'rank.png'}")
     again = ("-d", call.arguments["data"], "--init", call.arguments["model"][0], "-o", "NEW_RUN")
     o.next_command("train", *again, note="when the first ones are annotated")

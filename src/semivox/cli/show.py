@@ -40,17 +40,11 @@ def text(line: str | Text) -> None:
     Console().print(line, soft_wrap=True, markup=False, highlight=False)
 
 
-def table(
-    *headings: str,
-    rows: Iterable[Sequence[object]],
-    title: str | None = None,
-    left: int = 1,
-    wrap: bool = False,
-) -> Table:
-    """Make a table of `left` columns of names, then numbers; with `wrap` the last column is text."""
+def table(*headings: str, rows: Iterable[Sequence[object]], title: str = "", left: int = 1) -> Table:
+    """Make a table of `left` columns of names, then numbers; where all are names, the last one is text."""
     made = Table(title=title and Text(title), title_justify="left", box=None, pad_edge=False)
     for index, heading in enumerate(headings):
-        is_text = wrap and index == len(headings) - 1
+        is_text = index == left - 1 == len(headings) - 1
         made.add_column(heading, justify="left" if index < left else "right", no_wrap=not is_text)
     for row in rows:
         made.add_row(*(Text(str(cell)) for cell in row))
@@ -108,12 +102,10 @@ def comparison(summary: dict[str, Any], title: str) -> None:
     headings = ("method", "Dice [95 % interval]", "n", f"difference to {summary['reference']}", "training")
     rows = []
     for name, entry in summary["methods"].items():
-        difference = summary["difference"].get(name)
+        difference, interval = summary["difference"].get(name), entry["interval"]
         gain = interval_text(difference, sign="+") if difference else ""
-        interval = entry["interval"]
-        rows.append(
-            (name, interval_text(interval), interval["n"], gain, f"{entry['seconds_training']:.0f} s")
-        )
+        seconds = f"{entry['seconds_training']:.0f} s"
+        rows.append((name, interval_text(interval), interval["n"], gain, seconds))
     put(table(*headings, title=title, rows=rows))
 
 
@@ -123,9 +115,8 @@ def verdict(difference: dict[str, float]) -> str:
         return "Training with the unlabeled scans brings a clear gain over labels only here"
     if difference["high"] < 0:
         return "The unlabeled scans do harm here: labels only is clearly better"
-    return (
-        "Whether training with the unlabeled scans brings a gain is not clear here: the interval includes 0"
-    )
+    what = "Whether training with the unlabeled scans brings a gain"
+    return f"{what} is not clear here: the interval includes 0"
 
 
 def forecast(cells: list[Forecast], max_hours: float | None) -> None:
@@ -167,14 +158,14 @@ def information(found: Information) -> None:
         f"{len(split.labeled)} labeled, {len(split.unlabeled)} unlabeled, {len(split.val)} validation,"
         f" {len(split.test)} test cases (not opened)"
     )
-    rows = [
-        (title, *(" x ".join(f"{side:.4g}" for side in row) for row in _range(values)))
-        for title, values in (
-            ("voxels", [case.shape for case in cases]),
-            ("voxel size in mm", [case.spacing_mm for case in cases]),
-            ("size in mm", [[n * s for n, s in zip(c.shape, c.spacing_mm, strict=True)] for c in cases]),
-        )
-    ]
+    measures: dict[str, list[Sequence[float]]] = {
+        "voxels": [case.shape for case in cases],
+        "voxel size in mm": [case.spacing_mm for case in cases],
+        "size in mm": [[n * s for n, s in zip(c.shape, c.spacing_mm, strict=True)] for c in cases],
+    }
+    rows = []
+    for title, values in measures.items():
+        rows.append((title, *(" x ".join(f"{side:.4g}" for side in row) for row in _range(values))))
     rows.append(("share of background", *(f"{value:.0%}" for value in _range([c.background for c in cases]))))
     put(table("", *_RANGE, title=f"{len(cases)} scans, axes to right, front, head", rows=rows))
     for index, channel in enumerate(dataset.channels):
@@ -184,23 +175,25 @@ def information(found: Information) -> None:
         rows = []
         for name in dataset.class_names[1:]:
             volumes = [case[name] for case in labeled]
-            values = [f"{value:.4g}" for value in _range(volumes)]
-            rows.append((name, *values, str(sum(volume == 0 for volume in volumes))))
+            rows.append((name, *_short(_range(volumes)), str(volumes.count(0))))
         title = f"class volumes in mL, {len(labeled)} labeled cases"
         put(table("", *_RANGE, "cases without it", title=title, rows=rows))
 
 
 def _intensities(found: Information, index: int) -> list[tuple[str, ...]]:
     scans = [case.channels[index].percentiles for case in found.measured.cases]
-    rows = [
-        (f"{title} of a scan", *(f"{value:.4g}" for value in _range([scan[key] for scan in scans])))
-        for title, key in _LEVELS.items()
-    ]
+    rows = []
+    for title, key in _LEVELS.items():
+        rows.append((f"{title} of a scan", *_short(_range([scan[key] for scan in scans]))))
     if found.measured.foreground is not None:
         inside = found.measured.foreground[index].percentiles
-        values = [f"{inside[key]:.4g}" for key in _LEVELS.values()]
+        values = _short(inside[key] for key in _LEVELS.values())
         rows.append(("labeled foreground: 0.5 %, 50 %, 99.5 %", *values))
     return rows
+
+
+def _short(values: Iterable[float]) -> list[str]:
+    return [f"{value:.4g}" for value in values]
 
 
 def _range(values: Iterable[Any]) -> tuple[Any, Any, Any]:
@@ -252,24 +245,17 @@ def machine(found: dict[str, Any]) -> None:
     memory = "" if found["memory_gb"] is None else f", {found['memory_gb']:g} GB"
     precision = found["precision"] if found["precision"] == "bf16" else f"{found['precision']} bit"
     text(f"{found['device']}, {found['threads']} threads{memory}, {precision}, PyTorch {found['torch']}")
-    headings = (
-        f"network,  {_sides(found['net_patch'])}",
-        "forward and backward, 2 patches",
-        "forward, 1 patch",
-    )
+    patch = f"network,  {_sides(found['net_patch'])}"
     nets = [(one["net"], _seconds(one["step_s"]), _seconds(one["window_s"])) for one in found["nets"]]
-    put(table(*headings, rows=nets))
+    put(table(patch, "forward and backward, 2 patches", "forward, 1 patch", rows=nets))
     read = [(_sides(one["patch"]), one["augment"], f"{one['per_second']:.0f}") for one in found["store"]]
     put(table("patch", "augmentation", "patches a second, one process", rows=read))
     rows = []
     for one in found["presets"]:
-        about, times = "" if one["measured"] else "~", ("",) * 3
+        about, times = "" if one["measured"] else "~", ["", "", ""]
         if one["hours"] is not None:
-            times = (
-                about + _seconds(one["step_s"]),
-                about + _seconds(one["window_s"]),
-                f"{about}{one['hours']:.2g}",
-            )
+            step, window = _seconds(one["step_s"]), _seconds(one["window_s"])
+            times = [about + time for time in (step, window, f"{one['hours']:.2g}")]
         patches = f"{one['patches']} x {_sides(one['patch'] or '?')}"
         rows.append((one["preset"], one["method"], patches, *times[:2], one["iterations"], times[2]))
     put(table("preset", "method", "patches", "step", "window", "iterations", "hours", rows=rows, left=2))

@@ -1,18 +1,30 @@
-"""`train`, `demo` and `methods`."""
+"""`train`, and comparisons: `demo`, `benchmark`, `methods`."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import typer
 
 from semivox.cli import options as o
+from semivox.cli.values import labels
+from semivox.errors import UserError
+
+_ABLATIONS = "modules, distance, contrast, percentile, tau, temperature, beta"
+_ITEMS = "table1 to table7, figure1, figure5 to figure8 of arXiv 2509.13084"
+_LABELED = "number of labels, or a fraction below 1 (repeatable)"
+_GRID = {
+    "method": "methods", "labeled": "labels", "seeds": "seeds", "preset": "presets",
+    "settings": "assignments", "cases": "cases",
+}  # fmt: skip
 
 
 def register(app: typer.Typer) -> None:
     """Add this file's commands."""
     o.command(app, train, api="train", fields=o.SPLIT | o.TRAIN, layers=True)
     o.command(app, demo, api="demo", without=["train", "test"], flags={"out": "--output --out -o"})
+    o.command(app, benchmark, api="benchmark")
     o.command(app, methods)
 
 
@@ -44,10 +56,8 @@ def demo(call: o.Call) -> None:
 
 def methods(
     name: Annotated[str | None, typer.Argument(help="show this one with its options")] = None,
-    cite: Annotated[
-        str | None, typer.Option("--cite", help="print the BibTeX of a method", metavar="NAME")
-    ] = None,
-    json: Annotated[bool, typer.Option("--json", help="everything, for programs")] = False,
+    cite: Annotated[str | None, typer.Option(help="print the BibTeX of a method", metavar="NAME")] = None,
+    json: o.Json = False,
 ) -> None:
     """List the training methods; with a name, its idea, its options and their defaults."""
     from semivox.cli import show
@@ -61,7 +71,7 @@ def methods(
         show.print_json(found)
     elif name is None:
         rows = [(key, entry["summary"]) for key, entry in found.items()]
-        show.put(show.table("method", "what it is", rows=rows, left=2, wrap=True))
+        show.put(show.table("method", "what it is", rows=rows, left=2))
         typer.echo("\nOptions: semivox methods NAME. BibTeX: semivox methods --cite NAME.")
     else:
         _show_one(name, found[name])
@@ -80,11 +90,84 @@ def _show_one(name: str, entry: dict[str, Any]) -> None:
         if text:
             console.print(Text(text))
     console.print(Text(f"Patches a step: {patches(entry)}\n"))
-    rows = [
-        (option["name"], shown(option["default"]), f"{option['description']} ({option['values']})")
-        for option in entry["options"]
-    ]
-    if rows:
-        show.put(show.table("option", "default", "meaning", rows=rows, left=3, wrap=True))
+    if entry["options"]:
+        rows = [
+            (option["name"], shown(option["default"]), f"{option['description']} ({option['values']})")
+            for option in entry["options"]
+        ]
+        show.put(show.table("option", "default", "meaning", rows=rows, left=3))
         first = entry["options"][0]
         typer.echo(f"\nSet one: --set method.options.{first['name']}={shown(first['default'])}")
+
+
+def benchmark(
+    call: o.Call,
+    data: Annotated[
+        list[Path],
+        typer.Option("--data", "-d", help="folder of scans or a workspace (repeatable with --paper)"),
+    ],
+    grid: Annotated[
+        Path | None, typer.Option("--grid", "-g", help="YAML file: methods, labels, seeds ...")
+    ] = None,
+    ablation: Annotated[str | None, typer.Option(help=f"shipped grid: {_ABLATIONS}")] = None,
+    paper: Annotated[str | None, typer.Option(metavar="ITEM", help=_ITEMS)] = None,
+    method: Annotated[list[str] | None, typer.Option("--method", "-m", help="a row (repeatable)")] = None,
+    labeled: Annotated[
+        list[float] | None, typer.Option("--labeled", "-l", parser=labels, metavar="N", help=_LABELED)
+    ] = None,
+    seeds: Annotated[int | None, typer.Option("--seeds", help="number of seeds")] = None,
+    preset: Annotated[list[str] | None, typer.Option("--preset", "-p", help="settings (repeatable)")] = None,
+    settings: o.SetOption = None,
+    cases: Annotated[
+        Literal["test", "val"] | None, typer.Option("--cases", help="which cases are scored (default: test)")
+    ] = None,
+    isolate: Annotated[bool, typer.Option(help="run the cells in a process of their own")] = True,
+) -> None:
+    """Compare methods over label counts, seeds and presets. The same command again resumes."""
+    from semivox.cli import show
+
+    given, typed = call.arguments, locals()
+    changes = {key: typed[name] for name, key in _GRID.items() if typed[name] not in (None, [])}
+    run: dict[str, Any] = {"isolate": isolate, "say": lambda line: typer.echo(line, err=True)}
+    if paper is not None:
+        _refuse({"--grid": grid, "--ablation": ablation, "--published": given.get("published")})
+        made = call("replicate", item=paper, data=tuple(data), changes=changes, **run)
+        outcomes, written = made.outcomes, f" in {given['out']}: {', '.join(made.files)}"
+    elif len(data) > 1:
+        raise UserError("Several data sets go with --paper only", f"{len(data)} data sets", "one -d FOLDER")
+    else:
+        resolved = call("load_grid", file=grid, ablation=ablation, changes=changes)
+        outcomes = {"": call(data=data[0], grid=resolved, ablation=ablation, **run)}
+        names = "table.tex, table.csv, runs.csv, comparisons.csv, dice-*.png"
+        written = outcomes[""].tables and f": {given['out'] / 'table.md'}, {names}"
+    failed, left = dict[str, str](), list[str]()
+    for name, found in outcomes.items():
+        if "dry_run" in given:
+            show.text(name) if name else None
+            show.forecast(found.forecast, given.get("max_hours"))
+            continue
+        show.outcome(found)
+        start = name and f"{name}, "
+        failed |= {f"{start}{cell}": why for cell, why in found.failed.items()}
+        left += [f"{start}{cell}" for cell in found.left]
+    if written and "dry_run" not in given:
+        show.text(f"written{written}")
+    _end(failed, left)
+
+
+def _refuse(given: dict[str, Any]) -> None:
+    """A table or figure of the paper has its own grid and published figures."""
+    if names := [name for name, value in given.items() if value is not None]:
+        raise UserError(f"{names[0]} does not go with --paper", do=f"leave out {' and '.join(names)}")
+
+
+def _end(failed: dict[str, str], left: list[str]) -> None:
+    """Say what is missing, and how to resume; exit code 1 after a failure."""
+    for name, why in failed.items():
+        typer.echo(f"failed: {name}: {why}", err=True)
+    if left:
+        typer.echo(f"left for lack of time: {len(left)} cells, the first is {left[0]}")
+    if failed or left:
+        o.same_command()
+    if failed:
+        raise typer.Exit(1)

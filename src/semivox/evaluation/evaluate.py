@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from semivox.datasets.declared import read_regions
-from semivox.errors import UserError, shortened, unknown
+from semivox.errors import UserError, shortened
 from semivox.evaluation.metrics import Profile, case_metrics
-from semivox.evaluation.references import Classes, case_files, declared_classes, of_dataset
+from semivox.evaluation.references import Classes, case_files
 from semivox.evaluation.summary import nnunet_summary
 from semivox.files import replacing, write_json
 from semivox.io.geometry import affine_text, same_affine
 from semivox.io.reader import run_jobs
 from semivox.io.volume import IGNORE, Volume, read_label
-from semivox.manifest import write_manifest
-from semivox.progress import Progress, ProgressFactory, no_progress
+from semivox.progress import Progress
 
 Row = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class _Task:
+class _Task(NamedTuple):
     """What a worker process needs to score one case."""
 
     case: str
@@ -36,61 +31,6 @@ class _Task:
     classes: Classes
     options: dict[str, Any]
     trust: bool
-
-
-def evaluate(
-    predictions: Path | str,
-    *,
-    data: Path | str | None = None,
-    references: Path | str | None = None,
-    cases: Literal["test", "val"] = "test",
-    split_file: Path | None = None,
-    out: Path | str | None = None,
-    largest_component: bool = True,
-    profile: Profile = "semivox",
-    nsd_tolerance_mm: float = 1.0,
-    trust_image_geometry: bool = False,
-    regions: Mapping[str, Sequence[int]] | None = None,
-    ignore: int | None = None,
-    workers: int = 2,
-    progress: ProgressFactory = no_progress,
-) -> pd.DataFrame:
-    """Score a folder of predictions; write `metrics.csv` and `summary.json`.
-
-    Files are matched by the name of the case, whatever their ending (NIfTI, NRRD, MetaImage). With
-    `references`, the classes are those of `semivox.json` beside the predictions, or of a `dataset.json`
-    beside them or the references. Arguments: see `semivox.api.evaluate`.
-
-    Returns:
-        One row a case and class, as from `evaluate_folder`.
-    """
-    folder, target = Path(predictions), Path(out or predictions)
-    if data is not None:
-        files, classes = of_dataset(Path(data), cases, split_file)
-    elif references is not None:
-        files, classes = case_files(Path(references)), declared_classes(folder, Path(references))
-    else:
-        raise UserError("There is nothing to compare with", do="add --data FOLDER or --references FOLDER")
-    if not files:
-        found = f"no {cases} case with a label" if data else "no label file (.nii.gz, .nii, .nrrd, .mha)"
-        raise UserError("No reference label was found", found, "at least one", path=data or references)
-    checked = classes.regions if regions is None else read_regions(regions, classes.names, classes.values)
-    ignored = classes.ignore if ignore is None else _check_ignore(ignore, classes.values)
-    with progress("evaluate") as report:
-        table = evaluate_folder(
-            folder,
-            files,
-            Classes(classes.names, classes.values, ignored, checked),
-            target,
-            lcc=largest_component,
-            profile=profile,
-            nsd_tolerance_mm=nsd_tolerance_mm,
-            trust_image_geometry=trust_image_geometry,
-            workers=workers,
-            progress=report,
-        )
-    write_manifest(target, "evaluate", cases=len(files), profile=profile)
-    return table
 
 
 def evaluate_folder(
@@ -106,21 +46,21 @@ def evaluate_folder(
     nsd_tolerance_mm: float = 1.0,
     trust_image_geometry: bool = False,
 ) -> pd.DataFrame:
-    """Score the prediction of each case in `predictions` against its reference.
+    """Score the prediction of each case against its reference; write `metrics.csv` and `summary.json`.
 
-    A case without a prediction file gets the status `missing`; predictions without a reference are named in
-    `summary.json`. A case that cannot be scored does not stop the others.
+    Files are matched by the name of the case, whatever their ending. A case without a prediction file gets
+    the status `missing`; predictions without a reference are named in `summary.json`. A case that cannot be
+    scored does not stop the others.
 
     Args:
         predictions: folder of label files with the values of `classes`.
         references: path of the reference label of each case.
         classes: what the files hold.
-        out: folder for `metrics.csv` and `summary.json`.
-        lcc: add the scores of the largest component of each class, columns `*_lcc`.
+        out: folder for the results.
         workers: processes; below 2 everything happens in this one.
         progress: called with (cases done, cases, name) after each case.
         trust_image_geometry: compare voxel by voxel whatever the affines say, on the prediction's grid.
-        profile, nsd_tolerance_mm: as for `case_metrics`.
+        lcc, profile, nsd_tolerance_mm: as for `case_metrics`.
 
     Returns:
         One row a case and foreground class or region: case, class (name), value (on disk; of a region
@@ -128,15 +68,9 @@ def evaluate_folder(
         `missing` a prediction and the predictions `without_reference`.
 
     Raises:
-        UserError: no reference, no prediction at all, an impossible option; or, after all others are scored
-            and written, cases that cannot be read or do not fit their reference.
+        UserError: no reference, no prediction at all; or, after all others are scored and written, cases that
+            cannot be read or do not fit their reference.
     """
-    if profile not in get_args(Profile):
-        raise unknown("profile", profile, get_args(Profile))
-    if not (math.isfinite(nsd_tolerance_mm) and nsd_tolerance_mm >= 0):
-        raise UserError(
-            "The tolerance is no distance", nsd_tolerance_mm, "mm, 0 or more (--nsd-tolerance-mm)"
-        )
     found = case_files(predictions)
     _check(predictions, found, references)
     options = {"lcc": lcc, "profile": profile, "nsd_tolerance_mm": nsd_tolerance_mm}
@@ -163,18 +97,9 @@ def evaluate_folder(
     return table
 
 
-def _check_ignore(value: int, values: Sequence[int]) -> int:
-    if value in values:
-        expected = f"a value that is no class, so none of {shortened(values)}"
-        raise UserError("The value to ignore is that of a class", value, expected, "correct --ignore")
-    return value
-
-
 def _check(folder: Path, found: Mapping[str, Path], references: Mapping[str, Path]) -> None:
     if not references:
-        raise UserError(
-            "There is no reference label to compare with", expected="at least one case with a label"
-        )
+        raise UserError("There is no reference label to compare with", 0, "at least one case with a label")
     if not found.keys() & references.keys():
         what = f"no file with the name of a case, but {shortened(found, 5)}" if found else "no label file"
         expected = f"{next(iter(references))}.nii.gz and so on, one file for each of {len(references)} cases"
@@ -256,7 +181,5 @@ def _failure(failed: Mapping[str, UserError], total: int, out: Path | None) -> U
     if total == 1:
         return next(iter(failed.values()))
     others = "" if out is None else f"; the scores of the others, without these, are in {out}"
-    lines = "\n            ".join(
-        str(error).replace("\n", "\n            ") for error in dict.fromkeys(failed.values())
-    )
+    lines = "\n".join(map(str, dict.fromkeys(failed.values())))
     return UserError(f"{len(failed)} of {total} cases could not be scored{others}", lines)

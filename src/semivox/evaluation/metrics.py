@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from itertools import product
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -56,16 +55,12 @@ def case_metrics(
     lowers the mean distance.
 
     Args:
-        prediction: class indices (X, Y, Z); None when there is no prediction.
-        reference: class indices (X, Y, Z).
+        prediction, reference: class indices (X, Y, Z) of one shape; None when there is no prediction.
         num_classes: with the background.
         grid: voxel size in mm (3,), or the affine (4, 4): axes need not be perpendicular.
         nsd_tolerance_mm: tolerance of `nsd`.
         profile: conventions, see above.
         lcc: add columns `*_lcc`, the scores of the largest 26-connected component of each predicted class.
-
-    Raises:
-        UserError: prediction and reference differ in shape.
     """
     if prediction is not None and prediction.shape != reference.shape:
         what, do = "Prediction and reference have different shapes", "predict on the grid of the reference"
@@ -74,8 +69,7 @@ def case_metrics(
     return [_class_row(index, prediction, reference, rules, lcc) for index in range(1, num_classes)]
 
 
-@dataclass(frozen=True)
-class _Rules:
+class _Rules(NamedTuple):
     """What scoring needs to know besides the masks."""
 
     shape: tuple[int, ...]  # of the whole image
@@ -100,14 +94,13 @@ def _class_row(
     found = np.zeros_like(true) if prediction is None else prediction == index
     box = union_box(found, true) or (slice(0, 0),) * true.ndim
     found, true = found[box], true[box]
-    status = "missing" if prediction is None else _status(found, true)
+    names = {(True, True): "ok", (True, False): "missed", (False, True): "false_alarm"}
+    status = "missing" if prediction is None else names.get((bool(true.any()), bool(found.any())), "absent")
     score = _published if rules.profile == "published" else _scores
 
     row: dict[str, Any] = {"class": index, "status": status, "profile": rules.profile}
-    if rules.profile == "published":
-        row["zeroed"] = status != "ok"
-    raw = score(found, true, status, rules)
-    row |= raw
+    row |= {"zeroed": status != "ok"} if rules.profile == "published" else {}
+    row |= (raw := score(found, true, status, rules))
     row["volume_pred_ml"] = math.nan if prediction is None else rules.millilitres(found)
     row["volume_ref_ml"] = rules.millilitres(true)
     if lcc:
@@ -115,13 +108,9 @@ def _class_row(
         again = raw if largest is found else score(largest, true, status, rules)
         row |= {name + LCC: value for name, value in again.items()}
         row["volume_pred_ml" + LCC] = math.nan if prediction is None else rules.millilitres(largest)
-    return row | _counts(found, true, reference.size)
-
-
-def _status(found: Mask, true: Mask) -> str:
-    if true.any():
-        return "ok" if found.any() else "missed"
-    return "false_alarm" if found.any() else "absent"
+    tp = int(np.count_nonzero(found & true))
+    fp, fn = int(np.count_nonzero(found)) - tp, int(np.count_nonzero(true)) - tp
+    return row | {"tp": tp, "fp": fp, "fn": fn, "tn": reference.size - tp - fp - fn}
 
 
 def _scores(found: Mask, true: Mask, status: str, rules: _Rules) -> dict[str, float]:
@@ -169,9 +158,3 @@ def _averages(distances: SurfaceDistances, unit: str) -> dict[str, float]:
         f"asd_{unit}": float(distances.to_reference.mean()),
         f"assd_{unit}": float(both.mean()),
     }
-
-
-def _counts(found: Mask, true: Mask, size: int) -> dict[str, int]:
-    tp = int(np.count_nonzero(found & true))
-    fp, fn = int(np.count_nonzero(found)) - tp, int(np.count_nonzero(true)) - tp
-    return {"tp": tp, "fp": fp, "fn": fn, "tn": size - tp - fp - fn}

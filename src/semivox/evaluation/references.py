@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from semivox.datasets.dataset import open_dataset
-from semivox.datasets.declared import Regions, read_classes, read_ignore
+from semivox.datasets.declared import Regions, read_classes, read_ignore, read_regions
 from semivox.datasets.splits import load_split
-from semivox.errors import UserError
+from semivox.errors import UserError, shortened
 from semivox.files import read_json
 from semivox.io.formats import ITK_ENDINGS, NIFTI_ENDINGS, stem
 
@@ -18,28 +18,27 @@ _MAPS = ("_uncertainty", "_disagreement")
 
 @dataclass(frozen=True)
 class Classes:
-    """What label files hold.
+    """What label files hold."""
 
-    Attributes:
-        names: of the classes, background first.
-        values: on disk, of each class.
-        ignore: value on disk of reference voxels that are not annotated; there nothing is scored.
-        regions: values on disk of unions of classes, scored as further rows; means leave them out.
-    """
+    names: Sequence[str]  # background first
+    values: Sequence[int]  # on disk, of each class
+    ignore: int | None = None  # on disk, of reference voxels that are not annotated; nothing is scored there
+    regions: Regions = field(default_factory=dict)  # values of unions, scored as rows that means leave out
 
-    names: Sequence[str]
-    values: Sequence[int]
-    ignore: int | None = None
-    regions: Regions = field(default_factory=dict)
+    def changed(self, regions: Mapping[str, Sequence[int]] | None, ignore: int | None) -> Classes:
+        """Replace what is not None; regions and a value to ignore that cannot be are a `UserError`."""
+        if ignore is not None and ignore in self.values:
+            expected = f"a value that is no class, so none of {shortened(self.values)}"
+            raise UserError("The value to ignore is that of a class", ignore, expected, "correct --ignore")
+        unions = self.regions if regions is None else read_regions(regions, self.names, self.values)
+        return replace(self, regions=unions, ignore=self.ignore if ignore is None else ignore)
 
 
 def case_files(folder: Path) -> dict[str, Path]:
     """Return the label files of a folder by the name of the case, without hidden ones.
 
-    The maps beside a prediction (`semivox predict --save-uncertainty`) are none.
-
-    Raises:
-        UserError: two files of one case.
+    The maps beside a prediction (`semivox predict --save-uncertainty`) are none; two files of one case are a
+    `UserError`.
     """
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir() if folder.is_dir() else ()):
@@ -65,22 +64,18 @@ def of_dataset(data: Path, cases: str, split_file: Path | None) -> tuple[dict[st
     return files, Classes(dataset.class_names, dataset.class_values, dataset.ignore_value, dataset.regions)
 
 
-def declared_classes(predictions: Path, references: Path) -> Classes:
-    """Read the classes from the nearest description, the value to ignore from `dataset.json` if there is one.
+def of_folder(folder: Path, predictions: Path) -> tuple[dict[str, Path], Classes]:
+    """Return the reference labels of a folder, and the classes that a file beside them declares.
 
-    Raises:
-        UserError: no description beside either folder.
+    That is `semivox.json` beside the predictions, or a `dataset.json`, which also tells the value to ignore.
     """
-    beside = [folder / "dataset.json" for folder in (references, references.parent, predictions)]
+    beside = [place / "dataset.json" for place in (folder, folder.parent, predictions)]
     places = [path for path in (predictions / "semivox.json", *beside) if path.is_file()]
     if not places:
-        what, expected = (
-            "The predictions' classes are not known",
-            "semivox.json, as `semivox predict` writes it",
-        )
+        expected = "semivox.json, as `semivox predict` writes it"
         do = "use --data FOLDER; or put the dataset.json of the references beside them"
-        raise UserError(what, "no such file", expected, do, predictions / "semivox.json")
+        raise UserError("The predictions' classes are not known", "no such file", expected, do, predictions)
     names, values = read_classes(read_json(places[0]), places[0])
     told = (read_ignore(read_json(path), path) for path in places if path.name == "dataset.json")
     ignore = next((value for value in told if value is not None), read_json(places[0]).get("ignore_value"))
-    return Classes(names, values, None if ignore in values else ignore)
+    return case_files(folder), Classes(names, values, None if ignore in values else ignore)

@@ -44,22 +44,22 @@ def bootstrap_mean(values: ArrayLike, confidence: float = 0.95, n: int = 10_000,
 def bootstrap_means(
     table: pd.DataFrame, confidence: float = 0.95, n: int = 10_000, seed: int = 0
 ) -> dict[str, Interval]:
-    """Compute `bootstrap_mean` of each column of a table with one row a case."""
-    intervals = column_intervals(table.to_numpy(dtype=np.float64), confidence, n, seed)
-    return dict(zip(map(str, table.columns), intervals, strict=True))
+    """Compute `bootstrap_mean` of each column of a table with one row a case.
 
-
-def paired_difference(
-    a: Column, b: Column, confidence: float = 0.95, n: int = 10_000, seed: int = 0
-) -> Interval:
-    """Compute the mean of `a - b` over the cases that are finite in both, with a bootstrap interval.
-
-    Args:
-        a: value of each case: a Series indexed by case, or a mapping.
-        b: the same of the other method.
-        confidence, n, seed: as for `bootstrap_mean`.
+    Columns that are finite in the same cases share resamples.
     """
-    return bootstrap_mean(_differences(a, b), confidence, n, seed)
+    values, result = table.to_numpy(dtype=np.float64), dict[int, Interval]()
+    finite = np.isfinite(values)
+    for pattern in np.unique(finite, axis=1).T:
+        columns = np.flatnonzero((finite == pattern[:, None]).all(axis=0)).tolist()
+        found = _intervals(values[np.ix_(pattern, columns)], confidence, n, seed)
+        result |= dict(zip(columns, found, strict=True))
+    return {str(name): result[column] for column, name in enumerate(table.columns)}
+
+
+def paired_difference(a: Column, b: Column) -> Interval:
+    """Compute `bootstrap_mean` of `a - b`, values by case, over the cases that are finite in both."""
+    return bootstrap_mean(_differences(a, b))
 
 
 def wilcoxon_p(a: Column, b: Column) -> float:
@@ -83,17 +83,6 @@ def holm(pvalues: Sequence[float]) -> list[float]:
     steps = p[order] * np.arange(len(order), 0, -1)
     corrected[order] = np.minimum(np.maximum.accumulate(steps), 1.0) if len(order) else steps
     return [float(value) for value in corrected]
-
-
-def column_intervals(values: NDArray[np.float64], confidence: float, n: int, seed: int) -> list[Interval]:
-    """Compute the interval of each column (cases, columns); equal patterns of NaN share resamples."""
-    finite = np.isfinite(values)
-    result: dict[int, Interval] = {}
-    for pattern in np.unique(finite, axis=1).T:
-        columns = np.flatnonzero((finite == pattern[:, None]).all(axis=0)).tolist()
-        found = _intervals(values[np.ix_(pattern, columns)], confidence, n, seed)
-        result |= dict(zip(columns, found, strict=True))
-    return [result[column] for column in range(values.shape[1])]
 
 
 def _differences(a: Column, b: Column) -> NDArray[np.float64]:

@@ -6,15 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from semivox.errors import UserError
 from semivox.evaluation.metrics import COUNTS, FAILURES
-from semivox.evaluation.statistics import Interval, column_intervals
+from semivox.evaluation.statistics import Interval, bootstrap_means
 
 MEAN_ROW = "mean"  # the row of `summarise` over all foreground classes
-_CONFIDENCE = 0.95
 _TEXT = ("case", "class", "status", "profile")
 _NOT_METRICS = (*_TEXT, "value", "zeroed", *COUNTS)
 _NNUNET = {"Dice": "dice", "IoU": "jaccard", "TP": "tp", "FP": "fp", "FN": "fn", "TN": "tn"}
@@ -56,7 +54,7 @@ def case_means(table: pd.DataFrame, metric: str = "dice") -> pd.Series[Any]:
     return class_rows(table).groupby("case")[metric].mean()
 
 
-def summarise(table: pd.DataFrame, confidence: float = 0.95, n: int = 10_000, seed: int = 0) -> pd.DataFrame:
+def summarise(table: pd.DataFrame, n: int = 10_000, seed: int = 0) -> pd.DataFrame:
     """Compute mean, interval, number of values and of failures, for each class and metric.
 
     The last rows, of class `mean`, average each case over its foreground classes, not over regions, first,
@@ -64,24 +62,20 @@ def summarise(table: pd.DataFrame, confidence: float = 0.95, n: int = 10_000, se
 
     Args:
         table: one row a case and class, as `evaluate_folder` returns it.
-        confidence, n, seed: as for `bootstrap_mean`.
+        n, seed: as for `bootstrap_mean`.
 
     Returns:
         Columns class, metric, mean, low, high, n, failures; `failures` counts rows missed, false alarms
         and without prediction: 0 in overlaps, left out of distances, the image diagonal in `*_penalised`.
     """
     metrics, classes = metric_names(table), class_rows(table)
-    blocks = [
-        (str(name), rows[metrics], _failures(rows)) for name, rows in table.groupby("class", sort=False)
-    ]
-    blocks.append((MEAN_ROW, classes.groupby("case", sort=False)[metrics].mean(), _failures(classes)))
+    blocks = [(str(name), rows[metrics], rows) for name, rows in table.groupby("class", sort=False)]
+    blocks.append((MEAN_ROW, classes.groupby("case", sort=False)[metrics].mean(), classes))
     rows = []
-    for name, block, failures in blocks:
-        intervals = column_intervals(block.to_numpy(dtype=np.float64), confidence, n, seed)
-        rows += [
-            {"class": name, "metric": metric, **interval._asdict(), "failures": failures}
-            for metric, interval in zip(metrics, intervals, strict=True)
-        ]
+    for name, values, counted in blocks:
+        failures = int(counted["status"].isin(FAILURES).sum())
+        for metric, interval in bootstrap_means(values, n=n, seed=seed).items():
+            rows.append({"class": name, "metric": metric, **interval._asdict(), "failures": failures})
     return pd.DataFrame(rows, columns=["class", "metric", *Interval._fields, "failures"])
 
 
@@ -92,16 +86,16 @@ def nnunet_summary(
 
     The foreground mean averages each case over its classes, without regions, first, then over the cases.
 
-    Args:
-        table: one row a case and class.
-        files: prediction and reference of each case.
-        facts: further entries of `semivox`.
+    `files` are prediction and reference of each case, `facts` further entries of `semivox`.
     """
     scores = table[list(_NNUNET.values())].set_axis(list(_NNUNET), axis="columns")
     scores["n_pred"], scores["n_ref"] = scores["TP"] + scores["FP"], scores["TP"] + scores["FN"]
     scores = pd.concat([scores, table[metric_names(table)]], axis="columns").astype(float)
     values, rows_of = table["value"].astype(str), table.groupby("case", sort=False).groups
     foreground = scores.loc[class_rows(table).index].groupby(table["case"], sort=False).mean()
+    by_class: dict[str, dict[str, Any]] = {}
+    for row in summarise(table).to_dict("records"):
+        by_class.setdefault(row.pop("class"), {})[row.pop("metric")] = row
     per_case = [
         {
             "metrics": {values[row]: scores.loc[row].to_dict() for row in rows_of[case]},
@@ -115,22 +109,11 @@ def nnunet_summary(
         "foreground_mean": foreground.mean().to_dict(),
         "mean": {value: rows.mean().to_dict() for value, rows in scores.groupby(values, sort=False)},
         "metric_per_case": per_case,
-        "semivox": _ours(table, facts),
+        "semivox": {
+            "confidence": 0.95,
+            "cases": table["case"].nunique(),
+            "statuses": {str(name): int(count) for name, count in table["status"].value_counts().items()},
+            **facts,
+            "summary": by_class,
+        },
     }
-
-
-def _ours(table: pd.DataFrame, facts: Mapping[str, Any]) -> dict[str, Any]:
-    by_class: dict[str, dict[str, Any]] = {}
-    for row in summarise(table, _CONFIDENCE).to_dict("records"):
-        by_class.setdefault(row.pop("class"), {})[row.pop("metric")] = row
-    return {
-        "confidence": _CONFIDENCE,
-        "cases": table["case"].nunique(),
-        "statuses": {str(status): int(count) for status, count in table["status"].value_counts().items()},
-        **facts,
-        "summary": by_class,
-    }
-
-
-def _failures(rows: pd.DataFrame) -> int:
-    return int(rows["status"].isin(FAILURES).sum())

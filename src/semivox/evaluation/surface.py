@@ -69,15 +69,9 @@ def union_box(*masks: Mask) -> tuple[slice, ...] | None:
 
 
 def surface_distances(prediction: Mask, reference: Mask, *grids: ArrayLike) -> list[SurfaceDistances]:
-    """Measure the distances between the surfaces of two non-empty masks, in the unit of each grid.
+    """Measure the distances between the surfaces of two non-empty masks, in the unit of each of `voxel_axes`.
 
-    Args:
-        prediction: (X, Y, Z).
-        reference: likewise.
-        grids: see `voxel_axes`.
-
-    Returns:
-        One a grid; surface voxels in C order.
+    Both masks are (X, Y, Z); surface voxels are in C order.
     """
     box = union_box(prediction, reference)
     if box is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from semivox.datasets.dataset import open_dataset
 from semivox.errors import UserError, shortened
@@ -19,46 +20,24 @@ VALIDATION = "validation"
 
 
 def score_validation(
-    run: Path,
-    data: Path,
-    cases: tuple[str, ...],
-    *,
-    device: str = "auto",
-    progress: ProgressFactory = no_progress,
+    run: Path, data: Path, cases: tuple[str, ...], progress: ProgressFactory = no_progress
 ) -> Path:
     """Write predictions and scores of a run's validation cases to `RUN/validation`; return that folder.
 
     Probabilities and maps of the uncertainty are saved, too. What is there already of this model is kept.
-
-    Args:
-        run: the folder of a trained run.
-        data: its data set.
-        cases: names of the validation cases.
-        device: of the networks.
-        progress: shows progress.
-
-    Raises:
-        UserError: scans or labels that are no longer there, or unreadable.
+    Scans or labels that are no longer there, or unreadable, are a `UserError`.
     """
-    folder, model, dataset = run / VALIDATION, load_model(run, device=device), open_dataset(data)
+    folder, model, dataset = run / VALIDATION, load_model(run), open_dataset(data)
     found = {case.name: case for case in dataset.cases if case.name in cases and case.label is not None}
     if lacking := [name for name in cases if name not in found]:
-        expected = "the validation cases with their labels"
-        raise UserError(
-            "Validation cases are missing in the data set", shortened(lacking, 5), expected, path=data
-        )
+        what, expected = "Validation cases are missing in the data set", "all of them, with labels"
+        raise UserError(what, shortened(lacking, 5), expected, path=data)
     described = folder / DESCRIPTION
     other = described.is_file() and read_json(described).get("model") != model.digest
     with Run(run).manifest.adopting(VALIDATION), progress("validate") as report:
-        predict_files(
-            model,
-            {name: found[name].images for name in cases},
-            folder,
-            save_probabilities=True,
-            save_uncertainty=True,
-            overwrite=other,
-            progress=report,
-        )
+        scans = {name: found[name].images for name in cases}
+        saved: dict[str, Any] = {"save_probabilities": True, "save_uncertainty": True}
+        predict_files(model, scans, folder, **saved, overwrite=other, progress=report)
         classes = Classes(dataset.class_names, dataset.class_values, dataset.ignore_value, dataset.regions)
         references = {name: label for name in cases if (label := found[name].label) is not None}
         evaluate_folder(folder, references, classes, folder, workers=0)

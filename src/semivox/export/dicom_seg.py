@@ -12,28 +12,21 @@ from semivox.inference.outputs import DESCRIPTION, seg_beside
 from semivox.inference.predict import Finisher
 from semivox.inference.sources import Scan
 from semivox.io.dicom import series_of
-from semivox.io.dicom_series import Series, choose_series, dicom_package, find_series
+from semivox.io.dicom_series import choose_series, dicom_package, find_series
 from semivox.io.dicom_write import Maker, Origin, segment_codes, write_segmentation
 
 
 def export_dicom_seg(
-    segmentation: Path | str,
-    dicom: Path | str,
-    out: Path | str,
+    file: Path,
+    folder: Path,
+    target: Path,
     *,
     series: str | None = None,
     classes: Mapping[str, int] | None = None,
-    codes: Path | str | None = None,
+    codes: Path | None = None,
     origin: Origin | None = None,
 ) -> Path:
-    """Write a label map as a DICOM-SEG object that refers to the series it was drawn on.
-
-    Arguments: see `semivox.export_dicom_seg`.
-
-    Raises:
-        UserError: highdicom is not installed; unknown classes; another grid; what reading the series says.
-    """
-    file, folder, target = Path(segmentation), Path(dicom), Path(out)
+    """Write a label map as a DICOM-SEG object; see `semivox.export_dicom_seg`."""
     dicom_package("highdicom", target)
     if target.suffix.lower() != ".dcm":
         do = f"-o {target}.dcm"
@@ -48,31 +41,26 @@ def export_dicom_seg(
         do = "add --class NAME=VALUE for each class, and --made-by automatic, semiautomatic or manual"
         raise UserError(what, f"no {DESCRIPTION} beside it", expected, do, file)
     maker = Maker(origin or "AUTOMATIC", str(known.get("method", "")), str(known.get("model", "")))
-    meanings = segment_codes(list(values), Path(codes) if codes is not None else None)
-    write_segmentation(target, file, _series(folder, series), values, meanings, maker)
+    found = choose_series(find_series(folder), series, folder) if folder.is_dir() else series_of(folder)
+    write_segmentation(target, file, found, values, segment_codes(list(values), codes), maker)
     return target
 
 
-def dicom_seg_writer(codes: Path | str | None = None) -> Finisher:
-    """Return what makes `predict` write `CASE.seg.dcm` beside each prediction, with these class codes.
-
-    Raises (once the scans are known):
-        UserError: a scan that is not DICOM; highdicom is not installed; codes that cannot be understood.
-    """
+def dicom_seg_writer(codes: Path | None = None) -> Finisher:
+    """Return what makes `predict` write `CASE.seg.dcm` beside each prediction, with these class codes."""
 
     def finisher(model: LoadedModel, scans: Sequence[Scan]) -> Callable[[Scan, Path], None]:
         if others := [scan for scan in scans if scan.series is None]:
-            found = f"a scan of another format (first of {len(others)})"
-            do = (
-                "name the folder of DICOM with --input; or segment this file without --dicom-seg, then"
-                " semivox export dicom-seg"
+            what, found = (
+                "A DICOM-SEG needs a DICOM series to refer to",
+                f"{len(others)} scans of another format",
             )
-            what, expected = "A DICOM-SEG needs a DICOM series to refer to", "a folder of DICOM"
-            raise UserError(what, found, expected, do, others[0].files[0])
+            do = "leave out --dicom-seg, then semivox export dicom-seg with the series"
+            raise UserError(what, found, "a folder of DICOM", do, others[0].files[0])
         dicom_package("highdicom", scans[0].files[0])
         pairs = zip(model.plan.class_names, model.plan.class_values, strict=True)
         values = {name: value for name, value in pairs if value != 0}
-        meanings = segment_codes(list(values), None if codes is None else Path(codes))
+        meanings = segment_codes(list(values), codes)
         maker = Maker("AUTOMATIC", str(model.meta["method"]["name"]), model.digest)
 
         def write(scan: Scan, label_file: Path) -> None:
@@ -82,9 +70,3 @@ def dicom_seg_writer(codes: Path | str | None = None) -> Finisher:
         return write
 
     return finisher
-
-
-def _series(folder: Path, wanted: str | None) -> Series:
-    if not folder.is_dir():
-        return series_of(folder)
-    return choose_series(find_series(folder), wanted, folder)

@@ -13,62 +13,43 @@ from semivox.config import PredictConfig
 from semivox.datasets.dataset import Case, Dataset, open_dataset
 from semivox.errors import UserError
 from semivox.files import replacing, write_json
-from semivox.inference.model import LoadedModel, load_model
+from semivox.inference.model import LoadedModel
 from semivox.inference.predict import predict_files
 from semivox.inference.sources import split_of
 from semivox.io.volume import IGNORE, read_header, read_image, read_label, write_label, write_map
 from semivox.manifest import write_manifest
-from semivox.progress import ProgressFactory, no_progress
+from semivox.progress import ProgressFactory
 
 
 def pseudo_label(
-    model: Path | str,
-    data: Path | str,
-    out: Path | str,
-    *,
-    config: PredictConfig | None = None,
-    device: str = "auto",
-    progress: ProgressFactory = no_progress,
+    run: Path, loaded: LoadedModel, data: Path, folder: Path, config: PredictConfig, progress: ProgressFactory
 ) -> Dataset:
-    """Write a data set for nnU-Net: real labels where the model had them, its predictions elsewhere.
+    """Write a data set for nnU-Net; see `semivox.pseudo_label`.
 
     Which labels are real is told by the split stored with the model (labeled and validation cases); the
     label file of a case that was unlabeled there is not opened. Labels are numbered 0, 1, 2, ... as nnU-Net
     demands. `dataset.json` lists the cases of both kinds under `real_labels` and `pseudo_labels`; a
     `splits_final.json` validates on the validation cases, if there are any. Test cases are not part of it.
     The predictions as `predict` writes them stay in `predictions/`, so that a second call resumes.
-
-    Arguments: see `semivox.pseudo_label`.
-
-    Raises:
-        UserError: another data set's classes or channels; no unlabeled case; unreadable files.
     """
-    folder = Path(out)
-    loaded, dataset = load_model(Path(model), device=device), open_dataset(Path(data))
+    dataset = open_dataset(data)
     _check(loaded, dataset, folder)
-    split = split_of(Path(model), dataset)
+    split = split_of(run, dataset)
     if not split.unlabeled:
         what, found = "There is no unlabeled case to predict", f"{len(split.labeled)} labeled cases"
         do = "for other scans use semivox predict without --as-dataset"
         raise UserError(what, found, "at least one case without a label", do, dataset.root)
     pseudo = [dataset.case(name) for name in split.unlabeled]
     real = [dataset.case(name) for name in (*split.labeled, *split.val)]
+    predicted, scans = folder / "predictions", {case.name: case.images for case in pseudo}
     with progress("predict") as report:
-        predict_files(
-            loaded,
-            {case.name: case.images for case in pseudo},
-            folder / "predictions",
-            config,
-            progress=report,
-        )
-    predicted = {case.name: folder / "predictions" / f"{case.name}.nii.gz" for case in pseudo}
+        predict_files(loaded, scans, predicted, config, progress=report)
     for case in (*pseudo, *real):
-        label = predicted.get(case.name, case.label)
+        label = predicted / f"{case.name}.nii.gz" if case.name in scans else case.label
         assert label is not None
         _write_case(case, label, dataset, folder, loaded.plan.trust_image_geometry)
-    write_json(
-        folder / "dataset.json", _description(folder, dataset, real, pseudo) | {"model": loaded.digest}
-    )
+    about = _description(folder, dataset, real, pseudo)
+    write_json(folder / "dataset.json", about | {"model": loaded.digest})
     if split.val:
         train = [*split.labeled, *split.unlabeled]
         write_json(folder / "splits_final.json", [{"train": train, "val": list(split.val)}])
@@ -113,10 +94,8 @@ def _write_case(case: Case, label_file: Path, dataset: Dataset, out: Path, trust
     image = read_image(case.images, dataset.channels, trust_image_geometry=trust)
     ignore = dataset.ignore_value
     label = read_label(label_file, dataset.class_values, image, ignore, trust_image_geometry=trust).array
-    values = list(range(dataset.num_classes))
-    if dataset.ignore_value is not None:
-        label = np.where(label == IGNORE, np.uint8(dataset.num_classes), label)
-        values.append(dataset.num_classes)
+    label = np.where(label == IGNORE, np.uint8(dataset.num_classes), label)
+    values = list(range(dataset.num_classes + (ignore is not None)))
     same = len(case.images) == len(images) and all(file.name.endswith(".nii.gz") for file in case.images)
     copied = same and not trust
     header = read_header(case.images[0]) if copied else None

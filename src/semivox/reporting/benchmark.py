@@ -29,10 +29,8 @@ EXPLANATION = (
 def score_rows(settings: pd.DataFrame) -> tuple[list[str], Rows]:
     """Return headings and cells of the scores: two lines a setting, all voxels and largest component.
 
-    Where a prediction is the mean of several networks, each of them alone follows.
-
-    Args:
-        settings: of one preset, from `benchmark.scores.setting_table`.
+    Where a prediction is the mean of several networks, each of them alone follows. `settings` are those of
+    one preset, from `benchmark.scores.setting_table`.
     """
     cases = settings["n"].max()
     headings = ["labels", "method", "seeds", "result", *map(metric_label, _METRICS), "failed"]
@@ -55,9 +53,6 @@ def cost_rows(runs: pd.DataFrame) -> tuple[list[str], Rows]:
 
     Sizes are of what predicts and of all networks of a training step; the published tables print the latter,
     with more counted than convolutions (`semivox.methods.cost`).
-
-    Args:
-        runs: of one preset, from `benchmark.scores.run_table`.
     """
     headings = ["method", *SIZES, "iterations", "training, a run", "prediction, a run"]
     rows = []
@@ -70,11 +65,7 @@ def cost_rows(runs: pd.DataFrame) -> tuple[list[str], Rows]:
 
 
 def size_cells(sizes: Mapping[Any, Any]) -> list[str]:
-    """Return a cell for each of `SIZES`.
-
-    Args:
-        sizes: parameters, parameters_predicting, macs, macs_step, macs_printed, what is known of them.
-    """
+    """Return a cell for each of `SIZES`, from a line of `benchmark.scores.run_table`."""
     millions = [sizes.get(name, math.nan) / 1e6 for name in ("parameters_predicting", "parameters")]
     billions = [sizes.get(name, math.nan) / 1e9 for name in ("macs", "macs_step", "macs_printed")]
     values = [(value, "M") for value in millions] + [(value, "G") for value in billions]
@@ -84,28 +75,19 @@ def size_cells(sizes: Mapping[Any, Any]) -> list[str]:
 def comparison_rows(comparisons: pd.DataFrame, *, declared: bool) -> tuple[list[str], Rows]:
     """Return headings and cells of the paired differences: the declared one, or all others."""
     headings = ["preset", "labels", "comparison", "metric", "difference [95 % interval]", "by seed", "n"]
-    rows = [
-        [
-            row["preset"],
-            str(row["labeled"]),
-            f"{row['method']} - {row['reference']}",
-            metric_label(row["metric"]),
-            interval_text(row, sign="+"),
-            _seeds(row["seed_low"], row["seed_high"]),
-            str(row["n"]),
-            _p(row["p" if declared else "p_holm"]),
-        ]
-        for row in comparisons[comparisons["declared"] == declared].to_dict("records")
-    ]
+    rows = []
+    for row in comparisons[comparisons["declared"] == declared].to_dict("records"):
+        pair, gain = f"{row['method']} - {row['reference']}", interval_text(row, sign="+")
+        by_seed, p = _seeds(row["seed_low"], row["seed_high"]), _p(row["p" if declared else "p_holm"])
+        what = [row["preset"], str(row["labeled"]), pair, metric_label(row["metric"])]
+        rows.append([*what, gain, by_seed, str(row["n"]), p])
     return [*headings, "p (Wilcoxon)" if declared else "p, Holm"], rows
 
 
 def published_rows(published: pd.DataFrame, settings: pd.DataFrame) -> tuple[list[str], Rows]:
     """Return headings and cells of published figures, as printed, with ours of the same method and labels.
 
-    Args:
-        published: from `benchmark.published.published`.
-        settings: ours, from `benchmark.scores.setting_table`; all voxels, in percent and voxels here.
+    Ours, from `benchmark.scores.setting_table`, are of all voxels, in percent and voxels here.
     """
     columns = [name for name in published.columns if name.endswith("_mean")]
     titles = [name for name in published.columns[: published.columns.get_loc(columns[0])] if name != "name"]
@@ -155,19 +137,19 @@ def _ours(settings: pd.DataFrame, row: Mapping[Any, Any], metric: str) -> str:
 def paper_score_rows(lines: pd.DataFrame) -> tuple[list[str], Rows]:
     """Return headings and cells: each metric as published and as measured here.
 
-    Args:
-        lines: of one data set, from `benchmark.paper.beside`.
+    `lines` are those of one data set, from `benchmark.paper.beside`.
     """
     headings = ["labels", "here", "method"]
     headings += [f"{name}, {where}" for name in PAPER_METRICS.values() for where in ("paper", "here")]
     rows = []
     for line in lines.to_dict("records"):
-        alone = f", {line['network']} alone" if _text(line.get("network")) else ""
-        share = "" if math.isnan(line["share"]) else f"{line['share']:.0%}"
-        cells = [share, _whole(line.get("labels")), f"{line['row']}{alone}"]
+        network = line.get("network")
+        alone = f", {network} alone" if isinstance(network, str) and network else ""
+        cells = [_known(line["share"], ".0%"), _known(line.get("labels")), f"{line['row']}{alone}"]
         for metric in PAPER_METRICS:
-            cells += [_printed(line, metric), _measured(line, metric)]
-        rows.append([*cells, _whole(line.get("seeds")), _whole(line.get("failures"))])
+            printed = _known(line.get(f"{metric}_published"), ".2f")
+            cells += [printed and f"{printed} ± {line[f'{metric}_spread']:.2f}", _measured(line, metric)]
+        rows.append([*cells, _known(line.get("seeds")), _known(line.get("failures"))])
     return [*headings, "seeds", "failed"], rows
 
 
@@ -178,14 +160,9 @@ def paper_size_rows(lines: pd.DataFrame) -> tuple[list[str], Rows]:
     for row, block in lines.groupby("row", sort=False):
         if "macs" in block and block["macs"].notna().any():
             first = block.bfill().iloc[0].to_dict()
-            printed = [_unit(first.get("params_M"), "M"), _unit(first.get("macs_G"), "G")]
+            printed = [_known(first.get("params_M"), ".2f", " M"), _known(first.get("macs_G"), ".2f", " G")]
             rows.append([str(row), *(printed if has_printed else []), *size_cells(first)])
     return headings, rows
-
-
-def _printed(line: Mapping[Any, Any], metric: str) -> str:
-    mean = line.get(f"{metric}_published", math.nan)
-    return "" if math.isnan(mean) else f"{mean:.2f} ± {line[f'{metric}_spread']:.2f}"
 
 
 def _measured(line: Mapping[Any, Any], metric: str) -> str:
@@ -198,13 +175,5 @@ def _measured(line: Mapping[Any, Any], metric: str) -> str:
     return text if n == line["dice_n"] else f"{text} (n = {n:.0f})"
 
 
-def _unit(value: Any, unit: str) -> str:
-    return "" if value is None or math.isnan(value) else f"{value:.2f} {unit}"
-
-
-def _whole(value: Any) -> str:
-    return "" if value is None or math.isnan(value) else f"{value:.0f}"
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else ""
+def _known(value: Any, form: str = ".0f", unit: str = "") -> str:
+    return "" if value is None or math.isnan(value) else f"{value:{form}}{unit}"

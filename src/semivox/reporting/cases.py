@@ -11,30 +11,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from semivox.reporting.slices import (
-    TRUTH,
-    Outline,
-    RasImage,
-    View,
-    Volume,
-    add_panel,
-    draw_scale_bar,
-    draw_slice,
-    finest_view,
-    outline_lines,
-    surroundings,
-    write_in_panel,
-)
-from semivox.reporting.style import (
-    FAINT,
-    SCALE_BAR,
-    class_lines,
-    dark_figure,
-    draw_legend,
-    legend_height,
-    shorten,
-    write,
-)
+from semivox.reporting import slices, style
+from semivox.reporting.slices import Outline, RasImage, View, Volume, add_panel
+from semivox.reporting.style import shorten, write
 from semivox.reporting.surfaces import Frame, frame_foreground, render
 
 REFERENCE = "reference"
@@ -47,29 +26,17 @@ Place = tuple[float, float, float]  # left and lower edge of a panel in inches, 
 
 @dataclass(frozen=True)
 class Scene:
-    """A case: what was found by each method, beside the reference.
-
-    Attributes:
-        name: of the case.
-        scan: its image; all labels are turned as it is.
-        reference: class indices (X, Y, Z).
-        found: of each method, in the order of the columns.
-        scores: Dice of each method.
-    """
+    """A case: what was found by each method, in the order of the columns, beside the reference."""
 
     name: str
-    scan: RasImage
-    reference: Volume
+    scan: RasImage  # all labels are turned as it is
+    reference: Volume  # class indices
     found: Mapping[str, Volume]
-    scores: Mapping[str, float]
-
-    def label(self, column: str) -> Volume:
-        """Return what a column shows."""
-        return self.found.get(column, self.reference)
+    scores: Mapping[str, float]  # Dice
 
     def cropped(self) -> tuple[Scene, tuple[slice, ...]]:
         """Cut out the surroundings of all foreground; also return that box."""
-        box = surroundings(np.maximum.reduce([self.reference, *self.found.values()]))
+        box = slices.surroundings(np.maximum.reduce([self.reference, *self.found.values()]))
         found = {name: label[box] for name, label in self.found.items()}
         return Scene(self.name, self.scan.cropped(box), self.reference[box], found, self.scores), box
 
@@ -106,7 +73,7 @@ def slices_figure(
     """
     labels = [label for scene in scenes for label in (scene.reference, *scene.found.values())]
     blocks = [_slices_of(scene, cuts, cell, numbered=len(scenes) == 1) for scene in scenes]
-    return _lay_out(blocks, outline_lines(labels, class_names, reference=True), title)
+    return _lay_out(blocks, slices.outline_lines(labels, class_names, reference=True), title)
 
 
 def surfaces_figure(scenes: Sequence[Scene], class_names: Sequence[str], title: str) -> Figure:
@@ -117,18 +84,18 @@ def surfaces_figure(scenes: Sequence[Scene], class_names: Sequence[str], title: 
         draw = partial(_draw_surface, scene, frame)
         wide, high = _CELL * frame.size[:2] / frame.side
         blocks.append(_Block(scene, wide, high, _CELL / frame.side, [draw]))
-    return _lay_out(blocks, class_lines(range(len(class_names)), class_names), title)
+    return _lay_out(blocks, style.class_lines(range(len(class_names)), class_names), title)
 
 
 def _draw_surface(scene: Scene, frame: Frame, figure: Figure, place: Place, column: str) -> None:
-    pixels = render(scene.label(column), scene.scan.spacing, frame, round(_CELL * _DPI))
+    pixels = render(scene.found.get(column, scene.reference), scene.scan.spacing, frame, round(_CELL * _DPI))
     left, bottom, scale = place
     add_panel(figure, left, bottom, *(scale * frame.size[:2])).imshow(pixels, interpolation="none")
 
 
 def _slices_of(scene: Scene, cuts: int, cell: float, *, numbered: bool) -> _Block:
     near, box = scene.cropped()
-    view = finest_view(near.scan.spacing)
+    view = slices.finest_view(near.scan.spacing)
     foreground = np.maximum.reduce([near.reference, *near.found.values()]) > 0
     counted = (foreground if foreground.any() else ~foreground).sum((view.horizontal, view.vertical))
     places = np.searchsorted(counted.cumsum(), (np.arange(cuts) + 0.5) / cuts * counted.sum())
@@ -147,13 +114,13 @@ def _draw_cut(
 ) -> None:
     """Draw a slice; where it has a number, that is written into it, and letters."""
     size = place[2] * max(scene.scan.size_mm(view))
-    outlines = [Outline(scene.reference, TRUTH, 0.3 + 0.25 * size)]
+    outlines = [Outline(scene.reference, slices.TRUTH, 0.3 + 0.25 * size)]
     if column in scene.found:
         outlines.insert(0, Outline(scene.found[column], None, 0.7 + 0.45 * size))
     letters = number is not None or column not in scene.found
-    panel = draw_slice(figure, place, scene.scan, view, at, outlines, letters=letters)
+    panel = slices.draw_slice(figure, place, scene.scan, view, at, outlines, letters=letters)
     if number is not None:
-        write_in_panel(panel, f"{'xyz'[view.normal]} {number}", 0, 0, ha="left", va="bottom")
+        slices.write_in_panel(panel, f"{'xyz'[view.normal]} {number}", 0, 0, ha="left", va="bottom")
 
 
 def _lay_out(blocks: Sequence[_Block], legend: Sequence[Line2D], title: str | None) -> Figure:
@@ -163,10 +130,10 @@ def _lay_out(blocks: Sequence[_Block], legend: Sequence[Line2D], title: str | No
     pitch = _GAP + max(_NARROWEST, *(block.wide for block in blocks))
     side, dice = _NAME if several else 0.0, _DICE if any(block.scene.scores for block in blocks) else _GAP
     width = max(side + len(columns) * pitch + _GAP, 5.0)
-    foot = 0.45 + legend_height(legend, width, 0.0 if several else SCALE_BAR)
+    foot = 0.45 + style.legend_height(legend, width, 0.0 if several else style.SCALE_BAR)
     rows = [dice + len(block.rows) * (block.high + _GAP) for block in blocks]
     top = foot + sum(rows) + 0.35
-    figure = dark_figure(width, top + (0.38 if title else 0), _DPI)
+    figure = style.dark_figure(width, top + (0.38 if title else 0), _DPI)
     if title:
         write(figure, 0.15, top + 0.13, shorten(title, int(width / 0.11)), fontsize=11, weight="bold")
     middles = side + (width - side) / 2 + pitch * (np.arange(len(columns)) - (len(columns) - 1) / 2)
@@ -176,21 +143,21 @@ def _lay_out(blocks: Sequence[_Block], legend: Sequence[Line2D], title: str | No
     bottom = top - 0.35
     for block, row in zip(blocks, rows, strict=True):
         if several:
-            look = {"fontsize": 7, "color": FAINT, "rotation": 90, "ha": "center"}
+            look = {"fontsize": 7, "color": style.FAINT, "rotation": 90, "ha": "center"}
             write(figure, 0.17, bottom - (row + dice) / 2, shorten(block.scene.name, int(row / 0.09)), **look)
         for middle, name in zip(middles, columns, strict=True):
             _draw_column(figure, block, name, middle, bottom, dice)
         bottom -= row
     if not several:
-        draw_scale_bar(figure, 0.15, foot - 0.22, blocks[0].scale)
-    draw_legend(figure, legend)
+        slices.draw_scale_bar(figure, 0.15, foot - 0.22, blocks[0].scale)
+    style.draw_legend(figure, legend)
     return figure
 
 
 def _draw_column(figure: Figure, block: _Block, name: str, middle: float, top: float, dice: float) -> None:
     """Draw the Dice of one method, and below it its panels."""
     if (score := block.scene.scores.get(name)) is not None:
-        write(figure, middle, top - 0.14, f"Dice {score:.3f}", fontsize=8.5, color=FAINT, ha="center")
+        write(figure, middle, top - 0.14, f"Dice {score:.3f}", fontsize=8.5, color=style.FAINT, ha="center")
     for row, draw in enumerate(block.rows):
         bottom = top - dice - row * (block.high + _GAP) - block.high
         draw(figure, (middle - block.wide / 2, bottom, block.scale), name)

@@ -16,17 +16,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from semivox.errors import UserError
-from semivox.reporting.style import (
-    CHART_COLORS,
-    DARK,
-    DPI,
-    NEUTRAL,
-    add_legend,
-    dress,
-    save_png,
-    shorten,
-    write,
-)
+from semivox.reporting import style
+from semivox.reporting.style import CHART_COLORS, DARK, NEUTRAL, dress
 
 _STYLES = ("-", "--", ":", "-.")
 _COLUMNS, _WIDTH, _HEIGHT, _HEAD = 3, 5.2, 3.1, 1.1  # panels a row, inches
@@ -42,10 +33,7 @@ def save_diagnosis(path: Path, table_csv: Path, *, title: str, subtitle: str = "
     """Draw pseudo-label quality, masks, agreement, calibration and gradient norms against iterations.
 
     Args:
-        path: the PNG to write.
         table_csv: columns iteration, measure, of, part, value, see docs/how-to/diagnose.md.
-        title: above the page.
-        subtitle: below the title.
 
     Raises:
         UserError: no such table, or nothing in it yet.
@@ -55,24 +43,18 @@ def save_diagnosis(path: Path, table_csv: Path, *, title: str, subtitle: str = "
     rows = -(-len(panels) // _COLUMNS)
     high, head = rows * _HEIGHT + _HEAD, _HEAD / (rows * _HEIGHT + _HEAD)
     layout = ConstrainedLayoutEngine(rect=(0, 0, 1, 1 - head), w_pad=0.08, h_pad=0.08)
-    figure = Figure(figsize=(_COLUMNS * _WIDTH, high), dpi=DPI, facecolor="white", layout=layout)
+    figure = Figure(figsize=(_COLUMNS * _WIDTH, high), dpi=style.DPI, facecolor="white", layout=layout)
     grid = figure.subplots(rows, _COLUMNS, squeeze=False).ravel()
     for panel, draw in zip(grid, panels, strict=False):
         draw(panel)
     for panel in grid[len(panels) :]:
         panel.set_axis_off()
-    write(figure, 0.19, high - 0.25 * _HEAD, title, fontsize=16, weight="bold", color=DARK)
-    write(figure, 0.19, high - 0.52 * _HEAD, subtitle, color="#555555")
-    figure.legend(
-        handles=page.key(),
-        loc="center left",
-        bbox_to_anchor=(0.004, 1 - 0.82 * head),
-        ncols=10,
-        frameon=False,
-        fontsize=11,
-        columnspacing=1.4,
-    )
-    save_png(figure, path)
+    style.write(figure, 0.19, high - 0.25 * _HEAD, title, fontsize=16, weight="bold", color=DARK)
+    style.write(figure, 0.19, high - 0.52 * _HEAD, subtitle, color="#555555")
+    place: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (0.004, 1 - 0.82 * head)}
+    look: dict[str, Any] = {"frameon": False, "fontsize": 11, "columnspacing": 1.4}
+    figure.legend(handles=page.key(), ncols=10, **place, **look)
+    style.save_png(figure, path)
 
 
 class _Page:
@@ -87,16 +69,14 @@ class _Page:
     def panels(self) -> list[Draw]:
         """Return drawing functions in reading order."""
         mean = " (mean of classes)" if len(self._classes) > 1 else ""
+        names = {"dice": "Dice", "precision": "precision", "recall": "recall"}
         found: list[Draw] = [
-            partial(self._quality, measure=measure, label=f"{name}{mean}")
-            for measure, name in (("dice", "Dice"), ("precision", "precision"), ("recall", "recall"))
+            partial(self._quality, measure=measure, label=f"{name}{mean}") for measure, name in names.items()
         ]
         found.append(self._volume)
-        if self._of("agreement"):
-            label = "agreement of networks (Dice)"
-            found.append(partial(self._by_class, measure="agreement", label=label))
-        if self._of("coverage"):
-            for measure, label in _MASKS.items():
+        by_class = {"agreement": "agreement of networks (Dice)", **_MASKS}
+        for measure, label in by_class.items():
+            if self._of("coverage" if measure in _MASKS else measure):
                 found.append(partial(self._by_class, measure=measure, label=label))
         networks = dict.fromkeys(self._table.loc[self._table["measure"] == "gradient", "part"])
         gradients = (partial(self._gradient, network=name) for name in networks)
@@ -124,7 +104,7 @@ class _Page:
 
     def _dress(self, panel: Axes, label: str, *, share: bool = False) -> None:
         dress(panel, x="iteration", y=label)
-        add_legend(panel)
+        style.add_legend(panel)
         panel.set_xlim(0, 1.02 * max(self._last, 1))
         panel.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         if share:
@@ -153,23 +133,24 @@ class _Page:
         else:
             colors = reversed(CHART_COLORS[-len(self._classes) :])
             lines += [(color, name, [name]) for color, name in zip(colors, self._classes, strict=False)]
-        for of, style in zip(self._of(measure), _STYLES, strict=False):
-            look: dict[str, Any] = {"linestyle": style, "linewidth": 1.8}
+        for of, dashes in zip(self._of(measure), _STYLES, strict=False):
+            look: dict[str, Any] = {"linestyle": dashes, "linewidth": 1.8}
             if measure == "coverage":
                 thin = {**look, "color": DARK, "linewidth": 1.2}
                 self._plot(panel, "share", of, ["all"], label=f"{of}, all voxels", **thin)
             for color, part, parts in lines:
-                self._plot(panel, measure, of, parts, color=color, label=f"{of}, {shorten(part, 18)}", **look)
+                name = f"{of}, {style.shorten(part, 18)}"
+                self._plot(panel, measure, of, parts, color=color, label=name, **look)
         self._dress(panel, label, share=True)
 
     def _calibration(self, panel: Axes) -> None:
         for name in self._of("ece"):
-            for part, style in (("all", "-"), ("foreground", "--")):
-                look = {"color": self._looks[name]["color"], "linewidth": 1.6, "linestyle": style}
+            for part, dashes in (("all", "-"), ("foreground", "--")):
+                look = {"color": self._looks[name]["color"], "linewidth": 1.6, "linestyle": dashes}
                 self._plot(panel, "ece", name, [part], **look)
         panel.set_ylim(bottom=0)
         self._dress(panel, "calibration error (ECE)")
-        lines = [Line2D([], [], color=DARK, linestyle=style) for style in ("-", "--")]
+        lines = [Line2D([], [], color=DARK, linestyle=dashes) for dashes in ("-", "--")]
         panel.legend(lines, ["all voxels", "foreground (true or found)"], fontsize=9, frameon=False)
 
     def _reliability(self, panel: Axes) -> None:
@@ -208,22 +189,17 @@ def _looks(labels: Sequence[str], masked: Set[str]) -> dict[str, dict[str, Any]]
         elif parent != name and parent in found:
             found[name] = {"color": found[parent]["color"], "linestyle": "--", "linewidth": 1.4}
         else:
-            style = (0, (2, 2)) if name in masked else "-"
-            found[name] = {"color": next(colors), "linestyle": style, "linewidth": 1.8}
+            dashes = (0, (2, 2)) if name in masked else "-"
+            found[name] = {"color": next(colors), "linestyle": dashes, "linewidth": 1.8}
     return found
 
 
 def _read(path: Path) -> pd.DataFrame:
-    columns = ("iteration", "measure", "of", "part", "value")
+    expected, found = "diagnosis/diagnosis.csv of a run, with one row or more", "no such rows"
     try:
         table = pd.read_csv(path, dtype={"of": str, "part": str}, keep_default_na=False)
-    except (OSError, ValueError) as error:
-        expected = "diagnosis/diagnosis.csv of a run"
-        raise UserError(
-            "The table of the diagnosis cannot be read", str(error), expected, path=path
-        ) from error
-    if not set(columns) <= set(table.columns) or table.empty:
-        found = f"{len(table)} rows with columns {', '.join(table.columns)}"
-        expected = f"at least one row with {', '.join(columns)}"
-        raise UserError("The table of the diagnosis holds nothing", found, expected, path=path)
-    return table
+        if len(table[["iteration", "measure", "of", "part", "value"]]):
+            return table
+    except (OSError, ValueError, KeyError) as error:
+        found = str(error)
+    raise UserError("The table of the diagnosis cannot be read", found, expected, path=path)

@@ -36,9 +36,9 @@ def sheet_drawer(
 
     def draw(path: Path, samples: Sequence[Sample], captions: Sequence[str]) -> None:
         if rows:
-            from semivox.reporting.pseudo_labels import save_rows as save
+            from semivox.reporting.sheets import save_rows as save
         else:
-            from semivox.reporting.dataset_figure import save_sheet as save
+            from semivox.reporting.sheets import save_sheet as save
         save(path, samples, captions, title, class_names)
 
     return draw

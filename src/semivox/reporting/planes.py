@@ -10,33 +10,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from semivox.reporting.slices import (
-    TRUTH,
-    VIEWS,
-    Outline,
-    RasImage,
-    Volume,
-    draw_scale_bar,
-    draw_slice,
-    finest_view,
-    fullest_slice,
-    grey_window,
-    outline_lines,
-    surroundings,
-    to_ras,
-)
-from semivox.reporting.style import (
-    DPI,
-    FAINT,
-    PAGE_DPI,
-    SCALE_BAR,
-    dark_figure,
-    draw_legend,
-    legend_height,
-    save_png,
-    shorten,
-    write,
-)
+from semivox.reporting import slices, style
+from semivox.reporting.slices import Outline, RasImage, Volume, draw_slice
+from semivox.reporting.style import FAINT, shorten, write
 
 _HEAD: tuple[dict[str, Any], ...] = (
     {"fontsize": 13, "weight": "bold"}, {"color": FAINT}, {"color": FAINT, "ha": "right"},
@@ -63,15 +39,14 @@ def save_overlay(
         spacing_mm: voxel size.
         name: of the case; default: the file's.
         class_names: background first; default: numbers.
-        axes: where the array's axes point to, as `nibabel.aff2axcodes` says (prepared cases: RAS);
-            None: unknown, the picture then has no letters.
+        axes: nibabel codes of the array's axes (prepared cases: RAS); None: unknown, there are no letters.
     """
     scan = RasImage.turned(image[0], spacing_mm, axes)
-    found = None if label is None else to_ras(label, axes)
+    found = None if label is None else slices.to_ras(label, axes)
     state = "unlabeled" if label is None else "labeled" if label.any() else "no foreground in the label"
     steps, voxels = " × ".join(f"{step:.3g}" for step in spacing_mm), " × ".join(map(str, image.shape[1:]))
     head = shorten(name or path.stem, 70), f"{voxels} voxels of {steps} mm", state
-    save_png(planes_figure(scan, found, class_names=class_names, head=head), path)
+    style.save_png(planes_figure(scan, found, class_names=class_names, head=head), path)
 
 
 def planes_figure(
@@ -85,42 +60,36 @@ def planes_figure(
 ) -> Figure:
     """Draw three planes in one scale, that with the finest pixels first.
 
-    Each is the slice with the most foreground, or the middle one. With `head` the picture shows the whole
-    scan, without it the region around the foreground, small enough to be read on a phone.
-
-    Args:
-        scan: what to show.
-        found: class indices (X, Y, Z), outlined in the colors of the classes.
-        truth: the reference, outlined in white.
-        doubt: uncertainty (X, Y, Z), shown as heat on the same slices in a second row.
-        class_names: background first; default: numbers.
-        head: name of the case, its size, and the state of its label.
+    Each is the slice with the most foreground, or the middle one. With `head` (name of the case, its size,
+    the state of its label) the picture shows the whole scan, without it the region around the foreground,
+    small enough to be read on a phone. `found`, class indices (X, Y, Z), is outlined in the colors of the
+    classes, `truth` in white; `doubt`, uncertainty (X, Y, Z), is heat on the same slices in a second row.
     """
     labels = [label for label in (found, truth) if label is not None]
     both = np.maximum.reduce(labels) if labels else None
     whole: tuple[slice, ...] = (slice(0, None),) * 3
-    box = whole if head or both is None else surroundings(both)
-    shown, window = scan.cropped(box), grey_window(scan.image[box])
+    box = whole if head or both is None else slices.surroundings(both)
+    shown, window = scan.cropped(box), slices.grey_window(scan.image[box])
     widest, tallest, rim = (9.6, 4.6, 0.4) if head else (6.1, 2.5, 0.9)  # inches: slices, edges of the page
 
-    views = sorted(VIEWS, key=lambda view: view != finest_view(scan.spacing))
+    views = sorted(slices.VIEWS, key=lambda view: view != slices.finest_view(scan.spacing))
     sizes = [shown.size_mm(view) for view in views]
     scale = min(widest / sum(wide for wide, _ in sizes), tallest / max(high for _, high in sizes))
     row = scale * max(high for _, high in sizes)
     cells = [max(scale * wide, _CAPTION) for wide, _ in sizes]
     width = max(widest + rim, sum(cells) + 2 * _GAP + 0.2)
     rows = 1 if doubt is None else 2
-    legend = outline_lines(labels, class_names, reference=truth is not None)
-    foot = 0.4 + legend_height(legend, width, SCALE_BAR)
+    legend = slices.outline_lines(labels, class_names, reference=truth is not None)
+    foot = 0.4 + style.legend_height(legend, width, style.SCALE_BAR)
     height = foot + rows * (row + _GAP) + (0.9 if head else 0.25)
-    figure = dark_figure(width, height, DPI if head else PAGE_DPI)
+    figure = style.dark_figure(width, height, style.DPI if head else style.PAGE_DPI)
 
     outlines = [Outline(found[box], None, 1.5)] if found is not None else []
-    reference = [Outline(truth[box], TRUTH, 0.9)] if truth is not None else []
+    reference = [Outline(truth[box], slices.TRUTH, 0.9)] if truth is not None else []
     heat = None if doubt is None else np.clip(doubt[box] / max(float(doubt.max()), 1e-6), 0, 1)
     left = (width - sum(cells) - 2 * _GAP) / 2
     for view, (wide, high), cell in zip(views, sizes, cells, strict=True):
-        at, first = fullest_slice(both, scan.image.shape, view), box[view.normal].start
+        at, first = slices.fullest_slice(both, scan.image.shape, view), box[view.normal].start
         place = left + (cell - scale * wide) / 2, foot + (row - scale * high) / 2
         over = (place[0], place[1] + (rows - 1) * (row + _GAP), scale)
         panel = draw_slice(figure, over, shown, view, at - first, [*outlines, *reference], window=window)
@@ -130,8 +99,8 @@ def planes_figure(
         caption = f"{view.name}, {caption}" if scan.oriented else caption
         panel.set_title(caption, color=FAINT, fontsize=9 if head else 8, pad=4)
         left += cell + _GAP
-    draw_scale_bar(figure, 0.2, foot - 0.2, scale)
-    draw_legend(figure, legend)
+    slices.draw_scale_bar(figure, 0.2, foot - 0.2, scale)
+    style.draw_legend(figure, legend)
     if heat is not None:
         write(figure, 0.1, foot + row / 2, "uncertainty", color=FAINT, fontsize=8, rotation=90)
     for text, x, y, look in zip(head or (), (0.2, 0.2, width - 0.2), (0.27, 0.53, 0.53), _HEAD, strict=False):

@@ -74,12 +74,9 @@ def to_ras(volume: Volume, axes: str | None) -> Volume:
 
 def finest_view(spacing: Sequence[float]) -> View:
     """Return the plane with the smallest pixels; the axial one unless another is clearly finer."""
-
-    def area(view: View) -> float:
-        return spacing[view.horizontal] * spacing[view.vertical]
-
-    finest = min(VIEWS, key=area)
-    return finest if area(finest) < _CLEARLY_FINER * area(AXIAL) else AXIAL
+    area = {view: spacing[view.horizontal] * spacing[view.vertical] for view in VIEWS}
+    finest = min(VIEWS, key=lambda view: area[view])
+    return finest if area[finest] < _CLEARLY_FINER * area[AXIAL] else AXIAL
 
 
 def fullest_slice(label: Volume | None, shape: Sequence[int], view: View) -> int:
@@ -130,8 +127,7 @@ def draw_slice(
     Args:
         figure: where to draw.
         place: left and lower edge in inches, and the inches a mm.
-        scan: what to show.
-        view, at: plane and slice.
+        scan, view, at: what to show, plane and slice.
         outlines: labels on the grid of the scan, the last on top.
         window: intensities shown as black and white; default: `grey_window` of the scan.
         heat: (X, Y, Z) in 0..1, laid over the scan, the clearer the smaller it is.
@@ -151,11 +147,10 @@ def draw_slice(
     for outline in outlines:
         _draw_outline(panel, outline, view, at, scan.spacing)
     if letters and scan.oriented:
-        west, east, north, south = view.letters
-        write_in_panel(panel, west, 0, 0.5, ha="left", va="center")
-        write_in_panel(panel, east, 1, 0.5, ha="right", va="center")
-        write_in_panel(panel, north, 0.5, 1, ha="center", va="top")
-        write_in_panel(panel, south, 0.5, 0, ha="center", va="bottom")
+        edges = [(0.0, 0.5, "left", "center"), (1.0, 0.5, "right", "center")]
+        edges += [(0.5, 1.0, "center", "top"), (0.5, 0.0, "center", "bottom")]
+        for letter, (x, y, ha, va) in zip(view.letters, edges, strict=True):
+            write_in_panel(panel, letter, x, y, ha=ha, va=va)
     return panel
 
 
@@ -180,18 +175,10 @@ def _draw_outline(panel: Axes, outline: Outline, view: View, at: int, spacing: S
 def write_in_panel(panel: Axes, text: str, x: float, y: float, *, ha: str, va: str) -> None:
     """Write on a dark ground, 3 points inside the panel; `x` and `y` are fractions of it."""
     inward = {"left": 3, "bottom": 3, "center": 0, "right": -3, "top": -3}
-    panel.annotate(
-        text,
-        (x, y),
-        (inward[ha], inward[va]),
-        xycoords="axes fraction",
-        textcoords="offset points",
-        color="#ffe9a8",
-        fontsize=9,
-        ha=ha,
-        va=va,
-        bbox={"facecolor": BACKGROUND, "alpha": 0.55, "edgecolor": "none", "pad": 1.5},
-    )
+    place: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points", "ha": ha, "va": va}
+    ground = {"facecolor": BACKGROUND, "alpha": 0.55, "edgecolor": "none", "pad": 1.5}
+    offset = (inward[ha], inward[va])
+    panel.annotate(text, (x, y), offset, color="#ffe9a8", fontsize=9, bbox=ground, **place)
 
 
 def draw_scale_bar(figure: Figure, left: float, bottom: float, scale: float) -> None:

@@ -68,14 +68,12 @@ def class_color(index: int) -> str:
 
 def class_lines(present: Iterable[int], class_names: Sequence[str] | None) -> list[Line2D]:
     """Return legend entries that name these classes, background left out."""
-    indices = sorted(set(map(int, present)) - {0})
-    names = [shorten(class_names[index] if class_names else f"class {index}", 24) for index in indices]
-    lines = [
-        Line2D([], [], color=class_color(index), linewidth=2.4, label=name)
-        for index, name in list(zip(indices, names, strict=True))[:_MOST]
-    ]
-    if len(names) > _MOST:
-        lines.append(Line2D([], [], linestyle="none", label=f"and {len(names) - _MOST} more"))
+    indices, lines = sorted(set(map(int, present)) - {0}), []
+    for index in indices[:_MOST]:
+        name = shorten(class_names[index] if class_names else f"class {index}", 24)
+        lines.append(Line2D([], [], color=class_color(index), linewidth=2.4, label=name))
+    if len(indices) > _MOST:
+        lines.append(Line2D([], [], linestyle="none", label=f"and {len(indices) - _MOST} more"))
     return lines
 
 
@@ -88,16 +86,9 @@ def legend_height(lines: Sequence[Line2D], width: float, beside: float = 0.0) ->
 
 def draw_legend(figure: Figure, lines: Sequence[Line2D], place: str = "lower right") -> None:
     """Draw a legend in a corner."""
-    figure.legend(
-        handles=lines,
-        loc=place,
-        ncols=_columns(lines, figure.get_figwidth()),
-        frameon=False,
-        labelcolor=TEXT,
-        fontsize=10,
-        handlelength=1.4,
-        columnspacing=1.2,
-    )
+    look: dict[str, Any] = {"frameon": False, "labelcolor": TEXT, "fontsize": 10, "handlelength": 1.4}
+    columns = _columns(lines, figure.get_figwidth())
+    figure.legend(handles=lines, loc=place, ncols=columns, columnspacing=1.2, **look)
 
 
 def _columns(lines: Sequence[Line2D], width: float) -> int:
@@ -118,14 +109,13 @@ def shorten(text: str, length: int) -> str:
     return text if len(text) <= length else f"{text[: length // 2 - 1]}…{text[-length // 2 + 1 :]}"
 
 
-def save_png(figure: Figure, path: Path) -> None:
+def save_png(figure: Figure, path: Path, kind: str = "png") -> None:
     """Write the picture, whole or not at all."""
     with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", facecolor=figure.get_facecolor())
+        figure.savefig(temporary, format=kind, facecolor=figure.get_facecolor())
 
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a picture for a paper, as PNG and as PDF; `path` has no ending."""
     for kind in ("png", "pdf"):
-        with replacing(path.with_name(f"{path.name}.{kind}")) as temporary:
-            figure.savefig(temporary, format=kind, facecolor=figure.get_facecolor())
+        save_png(figure, path.with_name(f"{path.name}.{kind}"), kind)

@@ -62,12 +62,9 @@ def render(
         label: class indices (X, Y, Z), axes to the right, front and head.
         spacing: voxel size in mm.
         frame: what the picture shows.
-        pixels: of the longer side of the picture.
+        pixels: of the longer side of the picture (rows, columns, 3), whose first row is on top.
         azimuth: where the viewer stands, in degrees from the front to the patient's left.
         paint: (X, Y, Z) in 0..1, shown on the surface instead of the colors of the classes.
-
-    Returns:
-        (rows, columns, 3), first row on top.
     """
     right, up, viewer = axes = _view(azimuth)
     light = viewer + 0.6 * up - 0.6 * right
@@ -100,13 +97,8 @@ def render(
 def surface_figure(truth: Volume, found: Volume, spacing_mm: Sequence[float]) -> Figure | None:
     """Draw reference and prediction in the colors of their classes, and the prediction by its distance.
 
-    Args:
-        truth: (X, Y, Z) class indices, axes to right, front and head.
-        found: the same of the prediction.
-        spacing_mm: voxel size.
-
-    Returns:
-        Two rows (seen from the front, from behind) of three pictures; None if both are empty.
+    Both are (X, Y, Z) class indices, axes to right, front and head. Returns two rows (seen from the front,
+    from behind) of three pictures; None if both are empty.
     """
     if not truth.any() and not found.any():
         return None
@@ -119,15 +111,13 @@ def surface_figure(truth: Volume, found: Volume, spacing_mm: Sequence[float]) ->
     wide, high = _PANEL * frame.size[:2] / frame.side
     step = high + 0.2
     figure = dark_figure(3 * _STEP + 0.1, 2 * step + 0.75, PAGE_DPI)
-    top = figure.get_figheight()
-    columns: tuple[tuple[str, Volume, Volume | None], ...] = (
-        ("reference", truth, None), ("prediction", found, None), ("distance", found, paint)
-    )  # fmt: skip
-    for column, (name, label, shade) in enumerate(columns):
+    top, names = figure.get_figheight(), ("reference", "prediction", "distance")
+    for column, (name, label) in enumerate(zip(names, (truth, found, found), strict=True)):
         left = 0.08 + _STEP * column
         write(figure, left + _PANEL / 2, top - 0.18, name, ha="center", fontsize=8.5)
         for row, azimuth in enumerate((FRONT, BACK)):
             panel = add_panel(figure, left + (_PANEL - wide) / 2, top - 0.3 - step * (row + 1), wide, high)
+            shade = paint if name == "distance" else None
             pixels = render(label, spacing_mm, frame, _SIDE, azimuth=azimuth, paint=shade)
             panel.imshow(pixels, interpolation="bilinear")
     for row, name in enumerate(("from the front left", "from behind right")):
@@ -142,9 +132,8 @@ def surface_figure(truth: Volume, found: Volume, spacing_mm: Sequence[float]) ->
 def _view(azimuth: float) -> Array:
     """Return what is right, up and towards the viewer in the picture, as rows, along the volume's axes."""
     turn, elevation = np.radians([azimuth, _ELEVATION])
-    viewer = np.array(
-        [-np.sin(turn) * np.cos(elevation), np.cos(turn) * np.cos(elevation), np.sin(elevation)]
-    )
+    flat = np.cos(elevation)
+    viewer = np.array([-np.sin(turn) * flat, np.cos(turn) * flat, np.sin(elevation)])
     right = np.cross([0.0, 0.0, 1.0], viewer)
     right /= np.linalg.norm(right)
     return np.stack([right, np.cross(viewer, right), viewer])

@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 from rich.markup import escape
 from rich.table import Table
 
 _LABELS = {
-    "dice": "Dice",
-    "jaccard": "Jaccard",
-    "hd95": "95HD",
-    "asd": "ASD",
-    "assd": "ASSD",
-    "nsd": "NSD",
-    "volume_pred": "volume",
-    "volume_ref": "reference volume",
-}
+    "dice": "Dice", "jaccard": "Jaccard", "hd95": "95HD", "asd": "ASD", "assd": "ASSD", "nsd": "NSD",
+    "volume_pred": "volume", "volume_ref": "reference volume",
+}  # fmt: skip
 _UNITS = {"mm": "mm", "vox": "voxels", "ml": "mL"}
 _DEFAULT = ("dice", "jaccard", "hd95_mm", "asd_mm", "nsd")
 _PUBLISHED = ("dice", "jaccard", "hd95_vox", "asd_vox")
@@ -28,15 +22,6 @@ _OVERALL = "mean"
 _WIDE = 8  # columns of a LaTeX table that fit beside each other
 STARRED = "* with failures counted as the image's diagonal"
 Rows = list[list[str]]
-
-
-class _Line(NamedTuple):
-    name: str  # of the class, empty where it is that of the line above
-    metric: str
-    raw: str
-    lcc: str
-    n: str
-    failures: str
 
 
 def metric_label(metric: str) -> str:
@@ -77,52 +62,40 @@ def mean_digits(value: float) -> int:
 
 
 def summary_table(summary: pd.DataFrame, *, title: str | None = None) -> Table:
-    """Lay out a summary for the screen: mean [95 % interval] over cases, n, failures.
+    """Lay out a summary, from `evaluation.summary.summarise`, for the screen.
 
     Dice, Jaccard, 95HD, ASD, NSD, and for classes with failures the distances that count these as the image's
     diagonal, with a star.
-
-    Args:
-        summary: columns class, metric, mean, low, high, n, failures; from `evaluation.summary.summarise`.
-        title: above the table.
     """
-    lines, has_lcc = list(_lines(summary)), bool(summary["metric"].str.endswith("_lcc").any())
+    has_lcc = bool(summary["metric"].str.endswith("_lcc").any())
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
-    table.caption = STARRED if any("*" in line.metric for line in lines) else None
-    table.caption_justify = "left"
     values = ("all voxels [95 % CI]", "largest component") if has_lcc else ("mean [95 % CI]",)
     for heading in ("class", "metric", *values, "n", "failed"):
-        table.add_column(
-            heading,
-            justify="left" if heading in ("class", "metric") else "right",
-            no_wrap=heading != "metric",
-        )
-    for line in lines:
-        if line.name and table.row_count:
-            table.add_row()
-        failures = f"[bold red]{line.failures}[/]" if line.failures not in ("0", "") else line.failures
-        means = (line.raw, line.lcc) if has_lcc else (line.raw,)
-        table.add_row(escape(line.name), line.metric, *means, line.n, failures)
-    return table
-
-
-def _lines(summary: pd.DataFrame) -> Iterator[_Line]:
+        side: Any = "left" if heading in ("class", "metric") else "right"
+        table.add_column(heading, justify=side, no_wrap=heading != "metric")
     rows = {(row["class"], row["metric"]): row for row in summary.to_dict("records")}
     classes = list(dict.fromkeys(summary["class"]))
     if len(classes) == 2 and _OVERALL in classes:
         classes.remove(_OVERALL)  # with one class the mean over classes says nothing new
     in_mm = (summary["metric"] == "hd95_mm").any()
-    chosen = (*_DEFAULT, *_WHEN_FAILED) if in_mm else _PUBLISHED
     for name in classes:
-        shown = str(name)
-        for metric in chosen:
+        if table.row_count:
+            table.add_row()
+        shown = escape(str(name))
+        for metric in (*_DEFAULT, *_WHEN_FAILED) if in_mm else _PUBLISHED:
             row = rows.get((name, metric))
             if row is None or (metric in _WHEN_FAILED and not row["failures"]):
                 continue
-            lcc = rows.get((name, f"{metric}_lcc"))
-            values = interval_text(row), "" if lcc is None else interval_text(lcc)
-            yield _Line(shown, metric_label(metric), *values, str(int(row["n"])), str(int(row["failures"])))
+            means = [interval_text(row)]
+            if has_lcc:
+                largest = rows.get((name, f"{metric}_lcc"))
+                means.append("" if largest is None else interval_text(largest))
+            failures = f"[bold red]{row['failures']:.0f}[/]" if row["failures"] else "0"
+            table.add_row(shown, metric_label(metric), *means, f"{row['n']:.0f}", failures)
             shown = ""
+            if metric in _WHEN_FAILED:
+                table.caption, table.caption_justify = STARRED, "left"
+    return table
 
 
 def markdown_table(headings: Sequence[str], rows: Rows) -> str:

@@ -14,11 +14,8 @@ from semivox.benchmark.published import published
 from semivox.benchmark.run import Outcome
 
 METRICS = {
-    "dice": "dice_percent",
-    "jaccard": "jaccard_percent",
-    "hd95_vox": "hd95_voxel",
-    "asd_vox": "asd_voxel",
-}
+    "dice": "dice_percent", "jaccard": "jaccard_percent", "hd95_vox": "hd95_voxel", "asd_vox": "asd_voxel",
+}  # fmt: skip
 SHARES = (0.10, 0.15, 0.20, 0.25, 1.0)  # of labels, in the paper's tables
 _ROW = ("method", "row_as_printed", "cr_distance", "contrast", "alpha_percentile")  # what names a row
 
@@ -50,9 +47,8 @@ def beside(item: Item, entry: Entry, outcome: Outcome) -> pd.DataFrame:
         lines += [{**start, "network": network, **values} for network, values in scores.items()]
     for (row, share), values in printed.items():
         if (row, share) not in used and share in item.shares:
-            lines.append(
-                {"dataset": entry.name, "family": entry.family, "row": row, "share": share, **values}
-            )
+            known = {"dataset": entry.name, "family": entry.family, "row": row, "share": share}
+            lines.append({**known, **values})
     return pd.DataFrame(lines)
 
 
@@ -84,10 +80,8 @@ def _published(family: str, table: str) -> dict[tuple[str, float], dict[str, Any
         row = str(next(line[name] for name in _ROW if name in line))
         values = {"params_M": line.get("params_M"), "macs_G": line.get("macs_G")}
         for metric, name in METRICS.items():
-            values |= {
-                f"{metric}_published": line[f"{name}_mean"],
-                f"{metric}_spread": line[f"{name}_spread"],
-            }
+            values[f"{metric}_published"] = line[f"{name}_mean"]
+            values[f"{metric}_spread"] = line[f"{name}_spread"]
         found[row, _printed_share(line, family)] = values
     return found
 

@@ -18,24 +18,14 @@ _NAMES = {"la2018": "la", "leftatrium": "la", "pancreas": "pancreas", "brats": "
 
 @dataclass(frozen=True)
 class Item:
-    """A table or figure.
+    """A table or figure of the paper."""
 
-    Attributes:
-        name: what is typed.
-        title: what it shows.
-        shows: a table; or dots, pictures or curves.
-        ablations: the shipped ablations whose rows it has; none: those of the paper's comparison.
-        family: the published data set that it is of; None: all three.
-        shares: of labels.
-        seeds: how many.
-    """
-
-    name: str
+    name: str  # what is typed
     title: str
     shows: Literal["table", "dots", "pictures", "curves"] = "table"
-    ablations: tuple[str, ...] = ()
-    family: str | None = None
-    shares: tuple[float, ...] = (0.10,)
+    ablations: tuple[str, ...] = ()  # whose rows it has; none: those of the paper's comparison
+    family: str | None = None  # the published data set that it is of; None: all three
+    shares: tuple[float, ...] = (0.10,)  # of labels
     seeds: int = 3
 
     @property
@@ -67,29 +57,17 @@ ITEMS = {
 
 @dataclass(frozen=True)
 class Entry:
-    """A data set of an item.
+    """A data set of an item."""
 
-    Attributes:
-        data: raw folder or workspace.
-        name: of the data set; its runs stand in a folder of this name.
-        family: the published data set whose figures stand beside.
-        grid: what is run.
-        references: rows that are the published setting.
-    """
-
-    data: Path
-    name: str
-    family: str
+    data: Path  # raw folder or workspace
+    name: str  # of the data set; its runs stand in a folder of this name
+    family: str  # the published data set whose figures stand beside
     grid: Grid
-    references: tuple[str, ...]
+    references: tuple[str, ...]  # rows that are the published setting
 
 
 def find_item(name: str) -> Item:
-    """Return a table or figure by name.
-
-    Raises:
-        UserError: there is none; the nearest is named.
-    """
+    """Return a table or figure by name; another name is a `UserError` with the nearest one."""
     if name not in ITEMS:
         raise unknown("table or figure of the paper", name, ITEMS)
     return ITEMS[name]
@@ -98,11 +76,8 @@ def find_item(name: str) -> Item:
 def entries_of(item: Item, data: Sequence[Path], changes: Mapping[str, Any]) -> list[Entry]:
     """Resolve the grid of each data set.
 
-    Args:
-        item: what is made.
-        data: folders, raw or workspaces.
-        changes: entries of a grid that replace the item's. `presets`: one for all data sets, or one each;
-            without, those of the paper for its data sets. `methods`: only these rows.
+    `changes` are entries of a grid that replace the item's. `presets`: one for all data sets, or one each;
+    without, those of the paper for its data sets. `methods`: only these rows.
 
     Raises:
         UserError: no preset for a data set; a data set that the item is not of; two of one name.

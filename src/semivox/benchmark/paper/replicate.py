@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -17,7 +18,6 @@ from semivox.benchmark.run import Outcome, Say, benchmark
 from semivox.benchmark.tables import Page
 from semivox.files import replacing
 from semivox.manifest import write_manifest
-from semivox.progress import ProgressFactory, no_progress
 from semivox.reporting.benchmark import paper_score_rows, paper_size_rows
 from semivox.reporting.curves import save_methods, save_sensitivity
 
@@ -29,15 +29,10 @@ _HERE = (
 
 @dataclass
 class Replication:
-    """What became of a table or figure.
+    """What became of a table or figure."""
 
-    Attributes:
-        files: what was written, by name, in the output folder.
-        outcomes: of each data set, by name.
-    """
-
-    files: list[str] = field(default_factory=list)
-    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    files: list[str] = field(default_factory=list)  # what was written, by name, in the output folder
+    outcomes: dict[str, Outcome] = field(default_factory=dict)  # of each data set, by name
 
 
 def replicate(
@@ -46,25 +41,26 @@ def replicate(
     *,
     out: Path,
     work: Path | None = None,
+    dry_run: bool = False,
     max_hours: float | None = None,
-    isolate: bool = False,
-    bar: bool = False,
-    progress: ProgressFactory = no_progress,
     say: Say = lambda _: None,
+    **how: Any,
 ) -> Replication:
-    """Run the grid of each data set, then write the table or figure; a repeated call resumes.
+    """Run the grid of each data set, then write the table or figure; see `semivox.replicate`.
 
-    Runs stand in `out/DATA SET/runs`: all items share them. Arguments: see `semivox.api.replicate`.
+    Runs stand in `out/DATA SET/runs`: all items share them. `how` is for `benchmark`.
     """
     result, started = Replication(), time.monotonic()
     for entry in entries:
         spent = (time.monotonic() - started) / 3600
         left = None if max_hours is None else max(max_hours - spent, 0.0)
         say(f"{item.name}: {entry.name}")
+        place: dict[str, Any] = {"out": out / entry.name, "work": work and work / entry.name}
         result.outcomes[entry.name] = benchmark(
-            entry.data, entry.grid, out=folder_of(entry, out), work=work and work / entry.name,
-            max_hours=left, isolate=isolate, bar=bar, progress=progress, say=say,
-        )  # fmt: skip
+            entry.data, entry.grid, **place, dry_run=dry_run, max_hours=left, say=say, **how
+        )
+    if dry_run:
+        return result
     pairs = [(entry, result.outcomes[entry.name]) for entry in entries]
     lines = pd.concat([beside(item, *pair) for pair in pairs], ignore_index=True)
     with replacing(out / f"{item.name}.csv") as temporary:
@@ -75,11 +71,6 @@ def replicate(
     result.files = [*names, *(name for one in pictures for name in (one, one.replace(".png", ".pdf")))]
     write_manifest(out, f"paper {item.name}", data=[str(entry.data) for entry in entries], files=result.files)
     return result
-
-
-def folder_of(entry: Entry, out: Path) -> Path:
-    """Return where runs and tables of a data set stand."""
-    return out / entry.name
 
 
 def _draw(
@@ -95,14 +86,12 @@ def _draw(
                 title = f"{entry.name}, {labels} labels: lowest, median, highest Dice"
                 drawn += save_cases(out / f"{item.name}{suffix}", jobs, title)
         return drawn
-    own = lines[lines["network"] == ""] if "network" in lines else lines
     if item.shows == "dots":
-        save_methods(
-            out / item.name, lines[(lines["share"] != 1.0) & lines["network"].isin(["", None])], item.title
-        )
+        shown = lines[(lines["share"] != 1.0) & lines["network"].isin(["", None])]
+        save_methods(out / item.name, shown, item.title)
         return [f"{item.name}.png"]
     if item.shows == "curves" and "dice_mean" in lines:
-        save_sensitivity(out / item.name, own, item.title)
+        save_sensitivity(out / item.name, lines[lines["network"] == ""], item.title)
         return [f"{item.name}.png"]
     return []
 

@@ -36,11 +36,8 @@ def write_report(
 ) -> None:
     """Write the page of one run.
 
-    Args:
-        path: the HTML file; an older report is replaced.
-        run: what was trained.
-        scored: predictions and their scores; None: only what was trained on what, and the curves.
-        progress: called with (cases drawn, cases, name).
+    Without `scored`, it tells only what was trained on what, and shows the curves. `progress` is called with
+    (cases drawn, cases, name).
 
     Raises:
         UserError: another file has that name, or it cannot be written.
@@ -49,46 +46,37 @@ def write_report(
     curves = [] if run.log is None else charts.training_curves(run.log, run.plan.class_names[1:])
     values: dict[str, Any] = {"scores": None, "failures": [], "cases": [], "viewer": None, "charts": curves}
     values |= {"all_cases": None, "quality": [], "coarser": False}
+    dice: dict[str, Any] = {}
     if scored is not None:
-        values |= _scored(run, scored, curves, progress)
-    write_page(
-        path,
-        "report.html.j2",
-        title=run.title,
-        split=run.split,
-        tiles=content.tiles(run, scored),
-        notes=content.notes(run, scored),
-        facts=content.facts(run),
-        legend=[(name, class_color(index)) for index, name in enumerate(run.plan.class_names) if index],
-        **values,
-    )
+        values["scores"], dice = content.score_table(scored)
+        values |= _scored(run, scored, progress)
+        first, last = charts.score_chart(scored.table, dice), values.pop("reliability")
+        values["charts"] = [first, *curves, *last]
+    values |= {"notes": content.notes(run, scored), "facts": content.facts(run), "split": run.split}
+    legend = [(name, class_color(index)) for index, name in enumerate(run.plan.class_names) if index]
+    tiles = content.tiles(run, scored, dice)
+    write_page(path, "report.html.j2", title=run.title, tiles=tiles, legend=legend, **values)
 
 
 def check_place(path: Path) -> None:
-    """Refuse to overwrite a file that is no report.
-
-    Raises:
-        UserError: there is such a file.
-    """
+    """Refuse to overwrite a file that is no report."""
     if path.is_dir():
         do = f"-o {path / 'report.html'}"
         raise UserError("The report needs the name of a file", "a folder", "FILE.html", do, path)
     if path.exists() and _MARK not in path.read_text(encoding="utf-8", errors="replace")[:2000]:
-        expected = "a report of semivox, which a new one may replace"
-        raise UserError(
-            "There is another file of this name", "no report", expected, "choose another -o", path
+        what, expected = (
+            "There is another file of this name",
+            "a report of semivox, which a new one may replace",
         )
+        raise UserError(what, "no report", expected, "choose another -o", path)
 
 
 def write_page(path: Path, template: str, **values: Any) -> None:
     """Render a template and write it; every text in it is escaped."""
     environment = Environment(
-        loader=PackageLoader("semivox.reporting.page"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+        loader=PackageLoader("semivox.reporting.page"), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
     page = environment.get_template(template).render(
         version=__version__,
         date=datetime.now(UTC).strftime("%Y-%m-%d"),
@@ -113,8 +101,8 @@ def _shipped(name: str) -> Markup:
     return Markup((resources.files("semivox.reporting.page") / name).read_text(encoding="utf-8"))
 
 
-def _scored(run: RunFacts, scored: Scored, curves: list[charts.Chart], progress: Report) -> dict[str, Any]:
-    """Make tables, charts, pictures and viewer of the cases."""
+def _scored(run: RunFacts, scored: Scored, progress: Report) -> dict[str, Any]:
+    """Make tables, pictures and viewer of the cases, and the chart of reliability."""
     names, chosen = [str(name) for name in content.by_case(scored.table).index], _chosen(scored.table)
     drawn, shown, bins = [], [], np.zeros((charts.BINS, 3))
     for done, name in enumerate(names, start=1):
@@ -126,16 +114,10 @@ def _scored(run: RunFacts, scored: Scored, curves: list[charts.Chart], progress:
             drawn.append(_drawn(name, chosen[name], case, run, scored))
             shown += [] if case is None else [viewer_case(name, case)]
         progress(done, len(names), name)
-    scores, dice = content.score_table(scored)
     return {
-        "scores": scores,
         "failures": content.failures(scored.table),
         "cases": drawn,
-        "charts": [
-            charts.score_chart(scored.table, dice),
-            *curves,
-            *([charts.reliability_chart(bins)] if bins.any() else []),
-        ],
+        "reliability": [charts.reliability_chart(bins)] if bins.any() else [],
         "all_cases": content.case_table(scored.table),
         "quality": doubtful(scored.folder / QUALITY),
         "viewer": {"cases": shown, **colormaps(run.plan.class_names)} if shown else None,

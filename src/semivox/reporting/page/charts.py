@@ -37,8 +37,8 @@ def training_curves(log: pd.DataFrame, class_names: Sequence[str]) -> list[Chart
     """Draw the losses of a run's log, and the Dice of the validation cases if it was measured twice."""
     figure, axes = _chart("iteration", "loss")
     parts = loss_parts(log)
-    for index, name in enumerate(parts if len(parts) > 1 else ()):
-        look: dict[str, Any] = {"color": class_color(index + 1), "linewidth": 0.9, "label": shorten(name, 16)}
+    for index, name in enumerate(parts if len(parts) > 1 else (), start=1):
+        look: dict[str, Any] = {"color": class_color(index), "linewidth": 0.9, "label": shorten(name, 16)}
         axes.plot(log["iteration"], log[name], **look)
     axes.plot(log["iteration"], log["loss"], color=_INK, linewidth=1.8, label="sum")
     axes.set_ylim(bottom=min(0.0, float(log["loss"].min())))
@@ -67,26 +67,15 @@ def loss_parts(log: pd.DataFrame) -> list[str]:
 
 
 def score_chart(table: pd.DataFrame, means: Mapping[str, Mapping[str, float]]) -> Chart:
-    """Draw the Dice of each case as a dot, a row a class, with the mean and its 95 % interval.
-
-    Args:
-        table: one row a case and class.
-        means: mean, low and high of the Dice of each class.
-    """
-    figure, axes = _chart("Dice", "", height=max(1.5, 0.6 + 0.42 * len(means)))
+    """Draw the Dice of each case as a dot, a row a class, with `means`: mean, low and high of each class."""
+    figure, axes = _rows("Dice", means, 18, _INK)
     generator, by_case = np.random.default_rng(0), case_means(table).dropna()
-    for row, (name, mean) in enumerate(means.items()):
+    for row, name in enumerate(means):
         whole = name == MEAN_ROW
         values = by_case if whole else table.loc[table["class"] == name, "dice"].dropna()
         heights = row + generator.uniform(-0.2, 0.2, len(values))
-        axes.scatter(
-            values, heights, s=13, color=_FAINT if whole else class_color(row + 1), alpha=0.75, linewidths=0
-        )
-        if not np.isnan(mean["low"]):
-            axes.plot([mean["low"], mean["high"]], [row, row], color=_INK, linewidth=2.2, zorder=4)
-        axes.plot([mean["mean"]], [row], "D", color=_INK, markersize=6, zorder=5)
-    axes.set_yticks(range(len(means)), [shorten(name, 18) for name in means])
-    axes.set_ylim(len(means) - 0.5, -0.5)
+        color = _FAINT if whole else class_color(row + 1)
+        axes.scatter(values, heights, s=13, color=color, alpha=0.75, linewidths=0)
     axes.set_xlim(min(0.5, float(table["dice"].min()) - 0.05), 1)
     svg = _svg(figure, "Dice of each case, with mean and 95 % interval")
     return Chart(svg, "Dot: a case; diamond and bar: mean, 95 % interval")
@@ -95,15 +84,9 @@ def score_chart(table: pd.DataFrame, means: Mapping[str, Mapping[str, float]]) -
 def reliability_bins(probs: NDArray[Any], truth: NDArray[Any], margin: int = 4) -> NDArray[np.float64]:
     """Count how often voxels that are given a probability of a foreground class belong to it.
 
-    Only the box around reference and prediction counts, with a margin: far background is easy.
-
-    Args:
-        probs: (K, X, Y, Z), summing to 1.
-        truth: (X, Y, Z) class indices.
-        margin: voxels around the box.
-
-    Returns:
-        (BINS, 3): voxels, sum of their probabilities, voxels of the class; all foreground classes together.
+    Only the box around reference and prediction counts, with a margin in voxels: far background is easy.
+    `probs` is (K, X, Y, Z), `truth` (X, Y, Z) class indices. Returns (BINS, 3): voxels, sum of their
+    probabilities, voxels of the class; all foreground classes together.
     """
     near = union_box((truth > 0) | (probs.argmax(0) > 0))
     if near is None:
@@ -140,15 +123,8 @@ def reliability_chart(counts: NDArray[np.float64]) -> Chart:
 
 def difference_chart(differences: Mapping[str, Mapping[str, float]], first: str) -> Chart:
     """Draw the mean paired difference of each run to the first, with its 95 % interval."""
-    figure, axes = _chart(
-        f"Dice minus that of {shorten(first, 24)}", "", height=max(1.5, 0.8 + 0.42 * len(differences))
-    )
+    figure, axes = _rows(f"Dice minus that of {shorten(first, 24)}", differences, 24, _MEAN)
     axes.axvline(0, color=_FAINT, linewidth=1, linestyle="--")
-    for row, found in enumerate(differences.values()):
-        axes.plot([found["low"], found["high"]], [row, row], color=_INK, linewidth=2.2)
-        axes.plot([found["mean"]], [row], "D", color=_MEAN, markersize=6, zorder=5)
-    axes.set_yticks(range(len(differences)), [shorten(name, 24) for name in differences])
-    axes.set_ylim(len(differences) - 0.5, -0.5)
     svg = _svg(figure, "Paired differences of Dice with 95 % intervals")
     return Chart(svg, "Mean paired difference with its 95 % interval over cases")
 
@@ -164,6 +140,18 @@ def _chart(x: str, y: str, height: float = _SIZE[1]) -> tuple[Figure, Axes]:
     axes.spines[["left", "bottom"]].set_color(_FAINT)
     axes.tick_params(labelsize=9, color=_FAINT, labelcolor=_INK)
     axes.patch.set_alpha(0)
+    return figure, axes
+
+
+def _rows(x: str, means: Mapping[str, Mapping[str, float]], longest: int, color: str) -> tuple[Figure, Axes]:
+    """Start a chart of one row a name, with a diamond at the mean and a bar for the interval."""
+    figure, axes = _chart(x, "", height=max(1.5, 0.7 + 0.42 * len(means)))
+    for row, found in enumerate(means.values()):
+        if not np.isnan(found["low"]):
+            axes.plot([found["low"], found["high"]], [row, row], color=_INK, linewidth=2.2, zorder=4)
+        axes.plot([found["mean"]], [row], "D", color=color, markersize=6, zorder=5)
+    axes.set_yticks(range(len(means)), [shorten(name, longest) for name in means])
+    axes.set_ylim(len(means) - 0.5, -0.5)
     return figure, axes
 
 

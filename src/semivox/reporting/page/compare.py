@@ -40,9 +40,7 @@ class Column(NamedTuple):
 def read_columns(folders: Sequence[Path], validated: Callable[[RunFacts], Path]) -> list[Column]:
     """Read run folders, by their validation cases, and folders of predictions with scores.
 
-    Args:
-        folders: what to compare.
-        validated: returns the folder with scores of a run's validation cases.
+    `validated` returns the folder with scores of a run's validation cases.
 
     Raises:
         UserError: a folder that is neither; fewer than two cases in common.
@@ -52,10 +50,9 @@ def read_columns(folders: Sequence[Path], validated: Callable[[RunFacts], Path])
         if Run(folder).is_trained:
             run = read_run(folder)
             if not run.split.val:
+                what = "A run without validation cases cannot be compared"
                 do = "name a folder of predictions that were scored, instead of the run"
-                raise UserError(
-                    "A run without validation cases cannot be compared", "none", "some", do, folder
-                )
+                raise UserError(what, "none", "some", do, folder)
             scored = read_scored(validated(run), run)
             columns.append(Column(name, scored.table, run, scored))
         else:
@@ -74,18 +71,19 @@ def write_comparison(
     cases = _common(columns)
     dice = pd.DataFrame({column.name: column.dice.loc[cases] for column in columns})
     first, *others = dice.columns
+    spread = (dice.max(axis=1) - dice.min(axis=1)).sort_values(ascending=False)
+    order = [str(case) for case in spread.index]
     differences = {name: paired_difference(dice[name], dice[first])._asdict() for name in others}
     corrected = holm([wilcoxon_p(dice[name], dice[first]) for name in others])
     means = {name: interval_text(bootstrap_mean(dice[name])._asdict()) for name in dice}
     rows = [[first, means[first], "", ""]]
     for name, p in zip(others, corrected, strict=True):
         rows.append([name, means[name], interval_text(differences[name], sign="+"), f"{p:.3g}"])
+    every = [[case, *(f"{value:.3f}" for value in dice.loc[case])] for case in order]
     text = (
         f"Mean Dice over the {len(cases)} cases that all have, with 95 % intervals over cases. p: Wilcoxon"
         " signed-rank test, corrected for several comparisons (Holm)."
     )
-    spread = (dice.max(axis=1) - dice.min(axis=1)).sort_values(ascending=False)
-    order = [str(case) for case in spread.index]
     titles = dict.fromkeys(column.run.title for column in columns if column.run)
     write_page(
         path,
@@ -96,9 +94,7 @@ def write_comparison(
         chart=charts.difference_chart(differences, first),
         settings=_settings(columns),
         pictures=_pictures(columns, order[:DRAWN], progress),
-        all_cases=Table(
-            ["case", *dice], [[case, *(f"{value:.3f}" for value in dice.loc[case])] for case in order]
-        ),
+        all_cases=Table(["case", *dice], every),
     )
 
 
@@ -119,14 +115,10 @@ def _names(folders: Sequence[Path]) -> list[str]:
 
 def _settings(columns: Sequence[Column]) -> Table:
     """Lay out the facts in which the runs differ."""
-    known = pd.DataFrame({column.name: dict(facts(column.run)) for column in columns if column.run}).fillna(
-        ""
-    )
-    differing = known[known.nunique(axis=1) > 1] if len(known.columns) else known
-    rows = [
-        [str(name), *map(str, values)] for name, values in zip(differing.index, differing.values, strict=True)
-    ]
-    return Table(["", *known.columns], rows)
+    told = {column.name: dict(facts(column.run)) for column in columns if column.run}
+    names = dict.fromkeys(name for known in told.values() for name in known)
+    rows = [[name, *(known.get(name, "") for known in told.values())] for name in names]
+    return Table(["", *told], [row for row in rows if len(set(row[1:])) > 1])
 
 
 def _pictures(columns: Sequence[Column], cases: Sequence[str], progress: Report) -> list[dict[str, Any]]:

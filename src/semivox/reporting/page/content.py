@@ -78,8 +78,10 @@ def notes(run: RunFacts, scored: Scored | None) -> list[str]:
     return [text for text, holds in every.items() if holds]
 
 
-def tiles(run: RunFacts, scored: Scored | None) -> list[dict[str, str]]:
-    """Return the figures to see first."""
+def tiles(
+    run: RunFacts, scored: Scored | None, dice: Mapping[str, Mapping[str, float]]
+) -> list[dict[str, str]]:
+    """Return the figures to see first; `dice` is that of `score_table`."""
     split, trained = run.split, run.report.get("train", {})
     made = [
         _tile("labeled scans", str(len(split.labeled)), f"and {len(split.unlabeled)} unlabeled"),
@@ -87,7 +89,6 @@ def tiles(run: RunFacts, scored: Scored | None) -> list[dict[str, str]]:
     ]
     if scored is None:
         return made
-    _, dice = score_table(scored)
     mean, failed = dice.get(MEAN_ROW) or next(iter(dice.values())), len(failures(scored.table))
     interval = "" if math.isnan(mean["low"]) else f"95 %: {mean['low']:.3f} to {mean['high']:.3f}, "
     cases, mood = f"{scored.table['case'].nunique()} {scored.which} cases", "bad" if failed else "good"
@@ -105,28 +106,21 @@ def _tile(name: str, value: str, note: str, mood: str = "") -> dict[str, str]:
 def score_table(scored: Scored) -> tuple[Table, dict[str, dict[str, float]]]:
     """Lay out means with intervals, a row a class; also return those of the Dice."""
     summary = summarise(scored.table)
-    rows: dict[tuple[str, str], Any] = {
-        (row["class"], row["metric"]): row for row in summary.to_dict("records")
-    }
+    rows: dict[Any, Any] = {(row["class"], row["metric"]): row for row in summary.to_dict("records")}
     classes = [str(name) for name in dict.fromkeys(summary["class"])]
     if len(classes) == 2:
         classes.remove(MEAN_ROW)
     known = set(summary["metric"])
     metrics = [name for name in (_METRICS if "hd95_mm" in known else _PUBLISHED) if name in known]
+    means = {name: rows[name, "dice"] for name in classes}
     if "dice_lcc" in metrics and all(
-        abs(rows[name, "dice_lcc"]["mean"] - rows[name, "dice"]["mean"]) < _SAME for name in classes
+        abs(rows[name, "dice_lcc"]["mean"] - dice["mean"]) < _SAME for name, dice in means.items()
     ):
         metrics.remove("dice_lcc")  # the largest component is the whole
-    means = {name: rows[name, "dice"] for name in classes}
-    body = [
-        [
-            name,
-            *(interval_text(rows[name, metric]) for metric in metrics),
-            str(dice["n"]),
-            str(dice["failures"]),
-        ]
-        for name, dice in means.items()
-    ]
+    body = []
+    for name, dice in means.items():
+        cells = [interval_text(rows[name, metric]) for metric in metrics]
+        body.append([name, *cells, str(dice["n"]), str(dice["failures"])])
     text = (
         f"Mean over {scored.table['case'].nunique()} {scored.which} cases with its 95 % interval."
         " Distances leave failures out; Dice counts them as 0."
@@ -158,23 +152,20 @@ def case_table(table: pd.DataFrame) -> Table:
 
 def failures(table: pd.DataFrame) -> list[str]:
     """Name every failure: class, case, and what happened."""
-    failed = table[table["status"].isin(FAILURES)]
-    return [
-        f"{row['case']}: {row['class']} {_words(row['status'])} ({_FAILED[row['status']]})"
-        for row in failed.to_dict("records")
-    ]
+    failed = table[table["status"].isin(FAILURES)].to_dict("records")
+    return [f"{row['case']}: {_failure(row)} ({_FAILED[row['status']]})" for row in failed]
 
 
 def case_text(table: pd.DataFrame, case: str) -> tuple[str, str]:
     """Write the Dice of each class of a case, and name its failures."""
     rows = table[table["case"] == case].to_dict("records")
     dice = class_rows(table[table["case"] == case]).to_dict("records")
-    failed = [f"{row['class']} {_words(row['status'])}" for row in rows if row["status"] in FAILURES]
+    failed = [_failure(row) for row in rows if row["status"] in FAILURES]
     return ", ".join(f"{row['class']} {_number(row['dice'], 3)}" for row in dice), "; ".join(failed)
 
 
-def _words(status: str) -> str:
-    return status.replace("_", " ")
+def _failure(row: Mapping[Any, Any]) -> str:
+    return f"{row['class']} {row['status'].replace('_', ' ')}"
 
 
 def _sides(sides: Sequence[float]) -> str:

@@ -23,11 +23,7 @@ from semivox.reporting.style import save_png
 
 
 class Picture:
-    """A picture that a notebook displays.
-
-    Attributes:
-        figure: the matplotlib figure.
-    """
+    """A picture that a notebook displays; `figure` is matplotlib's."""
 
     def __init__(self, figure: Figure) -> None:
         self.figure = figure
@@ -44,15 +40,10 @@ class Picture:
 
 @dataclasses.dataclass(frozen=True)
 class PlottedPrediction(Prediction):
-    """A prediction with the scan that it was made of, so that it can be drawn.
-
-    Attributes:
-        image: the scan, (C, X, Y, Z) with its affine.
-        class_names: background first.
-    """
+    """A prediction with the scan that it was made of, so that it can be drawn."""
 
     image: Volume = cast(Any, None)  # noqa: RUF009
-    class_names: tuple[str, ...] = ()
+    class_names: tuple[str, ...] = ()  # background first
 
     def plot(self) -> Picture:
         """Draw the segmentation in three planes, and the uncertainty as heat if it was asked for."""

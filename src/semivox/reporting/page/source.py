@@ -28,23 +28,16 @@ from semivox.run import Run
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What a run folder tells about itself.
-
-    Attributes:
-        report: `run_report.json`.
-        environment: `env.json`.
-        log: `logs/metrics.csv`, None before the first row.
-        calibrated: whether validation cases decided temperature or clean-up of the predictions.
-    """
+    """What a run folder tells about itself."""
 
     folder: Path
     config: Config
     split: Split
     plan: Plan
-    report: Mapping[str, Any]
-    environment: Mapping[str, Any]
-    log: pd.DataFrame | None
-    calibrated: bool
+    report: Mapping[str, Any]  # run_report.json
+    environment: Mapping[str, Any]  # env.json
+    log: pd.DataFrame | None  # logs/metrics.csv, None before the first row
+    calibrated: bool  # validation cases decided temperature or clean-up of the predictions
 
     @property
     def title(self) -> str:
@@ -59,43 +52,26 @@ class RunFacts:
 
 @dataclass(frozen=True)
 class Scored:
-    """A folder of predictions with its `metrics.csv`.
-
-    Attributes:
-        table: one row a case and class.
-        which: "validation" or "test" cases, or just "scored" ones.
-        files: for each case the prediction and its reference, None where there is no prediction.
-        scans: for each case its scan, where it was found.
-    """
+    """A folder of predictions with its `metrics.csv`."""
 
     folder: Path
-    table: pd.DataFrame
-    which: str
-    files: Mapping[str, tuple[Path | None, Path]]
-    scans: Mapping[str, Scan]
+    table: pd.DataFrame  # one row a case and class
+    which: str  # "validation" or "test" cases, or just "scored" ones
+    files: Mapping[str, tuple[Path | None, Path]]  # prediction, if there is one, and reference of each case
+    scans: Mapping[str, Scan]  # of each case, where it was found
 
 
 @dataclass(frozen=True)
 class CaseVolumes:
-    """The voxels of one case, axes to right, front and head.
+    """The voxels of one case, axes to right, front and head."""
 
-    Attributes:
-        image: (X, Y, Z), the first channel.
-        truth: (X, Y, Z) class indices, `IGNORE` taken for background.
-        found: the same of the prediction.
-        doubt: (X, Y, Z) uncertainty, 0 or more; None without a map.
-        probs: (K, X, Y, Z) probabilities, None unless they were saved.
-        affine: (4, 4), voxel to world mm.
-        spacing_mm: along the three axes.
-    """
-
-    image: NDArray[Any]
-    truth: NDArray[np.uint8]
-    found: NDArray[np.uint8]
-    doubt: NDArray[Any] | None
-    probs: NDArray[Any] | None
-    affine: NDArray[np.float64]
-    spacing_mm: tuple[float, ...]
+    image: NDArray[Any]  # (X, Y, Z), the first channel
+    truth: NDArray[np.uint8]  # (X, Y, Z) class indices, `IGNORE` taken for background
+    found: NDArray[np.uint8]  # the same of the prediction
+    doubt: NDArray[Any] | None  # (X, Y, Z) uncertainty, 0 or more; None without a map
+    probs: NDArray[Any] | None  # (K, X, Y, Z) probabilities, None unless they were saved
+    affine: NDArray[np.float64]  # (4, 4), voxel to world mm
+    spacing_mm: tuple[float, ...]  # along the three axes
 
     @property
     def scan(self) -> RasImage:
@@ -126,10 +102,7 @@ def read_run(folder: Path) -> RunFacts:
 def read_scored(folder: Path, run: RunFacts, images: Path | None = None) -> Scored:
     """Read scores, and find the files behind them.
 
-    Args:
-        folder: of predictions that `semivox evaluate` scored.
-        run: whose predictions these are.
-        images: folder of the scans, if they are no longer where `predict` read them.
+    `images` is the folder of the scans, if they are no longer where `predict` read them.
 
     Raises:
         UserError: no scores in this folder.
@@ -145,9 +118,8 @@ def read_scored(folder: Path, run: RunFacts, images: Path | None = None) -> Scor
         for case, entry in zip(names, entries, strict=False)
     }
     roles = {run.split.roles().get(name, "test") for name in names}
-    which = (
-        {"val": "validation", "test": "test"}.get(roles.pop(), "training") if len(roles) == 1 else "scored"
-    )
+    known = {"val": "validation", "test": "test"}
+    which = known.get(roles.pop(), "training") if len(roles) == 1 else "scored"
     return Scored(folder, table, which, files, _scans(folder, run, names, images))
 
 

@@ -42,8 +42,7 @@ def colormaps(class_names: Sequence[str]) -> dict[str, dict[str, list[Any]]]:
     parts = [to_rgb(class_color(index)) for index in range(1, len(class_names))]
     levels = np.round(255 * np.array([(0.0, 0.0, 0.0), *parts])).astype(int).T.tolist()
     white = [0, *[255] * len(parts)]
-    labels: dict[str, list[Any]] = {"A": white, "I": list(range(len(class_names)))}
-    labels["labels"] = [str(name) for name in class_names]
+    labels: dict[str, list[Any]] = {"A": white, "I": list(range(len(class_names))), "labels": [*class_names]}
     return {
         "colors": {**labels, **dict(zip("RGB", levels, strict=True))},
         "white": {**labels, **dict.fromkeys("RGB", white)},
