@@ -11,10 +11,10 @@ from typing import ClassVar, cast
 from torch import Tensor, nn
 
 from semivox.errors import UserError
-from semivox.nets import NetFactory
 from semivox.nets.blocks import factor_of, to_blocks, to_voxels
 from semivox.nets.monai_class import PATCH, PREFIX, Recipe, divisor_of, multiples, scales_of, trial
 from semivox.nets.network import Network
+from semivox.nets.spec import NetSpec
 
 
 class MonaiNet(Network):
@@ -24,7 +24,7 @@ class MonaiNet(Network):
     from the plan, where the class requires them; `net.width` then is the width of its finest level. All else
     has MONAI's default unless an option says otherwise.
 
-    `NetFactory` has `patch` for classes that take one size only, and `options` of the class; norm, dropout
+    `NetSpec` has `patch` for classes that take one size only, and `options` of the class; norm, dropout
     and along_plan are not for it. With `features` each voxel has `width` features, and a head of one
     convolution 1x1x1 stands behind them. Both convolutions together are one: it is the same network, as long
     as it has no more classes.
@@ -33,7 +33,7 @@ class MonaiNet(Network):
     follows_plan: ClassVar[bool] = True
     takes_options: ClassVar[bool] = True
 
-    def __init__(self, name: str, net: NetFactory) -> None:
+    def __init__(self, name: str, net: NetSpec) -> None:
         stem, width, features = net.stem, net.width, net.features
         size, outputs = prod(stem), width if features else net.num_classes
         given = json.dumps(dict(net.options or {}), sort_keys=True)

@@ -9,8 +9,8 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from semivox.errors import UserError
-from semivox.nets import NetFactory
 from semivox.nets.blocks import Decoder, PyramidDecoder, Triple, factor_of, initialise
+from semivox.nets.spec import NetSpec
 
 SCALES = 3  # of deep supervision, at most
 
@@ -26,7 +26,7 @@ class Network(nn.Module):
     scales: int = 1  # of the logits of `deep`
     one_size: bool = False  # whether it takes patches of one size only, that of `divisor`
 
-    def __init__(self, net: NetFactory) -> None:
+    def __init__(self, net: NetSpec) -> None:
         super().__init__()
         self.in_channels, self.num_classes, self.width, self.norm = (
             net.in_channels, net.num_classes, net.width, net.norm
@@ -78,7 +78,7 @@ class Segmenter(Network):
 
     def __init__(
         self,
-        net: NetFactory,
+        net: NetSpec,
         encoder: nn.Module,
         decoder: PyramidDecoder | None = None,
         *,

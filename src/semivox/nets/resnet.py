@@ -6,10 +6,10 @@ from math import prod
 
 from torch import Tensor, nn
 
-from semivox.nets import NetFactory
 from semivox.nets.blocks import Encoder, Triple, kernels_for, norm_layer
 from semivox.nets.cpu import Conv, Conv7x7x7
 from semivox.nets.network import Segmenter
+from semivox.nets.spec import NetSpec
 
 
 class BasicBlock(nn.Module):
@@ -49,7 +49,7 @@ class ResNet34(Segmenter):
 
     blocks = (3, 4, 6, 3)  # a stage
 
-    def __init__(self, net: NetFactory) -> None:
+    def __init__(self, net: NetSpec) -> None:
         width, norm = net.width, net.norm
         thin, *kernels = kernels_for(net.strides, net.stem)
         inputs = net.in_channels * prod(net.stem)

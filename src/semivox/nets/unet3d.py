@@ -8,9 +8,9 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from semivox.nets import NetFactory
 from semivox.nets.blocks import Encoder, PyramidDecoder, Stage, Triple, enlarge, kernels_for
 from semivox.nets.network import Segmenter
+from semivox.nets.spec import NetSpec
 
 LEVEL_DROPOUT = (0.2, 0.4, 0.6, 1.0)  # of the coarsest decoder level's probability, fine to coarse
 
@@ -63,7 +63,7 @@ class UNet3D(Segmenter):
 
     repeats = 2  # convolutions a level
 
-    def __init__(self, net: NetFactory) -> None:
+    def __init__(self, net: NetSpec) -> None:
         first, *kernels = kernels_for(net.strides, net.stem)
         levels: list[nn.Module] = [
             Stage(net.in_channels * prod(net.stem), net.width, self.repeats, net.norm, first)

@@ -6,9 +6,9 @@ from math import prod
 
 from torch import nn
 
-from semivox.nets import NetFactory
 from semivox.nets.blocks import Down, Encoder, Stage, kernels_for
 from semivox.nets.network import Segmenter
+from semivox.nets.spec import NetSpec
 
 
 class VNet(Segmenter):
@@ -22,7 +22,7 @@ class VNet(Segmenter):
 
     repeats = (1, 2, 3, 3, 3)  # convolutions a level, fine to coarse
 
-    def __init__(self, net: NetFactory) -> None:
+    def __init__(self, net: NetSpec) -> None:
         first, *kernels = kernels_for(net.strides, net.stem)
         levels: list[nn.Module] = [
             Stage(net.in_channels * prod(net.stem), net.width, self.repeats[0], net.norm, first)
