@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 from scans import Raw, save
@@ -168,6 +169,15 @@ def test_a_constant_scan(tree: Tree) -> None:
     tree.image("c", np.full(SHAPE, 5, np.int16))
     problem = one(tree.check())
     assert problem.severity == "error" and problem.case == "c" and "constant" in problem.what
+
+
+def test_a_header_that_places_the_scan_in_two_ways(tree: Tree) -> None:
+    two_ways = nib.Nifti1Image(tree.noise(2), AFFINE)
+    two_ways.set_qform(np.diag([-1.0, 1, 2, 1]), 1)
+    tree.image("c", two_ways)
+    (problem,) = tree.check()
+    assert problem.severity == "warning" and "in two ways" in problem.what
+    assert Path(problem.path).name == "c_0000.nii.gz"
 
 
 def test_an_implausible_voxel_size(tree: Tree) -> None:

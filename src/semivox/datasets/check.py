@@ -17,10 +17,10 @@ from semivox.datasets.dataset import Case, Dataset, open_dataset
 from semivox.datasets.listing import Notice, printable
 from semivox.datasets.splits import Split, split_by_files, stored_split
 from semivox.errors import UserError, shortened
-from semivox.io.formats import Array
-from semivox.io.geometry import check_grid
+from semivox.io.formats import NIFTI_ENDINGS, Array
+from semivox.io.geometry import affine_text, check_grid, same_affine
 from semivox.io.reader import run_jobs
-from semivox.io.volume import IGNORE, Volume, read_image, read_label
+from semivox.io.volume import IGNORE, Volume, read_header, read_image, read_label
 from semivox.progress import Progress, ProgressFactory, no_progress
 
 Severity = Literal["error", "warning"]
@@ -170,7 +170,7 @@ def check_case(job: CheckJob) -> CaseReport:
             volume = read_image([path], names if len(files) == 1 else 1)
             if first is not None:
                 check_grid(path, volume.grid, first.grid, f"channel {files[0].name}", trust=job.trust)
-            problems += _odd(volume, path)
+            problems += [*_odd(volume, path), *_two_places(path)]
         except UserError as error:
             problems.append(error)
             continue
@@ -205,6 +205,22 @@ def _odd(volume: Volume, path: Path) -> Iterator[UserError]:
         found = " x ".join(f"{side:g}" for side in volume.spacing_mm) + " mm"
         what, do = "The voxel size is implausible", "correct the header; is it in another unit?"
         yield Notice(what, found, f"between {_SIDES_MM[0]} and {_SIDES_MM[1]} mm along each axis", do, path)
+
+
+def _two_places(path: Path) -> Iterator[UserError]:
+    """Find a NIfTI header whose qform and sform place the scan differently."""
+    if not path.name.lower().endswith(NIFTI_ENDINGS):
+        return
+    header = read_header(path)
+    try:
+        sform, qform = header.get_sform(coded=True)[0], header.get_qform(coded=True)[0]
+    except ValueError:  # a qform that is no rotation places nothing
+        return
+    if sform is None or qform is None or same_affine(qform, sform, header.get_data_shape()[:3]):
+        return
+    found, expected = f"qform {affine_text(qform)}", f"sform {affine_text(sform)}, which counts here"
+    do = "find out which one is right, and write it into both: other programs may take the other"
+    yield Notice("The header places the scan in two ways", found, expected, do, path)
 
 
 def _digest(array: Array, affine: Array) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -33,6 +34,7 @@ OnCase = Callable[[str, Array, Array | None], None]
 RECORD = "store.json"
 _PROCESS_BYTES = 500_000_000
 _MEMORY_SHARE = 0.7
+_SAVE_EVERY_S = 1.0
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +61,7 @@ class Preparation:
         self.jobs: list[_Job] = []  # the cases to prepare
         self.cases = self._recorded()  # what the store holds of each case, and from which files it was made
         self._gone = self._find_gone({case.name: case for case in dataset.cases})
+        self._touched = False  # files have other times and the same content
         allowed = {*split.labeled, *split.val}
         for case in map(dataset.case, self.names):
             if case.name in allowed and case.label is None:
@@ -69,7 +72,7 @@ class Preparation:
     @property
     def is_needed(self) -> bool:
         """Whether there is anything to do."""
-        return bool(self.jobs or self._gone)
+        return bool(self.jobs or self._gone or self._touched)
 
     def run(self, workers: int, on_case: OnCase | None = None, progress: Progress | None = None) -> list[str]:
         """Bring the cases to the working grid and into the store; return the names of those written now.
@@ -95,11 +98,17 @@ class Preparation:
         jobs, total = [job._replace(on_case=on_case) for job in self.jobs], len(self.names)
         workers = _affordable(min(workers, len(jobs)), self.plan)
         done = run_jobs(_prepare_case, jobs, workers, name=lambda job: job.case.name, doing="preparing")
-        for count, (job, entry) in enumerate(done, start=1):
-            self.cases[job.case.name] = entry
+        saved = time.monotonic()
+        try:
+            for count, (job, entry) in enumerate(done, start=1):
+                self.cases[job.case.name] = entry
+                if time.monotonic() > saved + _SAVE_EVERY_S:
+                    self._save()
+                    saved = time.monotonic()
+                if progress is not None:
+                    progress(total - len(jobs) + count, total, job.case.name)
+        finally:
             self._save()
-            if progress is not None:
-                progress(total - len(jobs) + count, total, job.case.name)
         return [job.case.name for job in jobs]
 
     def class_voxels(self, names: Sequence[str]) -> list[list[int]]:
@@ -154,6 +163,8 @@ class Preparation:
             self.jobs.append(_Job(case, self.plan, self.store.folder, now, with_image=not same_image))
             if case.label is None:
                 self._gone.append((case.name, "label"))
+        elif (entry := {**old, "image": now["image"], "label": now["label"] or old["label"]}) != old:
+            self.cases[case.name], self._touched = entry, True
 
     def _save(self) -> None:
         content = {"plan": self.plan.grid_settings(), "cases": self.cases}
