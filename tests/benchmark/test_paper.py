@@ -46,7 +46,9 @@ def test_a_table_has_a_row_with_all_labels_and_each_network_alone(out: Path) -> 
     text = (out / "table1.md").read_text(encoding="utf-8")
     assert "| 100% | 6 | supervised | 90.62 ± 0.61 |" in text and "89.45 ± 0.58" in text
     assert "dual, resnet34 alone" in text and "parameters, paper" in text
-    assert (out / "table1.tex").read_text(encoding="utf-8").count(r"\begin{tabular}") == 2
+    assert (out / "table1.tex").read_text(encoding="utf-8").count(r"\begin{tabular}") == 3
+    mark = "(in brackets: published): data set phantoms (LA), 2 iterations (6000), 6 training cases (80)"
+    assert mark in text and "not as published: data set phantoms (LA)" in (out / "table1.tex").read_text()
 
 
 def test_figures_use_the_finished_runs_of_the_table(out: Path, phantoms: Path) -> None:

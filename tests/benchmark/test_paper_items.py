@@ -11,6 +11,7 @@ import pytest
 
 from semivox.benchmark.grid import cells_of, settings_of
 from semivox.benchmark.paper.beside import beside, share_of
+from semivox.benchmark.paper.differences import differences
 from semivox.benchmark.paper.items import ITEMS, Entry, entries_of, find_item
 from semivox.benchmark.run import Outcome
 from semivox.errors import UserError
@@ -205,6 +206,56 @@ def test_rows_that_cannot_be_matched_stand_at_the_end(folders: dict[str, Path]) 
     assert list(lines["dice_published"][-4:]) == [88.37, 89.47, 89.77, 89.93]
     assert lines["row"].iloc[-1].startswith("row 7")
     assert lines.set_index("row")["dice_published"].loc["without PGL"] != 89.93
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"channel_names": {"0": "FLAIR", "1": "T1"}}, {"labels": {"background": 0, "edema": 1, "core": 2}},
+     {"channels": ["FLAIR", "T1"]}, {"channel_names": None, "modality": {"0": "T1", "1": "T2"}}],
+)  # fmt: skip
+def test_the_papers_settings_are_for_one_channel_and_one_class(other: Any, folders: dict[str, Path]) -> None:
+    folder, file = folders["brats2019"], folders["brats2019"] / "dataset.json"
+    labels = {"background": 0, "whole_tumor": 1, "ignore": 2}
+    plain = {"name": "BraTS2019", "channel_names": {"0": "FLAIR"}, "labels": labels}
+    file.write_text(json.dumps(plain), encoding="utf-8")
+    assert one("table3", folder).grid.presets == ("brats-25",)
+    file.write_text(json.dumps({**plain, **other}), encoding="utf-8")
+    with pytest.raises(UserError, match=r"channels: 2, classes: 1|channels: 1, classes: 2"):
+        one("table3", folder)
+    assert one("table3", folder, presets=["brats-25"]).grid.presets == ("brats-25",), "asked for by name"
+
+
+def _outcome(training: int, test: int, channels: int = 1) -> Outcome:
+    from types import SimpleNamespace
+
+    split = SimpleNamespace(labeled=range(2), unlabeled=range(training - 3), val=range(1))
+    plan = SimpleNamespace(channels=["a"] * channels, class_names=["background", "a"])
+    return Outcome(jobs=[SimpleNamespace(split=split, cases=range(test), plan=plan)])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize(
+    ("item", "data", "training", "test"),
+    [("table1", "LA2018", 80, 20), ("table2", "pancreas-ct", 62, 20), ("table3", "brats2019", 250, 60)],
+)
+def test_nothing_differs_in_the_published_protocol(
+    item: str, data: str, training: int, test: int, folders: dict[str, Path]
+) -> None:
+    free = ["train.workers=0", "train.precision=32"]
+    entry = one(item, folders[data], assignments=free)
+    assert differences(find_item(item), entry, _outcome(training, test)) == []
+
+
+def test_what_is_not_as_published_is_named(folders: dict[str, Path]) -> None:
+    small = ["train.iterations=25", "net.width=4", "plan.spacing_mm=[2,2,2]"]
+    entry = one("table2", folders["pancreas-ct"], seeds=1, assignments=small)
+    assert differences(find_item("table2"), entry, _outcome(18, 5, channels=2)) == [
+        "25 iterations (6000)", "18 training cases (62)", "5 test cases (20)", "1 seed (3)", "2 channels (1)",
+        "net.width 4 (16)", "plan.spacing_mm 2 x 2 x 2 (1 x 1 x 1)",
+    ]  # fmt: skip
+    other = one("table1", folders["Hippocampus"], presets=["la-8-lite"], cases="val", methods=["dual"])
+    found = differences(find_item("table1"), other, _outcome(80, 10))
+    assert found[0] == "data set Hippocampus (LA)" and "validation instead of test cases (20)" in found
+    assert "dual.mix paste (default)" in found and "method.batch 1 x 2 (default)" in found
 
 
 def _unfinished(entry: Entry) -> Outcome:

@@ -211,6 +211,21 @@ def test_a_later_start_is_the_tail_of_the_whole_run(augment: str) -> None:
     assert len(loaders(iterations=9, start=9)["labeled"]) == 0
 
 
+@pytest.mark.parametrize("start", [0, 3])
+def test_two_ranks_together_draw_the_doubled_batch(start: int) -> None:
+    one = drawn(batch=(4, 6), start=start)
+    ranks = [drawn(batch=(2, 3), start=start, rank=rank, world=2) for rank in (0, 1)]
+    for name in one:
+        together = [
+            {
+                key: first[key] + second[key] if key == "case" else torch.cat([first[key], second[key]])
+                for key in first
+            }
+            for first, second in zip(ranks[0][name], ranks[1][name], strict=True)
+        ]
+        assert same(one[name], together)
+
+
 def test_seed_iteration_slot_and_stream_all_matter() -> None:
     split = SimpleNamespace(labeled=("a",), unlabeled=("a",))
     store = MemoryStore({"a": (40, 40, 40)})

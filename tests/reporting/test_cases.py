@@ -110,6 +110,18 @@ def test_several_cases_have_the_reference_in_the_first_column() -> None:
         assert {"reference", "supervised", "dual", "case 2"} <= set(texts(figure))
 
 
+def test_many_methods_stand_in_bands_of_rows() -> None:
+    names = [f"m{index}" for index in range(8)]
+    found = {name: reference() for name in names}
+    scenes = [scene(found, scores=dict.fromkeys(names, 0.5), name=f"case {n}") for n in (1, 2)]
+    figure = slices_figure(scenes, "bL", "cases", note="not as published: 3 iterations (6000)")
+    assert len(figure.axes) == 2 * (8 + 2), "each band repeats the reference"
+    placed = {text.get_text(): text.get_position() for text in figure.texts}
+    assert placed["m0"][1] == placed["m3"][1] > placed["m4"][1] == placed["m7"][1]
+    assert placed["m0"][0] == placed["m4"][0] and "not as published: 3 iterations (6000)" in placed
+    assert boxes_apart(figure)
+
+
 @pytest.mark.real
 def test_real_atrium(real_data: Path) -> None:
     path = min((real_data / "la2018" / "labelsTr").glob("*.nii.gz"))

@@ -297,7 +297,7 @@ class Failing(Patches):
 def test_error_in_a_loader_process_stays_readable(tmp_path: Path) -> None:
     config = settings(iterations=3)
 
-    def make(stage: Stage, start: int) -> dict[str, DataLoader[Any]]:
+    def make(stage: Stage, start: int, rank: int, world: int) -> dict[str, DataLoader[Any]]:
         return {"labeled": DataLoader(Failing(0, True, start, 3, 0.0), batch_size=None, num_workers=1)}
 
     with pytest.raises(UserError) as error:

@@ -14,7 +14,7 @@ import engine_toy
 import pandas as pd
 import pytest
 import torch
-from engine_toy import kill_run, loaders_for, make_toy, score, settings
+from engine_toy import kill_run, loaders_for, make_toy, score, settings, shared_run
 
 from semivox.errors import Terminated, UserError
 from semivox.training.checkpoints import best_path, last_path, load
@@ -33,7 +33,7 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     log = killed / "logs" / "metrics.csv"
     process = subprocess.Popen(
-        [sys.executable, engine_toy.__file__, str(killed), "0.03", "0"], stderr=subprocess.DEVNULL
+        [sys.executable, engine_toy.__file__, "kill", str(killed), "0.03", "0"], stderr=subprocess.DEVNULL
     )
     try:
         until = time.monotonic() + 80
@@ -101,7 +101,7 @@ def test_loader_processes_that_get_the_signal_too_stay_out_of_the_way(
 ) -> None:
     """As from a terminal, `timeout` or a scheduler: the signal goes to the whole group of processes."""
     process = subprocess.Popen(
-        [sys.executable, engine_toy.__file__, str(tmp_path), "0.05", "2"],
+        [sys.executable, engine_toy.__file__, "kill", str(tmp_path), "0.05", "2"],
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
@@ -169,3 +169,19 @@ def test_a_checkpoint_of_other_networks_is_refused(tmp_path: Path) -> None:
     longer = settings(iterations=6)
     with pytest.raises(UserError, match=r"average: \("):
         fit(make_toy(width=8), loaders_for(longer), longer, tmp_path)
+
+
+def test_two_processes_train_as_one(tmp_path: Path) -> None:
+    """Each takes half of the patches; both end with the weights of one process that takes all of them."""
+    subprocess.run(
+        [sys.executable, engine_toy.__file__, "share", str(tmp_path)], check=True, timeout=300,
+        env={name: value for name, value in os.environ.items() if name != "LOCAL_RANK"},
+    )  # fmt: skip
+    ranks = [torch.load(tmp_path / f"rank{rank}.pt") for rank in (0, 1)]
+    alone = shared_run(tmp_path / "alone", processes=1).state_dict()
+    for name, value in alone.items():
+        assert value.isfinite().all()
+        assert torch.equal(ranks[0][name], ranks[1][name]), name
+        torch.testing.assert_close(ranks[0][name], value, rtol=1e-4, atol=1e-6)
+    assert load(last_path(tmp_path)).iteration == 8
+    assert list(table(tmp_path)["iteration"]) == [1, 2, 4, 6, 8]

@@ -74,6 +74,7 @@ def test_pseudo_labels_are_made_once_and_taught(whole: Path, seen: list[tuple[in
     table = pd.read_csv(whole / "pseudo" / "cases.csv")
     assert sorted(table["case"]) == sorted(pseudo(whole)) and set(table["iteration"]) == {4}
     assert table["certainty"].between(0, 1).all() and "agreement" not in table
+    assert table["left_out"].isna().all()
     for row in table.to_dict("records"):
         shares = pseudo(whole)[row["case"]]
         assert shares.dtype == np.uint8 and shares.shape[0] == 2

@@ -17,17 +17,17 @@ from semivox.reporting.slices import RasImage, to_ras
 from semivox.reporting.style import save_figure
 
 
-def save_cases(path: Path, cells: Mapping[str, Cell], title: str, count: int = 3) -> list[str]:
+def save_cases(path: Path, cells: Mapping[str, Cell], title: str, note: str = "") -> list[str]:
     """Draw slices and surfaces of some cases; return the names of the files.
 
     The cases have the lowest, the median and the highest mean Dice over the methods, so that no method chose
     them. `path` has no ending; `cells` are a finished run of each method.
     """
     dice = dice_by_case(cells)
-    scenes = [read_scene(case, cells, dice) for case in spread_cases(dice, count)]
+    scenes = [read_scene(case, cells, dice) for case in spread_cases(dice, 3)]
     classes = next(iter(cells.values())).workspace.dataset.class_names
-    save_figure(slices_figure(scenes, classes, title), path.with_name(f"{path.name}-slices"))
-    save_figure(surfaces_figure(scenes, classes, title), path.with_name(f"{path.name}-surfaces"))
+    save_figure(slices_figure(scenes, classes, title, note=note), path.with_name(f"{path.name}-slices"))
+    save_figure(surfaces_figure(scenes, classes, title, note=note), path.with_name(f"{path.name}-surfaces"))
     return [f"{path.name}-{kind}.png" for kind in ("slices", "surfaces")]
 
 

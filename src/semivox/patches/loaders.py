@@ -1,7 +1,7 @@
 """Two streams of training patches, labeled and unlabeled.
 
-A patch is a pure function of (seed, stream, iteration, slot): neither worker processes nor a resumed run
-change it.
+A patch is a pure function of (seed, stream, iteration, slot): neither worker processes, nor ranks, nor a
+resumed run change it.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ def build_loaders(
     batch_unlabeled: int,
     iterations: int,
     start: int = 0,
+    rank: int = 0,
+    world: int = 1,
     strong_view: bool = False,
     soft_labels: bool = False,
     pseudo: Store | None = None,
@@ -51,9 +53,10 @@ def build_loaders(
 
     Args:
         store, split, plan, config: of the run.
-        batch_labeled, batch_unlabeled: patches a step.
+        batch_labeled, batch_unlabeled: patches a step on each rank.
         iterations: steps of the whole run.
         start: step to begin with; a loader has `iterations - start` batches.
+        rank, world: of this process, and the number of processes.
         strong_view: add the second view to the unlabeled stream; the first one does not change by that.
         soft_labels: add the shares of the classes to the labeled stream.
         pseudo: shares of the classes of unlabeled cases, see `Store.write_shares`.
@@ -88,7 +91,7 @@ def build_loaders(
         streams["unlabeled"] = batch_unlabeled, taken
     return {
         name: DataLoader(
-            Schedule(patches, batch=batch, iterations=iterations, start=start),
+            Schedule(patches, batch=batch, iterations=iterations, start=start, rank=rank, world=world),
             batch_size=batch,
             num_workers=config.workers,
             pin_memory=torch.cuda.is_available(),
@@ -100,17 +103,24 @@ def build_loaders(
 
 
 class Schedule(Dataset[Sample]):
-    """Patches from `start` on: item i is patch i % batch of iteration start + i // batch."""
+    """One rank's patches from `start` on: item i is patch i % batch of iteration start + i // batch.
 
-    def __init__(self, patches: Patches, *, batch: int, iterations: int, start: int = 0) -> None:
+    The batches of all ranks, one after the other, are the batch that a single process would have drawn.
+    """
+
+    def __init__(
+        self, patches: Patches, *, batch: int, iterations: int, start: int = 0, rank: int = 0, world: int = 1
+    ) -> None:
         self.patches, self.batch, self.iterations, self.start = patches, batch, iterations, start
+        self.rank, self.world = rank, world
 
     def __len__(self) -> int:
         return max(0, self.iterations - self.start) * self.batch
 
     def __getitem__(self, index: int) -> Sample:
-        position = self.start * self.batch + index
-        return self.patches.sample(position, *divmod(position, self.batch))
+        iteration = self.start + index // self.batch
+        slot = self.rank * self.batch + index % self.batch
+        return self.patches.sample(iteration * self.batch * self.world + slot, iteration, slot)
 
 
 def _check_prepared(store: Store, cases: Sequence[str], *, labeled: bool) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -134,19 +134,21 @@ def _ours(settings: pd.DataFrame, row: Mapping[Any, Any], metric: str) -> str:
     )
 
 
-def paper_score_rows(lines: pd.DataFrame) -> tuple[list[str], Rows]:
+def paper_score_rows(
+    lines: pd.DataFrame, metrics: Sequence[str] = tuple(PAPER_METRICS)
+) -> tuple[list[str], Rows]:
     """Return headings and cells: each metric as published and as measured here.
 
     `lines` are those of one data set, from `benchmark.paper.beside`.
     """
     headings = ["labels", "here", "method"]
-    headings += [f"{name}, {where}" for name in PAPER_METRICS.values() for where in ("paper", "here")]
+    headings += [f"{PAPER_METRICS[metric]}, {where}" for metric in metrics for where in ("paper", "here")]
     rows = []
     for line in lines.to_dict("records"):
         network = line.get("network")
         alone = f", {network} alone" if isinstance(network, str) and network else ""
         cells = [_known(line["share"], ".0%"), _known(line.get("labels")), f"{line['row']}{alone}"]
-        for metric in PAPER_METRICS:
+        for metric in metrics:
             printed = _known(line.get(f"{metric}_published"), ".2f")
             cells += [printed and f"{printed} ± {line[f'{metric}_spread']:.2f}", _measured(line, metric)]
         rows.append([*cells, _known(line.get("seeds")), _known(line.get("failures"))])

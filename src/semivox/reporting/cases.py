@@ -19,6 +19,7 @@ from semivox.reporting.surfaces import Frame, frame_foreground, render
 REFERENCE = "reference"
 _GAP, _NAME, _DICE = 0.08, 0.3, 0.26  # inches: between panels; for the name of a case; for a line of Dice
 _NARROWEST = 1.3  # inches of a column
+_MOST = 6  # methods beside each other, with several scenes
 _CELL, _DPI = 1.5, 180  # inches: longer side of a panel
 
 Place = tuple[float, float, float]  # left and lower edge of a panel in inches, and inches a mm
@@ -56,6 +57,7 @@ def slices_figure(
     class_names: Sequence[str] | None = None,
     title: str | None = None,
     *,
+    note: str = "",
     cuts: int = 1,
     cell: float = _CELL,
 ) -> Figure:
@@ -73,10 +75,12 @@ def slices_figure(
     """
     labels = [label for scene in scenes for label in (scene.reference, *scene.found.values())]
     blocks = [_slices_of(scene, cuts, cell, numbered=len(scenes) == 1) for scene in scenes]
-    return _lay_out(blocks, slices.outline_lines(labels, class_names, reference=True), title)
+    return _lay_out(blocks, slices.outline_lines(labels, class_names, reference=True), title, note)
 
 
-def surfaces_figure(scenes: Sequence[Scene], class_names: Sequence[str], title: str) -> Figure:
+def surfaces_figure(
+    scenes: Sequence[Scene], class_names: Sequence[str], title: str, *, note: str = ""
+) -> Figure:
     """Draw the surface of the reference and of each method, seen from the front left."""
     blocks = []
     for scene in (scene.cropped()[0] for scene in scenes):
@@ -84,7 +88,7 @@ def surfaces_figure(scenes: Sequence[Scene], class_names: Sequence[str], title: 
         draw = partial(_draw_surface, scene, frame)
         wide, high = _CELL * frame.size[:2] / frame.side
         blocks.append(_Block(scene, wide, high, _CELL / frame.side, [draw]))
-    return _lay_out(blocks, style.class_lines(range(len(class_names)), class_names), title)
+    return _lay_out(blocks, style.class_lines(range(len(class_names)), class_names), title, note)
 
 
 def _draw_surface(scene: Scene, frame: Frame, figure: Figure, place: Place, column: str) -> None:
@@ -123,32 +127,42 @@ def _draw_cut(
         slices.write_in_panel(panel, f"{'xyz'[view.normal]} {number}", 0, 0, ha="left", va="bottom")
 
 
-def _lay_out(blocks: Sequence[_Block], legend: Sequence[Line2D], title: str | None) -> Figure:
-    """Lay out rows of scenes and columns of methods; with several scenes the first is of the reference."""
-    several, columns = len(blocks) > 1, list(blocks[0].scene.found)
-    columns = [REFERENCE, *columns] if several else columns
-    pitch = _GAP + max(_NARROWEST, *(block.wide for block in blocks))
+def _lay_out(blocks: Sequence[_Block], legend: Sequence[Line2D], title: str | None, note: str) -> Figure:
+    """Lay out rows of scenes and columns of methods; with several scenes the first is of the reference.
+
+    Many methods stand in bands of rows below each other: one band would be unreadable on a page.
+    """
+    several, methods = len(blocks) > 1, list(blocks[0].scene.found)
+    count = -(-len(methods) // _MOST) if several else 1
+    bands = [list(band) for band in np.array_split(methods, count)]
+    bands = [[REFERENCE, *band] for band in bands] if several else bands
+    pitch, most = _GAP + max(_NARROWEST, *(block.wide for block in blocks)), max(map(len, bands))
     side, dice = _NAME if several else 0.0, _DICE if any(block.scene.scores for block in blocks) else _GAP
-    width = max(side + len(columns) * pitch + _GAP, 5.0)
-    foot = 0.45 + style.legend_height(legend, width, 0.0 if several else style.SCALE_BAR)
+    width = max(side + most * pitch + _GAP, 5.0)
+    foot = 0.67 if note else 0.45
+    foot += style.legend_height(legend, width, 0.0 if several else style.SCALE_BAR)
     rows = [dice + len(block.rows) * (block.high + _GAP) for block in blocks]
-    top = foot + sum(rows) + 0.35
+    top = foot + len(bands) * (sum(rows) + 0.35)
     figure = style.dark_figure(width, top + (0.38 if title else 0), _DPI)
     if title:
         write(figure, 0.15, top + 0.13, shorten(title, int(width / 0.11)), fontsize=11, weight="bold")
-    middles = side + (width - side) / 2 + pitch * (np.arange(len(columns)) - (len(columns) - 1) / 2)
-    for middle, name in zip(middles, columns, strict=True):
-        look = {"fontsize": 9 if several else 11, "weight": "bold", "ha": "center"}
-        write(figure, middle, top - 0.18, shorten(name, int(pitch / 0.085)), **look)
-    bottom = top - 0.35
-    for block, row in zip(blocks, rows, strict=True):
-        if several:
-            look = {"fontsize": 7, "color": style.FAINT, "rotation": 90, "ha": "center"}
-            write(figure, 0.17, bottom - (row + dice) / 2, shorten(block.scene.name, int(row / 0.09)), **look)
-        for middle, name in zip(middles, columns, strict=True):
-            _draw_column(figure, block, name, middle, bottom, dice)
-        bottom -= row
-    if not several:
+    middles = side + (width - side) / 2 + pitch * (np.arange(most) - (most - 1) / 2)
+    for number, band in enumerate(bands):
+        bottom = top - number * (sum(rows) + 0.35) - 0.35
+        for middle, name in zip(middles, band, strict=False):
+            look = {"fontsize": 9 if several else 11, "weight": "bold", "ha": "center"}
+            write(figure, middle, bottom + 0.17, shorten(name, int(pitch / 0.085)), **look)
+        for block, row in zip(blocks, rows, strict=True):
+            if several:
+                look = {"fontsize": 7, "color": style.FAINT, "rotation": 90, "ha": "center"}
+                text = shorten(block.scene.name, int(row / 0.09))
+                write(figure, 0.17, bottom - (row + dice) / 2, text, **look)
+            for middle, name in zip(middles, band, strict=False):
+                _draw_column(figure, block, name, middle, bottom, dice)
+            bottom -= row
+    if several:
+        write(figure, 0.15, foot - 0.16, shorten(note, int(width / 0.065)), fontsize=8, color=style.FAINT)
+    else:
         slices.draw_scale_bar(figure, 0.15, foot - 0.22, blocks[0].scale)
     style.draw_legend(figure, legend)
     return figure

@@ -1,4 +1,4 @@
-"""Where a run computes, and in which arithmetic."""
+"""Where a run computes, in how many processes and in which arithmetic."""
 
 from __future__ import annotations
 
@@ -22,12 +22,21 @@ Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 log = logging.getLogger(__name__)
 
 
-def make_fabric(device: torch.device, precision: Precision) -> Fabric:
-    """Return a launched Fabric of this process, whatever the variables of a cluster say around it."""
-    devices = 1 if device.type == "cpu" else [device.index or 0]
+def make_fabric(device: torch.device, precision: Precision, *, processes: int = 1) -> Fabric:
+    """Return a launched Fabric: with several processes, this one has become one of them.
+
+    One process ignores the variables of a cluster, as `semivox train` may run inside a larger job. Several,
+    each on a device of its own, are started by Lightning with the command line of this one, or by what
+    started this one.
+    """
+    one = processes == 1
     with quiet():
         fabric = Fabric(
-            accelerator=device.type, devices=devices, precision=precision, plugins=[LightningEnvironment()]
+            accelerator=device.type,
+            devices=[device.index or 0] if one and device.type != "cpu" else processes,
+            strategy="auto" if one else "ddp",
+            precision=precision,
+            plugins=[LightningEnvironment()] if one else None,
         )
         fabric.launch()
     return fabric

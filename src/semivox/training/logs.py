@@ -150,7 +150,7 @@ def due(done: int, every: int, total: int) -> bool:
 
 
 class Recorder:
-    """Reads the losses, validates, writes the log and the checkpoints.
+    """Reads the losses, validates, writes the log and the checkpoints; only the first process does so.
 
     Between the iterations at which one of these is due nothing is read from the device.
 
@@ -169,7 +169,7 @@ class Recorder:
         validate: Validate | None,
     ) -> None:
         self._stepper, self._folder, self.best, self._validate = stepper, folder, best, validate
-        self._log = RunLog(folder / "logs", state.iteration)
+        self._log = RunLog(folder / "logs", state.iteration) if stepper.fabric.is_global_zero else None
         self._began = time.perf_counter() - state.seconds
         self.shown: tuple[str, dict[str, Value]] = ("", {})
         self._config = config = stepper.config
@@ -178,7 +178,8 @@ class Recorder:
 
     def close(self) -> None:
         """Close the log."""
-        self._log.close()
+        if self._log is not None:
+            self._log.close()
 
     @property
     def seconds(self) -> float:
@@ -192,7 +193,7 @@ class Recorder:
         validates = self._validate is not None and due(done, self._validate_every, total)
         ends = any(done == stage.stop for stage in self._stepper.stages)
         saves = due(done, self._save_every, total) or stop or ends
-        if not (logs or validates or saves):
+        if log is None or not (logs or validates or saves):
             return
         losses, notes, broken = self._stepper.watch.read()
         row = self._row(done, losses, notes)

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from lightning.fabric import Fabric
+from torch import distributed
 from torch.utils.data import DataLoader
 
 from semivox.config import TrainConfig
@@ -23,15 +24,15 @@ from semivox.training import checkpoints
 from semivox.training.diagnosis import Diagnoser, Diagnosis
 from semivox.training.fabric import evaluating, make_fabric, quiet, resolve_precision, resumed_precision
 from semivox.training.failures import deferred_signals, explained, shield, shut_down
-from semivox.training.logs import Recorder, Validate
+from semivox.training.logs import Recorder, Validate, due
 from semivox.training.step import Stepper, streams
 
-MakeLoaders = Callable[[Stage, int], dict[str, DataLoader[Any]]]
-"""(stage, start) -> loaders by stream: a batch for every iteration of the stage from `start`."""
+MakeLoaders = Callable[[Stage, int, int, int], dict[str, DataLoader[Any]]]
+"""(stage, start, rank, world) -> loaders by stream: a batch for every iteration of the stage from `start`."""
 Teach = Callable[[Method, torch.device, Stage], None]
 """(method, device, stage) -> nothing; makes the pseudo-labels that the stage's loaders read, once."""
 Batches = Generator[tuple[int, Batch, Batch]]
-"""(iteration, labeled, unlabeled), on the device."""
+"""(iteration, labeled, unlabeled), on this process's device."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ def fit(
     teach: Teach | None = None,
     bar: bool = False,
     diagnosis: Diagnosis | None = None,
+    processes: int = 1,
 ) -> FitResult:
     """Train `method` in place for `config.iterations` steps; it then holds the result, on the CPU.
 
@@ -70,6 +72,7 @@ def fit(
         teach: likewise, with the averaged weights, before each stage but the first and where one resumes.
         bar: show the progress.
         diagnosis: what to measure of the run beside; it changes nothing in the result.
+        processes: that share the work; each takes batches of its own, gradients are averaged.
 
     Raises:
         UserError: unusable device or precision, damaged checkpoint, loss not finite, no memory, full disk.
@@ -83,13 +86,13 @@ def fit(
         return FitResult(state.iteration, state.seconds, best)
     if config.precision == "auto":
         precision = resumed_precision(precision, state.precision, device)
-    fabric = make_fabric(device, precision)
+    fabric = make_fabric(device, precision, processes=processes)
     if state.scaler:
         fabric.strategy.precision.load_state_dict(state.scaler)
-    progress = show_progress if bar else no_progress
+    progress = show_progress if bar and fabric.is_global_zero else no_progress
     with quiet(), explained(), deferred_signals() as interruption:
         stepper = Stepper(fabric, method.train(), config, state)
-        diagnoser = Diagnoser(diagnosis, config, state.iteration)
+        diagnoser = Diagnoser(diagnosis if fabric.is_global_zero else None, config, state.iteration)
         with (
             closing(Recorder(stepper, folder, state, best, validate)) as recorder,
             closing(all_batches(stepper, make_loaders, teach, state.iteration)) as batches,
@@ -100,7 +103,7 @@ def fit(
                 diagnoser.look(stepper, iteration, labeled, unlabeled)
                 stepper.step(iteration, labeled, unlabeled)
                 diagnoser.look(stepper, iteration + 1)
-                stop = interruption.pending is not None
+                stop = agreed(fabric, config, iteration + 1, interruption.pending is not None)
                 recorder.after(iteration + 1, stop=stop)
                 report(iteration + 1, total, *recorder.shown)
                 if stop:
@@ -122,15 +125,16 @@ def all_batches(stepper: Stepper, make_loaders: MakeLoaders, teach: Teach | None
         if stage.index:
             if start <= stage.start:
                 stepper.restart()
-            if teach is not None:
+            if teach is not None and fabric.is_global_zero:
                 with evaluating(stepper.averaged, fabric):
                     teach(stepper.averaged, fabric.device, stage)
+            fabric.barrier()
         yield from stage_batches(fabric, make_loaders, stage, max(start, stage.start))
 
 
 def stage_batches(fabric: Fabric, make_loaders: MakeLoaders, stage: Stage, start: int) -> Batches:
     """Yield the batches of a stage from iteration `start`; its loader processes end with the generator."""
-    loaders = make_loaders(stage, start)
+    loaders = make_loaders(stage, start, fabric.global_rank, fabric.world_size)
     if not loaders:
         do = "check the split and train.batch_labeled, train.batch_unlabeled"
         raise UserError("There is nothing to train on", "no batches", "a stream with cases", do)
@@ -148,3 +152,14 @@ def stage_batches(fabric: Fabric, make_loaders: MakeLoaders, stage: Stage, start
     finally:
         for iterator in iterators:
             shut_down(iterator)
+
+
+def agreed(fabric: Fabric, config: TrainConfig, done: int, stop: bool) -> bool:
+    """Whether any process wants to stop; several ask each other only where losses are logged."""
+    if fabric.world_size == 1:
+        return stop
+    if not due(done, config.log_every, config.iterations):
+        return False
+    votes = torch.tensor([float(stop)], device=fabric.device)
+    distributed.all_reduce(votes)
+    return bool(votes.item())

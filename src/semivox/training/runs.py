@@ -54,9 +54,10 @@ def check(config: Config) -> None:
     kind = method_class(config.method.name)
     labeled, unlabeled = batch_sizes(config)
     if not labeled or (kind.batch[1] and not unlabeled):
-        found = f"{labeled} labeled and {unlabeled} unlabeled patches a step of {config.method.name}"
+        found = f"{labeled} labeled and {unlabeled} unlabeled patches a step"
+        wanted = f"labeled patches{', and unlabeled ones for ' + config.method.name if kind.batch[1] else ''}"
         do = "change method.batch, or train.batch_labeled and train.batch_unlabeled"
-        raise UserError("The batch is impossible", found, f"patches as in {kind.batch}", do)
+        raise UserError("The batch is impossible", found, wanted, do)
     net = NetFactory(1, 2, patch=config.plan.patch, **config.net.shared())
     method = without_memory(config.method.name, config.method.options, net)
     if config.plan.patch is not None and config.net.strides == "published":
@@ -221,11 +222,11 @@ class Assembly:
         """Return what makes the loaders of a stage; `pseudo` gives its pseudo-labels."""
         labeled, unlabeled = batch_sizes(self.config)
 
-        def make(stage: Stage, start: int) -> dict[str, Any]:
+        def make(stage: Stage, start: int, rank: int, world: int) -> dict[str, Any]:
             return build_loaders(
                 self.workspace.store, self.split, self.plan, settings, batch_labeled=labeled,
                 batch_unlabeled=0 if method.staged and not stage.index else unlabeled,
-                iterations=stage.stop, start=start,
+                iterations=stage.stop, start=start, rank=rank, world=world,
                 strong_view=method.strong_view, soft_labels=method.soft_labels,
                 pseudo=pseudo(stage.index) if stage.index and method.soft_labels else None,
             )  # fmt: skip

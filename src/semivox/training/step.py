@@ -1,4 +1,4 @@
-"""One training step, a function of the weights, the batch and (seed, iteration)."""
+"""One training step, a function of the weights, the batch and (seed, iteration, rank)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.fabric import Fabric
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from semivox.config import TrainConfig
 from semivox.losses.schedules import Stage, lr_factor, make_stages
@@ -22,10 +22,12 @@ from semivox.training.fabric import autocast
 class Stepper:
     """Takes the steps of a run: losses, one backward pass, the optimiser, the critic's Adam, averages.
 
-    Nothing is read from the device; `watch` keeps what was computed until it is read.
+    Nothing is read from the device; `watch` keeps what was computed until it is read. With several processes
+    the gradients are averaged and the buffers (running means, memory banks) are those of rank 0, so that all
+    ranks hold the same weights after each step.
 
     Args:
-        fabric: launched; gives device and precision.
+        fabric: launched; gives device, precision and processes.
         method: built; it is moved to the device, its convolution weights into the channels-last layout.
         config: settings of the run.
         state: momentum, optimiser, critic and averaged weights to resume with; None: a fresh start.
@@ -43,7 +45,8 @@ class Stepper:
         self.averaged = copy.deepcopy(method).requires_grad_(False) if config.average else method
         groups = method.critic_parameters()
         self._adam = torch.optim.Adam(groups, fused=True) if groups else None  # fused: reads nothing back
-        own = {id(parameter) for group in groups for parameter in group["params"]}
+        self._critic_parameters = [parameter for group in groups for parameter in group["params"]]
+        own = set(map(id, self._critic_parameters))
         self._trained = [p for p in method.parameters() if p.requires_grad and id(p) not in own]
         self._set_optimizer(state)
         if state and state.average:
@@ -68,7 +71,8 @@ class Stepper:
 
     def begin(self, iteration: int) -> Step:
         """Seed torch's generators for the step that follows `iteration` steps, and return the step."""
-        words = np.random.SeedSequence((self.config.seed % 2**64, iteration, 0)).generate_state(2, np.uint64)
+        key = (self.config.seed % 2**64, iteration, self.fabric.global_rank)
+        words = np.random.SeedSequence(key).generate_state(2, np.uint64)
         everywhere, own = (int(word) >> 1 for word in words)
         seed_torch(everywhere, self.fabric.device)
         generator = torch.Generator(device=self.fabric.device).manual_seed(own)
@@ -90,6 +94,7 @@ class Stepper:
             terms = self.method.losses(labeled, unlabeled, step)
         values = _stacked(terms)
         self.fabric.backward(values.sum())
+        average_gradients(self.fabric, self._trained)
         for group in self._plain.param_groups:
             group["lr"] = self.lr(iteration)
         if (clip := self.config.clip) is not None:
@@ -99,6 +104,7 @@ class Stepper:
             self._critic_step(self._adam, labeled, unlabeled, step)
         with torch.no_grad():
             self.method.after_step(step)
+        share_buffers(self.fabric, self.method)
         self._average(iteration)
         self.watch.see(list(terms), values.detach(), step)
 
@@ -119,6 +125,7 @@ class Stepper:
         with torch.enable_grad(), self.critic_autocast():
             losses = self.method.critic_losses(labeled, unlabeled, step)
         _stacked(losses).sum().backward()  # type: ignore[no-untyped-call]
+        average_gradients(self.fabric, self._critic_parameters)
         adam.step()
         for name, loss in losses.items():
             step.note(name, loss)
@@ -185,6 +192,33 @@ def make_optimizer(
             buffer.copy_(state.momentum[index])
         sgd.state[parameter]["momentum_buffer"] = buffer
     return sgd
+
+
+@torch.no_grad()
+def average_gradients(fabric: Fabric, parameters: Sequence[nn.Parameter]) -> None:
+    """Replace each gradient by its mean over all processes."""
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    if fabric.world_size > 1 and gradients:
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        distributed.all_reduce(flat)
+        _split_into(gradients, flat / fabric.world_size)
+
+
+@torch.no_grad()
+def share_buffers(fabric: Fabric, method: Method) -> None:
+    """Give all processes the buffers of rank 0: running means and memory banks differ with their patches."""
+    buffers = [buffer for buffer in method.buffers() if buffer.numel()]
+    if fabric.world_size > 1:
+        for dtype in dict.fromkeys(buffer.dtype for buffer in buffers):
+            alike = [buffer for buffer in buffers if buffer.dtype == dtype]
+            flat = torch.cat([buffer.flatten() for buffer in alike])
+            distributed.broadcast(flat, src=0)
+            _split_into(alike, flat)
+
+
+def _split_into(tensors: Sequence[Tensor], flat: Tensor) -> None:
+    for tensor, part in zip(tensors, torch.split(flat, [t.numel() for t in tensors]), strict=True):
+        tensor.copy_(part.view_as(tensor))
 
 
 class Watch:

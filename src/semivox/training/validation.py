@@ -73,8 +73,8 @@ class Teacher:
     `folder`/round1 and so on hold the shares of the classes, `folder`/cases.csv a row a case and round: the
     iteration at which they were made, the volume of each class in voxels, the mean probability of the most
     probable class there (`certainty`), and `agreement`, the Dice of the foreground with that of the round
-    before. The table is written last: what is not in it is made again. `draw` shows the least certain cases
-    of the newest round.
+    before. `left_out` says why a case does not teach; empty: it does, as all do today. The table is written
+    last: what is not in it is made again. `draw` shows the least certain cases of the newest round.
     """
 
     store: Store
@@ -96,7 +96,7 @@ class Teacher:
             probs = _predicted(method, device, self.store, name, plan, self.config)
             shares = _as_shares(method.teach(probs[None])[0].float().cpu().numpy(), plan.one_piece)
             target.write_shares(name, shares)
-            rows.append({"case": name, "round": index, "iteration": stage.start})
+            rows.append({"case": name, "round": index, "iteration": stage.start, "left_out": ""})
             rows[-1] |= _figures(shares, plan.class_names[1:])
             if index > 1:
                 rows[-1]["agreement"] = _overlap(shares, np.asarray(before.shares(name)[:]))

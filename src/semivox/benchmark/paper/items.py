@@ -95,9 +95,12 @@ def entries_of(item: Item, data: Sequence[Path], changes: Mapping[str, Any]) -> 
 
 
 def _entry(item: Item, data: Path, preset: str | None, changes: Mapping[str, Any]) -> Entry:
-    name = _dataset_name(data)
-    family = family_of([preset]) if preset else _guess(name)
-    preset = preset or PRESETS.get(family or "")
+    description = _description(data)
+    name = description["name"]
+    family = family_of([preset]) if preset else guess_family(name)
+    if preset is None and family is not None:
+        preset = PRESETS[family]
+        _refuse_other_data(item, description, preset, data)
     if preset is None:
         expected = "LA 2018, Pancreas-CT or BraTS 2019 by name, or a preset"
         raise UserError("The settings for this data set are not known", name, expected, "add -p lite", data)
@@ -140,14 +143,26 @@ def _rows(item: Item, family: str) -> tuple[list[dict[str, Any]], tuple[str, ...
     return list(rows.values()), ("dual",)
 
 
-def _dataset_name(data: Path) -> str:
-    """Read the name that the data set gives itself; without one, it is that of the folder."""
+def _description(data: Path) -> dict[str, Any]:
+    """Read what the data set says of itself; without a name, it has that of the folder."""
     file = data / "dataset.json"
     content = read_json(file) if file.is_file() else {}
-    name = content.get("name") if isinstance(content, dict) else None
-    return str(name or data.resolve().name).replace("/", "_")
+    content = content if isinstance(content, dict) else {}
+    return {**content, "name": str(content.get("name") or data.resolve().name).replace("/", "_")}
 
 
-def _guess(name: str) -> str | None:
+def _refuse_other_data(item: Item, description: Mapping[str, Any], preset: str, data: Path) -> None:
+    """The paper's settings are for one channel and one class; an import can have more."""
+    names = ("channels", "channel_names", "modality"), ("class_names", "labels")
+    channels, classes = ([*next(filter(None, map(description.get, one)), ())] for one in names)
+    counts = len(channels) or 1, len({*classes} - {"ignore"}) - 1 if classes else 1
+    if counts != (1, 1):
+        found = f"channels: {counts[0]}, classes: {counts[1]}"
+        do = f"import it as published, or add -p {preset} to run {item.name} nevertheless"
+        raise UserError("The paper's settings are for one channel and one class", found, do=do, path=data)
+
+
+def guess_family(name: str) -> str | None:
+    """Return the published data set that a name is of, or None."""
     plain = "".join(letter for letter in name.lower() if letter.isalnum())
     return next((family for start, family in _NAMES.items() if plain.startswith(start)), None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from semivox.benchmark.paper.beside import beside, first_jobs
+from semivox.benchmark.paper.differences import differences
 from semivox.benchmark.paper.items import Entry, Item
 from semivox.benchmark.pictures import save_cases
 from semivox.benchmark.published import DATASETS, PROTOCOL
@@ -20,11 +21,14 @@ from semivox.files import replacing
 from semivox.manifest import write_manifest
 from semivox.reporting.benchmark import paper_score_rows, paper_size_rows
 from semivox.reporting.curves import save_methods, save_sensitivity
+from semivox.reporting.table import latex_table
 
 _HERE = (
     "Here: mean over cases and seeds with the 95 % bootstrap interval over cases; all voxels; failed:"
     " structures missed, invented or absent, over seeds. Labels: the paper's share, and the number here."
 )
+
+Other = Mapping[str, list[str]]  # what is not as published, by data set
 
 
 @dataclass
@@ -65,8 +69,9 @@ def replicate(
     lines = pd.concat([beside(item, *pair) for pair in pairs], ignore_index=True)
     with replacing(out / f"{item.name}.csv") as temporary:
         lines.to_csv(temporary, index=False)
-    pictures = _draw(item, entries, result, lines, out)
-    _write(item, entries, lines, pictures, out)
+    other = {entry.name: differences(item, *pair) for entry, pair in zip(entries, pairs, strict=True)}
+    pictures = _draw(item, entries, result, lines, other, out)
+    _write(item, entries, lines, other, pictures, out)
     names = [f"{item.name}.{kind}" for kind in ("md", "tex", "csv")]
     result.files = [*names, *(name for one in pictures for name in (one, one.replace(".png", ".pdf")))]
     write_manifest(out, f"paper {item.name}", data=[str(entry.data) for entry in entries], files=result.files)
@@ -74,7 +79,7 @@ def replicate(
 
 
 def _draw(
-    item: Item, entries: Sequence[Entry], result: Replication, lines: pd.DataFrame, out: Path
+    item: Item, entries: Sequence[Entry], result: Replication, lines: pd.DataFrame, other: Other, out: Path
 ) -> list[str]:
     """Draw the figure, if the item is one and runs are finished; return the names of the PNG files."""
     if item.shows == "pictures":
@@ -84,19 +89,33 @@ def _draw(
                 suffix = f"-{entry.name}" if len(entries) > 1 else ""
                 labels = len(next(iter(jobs.values())).split.labeled)
                 title = f"{entry.name}, {labels} labels: lowest, median, highest Dice"
-                drawn += save_cases(out / f"{item.name}{suffix}", jobs, title)
+                note = "".join(_marks({"": other[entry.name]}, 6))
+                drawn += save_cases(out / f"{item.name}{suffix}", jobs, title, note)
         return drawn
+    title = "\n".join([item.title, *_marks(other)])
     if item.shows == "dots":
         shown = lines[(lines["share"] != 1.0) & lines["network"].isin(["", None])]
-        save_methods(out / item.name, shown, item.title)
+        save_methods(out / item.name, shown, title)
         return [f"{item.name}.png"]
     if item.shows == "curves" and "dice_mean" in lines:
-        save_sensitivity(out / item.name, lines[lines["network"] == ""], item.title)
+        save_sensitivity(out / item.name, lines[lines["network"] == ""], title)
         return [f"{item.name}.png"]
     return []
 
 
-def _write(item: Item, entries: Sequence[Entry], lines: pd.DataFrame, pictures: list[str], out: Path) -> None:
+def _marks(other: Other, most: int = 2) -> list[str]:
+    """Return a line for each data set that is not as published, with what differs most."""
+    several = len(other) > 1
+    return [
+        f"{f'{name}: ' * several}not as published: {', '.join(found[:most])}{' ...' * (len(found) > most)}"
+        for name, found in other.items()
+        if found
+    ]
+
+
+def _write(
+    item: Item, entries: Sequence[Entry], lines: pd.DataFrame, other: Other, pictures: list[str], out: Path
+) -> None:
     """Write the item in Markdown and LaTeX."""
     page = Page(f"{item.name[:-1].capitalize()} {item.name[-1]} of arXiv 2509.13084: {item.title}")
     page.add(*(f"![{name}]({name})" for name in pictures))
@@ -105,6 +124,13 @@ def _write(item: Item, entries: Sequence[Entry], lines: pd.DataFrame, pictures: 
         block = lines[lines["dataset"] == entry.name]
         title = f"{entry.name}, preset {entry.grid.presets[0]}, beside {DATASETS[entry.family]}"
         page.add(f"## {title}")
-        page.table(paper_score_rows(block), f"{item.title}: {title}. {PROTOCOL} {_HERE}")
+        if found := other[entry.name]:
+            page.add(f"**Not as published** (in brackets: published): {', '.join(found)}.")
+        marks = "".join(f"; {mark}" for mark in _marks({"": found}, 6))
+        page.table(paper_score_rows(block))
+        whole = block[block["network"].fillna("") == ""]
+        for metrics in (("dice", "jaccard"), ("hd95_vox", "asd_vox")):  # all four are too wide for a page
+            caption = f"{item.title}: {title}{marks}. {PROTOCOL} {_HERE}"
+            page.latex.append(latex_table(*paper_score_rows(whole, metrics), caption))
         page.table(paper_size_rows(block), f"{item.title}: sizes and costs of a patch, {title}.")
     page.write(out / item.name)
