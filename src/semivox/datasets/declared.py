@@ -92,7 +92,7 @@ def read_regions(
     if declared is None:
         return {}
     known = [value for value in class_values if value]
-    regions: Meta = declared if isinstance(declared, Mapping) else {"regions": declared}
+    regions: Meta = declared if isinstance(declared, Mapping) else {"regions": str(declared)}
     for name, values in regions.items():
         is_list = isinstance(values, list | tuple) and len(values) > 0
         if not is_list or name in class_names or any(value not in known for value in values):
