@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import nibabel as nib
@@ -12,6 +13,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from chromium import PROGRAM, Page
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
 import semivox
 from semivox.config import load_config
@@ -246,6 +249,18 @@ def test_compare_shows_paired_differences(made: tuple[Path, Scored], tmp_path: P
     assert "<script>alert" not in text
     with pytest.raises(semivox.UserError, match="several"):
         semivox.compare_runs([tmp_path / "a"])
+
+
+def test_numbers_below_a_chart_of_small_differences_stand_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[Figure] = []
+    monkeypatch.setattr(charts, "_svg", lambda figure, title: str(found.append(figure)))
+    charts.difference_chart({"ua_mt": {"mean": -0.00146, "low": -0.002, "high": -0.00095}}, "supervised")
+    (figure,) = found
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    figure.draw(renderer)
+    boxes = [label.get_window_extent(renderer) for label in figure.axes[0].get_xticklabels()]
+    assert len(boxes) >= 2
+    assert all(one.x1 < other.x0 for one, other in pairwise(boxes))
 
 
 def test_notebook_pictures(trained: Path) -> None:

@@ -152,6 +152,7 @@ def _rows(x: str, means: Mapping[str, Mapping[str, float]], longest: int, color:
         axes.plot([found["mean"]], [row], "D", color=color, markersize=6, zorder=5)
     axes.set_yticks(range(len(means)), [shorten(name, longest) for name in means])
     axes.set_ylim(len(means) - 0.5, -0.5)
+    axes.locator_params(axis="x", nbins=5)  # the numbers of small differences are long
     return figure, axes
 
 
