@@ -221,8 +221,14 @@ def test_paths_that_no_file_can_have(tmp_path: Path, name: str) -> None:
     str(error.value).encode()
 
 
+def test_a_list_that_is_not_read_is_named(tmp_path: Path) -> None:
+    entries = [{"image": "imagesTr/a.nii.gz"}]
+    root = make(tmp_path, {**MSD, "training": entries, "validation": entries * 2}, "imagesTr/a")
+    assert [notice.found for notice in open_dataset(root).notices] == ["validation: 2 entries"]
+
+
 def test_labels_that_a_list_names_but_nobody_has(tmp_path: Path) -> None:
-    """The cases are unlabeled, and named; so are files that no list names."""
+    """With spare label files it is a typing error; without them the cases are unlabeled, and named."""
     entries = [{"image": f"imagesTr/{name}.nii.gz", "label": f"labels/{name}.nii.gz"} for name in "ab"]
     root = make(tmp_path, {**MSD, "training": entries}, "imagesTr/a imagesTr/b")
     dataset = open_dataset(root)
@@ -230,7 +236,9 @@ def test_labels_that_a_list_names_but_nobody_has(tmp_path: Path) -> None:
     assert "labels/a.nii.gz, labels/b.nii.gz" in str(dataset.notices[0].found)
     (root / "labelsTr").mkdir()
     (root / "labelsTr" / "a.nii.gz").touch()
-    assert "a.nii.gz" in [notice.found for notice in open_dataset(root).notices]
+    with pytest.raises(UserError, match="lists do not exist") as error:
+        open_dataset(root)
+    assert "labels/a.nii.gz" in str(error.value.found) and "not listed: a.nii.gz" in str(error.value.found)
 
 
 def test_unknown_case_names_the_nearest(tmp_path: Path) -> None:

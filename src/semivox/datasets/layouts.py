@@ -52,6 +52,11 @@ def find_cases(
     images without such numbers. A folder `imagesUn` holds extra scans in both.
     """
     numbered = _has_numbers(meta, root, channels)
+    read = {key for keys in _LISTS.values() for key in keys}
+    for key, value in () if numbered else meta.items():
+        if key not in read and isinstance(value, list) and any(isinstance(entry, Mapping) for entry in value):
+            what, do = "A list of cases in dataset.json is not used", 'move them to "training" or "test"'
+            report(Notice(what, f"{key}: {len(value)} entries", "training, test", do, root / "dataset.json"))
     cases: Mapping[str, tuple[Path, ...]]
     for pool, images, labels in FOLDERS:
         entries = None if numbered else next((meta[key] for key in _LISTS[pool] if key in meta), None)
@@ -118,6 +123,7 @@ def _listed_cases(
     entries: Sequence[Any], root: Path, channels: Sequence[str], pool: Pool, labels: str, report: Report
 ) -> Iterator[Case]:
     there, lost = list_files(root / labels, None, report) if labels else {}, []
+    spare = dict(there)  # files that no entry explains
     for entry in entries:
         parts = entry if isinstance(entry, Mapping) else {"image": entry}
         image, label = parts.get("image"), parts.get("label")
@@ -130,11 +136,14 @@ def _listed_cases(
         if file is not None and not is_file(file):
             lost.append(str(label))
             file = None
+        spare = {stem: path for stem, path in spare.items() if path != file and (label or stem != name)}
         yield Case(name, images, file, pool)
     if lost:
-        what, do = "Label files that dataset.json lists do not exist", "correct the paths in dataset.json"
-        expected = "a file at each of these paths; the cases count as unlabeled"
-        report(Notice(what, shortened(lost, 5), expected, do, root / labels))
+        others = shortened((path.name for path in spare.values()), 5)
+        found = shortened(lost, 5) + (f"; but files not listed: {others}" if others else "")
+        what, expected = "Label files that dataset.json lists do not exist", "a file at each of these paths"
+        do = "correct the paths in dataset.json" + ("" if spare else "; these cases count as unlabeled")
+        report((UserError if spare else Notice)(what, found, expected, do, root / labels))
 
 
 def _listed_images(files: list[Path], count: int) -> tuple[str, tuple[Path, ...]]:
