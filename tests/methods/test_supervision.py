@@ -44,6 +44,7 @@ def build(name: str, net: NetFactory = NET, **options: Any) -> Method:
 
 def test_which_methods_have_them() -> None:
     one_loss = {"supervised", "supervised_matched", "supervised_pair", "ua_mt", "ac_mt", "ad_mt", "dual"}
+    one_loss |= {"cpcl", "cross_match", "luseg", "mcf"}
     assert set(WITH["deep_supervision"]) == one_loss
     assert set(WITH["boundary_weight"]) == one_loss | {"self_training", "labels_only"}
 
@@ -99,6 +100,36 @@ def test_deep_supervision_is_the_weighted_mean_of_three_losses(step: Callable[..
     finest = plain_loss(method.net, labeled).item()
     wanted = (finest + parts[0] / 2 + parts[1] / 4) / 1.75
     assert method.losses(labeled, unlabeled, step())["sup"].item() == pytest.approx(wanted, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "share", "background", "terms"),
+    [
+        ("cpcl", 0.5, True, {"sup": "net"}),
+        ("cross_match", 0.25, False, {"sup": "net"}),
+        ("luseg", 1.0, False, {"sup_a": "net_a", "sup_b": "net_b"}),
+        ("mcf", 1.0, False, {"sup_a": "net_a", "sup_b": "net_b"}),
+    ],
+)
+def test_coarser_scales_and_boundary_of_methods_with_shares_of_the_loss(
+    step: Callable[..., Any], name: str, share: float, background: bool, terms: dict[str, str]
+) -> None:
+    """As many labeled patches as patches: no other patch shares the normalisation."""
+    labeled, _ = batches()
+    nothing = Batch(labeled.image[:0], None)
+    method = build(name, replace(NET, norm="instance"), deep_supervision=True, boundary_weight=2.0)
+    found = method.losses(labeled, nothing, step(5))
+    assert labeled.label is not None and labeled.valid is not None
+    for term, part in terms.items():
+        finest, *coarser = getattr(method, part).deep(labeled.image)
+        own = Prediction.of(finest)
+        wanted = cross_entropy_dice(
+            own.log_probs, own.probs, labeled.label, labeled.valid, background=background
+        ).item()
+        for logits, factor in zip(coarser, (0.5, 0.25), strict=True):
+            wanted += factor * naive_coarse(logits.detach(), labeled.label, labeled.valid)
+        boundary = boundary_loss(own.probs, labeled.label, labeled.valid, (1.0, 1.0, 1.0)).item()
+        assert found[term].item() == pytest.approx(share * (wanted / 1.75 + boundary), rel=1e-5)
 
 
 @pytest.mark.parametrize(("iteration", "share"), [(0, 0.01), (5, 0.5)])

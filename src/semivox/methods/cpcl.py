@@ -12,16 +12,17 @@ from semivox.losses.consistency import mean_squared_error
 from semivox.losses.prediction import Prediction, widen
 from semivox.losses.prototypes import cosines, partners, weighted_prototypes
 from semivox.losses.schedules import sigmoid_rampup
-from semivox.losses.supervised import both, cross_entropy, cross_entropy_dice, mean, onehot
+from semivox.losses.supervised import both, cross_entropy, mean, onehot
 from semivox.losses.uncertainty import add_noise
 from semivox.methods.base import Batch, Step, TeacherMethod, full_precision
+from semivox.methods.supervision import LabelSupervised
 from semivox.nets.blocks import enlarge
 
 RAMP_FRACTION, RAMP_STEPS = 6000 / 10000, 40  # published: a step each 150 of 10000 iterations
 LEVEL = 1  # the decoder level whose features are compared; as published at half resolution
 
 
-class CPCL(TeacherMethod):
+class CPCL(LabelSupervised, TeacherMethod):
     """Prototypes carry the labels to the unlabeled patches and back.
 
     L = (CE + Dice) / 2 + lambda(t) (L_L2U + 10 L_U2L), with Dice over all classes. A prototype is the mean
@@ -44,7 +45,7 @@ class CPCL(TeacherMethod):
     Semi-supervised Medical Image Segmentation", JBHI 26(7), 2022, arXiv 2109.13930.
     """
 
-    class Config(TeacherMethod.Config):
+    class Config(LabelSupervised.Config, TeacherMethod.Config):
         variant: Literal["paper", "released"] = Field(
             "paper", description="prototype terms with gradient, or as the released code has them, without"
         )
@@ -70,9 +71,8 @@ class CPCL(TeacherMethod):
         logits = self.net.head(maps[0])
         with full_precision(images):
             own = Prediction.of(logits[:count])
-            sup = 0.5 * cross_entropy_dice(
-                own.log_probs, own.probs, labeled.target, labeled.valid, background=True
-            )
+            coarser = self.net.coarse(maps[1:]) if cfg.deep_supervision else []
+            sup = 0.5 * self.supervised(own, labeled, step, coarser, background=True)
         terms = {"sup": sup}
         if cfg.stability if cfg.stability is not None else cfg.variant == "released":
             terms["stability"] = weight * self._stability(logits, images, step)

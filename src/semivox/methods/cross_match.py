@@ -14,9 +14,10 @@ from torch.nn.functional import dropout3d
 from semivox.losses.mixing import halves, paste, volume_boxes
 from semivox.losses.prediction import Prediction
 from semivox.losses.schedules import sigmoid_rampup
-from semivox.losses.supervised import cross_entropy_dice, dice_loss, mean
+from semivox.losses.supervised import dice_loss, mean
 from semivox.methods.base import Batch, SingleMethod, Step, full_precision, without_dropout
 from semivox.methods.strong_views import shade_and_blur
+from semivox.methods.supervision import LabelSupervised
 
 RAMP_FRACTION = 17000 / 14000  # of the run; published: over 17000 iterations, of which 14000 are taken
 
@@ -28,6 +29,7 @@ class Views(NamedTuple):
     clean: Prediction  # of the others, no channels dropped
     weak: Prediction  # a quarter of the channels dropped
     strong: Prediction  # three quarters dropped
+    coarser: list[Tensor]  # logits of coarser scales of the first; none without deep supervision
 
 
 class Taught(NamedTuple):
@@ -50,7 +52,7 @@ class Taught(NamedTuple):
         return dice_loss(student.probs, self.label, mask=self.confident)
 
 
-class CrossMatch(SingleMethod):
+class CrossMatch(LabelSupervised, SingleMethod):
     """One network must agree with itself where channels of its features are dropped or the image is changed.
 
     The decoder reads an unlabeled patch's features three times: with no channels (c), a quarter (w) and three
@@ -81,7 +83,7 @@ class CrossMatch(SingleMethod):
 
     batch: ClassVar[tuple[int, int]] = (2, 4)
 
-    class Config(SingleMethod.Config):
+    class Config(LabelSupervised.Config, SingleMethod.Config):
         drop_weak: float = Field(0.25, ge=0, lt=1, description="w: share of the channels that is dropped")
         drop_strong: float = Field(0.75, ge=0, lt=1, description="s: share of the channels that is dropped")
         image_weight: float = Field(0.5, ge=0, description="weight of the mean of both strong views, in L_ip")
@@ -102,8 +104,7 @@ class CrossMatch(SingleMethod):
         image, partner = halves(unlabeled.image, taught) if taught else (unlabeled.image, unlabeled.image)
         plain = self._views(torch.cat([labeled.image, image]), len(labeled.image))
         with full_precision(image):
-            own = plain.first
-            sup = 0.25 * cross_entropy_dice(own.log_probs, own.probs, labeled.target, labeled.valid)
+            sup = 0.25 * self.supervised(plain.first, labeled, step, plain.coarser)
         if taught:
             return {"sup": sup, **self._consistency(plain, image, partner, step)}
         return {"sup": sup, **dict.fromkeys(("ip", "tkd", "dkd"), torch.zeros_like(sup))}
@@ -121,8 +122,8 @@ class CrossMatch(SingleMethod):
         changed = self._views(torch.cat(seen), len(image))
 
         with full_precision(image):
-            clean, weak, strong = (Taught.of(view, threshold) for view in plain[1:])
-            others = [Taught.of(view, threshold) for view in other[1:]]
+            clean, weak, strong = (Taught.of(view, threshold) for view in plain[1:4])
+            others = [Taught.of(view, threshold) for view in other[1:4]]
             clean_1 = clean.pasted(others[0], boxes[0])
             clean_2, weak_2, strong_2 = (
                 label.pasted(one, boxes[1]) for label, one in zip((clean, weak, strong), others, strict=True)
@@ -144,13 +145,17 @@ class CrossMatch(SingleMethod):
             torch.cat([level, *(dropout3d(level[count:], drop, training=True) for drop in drops)])
             for level in self.net.encode(image)
         ]
+        deep, decoder = self.config.deep_supervision, self.net.decoder
+        maps = decoder.pyramid(levels) if deep else [decoder(levels)]
         with without_dropout(self.net.head):
-            logits = self.net.head(self.net.decoder(levels))
+            logits = self.net.head(maps[0])
         with full_precision(image):
             prediction = Prediction.of(logits)
         total, rest = len(image), len(image) - count
         ends = (0, count, total, total + rest, total + 2 * rest)
-        return Views(*(prediction[start:stop] for start, stop in pairwise(ends)))
+        first, clean, weak, strong = (prediction[start:stop] for start, stop in pairwise(ends))
+        coarser = self.net.coarse([level[:count] for level in maps[1:]])
+        return Views(first, clean, weak, strong, coarser)
 
     @staticmethod
     def _strong_view(image: Tensor, partner: Tensor, box: Tensor, step: Step) -> Tensor:

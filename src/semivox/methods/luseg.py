@@ -14,11 +14,11 @@ from semivox.losses.pseudo_labels import confident_disagreement, joint_label
 from semivox.losses.schedules import sigmoid_rampup
 from semivox.losses.supervised import masked_mean, mean, nll
 from semivox.losses.uncertainty import percentile
-from semivox.methods.base import Batch, PairMethod, PseudoLabel, Step, full_precision
-from semivox.methods.mcf import reviewed
+from semivox.methods.base import Batch, PseudoLabel, Step, full_precision
+from semivox.methods.mcf import ReviewedPair
 
 
-class LUSEG(PairMethod):
+class LUSEG(ReviewedPair):
     """Two different networks share a pseudo-label; the worse one's unreliable features move to prototypes.
 
     Labeled, D = voxels where the confident foreground labels (p >= tau, else background) of both differ:
@@ -44,7 +44,7 @@ class LUSEG(PairMethod):
     it trains two networks on the labels, with D, and only logs the others (L_u times all / reliable voxels).
     """
 
-    class Config(PairMethod.Config):
+    class Config(ReviewedPair.Config):
         variant: Literal["paper", "released"] = Field(
             "paper", description="paper: every term learns; released: those on unlabeled data only log"
         )
@@ -66,13 +66,20 @@ class LUSEG(PairMethod):
         cfg, count, released = self.config, len(labeled.image), self.config.variant == "released"
         ramp = sigmoid_rampup(step.fraction)
         images = torch.cat([labeled.image, unlabeled.image])
-        features_a, features_b = self.net_a.features(images), self.net_b.features(images)
+        (features_a, *others_a), (features_b, *others_b) = (
+            net.pyramid(images) if cfg.deep_supervision else [net.features(images)]
+            for net in (self.net_a, self.net_b)
+        )
         logits_a, logits_b = self.net_a.head(features_a), self.net_b.head(features_b)
+        coarser = [
+            net.coarse(others) if others else []
+            for net, others in ((self.net_a, others_a), (self.net_b, others_b))
+        ]
         with full_precision(images):
             whole_a, whole_b = Prediction.of(logits_a), Prediction.of(logits_b)
             a, b = whole_a[:count], whole_b[:count]
             differ = confident_disagreement(a, b, cfg.tau)
-            terms, a_wins = reviewed(a, b, labeled, differ, cfg.disagreement_weight, step)
+            terms, a_wins = self.reviewed((a, b), coarser, labeled, differ, cfg.disagreement_weight, step)
             step.note("a_wins", a_wins)
 
             a, b = whole_a[count:], whole_b[count:]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -9,11 +11,53 @@ from torch import Tensor
 from semivox.losses.consistency import pair_distance, sharpen
 from semivox.losses.prediction import Prediction
 from semivox.losses.schedules import sigmoid_rampup
-from semivox.losses.supervised import both, cross_entropy, dice_loss, masked_mean, mean
+from semivox.losses.supervised import both, dice_loss, masked_mean, mean
 from semivox.methods.base import Batch, PairMethod, Step, full_precision
+from semivox.methods.supervision import LabelSupervised
 
 
-class MCF(PairMethod):
+class ReviewedPair(LabelSupervised, PairMethod):
+    """A pair that learns from labels, is pulled to them where both differ, and knows the better one."""
+
+    class Config(LabelSupervised.Config, PairMethod.Config):
+        pass
+
+    config: Config
+
+    def reviewed(
+        self,
+        own: tuple[Prediction, Prediction],
+        coarser: Sequence[Sequence[Tensor]],
+        labeled: Batch,
+        differ: Tensor,
+        weight: float,
+        step: Step,
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Compute CE + Dice of both networks ("sup_a", "sup_b"), and "cdr" where they differ.
+
+        Args:
+            own: predictions of A and B on the labeled patches.
+            coarser: logits of coarser scales of A and B, see `LabelSupervised.supervised`.
+            labeled: these patches.
+            differ: boolean (B, X, Y, Z), where both are pulled to the label by the squared error.
+            weight: of "cdr".
+            step: of the run.
+
+        Returns:
+            The terms, and whether the Dice loss of A is not above that of B.
+        """
+        label, valid = labeled.target, labeled.valid
+        differ = both(differ, valid)
+        step.note("cdr_share", mean(differ))
+        sup_a, sup_b = (
+            self.supervised(one, labeled, step, others) for one, others in zip(own, coarser, strict=True)
+        )
+        cdr = weight * masked_mean(pair_distance(*own, "mse", label), differ)
+        dice_a, dice_b = (dice_loss(one.probs.detach(), label, mask=valid) for one in own)
+        return {"sup_a": sup_a, "sup_b": sup_b, "cdr": cdr}, dice_a <= dice_b
+
+
+class MCF(ReviewedPair):
     """Two different networks review where they disagree; the better one of the moment teaches the other.
 
     Contrastive difference review (CDR), on labeled voxels D with two different predicted classes:
@@ -31,7 +75,7 @@ class MCF(PairMethod):
     Dice losses the first one (there the ResNet) teaches. The published figures are means over several folds.
     """
 
-    class Config(PairMethod.Config):
+    class Config(ReviewedPair.Config):
         cdr_weight: float = Field(0.5, ge=0, description="CDR: weight")
         temperature: float = Field(0.1, gt=0, description="DCPL: of the teaching distribution; < 1 sharpens")
         lambda_max: float = Field(0.1, ge=0, description="DCPL: weight at the end of its ramp over the run")
@@ -44,11 +88,15 @@ class MCF(PairMethod):
         weight = cfg.lambda_max * sigmoid_rampup(step.fraction)
         step.note("weight_dcpl", weight)
         images = torch.cat([labeled.image, unlabeled.image])
-        logits_a, logits_b = self.net_a(images), self.net_b(images)
+        (logits_a, *coarser_a), (logits_b, *coarser_b) = (
+            self.scales(net, images) for net in (self.net_a, self.net_b)
+        )
         with full_precision(images):
             a, b = Prediction.of(logits_a), Prediction.of(logits_b)
             differ = a.label[:count] != b.label[:count]
-            terms, a_teaches = reviewed(a[:count], b[:count], labeled, differ, cfg.cdr_weight, step)
+            terms, a_teaches = self.reviewed(
+                (a[:count], b[:count]), (coarser_a, coarser_b), labeled, differ, cfg.cdr_weight, step
+            )
             step.note("a_teaches", a_teaches)
             terms["dcpl"] = weight * self._dcpl(a[count:], b[count:], a_teaches)
         return terms
@@ -58,31 +106,3 @@ class MCF(PairMethod):
         teacher = torch.where(a_teaches, a.log_probs, b.log_probs).detach()
         student = torch.where(a_teaches, b.probs, a.probs)
         return mean((student - sharpen(teacher, self.config.temperature)).square())
-
-
-def reviewed(
-    a: Prediction, b: Prediction, labeled: Batch, differ: Tensor, weight: float, step: Step
-) -> tuple[dict[str, Tensor], Tensor]:
-    """Compute CE + Dice of both networks ("sup_a", "sup_b"), and "cdr" where they differ.
-
-    Args:
-        a: prediction of A on the labeled patches.
-        b: that of B.
-        labeled: these patches.
-        differ: boolean (B, X, Y, Z), where both are pulled to the label by the squared error.
-        weight: of "cdr".
-        step: to note the share of these voxels.
-
-    Returns:
-        The terms, and whether the Dice loss of A is not above that of B.
-    """
-    label, valid = labeled.target, labeled.valid
-    differ = both(differ, valid)
-    step.note("cdr_share", mean(differ))
-    dice_a, dice_b = (dice_loss(own.probs, label, mask=valid) for own in (a, b))
-    terms = {
-        "sup_a": cross_entropy(a.log_probs, label, valid) + dice_a,
-        "sup_b": cross_entropy(b.log_probs, label, valid) + dice_b,
-        "cdr": weight * masked_mean(pair_distance(a, b, "mse", label), differ),
-    }
-    return terms, dice_a <= dice_b
