@@ -15,7 +15,7 @@ from semivox.inference.windows import room, tiling
 from semivox.methods.cost import counted, patch_divisor
 from semivox.nets import NetFactory, build_net
 from semivox.nets.monai import MonaiNet
-from semivox.nets.monai_class import scales_of
+from semivox.nets.monai_class import SEGMENTERS, scales_of
 from semivox.settings import PredictConfig
 
 STRIDES = ((2, 2, 2), (2, 2, 1))
@@ -105,15 +105,29 @@ def test_scales_that_a_network_returns() -> None:
         ("SwinUNETT", {}, "did you mean SwinUNETR"),
         ("DenseNet121", {}, r"it returns Tensor \(1, 3\)"),
         ("VISTA3D", {}, "is no network for the segmentation"),
+        ("PatchDiscriminator", {}, r"is no network for the segmentation(.|\n)*choose one of AttentionUnet"),
+        ("SPADENet", {}, "is no network for the segmentation"),
+        ("SwinUNTER", {}, "did you mean SwinUNETR"),
+        ("SwinUNETR", {"feature_size": "large"}, r"does not work with net.options=.*large"),
+        ("SwinUNETR", {"num_heads": [5, 5, 5, 5]}, "does not work with net.options"),
         ("SegResNet", {"init_filter": 8}, "did you mean init_filters"),
         ("SegResNet", {"out_channels": 8}, "comes from the data set"),
         ("FlexibleUNet", {}, "needs the option backbone"),
-        ("SegResNet", {"init_filters": 9}, "MONAI cannot build SegResNet"),
+        ("SegResNet", {"init_filters": 9}, "monai:SegResNet does not work with net.options"),
     ],
 )
 def test_refusals(name: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         make(name, options=options)
+
+
+def test_the_classes_that_are_suggested_are_such_networks() -> None:
+    """Those that need a package or an option of their own apart; the large one is tried above, small."""
+    assert all(hasattr(nets, name) for name in SEGMENTERS)
+    for name in sorted(set(SEGMENTERS) - {"DAF3D", "FlexibleUNet", "UNETR"}):
+        with torch.device("meta"):
+            net = make(name)
+        assert all(part in (1, 2, 4, 8, 16, 32) for part in net.divisor), name
 
 
 def test_an_unknown_network_is_refused_with_the_known_ones() -> None:

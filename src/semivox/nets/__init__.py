@@ -73,10 +73,10 @@ def _unknown(name: str) -> UserError:
     error = unknown("network", name, [*sorted(NETS), f"{MONAI}CLASS"])
     if any(ours.startswith(name) for ours in NETS):
         return error
-    from semivox.nets.monai_class import classes
+    from semivox.nets.monai_class import SEGMENTERS
 
     plain = _plain(name.lower().removeprefix(MONAI))
-    if (meant := next((kind for kind in classes() if _plain(kind) == plain), None)) is None:
+    if (meant := next((kind for kind in SEGMENTERS if _plain(kind) == plain), None)) is None:
         return error
     return UserError(error.what, error.found, error.expected, f"did you mean {MONAI}{meant}?")
 

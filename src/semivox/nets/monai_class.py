@@ -19,11 +19,14 @@ from semivox.errors import UserError, shortened, unknown
 from semivox.nets.blocks import Triple, kernels_for
 
 PREFIX = "monai:"
-DIVISORS = (1, 2, 4, 8, 16, 32, 64)  # tried for the sides of a patch
 PATCH: Triple = (96, 96, 96)  # of a network that takes one size only, where no plan says which
 MOST_CHANNELS = 320
 _CHANNELS = {"in_channels", "out_channels"}
 FROM_PLAN = ("in_channels", "out_channels", "spatial_dims", "img_size")
+SEGMENTERS = (  # classes of MONAI that are for this; others are tried, too
+    "AttentionUnet", "BasicUNet", "BasicUNetPlusPlus", "DAF3D", "DynUNet", "FlexibleUNet", "HighResNet",
+    "MedNeXt", "SegResNet", "SegResNetDS", "SwinUNETR", "UNETR", "UNet", "VNet",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -44,9 +47,9 @@ class Recipe:
         """The class, from its name."""
         found = getattr(import_module("monai.networks.nets"), self.name, None)
         if not (inspect.isclass(found) and issubclass(found, nn.Module)):
-            raise unknown("network of MONAI", self.name, classes())
+            raise unknown("network of MONAI", self.name, SEGMENTERS)
         if not _known(found) >= _CHANNELS:
-            raise self.refused(f"it takes {shortened(_known(found), 8)}")
+            raise self.refused(f"it takes {shortened(sorted(_known(found)), 8)}")
         return found
 
     @property
@@ -55,10 +58,16 @@ class Recipe:
         return "img_size" in _known(self.kind)
 
     def refused(self, found: object) -> UserError:
-        """Say that this is no network for semivox, and why."""
-        expected = "a class of monai.networks.nets that turns 3D images into logits of their size"
+        """Say that the options make no network for semivox, or that the class is none, and why."""
+        if self.name in SEGMENTERS:
+            given = "its defaults" if self.options == "{}" else f"net.options={self.options}"
+            what = f"{PREFIX}{self.name} does not work with {given}"
+            return UserError(what, found, do="change net.options, or choose another network")
         return UserError(
-            f"{PREFIX}{self.name} is no network for the segmentation of 3D images", found, expected
+            f"{PREFIX}{self.name} is no network for the segmentation of 3D images",
+            found,
+            "a class of monai.networks.nets that turns 3D images into logits of their size",
+            f"choose one of {', '.join(SEGMENTERS)}",
         )
 
     def arguments(self) -> dict[str, Any]:
@@ -87,10 +96,11 @@ class Recipe:
             elif required and name in levels:
                 filled[name] = levels[name]
             elif required and name not in filled:
+                what = f"{PREFIX}{self.name} needs the option {name}"
+                if self.name not in SEGMENTERS:
+                    raise self.refused(what)
                 do = f"--set net.options.{name}=..., as the documentation of MONAI says"
-                raise UserError(
-                    f"{PREFIX}{self.name} needs the option {name}", None, parameter.annotation, do
-                )
+                raise UserError(what, None, parameter.annotation, do)
         return filled
 
     def levels(self, *, between: bool) -> dict[str, Any]:
@@ -123,15 +133,7 @@ class Recipe:
             if type(error).__name__ == "OptionalImportError":
                 what = f"{PREFIX}{self.name} needs a package that is not installed"
                 raise UserError(what, str(error).partition("\n")[0], do="install it with pip") from error
-            do = "change net.options, or choose another network"
-            raise UserError(f"MONAI cannot build {self.name}", error, do=do) from error
-
-
-def classes() -> list[str]:
-    """Name the classes of MONAI that turn channels into channels."""
-    every = vars(import_module("monai.networks.nets"))
-    kinds = {kind for kind in every.values() if inspect.isclass(kind) and issubclass(kind, nn.Module)}
-    return sorted(kind.__name__ for kind in kinds if _known(kind) >= _CHANNELS)
+            raise self.refused(str(error).partition("\n")[0]) from error
 
 
 def _known(kind: type) -> set[str]:
@@ -214,11 +216,14 @@ def divisor_of(recipe: Recipe) -> Triple:
         x, y, z = (part * (-(-96 // part) | 1) for part in parts)  # odd multiples of a part, from 96 on
         return not trial(recipe, (x, y, z)).problem
 
-    found = next(([part] * 3 for part in DIVISORS if fits([part] * 3)), None)
-    if found is None:
+    part = next((part for part in (16, 32, 64) if fits([part] * 3)), None)
+    if part is None:
         raise recipe.refused(trial(recipe, PATCH).problem)
+    while part > 1 and fits([part // 2] * 3):
+        part //= 2
+    found = [part] * 3
     for axis in range(3):
-        smaller = [[*found[:axis], part, *found[axis + 1 :]] for part in DIVISORS if part < found[axis]]
-        found = next((parts for parts in smaller if fits(parts)), found)
+        while found[axis] > 1 and fits(less := [*found[:axis], found[axis] // 2, *found[axis + 1 :]]):
+            found = less
     x, y, z = found
     return x, y, z
