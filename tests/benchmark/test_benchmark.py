@@ -173,7 +173,8 @@ def test_sizes_of_a_published_setting_are_the_published_ones(
     """9.44 M; 40.11 GMAC as this package counts, 47.10 as the tables print, whatever the plan's strides."""
     grid = small(settings={**SETTINGS, "net": {}}, methods=["supervised"], compare=None, labels=[2])
     (job,) = make_jobs(phantoms, grid, out=tmp_path, work=work)
-    atrium = {"patch": (112, 112, 80), "strides": ((2, 2, 1), (2, 2, 2))}
+    grid_of = {"patch": (112, 112, 80), "strides": ((2, 2, 1), (2, 2, 2))}
+    atrium = {**grid_of, "class_names": ("background", "LA")}
     cost = _cost(job.config, job.plan.model_copy(update=atrium))
     assert cost is not None and cost.step.parameters == 9_448_866
     assert cost.step.macs / 1e9 == pytest.approx(40.11, abs=0.005)
