@@ -389,6 +389,20 @@ def test_two_labels_that_change_places_are_noticed(raw: Path, tmp_path: Path) ->
     np.testing.assert_array_equal(stored(dataset, "a"), label(0, 1, seed=1))
 
 
+def test_classes_by_name_that_get_other_values_are_written_anew(tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    labels = ("liver={case}_liver.nii.gz", "tumor={case}_tumor.nii.gz")
+    options = {"images": ("scans/{case}.nii.gz",), "labels": labels}
+    save(raw / "b_tumor.nii.gz", label(0, 1))
+    for name in ("a", "b"):
+        save(raw / "scans" / f"{name}.nii.gz", scan())
+    assert import_dataset(raw, tmp_path / "out", **options).class_names[1:] == ("tumor",)
+    save(raw / "a_liver.nii.gz", label(0, 1))
+    dataset = import_dataset(raw, tmp_path / "out", **options)
+    assert dataset.class_names[1:] == ("liver", "tumor")
+    np.testing.assert_array_equal(stored(dataset, "b"), 2 * label(0, 1))
+
+
 def test_the_output_of_another_import_is_left_alone(raw: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     import_dataset(raw, out, **PAIRS)

@@ -61,7 +61,6 @@ class _Writer:
     def __init__(self, found: Found, out: Path, settings: Mapping[str, Any], ignore: int | None) -> None:
         self.found, self.out, self.ignore = found, out, ignore
         self.manifest = Manifest(out)
-        settings = {**settings, "values": None if found.classes is None else dict(found.classes)}
         record = read_json(out / RECORD) if (out / RECORD).is_file() else {"settings": settings}
         _check_output(out, self.manifest, record["settings"], settings)
         self.record = {"settings": settings, "notes": list(found.notes), **found.facts}
@@ -70,7 +69,8 @@ class _Writer:
 
     def write(self, case: CaseSource) -> None:
         """Write a case, unless its files are there and made from the same source files."""
-        key = {"pool": case.pool, "made_from": _content(case.files)}
+        classes = None if self.found.classes is None else dict(self.found.classes)
+        key = {"pool": case.pool, "made_from": _content(case.files), "classes": classes}
         entry = self.cases.get(case.name, {})
         is_current = entry and all(entry.get(name) == value for name, value in key.items())
         if is_current and all((self.out / file).is_file() for file in entry["wrote"]):
