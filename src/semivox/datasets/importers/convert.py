@@ -61,7 +61,8 @@ class _Writer:
     def __init__(self, found: Found, out: Path, settings: Mapping[str, Any], ignore: int | None) -> None:
         self.found, self.out, self.ignore = found, out, ignore
         self.manifest = Manifest(out)
-        record = read_json(out / RECORD) if (out / RECORD).is_file() else {"settings": settings}
+        there = (out / RECORD).is_file()
+        record: dict[str, Any] = read_json(out / RECORD) if there else {"settings": settings}
         _check_output(out, self.manifest, record["settings"], settings)
         self.record = {"settings": settings, "notes": list(found.notes), **found.facts}
         self.cases: dict[str, Any] = record.get("cases", {})
