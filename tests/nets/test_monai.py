@@ -113,6 +113,7 @@ def test_scales_that_a_network_returns() -> None:
         ("SegResNet", {"init_filter": 8}, "did you mean init_filters"),
         ("SegResNet", {"out_channels": 8}, "comes from the data set"),
         ("FlexibleUNet", {}, "needs the option backbone"),
+        ("Unet", {"num_res_units": -1, "norm": "none at all"}, "monai:Unet does not work with net.options"),
         ("SegResNet", {"init_filters": 9}, "monai:SegResNet does not work with net.options"),
     ],
 )

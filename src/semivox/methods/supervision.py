@@ -103,10 +103,9 @@ class LabelSupervised(BoundarySupervised):
         for part in self.modules():
             if deep and isinstance(part, Network) and part.scales == 1:
                 what = "deep_supervision needs logits of coarser scales, which a network does not have"
-                do = (
-                    "choose vnet, resnet34, unet3d or resunet, or switch on net.options of a network of MONAI"
-                )
-                raise UserError(what, type(part).__name__, "networks with coarser scales", do)
+                found = type(getattr(part, "net", part)).__name__  # of MONAI: its own name
+                do = "choose vnet, resnet34, unet3d, resunet, or monai:SegResNetDS and net.options.dsdepth=3"
+                raise UserError(what, found, "networks with coarser scales", do)
 
     def scales(self, net: Network, images: Tensor) -> list[Tensor]:
         """(B, C, X, Y, Z) -> logits (B, K, X, Y, Z), and those of coarser scales if these are supervised."""

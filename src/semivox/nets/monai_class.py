@@ -53,13 +53,18 @@ class Recipe:
         return found
 
     @property
+    def segments(self) -> bool:
+        """Whether the class, also by another of its names, is known to be for segmentation."""
+        return getattr(getattr(import_module("monai.networks.nets"), self.name), "__name__", "") in SEGMENTERS
+
+    @property
     def one_size(self) -> bool:
         """Whether the network takes patches of one size only."""
         return "img_size" in _known(self.kind)
 
     def refused(self, found: object) -> UserError:
         """Say that the options make no network for semivox, or that the class is none, and why."""
-        if self.name in SEGMENTERS:
+        if self.segments:
             given = "its defaults" if self.options == "{}" else f"net.options={self.options}"
             what = f"{PREFIX}{self.name} does not work with {given}"
             return UserError(what, found, do="change net.options, or choose another network")
@@ -97,7 +102,7 @@ class Recipe:
                 filled[name] = levels[name]
             elif required and name not in filled:
                 what = f"{PREFIX}{self.name} needs the option {name}"
-                if self.name not in SEGMENTERS:
+                if not self.segments:
                     raise self.refused(what)
                 do = f"--set net.options.{name}=..., as the documentation of MONAI says"
                 raise UserError(what, None, parameter.annotation, do)
