@@ -69,9 +69,9 @@ class CPCL(LabelSupervised, TeacherMethod):
         images = torch.cat([labeled.image, unlabeled.image])
         maps = self.net.pyramid(images)
         logits = self.net.head(maps[0])
+        coarser = self.net.coarse(maps[1:]) if cfg.deep_supervision else []
         with full_precision(images):
             own = Prediction.of(logits[:count])
-            coarser = self.net.coarse(maps[1:]) if cfg.deep_supervision else []
             sup = 0.5 * self.supervised(own, labeled, step, coarser, background=True)
         terms = {"sup": sup}
         if cfg.stability if cfg.stability is not None else cfg.variant == "released":
