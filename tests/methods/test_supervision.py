@@ -165,6 +165,16 @@ def test_every_method_with_an_option_learns_with_it(
         assert terms[0] != terms[1], name
 
 
+@pytest.mark.parametrize("name", WITH["deep_supervision"])
+def test_the_options_in_mixed_precision(step: Callable[..., Any], name: str) -> None:
+    method = build(name, deep_supervision=True, boundary_weight=1.0)
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = method.losses(*batches(), step(5))
+    torch.stack(list(losses.values())).sum().backward()
+    assert all(bool(torch.isfinite(loss)) for loss in losses.values())
+    assert all(loss.dtype == torch.float32 for loss in losses.values())
+
+
 def test_a_network_without_coarser_logits_is_refused() -> None:
     with pytest.raises(
         UserError, match=r"deep_supervision needs logits of coarser scales(.|\n)*found: +UNet"
