@@ -16,11 +16,11 @@ import pandas as pd
 from scipy.ndimage import distance_transform_edt
 
 import semivox
-from semivox.io.volume import Volume, read_image, read_label
+from semivox.io.volume import read_image, read_label
 
 
 def errors(
-    predicted: np.ndarray, true: np.ndarray, spacing_mm: np.ndarray, near_mm: float
+    predicted: np.ndarray, true: np.ndarray, spacing_mm: tuple[float, ...], near_mm: float
 ) -> dict[str, float]:
     """Return the four volumes of one case in percent of the true volume; both masks are boolean."""
     depth = np.where(true, *(distance_transform_edt(mask, spacing_mm) for mask in (true, ~true)))
@@ -45,10 +45,10 @@ def main() -> None:
         for case in cases:
             if not (path := folder / f"{case.name}.nii.gz").is_file():
                 continue
-            image: Volume = read_image([path])
+            image = read_image([path])
             true = read_label(case.label, dataset.class_values, image).array == 1
-            spacing = np.linalg.norm(image.affine[:3, :3], axis=0)
-            scored.append(errors(image.array[0] == dataset.class_values[1], true, spacing, args.near))
+            predicted = image.array[0] == dataset.class_values[1]
+            scored.append(errors(predicted, true, image.spacing_mm, args.near))
         rows[str(folder)] = {"cases": len(scored), **pd.DataFrame(scored).mean()}
     table = pd.DataFrame(rows).T
     table["all"] = table.drop(columns="cases").sum(axis=1)

@@ -143,7 +143,8 @@ def benchmark(
     failed, left = dict[str, str](), list[str]()
     for name, found in outcomes.items():
         if "dry_run" in given:
-            show.text(name) if name else None
+            if name:
+                show.text(name)
             show.forecast(found.forecast, given.get("max_hours"))
             continue
         show.outcome(found)

@@ -37,9 +37,7 @@ class Found:
     """What a model says on the working grid."""
 
     probs: Tensor  # (K, X, Y, Z) as the networks say it
-    doubt: (
-        Tensor  # (X, Y, Z) mean entropy of what `probs` is the mean of, see `semivox.inference.uncertainty`
-    )
+    doubt: Tensor  # (X, Y, Z) mean entropy of what `probs` is the mean of; see `inference.uncertainty`
     members: dict[str, Tensor]  # the probabilities of each network alone, if asked for
     figures: dict[str, float]  # what tells how good it is, see `semivox.inference.quality`
 

@@ -21,7 +21,7 @@ def cuboid_mask(shape: Sequence[int], share: float, generator: torch.Generator) 
     pairs = zip(shape, sizes, strict=True)
     draws = [torch.randint(max(n - size, 1), (1,), generator=generator, device=device) for n, size in pairs]
     first = torch.cat(draws).unsqueeze(0)
-    return ~box_masks(shape, first, first + torch.tensor(sizes, device=device))[0]
+    return ~box_masks(shape, first, first + _sides(device, sizes))[0]
 
 
 def random_cuboid_mask(
@@ -33,10 +33,15 @@ def random_cuboid_mask(
     """
     low, high = shares
     draws = torch.rand((len(shape), 2), generator=generator, device=generator.device)
-    sides = torch.tensor(list(shape), device=generator.device)
+    sides = _sides(generator.device, shape)
     length = (low + (high - low) * draws[:, 0]) * sides
     first = (draws[:, 1] * (sides - length)).unsqueeze(0)
     return ~box_masks(shape, first - 0.5, first + length - 0.5)[0]  # the voxels whose center is inside
+
+
+def _sides(device: torch.device, sides: Sequence[int]) -> Tensor:
+    """Return the sides (3,) int64, filled on the device: a copy from the host would make a GPU wait."""
+    return torch.stack([torch.full((), side, device=device) for side in sides])
 
 
 def box_masks(shape: Sequence[int], first: Tensor, stop: Tensor) -> Tensor:
@@ -59,7 +64,7 @@ def cutmix_boxes(count: int, shape: Sequence[int], generator: torch.Generator) -
     """
     device = generator.device
     share = (1.0 - torch.rand(7, generator=generator, device=device).sort().values[3]).sqrt()
-    sides = torch.tensor(list(shape), device=device)
+    sides = _sides(device, shape)
     half = (share * sides).floor() // 2
     draws = torch.rand((count, len(shape)), generator=generator, device=device)
     center = sides // 8 + (draws * (sides - sides // 8)).floor()
@@ -79,7 +84,7 @@ def volume_boxes(count: int, shape: Sequence[int], generator: torch.Generator) -
     volume, ratio, chance = torch.rand((3, count), generator=generator, device=device)
     volume, ratio = 0.02 + 0.38 * volume, 0.3 + (1 / 0.3 - 0.3) * ratio
     shares = torch.stack([volume / ratio, volume * ratio, volume], dim=1) ** (1 / 3)
-    sides = torch.tensor(list(shape), device=device)
+    sides = _sides(device, shape)
     length = (shares.clamp(max=1.0) * sides).floor()
     draws = torch.rand((count, len(shape)), generator=generator, device=device)
     first = (draws * (sides - length)).floor()

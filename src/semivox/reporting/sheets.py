@@ -72,11 +72,8 @@ def draw_thumbnail(figure: Figure, sample: Sample, caption: str, left: float, bo
 def _draw_planes(figure: Figure, sample: Sample, bottom: float) -> None:
     scan, label = _turned(sample)
     outlines = [] if label is None else [Outline(label, None, 1.1)]
-    sizes, high, window = (
-        [scan.size_mm(view) for view in slices.VIEWS],
-        _ROW - _GAP,
-        slices.grey_window(scan.image),
-    )
+    sizes, high = [scan.size_mm(view) for view in slices.VIEWS], _ROW - _GAP
+    window = slices.grey_window(scan.image)
     scale = min((_CELL - _GAP) / max(wide for wide, _ in sizes), high / max(tall for _, tall in sizes))
     for column, (view, (wide, tall)) in enumerate(zip(slices.VIEWS, sizes, strict=True)):
         left = _EDGE + _TEXT + column * _CELL + (_CELL - scale * wide) / 2
