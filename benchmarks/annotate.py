@@ -2,7 +2,8 @@
 
 Starts with a few labeled scans, trains, ranks the others, "annotates" the first ones, continues the
 training with `train.init`, and so on. All rules share the first training of a seed. Writes `annotate.csv`
-with the Dice on the test cases after each round; prints the mean of each rule, and its gain over `random`.
+with the Dice after each round, on the test cases or, to choose a rule, on the last `--val` training cases,
+which are never labeled then; prints the mean of each rule, and its gain over `random`.
 
     python benchmarks/annotate.py DATA OUT --rounds 3 --seeds 2 --by both random
 """
@@ -10,7 +11,7 @@ with the Dice on the test cases after each round; prints the mean of each rule, 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 import semivox
-from semivox.datasets.dataset import Dataset
+from semivox.datasets.dataset import Case, Dataset
 from semivox.datasets.splits import Split, save_splits
 from semivox.evaluation.metrics import case_metrics
 from semivox.inference.model import load_model
@@ -27,6 +28,7 @@ from semivox.io.volume import read_image, read_label
 
 SIZES = {
     "--start": 4, "--add": 4, "--rounds": 3, "--seeds": 3, "--iterations": 400, "--width": 8, "--test": 40,
+    "--val": 0,
 }  # fmt: skip
 
 
@@ -49,10 +51,10 @@ def train(
     )
 
 
-def test_dice(run: Path, dataset: Dataset, most: int) -> float:
-    """Mean Dice over the classes and test cases, on their own grids."""
+def mean_dice(run: Path, dataset: Dataset, cases: Sequence[Case]) -> float:
+    """Mean Dice over the classes and cases, on their own grids."""
     model, scores = load_model(run, "cpu"), []
-    for case in dataset.pool("test")[:most]:
+    for case in cases:
         image = read_image(case.images)
         true = read_label(case.label, dataset.class_values, image).array
         found = predict_case(model, image).label
@@ -65,9 +67,12 @@ def simulate(args: argparse.Namespace, seed: int) -> Iterator[dict[str, Any]]:
     """One start, then every rule from there; a row for each training."""
     dataset = semivox.open_dataset(args.data)
     names = [case.name for case in dataset.pool("train") if case.label is not None]
+    scored = dataset.pool("test")[: args.test]
+    if args.val:
+        names, scored = names[: -args.val], [dataset.case(name) for name in names[-args.val :]]
     start = np.random.default_rng(seed).permutation(names)[: args.start].tolist()
     first = train(args, args.out / f"seed{seed}" / "start", names, start, None)
-    dice = test_dice(first, dataset, args.test)
+    dice = mean_dice(first, dataset, scored)
     for by in args.by:
         yield {"seed": seed, "by": by, "labels": len(start), "dice": dice}
     for by in args.by:
@@ -77,7 +82,7 @@ def simulate(args: argparse.Namespace, seed: int) -> Iterator[dict[str, Any]]:
             table = semivox.rank(run, args.data, folder, by=by, seed=seed, device="cpu")
             labeled = labeled + table["case"].head(args.add).tolist()
             run = train(args, folder, names, labeled, run)
-            dice = test_dice(run, dataset, args.test)
+            dice = mean_dice(run, dataset, scored)
             yield {"seed": seed, "by": by, "labels": len(labeled), "dice": dice}
 
 
@@ -86,7 +91,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--by", nargs="+", default=["both", "uncertainty", "diversity", "random"])
+    parser.add_argument("--by", nargs="+", default=["representative", "both", "random"])
     parser.add_argument("--method", default="labels_only")
     for name, value in SIZES.items():
         parser.add_argument(name, type=int, default=value)

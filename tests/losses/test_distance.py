@@ -56,6 +56,17 @@ def test_squared_distance_against_scipy(seed: int) -> None:
     np.testing.assert_allclose(found.numpy().reshape(-1, 9, 5, 12), expected, rtol=1e-12)
 
 
+def test_distances_beyond_reach_count_as_it() -> None:
+    mask = torch.from_numpy(np.random.default_rng(0).random((2, 9, 11, 12)) < 0.995)
+    mask[:, 0, 0, 0] = False
+    spacing = (1.0, 1.5, 2.0)
+    expected = np.stack([ndimage.distance_transform_edt(volume, spacing) for volume in mask])
+    assert expected.max() > 4.0
+    found = squared_distance(mask, spacing, reach=4.0)
+    np.testing.assert_allclose(found, np.minimum(expected, 4.0) ** 2, rtol=1e-6)
+    assert squared_distance(torch.ones(1, 1, 1, dtype=torch.bool), reach=3.0).item() == 9.0
+
+
 def test_no_such_voxel_is_far() -> None:
     assert bool((squared_distance(torch.ones(3, 4, 5, dtype=torch.bool)) >= 2**22).all())
     assert bool((squared_distance(torch.zeros(1, 1, 1, dtype=torch.bool)) == 0).all())

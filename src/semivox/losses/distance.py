@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -11,27 +12,31 @@ from torch import Tensor
 from semivox.losses.supervised import masked_mean, mean, onehot
 
 _FAR = 2.0**22  # above any squared distance in a patch, and exact in float32 with one added
+_REACH = 8.0  # of the boundary loss
 
 
 @torch.no_grad()
-def squared_distance(mask: Tensor, spacing: Sequence[float] = (1.0, 1.0, 1.0)) -> Tensor:
+def squared_distance(
+    mask: Tensor, spacing: Sequence[float] = (1.0, 1.0, 1.0), reach: float = math.inf
+) -> Tensor:
     """Compute the squared distance from each voxel to the nearest one where `mask` is False.
 
     Exact: along one axis after the other, the smallest sum of what was found so far and the squared offset.
-    That takes as many passes over the array as its sides are long, on any device.
+    That takes as many passes over the array as its sides are long, or `reach`, on any device.
 
     Args:
         mask: (..., X, Y, Z) boolean.
         spacing: of neighbouring voxels along each axis.
+        reach: longer distances count as this one.
 
     Returns:
-        (..., X, Y, Z) float32; at least 2^22 where there is no such voxel.
+        (..., X, Y, Z) float32; where there is no such voxel, `reach` squared, or at least 2^22.
     """
-    squares = torch.where(mask, _FAR, 0.0)
+    squares = torch.where(mask, min(_FAR, reach**2), 0.0)
     for axis, apart in zip((-3, -2, -1), spacing, strict=True):
         before, side = squares, squares.shape[axis]
         squares = before.clone()
-        for offset in range(1, side):
+        for offset in range(1, int(min(side - 1, reach // apart)) + 1):
             rest = side - offset
             for here, there in ((offset, 0), (0, offset)):
                 found = squares.narrow(axis, here, rest)
@@ -87,7 +92,8 @@ def boundary_distance(
     """Compute how far each voxel is from the boundary of each foreground class, for `boundary_loss`.
 
     d_out outside and 1 - d_in inside, see `signed_distance`, but not normalised: 0 on the inner boundary. A
-    class that is absent, or fills the patch, has no boundary there and 0 everywhere.
+    class that is absent, or fills the patch, has no boundary there and 0 everywhere. Ours: d_in and d_out
+    above 8 count as 8, which takes a fraction of the time.
 
     Args:
         label, num_classes: what the distances are to.
@@ -101,11 +107,12 @@ def boundary_distance(
     inside = onehot(label, num_classes)[:, 1:]
     sure = torch.ones_like(label, dtype=torch.bool) if valid is None else valid
     inside, outside = inside & sure.unsqueeze(1), ~inside & sure.unsqueeze(1)
-    d_in, d_out = squared_distance(~outside, spacing), squared_distance(~inside, spacing)
+    d_in, d_out = squared_distance(~outside, spacing, _REACH), squared_distance(~inside, spacing, _REACH)
     found = (inside.flatten(2).any(dim=2) & outside.flatten(2).any(dim=2))[..., None, None, None]
     counted = sure.unsqueeze(1).expand_as(inside)
     if valid is not None:
-        counted = counted & (torch.where(inside, d_in, d_out) <= squared_distance(sure, spacing).unsqueeze(1))
+        unknown = squared_distance(sure, spacing, _REACH).unsqueeze(1)
+        counted = counted & (torch.where(inside, d_in, d_out) <= unknown)
     signed = torch.where(inside, 1.0 - d_in.sqrt(), d_out.sqrt())
     return torch.where(found, signed, 0.0), counted
 
