@@ -72,6 +72,8 @@ def summary(table: pd.DataFrame) -> dict[str, float]:
         "rank_correlation": table["predicted"].corr(table["dice"], method="spearman"),
         "mean_error": (table["predicted"] - table["dice"]).abs().mean(),
         "coverage": table["dice"].between(table["low"], table["high"]).mean(),
+        "below": (table["dice"] < table["low"]).mean(),
+        "above": (table["dice"] > table["high"]).mean(),
         "width": (table["high"] - table["low"]).mean(),
         "worst_caught": table["flag"][worst].mean(),
         "flagged": table["flag"].mean(),
