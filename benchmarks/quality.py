@@ -4,7 +4,7 @@ Prints the expected calibration error before and after the temperature, and of t
 correlation with the true one, its mean error, the share of true values inside the interval and the share of
 the worst tenth that is among those flagged. `--cases rest` takes cases of the training list that the run's
 split does not name, `--cases unlabeled` those that it has without labels: a run of `labels_only` never saw
-them. `--draws` repeats the judgement with validation cases drawn from the scored ones, to
+them; of `--cases val` the Dice alone is worth reading. `--draws` repeats the judgement with validation cases drawn from the scored ones, to
 show how much depends on which they are. `--also` averages further runs, `--tta` five views. The table of
 cases goes to OUT.
 
@@ -101,7 +101,7 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path, help="CSV with a row a case")
-    parser.add_argument("--cases", choices=["test", "rest", "unlabeled"], default="test")
+    parser.add_argument("--cases", choices=["test", "val", "rest", "unlabeled"], default="test")
     parser.add_argument("--flag-share", type=float, default=0.2)
     parser.add_argument("--draws", type=int, default=0)
     parser.add_argument("--also", type=Path, action="append", default=[], help="another run to average with")

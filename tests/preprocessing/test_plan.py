@@ -319,6 +319,27 @@ def test_planning_and_preparing_start_without_torch_and_matplotlib() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+@pytest.mark.parametrize(
+    ("shape", "fidelity", "features"),
+    [
+        ((120, 90, 10), None, 2.0),  # 60 x 45 x 10 features, 27,000, keep 0.992
+        ((240, 180, 10), None, 3.0),  # 108,000 do not count as few: 0.98 suffices
+        ((120, 90, 10), 0.975, 3.0),
+        ((240, 180, 10), 0.99, 2.0),
+    ],
+)
+def test_a_small_patch_keeps_finer_features(
+    shape: tuple[int, int, int], fidelity: float | None, features: float
+) -> None:
+    kept = {"blob": [1.0, 0.999, 0.992, 0.98, 0.96, 0.9, 0.8]}  # at 1, 1.5, 2, 3, 4, 6 and 8 mm
+    scan = replace(case(shape, (1.0, 1.0, 8.0)), fidelity=kept)
+    plan = plan_of(scan, config={"fidelity": fidelity})
+    chosen = next(row for row in plan.grids if row["chosen"])
+    assert chosen["spacing_mm"] == [features, features, 8.0]
+    assert plan.fidelity == (fidelity or (0.99 if features == 2.0 else 0.975))
+    assert f"a Dice of {plan.fidelity}." in plan.reasons["spacing_mm"]
+
+
 @pytest.mark.real
 def test_real_scans_give_a_sensible_plan(real_data: Path) -> None:
     dataset = open_dataset(real_data / "hippocampus")

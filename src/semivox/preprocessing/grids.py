@@ -14,7 +14,10 @@ from semivox.preprocessing.averaging import FACTORS
 from semivox.preprocessing.fingerprint import Fingerprint
 from semivox.preprocessing.plan import HALVINGS, SIDE, Spacing
 
-FIDELITY = 0.975
+FIDELITY, FINE = 0.975, 0.99  # Dice that classes have to keep; where that takes a small patch
+# Features of a small patch: a step of the default method takes a third of a second on one core. With 8 labels
+# of the left atrium in slices of 5 mm, 0.99 was better than 0.975 by 0.01 (docs/results/default.md).
+SMALL_VOXELS = 48_000
 GPU_VOXELS, CPU_VOXELS = 128 * 128 * 96, 64 * 64 * 64  # of features in a patch
 # Of training with `dual` (two networks of width 16), 2 + 2 patches a step, 32 bit: measured on a CPU as the
 # peak memory of patches from 32^3 to 64 x 64 x 48.
@@ -47,26 +50,26 @@ class GridRow:
 
 
 def compare_grids(
-    measured: Fingerprint, shapes_mm: NDArray[np.float64], limit: int, wanted: float = FIDELITY
-) -> list[GridRow]:
+    measured: Fingerprint, shapes_mm: NDArray[np.float64], limit: int, wanted: float | None = None
+) -> tuple[list[GridRow], float]:
     """Compare grids of features, fine to coarse; the coarsest that keeps every class is the chosen one.
 
     A class counts with its median over the labeled cases that hold it. The sides of the voxels are the
     medians of the scans', and at least f times the smallest of them: thick slices stay as they are until
-    the pixels are as large. The longest axis of a scan keeps 32 features. There is no row where no labeled
-    case has any foreground.
+    the pixels are as large. The longest axis of a scan keeps 32 features. Returns also the Dice that decided.
+    There is no row where no labeled case has any foreground.
 
     Args:
         measured: the scans.
         shapes_mm: extent of each (cropped) scan, (cases, 3).
         limit: features that a patch may have.
-        wanted: Dice that each class has to keep.
+        wanted: Dice that each class has to keep; None: `FINE` if its patch is small, else `FIDELITY`.
     """
     source = median_spacing(measured)
     curves = [(min(c.spacing_mm), c.fidelity) for c in measured.cases if c.fidelity]
     names = list(dict.fromkeys(name for _, fidelity in curves for name in fidelity))
     if not names:
-        return []
+        return [], wanted or FIDELITY
     rows: list[GridRow] = []
     for factor in FACTORS:
         x, y, z = (max(side, float(f"{factor * min(source):.6g}")) for side in source)
@@ -79,11 +82,13 @@ def compare_grids(
         shapes = shapes_mm / (x, y, z)
         patch, _, share = whole_patch(shapes, (x, y, z), stem, limit)
         rows.append(GridRow((x, y, z), stem, _triple(_median_shape(shapes)), kept, patch, share))
-    best = 0
-    while best + 1 < len(rows) and _suffices(rows[best + 1], wanted):
-        best += 1
+    decides = wanted or FINE
+    best = _coarsest(rows, decides)
+    if wanted is None and np.prod(np.floor_divide(rows[best].patch, rows[best].stem)) > SMALL_VOXELS:
+        decides = FIDELITY
+        best = _coarsest(rows, decides)
     rows[best] = replace(rows[best], chosen=True)
-    return rows
+    return rows, decides
 
 
 def whole_patch(
@@ -192,5 +197,11 @@ def _triple(values: NDArray[Any]) -> Triple:
     return x, y, z
 
 
-def _suffices(row: GridRow, wanted: float) -> bool:
-    return min(row.fidelity.values()) >= wanted and max(row.voxels) >= _ENOUGH
+def _coarsest(rows: Sequence[GridRow], wanted: float) -> int:
+    """Return the last row up to which every class keeps `wanted` and the longest axis enough features."""
+    best = 0
+    for row in rows[1:]:
+        if min(row.fidelity.values()) < wanted or max(row.voxels) < _ENOUGH:
+            break
+        best += 1
+    return best

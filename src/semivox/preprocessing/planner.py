@@ -77,9 +77,9 @@ def _choose_network(
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Choose working grid, stem, strides and patch; return also the reasons."""
     limit, whose = feature_limit(config.memory_gb)
-    wanted, rows = config.fidelity or FIDELITY, list[GridRow]()
+    rows, wanted = list[GridRow](), FIDELITY
     if config.spacing_mm is None and config.grid != "source":
-        rows = compare_grids(measured, extents_mm, limit, wanted)
+        rows, wanted = compare_grids(measured, extents_mm, limit, config.fidelity)
     if rows:
         row = next(row for row in rows if row.chosen)
         stem, gaps = config.stem or row.stem, np.array(row.spacing_mm)
