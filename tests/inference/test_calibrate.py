@@ -48,6 +48,7 @@ def test_calibration_of_known_cases(store, make_model):
     assert found.postprocess["part 7"].largest or found.postprocess["part 7"].minimum_ml > 0
     assert set(found.figures) == set(FIGURES)
     assert len(found.dice) == 6 == len(found.figures["soft_dice"])
+    assert found.cases == tuple(names[2:])
     label = np.asarray(store.label("case0")[:])
     assert found.volumes[1].mean == pytest.approx(math.log(np.count_nonzero(label == 2) * 6 / 1000))
     assert calibrate(model, store, names, [], CONFIG).dice == ()
@@ -174,4 +175,17 @@ def test_calibrations_of_folds_are_pooled(make_model, tmp_path):
     assert found.temperature == pytest.approx(1.0)
     assert found.postprocess == {"part 7": Rule(largest=True)}
     assert found.figures["soft_dice"] == (0.0, 0.2, 0.1, 0.2, 0.2, 0.2)
-    assert len(found.dice) == 6
+    assert len(found.dice) == 6 and found.cases == ()
+
+
+def test_a_case_that_validated_several_runs_counts_once():
+    runs = [
+        Calibration(
+            cases=("a", "b"), figures={"volume": (-1.0, -3.0), "connected": (1.0, 1.0)}, dice=(0.5, 0.7)
+        ),
+        Calibration(cases=("b", "c"), figures={"volume": (-1.0, -4.0)}, dice=(0.9, 0.4)),
+    ]
+    found = Calibration.pooled(runs)
+    assert found.cases == ("a", "b", "c")
+    assert found.figures == {"volume": (-1.0, -2.0, -4.0)}
+    assert found.dice == pytest.approx((0.5, 0.8, 0.4))

@@ -31,6 +31,7 @@ _VOXELS = 500_000  # that a temperature is fitted on, all cases together
 class _Case(NamedTuple):
     """What one validation case tells."""
 
+    name: str
     figures: dict[str, float]
     dice: list[list[float]]  # of each foreground class, under each rule
     voxels: Sample
@@ -81,7 +82,7 @@ def calibrate(
         label = winner(found.probs).cpu().numpy().astype(np.uint8)
         label[true == IGNORE] = IGNORE
         dice = [scores(label, true, index, tried, voxel_ml) for index, tried in enumerate(rules, start=1)]
-        cases.append(_Case(found.figures, dice, sample(found.probs, true, most)))
+        cases.append(_Case(name, found.figures, dice, sample(found.probs, true, most)))
     return _learned(cases, names, rules).model_copy(update={"volumes": volumes})
 
 
@@ -104,20 +105,24 @@ def _learned(cases: Sequence[_Case], names: Sequence[str], rules: Sequence[Seque
             measured |= {f"dice_{name}_before": best.before, f"dice_{name}_after": best.after}
     scored = [
         (
+            case.name,
             case.figures | {"certainty": certainty(torch.from_numpy(case.voxels.probs.T), temperature)},
             np.nanmean(dice),
         )
         for case, dice in zip(cases, np.transpose(after), strict=True)
         if not np.isnan(dice).all()
     ]
-    figures = {name: tuple(round(one[name], 6) for one, _ in scored) for name in cases[0].figures if scored}
-    dice = tuple(round(float(value), 6) for _, value in scored)
+    figures = {
+        name: tuple(round(one[name], 6) for _, one, _ in scored) for name in cases[0].figures if scored
+    }
+    dice = tuple(round(float(value), 6) for *_, value in scored)
     judge = Judge(figures, dice)
     if judge.known:
         measured["dice_error"] = float(np.abs(judge.left_out - np.array(dice)).mean())
     return Calibration(
         temperature=temperature,
         postprocess=chosen,
+        cases=tuple(name for name, *_ in scored),
         figures=figures,
         dice=dice,
         measured={name: round(value, 4) for name, value in measured.items()},

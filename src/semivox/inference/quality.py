@@ -62,6 +62,7 @@ class Calibration(BaseModel):
     temperature: float = Field(default=1.0, gt=0)  # softens (above 1) or sharpens, see `tempered`
     postprocess: dict[str, Rule] = {}  # clean-up of a class, by its name, where it helped
     volumes: tuple[Volumes, ...] = ()  # of each foreground class in the labeled cases
+    cases: tuple[str, ...] = ()  # names of the validation cases; models of 0.1 lack them
     figures: dict[str, tuple[float, ...]] = {}  # of each validation case, see `FIGURES`
     dice: tuple[float, ...] = ()  # of each validation case, mean over the classes, after the clean-up
     measured: dict[str, float] = {}  # what it was worth on the validation cases, for the record
@@ -70,16 +71,24 @@ class Calibration(BaseModel):
     def pooled(cls, runs: Sequence[Calibration]) -> Calibration:
         """Judge several runs together: all their validation cases, and the geometric mean temperature.
 
-        A clean-up stays where more than half of the runs have it; figures that one run lacks are left out.
+        A case that validated several runs counts once, with the means of its figures and of its Dice. A
+        clean-up stays where more than half of the runs have it; figures that one run lacks are left out.
         """
         names = sorted(set.intersection(*(set(run.figures) for run in runs)))
+        rows: dict[object, list[list[float]]] = {}
+        for number, run in enumerate(runs):
+            for place, dice in enumerate(run.dice if names else ()):
+                case = run.cases[place] if run.cases else (number, place)
+                rows.setdefault(case, []).append([dice, *(run.figures[name][place] for name in names)])
+        means = [np.mean(found, axis=0).tolist() for found in rows.values()]
         rules = Counter(pair for run in runs for pair in run.postprocess.items())
         return cls(
             temperature=math.exp(sum(math.log(run.temperature) for run in runs) / len(runs)),
             postprocess={name: rule for (name, rule), count in rules.items() if 2 * count > len(runs)},
             volumes=runs[0].volumes,
-            figures={name: sum((run.figures[name] for run in runs), ()) for name in names},
-            dice=sum((run.dice for run in runs), ()) if names else (),
+            cases=tuple(map(str, rows)) if all(run.cases for run in runs) else (),
+            figures={name: tuple(row[place] for row in means) for place, name in enumerate(names, start=1)},
+            dice=tuple(row[0] for row in means),
         )
 
 
