@@ -160,7 +160,7 @@ class PlanConfig(Settings):
         gt=0,
         le=1,
         description="Dice that each class keeps when labels are averaged to the features' grid and back;"
-        " null: 0.99 if that takes a small patch, else 0.975",
+        " null: 0.99 if a small patch holds the scan then, else 0.975",
     )
     stem: tuple[_Block, _Block, _Block] | None = Field(
         default=None, description="voxels that the network's features merge along each axis"

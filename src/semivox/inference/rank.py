@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from scipy.spatial.distance import cdist
 from torch import Tensor, nn
 
 from semivox.config import PredictConfig
@@ -115,7 +116,7 @@ def order(
     nearest = np.full(candidates, np.inf)
     for center in labeled if len(labeled) else [points.mean(0)]:
         nearest = np.minimum(nearest, np.linalg.norm(points - center, axis=1))
-    between = np.linalg.norm(points[:, None] - points[None], axis=2)
+    between = cdist(points, points)
     weight = (uncertainty.argsort().argsort() + 1) / candidates if by == "both" else np.ones(candidates)
     left, chosen, distances = np.ones(candidates, bool), [], np.zeros(candidates)
     for place in range(candidates):

@@ -18,6 +18,7 @@ FIDELITY, FINE = 0.975, 0.99  # Dice that classes have to keep; where that takes
 # Features of a small patch: a step of the default method takes a third of a second on one core. With 8 labels
 # of the left atrium in slices of 5 mm, 0.99 was better than 0.975 by 0.01 (docs/results/default.md).
 SMALL_VOXELS = 48_000
+_WHOLE = 0.9  # of the median scan, which a small patch holds
 GPU_VOXELS, CPU_VOXELS = 128 * 128 * 96, 64 * 64 * 64  # of features in a patch
 # Of training with `dual` (two networks of width 16), 2 + 2 patches a step, 32 bit: measured on a CPU as the
 # peak memory of patches from 32^3 to 64 x 64 x 48.
@@ -63,7 +64,8 @@ def compare_grids(
         measured: the scans.
         shapes_mm: extent of each (cropped) scan, (cases, 3).
         limit: features that a patch may have.
-        wanted: Dice that each class has to keep; None: `FINE` if its patch is small, else `FIDELITY`.
+        wanted: Dice that each class has to keep; None: `FINE` if a small patch holds the
+            median scan then, else `FIDELITY`.
     """
     source = median_spacing(measured)
     curves = [(min(c.spacing_mm), c.fidelity) for c in measured.cases if c.fidelity]
@@ -84,7 +86,8 @@ def compare_grids(
         rows.append(GridRow((x, y, z), stem, _triple(_median_shape(shapes)), kept, patch, share))
     decides = wanted or FINE
     best = _coarsest(rows, decides)
-    if wanted is None and np.prod(np.floor_divide(rows[best].patch, rows[best].stem)) > SMALL_VOXELS:
+    features = np.prod(np.floor_divide(rows[best].patch, rows[best].stem))
+    if wanted is None and (features > SMALL_VOXELS or rows[best].share < _WHOLE):
         decides = FIDELITY
         best = _coarsest(rows, decides)
     rows[best] = replace(rows[best], chosen=True)
