@@ -30,7 +30,7 @@ def rank(
     data: AnyPath,
     out: AnyPath = "rank",
     *,
-    by: Literal["representative", "uncertainty", "diversity", "both", "random"] = "both",
+    by: Literal["uncertainty", "diversity", "both", "random"] = "both",
     seed: Seed = 0,
     config: Anything = None,
     device: Device = "auto",
@@ -45,8 +45,7 @@ def rank(
         data: the data set that the model was trained on, or a workspace of it.
         out: folder for `rank.csv` and `rank.png`.
         by: `uncertainty`: the lowest predicted Dice first; `diversity`: the scan farthest from all that are
-            labeled or ranked before it, in the features of the network; `both`: their product;
-            `representative`: the scan that brings the others closest to labeled or ranked ones; `random`.
+            labeled or ranked before it, in the features of the network; `both`: their product; `random`.
         seed: of `random`.
         config, device: as for `predict`.
 

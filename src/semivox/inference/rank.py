@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from scipy.spatial.distance import cdist
 from torch import Tensor, nn
 
 from semivox.config import PredictConfig
@@ -29,7 +28,7 @@ from semivox.preprocessing.inspect import Sample
 from semivox.preprocessing.resample import to_working_grid
 from semivox.progress import ProgressFactory, no_progress
 
-By = Literal["representative", "uncertainty", "diversity", "both", "random"]
+By = Literal["uncertainty", "diversity", "both", "random"]
 Draw = Callable[[Path, Sequence[Sample], Sequence[str]], None]
 TABLE, SHEET = "rank.csv", "rank.png"
 _DRAWN = 12
@@ -103,10 +102,8 @@ def order(
 
     `uncertainty`: the least sure first. `diversity`: always the scan farthest from those labeled or chosen
     (k-centre greedy, Sener and Savarese, Active Learning for CNNs: A Core-Set Approach, ICLR 2018). `both`:
-    the highest product of the rank of its uncertainty and its distance. `representative`: always the scan
-    that most reduces the sum of all candidates' distances to the nearest of those labeled or chosen
-    (greedy facility location; that few labels should be typical ones: Hacohen et al., Active Learning on a
-    Budget, ICML 2022). `random`: the control. Features are (candidates + labeled scans, D).
+    the highest product of the rank of its uncertainty and its distance. `random`: the control. Features are
+    (candidates + labeled scans, D).
     """
     if by == "random":
         given: list[int] | None = np.random.default_rng(seed).permutation(candidates).tolist()
@@ -116,16 +113,13 @@ def order(
     nearest = np.full(candidates, np.inf)
     for center in labeled if len(labeled) else [points.mean(0)]:
         nearest = np.minimum(nearest, np.linalg.norm(points - center, axis=1))
-    between = cdist(points, points)
     weight = (uncertainty.argsort().argsort() + 1) / candidates if by == "both" else np.ones(candidates)
     left, chosen, distances = np.ones(candidates, bool), [], np.zeros(candidates)
     for place in range(candidates):
-        typical = by == "representative"
-        worth = np.maximum(nearest - between, 0).sum(1) if typical else weight * nearest
-        best = given[place] if given else int(np.argmax(np.where(left, worth, -1.0)))
+        best = given[place] if given else int(np.argmax(np.where(left, weight * nearest, -1.0)))
         left[best], distances[best] = False, nearest[best]
         chosen.append(best)
-        nearest = np.minimum(nearest, between[best])
+        nearest = np.minimum(nearest, np.linalg.norm(points - points[best], axis=1))
     return chosen, distances
 
 
