@@ -4,9 +4,9 @@ Prints the expected calibration error before and after the temperature, and of t
 correlation with the true one, its mean error, the share of true values inside the interval and the share of
 the worst tenth that is among those flagged. `--cases rest` takes cases of the training list that the run's
 split does not name, `--cases unlabeled` those that it has without labels: a run of `labels_only` never saw
-them; of `--cases val` the Dice alone is worth reading. `--draws` repeats the judgement with validation cases drawn from the scored ones, to
-show how much depends on which they are. `--also` averages further runs, `--tta` five views. The table of
-cases goes to OUT.
+them; of `--cases val` the Dice alone is worth reading. `--draws` repeats the judgement with validation cases
+drawn from the scored ones, to show how much depends on which they are. `--also` averages further runs,
+`--tta` five views. The table of cases goes to OUT.
 
     python benchmarks/quality.py RUN DATA quality.csv --cases test [--also RUN2 --also RUN3] [--tta]
 """
