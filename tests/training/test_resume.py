@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -106,12 +107,16 @@ def test_loader_processes_that_get_the_signal_too_stay_out_of_the_way(
         text=True,
         start_new_session=True,
     )
-    until = time.monotonic() + 80
-    while not last_path(tmp_path).exists():
-        assert process.poll() is None and time.monotonic() < until
-        time.sleep(0.01)
-    os.killpg(process.pid, number)
-    assert process.communicate(timeout=60)[1].split() == [error]
+    try:
+        until = time.monotonic() + 80
+        while not last_path(tmp_path).exists():
+            assert process.poll() is None and time.monotonic() < until
+            time.sleep(0.01)
+        os.killpg(process.pid, number)
+        assert process.communicate(timeout=60)[1].split() == [error]
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
     assert 10 < load(last_path(tmp_path)).iteration < 40
 
 
