@@ -91,7 +91,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--by", nargs="+", default=["both", "random"])
+    parser.add_argument("--by", nargs="+", default=["both", "uncertainty", "diversity", "random"])
     parser.add_argument("--method", default="labels_only")
     for name, value in SIZES.items():
         parser.add_argument(name, type=int, default=value)

@@ -320,7 +320,7 @@ def test_planning_and_preparing_start_without_torch_and_matplotlib() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "settings", "features"),
+    ("shape", "asked", "features"),
     [
         ((120, 90, 10), {}, 2.0),  # 60 x 45 x 10 features, 27,000, keep 0.992
         ((240, 180, 10), {}, 3.0),  # 108,000 do not count as few: 0.98 suffices
@@ -330,11 +330,11 @@ def test_planning_and_preparing_start_without_torch_and_matplotlib() -> None:
     ],
 )
 def test_a_small_patch_keeps_finer_features(
-    shape: tuple[int, int, int], settings: dict[str, float], features: float
+    shape: tuple[int, int, int], asked: dict[str, float], features: float
 ) -> None:
     kept = {"blob": [1.0, 0.999, 0.992, 0.98, 0.96, 0.9, 0.8]}  # at 1, 1.5, 2, 3, 4, 6 and 8 mm
     scan = replace(case(shape, (1.0, 1.0, 8.0)), fidelity=kept)
-    plan = plan_of(scan, config=settings)
+    plan = plan_of(scan, config=asked)
     chosen = next(row for row in plan.grids if row["chosen"])
     assert chosen["spacing_mm"] == [features, features, 8.0]
     assert plan.fidelity == (0.99 if features == 2.0 else 0.975)

@@ -16,7 +16,7 @@ from semivox.preprocessing.plan import HALVINGS, SIDE, Spacing
 
 FIDELITY, FINE = 0.975, 0.99  # Dice that classes have to keep; where that takes a small patch
 # Features of a small patch: a step of the default method takes a third of a second on one core. With 8 labels
-# of the left atrium in slices of 5 mm, 0.99 was better than 0.975 by 0.01 (docs/results/default.md).
+# of the left atrium in slices of 5 mm, 0.99 was better than 0.975 by 0.009 (docs/results/default.md).
 SMALL_VOXELS = 48_000
 _WHOLE = 0.9  # of the median scan, which a small patch holds
 GPU_VOXELS, CPU_VOXELS = 128 * 128 * 96, 64 * 64 * 64  # of features in a patch
