@@ -247,7 +247,7 @@ def prepare(
 
 @verb
 def machine(*, device: Device = "auto", progress: ProgressFactory = no_progress) -> dict[str, Any]:
-    """Measure how fast this machine trains, in two minutes: `semivox info --machine`."""
+    """Measure how fast this machine trains: `semivox info --machine`."""
     from semivox.training.machine import machine as run
 
     return run(device=device, progress=progress)

@@ -96,7 +96,7 @@ def info(
     """Show what a data set looks like: shapes, voxel sizes, intensities, and class volumes of labeled cases.
 
     Of cases that the split calls unlabeled no label is opened, of test cases nothing.
-    With `--machine`: times of the networks and of reading patches, and the hours each preset would train.
+    With `--machine`: the time of a training step of each preset, and the hours it would train.
     """
     from semivox.cli import show
 

@@ -25,8 +25,8 @@ _SHOWN = 5  # problems of a kind
 _LEVELS = {"0.5 %": "p005", "median": "p500", "99.5 %": "p995"}
 _RANGE = ("smallest", "median", "largest")
 _HOURS = (
-    "~: not measured, for lack of time, but estimated from a cheaper preset. Hours are those of the training"
-    " steps alone, for one channel and one class; validation takes more. A patch ? depends on the scans."
+    "Hours are those of the training steps alone, for one channel and one class; validation takes more. A"
+    " patch ? depends on the scans; other presets without a time would have taken too long to measure."
 )
 
 
@@ -241,30 +241,15 @@ def _count(number: int, name: str) -> str:
 
 
 def machine(found: dict[str, Any]) -> None:
-    """Show hardware, networks, reading of patches, and the forecast of the presets."""
+    """Show the hardware, and how long each preset would train on it."""
     memory = "" if found["memory_gb"] is None else f", {found['memory_gb']:g} GB"
     precision = found["precision"] if found["precision"] == "bf16" else f"{found['precision']} bit"
     text(f"{found['device']}, {found['threads']} threads{memory}, {precision}, PyTorch {found['torch']}")
-    patch = f"network,  {_sides(found['net_patch'])}"
-    nets = [(one["net"], _seconds(one["step_s"]), _seconds(one["window_s"])) for one in found["nets"]]
-    put(table(patch, "forward and backward, 2 patches", "forward, 1 patch", rows=nets))
-    read = [(_sides(one["patch"]), one["augment"], f"{one['per_second']:.0f}") for one in found["store"]]
-    put(table("patch", "augmentation", "patches a second, one process", rows=read))
     rows = []
     for one in found["presets"]:
-        about, times = "" if one["measured"] else "~", ["", "", ""]
-        if one["hours"] is not None:
-            step, window = _seconds(one["step_s"]), _seconds(one["window_s"])
-            times = [about + time for time in (step, window, f"{one['hours']:.2g}")]
-        patches = f"{one['patches']} x {_sides(one['patch'] or '?')}"
-        rows.append((one["preset"], one["method"], patches, *times[:2], one["iterations"], times[2]))
-    put(table("preset", "method", "patches", "step", "window", "iterations", "hours", rows=rows, left=2))
+        measured = one["step_s"] is not None
+        times = (f"{one['step_s']:.3g} s", f"{one['hours']:.2g}") if measured else ("", "")
+        patches = f"{one['patches']} x {'x'.join(map(str, one['patch'] or '?'))}"
+        rows.append((one["preset"], one["method"], patches, times[0], one["iterations"], times[1]))
+    put(table("preset", "method", "patches", "step", "iterations", "hours", rows=rows, left=2))
     text(_HOURS)
-
-
-def _sides(patch: Sequence[object]) -> str:
-    return "x".join(map(str, patch))
-
-
-def _seconds(value: float) -> str:
-    return f"{value:.3g} s"
