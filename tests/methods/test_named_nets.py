@@ -14,7 +14,7 @@ from semivox.methods import METHODS, create
 from semivox.methods.base import Batch
 from semivox.nets import NetFactory
 from semivox.nets.monai import MonaiNet
-from semivox.nets.vnet import VNet
+from semivox.nets.published import VNet
 
 NET = NetFactory(1, 3, width=4, stem=(2, 1, 1), strides=((2, 2, 2), (2, 2, 1)))
 MONAI = replace(NET, name="monai:UNet", options={"num_res_units": 1})

@@ -10,10 +10,9 @@ from torch import nn
 
 from semivox.errors import UserError
 from semivox.methods.cost import count_parameters, counted
-from semivox.nets import NETS, NetFactory, build_net
+from semivox.nets import NETS, NetFactory, Triple, build_net
 from semivox.nets.blocks import to_blocks, to_voxels
 from semivox.nets.cpu import Conv
-from semivox.nets.spec import Triple
 
 PUBLISHED = [name for name in NETS if name != "resunet"]  # which has tests of its own
 

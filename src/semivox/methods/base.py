@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from semivox.config import Settings
 from semivox.losses.prediction import most_probable
 from semivox.nets import NetFactory
-from semivox.nets.heads import with_features
+from semivox.nets.network import with_features
 
 
 class Batch(NamedTuple):

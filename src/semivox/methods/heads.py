@@ -17,7 +17,8 @@ from semivox.losses.supervised import cross_entropy, dice_loss
 from semivox.methods.base import Batch, Method, PseudoLabel, SingleMethod, Step, full_precision
 from semivox.nets import NetFactory
 from semivox.nets.blocks import UpKind
-from semivox.nets.heads import Decoded, MultiDecoder, with_features
+from semivox.nets.heads import Decoded, MultiDecoder
+from semivox.nets.network import with_features
 
 
 class MultiDecoderMethod(Method):

@@ -14,7 +14,8 @@ from semivox.losses.schedules import sigmoid_rampup
 from semivox.losses.supervised import cross_entropy_dice
 from semivox.methods.base import Batch, SingleMethod, Step, full_precision
 from semivox.nets import NetFactory
-from semivox.nets.heads import PyramidHeads, with_features
+from semivox.nets.heads import PyramidHeads
+from semivox.nets.network import with_features
 
 RAMP_STEPS = 400  # published: a step each 150 of 60000 iterations
 

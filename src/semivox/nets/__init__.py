@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from semivox.errors import UserError, unknown
-from semivox.nets.spec import NetSpec
 
-if TYPE_CHECKING:
-    from semivox.nets.network import Segmenter
-
+Triple = tuple[int, int, int]
 NETS: dict[str, str] = {
-    "vnet": "semivox.nets.vnet:VNet",
-    "resnet34": "semivox.nets.resnet:ResNet34",
-    "unet3d": "semivox.nets.unet3d:UNet3D",
+    "vnet": "semivox.nets.published:VNet",
+    "resnet34": "semivox.nets.published:ResNet34",
+    "unet3d": "semivox.nets.published:UNet3D",
     "resunet": "semivox.nets.resunet:ResUNet",
 }
 MONAI = "monai:"  # before the name of a class of monai.networks.nets
-_MONAI = {MONAI: "semivox.nets.monai:MonaiNet"}
+SEGMENTERS = (  # classes of MONAI that are for segmentation; others are tried, too
+    "AttentionUnet", "BasicUNet", "BasicUNetPlusPlus", "DAF3D", "DynUNet", "FlexibleUNet", "HighResNet",
+    "MedNeXt", "SegResNet", "SegResNetDS", "SwinUNETR", "UNETR", "UNet", "VNet",
+)  # fmt: skip
+_MONAI_NET = "semivox.nets.monai:MonaiNet"
 
 
 def lookup(table: Mapping[str, str], name: str, kind: str) -> Any:
@@ -38,48 +39,58 @@ def lookup(table: Mapping[str, str], name: str, kind: str) -> Any:
         raise UserError(f"The {kind} {name} cannot be loaded", error, table[name]) from error
 
 
-class NetFactory(NetSpec):
-    """What every network of a run shares; calling it with a name builds one, freshly initialised."""
+@dataclass(frozen=True)
+class NetFactory:
+    """What every network of a run shares; calling it with a name builds one, freshly initialised.
 
-    def __call__(self, name: str, **overrides: Any) -> Segmenter:
-        """Build a key of `NETS` or `monai:CLASS`; `overrides` replace single fields, e.g. `num_classes=1`.
+    Args:
+        in_channels: image channels.
+        num_classes: classes, background included.
+        width: channels of the finest level; they double at each coarser one.
+        norm: batch, instance (without learned scale), group (at most 16 groups) or none.
+        dropout: probability of dropping a whole channel.
+        stem: of the plan: voxels that the features merge along each axis.
+        strides: of the plan: between each level and the next.
+        along_plan: let networks that halve all axes four times, as published, take strides and kernels from
+            the plan, four at most.
+        patch: of the plan, for networks of MONAI that take one size only.
+        name: of all networks of a method, see `semivox.methods.create`; None: the method's own.
+        options: of a network of MONAI; norm, dropout and along_plan are not for it.
+        deep: for deep supervision, heads on coarser levels, if the network has them only on request.
+        features: see `MonaiNet`; all others have features, or have none.
+        spacing_mm: of the working grid; no network needs it.
+    """
+
+    in_channels: int
+    num_classes: int
+    width: int = 16
+    norm: str = "batch"
+    dropout: float = 0.5
+    stem: Triple = (1, 1, 1)
+    strides: tuple[Triple, ...] = ((2, 2, 2),) * 3
+    along_plan: bool = False
+    patch: Triple | None = None
+    name: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    deep: bool = False
+    features: bool = False
+    spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+    def __call__(self, name: str, **overrides: Any) -> Any:
+        """Build the `Network` of a key of `NETS` or `monai:CLASS`; `overrides` replace single fields.
 
         Raises:
             UserError: unknown name, norm or option.
         """
-        net = replace(self, **overrides)
+        table = NETS | dict.fromkeys((MONAI + kind for kind in SEGMENTERS), _MONAI_NET)
         if name.startswith(MONAI):
-            made: Segmenter = lookup(_MONAI, MONAI, "network")(name.removeprefix(MONAI), net)
-            return made
-        if name not in NETS:
-            raise _unknown(name)
-        kind = lookup(NETS, name, "network")
+            table[name] = _MONAI_NET
+        kind, net = lookup(table, name, "network"), replace(self, name=name, **overrides)
         if not kind.follows_plan:
             net = replace(net, strides=net.strides[:4] if net.along_plan else ((2, 2, 2),) * 4)
-        made = kind(net)
-        return made
+        return kind(net)
 
 
-def build_net(name: str, **fields: Any) -> Segmenter:
+def build_net(name: str, **fields: Any) -> Any:
     """Build a network alone; `fields` are those of `NetFactory`."""
     return NetFactory(**fields)(name)
-
-
-def _unknown(name: str) -> UserError:
-    """Return the error for no network; a class of MONAI without its prefix is the one that was meant.
-
-    Unless it begins the name of one of ours: that MONAI has a `UNet`, too, is not worth its import.
-    """
-    error = unknown("network", name, [*sorted(NETS), f"{MONAI}CLASS"])
-    if any(ours.startswith(name) for ours in NETS):
-        return error
-    from semivox.nets.monai_class import SEGMENTERS
-
-    plain = _plain(name.lower().removeprefix(MONAI))
-    if (meant := next((kind for kind in SEGMENTERS if _plain(kind) == plain), None)) is None:
-        return error
-    return UserError(error.what, error.found, error.expected, f"did you mean {MONAI}{meant}?")
-
-
-def _plain(name: str) -> str:
-    return name.lower().replace("_", "").replace("-", "")

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from math import gcd, prod
 from typing import Literal
 
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from semivox.errors import unknown
+from semivox.nets import Triple
 from semivox.nets.cpu import Conv, InstanceNorm
 
-Triple = tuple[int, int, int]
 HALVINGS: tuple[Triple, ...] = ((2, 2, 2),) * 4  # as published: between five levels
 DIVISOR = 2 ** len(HALVINGS)
 CUBE: Triple = (3, 3, 3)
@@ -58,22 +59,14 @@ def to_blocks(image: Tensor, block: Triple) -> Tensor:
 
     Voxel i (in C order) of channel c becomes channel c * x * y * z + i.
     """
-    if prod(block) == 1:
-        return image
-    batch, channels, *sides = image.shape
-    x, y, z = (side // step for side, step in zip(sides, block, strict=True))
-    split = image.view(batch, channels, x, block[0], y, block[1], z, block[2])
-    return split.permute(0, 1, 3, 5, 7, 2, 4, 6).reshape(batch, -1, x, y, z)
+    i, j, k = block
+    return rearrange(image, "b c (x i) (y j) (z k) -> b (c i j k) x y z", i=i, j=j, k=k)
 
 
 def to_voxels(values: Tensor, block: Triple) -> Tensor:
     """Undo `to_blocks`: (B, K * x * y * z, X, Y, Z) -> (B, K, X * x, ...)."""
-    if prod(block) == 1:
-        return values
-    batch, channels, *sides = values.shape
-    split = values.view(batch, channels // prod(block), *block, *sides)
-    order = (0, 1, 5, 2, 6, 3, 7, 4)
-    return split.permute(order).reshape(batch, -1, *(s * b for s, b in zip(sides, block, strict=True)))
+    i, j, k = block
+    return rearrange(values, "b (c i j k) x y z -> b c (x i) (y j) (z k)", i=i, j=j, k=k)
 
 
 class Stage(nn.Sequential):
@@ -197,14 +190,13 @@ class Decoder(PyramidDecoder):
         up: UpKind = "transposed",
     ) -> None:
         super().__init__(width, block)
-        parts = strides, kernels_for(strides, block), self.repeats
-        levels = [
-            (width * 2**level, stride, kernel, repeats)
-            for level, (stride, kernel, repeats) in reversed(list(enumerate(zip(*parts, strict=False))))
-        ]
-        self.ups = nn.ModuleList(Up(2 * here, norm, up, stride, kernel) for here, stride, kernel, _ in levels)
+        kernels, levels = kernels_for(strides, block), range(len(strides) - 1, -1, -1)
+        self.ups = nn.ModuleList(
+            Up(2 * width * 2**level, norm, up, strides[level], kernels[level]) for level in levels
+        )
         self.stages = nn.ModuleList(
-            Stage(here, here, repeats, norm, kernel) for here, _, kernel, repeats in levels
+            Stage(width * 2**level, width * 2**level, self.repeats[level], norm, kernels[level])
+            for level in levels
         )
 
     def decode(self, levels: Sequence[Tensor]) -> list[Tensor]:

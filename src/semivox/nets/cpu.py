@@ -55,7 +55,8 @@ class Conv(nn.Conv3d):
         return self._quick(input)
 
     def _quick(self, input: Tensor) -> Tensor:
-        if len(input) > 1 or not _wants_onednn(input):
+        small = len(input) == 1 and input.device.type == "cpu" and input.dtype == torch.float32
+        if not small or torch.is_autocast_enabled("cpu") or not _has_onednn():
             return super().forward(input)
         padding = [int(side) for side in self.padding]
         return torch.mkldnn_convolution(
@@ -63,10 +64,7 @@ class Conv(nn.Conv3d):
         )
 
 
-def _wants_onednn(input: Tensor) -> bool:
-    plain = input.device.type == "cpu" and input.dtype == torch.float32
-    if not plain or torch.is_autocast_enabled("cpu"):
-        return False
+def _has_onednn() -> bool:
     available: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     return available and "AVX" in torch.backends.cpu.get_cpu_capability()
 
@@ -152,7 +150,8 @@ def kept() -> Iterator[None]:
         yield
         return
     if _depth == 0:
-        _set(libc, _KEEP)
+        for option, value in _KEEP.items():
+            libc.mallopt(option, value)
         _advise_huge_pages(libc)
     _depth += 1
     try:
@@ -160,7 +159,8 @@ def kept() -> Iterator[None]:
     finally:
         _depth -= 1
         if _depth == 0:
-            _set(libc, _USUAL)
+            for option, value in _USUAL.items():
+                libc.mallopt(option, value)
             libc.malloc_trim(0)
 
 
@@ -172,17 +172,13 @@ def idle() -> int:
     libc.mallinfo2.restype = _Info
     maps = Path("/proc/self/smaps").read_text(errors="replace")
     heaps = re.findall(r"\[heap\]\n(?:.*\n)*?Rss: +(\d+) kB", maps)
-    return max(0, sum(map(int, heaps)) * 1024 - int(libc.mallinfo2().uordblks))
+    return max(0, sum(map(int, heaps)) * 1024 - int(libc.mallinfo2().bytes[7]))
 
 
 class _Info(ctypes.Structure):
-    """`struct mallinfo2`; `uordblks` are the bytes in use."""
+    """`struct mallinfo2`: ten numbers of bytes, the eighth of them (`uordblks`) those in use."""
 
-    _fields_ = (
-        ("before", ctypes.c_size_t * 7),
-        ("uordblks", ctypes.c_size_t),
-        ("after", ctypes.c_size_t * 2),
-    )
+    _fields_ = (("bytes", ctypes.c_size_t * 10),)
 
 
 def _glibc() -> ctypes.CDLL | None:
@@ -191,11 +187,6 @@ def _glibc() -> ctypes.CDLL | None:
         return None
     libc = ctypes.CDLL(None)
     return libc if hasattr(libc, "gnu_get_libc_version") and hasattr(libc, "mallopt") else None
-
-
-def _set(libc: ctypes.CDLL, options: dict[int, int]) -> None:
-    for option, value in options.items():
-        libc.mallopt(option, value)
 
 
 def _advise_huge_pages(libc: ctypes.CDLL) -> None:

@@ -2,39 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, cast
+from collections.abc import Sequence
+from typing import NamedTuple, cast
 
 from torch import Tensor, nn
 
-from semivox.errors import UserError
-from semivox.nets import MONAI, NETS, lookup
-from semivox.nets.blocks import Decoder, Triple, UpKind, enlarge, initialise
-from semivox.nets.network import Network, Segmenter, make_head
-from semivox.nets.unet3d import LEVEL_DROPOUT
-
-
-def with_features(
-    net: Callable[..., nn.Module], name: str, *, levels: bool = False, **overrides: Any
-) -> Segmenter:
-    """Build a network for a method that works on its features, voxel by voxel.
-
-    With `levels` the method works on encoder and decoder, level by level, too: then on a `Segmenter`.
-
-    Raises:
-        UserError: unknown name, or a network that does not have what the method needs.
-    """
-    of_monai = name.startswith(MONAI)
-    made = net(name, **overrides, **({"features": True} if of_monai and not levels else {}))
-    if isinstance(made, Segmenter) or not isinstance(made, Network) or (of_monai and not levels):
-        return cast("Segmenter", made)
-    wanted = "the levels of encoder and decoder" if levels else "the features of each voxel"
-    others = sorted(one for one in NETS if issubclass(lookup(NETS, one, "network"), Segmenter))
-    names = ", ".join([*others, *([] if levels else [f"{MONAI}CLASS"])])
-    do = "choose another network or method: semivox methods"
-    raise UserError(
-        f"This method needs {wanted}, which the network does not have", name, f"one of {names}", do
-    )
+from semivox.nets import Triple
+from semivox.nets.blocks import Decoder, UpKind, enlarge, initialise
+from semivox.nets.network import Segmenter, make_head
+from semivox.nets.published import LEVEL_DROPOUT
 
 
 class Decoded(NamedTuple):

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv3d, leaky_relu
 
-from semivox.nets.blocks import Triple, kernels_for, norm_layer, to_voxels
+from semivox.nets import NetFactory, Triple
+from semivox.nets.blocks import kernels_for, norm_layer, to_voxels
 from semivox.nets.cpu import Conv
 from semivox.nets.network import SCALES, Network
-from semivox.nets.spec import NetSpec
 
 MOST_CHANNELS = 320
 _SLOPE = 0.01
@@ -34,7 +34,7 @@ class ResUNet(Network):
 
     follows_plan: ClassVar[bool] = True
 
-    def __init__(self, net: NetSpec) -> None:
+    def __init__(self, net: NetFactory) -> None:
         width, norm, stem, strides = net.width, net.norm, net.stem, net.strides
         super().__init__(net)
         channels = [min(MOST_CHANNELS, width * 2**level) for level in range(len(strides) + 1)]
