@@ -327,11 +327,8 @@ def test_grids_travel_as_plain_data() -> None:
         assert np.array_equal(copy.affine(), grid.affine())
 
 
-def test_wrong_channels_and_shapes_are_refused() -> None:
-    image = Volume(random_image(channels=2), np.eye(4))
-    with pytest.raises(UserError, match=r"(?s)found: +2.*c0, c1, c2"):
-        to_working_grid(image, plan(channels=3))
-    _, grid = to_working_grid(image, plan(channels=2))
+def test_arrays_of_another_shape_are_refused() -> None:
+    _, grid = to_working_grid(Volume(random_image(), np.eye(4)), plan())
     with pytest.raises(ValueError, match="shape"):
         label_to_working_grid(np.zeros((7, 6, 5), np.uint8), grid)
 

@@ -42,9 +42,7 @@ def test_what_is_written_comes_back(store: Store) -> None:
     assert np.array_equal(store.label("a")[:], label())
     assert store.label("a")[:].dtype == np.uint8
     assert (store.image("a").shape, store.label("a").shape) == ((2, 70, 65, 50), (70, 65, 50))
-    assert store.shape("a") == (70, 65, 50)
     assert store.meta("a") == {"grid": {"shape": [1, 2], "affine": [[1.5, 0.0]]}, "name": "ä"}
-    assert np.array_equal(np.asarray(store.label("a")), label())
 
 
 @pytest.mark.parametrize("extreme", [-70_000.0, 1.7e6, 65.0, 2049.0])
@@ -149,7 +147,7 @@ def test_a_damaged_file_is_named_with_the_remedy(store: Store, kind: str, damage
 
 
 def test_an_unprepared_case_is_not_called_damaged(store: Store) -> None:
-    for read in (store.image, store.label, store.shape, store.meta, store.foreground_voxels):
+    for read in (store.image, store.label, store.meta, store.foreground_voxels):
         with pytest.raises(UserError, match="not prepared"):
             read("nobody")
 

@@ -18,7 +18,7 @@ from semivox.config import Config, load_config
 from semivox.errors import UserError
 from semivox.files import locked
 from semivox.preprocessing.plan import Plan, load_plan
-from semivox.preprocessing.workspace import Workspace, open_workspace, prepare_data
+from semivox.preprocessing.workspace import Workspace, open_workspace, overlay_name, prepare_data
 from semivox.run import Run
 
 DOUBLE = np.diag([2.0, 1, 1, 1])
@@ -91,7 +91,7 @@ def test_the_same_call_again_writes_nothing(raw: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "file", "array", "again"),
     [
-        ("a", "labelsTr/a.nii.gz", label(6), {"a.label"}),
+        ("a", "labelsTr/a.nii.gz", label(6), {"a.image", "a.label"}),
         ("b", "imagesTr/b_0000.nii.gz", image(7), {"b.image", "b.label"}),
         ("c", "imagesTr/c_0000.nii.gz", image(8), {"c.image"}),
     ],
@@ -185,13 +185,13 @@ def test_a_plan_follows_its_scans_unless_it_was_edited(
     assert plan.spacing_mm == (2, 1, 1) == load_plan(workspace.plan_file).spacing_mm
     assert "Planned anew, because this has changed: imagesTr/a_0000.nii.gz" in caplog.text
     assert "another spacing_mm: all scans are prepared anew" in caplog.text
-    assert workspace.store.shape("a") == (20, 18, 12)
+    assert workspace.store.image("a").shape[1:] == (20, 18, 12)
     edited = plan.model_dump(mode="json") | {"spacing_mm": [4, 2, 2]}
     workspace.plan_file.write_text(json.dumps(edited))
     save(raw / "imagesTr/d_0000.nii.gz", image(8))
     workspace, _, plan = prepare(raw, work)
     assert plan.spacing_mm == (4, 2, 2)
-    assert workspace.store.shape("a") == (10, 9, 6)
+    assert workspace.store.image("a").shape[1:] == (10, 9, 6)
     assert "plans.json was edited and is kept" in caplog.text
 
 
@@ -294,7 +294,8 @@ def test_fresh_removes_what_semivox_wrote_and_nothing_else(raw: Path, tmp_path: 
     assert written(before, tree(work)) == {"a.image", "a.label", "b.image", "b.label", "c.image", "d.image"}
 
 
-def draw(path: Path, plan: Plan, name: str, image: np.ndarray, label: np.ndarray | None) -> None:
+def draw(folder: Path, plan: Plan, name: str, image: np.ndarray, label: np.ndarray | None) -> None:
+    path = folder / overlay_name(name)
     path.parent.mkdir(exist_ok=True)
     path.write_text(f"{name} {plan.spacing_mm} {image.shape} {label is None}")
 

@@ -65,23 +65,12 @@ def _along(matrix: csr_array, values: Array, axis: int) -> Array:
 
 def _means(old: int, new: int) -> csr_array:
     """Return the shares (new, old) of each old voxel in each new, larger one; rows sum to 1."""
-    edges = np.arange(new + 1) * (old / new)
-    width = int(np.ceil(old / new)) + 1
-    columns = np.floor(edges[:-1] + 1e-9).astype(int)[:, None] + np.arange(width)
-    overlap = np.minimum(columns + 1, edges[1:, None]) - np.maximum(columns, edges[:-1, None])
-    return _sparse(np.maximum(overlap, 0) * (new / old), np.minimum(columns, old - 1), old)
+    edges, first = np.arange(new + 1) * (old / new), np.arange(old)
+    overlap = np.minimum(first + 1, edges[1:, None]) - np.maximum(first, edges[:-1, None])
+    return csr_array((np.maximum(overlap, 0) * (new / old)).astype(np.float32))
 
 
 def _linear(old: int, new: int) -> csr_array:
     """Return the weights (new, old) of linear interpolation from edge to edge; the border repeats."""
     place = np.clip((np.arange(new) + 0.5) * (old / new) - 0.5, 0, old - 1)
-    first = np.minimum(place.astype(int), max(old - 2, 0))
-    weight = place - first
-    columns = np.stack([first, np.minimum(first + 1, old - 1)], axis=1)
-    return _sparse(np.stack([1 - weight, weight], axis=1), columns, old)
-
-
-def _sparse(weights: Array, columns: Array, old: int) -> csr_array:
-    rows = np.arange(0, weights.size + 1, weights.shape[1])
-    shape = (len(weights), old)
-    return csr_array((weights.ravel().astype(np.float32), columns.ravel(), rows), shape=shape)
+    return csr_array(np.maximum(0, 1 - np.abs(place[:, None] - np.arange(old))).astype(np.float32))

@@ -62,8 +62,8 @@ class CaseFingerprint:
     background: float  # share of voxels, 0..1, that hold the scan's minimum in every channel
     foreground_shape: Triple  # voxels of the box around all others
     channels: tuple[Intensity, ...]  # over the whole scan
-    class_volumes_ml: dict[str, float] | None  # of each foreground class; None without a label
-    foreground: tuple[Intensity, ...] | None  # of the labeled foreground, where there is any
+    class_volumes_ml: dict[str, float] | None = None  # of each foreground class; None without a label
+    foreground: tuple[Intensity, ...] | None = None  # of the labeled foreground, where there is any
     fidelity: dict[str, list[float]] | None = None  # of each class, see `averaging.fidelity`
     pieces: dict[str, float] | None = None  # of each class, the share in its largest connected piece
 
@@ -144,16 +144,16 @@ def fingerprint(
             raise UserError(what, None, "one for every labeled case", "add it, or correct the split")
         shown = case if case.name in labeled else replace(case, label=None)
         jobs.append(_Job(shown, described, trust_image_geometry, case.name in tried))
-    found: dict[str, tuple[CaseFingerprint, Array | None, dict[str, Any]]] = {}
-    for job, result in run_jobs(_measure, jobs, workers, name=lambda job: job.case.name, doing="measuring"):
+    found: dict[str, Any] = dict.fromkeys(job.case.name for job in jobs)  # in the order of the split
+    results = run_jobs(_measure, jobs, workers, name=lambda job: job.case.name, doing="measuring")
+    for done, (job, result) in enumerate(results, start=1):
         found[job.case.name] = result
         if progress is not None:
-            progress(len(found), len(jobs), job.case.name)
-    ordered = {job.case.name: found[job.case.name] for job in jobs}
-    pool = [values for _, values, _ in ordered.values() if values is not None]
+            progress(done, len(jobs), job.case.name)
+    pool = [values for _, values, _ in found.values() if values is not None]
     pooled = tuple(Intensity.of(values) for values in np.concatenate(pool, axis=1)) if pool else None
-    sources = {name: sources for name, (_, _, sources) in ordered.items()}
-    return Fingerprint(tuple(case for case, _, _ in ordered.values()), pooled, sources)
+    sources = {name: sources for name, (_, _, sources) in found.items()}
+    return Fingerprint(tuple(case for case, _, _ in found.values()), pooled, sources)
 
 
 def sources_of(case: Case, known: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -161,12 +161,17 @@ def sources_of(case: Case, known: Mapping[str, Any] | None = None) -> dict[str, 
 
     Files that have the same size and time as in `known`, earlier signatures, are not read again.
     """
-    images, label = (known or {}).get("image") or [], (known or {}).get("label")
-    images = images if len(images) == len(case.images) else [None] * len(case.images)
+    marks, label = iter((known or {}).get("image", ())), (known or {}).get("label")
     return {
-        "image": [signature(*pair) for pair in zip(case.images, images, strict=True)],
+        "image": [signature(path, next(marks, None)) for path in case.images],
         "label": None if case.label is None else signature(case.label, label),
     }
+
+
+def hashes(case: Case, sources: Mapping[str, Any]) -> dict[Path, str]:
+    """Return the content hash of each of a case's files for which `sources` have a signature."""
+    pairs = zip((*case.images, case.label), (*sources["image"], sources["label"]), strict=False)
+    return {path: mark[-1] for path, mark in pairs if path is not None and mark is not None}
 
 
 def moments(values: Array) -> tuple[float, float]:
@@ -200,16 +205,13 @@ def _measure(job: _Job) -> tuple[CaseFingerprint, Array | None, dict[str, Any]]:
     image = read_image(job.case.images, channels=job.dataset.channels, trust_image_geometry=job.trust)
     axes, _ = canonical_axes(image.affine)
     start, stop, background = foreground_box(image.array)
-    box = tuple(last - first for first, last in zip(start, stop, strict=True))
-    of_label, values = ({"class_volumes_ml": None}, None)
-    if job.case.label is not None:
-        of_label, values = _measure_label(job, job.case.label, image)
+    of_label, values = ({}, None) if job.case.label is None else _measure_label(job, job.case.label, image)
     found = CaseFingerprint(
         name=job.case.name,
         shape=_pick(image.array.shape[1:], axes),
         spacing_mm=_pick(image.spacing_mm, axes),
         background=background,
-        foreground_shape=_pick(box, axes),
+        foreground_shape=_pick(np.subtract(stop, start).tolist(), axes),
         channels=tuple(Intensity.of(channel) for channel in image.array),
         foreground=None if values is None else tuple(Intensity.of(channel) for channel in values),
         **of_label,
@@ -221,23 +223,19 @@ def _measure_label(job: _Job, path: Path, image: Volume) -> tuple[dict[str, Any]
     """Return what the fingerprint says of a label, and the (C, N) image values of its foreground."""
     dataset = job.dataset
     read = read_label(path, dataset.class_values, image, dataset.ignore_value, trust_image_geometry=job.trust)
-    label = read.array
-    voxel_ml = abs(float(np.linalg.det(image.affine[:3, :3]))) / 1000
+    label, voxel_ml = read.array, abs(float(np.linalg.det(image.affine[:3, :3]))) / 1000
     counts = np.bincount(label.ravel(), minlength=IGNORE + 1)
     boxes = ndimage.find_objects(np.where(label == IGNORE, 0, label))
-    names, kept, pieces = dataset.class_names, dict[str, list[float]](), dict[str, float]()
-    for index in range(1, len(names)):
-        if counts[index] and (box := boxes[index - 1]):
-            mask = label[box] == index
-            pieces[names[index]] = largest_share(mask)
+    volumes, kept, pieces = dict[str, float](), dict[str, list[float]](), dict[str, float]()
+    for index, name in enumerate(dataset.class_names[1:], start=1):
+        volumes[name] = int(counts[index]) * voxel_ml
+        if counts[index]:
+            mask = label[boxes[index - 1]] == index
+            pieces[name] = largest_share(mask)
             if job.try_grids:
-                kept[names[index]] = fidelity(mask, image.spacing_mm)
-    found = {
-        "class_volumes_ml": {name: int(counts[i]) * voxel_ml for i, name in enumerate(names) if i},
-        "fidelity": kept or None,
-        "pieces": pieces or None,
-    }
+                kept[name] = fidelity(mask, image.spacing_mm)
     inside = (label > 0) & (label != IGNORE)
+    found = {"class_volumes_ml": volumes, "fidelity": kept or None, "pieces": pieces or None}
     return found, image.array[:, inside] if inside.any() else None
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,8 @@ from semivox.io.geometry import Triple
 from semivox.preprocessing.averaging import FACTORS
 from semivox.preprocessing.fingerprint import Fingerprint
 from semivox.preprocessing.plan import HALVINGS, SIDE, Spacing
+
+Sides = Sequence[float] | NDArray[np.float64]  # along the three axes
 
 FIDELITY, FINE = 0.975, 0.99  # Dice that classes have to keep; where that takes a small patch
 # Features of a small patch: a step of the default method takes a third of a second on one core. With 8 labels
@@ -31,8 +33,7 @@ _DOUBLE = 1.9  # times the source's voxel: from here on features merge two voxel
 _CHEAP = 1.15  # times the voxels, for sides that every network can take
 
 
-@dataclass(frozen=True)
-class GridRow:
+class GridRow(NamedTuple):
     """One grid of features that was compared."""
 
     spacing_mm: Spacing  # distance between features
@@ -41,24 +42,23 @@ class GridRow:
     fidelity: dict[str, float]  # of each class, the median over labeled cases
     patch: Triple  # in voxels of the working grid
     share: float  # of the median scan that the patch holds, 0..1
-    chosen: bool = False  # by the plan
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self, *, chosen: bool) -> dict[str, Any]:
         """Return plain data, lists and numbers of three digits."""
-        plain = {key: list(value) if isinstance(value, tuple) else value for key, value in vars(self).items()}
-        plain["fidelity"] = {name: round(value, 3) for name, value in self.fidelity.items()}
-        return plain | {"share": round(self.share, 3)}
+        items = self._asdict().items()
+        plain = {key: list(value) if isinstance(value, tuple) else value for key, value in items}
+        rounded = {name: round(value, 3) for name, value in self.fidelity.items()}
+        return plain | {"fidelity": rounded, "share": round(self.share, 3), "chosen": chosen}
 
 
 def compare_grids(
     measured: Fingerprint, shapes_mm: NDArray[np.float64], limit: int, wanted: float | None = None
-) -> tuple[list[GridRow], float]:
-    """Compare grids of features, fine to coarse; the coarsest that keeps every class is the chosen one.
+) -> tuple[list[GridRow], int, float]:
+    """Compare grids of features, fine to coarse; the coarsest that keeps every class is the best.
 
     A class counts with its median over the labeled cases that hold it. The sides of the voxels are the
     medians of the scans', and at least f times the smallest of them: thick slices stay as they are until
-    the pixels are as large. The longest axis of a scan keeps 32 features. Returns also the Dice that decided.
-    There is no row where no labeled case has any foreground.
+    the pixels are as large. The longest axis of a scan keeps 32 features.
 
     Args:
         measured: the scans.
@@ -66,36 +66,36 @@ def compare_grids(
         limit: features that a patch may have.
         wanted: Dice that each class has to keep; None: `FINE` if a small patch holds the
             median scan then, else `FIDELITY`.
+
+    Returns:
+        The grids, none where no labeled case has any foreground; index of the best; the Dice that decided.
     """
     source = median_spacing(measured)
-    curves = [(min(c.spacing_mm), c.fidelity) for c in measured.cases if c.fidelity]
+    curves = [(min(case.spacing_mm), case.fidelity) for case in measured.cases if case.fidelity]
     names = list(dict.fromkeys(name for _, fidelity in curves for name in fidelity))
     if not names:
-        return [], wanted or FIDELITY
+        return [], 0, wanted or FIDELITY
     rows: list[GridRow] = []
     for factor in FACTORS:
-        x, y, z = (max(side, float(f"{factor * min(source):.6g}")) for side in source)
+        finest = factor * min(source)
+        x, y, z = (max(side, float(f"{finest:.6g}")) for side in source)
         kept = {}
         for name in names:
-            found = [(finest, fidelity[name]) for finest, fidelity in curves if name in fidelity]
-            values = [_at(factor * min(source), finest, curve) for finest, curve in found]
+            values = [_at(finest, side, fidelity[name]) for side, fidelity in curves if name in fidelity]
             kept[name] = float(np.median(values))
         stem = _triple(1 + (np.divide((x, y, z), source) >= _DOUBLE))
-        shapes = shapes_mm / (x, y, z)
+        shapes = shapes_mm / np.array((x, y, z))
         patch, _, share = whole_patch(shapes, (x, y, z), stem, limit)
         rows.append(GridRow((x, y, z), stem, _triple(_median_shape(shapes)), kept, patch, share))
-    decides = wanted or FINE
-    best = _coarsest(rows, decides)
-    features = np.prod(np.floor_divide(rows[best].patch, rows[best].stem))
-    if wanted is None and (features > SMALL_VOXELS or rows[best].share < _WHOLE):
-        decides = FIDELITY
-        best = _coarsest(rows, decides)
-    rows[best] = replace(rows[best], chosen=True)
-    return rows, decides
+    if wanted is None:
+        best = _coarsest(rows, FINE)
+        features = np.prod(np.floor_divide(rows[best].patch, rows[best].stem))
+        wanted = FINE if features <= SMALL_VOXELS and rows[best].share >= _WHOLE else FIDELITY
+    return rows, _coarsest(rows, wanted), wanted
 
 
 def whole_patch(
-    shapes: NDArray[np.float64], spacing: Sequence[float] | NDArray[np.float64], stem: Triple, limit: int
+    shapes: NDArray[np.float64], spacing: Sides, stem: Triple, limit: int
 ) -> tuple[Triple, tuple[Triple, ...], float]:
     """Choose a patch that holds the median scan whole, or as much as the limit allows, and the strides.
 
@@ -130,9 +130,7 @@ def _median_shape(shapes: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.maximum(1, np.round(np.median(shapes, axis=0)))
 
 
-def network_strides(
-    sides: Sequence[float] | NDArray[np.float64], spacing: Sequence[float] | NDArray[np.float64]
-) -> tuple[Triple, ...]:
+def network_strides(sides: Sides, spacing: Sides) -> tuple[Triple, ...]:
     """Choose which axes are halved between the levels of a network.
 
     An axis is halved while its features are less than twice as far apart (`spacing`) as the finest ones, and
@@ -151,18 +149,15 @@ def network_strides(
     return tuple(strides) or ((1, 1, 1),)
 
 
-def strides_for(
-    patch: Triple, stem: Triple, spacing: Sequence[float] | NDArray[np.float64]
-) -> tuple[Triple, ...]:
+def strides_for(patch: Triple, stem: Triple, spacing: Sides) -> tuple[Triple, ...]:
     """Choose the strides for a patch that is given: only as often as its sides can be divided."""
-    left = [side // block for side, block in zip(patch, stem, strict=True)]
-    if any(side % block for side, block in zip(patch, stem, strict=True)):
+    left, rest = np.divmod(patch, stem)
+    if rest.any():
         return HALVINGS  # the plan's check names what does not fit
     strides: list[Triple] = []
-    for level in network_strides(left, np.multiply(spacing, stem).tolist()):
-        x, y, z = (step if side % step == 0 else 1 for step, side in zip(level, left, strict=True))
-        strides.append((x, y, z))
-        left = [side // step for step, side in zip(strides[-1], left, strict=True)]
+    for level in network_strides(left, np.multiply(spacing, stem)):
+        strides.append(_triple(np.where(left % level == 0, level, 1)))
+        left = left // strides[-1]
     return tuple(strides)
 
 
@@ -174,17 +169,15 @@ def median_spacing(measured: Fingerprint) -> Spacing:
 
 def feature_limit(memory_gb: float | None) -> tuple[int, str]:
     """Return the features that a patch may have on this machine, or in so much memory, and who says so."""
-
-    def room(memory: float) -> int:
-        return int(max(0.0, memory - _FIXED_BYTES) / _BYTES_PER_VOXEL)
-
     if memory_gb is not None:
-        return room(1e9 * memory_gb), f"{memory_gb:g} GB"
-    import torch
+        memory, limit, whose = 1e9 * memory_gb, math.inf, f"{memory_gb:g} GB"
+    else:
+        import torch
 
-    if not torch.cuda.is_available():
-        return CPU_VOXELS, "a CPU"
-    return min(GPU_VOXELS, room(torch.cuda.get_device_properties(0).total_memory)), "the GPU"
+        if not torch.cuda.is_available():
+            return CPU_VOXELS, "a CPU"
+        memory, limit, whose = torch.cuda.get_device_properties(0).total_memory, GPU_VOXELS, "the GPU"
+    return int(min(limit, max(0.0, memory - _FIXED_BYTES) / _BYTES_PER_VOXEL)), whose
 
 
 def _at(side_mm: float, finest_mm: float, curve: Sequence[float]) -> float:

@@ -71,10 +71,9 @@ def info(
 
 def read_samples(found: Information, *, trust_image_geometry: bool = False) -> list[Sample]:
     """Read some scans again to draw them, evenly spread over the cases, with the labels of labeled ones."""
-    dataset, count = found.dataset, len(found.measured.cases)
-    samples = []
-    for index in sorted({round(index) for index in np.linspace(0, count - 1, min(count, SAMPLES))}):
-        case = dataset.case(found.measured.cases[index].name)
+    dataset, cases, samples = found.dataset, found.measured.cases, []
+    for place in np.linspace(0, len(cases) - 1, min(len(cases), SAMPLES)):
+        case = dataset.case(cases[round(place)].name)
         image = read_image(case.images, dataset.channels, trust_image_geometry=trust_image_geometry)
         label = None
         if case.label is not None and case.name in found.split.labeled:

@@ -22,6 +22,7 @@ Crop = Literal["none", "foreground"]
 Spacing = tuple[float, float, float]
 _Side = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _Block = Annotated[int, Field(ge=1)]
+_Step = Annotated[int, Field(ge=1, le=2)]
 
 SIDE = 16  # V-Net and ResNet halve a patch four times
 HALVINGS: tuple[Triple, ...] = ((2, 2, 2),) * 4
@@ -49,7 +50,7 @@ class Plan(BaseModel):
     stem: tuple[_Block, _Block, _Block] = Field(
         default=(1, 1, 1), description="voxels that the network's features merge"
     )
-    strides: tuple[Triple, ...] = Field(
+    strides: tuple[tuple[_Step, _Step, _Step], ...] = Field(
         default=HALVINGS, min_length=1, description="halved axes between the levels of the network's features"
     )
     patch: Triple = Field(description="training patch in voxels; sides divisible by stem x strides")
@@ -72,13 +73,6 @@ class Plan(BaseModel):
     fingerprint: dict[str, Any] = Field(default_factory=dict)
     reasons: dict[str, str] = Field(default_factory=dict)
 
-    @field_validator("strides")
-    @classmethod
-    def _check_strides(cls, value: tuple[Triple, ...]) -> tuple[Triple, ...]:
-        if not all(step in (1, 2) for level in value for step in level):
-            raise ValueError("for each level three numbers, 2 for an axis that is halved, else 1")
-        return value
-
     @field_validator("patch")
     @classmethod
     def _check_patch(cls, value: Triple, info: ValidationInfo) -> Triple:
@@ -100,12 +94,8 @@ class Plan(BaseModel):
     def _check_channels(cls, value: tuple[Any, ...], info: ValidationInfo) -> tuple[Any, ...]:
         if len(value) != (count := len(info.data.get("channels", value))):
             raise ValueError(f"one entry for each channel ({count})")
-        return value
-
-    @field_validator("intensity")
-    @classmethod
-    def _check_intensity(cls, value: tuple[dict[str, float], ...]) -> tuple[dict[str, float], ...]:
-        if not all(set(FIGURES) <= set(channel) and channel["p005"] <= channel["p995"] for channel in value):
+        figures = value if info.field_name == "intensity" else ()
+        if not all(set(FIGURES) <= set(one) and one["p005"] <= one["p995"] for one in figures):
             raise ValueError(f"for each channel the numbers {', '.join(FIGURES)}, with p005 <= p995")
         return value
 
@@ -132,12 +122,6 @@ class Plan(BaseModel):
         if "ct" in self.normalisation:
             names.add("intensity")
         return self.model_dump(mode="json", include=names)
-
-    def largest_volumes_ml(self) -> list[list[float]]:
-        """Return the largest volume of each foreground class, once for each labeled case measured."""
-        ranges = self.fingerprint.get("class_volumes_ml") or {}
-        largest = [ranges[name]["max"] for name in self.class_names[1:] if name in ranges]
-        return [largest] * len(self.fingerprint.get("labeled_cases", ())) if largest else []
 
 
 def divisor_of(stem: Triple, strides: Sequence[Triple]) -> Triple:

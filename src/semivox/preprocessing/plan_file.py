@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,8 @@ from semivox.datasets.dataset import Dataset
 from semivox.datasets.listing import Notice
 from semivox.datasets.splits import Split
 from semivox.errors import UserError, shortened
-from semivox.files import signature
 from semivox.manifest import Manifest
-from semivox.preprocessing.fingerprint import fingerprint
+from semivox.preprocessing.fingerprint import fingerprint, hashes, sources_of
 from semivox.preprocessing.plan import DECLARED, Plan, load_plan
 from semivox.preprocessing.planner import make_plan
 from semivox.progress import ProgressFactory
@@ -61,28 +61,29 @@ def current_plan(folder: Path, dataset: Dataset, split: Split, config: Config) -
 
 
 def new_plan(
-    dataset: Dataset, split: Split, config: Config, progress: ProgressFactory, workers: int
+    dataset: Dataset, split: Split, config: Config, progress: ProgressFactory, workers: int, *, tell: bool
 ) -> tuple[Plan, dict[str, Any]]:
-    """Measure the scans and choose a plan; return also what it was made from. Nothing is written."""
+    """Measure the scans and choose a plan; return also what it was made from. Nothing is written.
+
+    With `tell`, classes that no label holds are told of.
+    """
     trust = bool(config.plan.trust_image_geometry)
     with progress("fingerprint") as report:
         measured = fingerprint(dataset, split, report, workers=workers, trust_image_geometry=trust)
-    check_classes(dataset, [list(volumes.values()) for volumes in measured.volumes_ml.values()])
+    check_classes(dataset, [list(volumes.values()) for volumes in measured.volumes_ml.values()], tell=tell)
     return make_plan(dataset, split, config.plan, measured=measured), measured.sources
 
 
 def _changed_files(known: dict[str, Any], dataset: Dataset, labeled: set[str]) -> list[str]:
     """List files that a plan was made from and that are different now; labels of the `labeled` count."""
-    now, changed = {case.name: case for case in dataset.cases}, []
+    cases, changed = {case.name: case for case in dataset.cases}, []
     for name, marks in known.items():
-        if name not in now:
+        if name not in cases:
             changed.append(f"{name}, which is gone")
             continue
-        files = list(zip(now[name].images, marks["image"], strict=False))
-        if name in labeled and marks["label"] and (label := now[name].label):
-            files.append((label, marks["label"]))
-        other = [path for path, mark in files if signature(path, mark)[-1] != mark[-1]]
-        changed += [relative(path, dataset.root) for path in other]
+        case = cases[name] if name in labeled else replace(cases[name], label=None)
+        before, now = hashes(case, marks), hashes(case, sources_of(case, marks))
+        changed += [relative(path, dataset.root) for path in before if before[path] != now[path]]
     return changed
 
 
@@ -99,7 +100,7 @@ def _check_settings(plan: Plan, config: Config, path: Path) -> None:
         raise UserError(what, "; ".join(differing), "the same plan", do, path)
 
 
-def check_classes(dataset: Dataset, sizes: Sequence[Sequence[float]], *, tell: bool = False) -> None:
+def check_classes(dataset: Dataset, sizes: Sequence[Sequence[float]], *, tell: bool = True) -> None:
     """Refuse labels that are all empty; tell of classes that none of them holds."""
     for problem in missing_classes(dataset, sizes):
         if not isinstance(problem, Notice):

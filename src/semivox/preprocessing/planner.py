@@ -14,14 +14,13 @@ from semivox.config import PlanConfig
 from semivox.io.geometry import Triple
 from semivox.preprocessing.fingerprint import Fingerprint, Intensity, fingerprint
 from semivox.preprocessing.grids import (
-    FIDELITY,
     GridRow,
     compare_grids,
     feature_limit,
     median_spacing,
     strides_for,
     whole_patch,
-)
+)  # fmt: skip
 from semivox.preprocessing.plan import DECLARED, FIGURES, Crop, Normalisation, Plan, checked_plan
 
 if TYPE_CHECKING:
@@ -77,15 +76,15 @@ def _choose_network(
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Choose working grid, stem, strides and patch; return also the reasons."""
     limit, whose = feature_limit(config.memory_gb)
-    rows, wanted = list[GridRow](), FIDELITY
+    rows = list[GridRow]()
     if config.spacing_mm is None and config.grid != "source":
-        rows, wanted = compare_grids(measured, extents_mm, limit, config.fidelity)
+        rows, best, wanted = compare_grids(measured, extents_mm, limit, config.fidelity)
     if rows:
-        row = next(row for row in rows if row.chosen)
-        stem, gaps = config.stem or row.stem, np.array(row.spacing_mm)
+        stem, gaps = config.stem or rows[best].stem, np.array(rows[best].spacing_mm)
         spacing = tuple(float(f"{side:.6g}") for side in gaps / stem)
-        network = {"grid": "measured", "fidelity": wanted, "grids": tuple(item.as_dict() for item in rows)}
-        why = _why_measured(rows, row, stem, wanted)
+        grids = tuple(row.as_dict(chosen=index == best) for index, row in enumerate(rows))
+        network = {"grid": "measured", "fidelity": wanted, "grids": grids}
+        why = _why_measured(rows, best, stem, wanted)
     else:
         stem, spacing = config.stem or (1, 1, 1), config.spacing_mm or median_spacing(measured)
         gaps = np.multiply(spacing, stem)
@@ -101,12 +100,10 @@ def _choose_network(
     return network, {"spacing_mm": why, "patch": held}
 
 
-def _why_measured(rows: Sequence[GridRow], row: GridRow, stem: Triple, wanted: float) -> str:
-    text = (
-        f"Features every {_sides(row.spacing_mm)} mm: of {len(rows)} grids the coarsest on which every class"
-        f" keeps a Dice of {wanted:g}."
-    )
-    for coarser in rows[rows.index(row) + 1 :][:1]:
+def _why_measured(rows: Sequence[GridRow], best: int, stem: Triple, wanted: float) -> str:
+    which = f"of {len(rows)} grids the coarsest on which every class keeps a Dice of {wanted:g}"
+    text = f"Features every {_sides(rows[best].spacing_mm)} mm: {which}."
+    for coarser in rows[best + 1 : best + 2]:
         kept, worst = min((kept, name) for name, kept in coarser.fidelity.items())
         why_not = f"{worst} keeps {kept:.3f}" if kept < wanted else "a scan is too few features"
         text += f" At {_sides(coarser.spacing_mm)} mm {why_not}."

@@ -18,7 +18,7 @@ from semivox.errors import UserError, shortened
 from semivox.files import read_json, write_json
 from semivox.io.reader import machine_memory, run_jobs
 from semivox.io.volume import IGNORE, read_image, read_label
-from semivox.preprocessing.fingerprint import sources_of
+from semivox.preprocessing.fingerprint import hashes, sources_of
 from semivox.preprocessing.plan import Plan
 from semivox.preprocessing.resample import label_shares, label_to_working_grid, to_working_grid
 from semivox.preprocessing.store import Store
@@ -59,20 +59,21 @@ class Preparation:
         self.names = [*split.labeled, *split.val, *split.unlabeled]
         self.reasons: list[str] = []  # what has changed since the store was made, in words
         self.jobs: list[_Job] = []  # the cases to prepare
-        self.cases = self._recorded()  # what the store holds of each case, and from which files it was made
-        self._gone = self._find_gone({case.name: case for case in dataset.cases})
-        self._touched = False  # files have other times and the same content
+        self._recorded = self._read_record()  # what the store has of each case, and from which files
+        self.cases = self._kept(dataset)  # what will be recorded
         allowed = {*split.labeled, *split.val}
         for case in map(dataset.case, self.names):
             if case.name in allowed and case.label is None:
                 what, do = f"The case {case.name} has no label file", "add it, or make another split"
                 raise UserError(what, None, "one for every labeled and validation case", do)
-            self._compare(case if case.name in allowed else replace(case, label=None))
+            shown = case if case.name in allowed else replace(case, label=None)
+            if self._label_is_gone(case) or not self._holds(shown):
+                self.jobs.append(_Job(shown, plan, folder, self.known.get(case.name)))
 
     @property
     def is_needed(self) -> bool:
         """Whether there is anything to do."""
-        return bool(self.jobs or self._gone or self._touched)
+        return bool(self.jobs) or self.cases != self._recorded
 
     def run(self, workers: int, on_case: OnCase | None = None, progress: Progress | None = None) -> list[str]:
         """Bring the cases to the working grid and into the store; return the names of those written now.
@@ -91,8 +92,8 @@ class Preparation:
             return []
         for reason in self.reasons:
             log.warning(reason)
-        for name, kind in self._gone:
-            self.store.remove(name, kind)
+        for name in self._recorded.keys() - self.cases.keys():
+            self.store.remove(name)
         self.cases |= {job.case.name: {} for job in self.jobs}
         self._save()
         jobs, total = [job._replace(on_case=on_case) for job in self.jobs], len(self.names)
@@ -115,12 +116,10 @@ class Preparation:
         """Return the voxels of each foreground class in the stored labels of these cases."""
         return [self.cases[name]["voxels"][1:] for name in names]
 
-    def _recorded(self) -> dict[str, Any]:
+    def _read_record(self) -> dict[str, Any]:
         """Read what the store holds; of a store for another plan nothing is usable."""
         path, wanted = self.store.folder / RECORD, self.plan.grid_settings()
-        if not path.exists():
-            return {}
-        content = read_json(path)
+        content = read_json(path) if path.exists() else {"plan": wanted, "cases": {}}
         if not isinstance(content, dict) or not {"plan", "cases"} <= content.keys():
             what, expected = "The folder holds a store.json of another program", "a store of semivox"
             raise UserError(what, None, expected, "choose another --work folder", path)
@@ -129,42 +128,35 @@ class Preparation:
             return {name: {} for name in content["cases"]}
         return dict(content["cases"])
 
-    def _find_gone(self, cases: Mapping[str, Case]) -> list[tuple[str, str]]:
-        """List what leaves the store, and forget it."""
-        gone = []
-        for name, entry in list(self.cases.items()):
-            if name not in cases or not (entry or name in self.names):
-                gone += [(name, "image"), (name, "label")]
-                del self.cases[name]
-            elif cases[name].label is None and entry.get("label"):
-                gone.append((name, "label"))
-                self.cases[name] = {**entry, "label": None, "voxels": None}
-                self.reasons.append(f"The label file of {name} is gone: its label is removed from the store")
-        if left := [name for name, kind in gone if kind == "image" and name not in cases]:
+    def _kept(self, dataset: Dataset) -> dict[str, Any]:
+        """Return the record without what is not in the data set, or of another plan and not asked for."""
+        present = {case.name for case in dataset.cases}
+        if left := [name for name in self._recorded if name not in present]:
             text = "No longer in the data set, and removed from the store"
             self.reasons.append(f"{text}: {shortened(left, 5)}")
+        of_plan = {name for name, entry in self._recorded.items() if entry or name in self.names}
+        return {name: entry for name, entry in self._recorded.items() if name in present & of_plan}
+
+    def _label_is_gone(self, case: Case) -> bool:
+        gone = case.label is None and bool(self.cases.get(case.name, {}).get("label"))
+        if gone:
+            self.reasons.append(f"The label file of {case.name} is gone: the case is prepared without it")
         return gone
 
-    def _compare(self, case: Case) -> None:
-        """Make a job of a case if the store does not hold it as its files are now."""
-        old = self.cases.get(case.name) or {}
+    def _holds(self, case: Case) -> bool:
+        """Tell whether the store has a case as its files are now; those that have changed are reasons."""
+        old = self.cases.get(case.name)
         if not old or not self.store.has_image(case.name):
-            self.jobs.append(_Job(case, self.plan, self.store.folder, self.known.get(case.name)))
-            return
+            return False
         now = sources_of(case, old)
-        same_image = [item[-1] for item in now["image"]] == [item[-1] for item in old["image"]]
-        triples = [*zip(case.images, now["image"], old["image"], strict=False)]
-        if case.label is not None and old["label"]:
-            triples.append((case.label, now["label"], old["label"]))
-        changed = [path for path, new, before in triples if new[-1] != before[-1]]
+        before, after = hashes(case, old), hashes(case, now)
+        changed = [path for path in after if before.get(path, after[path]) != after[path]]
         self.reasons += [f"{path} has changed: {case.name} is prepared anew" for path in changed]
-        has_label = bool(old["label"]) and self.store.has_label(case.name) and case.label not in changed
-        if not same_image or (case.label is not None and not has_label):
-            self.jobs.append(_Job(case, self.plan, self.store.folder, now, with_image=not same_image))
-            if case.label is None:
-                self._gone.append((case.name, "label"))
-        elif (entry := {**old, "image": now["image"], "label": now["label"] or old["label"]}) != old:
-            self.cases[case.name], self._touched = entry, True
+        lacks_label = case.label is not None and not self.store.has_label(case.name)
+        if lacks_label or before != after:
+            return False
+        self.cases[case.name] = {**old, "image": now["image"], "label": now["label"] or old["label"]}
+        return True
 
     def _save(self) -> None:
         content = {"plan": self.plan.grid_settings(), "cases": self.cases}
@@ -176,8 +168,7 @@ def clear_store(folder: Path) -> None:
     path, store = folder / RECORD, Store(folder)
     content = read_json(path) if path.is_file() else {}
     for name in content.get("cases") or {}:
-        store.remove(name, "image")
-        store.remove(name, "label")
+        store.remove(name)
     path.unlink(missing_ok=True)
     with suppress(OSError):
         folder.rmdir()
@@ -190,7 +181,6 @@ class _Job(NamedTuple):
     plan: Plan
     folder: Path
     known: Mapping[str, Any] | None
-    with_image: bool = True
     on_case: OnCase | None = None
 
 
@@ -207,27 +197,26 @@ def _prepare_case(job: _Job) -> dict[str, Any]:
     del image
     if job.on_case is not None:
         job.on_case(case.name, array, None if label is None else np.where(label == IGNORE, 0, label))
+    store.remove(case.name)  # also shares, which a case that is not resampled does not get
     voxels = None
     if label is not None:
         store.write_label(case.name, label)
         if grid.shape != grid.crop_shape:
             store.write_shares(case.name, label_shares(raw.array, grid, len(plan.class_values)))
         voxels = np.bincount(label[label != IGNORE], minlength=len(plan.class_values)).tolist()
-    if job.with_image:
-        store.write_image(case.name, array, {"grid": grid.as_dict()})
+    store.write_image(case.name, array, {"grid": grid.as_dict()})
     return {**sources, "voxels": voxels}
 
 
 def _affordable(workers: int, plan: Plan) -> int:
     """Reduce the workers to what memory allows for the float maps of the largest scan that was measured."""
-    memory, channels = machine_memory(), len(plan.channels)
-    try:
-        source = float(plan.fingerprint["voxels"]["max"])
-        finer = float(prod(plan.fingerprint["spacing_mm"]["median"])) / prod(plan.spacing_mm)
-    except (KeyError, TypeError, ValueError):  # the plan file may have been edited
-        source, finer = 0.0, 0.0
-    need = _PROCESS_BYTES + 4 * source * (2 * channels + 4 + finer * (channels + 3))
-    if workers < 2 or memory is None or (possible := max(1, int(_MEMORY_SHARE * memory / need))) >= workers:
+    memory, channels, measured = machine_memory(), len(plan.channels), plan.fingerprint
+    if workers < 2 or memory is None or not {"voxels", "spacing_mm"} <= measured.keys():
         return workers
-    log.warning("%d workers instead of %d: one may need %.1f GB", possible, workers, need / 1e9)
-    return possible
+    finer = prod(measured["spacing_mm"]["median"]) / prod(plan.spacing_mm)
+    maps = 2 * channels + 4 + finer * (channels + 3)
+    need = _PROCESS_BYTES + 4 * measured["voxels"]["max"] * maps
+    possible = max(1, int(_MEMORY_SHARE * memory / need))
+    if possible < workers:
+        log.warning("%d workers instead of %d: one may need %.1f GB", possible, workers, need / 1e9)
+    return min(workers, possible)

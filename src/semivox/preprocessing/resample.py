@@ -13,13 +13,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import gaussian_filter1d
 
-from semivox.errors import UserError
 from semivox.io.formats import BadFileError
 from semivox.io.geometry import Triple, canonical_axes, foreground_box
 from semivox.io.reader import check_memory
@@ -92,26 +91,25 @@ class Grid:
 
 
 def to_working_grid(image: Volume, plan: Plan, path: Path | None = None) -> tuple[Array, Grid]:
-    """Bring a scan (C, X, Y, Z) to the working grid: permute and flip, crop, normalise, resample.
+    """Bring a scan, with the plan's channels (C, X, Y, Z), to the working grid.
 
-    Returned are a copy, (C, X, Y, Z) float32, and the way back; messages name `path`.
+    It is permuted and flipped, cropped, normalised and resampled. Returned are a copy, (C, X, Y, Z) float32,
+    and the way back; messages name `path`.
 
     Raises:
-        UserError: another number of channels than the plan has; a working grid that memory cannot hold; a
-            scan smaller than a voxel of it, as with metres taken for millimetres.
+        UserError: a working grid that memory cannot hold; a scan smaller than a voxel of it, as with metres
+            taken for millimetres.
     """
-    if (found := len(image.array)) != (count := len(plan.channels)):
-        what, expected = "The image has another number of channels than the plan", ", ".join(plan.channels)
-        raise UserError(what, found, f"{count} ({expected})", "give one file a channel, in this order", path)
     grid = _working_grid(image, plan)
     _check_extent(image, plan, path)
     check_memory((len(image.array), *grid.shape), _COPY_BYTES, path)
     source = grid.cropped(image.array)
     array = np.empty((len(source), *grid.shape), np.float32)
-    for index, channel in enumerate(source):
+    how = zip(plan.normalisation, plan.intensity, strict=True)
+    for out, channel, (normalisation, figures) in zip(array, source, how, strict=True):
         values = np.array(channel, np.float32, order="C")
-        normalise(values, plan.normalisation[index], plan.intensity[index])
-        array[index] = resample(values, grid.shape)
+        normalise(values, normalisation, figures)
+        out[...] = resample(values, grid.shape)
     return array, grid
 
 
@@ -232,18 +230,17 @@ def resample(values: Array, shape: Triple) -> Array:
 
 def _working_grid(image: Volume, plan: Plan) -> Grid:
     axes, flips = canonical_axes(image.affine)
-    x, y, z = size = image.array.shape[1:]
-    first, last, _ = foreground_box(image.array) if plan.crop == "foreground" else ((0, 0, 0), size, 0.0)
-    start, stop, shape = [0, 0, 0], [0, 0, 0], [0, 0, 0]
-    for axis, (source, flip) in enumerate(zip(axes, flips, strict=True)):
-        low, high = first[source], last[source]
-        start[axis] = size[source] - high if flip else low
-        stop[axis] = size[source] - low if flip else high
-        ratio, shape[axis] = image.spacing_mm[source] / plan.spacing_mm[axis], high - low
-        if abs(ratio - 1) > _SAME_SPACING:
-            shape[axis] = max(1, round((high - low) * ratio))
-    affine, ends = np.array(image.affine, np.float64), (tuple(start), tuple(stop), tuple(shape))
-    return Grid((x, y, z), affine, axes, flips, *cast("tuple[Triple, Triple, Triple]", ends))
+    first, last = (0, 0, 0), image.array.shape[1:]
+    if plan.crop == "foreground":
+        first, last, _ = foreground_box(image.array)
+    order = list(axes)
+    size, low, high = (np.array(sides)[order] for sides in (image.array.shape[1:], first, last))
+    start, stop = np.where(flips, size - high, low), np.where(flips, size - low, high)
+    ratio, sides = np.array(image.spacing_mm)[order] / plan.spacing_mm, stop - start
+    resampled = np.maximum(1, np.rint(sides * ratio)).astype(int)
+    shape = np.where(np.abs(ratio - 1) > _SAME_SPACING, resampled, sides)
+    source = image.array.shape[1:], np.array(image.affine, np.float64)
+    return Grid(*source, axes, flips, *(tuple(ends.tolist()) for ends in (start, stop, shape)))
 
 
 def _winners(maps: Iterable[tuple[int, Array]], margin: float = 0.0) -> Array:

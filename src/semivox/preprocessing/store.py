@@ -56,9 +56,6 @@ class Stored:
             raise _damaged(self.path, error) from error
         return _single(values) if values.dtype == np.float16 else values
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
-        return np.asarray(self[...], dtype=dtype)
-
     def __reduce__(self) -> tuple[type[Stored], tuple[Path]]:
         return Stored, (self.path,)
 
@@ -97,11 +94,6 @@ class Store:
         """Open the foreground classes' shares of the voxels, (K - 1, X, Y, Z) uint8, 255 for a whole one."""
         return Stored(self._path(name, "shares"))
 
-    def shape(self, name: str) -> tuple[int, int, int]:
-        """Return the (X, Y, Z) of a scan."""
-        x, y, z = self.image(name).shape[-3:]
-        return x, y, z
-
     def meta(self, name: str) -> dict[str, Any]:
         """Return what was stored with the scan."""
         return dict(self.image(name).extra("meta"))
@@ -112,44 +104,40 @@ class Store:
         return indices.reshape(-1, 3).astype(np.int64)
 
     def write_image(self, name: str, array: Array, meta: Mapping[str, Any]) -> None:
-        """Store a scan (C, X, Y, Z), rounded to half precision unless it has values beyond +-64.
-
-        `meta` is plain data. Where the disk is full or the folder cannot be written, nothing is left behind.
-        """
+        """Store a scan (C, X, Y, Z) with plain data, rounded to half precision if no value is beyond +-64."""
         half = max(-float(array.min()), float(array.max())) <= _HALF_LIMIT
         values = np.ascontiguousarray(array, np.float16 if half else np.float32)
-        self._write(self._path(name, "image"), values, {"meta": dict(meta)})
+        self._write(name, "image", values, meta=dict(meta))
 
     def write_label(self, name: str, label: Array) -> None:
         """Store a label (X, Y, Z) and a fixed random sample of its foreground voxels."""
         values = np.ascontiguousarray(label, np.uint8)
         indices = sample_foreground(values, _FOREGROUND).astype("<u2")
-        self._write(self._path(name, "label"), values, {"foreground": indices.tobytes()})
+        self._write(name, "label", values, foreground=indices.tobytes())
 
     def write_shares(self, name: str, shares: Array) -> None:
         """Store the foreground classes' shares, (K - 1, X, Y, Z) uint8."""
-        self._write(self._path(name, "shares"), np.ascontiguousarray(shares, np.uint8), {})
+        self._write(name, "shares", np.ascontiguousarray(shares, np.uint8))
 
-    def remove(self, name: str, kind: str) -> None:
-        """Delete the "image" or the "label" of a case (its shares as well), if it is there."""
-        self._path(name, kind).unlink(missing_ok=True)
-        if kind == "label":
-            self._path(name, "shares").unlink(missing_ok=True)
+    def remove(self, name: str) -> None:
+        """Delete the files of a case, as far as there are any."""
+        for kind in ("image", "label", "shares"):
+            self._path(name, kind).unlink(missing_ok=True)
 
-    def _write(self, path: Path, values: Array, extras: Mapping[str, Any]) -> None:
-        lead = values.shape[:-3]
-        chunk = tuple(min(pair) for pair in zip(values.shape[-3:], _CHUNK, strict=True))
+    def _write(self, name: str, kind: str, values: Array, **extras: Any) -> None:
+        lead = values.ndim - 3
+        chunk = tuple(min(pair) for pair in zip(values.shape[lead:], _CHUNK, strict=True))
         block = tuple(min(pair) for pair in zip(chunk, _BLOCK, strict=True))
         array = blosc2.asarray(
             values,
-            chunks=(*lead, *chunk),
-            blocks=(*(1 for _ in lead), *block),
+            chunks=values.shape[:lead] + chunk,
+            blocks=(1,) * lead + block,
             cparams=blosc2.CParams(**_COMPRESSION),
             dparams=blosc2.DParams(nthreads=1),
         )
         for key, value in extras.items():
             array.schunk.vlmeta[key] = value
-        with replacing(path) as temporary:
+        with replacing(self._path(name, kind)) as temporary:
             temporary.write_bytes(array.to_cframe())
 
     def _path(self, name: str, kind: str) -> Path:
@@ -165,11 +153,9 @@ def sample_foreground(label: Array, limit: int) -> Array:
     """
     flat, rng = label.reshape(-1), np.random.default_rng(0)
     where = np.flatnonzero((flat != 0) & (flat != IGNORE))
-    values = flat[where]
-    classes = np.unique(values)
-    chosen = [np.zeros(0, np.int64)]
+    classes, chosen = np.unique(flat[where]), [np.zeros(0, np.int64)]
     for value in classes:
-        voxels, share = where[values == value], limit // len(classes)
+        voxels, share = where[flat[where] == value], limit // len(classes)
         chosen.append(voxels if len(voxels) <= share else np.sort(rng.choice(voxels, share, replace=False)))
     return np.stack(np.unravel_index(np.concatenate(chosen), label.shape), axis=1)
 
@@ -192,7 +178,6 @@ def _open(path: Path) -> Any:
 
 
 def _damaged(path: Path, error: Exception) -> UserError:
-    found = " ".join(str(error).split())[:200] or type(error).__name__
+    what, found = "A file of the store is damaged", " ".join(str(error).split())[:200]
     do = "delete that file and run semivox prepare again; it makes only this one anew"
-    expected = "a whole file, as semivox prepare writes it"
-    return UserError("A file of the store is damaged", found, expected, do, path)
+    return UserError(what, found, "a whole file, as semivox prepare writes it", do, path)

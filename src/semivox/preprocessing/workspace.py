@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from semivox.datasets.splits import SPLITS, Split, load_split, make_split, save_
 from semivox.errors import UserError, shortened
 from semivox.files import locked, read_json
 from semivox.manifest import Manifest
+from semivox.preprocessing.fingerprint import hashes
 from semivox.preprocessing.plan import Plan, save_plan
 from semivox.preprocessing.plan_file import PLANS, check_classes, current_plan, new_plan, relative
 from semivox.preprocessing.prepare import RECORD, Preparation, clear_store
@@ -26,7 +27,7 @@ from semivox.progress import ProgressFactory, no_progress
 DEFAULT_PARENT = Path("semivox-work")
 INDEX = "dataset.json"
 
-OnCase = Callable[[Path, Plan, str, np.ndarray, np.ndarray | None], None]  # path to draw into, plan, case
+OnCase = Callable[[Path, Plan, str, np.ndarray, np.ndarray | None], None]  # workspace, plan, case
 
 log = logging.getLogger(__name__)
 
@@ -71,9 +72,8 @@ class Workspace:
 
     def holds(self, split: Split) -> bool:
         """Whether index and split of the data set are on disk as they are now."""
-        if _stored_index(self.folder) != self.dataset or _stored_names(self.folder) != _names(self.dataset):
-            return False
-        return self.manifest.is_edited(SPLITS) or self._holds_split(split)
+        same = self.manifest.is_edited(SPLITS) or self._holds_split(split)
+        return same and _stored_index(self.folder) == self.dataset
 
     def record(self, split: Split) -> None:
         """Write index and split of the data set; an edited `splits.json` is left alone."""
@@ -97,7 +97,7 @@ class Workspace:
         self.manifest.claim(f"store/{RECORD}", *(map(overlay_name, names) if on_case else ()))
         if unmeasured := [name for name in names if todo.known and name not in todo.known]:
             log.warning("New, and not measured for plans.json, which is kept: %s", shortened(unmeasured, 5))
-        draw = partial(_draw, on_case, self.folder, plan) if on_case else None  # a lambda cannot be pickled
+        draw = partial(on_case, self.folder, plan) if on_case else None
         with progress("prepare") as report:
             done = todo.run(workers, draw, report)
         self.manifest.report("prepare", cases=done, workers=workers)
@@ -105,18 +105,17 @@ class Workspace:
     def made_from(self, split: Split, plan: Plan) -> dict[str, Any]:
         """Return what a run on these cases is made from: files, by content, with split and plan."""
         cases = read_json(self.store.folder / RECORD)["cases"]
-        roles, files, root = split.roles(), dict[str, str | None](), self.dataset.root
+        roles = {name: role for name, role in split.roles().items() if role != "test"}
+        files, root = dict[str, str](), self.dataset.root
         for case in self.dataset.cases:
-            if (role := roles.get(case.name, "test")) == "test":
-                continue
-            entry = cases.get(case.name) or {}
-            labels = (case.label,) if case.label and role != "unlabeled" else ()
-            pairs = zip((*case.images, *labels), (*entry.get("image", ()), entry.get("label")), strict=False)
-            files |= {relative(path, root): None if mark is None else mark[-1] for path, mark in pairs}
+            if role := roles.get(case.name):
+                shown = replace(case, label=None) if role == "unlabeled" else case
+                found = hashes(shown, cases[case.name])
+                files |= {relative(path, root): content for path, content in found.items()}
         patches = plan.model_dump(mode="json", include={"patch", "stem", "strides"})
         return {
             "dataset": f"{self.dataset.name} in {root}",
-            "split": {name: role for name, role in roles.items() if role != "test"},
+            "split": roles,
             "plan": {**plan.grid_settings(), **patches},
             "files": files,
         }
@@ -151,7 +150,7 @@ def prepare_data(
 
     Args: as of `semivox.prepare`; of `config`, `split` and `plan` matter; and
         store: False: split and plan alone.
-        on_case: draws a case into `overlays/CASE.png`; a function of an importable module.
+        on_case: draws a case into `overlay_name`; a function of an importable module.
 
     Raises:
         UserError: bad input; a folder of another data set or that another process writes to; see
@@ -165,13 +164,11 @@ def prepare_data(
     todo = workspace.preparation(split, plan) if store and plan is not None else None
     if plan is None or (todo is not None and todo.is_needed) or not workspace.holds(split):
         with locked(folder):
-            sources = None
             if plan is None:
                 manifest.require_own(PLANS)
-                plan, sources = new_plan(dataset, split, config, progress, workers)
-            if fresh:
-                workspace.clear()
-            if sources is not None:
+                plan, sources = new_plan(dataset, split, config, progress, workers, tell=not store)
+                if fresh:
+                    workspace.clear()
                 manifest.claim(PLANS)
                 save_plan(plan, workspace.plan_file)
                 manifest.sign(PLANS)
@@ -181,15 +178,9 @@ def prepare_data(
             if store:
                 todo = todo or workspace.preparation(split, plan)
                 workspace.prepare(todo, plan, workers, on_case, progress)
-    sizes = plan.largest_volumes_ml() if todo is None else todo.class_voxels(split.labeled)
-    check_classes(dataset, sizes, tell=True)
+    if todo is not None:
+        check_classes(dataset, todo.class_voxels(split.labeled))
     return workspace, split, plan
-
-
-def _draw(
-    on_case: OnCase, folder: Path, plan: Plan, name: str, image: np.ndarray, label: np.ndarray | None
-) -> None:
-    on_case(folder / overlay_name(name), plan, name, image, label)
 
 
 def overlay_name(case: str) -> str:
@@ -230,19 +221,11 @@ def _stored_index(folder: Path) -> Dataset | None:
     return open_dataset(folder, lambda error: None) if is_index(folder) else None
 
 
-def _stored_names(folder: Path) -> set[str]:
-    """Return the names of all cases in the index, also of those whose files are gone."""
-    return {case["name"] for case in read_json(folder / INDEX)["cases"]}
-
-
-def _names(dataset: Dataset) -> set[str]:
-    return {case.name for case in dataset.cases}
-
-
 def _require_same(known: Dataset, dataset: Dataset, folder: Path) -> None:
     """Refuse the workspace of another data set; one that was moved with its files is the same."""
     before, now = known.root.resolve(), dataset.root.resolve()
-    moved = not before.exists() and _stored_names(folder) & _names(dataset)
+    names = {case["name"] for case in read_json(folder / INDEX)["cases"]}  # also those whose files are gone
+    moved = not before.exists() and not names.isdisjoint(case.name for case in dataset.cases)
     if before != now and not moved:
         what, do = "The workspace belongs to another data set", "choose another --work folder"
         raise UserError(what, f"{known.name} in {before}", f"{dataset.name} in {now}", do, folder)

@@ -9,12 +9,14 @@ import numpy as np
 
 from semivox.preprocessing.inspect import Sample
 from semivox.preprocessing.plan import Plan
+from semivox.preprocessing.workspace import overlay_name
 
 
-def draw_case(path: Path, plan: Plan, name: str, image: np.ndarray, label: np.ndarray | None) -> None:
+def draw_case(workspace: Path, plan: Plan, name: str, image: np.ndarray, label: np.ndarray | None) -> None:
     """Draw a prepared case with the outline of its label, in the process that prepares it."""
     from semivox.reporting.planes import save_overlay
 
+    path = workspace / overlay_name(name)
     save_overlay(path, image, label, plan.spacing_mm, name=name, class_names=plan.class_names)
 
 
