@@ -50,6 +50,11 @@ _Block = Annotated[int, Field(ge=1, le=4)]
 _Length = Annotated[float, Field(gt=0, le=1000)]
 
 
+def _null(description: str, **limits: Any) -> Any:
+    """Make a setting that is null where it is not given."""
+    return Field(default=None, description=description, **limits)
+
+
 class Settings(BaseModel):
     """Base of all settings: frozen; unknown names, wrong types, NaN and infinity are refused."""
 
@@ -67,19 +72,18 @@ class MethodConfig(Settings):
 
     name: str = Field(default="self_training", description="registered name, see `semivox methods`")
     options: dict[str, Any] = Field(default_factory=dict, description="the method's own options")
-    batch: tuple[NonNegativeInt, NonNegativeInt] | None = Field(
-        default=None, description="labeled and unlabeled patches a step; null: the method's own"
+    batch: tuple[NonNegativeInt, NonNegativeInt] | None = _null(
+        "labeled and unlabeled patches a step; null: the method's own"
     )
 
 
 class NetConfig(Settings):
     """What the networks of a method share."""
 
-    name: str | None = Field(
-        default=None,
-        min_length=1,
-        description="network of the method, both of a pair: vnet, resnet34, unet3d, resunet, or monai:CLASS,"
+    name: str | None = _null(
+        "network of the method, both of a pair: vnet, resnet34, unet3d, resunet, or monai:CLASS,"
         " e.g. monai:SwinUNETR; null: the method's own",
+        min_length=1,
     )
     options: dict[str, Any] = Field(
         default_factory=dict,
@@ -108,21 +112,13 @@ class NetConfig(Settings):
 class SplitConfig(Settings):
     """Which cases are labeled, unlabeled, for validation, for testing."""
 
-    labeled: Labeled | None = Field(
-        default=None, description="number of labels to use, or a fraction below 1; null: all"
-    )
+    labeled: Labeled | None = _null("number of labels to use, or a fraction below 1; null: all")
     val: int = Field(
         default=0, ge=0, description="training cases, at the end of the list, to keep for validation"
     )
-    seed: Seed | None = Field(
-        default=None, description="shuffle the list with this seed before splitting; null: not"
-    )
-    file: str | None = Field(
-        default=None, min_length=1, description="splits.json or splits_final.json that decides all roles"
-    )
-    fold: int | None = Field(
-        default=None, ge=0, description="fold of split.file; without one, of a cross-validation"
-    )
+    seed: Seed | None = _null("shuffle the list with this seed before splitting; null: not")
+    file: str | None = _null("splits.json or splits_final.json that decides all roles", min_length=1)
+    fold: int | None = _null("fold of split.file; without one, of a cross-validation", ge=0)
     folds: int = Field(default=5, ge=2, description="number of folds of a cross-validation")
 
     @model_validator(mode="after")
@@ -144,61 +140,43 @@ class SplitConfig(Settings):
 class PlanConfig(Settings):
     """Overrides of the automatic plan; null means: planned from the fingerprint."""
 
-    spacing_mm: tuple[_Length, _Length, _Length] | None = Field(
-        default=None, description="voxel size to resample to"
+    spacing_mm: tuple[_Length, _Length, _Length] | None = _null("voxel size to resample to")
+    patch: tuple[_Side, _Side, _Side] | None = _null(
+        "training patch in voxels; most networks need sides divisible by 16"
     )
-    patch: tuple[_Side, _Side, _Side] | None = Field(
-        default=None, description="training patch in voxels; most networks need sides divisible by 16"
+    grid: Literal["measured", "source"] | None = _null(
+        "without spacing_mm; measured: the coarsest grid that keeps `fidelity`; source: the"
+        " scans' own median voxel size; null: measured"
     )
-    grid: Literal["measured", "source"] | None = Field(
-        default=None,
-        description="without spacing_mm; measured: the coarsest grid that keeps `fidelity`; source: the"
-        " scans' own median voxel size; null: measured",
-    )
-    fidelity: float | None = Field(
-        default=None,
+    fidelity: float | None = _null(
+        "Dice that each class keeps when labels are averaged to the features' grid and back;"
+        " null: 0.99 if a small patch holds the scan then, else 0.975",
         gt=0,
         le=1,
-        description="Dice that each class keeps when labels are averaged to the features' grid and back;"
-        " null: 0.99 if a small patch holds the scan then, else 0.975",
     )
-    stem: tuple[_Block, _Block, _Block] | None = Field(
-        default=None, description="voxels that the network's features merge along each axis"
+    stem: tuple[_Block, _Block, _Block] | None = _null(
+        "voxels that the network's features merge along each axis"
     )
-    normalisation: Literal["none", "zscore", "zscore_nonzero", "ct"] | None = Field(
-        default=None, description="intensity normalisation"
+    normalisation: Literal["none", "zscore", "zscore_nonzero", "ct"] | None = _null("intensity normalisation")
+    crop: Literal["none", "foreground"] | None = _null(
+        "crop to the bounding box of voxels above the background (found without labels)"
     )
-    crop: Literal["none", "foreground"] | None = Field(
-        default=None,
-        description="crop to the bounding box of voxels above the background (found without labels)",
+    trust_image_geometry: bool | None = _null(
+        "where a label's or another channel's affine disagrees with that of the first image"
+        " file, use the latter's, if the shapes agree"
     )
-    trust_image_geometry: bool | None = Field(
-        default=None,
-        description="where a label's or another channel's affine disagrees with that of the first image"
-        " file, use the latter's, if the shapes agree",
-    )
-    memory_gb: float | None = Field(
-        default=None, gt=0, description="memory of the training device that the patch has to fit into"
-    )
+    memory_gb: float | None = _null("memory of the training device that the patch has to fit into", gt=0)
 
 
 class TrainConfig(Settings):
     """One training run. Ramps and milestones are fractions of `iterations`."""
 
     iterations: int = Field(default=6000, ge=1, description="optimiser steps (t_max)")
-    budget_s: float | None = Field(
-        default=None, gt=0, description="wall-clock seconds; sets `iterations` by a probe"
-    )
-    init: str | None = Field(
-        default=None, min_length=1, description="run folder whose weights are the initial ones; null: random"
-    )
+    budget_s: float | None = _null("wall-clock seconds; sets `iterations` by a probe", gt=0)
+    init: str | None = _null("run folder whose weights are the initial ones; null: random", min_length=1)
     seed: Seed = Field(default=0, description="of weights, batches and augmentation")
-    batch_labeled: NonNegativeInt | None = Field(
-        default=None, description="labeled patches a step; null: as in `method.batch`"
-    )
-    batch_unlabeled: NonNegativeInt | None = Field(
-        default=None, description="unlabeled patches a step; null: as in `method.batch`"
-    )
+    batch_labeled: NonNegativeInt | None = _null("labeled patches a step; null: as in `method.batch`")
+    batch_unlabeled: NonNegativeInt | None = _null("unlabeled patches a step; null: as in `method.batch`")
     augment: Literal["crop", "rotflip", "intensity", "strong", "full"] = Field(
         default="crop",
         description="crop: random crops only; rotflip: and quarter turns and flips in the plane;"
@@ -207,8 +185,8 @@ class TrainConfig(Settings):
         " full: affine and elastic deformation in one resampling, all changes of intensity, no flips unless"
         " flip_left_right is true",
     )
-    flip_left_right: bool | None = Field(
-        default=None, description="mirror patches left-right; null: unless a class is of one side by its name"
+    flip_left_right: bool | None = _null(
+        "mirror patches left-right; null: unless a class is of one side by its name"
     )
     foreground_crops: Share = Field(
         default=0.0, description="share of labeled crops centred on a foreground voxel"
@@ -217,7 +195,7 @@ class TrainConfig(Settings):
     lr: float = Field(default=0.01, gt=0, description="highest learning rate")
     momentum: float = Field(default=0.9, ge=0, lt=1, description="of sgd")
     weight_decay: float = Field(default=1e-4, ge=0, description="adamw: decoupled from the gradient")
-    clip: float | None = Field(default=None, gt=0, description="largest norm of the gradient; null: any")
+    clip: float | None = _null("largest norm of the gradient; null: any", gt=0)
     average: float = Field(
         default=0.0,
         ge=0,
@@ -231,12 +209,11 @@ class TrainConfig(Settings):
         description="step: x0.1 at each 2500/6000 of the run; poly: (1 - t/t_max)^0.9;"
         " a method with several stages has one schedule a stage",
     )
-    step_every: float | None = Field(
-        default=None,
+    step_every: float | None = _null(
+        "of schedule step: share of the whole run between two drops, counted from the start of a"
+        " stage; null: 2500/6000, of the stage",
         gt=0,
         le=1,
-        description="of schedule step: share of the whole run between two drops, counted from the start of a"
-        " stage; null: 2500/6000, of the stage",
     )
     precision: Annotated[Literal["auto", "32", "bf16", "16"], BeforeValidator(_precision)] = Field(
         default="auto", description="auto: bf16 where the hardware is faster with it, else 32"
@@ -244,12 +221,10 @@ class TrainConfig(Settings):
     device: Device = Field(default="auto", description="auto, cpu, gpu")
     workers: Workers = Field(default=1, description="loader processes a stream; 0: in the training process")
     log_every: PositiveInt = Field(default=10, description="iterations between logged losses")
-    validate_every: PositiveInt | None = Field(
-        default=None, description="null: ten times a run; needs validation cases"
-    )
-    checkpoint_every: PositiveInt | None = Field(default=None, description="null: twenty times a run")
-    diagnose_every: PositiveInt | None = Field(
-        default=None, description="iterations between diagnoses (train --diagnose); null: 25 a run"
+    validate_every: PositiveInt | None = _null("null: ten times a run; needs validation cases")
+    checkpoint_every: PositiveInt | None = _null("null: twenty times a run")
+    diagnose_every: PositiveInt | None = _null(
+        "iterations between diagnoses (train --diagnose); null: 25 a run"
     )
     selection: Literal["last", "val"] = Field(default="last", description="which checkpoint is the result")
 
@@ -262,8 +237,8 @@ class PredictConfig(Settings):
         description="patch: windows of the training patch's size; whole: one pass over the padded scan where"
         " memory allows it, with much less arithmetic; auto: whole for scans up to twice the patch",
     )
-    stride: tuple[PositiveInt, PositiveInt, PositiveInt] | None = Field(
-        default=None, description="in voxels of the working grid, instead of `overlap`"
+    stride: tuple[PositiveInt, PositiveInt, PositiveInt] | None = _null(
+        "in voxels of the working grid, instead of `overlap`"
     )
     overlap: float = Field(default=0.5, ge=0, lt=1, description="share of a window that overlaps the next")
     weighting: Literal["uniform", "gaussian"] = Field(

@@ -20,23 +20,24 @@ from semivox.training.loop import fit
 EVERY = {"diagnose_every": 4}
 
 
-def careless(method: Method, device: torch.device) -> Iterator[Row]:
+class Careless(Diagnosis):
     """Reports on the weights it gets, draws random numbers, and leaves nothing as it was."""
-    assert method.training and not torch.is_grad_enabled()
-    yield "size", "weights", "all", sum(float(value.double().sum()) for value in method.parameters())
-    yield "random", "", "", float(torch.rand(()))
-    method.predict(torch.rand(2, 1, 6, 6, 6))  # moves the running means
-    method.eval()
-    for value in (*method.parameters(), *method.buffers()):
-        value.zero_()
+
+    def measure(self, method: Method, device: torch.device) -> Iterator[Row]:
+        assert method.training and not torch.is_grad_enabled()
+        yield "size", "weights", "all", sum(float(value.double().sum()) for value in method.parameters())
+        yield "random", "", "", float(torch.rand(()))
+        method.predict(torch.rand(2, 1, 6, 6, 6))  # moves the running means
+        method.eval()
+        for value in (*method.parameters(), *method.buffers()):
+            value.zero_()
 
 
 def run(folder: Path, *, diagnosed: bool, toy: Toy | None = None) -> Toy:
     toy, config = toy or make_toy(), settings(**EVERY)
     drawn: list[int] = []
-    diagnosis = Diagnosis(
-        careless, lambda path: drawn.append(len(path.read_text())), folder / "diagnosis" / "diagnosis.csv"
-    )
+    path = folder / "diagnosis" / "diagnosis.csv"
+    diagnosis = Careless((), (), path, lambda path: drawn.append(len(path.read_text())))
     fit(toy, loaders_for(config), config, folder, validate=score, diagnosis=diagnosis if diagnosed else None)
     assert len(drawn) == diagnosed
     return toy

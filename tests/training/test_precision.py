@@ -10,7 +10,7 @@ from engine_toy import loaders_for, make_toy, settings
 
 from semivox.errors import UserError
 from semivox.training import checkpoints, fabric
-from semivox.training.fabric import resolve_precision, resumed_precision
+from semivox.training.fabric import resolve_precision
 from semivox.training.loop import fit
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
@@ -41,10 +41,14 @@ def test_bf16_without_instructions_is_warned_of(
 @pytest.mark.parametrize("there", [True, False])
 def test_what_a_run_resumes_with(there: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fabric, "has_bf16", lambda device: there)
-    assert resumed_precision("32-true", None, CPU) == "32-true"
-    assert resumed_precision("32-true", "bf16-mixed", CPU) == ("bf16-mixed" if there else "32-true")
-    assert resumed_precision("bf16-mixed", "32-true", CPU) == "32-true"
-    assert resumed_precision("bf16-mixed", "32-true", CUDA) == "bf16-mixed"
+    monkeypatch.setattr(fabric, "prefers_bf16", lambda device: device == CUDA)
+    assert resolve_precision("auto", CPU) == "32-true"
+    assert resolve_precision("auto", CPU, "bf16-mixed") == ("bf16-mixed" if there else "32-true")
+    assert resolve_precision("auto", CPU, "16-mixed") == "32-true"
+    assert resolve_precision("32", CPU, "bf16-mixed") == "32-true"
+    assert resolve_precision("auto", CUDA, "32-true") == "bf16-mixed"
+    monkeypatch.setattr(fabric, "prefers_bf16", lambda device: True)
+    assert resolve_precision("auto", CPU, "32-true") == "32-true"
 
 
 def test_a_resumed_run_keeps_its_arithmetic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

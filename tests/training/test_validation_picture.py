@@ -30,7 +30,6 @@ def test_reference_left_prediction_right_front_up() -> None:
 def test_tensorboard_shows_it(tmp_path: Path) -> None:
     log = RunLog(tmp_path, 0)
     log.picture(5, tinted_slice(np.ones((8, 8, 8), np.float32), (np.ones((8, 8, 8), int),), (1, 1, 1)))
-    log.picture(6, None)
     log.close()
     events = EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={"images": 0}).Reload()
     (event,) = events.Images("val/reference_and_prediction")

@@ -6,7 +6,7 @@ Everything is measured on copies, so that the run stays as it is.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from semivox.config import TrainConfig
 from semivox.datasets.dataset import Dataset
 from semivox.datasets.splits import Split
 from semivox.errors import UserError
@@ -43,46 +42,51 @@ _REDRAW_S = 60.0
 _CANDIDATES = 10_000  # foreground voxels that a patch may be centred on
 
 
-@dataclass(frozen=True)
+@dataclass
 class Diagnosis:
-    """What `fit` is handed to diagnose with."""
-
-    measure: Callable[[Method, torch.device], Iterable[Row]]  # of a copy, in training mode, as precise
-    draw: Callable[[Path], None]  # a picture of the table; at most once a minute, and at the end
-    path: Path  # the table to write (CSV)
-
-
-class Diagnoser:
-    """Writes the table: rows of `Diagnosis.measure`, and `gradient` norms on the batch of the next step.
+    """Writes a table of a run: what `measure` finds, and `gradient` norms on the batch of the next step.
 
     Everything runs on copies of the method with torch's generators restored, so that the run continues as if
     nothing had happened. A row's iteration is the number of steps done before; the last has no gradients.
-    Rows from iteration `start` on, from which the run resumes, are dropped and made anew.
     """
 
-    def __init__(self, diagnosis: Diagnosis | None, config: TrainConfig, start: int) -> None:
-        self._diagnosis, self._total = diagnosis, config.iterations
-        self._every = interval(config.diagnose_every, config.iterations, TIMES)
-        self._table = MetricsTable(diagnosis.path, start - 1) if diagnosis else None
-        self._drawn = time.perf_counter()
+    batches: Sequence[tuple[Tensor, Tensor]]  # patches, as many as a step's, with their hidden labels
+    class_names: Sequence[str]
+    path: Path  # the table to write (CSV)
+    draw: Callable[[Path], None]  # a picture of the table; at most once a minute, and at the end
+
+    def begin(self, start: int) -> None:
+        """Open the table; rows from iteration `start` on, at which the run resumes, are made anew."""
+        self._table, self._drawn = MetricsTable(self.path, start - 1), time.perf_counter()
 
     def look(self, stepper: Stepper, done: int, *batch: Batch) -> None:
         """Diagnose the weights after `done` steps, if due: with the next batch, or the last ones without."""
-        due = done % self._every == 0 if batch else done == self._total
-        if self._diagnosis is None or self._table is None or not due:
+        total, device = stepper.config.iterations, stepper.fabric.device
+        every = interval(stepper.config.diagnose_every, total, TIMES)
+        if done % every if batch else done < total:
             return
-        device = stepper.fabric.device
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             stepper.begin(done)
             with torch.no_grad(), autocast(stepper.fabric):
-                rows = list(self._diagnosis.measure(deepcopy(stepper.method), device))
+                rows = list(self.measure(deepcopy(stepper.method), device))
             if batch:
                 rows += _gradients(stepper, done, *batch)
         for measure, of, part, value in rows:
             self._table.write({"iteration": done, "measure": measure, "of": of, "part": part, "value": value})
-        if done == self._total or time.perf_counter() - self._drawn > _REDRAW_S:
-            self._diagnosis.draw(self._diagnosis.path)
+        if done == total or time.perf_counter() - self._drawn > _REDRAW_S:
+            self.draw(self.path)
             self._drawn = time.perf_counter()
+
+    def measure(self, method: Method, device: torch.device) -> Iterable[Row]:
+        """Compare the pseudo-labels of a copy of the method, in training mode, with the hidden labels."""
+        quality = PseudoQuality(self.class_names)
+        method.eval()
+        for image, truth in self.batches:
+            quality.add({"prediction": PseudoLabel.of(method.predict(image.to(device)))}, truth.to(device))
+        method.train()
+        for image, truth in self.batches:
+            quality.add(method.pseudo_labels(image.to(device)), truth.to(device))
+        return quality.findings()
 
 
 def _gradients(stepper: Stepper, done: int, labeled: Batch, unlabeled: Batch) -> Iterator[Row]:
@@ -134,23 +138,11 @@ def make_diagnosis(
         UserError: no unlabeled case has a label file, or one of them cannot be used.
     """
     count = batch * max(1, round(PATCHES / batch))
-    hidden = read_hidden_patches(workspace.dataset, split, plan, workspace.store, count)
-    parts = [slice(start, start + batch) for start in range(0, count, batch)]
-    batches = [(hidden.image[part], hidden.label[part]) for part in parts]
-    cases = len(set(hidden.cases))
-    subtitle = f"{count} patches of {cases} unlabeled case{'s' if cases > 1 else ''}; {NOTICE}"
-
-    def measure(method: Method, device: torch.device) -> Iterable[Row]:
-        quality = PseudoQuality(plan.class_names)
-        method.eval()
-        for image, truth in batches:
-            quality.add({"prediction": PseudoLabel.of(method.predict(image.to(device)))}, truth.to(device))
-        method.train()
-        for image, truth in batches:
-            quality.add(method.pseudo_labels(image.to(device)), truth.to(device))
-        return quality.findings()
-
-    return Diagnosis(measure, lambda table: draw(table, subtitle), path)
+    cases, image, label = read_hidden_patches(workspace.dataset, split, plan, workspace.store, count)
+    batches = list(zip(torch.split(image, batch), torch.split(label, batch), strict=True))
+    of = "1 unlabeled case" if len(set(cases)) == 1 else f"{len(set(cases))} unlabeled cases"
+    subtitle = f"{count} patches of {of}; {NOTICE}"
+    return Diagnosis(batches, plan.class_names, path, lambda table: draw(table, subtitle))
 
 
 class HiddenPatches(NamedTuple):

@@ -6,7 +6,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from lightning.fabric import Fabric
@@ -42,20 +42,21 @@ def make_fabric(device: torch.device, precision: Precision, *, processes: int = 
     return fabric
 
 
-@contextmanager
-def autocast(fabric: Fabric) -> Iterator[None]:
-    """Compute in the precision of `fabric` inside the block.
+def precision_of(fabric: Fabric) -> Precision:
+    """Return Lightning's name of the arithmetic that `fabric` computes in."""
+    return cast("Precision", fabric.strategy.precision.precision)
+
+
+def autocast(fabric: Fabric) -> torch.autocast:
+    """Return a context that computes in the precision of `fabric`.
 
     PyTorch's cache of rounded weights is off: a pass without gradients, such as a teacher's, would leave it
     copies that are cut off from their weights, and the next pass of the same network would get no gradients.
     """
-    before = torch.is_autocast_cache_enabled()
-    torch.set_autocast_cache_enabled(False)
-    try:
-        with fabric.autocast():
-            yield
-    finally:
-        torch.set_autocast_cache_enabled(before)
+    precision = precision_of(fabric)
+    dtype = torch.float16 if precision == "16-mixed" else torch.bfloat16
+    kind, mixed = fabric.device.type, precision != "32-true"
+    return torch.autocast(kind, dtype, enabled=mixed, cache_enabled=False)
 
 
 @contextmanager
@@ -65,37 +66,31 @@ def evaluating(method: Method, fabric: Fabric) -> Iterator[None]:
         yield
 
 
-def resolve_precision(setting: str, device: torch.device) -> Precision:
+def resolve_precision(setting: str, device: torch.device, before: Precision | None = None) -> Precision:
     """Turn `TrainConfig.precision` into Lightning's name for it; `auto` is bf16 where that is quicker.
 
-    A warning says where bf16 is asked of a device without instructions for it.
+    On a CPU a run that resumes with `auto` keeps the precision of `before`, if the CPU has it: the trial of
+    the speed might come out otherwise this time. A warning says where bf16 is asked of a device without
+    instructions for it.
 
     Raises:
         UserError: 16 bit floating point anywhere but on a CUDA GPU.
     """
     if setting == "auto":
+        if device.type == "cpu" and (before == "32-true" or (before == "bf16-mixed" and has_bf16(device))):
+            return before
         return "bf16-mixed" if prefers_bf16(device) else "32-true"
     if setting == "16":
         if device.type != "cuda":
             expected, do = "auto, 32 or bf16 on this device", "--set train.precision=auto"
             raise UserError("Precision 16 needs a CUDA GPU", f"device {device.type}", expected, do)
         return "16-mixed"
-    if setting == "bf16" and not has_bf16(device):
-        log.warning(
-            "%s has no bfloat16 instructions: steps may take 20 times as long as with train.precision=auto",
-            device_name(device),
-        )
-    return "bf16-mixed" if setting == "bf16" else "32-true"
-
-
-def resumed_precision(precision: Precision, before: Precision | None, device: torch.device) -> Precision:
-    """Return what a run with `auto` resumes with: on a CPU, what it has used so far, if the CPU has it.
-
-    The trial of the speed behind `auto` might come out otherwise this time.
-    """
-    if device.type != "cpu" or before is None or (before == "bf16-mixed" and not has_bf16(device)):
-        return precision
-    return before
+    if setting == "32":
+        return "32-true"
+    if not has_bf16(device):
+        text = "%s has no bfloat16 instructions: steps may take 20 times as long as with train.precision=auto"
+        log.warning(text, device_name(device))
+    return "bf16-mixed"
 
 
 @contextmanager

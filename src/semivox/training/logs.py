@@ -8,20 +8,20 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TextIO
 
 import torch
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
+from semivox.errors import UserError
 from semivox.files import write_text, writing
 from semivox.methods.base import Method
 from semivox.training import checkpoints
 from semivox.training.checkpoints import Checkpoint
-from semivox.training.fabric import Precision, evaluating
-from semivox.training.failures import not_finite, require_finite
-from semivox.training.step import Stepper, precision_of
+from semivox.training.fabric import evaluating, precision_of
+from semivox.training.step import Stepper
 
 Value = int | float
 Validate = Callable[[Method, torch.device, int], dict[str, float]]
@@ -38,47 +38,41 @@ class MetricsTable:
     """
 
     def __init__(self, path: Path, start: int) -> None:
-        self._path, self._rows = path, _read_rows(path, start)
+        self._path, self._rows = path, list[dict[str, str]]()
+        if path.is_file():
+            with path.open(encoding="utf-8", newline="") as file:
+                whole = [row for row in csv.DictReader(file) if None not in row.values()]
+            self._rows = [row for row in whole if int(row["iteration"]) <= start]
         self._columns = list(self._rows[0]) if self._rows else []
         self._rewrite()
 
     def write(self, row: Mapping[str, Value | str]) -> None:
         """Append one row; it is on disk when this returns."""
-        texts = {
-            name: f"{value:.6g}" if isinstance(value, float) else str(value) for name, value in row.items()
-        }
+        texts = {name: f"{v:.6g}" if isinstance(v, float) else str(v) for name, v in row.items()}
         self._rows.append(texts)
         if new := [name for name in texts if name not in self._columns]:
             self._columns += new
             self._rewrite()
-            return
-        with writing(self._path), self._path.open("a", encoding="utf-8", newline="") as file:
-            csv.DictWriter(file, self._columns, restval="", lineterminator="\n").writerow(texts)
+        else:
+            with writing(self._path), self._path.open("a", encoding="utf-8", newline="") as file:
+                self._writer(file).writerow(texts)
 
     def _rewrite(self) -> None:
         buffer = io.StringIO()
-        writer = csv.DictWriter(buffer, self._columns, restval="", lineterminator="\n")
         if self._columns:
-            writer.writeheader()
-            writer.writerows(self._rows)
+            self._writer(buffer).writeheader()
+            self._writer(buffer).writerows(self._rows)
         write_text(self._path, buffer.getvalue())
 
-
-def _read_rows(path: Path, start: int) -> list[dict[str, str]]:
-    """Return the whole rows of `path` up to iteration `start`."""
-    if start < 0 or not path.is_file():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file, restval=None))
-    whole = [row for row in rows if (row.get("iteration") or "").isdecimal() and None not in row.values()]
-    return [row for row in whole if int(row["iteration"]) <= start]
+    def _writer(self, file: TextIO) -> csv.DictWriter[str]:
+        return csv.DictWriter(file, self._columns, restval="", lineterminator="\n")
 
 
 class RunLog:
     """Writes the same rows to `metrics.csv` and to TensorBoard.
 
-    TensorBoard's own writer works in a thread, where a full disk ends in a traceback; this one does not. It
-    forgets what it has of iterations after `start`.
+    TensorBoard's own writer works in a thread, where a full disk ends in a traceback, and puts the name of
+    the machine into that of its file; this one does not. It forgets what it has of iterations after `start`.
     """
 
     def __init__(self, folder: Path, start: int) -> None:
@@ -87,56 +81,38 @@ class RunLog:
         self._path = events / f"events.out.tfevents.{time.time():010.0f}.{start:09d}"
         with writing(self._path):
             events.mkdir(parents=True, exist_ok=True)
-            self._file = self._path.open("ab")
-        self._records = RecordWriter(self._file)
-        self._row: Mapping[str, Value] = {}
-        self._dice: Value | None = None
-        self._event(Event(file_version="brain.Event:2"))
-        self._event(Event(step=start + 1, session_log=SessionLog(status=SessionLog.START)))
+            self._records = RecordWriter(self._path.open("ab"))
+        self._event(file_version="brain.Event:2")
+        self._event(step=start + 1, session_log=SessionLog(status=SessionLog.START))
 
     def write(self, row: Mapping[str, Value]) -> None:
         """Write one row; it must have an `iteration`. Columns `val_x` appear as `val/x` in TensorBoard."""
         self._table.write(row)
-        self._row, self._dice = row, row.get("val_dice", self._dice)
-        values = [
-            Summary.Value(
-                tag=f"val/{name[4:]}" if name.startswith("val_") else f"train/{name}", simple_value=value
-            )
-            for name, value in row.items()
-            if name != "iteration"
-        ]
-        self._event(Event(step=int(row["iteration"]), summary=Summary(value=values)))
+        values = []
+        for name, value in row.items():
+            tag = f"val/{name[4:]}" if name.startswith("val_") else f"train/{name}"
+            values.append(Summary.Value(tag=tag, simple_value=value))
+        self._event(step=int(row["iteration"]), summary=Summary(value=values))
 
-    def shown(self, losses: Mapping[str, float]) -> tuple[str, dict[str, Value]]:
-        """Return a line about the row written last, and its values: the losses and the newest Dice."""
-        values: dict[str, Value] = {"loss": self._row["loss"], **losses}
-        text = "  ".join(f"{name} {value:.4f}" for name, value in values.items())
-        if self._dice is None:
-            return text, values
-        return f"validation Dice {self._dice:.3f}  {text}", values | {"val_dice": self._dice}
-
-    def picture(self, iteration: int, png: bytes | None) -> None:
-        """Show a picture of a validation case, if there is one, in TensorBoard."""
-        if png is None:
-            return
+    def picture(self, iteration: int, png: bytes) -> None:
+        """Show a picture of a validation case in TensorBoard."""
         image = Summary.Image(encoded_image_string=png, colorspace=3)
         value = Summary.Value(tag="val/reference_and_prediction", image=image)
-        self._event(Event(step=iteration, summary=Summary(value=[value])))
+        self._event(step=iteration, summary=Summary(value=[value]))
 
-    def _event(self, event: Event) -> None:
-        event.wall_time = time.time()
+    def _event(self, **content: Any) -> None:
         with writing(self._path):
-            self._records.write(event.SerializeToString())
+            self._records.write(Event(wall_time=time.time(), **content).SerializeToString())
 
     def flush(self) -> None:
         """Bring the TensorBoard events to disk."""
         with writing(self._path):
-            self._file.flush()
+            self._records.flush()
 
     def close(self) -> None:
         """Finish the TensorBoard events; the table needs no closing."""
         with writing(self._path):
-            self._file.close()
+            self._records.close()
 
 
 def interval(setting: int | None, total: int, times: int) -> int:
@@ -171,7 +147,8 @@ class Recorder:
         self._stepper, self._folder, self.best, self._validate = stepper, folder, best, validate
         self._log = RunLog(folder / "logs", state.iteration) if stepper.fabric.is_global_zero else None
         self._began = time.perf_counter() - state.seconds
-        self.shown: tuple[str, dict[str, Value]] = ("", {})
+        self.shown: tuple[str, dict[str, Value]] = ("", {})  # a line about the newest losses, and its values
+        self._scores: dict[str, Value] = {}  # the newest columns of a validation
         self._config = config = stepper.config
         self._validate_every = interval(config.validate_every, config.iterations, VALIDATIONS)
         self._save_every = interval(config.checkpoint_every, config.iterations, SAVES)
@@ -199,15 +176,19 @@ class Recorder:
         row = self._row(done, losses, notes)
         if broken:
             log.write(row)
-            raise not_finite(broken, total)
+            terms = [f"{name} (iteration {at})" for name, at in sorted(broken.items(), key=lambda x: x[1])]
+            what = f"The loss is not finite at iteration {min(broken.values())} of {total}"
+            raise _diverged(what, ", ".join(terms))
         if validates or saves:
-            require_finite(self._stepper.method, done)
+            self._require_finite_weights(done)
         if validates:
-            row |= self._validated(done)
-            log.picture(done, getattr(self._validate, "picture", None))
+            self._scores = self._validated(done)
+            row |= self._scores
+            if png := getattr(self._validate, "picture", None):
+                log.picture(done, png)
         if logs or validates:
             log.write(row)
-            self.shown = log.shown(losses)
+            self._show({"loss": row["loss"], **losses})
         if saves:
             log.flush()
             self._save(done)
@@ -220,6 +201,18 @@ class Recorder:
         for name, value in (*losses.items(), *notes.items()):
             row[name if name not in row else f"{name}_"] = value
         return row
+
+    def _require_finite_weights(self, done: int) -> None:
+        parameters = [parameter.detach() for parameter in self._stepper.method.parameters()]
+        if not bool(torch.nn.utils.get_total_norm(parameters).isfinite()):
+            found = "NaN or infinity in the parameters while every loss term was finite"
+            raise _diverged(f"The weights are not finite after iteration {done}", found)
+
+    def _show(self, values: dict[str, Value]) -> None:
+        text = "  ".join(f"{name} {value:.4f}" for name, value in values.items())
+        if (dice := self._scores.get("val_dice")) is not None:
+            text, values = f"validation Dice {dice:.3f}  {text}", values | {"val_dice": dice}
+        self.shown = text, values
 
     def _validated(self, done: int) -> dict[str, Value]:
         """Score the weights, keep them if their Dice is the highest so far, return the columns."""
@@ -237,9 +230,13 @@ class Recorder:
 
     def _save(self, done: int) -> None:
         fabric = self._stepper.fabric
-        checkpoint = Checkpoint(
-            done, **self._stepper.state(), seconds=self.seconds,
-            scaler=dict(fabric.strategy.precision.state_dict()),
-            precision=cast("Precision", precision_of(fabric)),
-        )  # fmt: skip
+        scaler, precision = dict(fabric.strategy.precision.state_dict()), precision_of(fabric)
+        state = {**self._stepper.state(), "scaler": scaler, "precision": precision}
+        checkpoint = Checkpoint(done, seconds=self.seconds, **state)
         checkpoints.save(checkpoints.last_path(self._folder), checkpoint)
+
+
+def _diverged(what: str, found: str) -> UserError:
+    expected = "finite numbers; training stopped and the last checkpoint holds the weights from before"
+    do = "a smaller --set train.lr, or --set train.precision=32; then start over with --fresh"
+    return UserError(what, found, expected, do)

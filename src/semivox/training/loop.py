@@ -21,9 +21,9 @@ from semivox.losses.schedules import Stage
 from semivox.methods.base import Batch, Method
 from semivox.progress import no_progress, show_progress
 from semivox.training import checkpoints
-from semivox.training.diagnosis import Diagnoser, Diagnosis
-from semivox.training.fabric import evaluating, make_fabric, quiet, resolve_precision, resumed_precision
-from semivox.training.failures import deferred_signals, explained, shield, shut_down
+from semivox.training.diagnosis import Diagnosis
+from semivox.training.fabric import evaluating, make_fabric, quiet, resolve_precision
+from semivox.training.failures import deferred_signals, explained, outlive_signals
 from semivox.training.logs import Recorder, Validate, due
 from semivox.training.step import Stepper, streams
 
@@ -79,20 +79,20 @@ def fit(
         KeyboardInterrupt: a signal ended the run; its subclass `Terminated` stands for SIGTERM.
     """
     total, device = config.iterations, resolve_device(config.device)
-    precision = resolve_precision(config.precision, device)
     state, best = checkpoints.resume(folder, method)
     if state.iteration >= total:
         method.load_state_dict(state.average or state.weights)
         return FitResult(state.iteration, state.seconds, best)
-    if config.precision == "auto":
-        precision = resumed_precision(precision, state.precision, device)
+    precision = resolve_precision(config.precision, device, state.precision)
     fabric = make_fabric(device, precision, processes=processes)
     if state.scaler:
         fabric.strategy.precision.load_state_dict(state.scaler)
     progress = show_progress if bar and fabric.is_global_zero else no_progress
     with quiet(), explained(), deferred_signals() as interruption:
         stepper = Stepper(fabric, method.train(), config, state)
-        diagnoser = Diagnoser(diagnosis if fabric.is_global_zero else None, config, state.iteration)
+        diagnosis = diagnosis if fabric.is_global_zero else None
+        if diagnosis is not None:
+            diagnosis.begin(state.iteration)
         with (
             closing(Recorder(stepper, folder, state, best, validate)) as recorder,
             closing(all_batches(stepper, make_loaders, teach, state.iteration)) as batches,
@@ -100,9 +100,11 @@ def fit(
         ):
             report(state.iteration, total)
             for iteration, labeled, unlabeled in batches:
-                diagnoser.look(stepper, iteration, labeled, unlabeled)
+                if diagnosis is not None:
+                    diagnosis.look(stepper, iteration, labeled, unlabeled)
                 stepper.step(iteration, labeled, unlabeled)
-                diagnoser.look(stepper, iteration + 1)
+                if diagnosis is not None:
+                    diagnosis.look(stepper, iteration + 1)
                 stop = agreed(fabric, config, iteration + 1, interruption.pending is not None)
                 recorder.after(iteration + 1, stop=stop)
                 report(iteration + 1, total, *recorder.shown)
@@ -142,7 +144,7 @@ def stage_batches(fabric: Fabric, make_loaders: MakeLoaders, stage: Stage, start
     if set(lengths.values()) != {left}:
         raise ValueError(f"loaders must have {left} batches, found {lengths}")
     for loader in loaders.values():
-        shield(loader)
+        loader.worker_init_fn = outlive_signals
     with without_main():
         iterators = [iter(loader) for loader in loaders.values()]
     try:
@@ -150,8 +152,8 @@ def stage_batches(fabric: Fabric, make_loaders: MakeLoaders, stage: Stage, start
             batch = fabric.to_device(dict(zip(loaders, parts, strict=True)))
             yield start + index, *streams(batch)
     finally:
-        for iterator in iterators:
-            shut_down(iterator)
+        for iterator in iterators:  # now: an exception held somewhere would let its processes live on
+            getattr(iterator, "_shutdown_workers", lambda: None)()
 
 
 def agreed(fabric: Fabric, config: TrainConfig, done: int, stop: bool) -> bool:

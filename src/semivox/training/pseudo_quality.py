@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
+from math import isfinite
 
 import torch
 from torch import Tensor
@@ -65,26 +66,24 @@ class PseudoQuality:
                 found = self._overlaps(counts, kind)
             else:
                 found = _calibration(counts, kind)
-            yield from ((measure, name, part, value) for measure, part, value in found if value == value)
+            yield from ((measure, name, part, value) for measure, part, value in found if isfinite(value))
 
     def _overlaps(self, matrix: Tensor, kind: str) -> Iterator[tuple[str, str, float]]:
+        hit, true, labeled = _hits(matrix)
+        dice = 2 * hit / (true + labeled)
+        measures = {"precision": hit / labeled, "recall": hit / true, "volume": labeled / true}
+        measures = {"dice": dice, **measures} if kind == "label" else {"agreement": dice}
         for index, part in enumerate(self._classes[1:], start=1):
-            hit, true, labeled = _hits(matrix, index)
-            yield "dice" if kind == "label" else "agreement", part, _ratio(2 * hit, true + labeled)
-            if kind == "label":
-                yield "precision", part, _ratio(hit, labeled)
-                yield "recall", part, _ratio(hit, true)
-                yield "volume", part, _ratio(labeled, true)
+            yield from ((measure, part, float(values[index])) for measure, values in measures.items())
 
     def _mask(self, matrix: Tensor, everywhere: Tensor) -> Iterator[tuple[str, str, float]]:
-        voxels, inside = int(everywhere.sum()), int(matrix.sum())
-        yield "share", "all", _ratio(inside, voxels)
-        yield "purity", "all", _ratio(int(matrix.trace()), inside)
+        (hit, true, labeled), everywhere = _hits(matrix), everywhere.double()
+        voxels, coverage = everywhere.sum(), true / everywhere.sum(dim=1)
+        yield "share", "all", float(true.sum() / voxels)
+        yield "purity", "all", float(hit.sum() / true.sum())
+        measures = {"share": labeled / voxels, "purity": hit / labeled, "coverage": coverage}
         for index, part in enumerate(self._classes):
-            hit, true, labeled = _hits(matrix, index)
-            yield "share", part, _ratio(labeled, voxels)
-            yield "purity", part, _ratio(hit, labeled)
-            yield "coverage", part, _ratio(true, int(everywhere[index].sum()))
+            yield from ((measure, part, float(values[index])) for measure, values in measures.items())
 
 
 def _calibration(counts: Tensor, part: str) -> Iterator[tuple[str, str, float]]:
@@ -129,10 +128,7 @@ def calibration_error(counts: Tensor) -> float:
     return float((correct - confidence).abs().sum() / number.sum())
 
 
-def _hits(matrix: Tensor, index: int) -> tuple[int, int, int]:
-    """Return the voxels of a class in both, by the rows, by the columns of a confusion matrix."""
-    return int(matrix[index, index]), int(matrix[index].sum()), int(matrix[:, index].sum())
-
-
-def _ratio(part: int, whole: int) -> float:
-    return part / whole if whole else float("nan")
+def _hits(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the voxels of each class in both, by the rows, by the columns of a confusion matrix."""
+    counts = matrix.double()
+    return counts.diagonal(), counts.sum(dim=1), counts.sum(dim=0)

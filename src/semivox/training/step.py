@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -16,7 +16,7 @@ from semivox.config import TrainConfig
 from semivox.losses.schedules import Stage, lr_factor, make_stages
 from semivox.methods.base import Batch, Method, Step, copy_buffers, update_ema, warm_decay
 from semivox.training.checkpoints import Checkpoint
-from semivox.training.fabric import autocast
+from semivox.training.fabric import autocast, precision_of
 
 
 class Stepper:
@@ -150,11 +150,6 @@ def _stacked(terms: Mapping[str, Tensor]) -> Tensor:
     return torch.stack([term.float() for term in terms.values()])
 
 
-def precision_of(fabric: Fabric) -> str:
-    """Return Lightning's name of the arithmetic that `fabric` computes in."""
-    return str(fabric.strategy.precision.precision)
-
-
 def seed_torch(seed: int, device: torch.device) -> None:
     """Seed the global generators of the CPU and of `device`.
 
@@ -194,31 +189,29 @@ def make_optimizer(
     return sgd
 
 
-@torch.no_grad()
 def average_gradients(fabric: Fabric, parameters: Sequence[nn.Parameter]) -> None:
     """Replace each gradient by its mean over all processes."""
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    if fabric.world_size > 1 and gradients:
-        flat = torch.cat([gradient.flatten() for gradient in gradients])
-        distributed.all_reduce(flat)
-        _split_into(gradients, flat / fabric.world_size)
+    if fabric.world_size > 1:
+        found = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        _exchange(found, lambda flat: distributed.all_reduce(flat.div_(fabric.world_size)))
+
+
+def share_buffers(fabric: Fabric, method: Method) -> None:
+    """Give all processes the buffers of rank 0: running means and memory banks differ with their patches."""
+    if fabric.world_size > 1:
+        _exchange(list(method.buffers()), lambda flat: distributed.broadcast(flat, src=0))
 
 
 @torch.no_grad()
-def share_buffers(fabric: Fabric, method: Method) -> None:
-    """Give all processes the buffers of rank 0: running means and memory banks differ with their patches."""
-    buffers = [buffer for buffer in method.buffers() if buffer.numel()]
-    if fabric.world_size > 1:
-        for dtype in dict.fromkeys(buffer.dtype for buffer in buffers):
-            alike = [buffer for buffer in buffers if buffer.dtype == dtype]
-            flat = torch.cat([buffer.flatten() for buffer in alike])
-            distributed.broadcast(flat, src=0)
-            _split_into(alike, flat)
-
-
-def _split_into(tensors: Sequence[Tensor], flat: Tensor) -> None:
-    for tensor, part in zip(tensors, torch.split(flat, [t.numel() for t in tensors]), strict=True):
-        tensor.copy_(part.view_as(tensor))
+def _exchange(tensors: Sequence[Tensor], send: Callable[[Tensor], object]) -> None:
+    """Change tensors in place by what `send` makes of them: all of a type in one flat message."""
+    tensors = [tensor for tensor in tensors if tensor.numel()]
+    for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
+        alike = [tensor for tensor in tensors if tensor.dtype == dtype]
+        flat = torch.cat([tensor.flatten() for tensor in alike])
+        send(flat)
+        for tensor, part in zip(alike, torch.split(flat, [t.numel() for t in alike]), strict=True):
+            tensor.copy_(part.view_as(tensor))
 
 
 class Watch:
@@ -270,16 +263,11 @@ def channels_last(image: Tensor) -> Tensor:
 def streams(batch: Mapping[str, Any]) -> tuple[Batch, Batch]:
     """Return the labeled and the unlabeled batch; a stream without a loader becomes an empty batch, B = 0."""
     some = next(iter(batch.values()))["image"]
-    images = {
-        name: channels_last(batch[name]["image"]) if name in batch else some.new_zeros((0, *some.shape[1:]))
-        for name in ("labeled", "unlabeled")
-    }
-    label, valid, soft = (batch.get("labeled", {}).get(key) for key in ("label", "valid", "soft"))
-    if label is None:
-        label = some.new_zeros((0, *some.shape[2:]), dtype=torch.int64)
-    strong = batch["unlabeled"].get("image_strong") if "unlabeled" in batch else images["unlabeled"]
+    first, second = batch.get("labeled", {}), batch.get("unlabeled", {})
+    images = [channels_last(part.get("image", some[:0])) for part in (first, second)]
+    label = first.get("label", torch.zeros_like(some[:0, 0], dtype=torch.int64))
+    strong = second.get("image_strong") if second else images[1]
     if strong is not None:
         strong = strong.contiguous(memory_format=torch.channels_last_3d)
-    taught = batch["unlabeled"].get("soft") if "unlabeled" in batch else None
-    labeled = Batch(images["labeled"], label, valid=valid, soft=soft)
-    return labeled, Batch(images["unlabeled"], None, strong, soft=taught)
+    labeled = Batch(images[0], label, valid=first.get("valid"), soft=first.get("soft"))
+    return labeled, Batch(images[1], None, strong, soft=second.get("soft"))

@@ -37,17 +37,30 @@ _CLOSE = 2  # voxels around the largest piece that pseudo-labels keep
 
 
 @dataclass
-class Validator:
+class Predictor:
+    """Predicts prepared scans with the weights of a run under way."""
+
+    store: Store
+    cases: Sequence[str]
+    plan: Plan
+    config: PredictConfig
+
+    def predict(self, method: Method, device: torch.device, name: str) -> Tensor:
+        """Return the probabilities of a scan, (K, X, Y, Z)."""
+        image = torch.from_numpy(np.asarray(self.store.image(name)[:], dtype=np.float32)).to(device)
+        free, divisor = room(method, device), patch_divisor(method, self.plan.divisor)
+        sizes: dict[str, Any] = {"patch": self.plan.patch, "room": free, "divisor": divisor}
+        return covered(image, method.predict, config=self.config, **sizes)
+
+
+@dataclass
+class Validator(Predictor):
     """Segments the validation cases by sliding window and scores them.
 
     A call returns `dice` (mean over cases of the mean over the foreground classes present in reference or
     prediction) and `dice_CLASS`. These figures are on the working grid; `evaluate` uses the scanner's grid.
     """
 
-    store: Store
-    cases: Sequence[str]
-    plan: Plan
-    config: PredictConfig
     picture: bytes | None = None  # of a call: PNG of a slice of the first case, reference beside prediction
 
     def __call__(self, method: Method, device: torch.device, done: int) -> dict[str, float]:
@@ -55,8 +68,8 @@ class Validator:
         classes = self.plan.class_names[1:]
         scores = np.full((len(self.cases), len(classes)), np.nan)
         for row, name in enumerate(self.cases):
-            probs = _predicted(method, device, self.store, name, self.plan, self.config)
-            found, truth = probs.argmax(0).cpu().numpy(), np.asarray(self.store.label(name)[:])
+            found = self.predict(method, device, name).argmax(0).cpu().numpy()
+            truth = np.asarray(self.store.label(name)[:])
             scores[row] = _dice(found, truth, len(classes))
             if row == 0:
                 image = np.asarray(self.store.image(name)[0], dtype=np.float32)
@@ -65,8 +78,8 @@ class Validator:
         return {"dice": _mean(np.array([_mean(row) for row in scores])), **by_class}
 
 
-@dataclass(frozen=True)
-class Teacher:
+@dataclass
+class Teacher(Predictor):
     """Writes the pseudo-labels of the unlabeled scans for a stage, unless it has them.
 
     A class that forms one piece in every labeled scan keeps its largest piece and what is close to it.
@@ -77,10 +90,6 @@ class Teacher:
     last: what is not in it is made again. `draw` shows the least certain cases of the newest round.
     """
 
-    store: Store
-    cases: Sequence[str]
-    plan: Plan
-    config: PredictConfig
     folder: Path
     draw: Sheet | None = None
 
@@ -93,13 +102,14 @@ class Teacher:
         target, before = (Store(pseudo_folder(self.folder, one)) for one in (index, index - 1))
         rows: list[dict[str, Any]] = []
         for name in self.cases:
-            probs = _predicted(method, device, self.store, name, plan, self.config)
-            shares = _as_shares(method.teach(probs[None])[0].float().cpu().numpy(), plan.one_piece)
+            probs = method.teach(self.predict(method, device, name)[None])[0]
+            shares = _as_shares(probs.float().cpu().numpy(), plan.one_piece)
             target.write_shares(name, shares)
-            rows.append({"case": name, "round": index, "iteration": stage.start, "left_out": ""})
-            rows[-1] |= _figures(shares, plan.class_names[1:])
+            row = {"case": name, "round": index, "iteration": stage.start, "left_out": ""}
+            row |= _figures(shares, plan.class_names[1:])
             if index > 1:
-                rows[-1]["agreement"] = _overlap(shares, np.asarray(before.shares(name)[:]))
+                row["agreement"] = _overlap(shares, np.asarray(before.shares(name)[:]))
+            rows.append(row)
         if self.draw is not None:
             doubtful = sorted(rows, key=lambda row: row["certainty"])[:SHOWN]
             samples = [self._sample(target, row["case"]) for row in doubtful]
@@ -119,15 +129,6 @@ class Teacher:
         image, shares = np.asarray(self.store.image(name)[0]), np.asarray(made.shares(name)[:], np.int32)
         label = np.argmax([255 - shares.sum(axis=0), *shares], axis=0).astype(np.uint8)
         return Sample(name, image, label, self.plan.spacing_mm, "RAS")
-
-
-def _predicted(
-    method: Method, device: torch.device, store: Store, name: str, plan: Plan, config: PredictConfig
-) -> Tensor:
-    """Predict a prepared scan: (K, X, Y, Z) probabilities."""
-    image = torch.from_numpy(np.asarray(store.image(name)[:], dtype=np.float32)).to(device)
-    free, divisor = room(method, device), patch_divisor(method, plan.divisor)
-    return covered(image, method.predict, patch=plan.patch, config=config, room=free, divisor=divisor)
 
 
 def pseudo_folder(folder: Path, stage: int) -> Path:
