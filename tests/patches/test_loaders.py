@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from semivox.config import TrainConfig
-from semivox.errors import UserError
 from semivox.io.volume import IGNORE
 from semivox.patches.loaders import build_loaders
 from semivox.patches.sampling import Patches, cut, most_probable, random_start, start_around, with_background
@@ -322,13 +321,6 @@ def test_empty_streams_are_absent() -> None:
     assert loaders(batch=(2, 0)).keys() == {"labeled"}
     assert loaders(batch=(0, 2)).keys() == {"unlabeled"}
     assert loaders(split=SimpleNamespace(labeled=("a",), unlabeled=())).keys() == {"labeled"}
-
-
-def test_unprepared_cases_are_named() -> None:
-    with pytest.raises(UserError, match=r"no image of x \(1 of 2 cases\)"):
-        loaders(split=SimpleNamespace(labeled=("a",), unlabeled=("d", "x")))
-    with pytest.raises(UserError, match=r"no label of d \(1 of 2 cases\)"):
-        loaders(split=SimpleNamespace(labeled=("a", "d"), unlabeled=()))
 
 
 def test_starts_by_hand() -> None:

@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 from torch.nn.functional import grid_sample
 
 from semivox.hardware import one_thread
-from semivox.patches.deformation import Deformation, warp_at
+from semivox.patches.deformation import Deformation
 from semivox.patches.intensity import vary
 
 Image = NDArray[np.float32]
 Label = NDArray[Any]  # (..., X, Y, Z)
-Augment = Callable[[Image, Label | None, np.random.Generator], tuple[Image, Label | None]]
+Changed = tuple[Image, Label | None]
+Augment = Callable[[Image, Label | None, np.random.Generator], Changed]
 StrongView = Callable[[Image, np.random.Generator], Image]
 Preset = Literal["crop", "rotflip", "intensity", "strong", "full"]
 
@@ -56,15 +57,16 @@ def make_augment(
     Without `flip_left_right` no preset mirrors or turns the x axis, which runs from right to left in every
     prepared scan. The voxel size is for deformations.
     """
-    turn = partial(rotate_flip, flip_left_right=flip_left_right)
-    if preset == "intensity":
-        return partial(_changed, geometry=turn, intensity=_Intensity(strong=False))
-    if preset == "strong":
-        bend = partial(_mirror_deform, flip_left_right=flip_left_right, spacing_mm=tuple(spacing_mm))
-        return partial(_changed, geometry=bend, intensity=_Intensity(strong=True))
+    if preset == "crop":
+        return _unchanged
     if preset == "full":
         return partial(_changed, geometry=_mirror_x if flip_left_right else _unchanged, intensity=vary)
-    return turn if preset == "rotflip" else _unchanged
+    turn = partial(_rotate_flip, flip_left_right=flip_left_right)
+    if preset == "rotflip":
+        return turn
+    bend = partial(_mirror_deform, flip_left_right=flip_left_right, spacing_mm=tuple(spacing_mm))
+    geometry = turn if preset == "intensity" else bend
+    return partial(_changed, geometry=geometry, intensity=MonaiIntensity(preset))
 
 
 def full_deformation(preset: Preset, spacing_mm: Sequence[float]) -> Deformation | None:
@@ -73,22 +75,14 @@ def full_deformation(preset: Preset, spacing_mm: Sequence[float]) -> Deformation
     return Deformation((x, y, z)) if preset == "full" else None
 
 
-def make_strong_view() -> StrongView:
-    """Build the change that turns a patch into its strong view: the intensities of `strong`, same geometry.
-
-    The result takes an image (C, X, Y, Z) and the source of its randomness, and can be pickled.
-    """
-    return _Intensity(strong=True)
-
-
 def lateral_classes(names: Sequence[str]) -> tuple[str, ...]:
     """Return the classes of one side: left or right in the name, or L, R, LT, RT, LH, RH at an end."""
     return tuple(name for name in names if _LATERAL.search(name))
 
 
-def rotate_flip(
-    image: Image, label: Label | None, rng: np.random.Generator, *, flip_left_right: bool = True
-) -> tuple[Image, Label | None]:
+def _rotate_flip(
+    image: Image, label: Label | None, rng: np.random.Generator, *, flip_left_right: bool
+) -> Changed:
     """Turn and mirror both in the x-y plane by an element of the dihedral group, drawn uniformly.
 
     Without `flip_left_right`, of its two elements that keep the direction of x.
@@ -103,7 +97,7 @@ def rotate_flip(
 
 def deform(
     image: Image, label: Label | None, rng: np.random.Generator, spacing_mm: Sequence[float]
-) -> tuple[Image, Label | None]:
+) -> Changed:
     """Rotate, scale and bend a patch around its center: image and label by the same displacements.
 
     What comes from outside the patch repeats its border. The image is interpolated linearly, a voxel of the
@@ -112,14 +106,11 @@ def deform(
     x, y, z = spacing_mm
     shape = image.shape[-3:]
     motion = Deformation((x, y, z), **_STRONG).draw(shape, rng)  # type: ignore[arg-type]
-    warp = warp_at(motion, shape, [(side - 1) / 2 for side in shape], shape)
-    parts: tuple[Any, ...] = tuple(
-        slice(first, first + side) for first, side in zip(warp.start, warp.size, strict=True)
-    )
-    moved, _ = warp.sample(image[(..., *parts)], image[:0, *parts])
+    warp = motion.at([(side - 1) / 2 for side in shape], shape)
+    moved, _ = warp.sample(image[:, *warp.box], image[:0, *warp.box])
     if label is None:
         return moved, None
-    padded = np.pad(label.reshape(-1, *shape)[:, *parts], [(0, 0), *[(1, 1)] * 3], "edge")
+    padded = np.pad(label.reshape(-1, *shape)[:, *warp.box], [(0, 0), *[(1, 1)] * 3], "edge")
     values = torch.from_numpy(padded.astype(np.float32))[None]
     found = grid_sample(values, warp.grid, "nearest", "border", align_corners=True)[0].numpy()
     return moved, found.reshape(label.shape).astype(label.dtype)
@@ -132,14 +123,14 @@ def _mirror_deform(
     *,
     flip_left_right: bool,
     spacing_mm: Sequence[float],
-) -> tuple[Image, Label | None]:
+) -> Changed:
     mirror_x, mirror_y = bool(rng.integers(2)) and flip_left_right, bool(rng.integers(2))
     quarters, mirror = 2 * mirror_y, mirror_x != mirror_y
     image, label = _dihedral(image, quarters, mirror), _dihedral(label, quarters, mirror)
     return deform(image, label, rng, spacing_mm) if rng.random() < _DEFORMED else (image, label)
 
 
-def _mirror_x(image: Image, label: Label | None, rng: np.random.Generator) -> tuple[Image, Label | None]:
+def _mirror_x(image: Image, label: Label | None, rng: np.random.Generator) -> Changed:
     mirror = bool(rng.integers(2))
     return _dihedral(image, 0, mirror), _dihedral(label, 0, mirror)
 
@@ -151,34 +142,37 @@ def _dihedral(array: Any, quarters: int, mirror: bool) -> Any:
     return np.ascontiguousarray(np.rot90(np.flip(array, -3) if mirror else array, quarters, axes=(-3, -2)))
 
 
-def _unchanged(image: Image, label: Label | None, rng: np.random.Generator) -> tuple[Image, Label | None]:
+def _unchanged(image: Image, label: Label | None, rng: np.random.Generator) -> Changed:
     return image, label
 
 
 def _changed(
     image: Image, label: Label | None, rng: np.random.Generator, *, geometry: Augment, intensity: StrongView
-) -> tuple[Image, Label | None]:
+) -> Changed:
     """Change the geometry, then the image alone."""
     image, label = geometry(image, label, rng)
     return intensity(image, rng), label
 
 
-class _Intensity:
-    """MONAI's random intensity transforms on the standardised image."""
+class MonaiIntensity:
+    """MONAI's random intensity transforms on the standardised image, of the preset intensity or strong.
 
-    def __init__(self, *, strong: bool) -> None:
+    The strong ones make the strong view of a patch: same geometry. It can be pickled.
+    """
+
+    def __init__(self, preset: Preset) -> None:
         from monai import transforms as t
 
-        gamma, factor, shift, noise = (0.7, 1.5), 0.15, 0.15, 0.15
-        if strong:
-            gamma, factor, shift, noise = (0.5, 2.0), 0.3, 0.3, 0.25
+        strong = preset == "strong"
         sigma = (0.3, 1.5 if strong else 1.0)
-        self.contrast = t.RandAdjustContrast(prob=0.5 if strong else 0.3, gamma=gamma)
+        self.contrast = t.RandAdjustContrast(
+            prob=0.5 if strong else 0.3, gamma=(0.5, 2.0) if strong else (0.7, 1.5)
+        )
         others = [
-            t.RandScaleIntensity(prob=0.3, factors=factor),
-            t.RandShiftIntensity(prob=0.3, offsets=shift),
+            t.RandScaleIntensity(prob=0.3, factors=0.3 if strong else 0.15),
+            t.RandShiftIntensity(prob=0.3, offsets=0.3 if strong else 0.15),
             t.RandGaussianSmooth(prob=0.2, sigma_x=sigma, sigma_y=sigma, sigma_z=sigma),
-            t.RandGaussianNoise(prob=0.3, std=noise),
+            t.RandGaussianNoise(prob=0.3, std=0.25 if strong else 0.15),
         ]
         if strong:
             others.append(t.RandSimulateLowResolution(prob=0.25, zoom_range=(0.5, 1.0)))
@@ -188,7 +182,7 @@ class _Intensity:
         self.contrast.set_random_state(seed=int(rng.integers(2**31)))
         self.others.set_random_state(seed=int(rng.integers(2**31)))
         standard, mean, std = _standardised(image)
-        with _plain_tensors():
+        with _plain_tensors(), one_thread():  # the last bit of powers differs with the number of threads
             standard, _, _ = _standardised(self.contrast(torch.from_numpy(standard)).numpy())
             changed = self.others(torch.from_numpy(standard)).numpy()
         return np.ascontiguousarray(changed * std + mean, dtype=np.float32)
@@ -204,16 +198,12 @@ def _standardised(image: Image) -> tuple[Image, Image, Image]:
 
 @contextmanager
 def _plain_tensors() -> Iterator[None]:
-    """Keep MONAI from wrapping tensors with metadata, which takes most of the time of a small patch.
-
-    And work on one thread: powers and convolutions of large patches differ in the last bit with their number.
-    """
+    """Keep MONAI from wrapping tensors with metadata, which takes most of the time of a small patch."""
     from monai.data import get_track_meta, set_track_meta
 
     before = get_track_meta()
     set_track_meta(False)
     try:
-        with one_thread():
-            yield
+        yield
     finally:
         set_track_meta(before)

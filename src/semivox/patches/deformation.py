@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from semivox.hardware import one_thread
+from semivox.preprocessing.averaging import linear_weights
 
 Array = NDArray[Any]
 Triple = tuple[int, int, int]
@@ -49,13 +50,13 @@ class Deformation:
         """Draw the deformation of one patch of so many voxels."""
         matrix = self.affine(rng)
         if rng.random() >= self.bent:
-            return Motion(matrix)
+            return Motion(patch, matrix)
         spacing = np.asarray(self.spacing_mm, float)
         sides_mm = np.multiply(patch, spacing)
         cell_mm = np.cbrt(sides_mm.prod()) / _CELLS
         points = [max(2, 1 + round(side / cell_mm)) for side in sides_mm]
         control = rng.normal(0, rng.uniform(*self.bend) * cell_mm, (3, *points))
-        return Motion(matrix, control / spacing.reshape(3, 1, 1, 1))
+        return Motion(patch, matrix, control / spacing.reshape(3, 1, 1, 1))
 
     def affine(self, rng: np.random.Generator) -> Array:
         """Draw a (3, 3) matrix in voxel units: rotations about the three axes and one scale for all."""
@@ -77,32 +78,37 @@ class Deformation:
 class Motion(NamedTuple):
     """The deformation of one patch."""
 
+    patch: Sequence[int]  # voxels along each axis
     matrix: Array  # (3, 3) from voxels of the patch to voxels of the scan, both from the center
     control: Array | None = None  # (3, I, J, K) offsets at control points, the outer ones in the corners
 
-    def places(
-        self, patch: Sequence[int], scale: Sequence[float] = (1, 1, 1), shift: Sequence[float] = (0, 0, 0)
-    ) -> Array:
+    def places(self, scale: Sequence[float] = (1, 1, 1), shift: Sequence[float] = (0, 0, 0)) -> Array:
         """Compute where voxels come from: (3, X, Y, Z) float32, scale * voxels from the center + shift."""
-        places = np.empty((3, *patch), np.float32)[::-1]  # `grid_sample` wants the last axis first
+        places = np.empty((3, *self.patch), np.float32)[::-1]  # `grid_sample` wants the last axis first
         for axis, row in enumerate(self.matrix):
             x, y, z = (
                 (scale[axis] * factor * (np.arange(side) - (side - 1) / 2)).astype(np.float32)
-                for factor, side in zip(row, patch, strict=True)
+                for factor, side in zip(row, self.patch, strict=True)
             )
             np.add((x[:, None] + y + np.float32(shift[axis]))[:, :, None], z, out=places[axis])
         if self.control is not None:
             control = torch.from_numpy((self.control * np.reshape(scale, (3, 1, 1, 1))).astype(np.float32))
-            places += resized(control, patch, corners=True).numpy()
+            places += resized(control, self.patch, corners=True).numpy()
         return places
 
-    def reach(self, patch: Sequence[int]) -> list[tuple[float, float]]:
-        """Return how far the places lie from the center at most, before and after it along each axis."""
-        far = np.abs(self.matrix) @ ((np.asarray(patch) - 1) / 2)
+    def at(self, center: Sequence[float], shape: Sequence[int]) -> Warp:
+        """Put the patch around a point of a scan of this shape; all in voxels."""
+        middle, far = np.asarray(center), np.abs(self.matrix) @ ((np.asarray(self.patch) - 1) / 2)
         bent = np.zeros((3, 1)) if self.control is None else self.control.reshape(3, -1)
-        return [
-            (side - float(row.min()), side + float(row.max())) for side, row in zip(far, bent, strict=True)
-        ]
+        before, after = far - bent.min(axis=1), far + bent.max(axis=1)
+        low = np.clip(np.floor(middle - before), 0, np.subtract(shape, 1)).astype(int)
+        high = np.maximum(np.minimum(np.ceil(middle + after).astype(int) + 1, shape), low + 1)
+        unit = 2 / (high - low + 1)  # `grid_sample` counts from -1 to 1, over one voxel more on either side
+        with one_thread():
+            places = self.places(unit, (middle + 1 - low) * unit - 1)
+        grid = torch.from_numpy(places[::-1]).permute(1, 2, 3, 0)
+        (x, y, z), (i, j, k) = low.tolist(), (high - low).tolist()
+        return Warp((x, y, z), (i, j, k), grid[None])
 
 
 class Warp(NamedTuple):
@@ -111,6 +117,11 @@ class Warp(NamedTuple):
     start: Triple  # first voxel of the scan that is needed
     size: Triple  # voxels that are needed along each axis
     grid: torch.Tensor  # (1, X, Y, Z, 3) for `grid_sample` on these voxels with a border of one around
+
+    @property
+    def box(self) -> tuple[slice, ...]:
+        """Index of the voxels that are needed."""
+        return tuple(slice(first, first + side) for first, side in zip(self.start, self.size, strict=True))
 
     def sample(self, image: Array, maps: Array) -> tuple[Array, Array]:
         """Resample both linearly in one go; outside the scan the image repeats its border, maps are 0.
@@ -127,24 +138,6 @@ class Warp(NamedTuple):
         values = torch.from_numpy(whole)[None]
         found = grid_sample(values, self.grid, padding_mode="border", align_corners=True)[0].numpy()
         return found[:channels], found[channels:]
-
-
-def warp_at(motion: Motion, patch: Sequence[int], center: Sequence[float], shape: Sequence[int]) -> Warp:
-    """Put a patch of so many voxels around a point of a scan of this shape; all in voxels."""
-    first, size, scale, shift = [], [], [], []
-    for (before, after), middle, side in zip(motion.reach(patch), center, shape, strict=True):
-        low = min(max(int(np.floor(middle - before)), 0), side - 1)
-        high = max(min(int(np.ceil(middle + after)) + 1, side), low + 1)
-        unit = 2 / (high - low + 1)  # `grid_sample` counts from -1 to 1, over one voxel more on either side
-        first.append(low)
-        size.append(high - low)
-        scale.append(unit)
-        shift.append((middle + 1 - low) * unit - 1)
-    with one_thread():
-        places = motion.places(patch, scale, shift)
-    grid = torch.from_numpy(places[::-1]).permute(1, 2, 3, 0)
-    (x, y, z), (i, j, k) = first, size
-    return Warp((x, y, z), (i, j, k), grid[None])
 
 
 def random_center(
@@ -170,15 +163,9 @@ def resized(values: Tensor, shape: Sequence[int], *, corners: bool = False) -> T
 
     As `torch.nn.functional.interpolate`, but axis by axis, in a third of the time.
     """
-    x, y, z = (_weights(old, new, corners) for old, new in zip(values.shape[-3:], shape, strict=True))
+    x, y, z = (
+        torch.from_numpy(linear_weights(old, new, corners=corners))
+        for old, new in zip(values.shape[-3:], shape, strict=True)
+    )
     first = torch.matmul(x, values.flatten(-2)).reshape(*values.shape[:-3], -1, *values.shape[-2:])
     return torch.matmul(torch.matmul(y, first), z.T)
-
-
-def _weights(old: int, new: int, corners: bool) -> Tensor:
-    """Return the weights (new, old) of linear interpolation."""
-    if corners:
-        place = np.linspace(0, old - 1, new)
-    else:
-        place = np.clip((np.arange(new) + 0.5) * (old / new) - 0.5, 0, old - 1)
-    return torch.from_numpy(np.maximum(0, 1 - np.abs(place[:, None] - np.arange(old))).astype(np.float32))

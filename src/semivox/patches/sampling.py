@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,61 +12,40 @@ from numpy.typing import NDArray
 
 from semivox.io.volume import IGNORE
 from semivox.patches.augment import Augment, StrongView
-from semivox.patches.deformation import Deformation, random_center, warp_at
+from semivox.patches.deformation import Deformation, random_center
 
 if TYPE_CHECKING:
     from semivox.io.geometry import Triple
 
 Array = NDArray[Any]
 Sample = dict[str, Any]
+Drawn = tuple[Array, Array | None, Array | None, Array | None]
 
 _SHUFFLE = 2**31  # stands where an iteration would: keeps the shuffles' randomness apart from the patches'
 _VIEW = 1  # sets the second view's random numbers apart from the first one's
 
 
+@dataclass(frozen=True, eq=False)
 class Patches:
     """Random patches of cases, each decided by the numbers (position, iteration, slot).
 
     Volumes smaller than the patch get a border on both sides: the image repeats its outermost voxels, as in
     prediction; the label is background there.
-
-    Args:
-        cases: names.
-        store: its `image(name)` is (C, X, Y, Z) and can be sliced.
-        patch: voxels along each axis.
-        augment: see `make_augment`.
-        num_classes: K.
-        truth: a store whose labels are used; None: patches without labels.
-        pseudo: one whose shares of classes are used as labels; without `truth`.
-        soft: whether patches have the shares of classes beside the label.
-        foreground_share: share of patches centred on a foreground voxel of `truth`.
-        partial: whether labels have voxels to ignore, `IGNORE`; then a labeled patch has a valid mask.
-        key: numbers that all randomness starts from.
-        deformation: applied while a patch is read, to image and shares of classes.
-        strong_view: makes a second view of each patch, from random numbers of its own.
     """
 
-    def __init__(
-        self,
-        cases: Sequence[str],
-        store: Any,
-        patch: Triple,
-        augment: Augment,
-        *,
-        num_classes: int = 2,
-        truth: Any = None,
-        pseudo: Any = None,
-        soft: bool = False,
-        foreground_share: float = 0.0,
-        partial: bool = False,
-        key: tuple[int, ...] = (0,),
-        deformation: Deformation | None = None,
-        strong_view: StrongView | None = None,
-    ) -> None:
-        self.cases, self.patch, self.augment, self.key = tuple(cases), patch, augment, key
-        self.store, self.truth, self.pseudo, self.num_classes = store, truth, pseudo, num_classes
-        self.soft, self.partial = soft or pseudo is not None, partial and truth is not None
-        self.foreground_share, self.deformation, self.strong_view = foreground_share, deformation, strong_view
+    cases: Sequence[str]
+    store: Any  # its `image(name)` is (C, X, Y, Z) and can be sliced
+    patch: Triple  # voxels along each axis
+    augment: Augment
+    num_classes: int = 2
+    truth: Any = None  # a store whose labels are used; None: patches without labels
+    pseudo: Any = None  # one whose shares of classes are used as labels; without `truth`
+    soft: bool = False  # whether patches have the shares of classes, beside the label or instead
+    foreground_share: float = 0.0  # share of patches centred on a foreground voxel of `truth`
+    partial: bool = False  # whether `truth` has voxels to ignore, `IGNORE`; then patches have a valid mask
+    key: tuple[int, ...] = (0,)  # numbers that all randomness starts from
+    deformation: Deformation | None = None  # of image and shares, while a patch is read
+    strong_view: StrongView | None = None  # makes a second view, from random numbers of its own
 
     def case(self, position: int) -> str:
         """Return the case at a position of the endless sequence of shuffled rounds."""
@@ -78,21 +58,16 @@ class Patches:
         rng = np.random.default_rng([*self.key, iteration, slot])
         draw = self._cut if self.deformation is None else self._warped
         image, label, soft, valid = draw(name, rng)
-        sample: Sample = {"image": torch.from_numpy(image), "case": name}
-        if valid is not None:
-            sample["valid"] = torch.from_numpy(valid)
+        arrays = {"image": image, "valid": valid, "label": label, "soft": soft if self.soft else None}
         if label is not None:
-            sample["label"] = torch.from_numpy(label if valid is None else label * valid).long()
-        if soft is not None and self.soft:
-            sample["soft"] = torch.from_numpy(soft)
+            arrays["label"] = (label if valid is None else label * valid).astype(np.int64)
         if self.strong_view is not None:
             own = np.random.default_rng([*self.key, iteration, slot, _VIEW])
-            sample["image_strong"] = torch.from_numpy(self.strong_view(image, own))
-        return sample
+            arrays["image_strong"] = self.strong_view(image, own)
+        known = {key: torch.from_numpy(array) for key, array in arrays.items() if array is not None}
+        return {**known, "case": name}
 
-    def _cut(
-        self, name: str, rng: np.random.Generator
-    ) -> tuple[Array, Array | None, Array | None, Array | None]:
+    def _cut(self, name: str, rng: np.random.Generator) -> Drawn:
         """Read a patch: image, class indices, shares (K, X, Y, Z) and valid mask, where there are any."""
         source = self.store.image(name)
         start = random_start(source.shape[-3:], self.patch, rng)
@@ -106,17 +81,15 @@ class Patches:
             return image, None, None, None
         soft = with_background(known[label is not None :] * np.float32(1 / 255)) if self.soft else None
         label = None if label is None else known[0]
-        return image, label, soft, label != IGNORE if self.partial and label is not None else None
+        return image, label, soft, known[0] != IGNORE if self.partial else None
 
-    def _warped(
-        self, name: str, rng: np.random.Generator
-    ) -> tuple[Array, Array | None, Array | None, Array | None]:
+    def _warped(self, name: str, rng: np.random.Generator) -> Drawn:
         """Read and deform a patch; the label is the class with the largest interpolated share."""
         assert self.deformation is not None
         source = self.store.image(name)
         shape = source.shape[-3:]
         center = random_center(shape, self.patch, rng, self._foreground(name, rng))
-        warp = warp_at(self.deformation.draw(self.patch, rng), self.patch, center, shape)
+        warp = self.deformation.draw(self.patch, rng).at(center, shape)
         label, shares = self._known(name, warp.start, warp.size, shares=True)
         maps = np.zeros((0, *warp.size), np.float32) if shares is None else shares * np.float32(1 / 255)
         if self.partial and label is not None:

@@ -23,7 +23,8 @@ def average(values: Array, shape: Sequence[int]) -> Array:
     """
     for axis, (old, new) in enumerate(zip(values.shape, shape, strict=True)):
         if new != old:
-            values = _along(_means(old, new) if new < old else _linear(old, new), values, axis)
+            weights = mean_weights(old, new) if new < old else linear_weights(old, new)
+            values = _along(csr_array(weights), values, axis)
     return np.asarray(values, np.float32)
 
 
@@ -63,14 +64,19 @@ def _along(matrix: csr_array, values: Array, axis: int) -> Array:
     return np.moveaxis(result.reshape(-1, *moved.shape[1:]), 0, axis)
 
 
-def _means(old: int, new: int) -> csr_array:
+def mean_weights(old: int, new: int) -> Array:
     """Return the shares (new, old) of each old voxel in each new, larger one; rows sum to 1."""
     edges, first = np.arange(new + 1) * (old / new), np.arange(old)
     overlap = np.minimum(first + 1, edges[1:, None]) - np.maximum(first, edges[:-1, None])
-    return csr_array((np.maximum(overlap, 0) * (new / old)).astype(np.float32))
+    return np.asarray(np.maximum(overlap, 0) * (new / old), np.float32)
 
 
-def _linear(old: int, new: int) -> csr_array:
-    """Return the weights (new, old) of linear interpolation from edge to edge; the border repeats."""
+def linear_weights(old: int, new: int, *, corners: bool = False) -> Array:
+    """Return the weights (new, old) of linear interpolation, from edge to edge or from corner to corner.
+
+    From edge to edge the border repeats.
+    """
     place = np.clip((np.arange(new) + 0.5) * (old / new) - 0.5, 0, old - 1)
-    return csr_array(np.maximum(0, 1 - np.abs(place[:, None] - np.arange(old))).astype(np.float32))
+    if corners:
+        place = np.linspace(0, old - 1, new)
+    return np.asarray(np.maximum(0, 1 - np.abs(place[:, None] - np.arange(old))), np.float32)

@@ -8,6 +8,7 @@ two reads, so a store can be sent to any number of worker processes.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -67,11 +68,11 @@ class Stored:
             raise _damaged(self.path, error) from error
 
 
+@dataclass(frozen=True)
 class Store:
     """The prepared cases of a workspace; the folder is made at the first write."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    folder: Path
 
     def has_image(self, name: str) -> bool:
         return self._path(name, "image").is_file()
