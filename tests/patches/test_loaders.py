@@ -75,37 +75,34 @@ def label_of(image: np.ndarray) -> np.ndarray:
 
 
 SHAPES = {"a": (9, 8, 7), "b": (8, 8, 6), "c": (10, 9, 6), "d": (8, 10, 8), "e": (9, 9, 9)}
-SPLIT = SimpleNamespace(labeled=("a", "b", "c"), unlabeled=("d", "e"))
 
 
-def plan_of(patch: tuple[int, int, int], class_names: tuple[str, ...] = ("background", "a")) -> Any:
+def plan_of(
+    patch: tuple[int, int, int] = (6, 6, 4), *class_names: str, ignore_value: int | None = None
+) -> SimpleNamespace:
+    names = ("background", *(class_names or ("a",)))
     return SimpleNamespace(
-        patch=patch, spacing_mm=(1.0, 1.0, 1.0), class_names=class_names, ignore_value=None
+        patch=patch, spacing_mm=(1.0, 1.0, 1.0), class_names=names, ignore_value=ignore_value
     )
-
-
-PLAN = plan_of((6, 6, 4))
 
 
 def loaders(
     *,
     store: Any = None,
-    split: Any = SPLIT,
-    plan: Any = PLAN,
+    labeled: str = "abc",
+    unlabeled: str = "de",
+    plan: Any = None,
     batch: tuple[int, int] = (2, 3),
     **options: Any,
 ) -> dict[str, Any]:
-    settings = {
-        key: options.pop(key)
-        for key in ("seed", "workers", "augment", "foreground_crops", "flip_left_right")
-        if key in options
-    }
-    config = TrainConfig(**{"workers": 0, "augment": "rotflip", **settings})
+    """Loaders of cases named by a letter each; by default labels may be opened for a, b and c."""
+    names = TrainConfig.model_fields.keys() & options.keys() - {"iterations"}
+    settings = {name: options.pop(name) for name in names}
     return build_loaders(
         store or MemoryStore(SHAPES, unlabeled=("d", "e")),
-        split,
-        plan,
-        config,
+        SimpleNamespace(labeled=tuple(labeled), unlabeled=tuple(unlabeled)),  # type: ignore[arg-type]
+        plan or plan_of(),
+        TrainConfig(**{"workers": 0, "augment": "rotflip", **settings}),
         batch_labeled=batch[0],
         batch_unlabeled=batch[1],
         **{"iterations": 6, **options},
@@ -114,6 +111,13 @@ def loaders(
 
 def drawn(**options: Any) -> dict[str, list[dict[str, Any]]]:
     return {name: list(loader) for name, loader in loaders(**options).items()}
+
+
+def of_one(store: Any, patch: tuple[int, int, int], **options: Any) -> list[dict[str, Any]]:
+    """Labeled batches of the case a alone, one patch each unless said otherwise."""
+    plan = options.pop("plan", None) or plan_of(patch)
+    made = drawn(store=store, labeled="a", unlabeled="", plan=plan, **{"batch": (1, 0), **options})
+    return made["labeled"]
 
 
 def same(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> bool:
@@ -133,7 +137,7 @@ def test_batches_have_the_promised_form() -> None:
     assert labeled["image"].shape == (2, 1, 6, 6, 4) and labeled["image"].dtype == torch.float32
     assert labeled["label"].shape == (2, 6, 6, 4) and labeled["label"].dtype == torch.int64
     assert unlabeled["image"].shape == (3, 1, 6, 6, 4)
-    assert set(labeled["case"]) <= set(SPLIT.labeled) and set(unlabeled["case"]) <= set(SPLIT.unlabeled)
+    assert set(labeled["case"]) <= set("abc") and set(unlabeled["case"]) <= set("de")
 
 
 @pytest.mark.parametrize("augment", ["crop", "rotflip"])
@@ -152,8 +156,7 @@ def test_voxels_to_ignore_do_not_count(augment: str) -> None:
     def partial(image: np.ndarray) -> np.ndarray:
         return np.where((image % 7 == 0) & (image > 0), IGNORE, label_of(image)).astype(np.uint8)
 
-    plan = plan_of((8, 6, 4))
-    plan.ignore_value = 9
+    plan = plan_of((8, 6, 4), ignore_value=9)
     whole = drawn(augment=augment, plan=plan)
     store = MemoryStore(SHAPES, unlabeled=("d", "e"))
     store.label = lambda name: Part(partial(store.images[name][0]), store.read, name)  # type: ignore[method-assign]
@@ -179,8 +182,7 @@ def test_labels_of_unlabeled_cases_are_never_opened() -> None:
 
 def test_only_the_patch_is_read() -> None:
     store = MemoryStore({"a": (32, 32, 32), "b": (32, 32, 32)}, unlabeled=("b",))
-    split = SimpleNamespace(labeled=("a",), unlabeled=("b",))
-    list(loaders(store=store, split=split, batch=(1, 1), iterations=3)["unlabeled"])
+    drawn(store=store, labeled="", unlabeled="b", batch=(1, 1), iterations=3)
     assert store.read == {"b": 3 * 6 * 6 * 4}
 
 
@@ -226,9 +228,8 @@ def test_two_ranks_together_draw_the_doubled_batch(start: int) -> None:
 
 
 def test_seed_iteration_slot_and_stream_all_matter() -> None:
-    split = SimpleNamespace(labeled=("a",), unlabeled=("a",))
     store = MemoryStore({"a": (40, 40, 40)})
-    options: dict[str, Any] = {"split": split, "store": store, "batch": (2, 2)}
+    options: dict[str, Any] = {"labeled": "a", "unlabeled": "a", "store": store, "batch": (2, 2)}
     first, other = drawn(**options), drawn(seed=1, **options)
     assert same(first["labeled"], drawn(seed=0, **options)["labeled"])
     images = [batch["image"][slot] for batch in first["labeled"] for slot in (0, 1)]
@@ -253,57 +254,36 @@ def test_every_round_has_every_case_once_in_a_new_order() -> None:
 
 
 def test_crops_are_uniform_over_all_positions_with_the_last() -> None:
-    store = MemoryStore({"a": (9, 4, 5)})
-    split = SimpleNamespace(labeled=("a",), unlabeled=())
-    plan = plan_of((4, 4, 4))
     seen: Counter[int] = Counter()
-    for batch in drawn(store=store, split=split, plan=plan, augment="crop", batch=(4, 0), iterations=300)[
-        "labeled"
-    ]:
+    for batch in of_one(
+        MemoryStore({"a": (9, 4, 5)}), (4, 4, 4), augment="crop", batch=(4, 0), iterations=300
+    ):
         seen.update(int(image[0, 0, 0, 0]) - 10_000 for image in batch["image"])
     assert set(seen) == {20 * x + z for x in range(6) for z in range(2)}
     assert sum((count - 100) ** 2 / 100 for count in seen.values()) < 31.3
 
 
-def test_foreground_crops_are_centred_on_a_foreground_voxel_as_far_as_the_volume_allows() -> None:
-    class OneVoxel(MemoryStore):
-        def foreground_voxels(self, name: str) -> np.ndarray:
-            return np.array([[6, 0, 11]])
-
-    store = OneVoxel({"a": (12, 12, 12)})
-    split = SimpleNamespace(labeled=("a",), unlabeled=())
-    plan = plan_of((4, 4, 4))
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_foreground_crops_are_centred_on_a_foreground_voxel_as_far_as_the_volume_allows(share: float) -> None:
+    store = MemoryStore({"a": (12, 12, 12)})
+    store.foreground_voxels = lambda name: np.array([[6, 0, 11]])  # type: ignore[method-assign]
     expected = store.images["a"][:, 4:8, 0:4, 8:12]
-    options: dict[str, Any] = {
-        "store": store,
-        "split": split,
-        "plan": plan,
-        "augment": "crop",
-        "batch": (1, 0),
-        "iterations": 400,
-    }
-    for share in (0.0, 0.3, 1.0):
-        hits = [
-            np.array_equal(batch["image"][0], expected)
-            for batch in drawn(foreground_crops=share, **options)["labeled"]
-        ]
-        assert abs(np.mean(hits) - share) < 0.07
+    batches = of_one(store, (4, 4, 4), augment="crop", iterations=400, foreground_crops=share)
+    hits = [np.array_equal(batch["image"][0], expected) for batch in batches]
+    assert abs(np.mean(hits) - share) < 0.07
 
 
 def test_foreground_crops_of_a_case_without_foreground_are_random() -> None:
-    class Empty(MemoryStore):
-        def foreground_voxels(self, name: str) -> np.ndarray:
-            return np.zeros((0, 3), int)
-
-    batches = drawn(store=Empty(SHAPES, unlabeled=("d", "e")), foreground_crops=1.0)["labeled"]
+    store = MemoryStore(SHAPES, unlabeled=("d", "e"))
+    store.foreground_voxels = lambda name: np.zeros((0, 3), int)  # type: ignore[method-assign]
+    batches = drawn(store=store, foreground_crops=1.0)["labeled"]
     assert len({batch["image"].numpy().tobytes() for batch in batches}) == 6
 
 
 def test_small_volumes_repeat_their_border_and_have_background_there() -> None:
     store = MemoryStore({"a": (3, 9, 4)})
-    split = SimpleNamespace(labeled=("a",), unlabeled=("a",))
-    plan = plan_of((6, 6, 6))
-    made = drawn(store=store, split=split, plan=plan, augment="crop", foreground_crops=0.5, iterations=20)
+    options: dict[str, Any] = {"labeled": "a", "unlabeled": "a", "augment": "crop", "foreground_crops": 0.5}
+    made = drawn(store=store, plan=plan_of((6, 6, 6)), iterations=20, **options)
     seen = set()
     for batch in made["labeled"]:
         for image, label in zip(batch["image"].numpy(), batch["label"].numpy(), strict=True):
@@ -320,7 +300,7 @@ def test_small_volumes_repeat_their_border_and_have_background_there() -> None:
 def test_empty_streams_are_absent() -> None:
     assert loaders(batch=(2, 0)).keys() == {"labeled"}
     assert loaders(batch=(0, 2)).keys() == {"unlabeled"}
-    assert loaders(split=SimpleNamespace(labeled=("a",), unlabeled=())).keys() == {"labeled"}
+    assert loaders(unlabeled="").keys() == {"labeled"}
 
 
 def test_starts_by_hand() -> None:
@@ -343,7 +323,7 @@ def test_case_order_does_not_depend_on_the_batch() -> None:
 
 def test_classes_of_one_side_switch_left_right_flips_off_unless_settings_say_otherwise() -> None:
     """Values rise along x, also in a patch that was mirrored along y; a flip or turn would show."""
-    paired = plan_of((6, 6, 4), ("background", "left kidney", "right kidney"))
+    paired = plan_of((6, 6, 4), "left kidney", "right kidney")
 
     def rises(**options: Any) -> bool:
         batches = drawn(plan=paired, iterations=12, **options)["labeled"]
@@ -381,19 +361,22 @@ class Averaged(MemoryStore):
         return Part(np.where(self.averaged[name][1] > 100, 2, 0).astype(np.uint8), self.read, name + " label")
 
 
-THREE = plan_of((12, 12, 12), ("background", "a", "b"))
+def rising(side: int) -> np.ndarray:
+    """An image that is brighter towards larger x."""
+    return np.tile(np.arange(side, dtype=np.float32).reshape(1, side, 1, 1), (1, 1, side, side))
+
+
+THREE = plan_of((12, 12, 12), "a", "b")
 
 
 @pytest.mark.parametrize("augment", ["crop", "rotflip", "strong", "full"])
 def test_shares_of_the_classes_follow_the_image(augment: str) -> None:
     """The image is brighter towards larger x, so its mean says where the patch is from."""
     store = Averaged()
-    split = SimpleNamespace(labeled=("a",), unlabeled=())
-    x = np.broadcast_to(np.arange(40, dtype=np.float32).reshape(1, 40, 1, 1), (1, 40, 40, 40))
-    store.images["a"] = np.ascontiguousarray(x)
+    store.images["a"] = rising(40)
     sides = Counter[bool]()
-    for batch in drawn(store=store, split=split, plan=THREE, augment=augment, soft_labels=True, batch=(2, 0),
-                       iterations=30)["labeled"]:  # fmt: skip
+    options: dict[str, Any] = {"plan": THREE, "augment": augment, "soft_labels": True}
+    for batch in of_one(store, (12, 12, 12), batch=(2, 0), iterations=30, **options):
         soft = batch["soft"]
         assert soft.shape == (2, 3, 12, 12, 12) and soft.dtype == torch.float32
         assert torch.allclose(soft.sum(dim=1), torch.ones(2, 12, 12, 12), atol=1e-5) and soft.min() >= 0
@@ -409,10 +392,8 @@ def test_shares_of_the_classes_follow_the_image(augment: str) -> None:
 
 def test_without_averaged_shares_they_are_those_of_the_label() -> None:
     for augment in ("rotflip", "full"):
-        plain = drawn(augment=augment)
-        for one, batch in zip(
-            plain["labeled"], drawn(augment=augment, soft_labels=True)["labeled"], strict=True
-        ):
+        plain, both = drawn(augment=augment), drawn(augment=augment, soft_labels=True)
+        for one, batch in zip(plain["labeled"], both["labeled"], strict=True):
             assert "soft" not in one and torch.equal(one["image"], batch["image"])
             assert torch.equal(one["label"], batch["label"])
             assert torch.equal(batch["soft"].argmax(dim=1), batch["label"])
@@ -422,34 +403,27 @@ def test_without_averaged_shares_they_are_those_of_the_label() -> None:
 
 @pytest.mark.parametrize("augment", ["crop", "full"])
 def test_pseudo_labels_come_with_their_cases_only(augment: str) -> None:
-    split = SimpleNamespace(labeled=("a",), unlabeled=("b", "x"))
     store, pseudo = Averaged(), Averaged()
-    without = drawn(
-        store=store, split=SimpleNamespace(labeled=("a",), unlabeled=("b",)), plan=THREE, augment=augment
-    )
-    assert "soft" not in without["unlabeled"][0]
-    for batch in drawn(store=store, split=split, plan=THREE, augment=augment, pseudo=pseudo)["unlabeled"]:
+    options: dict[str, Any] = {"store": store, "labeled": "a", "plan": THREE, "augment": augment}
+    assert "soft" not in drawn(unlabeled="b", **options)["unlabeled"][0]
+    for batch in drawn(unlabeled="bx", pseudo=pseudo, **options)["unlabeled"]:
         assert set(batch["case"]) == {"b"} and "label" not in batch
         assert batch["soft"].shape == (3, 3, 12, 12, 12)
         assert torch.allclose(batch["soft"].sum(dim=1), torch.ones(3, 12, 12, 12), atol=1e-5)
     assert not any("label" in name for name in store.read if name.startswith("b"))
     pseudo.averaged.clear()
-    assert loaders(store=store, split=split, plan=THREE, pseudo=pseudo).keys() == {"labeled"}
+    assert loaders(unlabeled="bx", pseudo=pseudo, **options).keys() == {"labeled"}
 
 
 def test_deformed_voxels_to_ignore_stay_with_the_image() -> None:
     """Voxels to ignore are bright here; the label outside the scan is known background."""
     store = MemoryStore({"a": (30, 30, 30)})
-    split = SimpleNamespace(labeled=("a",), unlabeled=())
     x, y, z = np.indices((30, 30, 30))
     unknown = (x - 15) ** 2 + (y - 12) ** 2 + (z - 14) ** 2 < 49
     store.images["a"] = np.where(unknown, 10, 0)[None].astype(np.float32)
     store.label = lambda name: Part(np.where(unknown, IGNORE, 0).astype(np.uint8), store.read, "l")  # type: ignore[method-assign]
-    plan = plan_of((24, 24, 24))
-    plan.ignore_value = 9
-    for batch in drawn(store=store, split=split, plan=plan, augment="full", batch=(1, 0), iterations=10)[
-        "labeled"
-    ]:
+    plan = plan_of((24, 24, 24), ignore_value=9)
+    for batch in of_one(store, plan.patch, plan=plan, augment="full", iterations=10):
         image, valid = batch["image"][0, 0], batch["valid"][0]
         middle = (image[~valid].mean() + image[valid].mean()) / 2
         assert ((image > middle) == ~valid).float().mean() > 0.97
@@ -458,32 +432,23 @@ def test_deformed_voxels_to_ignore_stay_with_the_image() -> None:
 
 def test_full_reads_only_what_the_patch_needs() -> None:
     store = MemoryStore({"a": (96, 96, 96)}, unlabeled=("a",))
-    split = SimpleNamespace(labeled=(), unlabeled=("a",))
-    list(
-        loaders(
-            store=store, split=split, plan=plan_of((16, 16, 16)), augment="full", batch=(0, 1), iterations=8
-        )["unlabeled"]
-    )
+    plan = plan_of((16, 16, 16))
+    drawn(store=store, unlabeled="a", plan=plan, augment="full", batch=(0, 1), iterations=8)
     assert 0 < store.read["a"] < 8 * 40**3 < 8 * 96**3
 
 
 def test_full_mirrors_only_where_asked() -> None:
     store = MemoryStore({"a": (24, 24, 24)})
-    store.images["a"] = np.ascontiguousarray(
-        np.broadcast_to(np.arange(24.0, dtype=np.float32).reshape(1, 24, 1, 1), (1, 24, 24, 24))
-    )
-    split, plan = SimpleNamespace(labeled=("a",), unlabeled=()), plan_of((16, 16, 16))
+    store.images["a"] = rising(24)
 
-    def rising(**options: Any) -> list[bool]:
-        batches = drawn(
-            store=store, split=split, plan=plan, augment="full", batch=(1, 0), iterations=30, **options
-        )
-        return [
-            bool(batch["image"][0, 0, -1].mean() > batch["image"][0, 0, 0].mean())
-            for batch in batches["labeled"]
+    def upwards(**options: Any) -> list[bool]:
+        images = [
+            batch["image"][0, 0]
+            for batch in of_one(store, (16, 16, 16), augment="full", iterations=30, **options)
         ]
+        return [bool(image[-1].mean() > image[0].mean()) for image in images]
 
-    assert all(rising()) and 5 < sum(rising(flip_left_right=True)) < 25
+    assert all(upwards()) and 5 < sum(upwards(flip_left_right=True)) < 25
 
 
 def test_shares_by_hand() -> None:
