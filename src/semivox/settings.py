@@ -18,13 +18,13 @@ from pydantic import (
 )
 
 
-def _labeled(value: Any) -> Any:
+def check_labeled(value: Any) -> Any:
     """Accept a number of cases or a fraction; 8.0 is 8, but 1.0 could be one case or all of them."""
     if isinstance(value, float) and value.is_integer() and value > 1:
         return int(value)
     fits = 0 < value < 1 if isinstance(value, float) else type(value) is int and value >= 1
     if not fits:
-        raise ValueError("a whole number of cases from 1 on, or a fraction between 0 and 1")
+        raise ValueError("a whole number of cases from 1 on, a fraction between 0 and 1, or all")
     return value
 
 
@@ -41,7 +41,7 @@ def _device(name: str) -> str:
 
 Triple = tuple[int, int, int]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what NumPy and PyTorch both accept
-Labeled = Annotated[int | float, BeforeValidator(_labeled)]
+Labeled = Annotated[int | float, BeforeValidator(check_labeled)]
 Device = Annotated[str, AfterValidator(_device)]
 Workers = Annotated[int, Field(ge=0, le=256)]
 Share = Annotated[float, Field(ge=0, le=1)]

@@ -17,9 +17,8 @@ import typer
 
 from semivox.benchmark import cells
 from semivox.benchmark.grid import Grid, load_grid
-from semivox.benchmark.isolate import Worker, attempt
-from semivox.benchmark.jobs import Estimator, _cost, make_jobs
-from semivox.benchmark.run import benchmark
+from semivox.benchmark.run import Failure, attempt, benchmark, isolated
+from semivox.benchmark.schedule import Estimator, _cost, make_cells
 from semivox.cli.app import app
 from semivox.errors import UserError
 from semivox.methods import create
@@ -52,7 +51,7 @@ def small(**changes: Any) -> Grid:
 def work(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Workspaces, prepared once."""
     place = tmp_path_factory.mktemp("benchmark")
-    make_jobs(phantoms, small(), out=place / "out", work=place / "work")
+    make_cells(phantoms, small(), out=place / "out", work=place / "work")
     return place / "work"
 
 
@@ -111,7 +110,7 @@ def test_little_time_takes_the_first_cells(
     nothing = benchmark(phantoms, small(), out=tmp_path, work=work, max_hours=0, isolate=False)
     assert nothing.tables is None and len(nothing.left) == 4
     monkeypatch.setattr(
-        Estimator, "seconds", lambda self, job: 100.0 if "2labels" in job.place.folder else 1.0
+        Estimator, "seconds", lambda self, cell: 100.0 if "2labels" in cell.place.folder else 1.0
     )
     some = benchmark(phantoms, small(), out=tmp_path, work=work, max_hours=0.02, isolate=False)
     assert some.left == ["2 labels, supervised_matched, seed 0", "2 labels, supervised, seed 0"]
@@ -131,10 +130,10 @@ def test_a_forecast_trains_nothing(phantoms: Path, work: Path, tmp_path: Path) -
     found = benchmark(phantoms, small(), out=tmp_path, work=work, dry_run=True).forecast
     assert [cell.state for cell in found] == ["open"] * 4
     assert not weights(tmp_path)
-    job, step = found[0].job, Estimator([], tmp_path / "steps.json").step(found[0].job)
-    method = job.config.method
-    built = without_memory(method.name, method.options, NetFactory(**net_sizes(job.plan, job.config)))
-    count = windows(job.config, job.plan, built)
+    cell, step = found[0].cell, Estimator([], tmp_path / "steps.json").step(found[0].cell)
+    method = cell.config.method
+    built = without_memory(method.name, method.options, NetFactory(**net_sizes(cell.plan, cell.config)))
+    count = windows(cell.config, cell.plan, built)
     assert count >= 40 // 16  # a scan has about 40 voxels along its longest side here, a patch has 16
     assert found[0].seconds == pytest.approx(step * 2 + step / 3 / 2 * count * 2)
 
@@ -146,7 +145,7 @@ def test_a_forecast_of_a_network_that_needs_larger_patches(
     settings["net"]["options"] |= {"strides": [2] * 5, "norm": "batch"}  # type: ignore[index]
     grid = small(settings=settings, methods=["supervised"], compare=None, labels=[2])
     (found,) = benchmark(phantoms, grid, out=tmp_path, work=work, dry_run=True).forecast
-    assert found.state == "open" and found.job.cost is not None
+    assert found.state == "open" and found.cell.cost is not None
     assert found.seconds is not None and found.seconds > 0
 
 
@@ -157,14 +156,14 @@ def test_sizes_are_those_of_the_networks_that_are_trained(
     """The default's network follows stem and strides of the plan."""
     settings = {**SETTINGS, "plan": {**SETTINGS["plan"], "patch": [16, 16, 32], "stem": [*stem]}}
     grid = small(settings=settings, methods=["labels_only"], compare=None, labels=[2])
-    (job,) = make_jobs(phantoms, grid, out=tmp_path, work=tmp_path)
-    assert job.plan.stem == stem and job.cost is not None
-    built = create("labels_only", {}, NetFactory(**net_sizes(job.plan, job.config))).eval()
-    assert job.cost.step.parameters == sum(each.numel() for each in built.parameters())
+    (cell,) = make_cells(phantoms, grid, out=tmp_path, work=tmp_path)
+    assert cell.plan.stem == stem and cell.cost is not None
+    built = create("labels_only", {}, NetFactory(**net_sizes(cell.plan, cell.config))).eval()
+    assert cell.cost.step.parameters == sum(each.numel() for each in built.parameters())
     image = torch.zeros(1, 1, 16, 16, 32)
     with torch.no_grad(), counted(built) as found:
         built.predict(image)
-    assert job.cost.predicting.macs == sum(macs for macs, _ in found.values())
+    assert cell.cost.predicting.macs == sum(macs for macs, _ in found.values())
 
 
 def test_sizes_of_a_published_setting_are_the_published_ones(
@@ -172,10 +171,10 @@ def test_sizes_of_a_published_setting_are_the_published_ones(
 ) -> None:
     """9.44 M; 40.11 GMAC as this package counts, 47.10 as the tables print, whatever the plan's strides."""
     grid = small(settings={**SETTINGS, "net": {}}, methods=["supervised"], compare=None, labels=[2])
-    (job,) = make_jobs(phantoms, grid, out=tmp_path, work=work)
+    (cell,) = make_cells(phantoms, grid, out=tmp_path, work=work)
     grid_of = {"patch": (112, 112, 80), "strides": ((2, 2, 1), (2, 2, 2))}
     atrium = {**grid_of, "class_names": ("background", "LA")}
-    cost = _cost(job.config, job.plan.model_copy(update=atrium))
+    cost = _cost(cell.config, cell.plan.model_copy(update=atrium))
     assert cost is not None and cost.step.parameters == 9_448_866
     assert cost.step.macs / 1e9 == pytest.approx(40.11, abs=0.005)
     assert cost.step.printed_macs / 1e9 == pytest.approx(47.10, abs=0.005)
@@ -184,7 +183,7 @@ def test_sizes_of_a_published_setting_are_the_published_ones(
 def test_a_probe_that_fails_is_a_failed_cell(
     phantoms: Path, work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("semivox.benchmark.jobs.step_seconds", lambda *_: 1 / 0)
+    monkeypatch.setattr("semivox.benchmark.schedule.step_seconds", lambda *_: 1 / 0)
     (cell, *_) = benchmark(phantoms, small(), out=tmp_path, work=work, dry_run=True).forecast
     assert cell.state == "fails: ZeroDivisionError: division by zero"
     done = benchmark(phantoms, small(), out=tmp_path, work=work, max_hours=1, isolate=False)
@@ -194,9 +193,9 @@ def test_a_probe_that_fails_is_a_failed_cell(
 def test_mistakes_are_noticed_before_anything_is_trained(phantoms: Path, work: Path, tmp_path: Path) -> None:
     wrong = {"label": "x", "method": "supervised", "options": {"nett": "vnet"}}
     with pytest.raises(UserError, match="did you mean net"):
-        make_jobs(phantoms, small(methods=[wrong], compare=None), out=tmp_path, work=work)
+        make_cells(phantoms, small(methods=[wrong], compare=None), out=tmp_path, work=work)
     with pytest.raises(UserError, match="both mean 2 labeled cases"):
-        make_jobs(phantoms, small(labels=[2, 0.33], compare=None), out=tmp_path, work=work)
+        make_cells(phantoms, small(labels=[2, 0.33], compare=None), out=tmp_path, work=work)
 
 
 def test_the_plan_is_made_with_the_fewest_labels(work: Path) -> None:
@@ -206,16 +205,12 @@ def test_the_plan_is_made_with_the_fewest_labels(work: Path) -> None:
 
 
 def test_a_process_that_dies_is_a_failure_and_the_next_call_has_a_new_one(tmp_path: Path) -> None:
-    worker = Worker(isolate=True)
-    try:
-        failure = worker.call(signal.raise_signal, signal.SIGKILL)
-        assert failure is not None and "process died" in failure.message
-        assert worker.call(os.mkdir, tmp_path / "made") is None
-        assert (tmp_path / "made").is_dir()
-        failure = worker.call(os.mkdir, tmp_path / "made")
-        assert failure is not None and failure.message.startswith("FileExistsError")
-    finally:
-        worker.close()
+    failure = isolated(signal.raise_signal, signal.SIGKILL)
+    assert isinstance(failure, Failure) and "process died" in failure.message
+    assert isolated(os.mkdir, tmp_path / "made") is None
+    assert (tmp_path / "made").is_dir()
+    failure = isolated(os.mkdir, tmp_path / "made")
+    assert isinstance(failure, Failure) and failure.message.startswith("FileExistsError")
 
 
 @pytest.fixture
@@ -228,13 +223,11 @@ def listening() -> Iterator[None]:
 
 @pytest.mark.usefixtures("listening")
 def test_an_interruption_also_ends_the_other_process() -> None:
-    worker, started = Worker(isolate=True), time.monotonic()
-    assert worker.call(os.getpid) is None
-    alarm = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+    started = time.monotonic()
+    alarm = threading.Timer(2, os.kill, (os.getpid(), signal.SIGINT))
     alarm.start()
     with pytest.raises(KeyboardInterrupt):
-        worker.call(time.sleep, 100)
-    worker.close()
+        isolated(time.sleep, 100)
     assert time.monotonic() - started < 60
 
 

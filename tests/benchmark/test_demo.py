@@ -15,19 +15,21 @@ from semivox.config import Config, overridden
 def test_demo_compares_the_two_methods_on_the_same_cases(quick: Config, tmp_path: Path) -> None:
     config = overridden(quick, {"split": {"val": 0}, "train": {"iterations": 2}})
     result = demo(tmp_path, config=config, train=3, test=2)
-    by_method = {cell.method: cell.table() for cell in result.cells}
+    by_method = {cell.config.method.name: cell.table() for cell in result.cells}
     assert set(by_method) == {"labels_only", "self_training"}
     assert all(
         sorted(table["case"]) == sorted(by_method["self_training"]["case"]) for table in by_method.values()
     )
     expected = by_method["self_training"]["dice"].mean() - by_method["labels_only"]["dice"].mean()
-    assert result.summary["difference"]["self_training"]["mean"] == pytest.approx(expected)
+    (row,) = result.tables.comparisons.to_dict("records")
+    assert (row["method"], row["reference"], row["n"]) == ("self_training", "labels_only", 2)
+    assert row["mean"] == pytest.approx(expected)
     with Image.open(result.picture) as picture:
         assert min(picture.size) > 200
     weights = [(cell.run / "model.safetensors").stat().st_mtime_ns for cell in result.cells]
     again = demo(tmp_path, config=config, train=3, test=2)
     assert [(cell.run / "model.safetensors").stat().st_mtime_ns for cell in again.cells] == weights
-    assert again.summary["difference"] == result.summary["difference"]
+    pd.testing.assert_frame_equal(again.tables.comparisons, result.tables.comparisons)
 
 
 def test_the_picture_shows_neither_the_best_nor_the_worst_case() -> None:

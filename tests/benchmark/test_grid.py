@@ -163,9 +163,12 @@ def test_folders_are_readable_and_of_one_level() -> None:
         ({"methods": ["dual", "dual"]}, "same name"),
         ({"labels": [4, 4]}, "same name"),
         ({"priority": ["seeds", "labels"]}, "each axis once"),
-        ({"reference": "duel"}, "not a row"),
-        ({"compare": {"method": "dual", "reference": "supervised"}}, "names no labels of the grid"),
-        ({"compare": {"method": "dual", "reference": "mean", "labels": 4}}, "names no reference of the grid"),
+        ({"reference": "duel"}, "Unknown reference: duel"),
+        ({"compare": {"method": "dual", "reference": "supervised"}}, "Unknown compare.labels"),
+        (
+            {"compare": {"method": "dual", "reference": "mean", "labels": 4}},
+            "Unknown compare.reference: mean",
+        ),
     ],
 )
 def test_mistakes_are_explained(changes: dict[str, Any], words: str) -> None:

@@ -71,8 +71,8 @@ def test_without_time_published_figures_and_sizes_are_written(out: Path, phantom
     made = semivox.replicate("figure8", phantoms, out=out, changes=changes, max_hours=0)
     assert made.files == ["figure8.md", "figure8.tex", "figure8.csv"]
     assert len(made.outcomes["phantoms"].left) == 3
-    jobs = made.outcomes["phantoms"].jobs
-    assert jobs[0].run == jobs[1].run != jobs[2].run, "rows that mean the published setting share a run"
+    cells = made.outcomes["phantoms"].cells
+    assert cells[0].run == cells[1].run != cells[2].run, "rows that mean the published setting share a run"
     dry = semivox.replicate("figure8", phantoms, out=out, changes=changes, dry_run=True)
     assert not dry.files and [cell.state for cell in dry.outcomes["phantoms"].forecast] == [
         "open",

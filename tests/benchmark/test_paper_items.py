@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from semivox.benchmark.grid import cells_of, settings_of
-from semivox.benchmark.paper.beside import beside, share_of
-from semivox.benchmark.paper.differences import differences
+from semivox.benchmark.paper.beside import beside, differences, share_of
 from semivox.benchmark.paper.items import ITEMS, Entry, entries_of, find_item
 from semivox.benchmark.run import Outcome
 from semivox.errors import UserError
@@ -24,13 +23,18 @@ LA_METHODS = [
 
 @pytest.fixture
 def folders(tmp_path: Path) -> dict[str, Path]:
-    """Data sets of which only the name is known."""
-    found = {}
-    for name in ("LA2018", "pancreas-ct", "brats2019", "Hippocampus"):
-        found[name] = tmp_path / name
-        found[name].mkdir()
-        (found[name] / "dataset.json").write_text(json.dumps({"name": name}), encoding="utf-8")
-    return found
+    """Data sets of one case that nobody opens."""
+    names = ("LA2018", "pancreas-ct", "brats2019", "Hippocampus")
+    return {name: declare(tmp_path / name, {"0": "image"}, {"background": 0, "organ": 1}) for name in names}
+
+
+def declare(folder: Path, channels: dict[str, str], labels: dict[str, int]) -> Path:
+    for name in ("labelsTr/a.nii.gz", *(f"imagesTr/a_000{channel}.nii.gz" for channel in channels)):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    content = {"name": folder.name, "channel_names": channels, "labels": labels}
+    (folder / "dataset.json").write_text(json.dumps(content), encoding="utf-8")
+    return folder
 
 
 def one(item: str, folder: Path, **changes: Any) -> Entry:
@@ -208,19 +212,19 @@ def test_rows_that_cannot_be_matched_stand_at_the_end(folders: dict[str, Path]) 
     assert lines.set_index("row")["dice_published"].loc["without PGL"] != 89.93
 
 
-@pytest.mark.parametrize(
-    "other",
-    [{"channel_names": {"0": "FLAIR", "1": "T1"}}, {"labels": {"background": 0, "edema": 1, "core": 2}},
-     {"channels": ["FLAIR", "T1"]}, {"channel_names": None, "modality": {"0": "T1", "1": "T2"}}],
-)  # fmt: skip
-def test_the_papers_settings_are_for_one_channel_and_one_class(other: Any, folders: dict[str, Path]) -> None:
-    folder, file = folders["brats2019"], folders["brats2019"] / "dataset.json"
-    labels = {"background": 0, "whole_tumor": 1, "ignore": 2}
-    plain = {"name": "BraTS2019", "channel_names": {"0": "FLAIR"}, "labels": labels}
-    file.write_text(json.dumps(plain), encoding="utf-8")
-    assert one("table3", folder).grid.presets == ("brats-25",)
-    file.write_text(json.dumps({**plain, **other}), encoding="utf-8")
-    with pytest.raises(UserError, match=r"channels: 2, classes: 1|channels: 1, classes: 2"):
+@pytest.mark.parametrize(("channels", "classes"), [(2, 1), (1, 2)])
+def test_the_papers_settings_are_for_one_channel_and_one_class(
+    channels: int, classes: int, tmp_path: Path
+) -> None:
+    labels = {"background": 0, "tumor": 1, "ignore": 9}
+    one("table3", declare(tmp_path / "BraTS2019", {"0": "FLAIR"}, labels))
+    names = {str(number): f"channel{number}" for number in range(channels)}
+    folder = declare(
+        tmp_path / "other" / "BraTS2019",
+        names,
+        labels | {f"class{value}": value for value in range(2, classes + 1)},
+    )
+    with pytest.raises(UserError, match=f"channels: {channels}, classes: {classes}"):
         one("table3", folder)
     assert one("table3", folder, presets=["brats-25"]).grid.presets == ("brats-25",), "asked for by name"
 
@@ -230,7 +234,7 @@ def _outcome(training: int, test: int, channels: int = 1) -> Outcome:
 
     split = SimpleNamespace(labeled=range(2), unlabeled=range(training - 3), val=range(1))
     plan = SimpleNamespace(channels=["a"] * channels, class_names=["background", "a"])
-    return Outcome(jobs=[SimpleNamespace(split=split, cases=range(test), plan=plan)])  # type: ignore[list-item]
+    return Outcome(cells=[SimpleNamespace(split=split, cases=range(test), plan=plan)])  # type: ignore[list-item]
 
 
 @pytest.mark.parametrize(
@@ -262,8 +266,8 @@ def _unfinished(entry: Entry) -> Outcome:
     """Jobs of which nothing is finished, without data."""
     from types import SimpleNamespace
 
-    jobs: Any = [
-        SimpleNamespace(place=place, split=SimpleNamespace(labeled=range(9)), cost=None)
+    cells: Any = [
+        SimpleNamespace(place=place, split=SimpleNamespace(labeled=range(9)), cost=None, sizes=dict)
         for place in cells_of(entry.grid)
     ]
-    return Outcome(jobs=jobs)
+    return Outcome(cells=cells)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -11,13 +10,14 @@ import pytest
 from scipy.stats import wilcoxon
 
 from semivox.benchmark.published import TABLES, published
-from semivox.benchmark.scores import Declared, Scored, Setting, comparison_table, run_table, setting_table
-from semivox.errors import UserError
+from semivox.benchmark.scores import Pair, case_table, comparison_table, run_table, setting_table
 from semivox.evaluation.statistics import bootstrap_mean, paired_difference
 from semivox.reporting.benchmark import score_rows
 
 
-def run(method: str, seed: int, values: dict[str, tuple[float, float]], labeled: int = 8) -> Scored:
+def run(
+    method: str, seed: int, values: dict[str, tuple[float, float]], labeled: int = 8, network: str = ""
+) -> pd.DataFrame:
     """Two classes, `left` and `right`, with the given Dice."""
     rows = [
         {
@@ -28,14 +28,17 @@ def run(method: str, seed: int, values: dict[str, tuple[float, float]], labeled:
         for case, pair in values.items()
         for name, dice in zip(("left", "right"), pair, strict=True)
     ]  # fmt: skip
-    return Scored(Setting("p", labeled, method), seed, pd.DataFrame(rows), {"seconds_training": 60.0 + seed})
+    facts = {} if network else {"seconds_training": 60.0 + seed}
+    setting = {"preset": "p", "labeled": labeled, "method": method, "network": network}
+    return case_table(pd.DataFrame(rows), **setting, seed=seed, **facts)
 
 
-RUNS = [
+EACH = [
     run("dual", 0, {"a": (0.8, 0.6), "b": (0.9, 0.7), "c": (0.5, 0.0)}),
     run("dual", 1, {"a": (0.6, 0.4), "b": (0.9, 0.9), "c": (0.7, 0.3)}),
     run("supervised", 0, {"a": (0.5, 0.5), "b": (0.6, 0.6), "c": (0.4, 0.4)}),
 ]
+RUNS = pd.concat(EACH)
 
 
 def test_one_row_a_run() -> None:
@@ -61,15 +64,15 @@ def test_cases_are_averaged_over_classes_and_seeds_and_seeds_have_a_spread() -> 
 
 
 def test_networks_alone_have_rows_but_no_comparisons() -> None:
-    alone = [run("dual", seed, {"a": (0.1, 0.2), "b": (0.3, 0.3), "c": (0.4, 0.4)}) for seed in (0, 1)]
-    alone = [replace(one, setting=one.setting._replace(network="vnet"), facts={}) for one in alone]
-    table = setting_table([*RUNS, *alone]).set_index(["method", "network", "metric"])
+    values = {"a": (0.1, 0.2), "b": (0.3, 0.3), "c": (0.4, 0.4)}
+    both = pd.concat([RUNS, *(run("dual", seed, values, network="vnet") for seed in (0, 1))])
+    table = setting_table(both).set_index(["method", "network", "metric"])
     assert table.loc[("dual", "vnet", "dice"), "mean"] == pytest.approx((0.15 + 0.3 + 0.4) / 3)
     assert table.loc[("dual", "", "dice"), "mean"] == pytest.approx((0.6 + 0.85 + 0.375) / 3)
     _, rows = score_rows(table.reset_index())
     assert [row[1] for row in rows if row[1]] == ["dual", "supervised", "dual, vnet alone"]
     plain = comparison_table(RUNS, "supervised")
-    pd.testing.assert_frame_equal(comparison_table([*RUNS, *alone], "supervised"), plain)
+    pd.testing.assert_frame_equal(comparison_table(both, "supervised"), plain)
 
 
 def naive_holm(pvalues: list[float]) -> list[float]:
@@ -80,32 +83,29 @@ def naive_holm(pvalues: list[float]) -> list[float]:
     return corrected
 
 
-def many() -> list[Scored]:
+def many() -> pd.DataFrame:
     rng = np.random.default_rng(0)
     base = {f"case{i}": rng.uniform(0.3, 0.6) for i in range(12)}
 
-    def of(method: str, gain: float, labeled: int) -> Scored:
+    def of(method: str, gain: float, labeled: int) -> pd.DataFrame:
         values = {case: (value + gain + rng.normal(0, 0.05),) * 2 for case, value in base.items()}
         return run(method, 0, values, labeled)
 
-    return [
-        of(method, gain, labeled)
-        for labeled in (4, 8)
-        for method, gain in (("first", 0.0), ("second", 0.1), ("third", 0.03))
-    ]
+    gains = {"first": 0.0, "second": 0.1, "third": 0.03}
+    return pd.concat([of(method, gain, labeled) for labeled in (4, 8) for method, gain in gains.items()])
 
 
 def test_the_declared_comparison_is_not_corrected_and_all_others_are_together() -> None:
     runs = many()
-    declared = Declared("p", 8, "second", "first", "dice")
+    declared = Pair("p", 8, "second", "first")
     table = comparison_table(runs, "first", declared)
     assert list(table["declared"]) == [True, False, False, False]
     assert list(zip(table["method"], table["labeled"], strict=True)) == [
         ("second", 8), ("second", 4), ("third", 4), ("third", 8),
     ]  # fmt: skip
-    values = {(one.setting.method, one.setting.labeled): one.by_case()["dice"] for one in runs}
+    values = runs.set_index("case").groupby(["method", "labeled"])["dice"].get_group
     for row in table.to_dict("records"):
-        a, b = values[row["method"], row["labeled"]], values["first", row["labeled"]]
+        a, b = values((row["method"], row["labeled"])), values(("first", row["labeled"]))
         assert row["p"] == pytest.approx(wilcoxon(a - b).pvalue)
         assert (row["mean"], row["low"], row["high"]) == pytest.approx(tuple(paired_difference(a, b))[:3])
     assert math.isnan(table["p_holm"][0])
@@ -113,10 +113,10 @@ def test_the_declared_comparison_is_not_corrected_and_all_others_are_together() 
 
 
 def test_differences_of_runs_with_the_same_seed() -> None:
-    runs = [*RUNS, run("supervised", 1, {"a": (0.9, 0.9), "b": (0.6, 0.6), "c": (0.6, 0.6)})]
-    (row,) = comparison_table(runs, "supervised").to_dict("records")
+    again = run("supervised", 1, {"a": (0.9, 0.9), "b": (0.6, 0.6), "c": (0.6, 0.6)})
+    (row,) = comparison_table(pd.concat([RUNS, again]), "supervised").to_dict("records")
     assert (row["seed_low"], row["seed_high"]) == pytest.approx((1.9 / 3 - 0.7, 1.75 / 3 - 0.5))
-    (row,) = comparison_table([RUNS[1], RUNS[2]], "supervised").to_dict("records")
+    (row,) = comparison_table(pd.concat(EACH[1:]), "supervised").to_dict("records")
     assert math.isnan(row["seed_low"])
 
 
@@ -127,8 +127,9 @@ def test_without_a_declaration_every_comparison_is_corrected() -> None:
 
 
 def test_comparisons_wait_for_their_runs() -> None:
-    assert comparison_table(RUNS[:2], "supervised", Declared("p", 8, "dual", "supervised", "dice")).empty
-    assert len(comparison_table(RUNS, "supervised", Declared("p", 8, "dual", "supervised", "dice"))) == 1
+    declared = Pair("p", 8, "dual", "supervised")
+    assert comparison_table(pd.concat(EACH[:2]), "supervised", declared).empty
+    assert len(comparison_table(RUNS, "supervised", declared)) == 1
 
 
 @pytest.mark.parametrize(("dataset", "rows"), [("la", 25), ("pancreas", 25), ("brats", 19)])
@@ -149,5 +150,3 @@ def test_published_figures_as_printed() -> None:
     assert table.loc[("dual", 8), "params_M"] == 27.3
     lengths = {name: len(published("brats", name)) for name in TABLES if name != "comparison"}
     assert lengths == {"modules": 8, "distance": 8, "contrast": 4, "percentile": 9}
-    with pytest.raises(UserError, match="No such published figures"):
-        published("liver")

@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 import typer
 
+from semivox.api.arguments import class_values
 from semivox.cli.app import app
-from semivox.cli.options import SPLIT, Call
-from semivox.cli.values import class_values, labels, seconds
+from semivox.cli.values import number, seconds
 from semivox.errors import UserError, explained
 from semivox.methods import METHODS
 from shell import passes
@@ -106,19 +106,19 @@ REFUSED = [
     ("train --split-file none.json", "no such split file"),
     ("train --fold 5", "from 0 to 4"),
     ("train --fold 1 --val 2", "leave out split.val"),
-    ("train --labeled inf", "no number of labels"),
-    ("train --labeled nan", "no number of labels"),
-    ("plan --labeled 1.7", "no number of labels"),
-    ("plan --labeled 1.0", "no number of labels"),
-    ("plan --labeled some", "a fraction below 1, or all"),
-    ("plan --labeled 0", "no number of labels"),
+    ("train --labeled inf", "cases from 1 on"),
+    ("train --labeled nan", "cases from 1 on"),
+    ("plan --labeled 1.7", "cases from 1 on"),
+    ("plan --labeled 1.0", "cases from 1 on"),
+    ("plan --labeled some", "between 0 and 1, or all"),
+    ("plan --labeled 0", "cases from 1 on"),
     ("plan --val -1", "split.val"),
     ("plan --split-seed -1", "split.seed"),
     ("prepare --workers -1", "workers"),
     ("check --workers -1", "workers"),
     ("info --workers -1", "workers"),
-    ("info --labeled 0.5.1", "no number of labels"),
-    ("benchmark -o out -m dual -l inf --dry-run", "no number of labels"),
+    ("info --labeled 0.5.1", "cases from 1 on"),
+    ("benchmark -o out -m dual -l inf --dry-run", "cases from 1 on"),
     ("benchmark -o out -m duall --dry-run", "did you mean dual"),
     ("benchmark -o out -m dual --seeds 0 --dry-run", "seeds"),
     ("benchmark -o out -m dual --max-hours -1", "max_hours"),
@@ -310,24 +310,15 @@ def test_bad_classes(text: str) -> None:
             class_values(texts)
 
 
-def test_labeled_is_a_number_or_a_fraction() -> None:
-    assert labels("8") == 8 and isinstance(labels("8"), int)
-    assert labels("0.1") == 0.1
-    for text, value in (("8", 8), ("0.1", 0.1)):
-        call = Call(print, {}, {"labeled": labels(text)}, SPLIT, {})
-        assert call.config.split.labeled == value
+@pytest.mark.parametrize(("text", "value"), [("8", 8), ("0.1", 0.1), (" All", "all"), ("x", "x")])
+def test_numbers(text: str, value: object) -> None:
+    assert number(text) == value and type(number(text)) is type(value)
 
 
-def test_what_was_typed_is_in_the_next_command() -> None:
-    typed = {"labeled": 2, "trust_image_geometry": True, "preset": "lite", "settings": ["a.b=1", "c.d=8"]}
-    flags = {
-        "labeled": "--labeled -l",
-        "trust_image_geometry": "--trust",
-        "preset": "--preset",
-        "settings": "--set",
-    }
-    words = Call(print, {"work": Path("w")}, typed, SPLIT, flags).again()
-    assert shlex.join(words) == "--labeled 2 --trust --preset lite --set a.b=1 --set c.d=8"
+def test_what_was_typed_is_in_the_next_command(phantoms: Path, tmp_path: Path) -> None:
+    given = "--labeled 2 --trust-image-geometry --preset phantoms-lite --set net.width=2 --set train.seed=8"
+    text = passes("plan", "-d", phantoms, "--work", tmp_path / "work", *shlex.split(given))
+    assert f"next: semivox prepare -d {tmp_path / 'work'} {given}   #" in text
 
 
 def test_options_have_the_help_of_api_and_settings() -> None:

@@ -17,7 +17,6 @@ torch before it is needed.
 from semivox.api.data import (
     check,
     fetch,
-    grid_steps,
     import_dataset,
     info,
     load_config,
@@ -33,7 +32,7 @@ from semivox.api.onward import export_dicom_seg, pseudo_label, rank
 from semivox.api.reports import compare_runs, report
 
 __all__ = [
-    "benchmark", "check", "compare_runs", "demo", "evaluate", "export_dicom_seg", "fetch", "grid_steps",
+    "benchmark", "check", "compare_runs", "demo", "evaluate", "export_dicom_seg", "fetch", 
     "import_dataset", "info", "load_config", "load_grid", "machine", "make_phantoms", "methods",
     "open_dataset", "plan", "predict", "predict_image", "prepare", "pseudo_label", "rank", "replicate",
     "report", "train",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
@@ -102,6 +103,20 @@ def optional(path: Any, name: str = "path") -> Path | None:
         return None if path is None else Path(_path(path))
     except ValueError as error:
         raise UserError(f"Wrong argument: {name}", repr(path)[:200], str(error)) from error
+
+
+def class_values(given: Mapping[str, int] | Sequence[str] | None) -> Mapping[str, int] | None:
+    """Read `NAME=VALUE` of each class, where the values are not given as a dictionary."""
+    if given is None or isinstance(given, Mapping):
+        return given
+    result: dict[str, int] = {}
+    for text in given:
+        name, _, value = (part.strip() for part in text.rpartition("="))
+        if not name or name in result or not re.fullmatch(r"-?\d{1,9}", value, re.ASCII) or int(value) == 0:
+            expected = "NAME=VALUE, an integer other than 0, each name once"
+            raise UserError("A class is malformed", text, expected, "e.g. --class liver=1")
+        result[name] = int(value)
+    return result
 
 
 def raw_folder(data: Path | str) -> Path:

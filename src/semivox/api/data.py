@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import NonNegativeInt
 
+from semivox import config
 from semivox.api.arguments import (
     AnyPath,
     Anything,
     Texts,
     Whole,
     checked,
+    class_values,
     optional,
     raw_folder,
     settings,
     verb,
 )
-from semivox.config import Config
-from semivox.config import load_config as _load_config
 from semivox.progress import ProgressFactory, no_progress
 from semivox.settings import Device, Seed, Workers
 
@@ -33,17 +33,7 @@ if TYPE_CHECKING:
     from semivox.preprocessing.workspace import Workspace
 
 
-@verb
-def load_config(
-    *, preset: str | None = None, file: Anything = None, settings: Anything = (), **sections: Anything
-) -> Config:
-    """Resolve settings; see `semivox.config.load_config`.
-
-    Examples:
-        >>> load_config(preset="lite", train={"seed": 1}, settings=["net.width=8"]).net.width
-        8
-    """
-    return _load_config(preset=preset, file=file, settings=settings, **sections)
+load_config = verb(config.load_config)
 
 
 @verb
@@ -91,7 +81,7 @@ def import_dataset(
     images: Texts = (),
     labels: Texts = (),
     channels: Texts = (),
-    classes: Mapping[str, int] | None = None,
+    classes: Mapping[str, int] | Texts | None = None,
     ignore: int | None = None,
     series: str | None = None,
     root: AnyPath | None = None,
@@ -126,9 +116,9 @@ def import_dataset(
     from semivox.manifest import write_manifest
 
     options = {
-        "images": images, "labels": labels, "channels": channels, "classes": classes, "series": series,
-        "root": optional(root), "train_list": optional(train_list), "test_list": optional(test_list),
-        "spacing_mm": spacing_mm, "crop": crop, "split": split,
+        "images": images, "labels": labels, "channels": channels, "classes": class_values(classes),
+        "series": series, "root": optional(root), "train_list": optional(train_list),
+        "test_list": optional(test_list), "spacing_mm": spacing_mm, "crop": crop, "split": split,
     }  # fmt: skip
     given = {name: value for name, value in options.items() if value}
     with progress("import") as report:
@@ -207,13 +197,6 @@ def plan(
         Path(data), config=chosen, work=optional(work), fresh=fresh, workers=workers, store=False,
         progress=progress,
     )  # fmt: skip
-
-
-def grid_steps(plan: Plan, *, config: Anything = None) -> list[float]:
-    """Forecast the seconds of a training step on each of the grids that a plan compared, on this machine."""
-    from semivox.training.machine import grid_steps as run
-
-    return run(settings(config), plan)
 
 
 @verb

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Literal
 from semivox.api.arguments import (
     AnyPath,
     Anything,
+    Texts,
+    class_values,
     loaded_model,
     optional,
     prediction_settings,
@@ -97,7 +99,7 @@ def export_dicom_seg(
     out: AnyPath,
     *,
     series: str | None = None,
-    classes: Mapping[str, int] | None = None,
+    classes: Mapping[str, int] | Texts | None = None,
     codes: AnyPath | None = None,
     origin: Literal["AUTOMATIC", "SEMIAUTOMATIC", "MANUAL"] | None = None,
 ) -> Path:
@@ -115,6 +117,6 @@ def export_dicom_seg(
     from semivox.export.dicom_seg import export_dicom_seg as run
 
     return run(
-        Path(segmentation), Path(dicom), Path(out), series=series, classes=classes, codes=optional(codes),
-        origin=origin,
+        Path(segmentation), Path(dicom), Path(out), series=series, classes=class_values(classes),
+        codes=optional(codes), origin=origin,
     )  # fmt: skip

@@ -5,8 +5,12 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+import pandas as pd
+
+from semivox.benchmark.grid import Place
+from semivox.benchmark.scores import case_table
 from semivox.config import Config
 from semivox.datasets.dataset import Case
 from semivox.datasets.splits import Split
@@ -18,13 +22,11 @@ from semivox.files import read_json, write_json
 from semivox.inference.model import load_model
 from semivox.inference.predict import predict_files
 from semivox.methods.base import Method, SingleMethod
+from semivox.methods.cost import Cost
 from semivox.preprocessing.plan import Plan
 from semivox.preprocessing.workspace import Workspace
 from semivox.progress import ProgressFactory, no_progress
 from semivox.training.runs import train_run
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 Role = Literal["test", "val"]
 
@@ -33,6 +35,7 @@ Role = Literal["test", "val"]
 class Cell:
     """One run of a comparison, ready for it or done; can be sent to another process."""
 
+    place: Place
     workspace: Workspace
     split: Split
     plan: Plan
@@ -40,11 +43,7 @@ class Cell:
     run: Path  # the run folder; predictions and scores go to `run/role`
     role: Role
     cases: tuple[Case, ...]  # those of that role
-
-    @property
-    def method(self) -> str:
-        """Name of the method."""
-        return self.config.method.name
+    cost: Cost | None = None  # size and MACs for one patch; None if they cannot be counted
 
     @property
     def scores(self) -> Path:
@@ -52,23 +51,13 @@ class Cell:
         return self.run / self.role
 
     @property
-    def is_begun(self) -> bool:
-        """Whether there is something to resume."""
-        return (self.run / "config.yaml").exists()
-
-    @property
     def is_finished(self) -> bool:
         """Whether it is trained and scored."""
         return (self.scores / "metrics.csv").exists() and self._timing.exists()
 
-    def table(self) -> pd.DataFrame:
-        """Read the scores: one row a case and class."""
-        return read_metrics(self.scores / "metrics.csv")
-
-    def member_tables(self) -> dict[str, pd.DataFrame]:
-        """Read the scores of each network alone, where there are several."""
-        names = read_json(self._timing).get("members", [])
-        return {name: read_metrics(self.scores / name / "metrics.csv") for name in names}
+    def table(self, network: str = "") -> pd.DataFrame:
+        """Read the scores, of the method's prediction or of a network alone: one row a case and class."""
+        return read_metrics(self.scores / network / "metrics.csv")
 
     def facts(self) -> dict[str, Any]:
         """Return size and times of a finished run."""
@@ -76,6 +65,24 @@ class Cell:
         seconds = {name: times.get(name, 0.0) for name in ("seconds_predicting", "seconds_scoring")}
         names = ("iterations", "checkpoint", "seconds_training")
         return {name: trained[name] for name in names} | seconds | {"parameters": trained["parameters"]}
+
+    def sizes(self) -> dict[str, float]:
+        """Return MACs and parameters in the conventions of the literature, for the table of runs."""
+        if self.cost is None:
+            return {}
+        one, step = self.cost
+        macs = {"macs": one.macs, "macs_step": step.macs, "macs_printed": step.printed_macs}
+        return {**macs, "parameters_predicting": one.parameters}
+
+    def scored_cases(self) -> pd.DataFrame:
+        """Read the scores of a finished run by case: of its prediction, then of each network alone."""
+        run = {
+            "preset": self.place.preset or "default", "labeled": len(self.split.labeled),
+            "method": self.place.variant.label, "seed": self.place.seed,
+        }  # fmt: skip
+        own = case_table(self.table(), **run, network="", **self.facts(), **self.sizes())
+        alone = read_json(self._timing).get("members", [])
+        return pd.concat([own, *(case_table(self.table(one), **run, network=one) for one in alone)])
 
     def execute(self, *, bar: bool = False, progress: ProgressFactory = no_progress) -> None:
         """Train, predict and score what is missing."""
@@ -90,7 +97,7 @@ class Cell:
     def _score(self, progress: ProgressFactory) -> None:
         model, started = load_model(self.run), time.monotonic()
         several = has_members(model.method)
-        with progress(f"predict {self.method}") as report:
+        with progress(f"predict {self.place.variant.label}") as report:
             images = {case.name: case.images for case in self.cases}
             predict_files(model, images, self.scores, save_members=several, progress=report)
         predicted = time.monotonic()
@@ -99,7 +106,7 @@ class Cell:
         classes = Classes(model.plan.class_names, model.plan.class_values, model.plan.ignore_value)
         workers = 2 if self.config.train.workers else 0  # no process where none is wanted
         for folder in (self.scores, *(self.scores / name for name in members)):
-            with progress(f"evaluate {self.method}") as report:
+            with progress(f"evaluate {self.place.variant.label}") as report:
                 evaluate_folder(folder, labels, classes, folder, workers=workers, progress=report)
         times = {"predicting": predicted - started, "scoring": time.monotonic() - predicted}
         seconds = {f"seconds_{name}": round(value, 1) for name, value in times.items()}

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from semivox.benchmark.cells import Cell, scored_cases
+from semivox.benchmark.grid import Place, Variant
 from semivox.benchmark.pictures import dice_by_case, read_scene
+from semivox.benchmark.tables import Tables, make_tables
 from semivox.config import Config, overridden
 from semivox.datasets.phantom import make_phantoms
-from semivox.evaluation.statistics import bootstrap_mean, paired_difference
 from semivox.preprocessing.workspace import prepare_data
 from semivox.progress import ProgressFactory, no_progress
 from semivox.reporting.cases import slices_figure
@@ -35,10 +35,10 @@ SETTINGS: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Demo:
-    """What the demo found: a cell a method, the summary (see `comparison`), and the picture."""
+    """What the demo found: a cell a method, their tables as of `benchmark`, and the picture."""
 
     cells: list[Cell]
-    summary: dict[str, Any]
+    tables: Tables
     picture: Path
 
 
@@ -68,40 +68,21 @@ def demo(
     workspace, split, plan = prepare_data(
         raw, config=config, work=out / "workspace", on_case=draw_case, progress=progress
     )
-    cells, held_out = [], scored_cases(workspace, split, "test")
+    cells, held_out = dict[str, Cell](), scored_cases(workspace, split, "test")
     for method in METHODS:
         options = config.method.options if method == config.method.name else {}
         chosen = overridden(config, {"method": {"name": method, "options": options}})
+        place = Place(None, len(split.labeled), Variant(method=method, label=method), seed)
         run = out / "runs" / method / f"seed{seed}"
-        cells.append(Cell(workspace, split, plan, chosen, run, "test", held_out))
-        cells[-1].execute(bar=bar, progress=progress)
-    picture = out / "comparison.png"
-    by_method = {cell.method: cell for cell in cells}
-    dice = dice_by_case(by_method)
+        cells[method] = Cell(place, workspace, split, plan, chosen, run, "test", held_out)
+        cells[method].execute(bar=bar, progress=progress)
+    picture, dice = out / "comparison.png", dice_by_case(cells)
     case = median_case(dice[METHODS[1]] - dice[METHODS[0]])
-    scene, classes = read_scene(case, by_method, dice), cells[0].workspace.dataset.class_names
+    scene, classes = read_scene(case, cells, dice), workspace.dataset.class_names
     save_png(slices_figure([scene], classes, f"{case} (median gain)", cuts=3, cell=2.9), picture)
-    seconds = {cell.method: cell.facts()["seconds_training"] for cell in cells}
-    return Demo(cells, comparison(dice[[*METHODS]], seconds), picture)
+    return Demo(list(cells.values()), make_tables(cells.values(), METHODS[0]), picture)
 
 
 def median_case(gains: pd.Series[float]) -> str:
     """Return the case with the median gain: neither the best nor the worst."""
     return str(gains.sort_values().index[len(gains) // 2])
-
-
-def comparison(dice: pd.DataFrame, seconds: Mapping[str, float]) -> dict[str, Any]:
-    """Return means with 95 % intervals over cases, and paired differences to the first method.
-
-    `dice` is (cases, methods), `seconds` are of the training of each.
-    """
-    scores = {str(name): dice[name].dropna() for name in dice}
-    first, *others = scores
-    return {
-        "methods": {
-            name: {"interval": bootstrap_mean(cases.tolist())._asdict(), "seconds_training": seconds[name]}
-            for name, cases in scores.items()
-        },
-        "difference": {name: paired_difference(scores[name], scores[first])._asdict() for name in others},
-        "reference": first,
-    }

@@ -9,20 +9,23 @@ from dataclasses import dataclass
 from importlib import resources
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
+from semivox.benchmark.published import family_of, published_counts
 from semivox.config import Config, Settings, config_error, load_config, parse_config
 from semivox.errors import UserError, unknown
 from semivox.files import read_yaml
-from semivox.settings import Labeled, Seed
+from semivox.settings import Seed, check_labeled
 
 Axis = Literal["seeds", "presets", "labels", "methods"]
-Labels = Literal["all"] | Labeled | None
+Labels = Annotated[
+    int | float | Literal["all"] | None,
+    BeforeValidator(lambda value: value if value in ("all", None) else check_labeled(value)),
+]
 AXES: tuple[Axis, ...] = ("seeds", "presets", "labels", "methods")
-PUBLISHED_LISTS = {"la": 80, "pancreas": 62, "brats": 250}  # training cases, none of them for validation
 
 
 class Variant(Settings):
@@ -109,6 +112,11 @@ class Place:
         parts = (self.preset, labels, self.variant.label, f"seed {self.seed}")
         return ", ".join(part for part in parts if part)
 
+    @property
+    def kind(self) -> str:
+        """What decides how long a training step takes."""
+        return f"{self.preset or 'default'}, {self.variant.label}"
+
 
 def ablation_names() -> list[str]:
     """List the shipped ablations."""
@@ -145,22 +153,7 @@ def load_grid(
         grid = Grid.model_validate(merged)
     except ValidationError as error:
         raise config_error(error, Grid) from error
-    _check(grid)
-    if grid.compare is None:
-        return grid
-    return grid.model_copy(update={"compare": _completed(grid, grid.compare)})
-
-
-def family_of(presets: Sequence[str | None]) -> str | None:
-    """Return the published data set that the presets are for: la, pancreas or brats; None without one."""
-    families = {str(preset).split("-")[0] for preset in presets}
-    return families.pop() if len(families) == 1 and families <= PUBLISHED_LISTS.keys() else None
-
-
-def published_counts(shares: Sequence[Any], presets: Sequence[str | None]) -> list[Any]:
-    """Turn fractions of labels into the numbers of the presets' published data set, if they are for one."""
-    total = PUBLISHED_LISTS.get(family_of(presets) or "")
-    return [int(s * total + 0.5) if total and isinstance(s, float) else s for s in shares]
+    return _checked(grid)
 
 
 def cells_of(grid: Grid) -> list[Place]:
@@ -199,8 +192,8 @@ def _text(labels: Labels) -> str:
     return f"{labels:g}" if isinstance(labels, int | float) else str(labels)
 
 
-def _check(grid: Grid) -> None:
-    """Refuse a wrong priority or reference; rows, labels, seeds and presets must not share a folder."""
+def _checked(grid: Grid) -> Grid:
+    """Refuse names that occur twice or are unknown; complete the comparison where there is no choice."""
     if sorted(grid.priority) != sorted(AXES):
         found, expected = ", ".join(grid.priority), ", ".join(AXES) + " in any order"
         raise UserError("The priority does not name each axis once", found, expected)
@@ -209,26 +202,17 @@ def _check(grid: Grid) -> None:
         expected = "a label of its own for each row, and each number of labels, seed and preset once"
         raise UserError("Two runs of the grid have the same name", twice[0], expected, "change or remove one")
     rows = [variant.label for variant in grid.methods]
-    if grid.reference is not None and grid.reference not in rows:
-        what, expected = "The reference is not a row of the grid", f"one of {', '.join(rows)}"
-        raise UserError(what, grid.reference, expected, "correct it, or leave it out")
-
-
-def _completed(grid: Grid, compare: Comparison) -> Comparison:
-    """Fill in labels and preset of the comparison where the grid has only one."""
-    labels = grid.labels[0] if len(grid.labels) == 1 else compare.labels
-    preset = grid.presets[0] if len(grid.presets) == 1 else compare.preset
-    rows = [variant.label for variant in grid.methods]
-    named = {
-        "method": (compare.method, rows), "reference": (compare.reference, rows),
-        "labels": (labels, grid.labels), "preset": (preset, grid.presets),
-    }  # fmt: skip
-    for what, (value, known) in named.items():
+    named: list[tuple[str, Any, Sequence[Any]]] = [("reference", grid.reference or rows[0], rows)]
+    if compare := grid.compare:
+        labels = grid.labels[0] if len(grid.labels) == 1 else compare.labels
+        preset = grid.presets[0] if len(grid.presets) == 1 else compare.preset
+        compare = compare.model_copy(update={"labels": labels, "preset": preset})
+        named += [("compare.method", compare.method, rows), ("compare.reference", compare.reference, rows)]
+        named += [("compare.labels", labels, grid.labels), ("compare.preset", preset, grid.presets)]
+    for what, value, known in named:
         if value not in known:
-            expected = "one of " + ", ".join(map(str, known))
-            problem = f"The declared comparison names no {what} of the grid"
-            raise UserError(problem, value, expected, f"correct compare.{what}")
-    return compare.model_copy(update={"labels": labels, "preset": preset})
+            raise unknown(what, value, known)
+    return grid.model_copy(update={"compare": compare})
 
 
 def read_ablation(name: str) -> dict[str, Any]:

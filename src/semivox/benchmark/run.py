@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import math
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, NamedTuple
 
+from semivox.benchmark.cells import Cell
 from semivox.benchmark.grid import Comparison, Grid
-from semivox.benchmark.isolate import Failure, Worker, attempt
-from semivox.benchmark.jobs import Estimator, Job, make_jobs
-from semivox.benchmark.scores import Declared
+from semivox.benchmark.schedule import Estimator, make_cells
+from semivox.benchmark.scores import Pair
 from semivox.benchmark.tables import Tables, write_tables
+from semivox.errors import UserError
 from semivox.files import read_json, write_json, write_text
+from semivox.io.process import DiedError, Process
 from semivox.manifest import write_manifest
 from semivox.progress import ProgressFactory, Report, no_progress
 from semivox.run import environment
@@ -25,18 +28,17 @@ Say = Callable[[str], None]
 class Outcome:
     """What became of a grid."""
 
-    jobs: list[Job]  # all cells
+    cells: list[Cell]  # all cells
     tables: Tables | None = None  # of the finished cells; None if there are none
     failed: dict[str, str] = field(default_factory=dict)  # message of each cell that failed
     left: list[str] = field(default_factory=list)  # cells that did not fit into the time
     forecast: list[Forecast] = field(default_factory=list)  # of all cells, if only that was asked for
 
 
-@dataclass(frozen=True)
-class Forecast:
+class Forecast(NamedTuple):
     """A cell before the run: finished, begun, open or fails, and its estimated seconds (0 if unknown)."""
 
-    job: Job
+    cell: Cell
     state: str
     seconds: float
 
@@ -57,86 +59,102 @@ def benchmark(
     say: Say = lambda _: None,
 ) -> Outcome:
     """Train, predict and score every cell of a grid, then write the tables; see `semivox.benchmark`."""
-    outcome = Outcome(make_jobs(data, grid, out=out, work=work, progress=progress))
-    jobs, estimator = outcome.jobs, Estimator(outcome.jobs, out / "steps.json")
+    cells = make_cells(data, grid, out=out, work=work, progress=progress)
+    outcome, estimator, started = Outcome(cells), Estimator(cells, out / "steps.json"), time.monotonic()
     if dry_run:
         with progress("estimate") as report:
-            outcome.forecast = _forecasts(jobs, estimator, report)
+            outcome.forecast = _forecasts(cells, estimator, report)
         return outcome
-    declared = _declare(grid.compare, jobs, out / "declaration.json")
-    worker = Worker(isolate=isolate)
-    end = math.inf if max_hours is None else time.monotonic() + max_hours * 3600
-    try:
-        for index, job in enumerate(jobs):
-            if job.is_finished:
-                continue
-            left = end - time.monotonic()
-            failure = attempt(estimator.seconds, job) if 0 < left < math.inf else None
-            if left <= 0 or (left < math.inf and failure is None and estimator.seconds(job) > left):
-                outcome.left = [other.place.name for other in jobs[index:] if not other.is_finished]
+    declared = _declare(grid.compare, cells, out / "declaration.json")
+    for index, cell in enumerate(cells):
+        if cell.is_finished:
+            continue
+        failure = None
+        if max_hours is not None:
+            left = max_hours * 3600 - (time.monotonic() - started)
+            needed = attempt(estimator.seconds, cell) if left > 0 else 0.0
+            if isinstance(needed, Failure):
+                failure = needed
+            elif needed >= left:
+                outcome.left = [other.place.name for other in cells[index:] if not other.is_finished]
                 break
-            say(f"[{index + 1}/{len(jobs)}] {job.place.name}")
-            failure = failure or worker.call(job.execute, bar=bar, progress=progress)
-            _note(job, failure)
-            if failure is not None:
-                outcome.failed[job.place.name] = failure.message
-                say(f"failed: {failure.message}")
-    finally:
-        worker.close()
-    finished = [job for job in jobs if job.is_finished]
+        say(f"[{index + 1}/{len(cells)}] {cell.place.name}")
+        failure = failure or (isolated if isolate else attempt)(cell.execute, bar=bar, progress=progress)
+        if failure is None:
+            (cell.run / "failure.txt").unlink(missing_ok=True)
+        else:
+            write_text(cell.run / "failure.txt", failure.details + "\n")
+            outcome.failed[cell.place.name] = failure.message
+            say(f"failed: {failure.message}")
+    finished = [cell for cell in cells if cell.is_finished]
     if finished:
         outcome.tables = write_tables(
-            [scored for job in finished for scored in job.scored()], out, declared=declared, cases=grid.cases,
-            reference=grid.reference or (grid.compare.reference if grid.compare else grid.methods[0].label),
+            finished, out, declared=declared, grid=grid, published=published, ablation=ablation,
             missing={**outcome.failed, **dict.fromkeys(outcome.left, "left for lack of time")},
-            dataset=jobs[0].workspace.dataset.name, published=published, ablation=ablation,
         )  # fmt: skip
     facts = {"failed": outcome.failed, "left": outcome.left}
     content = {"grid": grid.model_dump(mode="json"), **facts, "environment": environment()}
     write_json(out / "benchmark.json", content)
-    write_manifest(out, "benchmark", cells=len(jobs), finished=len(finished), **facts)
+    write_manifest(out, "benchmark", cells=len(cells), finished=len(finished), **facts)
     return outcome
 
 
-def _forecasts(jobs: Sequence[Job], estimator: Estimator, report: Report) -> list[Forecast]:
-    cells, found = [], dict[Path, Forecast]()
-    for index, job in enumerate(jobs, start=1):
-        if same := found.get(job.run):
-            cells.append(Forecast(job, f"the run of {same.job.place.variant.label}", 0.0))
+class Failure(NamedTuple):
+    """Why a call failed: one line for the report, and everything."""
+
+    message: str
+    details: str
+
+
+def attempt(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Return what a call returns, or a `Failure`; an interruption by the user is raised."""
+    try:
+        return function(*args, **kwargs)
+    except UserError as error:
+        return Failure(error.what, str(error))
+    except Exception as error:
+        return Failure(f"{type(error).__name__}: {error}".splitlines()[0], traceback.format_exc())
+
+
+def isolated(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Do the same in a process of its own: where that dies, the others go on."""
+    process = Process("semivox.errors")  # a light one, since all processes that start later have it, too
+    try:
+        process.send(attempt, function, *args, **kwargs)
+        return process.receive()
+    except DiedError as error:
+        return Failure(f"The process died: {error}", str(error))
+    finally:
+        process.close()
+
+
+def _forecasts(cells: Sequence[Cell], estimator: Estimator, report: Report) -> list[Forecast]:
+    found, of_run = list[Forecast](), dict[Path, Cell]()
+    for index, cell in enumerate(cells, start=1):
+        first = of_run.setdefault(cell.run, cell)
+        if first is not cell:
+            found.append(Forecast(cell, f"the run of {first.place.variant.label}", 0.0))
+        elif cell.is_finished:
+            found.append(Forecast(cell, "finished", 0.0))
+        elif isinstance(needed := attempt(estimator.seconds, cell), Failure):
+            found.append(Forecast(cell, f"fails: {needed.message}", 0.0))
         else:
-            cells.append(found.setdefault(job.run, _forecast(job, estimator)))
-        report(index, len(jobs), job.place.name)
-    return cells
+            state = "begun" if (cell.run / "config.yaml").exists() else "open"
+            found.append(Forecast(cell, state, needed))
+        report(index, len(cells), cell.place.name)
+    return found
 
 
-def _forecast(job: Job, estimator: Estimator) -> Forecast:
-    if job.is_finished:
-        return Forecast(job, "finished", 0.0)
-    if (failure := attempt(estimator.seconds, job)) is not None:
-        return Forecast(job, f"fails: {failure.message}", 0.0)
-    return Forecast(job, "begun" if job.is_begun else "open", estimator.seconds(job))
-
-
-def _note(job: Job, failure: Failure | None) -> None:
-    """Keep the details of a failure in the run folder, and forget those of an earlier one."""
-    file = job.run / "failure.txt"
-    if failure is not None:
-        write_text(file, failure.details + "\n")
-    else:
-        file.unlink(missing_ok=True)
-
-
-def _declare(compare: Comparison | None, jobs: Sequence[Job], file: Path) -> tuple[Declared, int] | None:
+def _declare(compare: Comparison | None, cells: Sequence[Cell], file: Path) -> tuple[Pair, int] | None:
     """Record the declared comparison, and how many cells were finished when it was declared."""
     if compare is None:
         return None
     asked = compare.model_dump(mode="json")
     known = read_json(file) if file.exists() else {}
     if known.get("compare") != asked:
-        known = {"compare": asked, "finished_before": sum(job.is_finished for job in jobs)}
+        known = {"compare": asked, "finished_before": sum(cell.is_finished for cell in cells)}
         write_json(file, known)
-    wanted = compare.preset, compare.labels, compare.method
-    places = {job.setting: (job.place.preset, job.place.labels, job.place.variant.label) for job in jobs}
-    setting = next(setting for setting, place in places.items() if place == wanted)
-    pair = compare.method, compare.reference, compare.metric
-    return Declared(setting.preset, setting.labeled, *pair), int(known["finished_before"])
+    places = {(cell.place.preset, cell.place.labels): len(cell.split.labeled) for cell in cells}
+    labeled = places[compare.preset, compare.labels]
+    pair = Pair(compare.preset or "default", labeled, compare.method, compare.reference, compare.metric)
+    return pair, int(known["finished_before"])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -12,79 +10,67 @@ from semivox.evaluation.metrics import FAILURES, LCC
 from semivox.evaluation.statistics import bootstrap_means, holm, paired_difference, wilcoxon_p
 from semivox.evaluation.summary import class_rows
 
-METRICS = ("dice", "jaccard", "hd95_mm", "asd_mm", "hd95_vox", "asd_vox", "nsd")
-_PENALISED = ("hd95_mm_penalised", "asd_mm_penalised")
+SETTING = ["preset", "labeled", "method", "network"]  # what a row of the tables is about, but for the seed
+_METRICS = (
+    "dice", "jaccard", "hd95_mm", "asd_mm", "hd95_vox", "asd_vox", "nsd",
+    "hd95_mm_penalised", "asd_mm_penalised",
+)  # fmt: skip
 
 
-class Setting(NamedTuple):
-    """What a row of the tables is about: everything but the seed."""
+def case_table(scores: pd.DataFrame, **run: Any) -> pd.DataFrame:
+    """Make one row a case: failures, the mean of each metric over its classes, and what `run` says of all.
 
-    preset: str
-    labeled: int
-    method: str
-    network: str = ""  # the one that is scored alone; empty for the method's own prediction
-
-
-@dataclass(frozen=True)
-class Scored:
-    """The scores of one run."""
-
-    setting: Setting
-    seed: int
-    table: pd.DataFrame  # one row a case and class, as `evaluate_folder` returns it
-    facts: dict[str, Any] = field(default_factory=dict)  # times and so on: columns of the table of runs
-
-    def by_case(self) -> pd.DataFrame:
-        """One row a case: the mean over its classes of every metric, raw and `*_lcc`."""
-        wanted = [name + suffix for name in (*METRICS, *_PENALISED) for suffix in ("", LCC)]
-        rows = class_rows(self.table)
-        return rows.groupby("case")[[name for name in wanted if name in rows]].mean()
-
-    @property
-    def failures(self) -> int:
-        """Cases and classes that were missed, invented or without prediction."""
-        return int(class_rows(self.table)["status"].isin(FAILURES).sum())
+    Args:
+        scores: one row a case and class, as `evaluate_folder` returns it.
+        run: `SETTING`, with the network that is scored alone, or "" for the method's own prediction; the
+            seed; times and so on, which become columns of the table of runs.
+    """
+    rows = class_rows(scores)
+    wanted = [name + suffix for name in _METRICS for suffix in ("", LCC)]
+    found = rows.groupby("case")[[name for name in wanted if name in rows]].mean()
+    found.insert(0, "failures", rows["status"].isin(FAILURES).groupby(rows["case"]).sum())
+    return found.reset_index().assign(**run)
 
 
-def run_table(runs: Sequence[Scored]) -> pd.DataFrame:
-    """Make one row a run: setting, seed, cases, failures, the mean over cases of every metric, its facts."""
-    rows: list[dict[Any, Any]] = []
-    for run in runs:
-        counts = {"seed": run.seed, "cases": run.table["case"].nunique(), "failures": run.failures}
-        means: dict[Any, Any] = run.by_case().mean().to_dict()
-        rows.append({**run.setting._asdict(), **counts, **means, **run.facts})
+def run_table(cases: pd.DataFrame) -> pd.DataFrame:
+    """Make one row a run: setting, seed, cases, failures, the mean over cases of every metric, the rest."""
+    keys, metrics = [*SETTING, "seed"], _metrics(cases)
+    others = cases.columns.difference([*keys, "case", "failures", *metrics], sort=False)
+    rows = []
+    for key, block in cases.groupby(keys, sort=False):
+        counts = {"cases": len(block), "failures": block["failures"].sum()}
+        (facts,) = block[others].head(1).to_dict("records")
+        rows.append({**dict(zip(keys, key, strict=True)), **counts, **block[metrics].mean(), **facts})
     return pd.DataFrame(rows)
 
 
-def setting_table(runs: Sequence[Scored]) -> pd.DataFrame:
+def setting_table(cases: pd.DataFrame) -> pd.DataFrame:
     """Make one row a setting and metric: mean, 95 % interval over cases, standard deviation over seeds.
 
     A case's value is the mean over its classes, then over the seeds; `sd_seeds` is that of the seeds' means
     (NaN for one seed), `n` counts cases with a value, `failures` adds up those of the seeds.
     """
-    rows = []
-    for setting, group in _grouped(runs):
-        spread = pd.DataFrame([run.by_case().mean() for run in group]).std(ddof=1)
-        counts = {"seeds": len(group), "failures": sum(run.failures for run in group)}
-        for metric, interval in bootstrap_means(_case_values(group)).items():
-            start = {**setting._asdict(), "metric": metric, **interval._asdict()}
-            rows.append({**start, "sd_seeds": spread[metric], **counts})
+    rows, metrics = [], _metrics(cases)
+    for key, block in cases.groupby(SETTING, sort=False):
+        setting, by_seed = dict(zip(SETTING, key, strict=True)), block.groupby("seed")[metrics].mean()
+        counts = {"seeds": len(by_seed), "failures": block["failures"].sum()}
+        for metric, interval in bootstrap_means(block.groupby("case")[metrics].mean()).items():
+            spread = by_seed[metric].std(ddof=1)
+            rows.append({**setting, "metric": metric, **interval._asdict(), "sd_seeds": spread, **counts})
     return pd.DataFrame(rows)
 
 
-class Declared(NamedTuple):
-    """The one comparison that was declared before the runs."""
+class Pair(NamedTuple):
+    """Two methods to compare."""
 
     preset: str
     labeled: int
     method: str
     reference: str
-    metric: str
+    metric: str = "dice"
 
 
-def comparison_table(
-    runs: Sequence[Scored], reference: str, declared: Declared | None = None
-) -> pd.DataFrame:
+def comparison_table(cases: pd.DataFrame, reference: str, declared: Pair | None = None) -> pd.DataFrame:
     """Compute paired differences on the same cases, each with its 95 % interval and Wilcoxon's p.
 
     The declared comparison comes first and keeps its p. All others, every method against `reference` with
@@ -94,41 +80,28 @@ def comparison_table(
 
     A declared comparison whose runs are not all there is left out. The others are of the Dice.
     """
-    groups = {setting: group for setting, group in _grouped(runs) if not setting.network}
-    values = {setting: _case_values(group) for setting, group in groups.items()}
-    wanted = [] if declared is None else [declared]
-    for setting in values:
-        other = Declared(setting.preset, setting.labeled, setting.method, reference, "dice")
-        if setting.method != reference and other != declared:
-            wanted.append(other)
+    own = cases[cases["network"] == ""]
+    grouped: Any = own.groupby(["preset", "labeled", "method"], sort=False)
+    runs: dict[tuple[str, int, str], pd.DataFrame] = dict(list(grouped))
+    others = [Pair(preset, n, method, reference) for preset, n, method in runs if method != reference]
     rows = []
-    for one in wanted:
-        first = Setting(one.preset, one.labeled, one.method)
-        second = first._replace(method=one.reference)
-        if first in values and second in values:
-            a, b = values[first][one.metric], values[second][one.metric]
-            low, high = _seed_range(groups[first], groups[second], one.metric)
-            found = {**one._asdict(), **paired_difference(a, b)._asdict(), "seed_low": low, "seed_high": high}
-            rows.append({**found, "p": wilcoxon_p(a, b), "declared": one == declared})
+    for pair in dict.fromkeys([declared, *others] if declared else others):
+        names = [(pair.preset, pair.labeled, name) for name in (pair.method, pair.reference)]
+        if runs.keys() >= {*names}:
+            both = [runs[name] for name in names]
+            a, b = (block.groupby("case")[pair.metric].mean() for block in both)
+            first, second = (block.groupby("seed")[pair.metric].mean() for block in both)
+            by_seed = (first - second).dropna()
+            found = {**pair._asdict(), **paired_difference(a, b)._asdict()}
+            found |= {"seed_low": by_seed.min(), "seed_high": by_seed.max(), "p": wilcoxon_p(a, b)}
+            rows.append({**found, "declared": pair == declared})
     table = pd.DataFrame(rows)
     if len(table):
         table["p_holm"] = float("nan")
-        others = ~table["declared"]
-        table.loc[others, "p_holm"] = holm(table.loc[others, "p"].tolist())
+        others_p = ~table["declared"]
+        table.loc[others_p, "p_holm"] = holm(table.loc[others_p, "p"].tolist())
     return table
 
 
-def _seed_range(first: Sequence[Scored], second: Sequence[Scored], metric: str) -> tuple[float, float]:
-    """Smallest and largest difference of the means of two runs of one seed; NaN without a common seed."""
-    means = {run.seed: run.by_case()[metric].mean() for run in second}
-    found = [run.by_case()[metric].mean() - means[run.seed] for run in first if run.seed in means]
-    return (min(found), max(found)) if found else (float("nan"), float("nan"))
-
-
-def _case_values(group: Sequence[Scored]) -> pd.DataFrame:
-    return pd.concat([run.by_case() for run in group]).groupby(level=0).mean()
-
-
-def _grouped(runs: Sequence[Scored]) -> Iterator[tuple[Setting, list[Scored]]]:
-    for setting in dict.fromkeys(run.setting for run in runs):
-        yield setting, [run for run in runs if run.setting == setting]
+def _metrics(cases: pd.DataFrame) -> list[str]:
+    return [str(name) for name in cases if str(name).removesuffix(LCC) in _METRICS]

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 
+from semivox.benchmark.cells import Cell
+from semivox.benchmark.grid import Grid
 from semivox.benchmark.published import PROTOCOL, TABLES
 from semivox.benchmark.published import published as published_figures
-from semivox.benchmark.scores import Declared, Scored, comparison_table, run_table, setting_table
+from semivox.benchmark.scores import Pair, comparison_table, run_table, setting_table
 from semivox.files import replacing, write_text
 from semivox.reporting import benchmark as show
 from semivox.reporting.curves import save_curves
@@ -54,32 +56,37 @@ class Page:
         write_text(path.with_name(f"{path.name}.tex"), "\n".join(self.latex))
 
 
+def make_tables(finished: Iterable[Cell], reference: str, declared: Pair | None = None) -> Tables:
+    """Read the scores of finished cells; `reference` is the row that the others are compared with."""
+    scores = pd.concat([cell.scored_cases() for cell in finished])
+    return Tables(run_table(scores), setting_table(scores), comparison_table(scores, reference, declared))
+
+
 def write_tables(
-    scored: Sequence[Scored],
+    finished: Sequence[Cell],
     out: Path,
+    grid: Grid,
     *,
-    reference: str,
-    declared: tuple[Declared, int] | None,
+    declared: tuple[Pair, int] | None,
     missing: Mapping[str, str],
-    cases: Literal["test", "val"],
-    dataset: str,
     published: str | None = None,
     ablation: str | None = None,
 ) -> Tables:
     """Write `runs.csv`, `table.csv`, `comparisons.csv`, `table.md`, `table.tex` and `dice-PRESET.png`.
 
-    `scored` are the finished cells and their networks alone; `declared` the declared comparison, and how many
-    cells were finished when it was declared; `missing` tells why cells are not in the tables, by name.
+    `declared` is the declared comparison, and how many cells were finished when it was declared; `missing`
+    tells why cells are not in the tables, by name.
     """
-    compared = comparison_table(scored, reference, declared[0] if declared else None)
-    tables = Tables(run_table(scored), setting_table(scored), compared)
+    reference = grid.reference or (grid.compare.reference if grid.compare else grid.methods[0].label)
+    dataset = finished[0].workspace.dataset.name
+    tables = make_tables(finished, reference, declared[0] if declared else None)
     for name, table in zip(("runs", "table", "comparisons"), tables, strict=True):
         with replacing(out / f"{name}.csv") as temporary:
             table.to_csv(temporary, index=False)
     page = Page(f"Benchmark on {dataset}")
     runs, own = (table[table["network"] == ""] for table in tables[:2])
     for preset, settings in tables.settings.groupby("preset", sort=False):
-        title, picture = f"{preset}: {settings['n'].max()} {cases} cases", f"dice-{preset}.png"
+        title, picture = f"{preset}: {settings['n'].max()} {grid.cases} cases", f"dice-{preset}.png"
         here = runs[runs["preset"] == preset]
         save_curves(out / picture, own[own["preset"] == preset], here, title=title)
         rows = show.score_rows(settings)
@@ -101,7 +108,7 @@ def write_tables(
 
 
 def _add_comparisons(
-    page: Page, comparisons: pd.DataFrame, reference: str, declared: tuple[Declared, int] | None
+    page: Page, comparisons: pd.DataFrame, reference: str, declared: tuple[Pair, int] | None
 ) -> None:
     page.add("## Comparisons on the same cases")
     if declared is None:
@@ -110,15 +117,14 @@ def _add_comparisons(
         page.add("Declared before the first run was finished:")
     else:
         page.add(f"Declared when {declared[1]} runs were finished already, so not before the results:")
-    for is_declared in (True, False):
-        if not len(comparisons) or not (comparisons["declared"] == is_declared).any():
-            if is_declared and declared:
-                page.add("Its runs are not finished.")
-            continue
-        rows = show.comparison_rows(comparisons, declared=is_declared)
-        tests = f"p after Holm's correction (tests: {len(rows[1])})"
-        caption = "The declared comparison." if is_declared else f"All others, with {reference}; {tests}."
-        if not is_declared:
-            page.add(caption)
+    found = comparisons["declared"].unique() if len(comparisons) else ()
+    if True in found:
+        page.table(show.comparison_rows(comparisons, declared=True), "The declared comparison.")
+    elif declared:
+        page.add("Its runs are not finished.")
+    if False in found:
+        rows = show.comparison_rows(comparisons, declared=False)
+        caption = f"All others, with {reference}; p after Holm's correction (tests: {len(rows[1])})."
+        page.add(caption)
         page.table(rows, caption)
     page.add(_INTERVALS)

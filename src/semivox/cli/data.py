@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from semivox.cli import options as o
-from semivox.cli.values import class_values
 from semivox.errors import UserError
 from semivox.files import read_json
 
@@ -54,12 +53,10 @@ def import_(
     NIfTI layouts (nnU-Net raw, MSD) are indexed where they are; everything else is converted: pairs of images
     and labels by pattern, tables, h5, DICOM, NRRD, MetaImage. A case without a label file is unlabeled.
     """
-    out, given = call.arguments["out"], call.arguments
     if raw is None and source in _RECIPES:
         do = f"semivox import {source} RAW -o OUT"
         raise UserError("The recipe needs the folder of the download", "nothing", "a folder", do)
-    typed = {"classes": class_values(given["classes"])} if "classes" in given else {}
-    made = call(source=source, **typed) if raw is None else call(source=raw, kind=source, **typed)
+    made = call(source=source) if raw is None else call(source=raw, kind=source)
     train = made.pool("train")
     labels = sum(case.label is not None for case in train)
     typer.echo(
@@ -67,11 +64,11 @@ def import_(
         f" {len(made.pool('extra'))} extra unlabeled, {len(made.pool('test'))} test;"
         f" channels {', '.join(made.channels)}; classes {', '.join(made.class_names[1:])}"
     )
-    file = out / "import.json"
+    file = call.given["out"] / "import.json"
     record = read_json(file) if file.is_file() else {}
     for note in record.get("notes", ()):
         typer.echo(f"note: {note}")
-    o.next_command("prepare", "-d", out, *shlex.split(record.get("prepare", "")))
+    o.next_command("prepare", "-d", file.parent, *shlex.split(record.get("prepare", "")))
 
 
 def fetch(call: o.Call) -> None:
@@ -112,7 +109,7 @@ def info(
         show.print_json(found.as_dict())
         return
     show.information(found)
-    if figure := call.arguments.get("figure"):
+    if figure := call.given.get("figure"):
         typer.echo(f"picture: {figure}")
     o.next_command("check", "-d", data)
 
@@ -130,7 +127,7 @@ def check(call: o.Call, json: o.Json = False) -> None:
     else:
         show.problems(result)
         if not result.errors:
-            o.next_command("prepare", "-d", call.arguments["data"])
+            o.next_command("prepare", "-d", call.given["data"])
     raise typer.Exit(int(result.errors > 0))
 
 
@@ -140,12 +137,14 @@ def plan(call: o.Call) -> None:
     The table compares grids of features: what labels keep when they are averaged to them and back, how much
     of a scan a training patch holds, and how long a training step would take on this machine.
     """
+    from semivox.training.machine import grid_steps
+
     workspace, split, made = call()
     typer.echo(
         f"{len(split.labeled)} labeled, {len(split.unlabeled)} unlabeled, {len(split.val)} validation,"
         f" {len(split.test)} test cases ({split.how})"
     )
-    _show_plan(made, call("grid_steps", plan=made) if made.grids else ())
+    _show_plan(made, grid_steps(call.config, made) if made.grids else ())
     note = f"you may edit {workspace.plan_file} before"
     o.next_command("prepare", "-d", workspace.folder, *call.again(), note=note)
 
@@ -169,7 +168,8 @@ def _show_plan(plan: Plan, steps: Sequence[float]) -> None:
     console = Console()
     for name, reason in plan.reasons.items():
         value = getattr(plan, name, "")
-        shown = _sides(value) if isinstance(value, tuple) and len(value) == 3 else _plain(value)
+        shown = ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        shown = _sides(value) if isinstance(value, tuple) and len(value) == 3 else shown
         console.print(Text(f"{name}: ", style="bold") + Text(shown), soft_wrap=True)
         console.print(Padding(Text(reason), (0, 0, 0, 2)), highlight=False)
     if plan.grids:
@@ -181,34 +181,20 @@ def _grids(plan: Plan, steps: Sequence[float]) -> Table:
     """Make the table of grids; of many classes only the one that keeps least."""
     from semivox.cli.show import table
 
-    names = plan.class_names[1:]
-    rows = [
-        (
-            f"{'*' if row['chosen'] else ' '}{_sides(row['spacing_mm'], 'x')} mm",
-            "x".join(map(str, row["voxels"])),
-            *_kept(row["fidelity"], names),
-            "x".join(map(str, row["patch"])),
-            f"{row['share']:.0%}",
-            f"{step_s:.2g} s",
-        )
-        for row, step_s in zip(plan.grids, steps, strict=True)
-    ]
-    kept = names if len(names) <= _NAMED else ("worst",)
-    return table(" grid", "scan", *kept, "patch", "holds", "step", rows=rows)
-
-
-def _kept(fidelity: Mapping[str, float], names: Sequence[str]) -> list[str]:
-    if len(names) <= _NAMED:
-        return [f"{fidelity[name]:.3f}" if name in fidelity else "" for name in names]
-    worst = min(fidelity, key=lambda key: fidelity[key])
-    return [f"{worst} {fidelity[worst]:.3f}"]
+    names, rows = plan.class_names[1:], []
+    for row, step_s in zip(plan.grids, steps, strict=True):
+        fidelity: dict[str, float] = row["fidelity"]
+        kept = [f"{fidelity[name]:.3f}" if name in fidelity else "" for name in names]
+        if len(names) > _NAMED:
+            kept = ["{} {:.3f}".format(*min(fidelity.items(), key=lambda item: item[1]))]
+        grid = f"{'*' if row['chosen'] else ' '}{_sides(row['spacing_mm'], 'x')} mm"
+        scan, patch = ("x".join(map(str, row[name])) for name in ("voxels", "patch"))
+        rows.append((grid, scan, *kept, patch, f"{row['share']:.0%}", f"{step_s:.2g} s"))
+    heads = names if len(names) <= _NAMED else ("worst",)
+    return table(" grid", "scan", *heads, "patch", "holds", "step", rows=rows)
 
 
 def _sides(values: Sequence[Any], between: str = " x ") -> str:
     """Write three sides, or one where all are alike."""
     shown = [f"{side:.3g}" if isinstance(side, (int, float)) else str(side) for side in values]
     return shown[0] if len(set(shown)) == 1 else between.join(shown)
-
-
-def _plain(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import shlex
-import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin, g
 import typer
 from typer.core import TyperCommand
 
-from semivox.cli.values import labels, seconds
+from semivox.cli.values import number, seconds
 from semivox.errors import Terminated
 from semivox.progress import show_progress
 
@@ -29,6 +28,7 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="A.B=C", help="one setting, e.g. train.lr=0.02 (repeatable)"),
 ]
+
 
 # Options that stand for settings.
 SPLIT = {
@@ -49,10 +49,10 @@ _LAYERS: dict[str, Any] = {
 }
 _FLAGS = {
     "data": "--data -d", "out": "--output -o", "model": "--model -m", "labeled": "--labeled -l",
-    "fold": "--fold -f", "method": "--method -m", "settings": "--set", "file": "--config",
+    "fold": "--fold -f", "method": "--method -m",
 }  # fmt: skip
 _MORE: dict[str, dict[str, Any]] = {
-    "labeled": {"parser": labels, "metavar": "N", "help": "number of labels, a fraction below 1, or all"},
+    "labeled": {"parser": number, "metavar": "N", "help": "number of labels, a fraction below 1, or all"},
     "budget": {"parser": seconds, "metavar": "TIME", "help": "wall time, e.g. 30m; sets the iterations"},
     "regions": {"metavar": "NAME=1,2"},
     "classes": {"metavar": "NAME=VALUE"},
@@ -67,26 +67,41 @@ _HELP = {
     "series": "DICOM series to take: its number, description or UID",
     "trust_image_geometry": "where affines disagree, use that of the (first) image if the shapes agree",
 }
+_TYPED = "COMMANDLINE"
 _NO_OPTIONS = {"config", "preset", "method", "labeled", "progress", "bar", "say"}
 
 
 @dataclass
 class Call:
-    """A command as typed."""
+    """A command as typed; `call()` calls its function of the API."""
 
-    function: Callable[..., Any]  # of the API
-    arguments: Mapping[str, Any]  # of it, that were typed
-    typed: Mapping[str, Any]  # options that stand for settings
-    fields: Mapping[str, str]  # which setting each of these is
-    flags: Mapping[str, str]  # of all options
+    api: str  # name of that function
+    fields: Mapping[str, str]  # options that stand for settings
+    given: Mapping[str, Any]  # values of all options
+    context: typer.Context
+
+    @cached_property
+    def flags(self) -> dict[str, str]:
+        """The options that were typed, by name, as they are written."""
+        source = self.context.get_parameter_source
+        options = {str(one.name): one.opts[0] for one in self.context.command.params}
+        return {name: flag for name, flag in options.items() if getattr(source(name), "name", "") == _TYPED}
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What the API function gets: values that were typed, and defaults."""
+        settings = {*self.fields, *_LAYERS} if self.fields else set()
+        return {
+            key: value for key, value in self.given.items() if key not in settings and value not in (None, [])
+        }
 
     @property
     def sections(self) -> dict[str, dict[str, Any]]:
         """The settings that were typed as options of their own, by section."""
         found: dict[str, dict[str, Any]] = {}
-        for name, field in self.fields.items():
-            section, _, key = field.partition(".")
-            if (value := self.typed.get(name)) is not None:
+        for name, setting in self.fields.items():
+            section, _, key = setting.partition(".")
+            if (value := self.given[name]) is not None:
                 found.setdefault(section, {})[key] = str(value) if isinstance(value, Path) else value
         return found
 
@@ -95,30 +110,26 @@ class Call:
         """The settings, resolved."""
         from semivox.config import load_config
 
-        layers = {name: value for name in _LAYERS if (value := self.typed.get(name))}
-        given: dict[str, Any] = {**layers, **self.sections}
-        return load_config(**given)
+        layers: dict[str, Any] = {name: self.given[name] for name in _LAYERS if self.given.get(name)}
+        return load_config(**{**layers, **self.sections})
 
     def __call__(self, name: str | None = None, /, **more: Any) -> Any:
         """Call the API function, or the named one, with what was typed."""
-        function = self.function if name is None else of_api(name)
-        known = inspect.signature(function).parameters
-        shown = {"progress": show_progress, "bar": True}
-        given = {name: value for name, value in {**shown, **self.arguments}.items() if name in known} | more
-        if self.fields and "config" in known and "config" not in given:
+        function = of_api(name or self.api)
+        known = inspect.signature(function).parameters.keys() - more.keys()
+        given = {"progress": show_progress, "bar": True, **self.arguments}
+        if self.fields and "config" in known:
             given["config"] = self.config
-        return function(**given)
+        return function(**{key: value for key, value in given.items() if key in known}, **more)
 
     def again(self) -> list[str]:
         """Return the settings as typed, for the next command."""
         words: list[str] = []
         for name in (*self.fields, *_LAYERS):
-            value = self.typed.get(name)
-            if value in (None, [], False):
-                continue
-            flag = self.flags[name].split()[0]
-            values = [] if value is True else value if isinstance(value, list) else [value]
-            words += [word for one in values for word in (flag, str(one))] or [flag]
+            if flag := self.flags.get(name):
+                value = self.given[name]
+                values = value if isinstance(value, list) else [value]
+                words += [flag] if value is True else [word for one in values for word in (flag, str(one))]
         return words
 
 
@@ -127,18 +138,11 @@ class _Late(TyperCommand):
 
     @cached_property
     def _made(self) -> Any:
-        build = inspect.unwrap(self.callback).build  # type: ignore[arg-type]
         apart = typer.Typer(add_completion=False, rich_markup_mode="rich")
-        apart.command(self.name)(build())
+        apart.command(self.name)(inspect.unwrap(self.callback).build())  # type: ignore[arg-type]
         return typer.main.get_command(apart)
 
-    @property
-    def params(self) -> Any:
-        return self._made.params
-
-    @params.setter
-    def params(self, none: object) -> None:
-        pass
+    params: Any = property(lambda self: self._made.params, lambda self, none: None)
 
     def invoke(self, ctx: Any) -> Any:
         return self._made.invoke(ctx)
@@ -167,38 +171,32 @@ def command(
         without: parameters of `api` that are no options.
         flags: of parameters whose name is not their flag; a flag without dashes is an argument.
     """
-    fields, flags = fields or {}, {**_FLAGS, **(flags or {})}
+    settings = fields or {}
 
     def build() -> Callable[..., None]:
         kinds = get_type_hints(function, include_extras=True)
         own = {
-            one.name: one.replace(annotation=kinds[one.name])
-            for one in inspect.signature(function).parameters.values()
-            if one.name != "call"
+            name: one.replace(annotation=kinds[name], kind=one.KEYWORD_ONLY)
+            for name, one in inspect.signature(function).parameters.items()
+            if name != "call"
         }
-        hidden = _NO_OPTIONS | {*own, *fields, *without}
-        theirs = {} if api is None else {one.name: one for one in _api_options(of_api(api), hidden, flags)}
-        typed = {name: _setting_option(name, setting) for name, setting in fields.items()}
-        if layers:
-            typed |= {key: _parameter(key, kind, None) for key, kind in _LAYERS.items()}
-        parameters = {**theirs, **typed, **own}
+        hidden = {*_NO_OPTIONS, *own, *settings, *without}
+        made = [] if api is None else list(_api_options(of_api(api), hidden, {**_FLAGS, **(flags or {})}))
+        made += [_setting_option(name, setting) for name, setting in settings.items()]
+        made += [_parameter(name, kind, None) for name, kind in _LAYERS.items() if layers]
+        made += own.values()
 
-        def call(**given: Any) -> None:
-            settings = {key: given[key] for key in typed}
-            arguments = {
-                key: given[key] for key, one in theirs.items() if given[key] not in (None, [], one.default)
-            }
-            shown = {key: flags.get(key, "--" + key.replace("_", "-")) for key in parameters}
-            first = () if api is None else (Call(of_api(api), arguments, settings, fields, shown),)
+        def call(context: typer.Context, **given: Any) -> None:
+            first = () if api is None else (Call(api, settings, given, context),)
             try:
-                function(*first, **{key: given[key] for key in own})
+                function(*first, **{name: given[name] for name in own})
             except KeyboardInterrupt as stop:  # which Typer would turn into 130 also after SIGTERM
                 raise SystemExit(143 if isinstance(stop, Terminated) else 130) from stop
 
         call.__doc__ = function.__doc__
-        call.__annotations__ = {one.name: one.annotation for one in parameters.values()}
-        order = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in parameters.values()]
-        call.__signature__ = inspect.Signature(order)  # type: ignore[attr-defined]
+        made.append(_parameter("context", typer.Context, inspect.Parameter.empty))
+        call.__annotations__ = {one.name: one.annotation for one in made}
+        call.__signature__ = inspect.Signature(made)  # type: ignore[attr-defined]
         return call
 
     def late() -> None: ...
@@ -217,15 +215,15 @@ def of_api(name: str) -> Callable[..., Any]:
 
 def _api_options(
     function: Callable[..., Any], hidden: set[str], flags: Mapping[str, str]
-) -> Iterable[inspect.Parameter]:
+) -> Iterator[inspect.Parameter]:
     """Make an option of each parameter, with the line about it in the docstring."""
     inner, texts = inspect.unwrap(function), described(function)
-    strings = {name: kind for name, kind in inner.__annotations__.items() if name not in hidden | {"return"}}
+    strings = {name: kind for name, kind in inner.__annotations__.items() if name != "return"}
     kinds = get_type_hints(SimpleNamespace(__annotations__=strings), inner.__globals__)
-    for one in inspect.signature(function).parameters.values():
-        if one.name in kinds and one.kind is not one.VAR_KEYWORD:
-            text = texts.get(one.name, _HELP.get(one.name, ""))
-            yield _option(one.name, kinds[one.name], one.default, text, flags.get(one.name))
+    for name, one in inspect.signature(function).parameters.items():
+        if name not in hidden:
+            text = texts.get(name, _HELP.get(name, ""))
+            yield _option(name, kinds[name], one.default, text, flags.get(name))
 
 
 def _setting_option(name: str, setting: str) -> inspect.Parameter:
@@ -236,11 +234,13 @@ def _setting_option(name: str, setting: str) -> inspect.Parameter:
     model: Any = Config.model_fields[section].annotation
     field, kind = model.model_fields[key], get_type_hints(model)[key]
     text = re.sub(r"(^|; )null: (.*)$", r" (default: \2)", field.description or "").strip()
-    return _option(name, kind | None, None, text, _FLAGS.get(name) or _flag(name, field.default is True))
+    flags = f"--{name}/--no-{name}" if field.default is True else _FLAGS.get(name)
+    return _option(name, kind | None, None, text, flags)
 
 
 def _option(name: str, kind: Any, default: Any, text: str, flags: str | None) -> inspect.Parameter:
-    flags = flags or _flag(name, default is True)
+    flag = "--" + name.replace("_", "-")
+    flags = flags or (f"{flag}/--no-{flag[2:]}" if default is True else flag)
     more = {"help": text, **_MORE.get(name, {})}
     is_option = flags.startswith("-")
     option = typer.Option(*flags.split(), **more) if is_option else typer.Argument(metavar=flags, **more)
@@ -249,11 +249,6 @@ def _option(name: str, kind: Any, default: Any, text: str, flags: str | None) ->
 
 def _parameter(name: str, kind: Any, default: Any) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
-
-
-def _flag(name: str, negative: bool) -> str:
-    flag = name.replace("_", "-")
-    return f"--{flag}/--no-{flag}" if negative else f"--{flag}"
 
 
 def _plain(kind: Any) -> Any:
@@ -283,8 +278,3 @@ def next_command(*words: object, note: str = "") -> None:
     """Show the command to type next, quoted so that it can be pasted."""
     text = shlex.join(["semivox", *map(str, words)])
     typer.echo(f"next: {text}" + (f"   # {note}" if note else ""))
-
-
-def same_command() -> None:
-    """Show this very command as the next one: it resumes."""
-    next_command(*sys.argv[1:])

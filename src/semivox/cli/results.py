@@ -8,14 +8,19 @@ from typing import Annotated
 import typer
 
 from semivox.cli import options as o
-from semivox.cli.values import class_values
 from semivox.errors import UserError
 
 _AS_DATASET = (
     "--input is the model's data set: write it as nnU-Net raw, with predictions as labels of unlabeled cases"
 )
 _SHOWN = 8  # scans of a ranking
-_ANY_DATASET = {"model", "source", "out", "device"}  # what `predict --as-dataset` takes besides the window
+_ANY_DATASET = {
+    "model",
+    "source",
+    "out",
+    "device",
+    "as_dataset",
+}  # what `predict --as-dataset` takes besides the window
 
 
 def register(app: typer.Typer) -> None:
@@ -39,11 +44,11 @@ def predict(
     call: o.Call, as_dataset: Annotated[bool, typer.Option("--as-dataset", help=_AS_DATASET)] = False
 ) -> None:
     """Segment scans; results lie on the scanner's grid, with the original label values."""
-    given, window = call.arguments, call.sections.get("predict", {})
+    given, window = call.given, call.sections.get("predict", {})
     if as_dataset:
-        useless = [call.flags[name].split()[0] for name in given.keys() - _ANY_DATASET]
+        useless = call.flags.keys() - call.fields.keys() - _ANY_DATASET
         if useless or len(given["model"]) > 1:
-            name = min(useless, default="a second --model")
+            name = min((call.flags[name] for name in useless), default="a second --model")
             raise UserError("--as-dataset has no use for another option", name, do=f"leave out {name}")
         made = call("pseudo_label", model=given["model"][0], data=given["source"], config=window)
         where = f"in {given['out']}; dataset.json tells which labels are predicted"
@@ -79,7 +84,7 @@ def evaluate(
     from semivox.cli import show
 
     show.scores(call())
-    folder = call.arguments.get("out", call.arguments["predictions"])
+    folder = call.given["out"] or call.given["predictions"]
     typer.echo(f"written: {folder / 'metrics.csv'} and summary.json")
     if report is not None:
         typer.echo(f"report with pictures: {call('report', model=report, predictions=folder, out=None)}")
@@ -96,9 +101,10 @@ def report(
 ) -> None:
     """Write one HTML page: what was trained on what, scores, worst cases, a viewer. It needs no network."""
     if compare:
-        given = {"-m": model, "-i": call.arguments.get("predictions")}
-        if useless := [name for name, value in given.items() if value is not None]:
-            raise UserError("--compare has no use for another option", useless[0], "run folders")
+        if useless := call.flags.keys() & {"model", "predictions"}:
+            raise UserError(
+                "--compare has no use for another option", call.flags[min(useless)], "run folders"
+            )
         written = call("compare_runs", runs=runs or [])
     elif model is None or runs:
         found = f"{runs[0]}" if runs else "no run"
@@ -113,16 +119,15 @@ def rank(call: o.Call) -> None:
     """Rank unlabeled scans: which to annotate next. No label file is opened."""
     from semivox.cli import show
 
-    table, out = call(), call.arguments["out"]
+    table, out = call(), call.given["out"]
     rows = table.head(_SHOWN)[["case", "uncertainty", "distance", "reasons"]].itertuples(index=False)
     shown = [(name, f"{doubt:.3f}", f"{far:.2f}", reasons) for name, doubt, far, reasons in rows]
     show.put(show.table("case", "uncertainty", "distance", "reasons", rows=shown, left=4))
     typer.echo(f"{len(table)} scans in {out / 'rank.csv'}; the first ones: {out / 'rank.png'}")
-    again = ("-d", call.arguments["data"], "--init", call.arguments["model"][0], "-o", "NEW_RUN")
+    again = ("-d", call.given["data"], "--init", call.given["model"][0], "-o", "NEW_RUN")
     o.next_command("train", *again, note="when the first ones are annotated")
 
 
 def dicom_seg(call: o.Call) -> None:
     """Write a label map as DICOM-SEG, with references to the series it was drawn on."""
-    classes = class_values(call.arguments.get("classes", []))
-    typer.echo(f"written: {call(classes=classes or None)}")
+    typer.echo(f"written: {call()}")

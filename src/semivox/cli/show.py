@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from semivox.benchmark.run import Forecast, Outcome
+    from semivox.benchmark.tables import Tables
     from semivox.datasets.check import CheckResult, Problem
     from semivox.preprocessing.inspect import Information
 
@@ -95,21 +96,22 @@ def scores(found: pd.DataFrame) -> None:
             text(f"{len(names)} {what}: {shortened(names, 10)}")
 
 
-def comparison(summary: dict[str, Any], title: str) -> None:
+def comparison(tables: Tables, title: str) -> None:
     """Show each method's Dice and its paired difference to the first."""
     from semivox.reporting.table import interval_text
 
-    headings = ("method", "Dice [95 % interval]", "n", f"difference to {summary['reference']}", "training")
+    dice = tables.settings[tables.settings["metric"] == "dice"].to_dict("records")
+    gains = {row["method"]: interval_text(row, sign="+") for row in tables.comparisons.to_dict("records")}
+    seconds = tables.runs.set_index("method")["seconds_training"]
     rows = []
-    for name, entry in summary["methods"].items():
-        difference, interval = summary["difference"].get(name), entry["interval"]
-        gain = interval_text(difference, sign="+") if difference else ""
-        seconds = f"{entry['seconds_training']:.0f} s"
-        rows.append((name, interval_text(interval), interval["n"], gain, seconds))
+    for row in dice:
+        name = row["method"]
+        rows.append((name, interval_text(row), row["n"], gains.get(name, ""), f"{seconds[name]:.0f} s"))
+    headings = ("method", "Dice [95 % interval]", "n", f"difference to {dice[0]['method']}", "training")
     put(table(*headings, title=title, rows=rows))
 
 
-def verdict(difference: dict[str, float]) -> str:
+def verdict(difference: Mapping[Any, float]) -> str:
     """Say what a paired difference with its interval means for semi-supervised training as a whole."""
     if difference["low"] > 0:
         return "Training with the unlabeled scans brings a clear gain over labels only here"
@@ -128,7 +130,7 @@ def forecast(cells: list[Forecast], max_hours: float | None) -> None:
         total += cell.seconds
         fitting = fitting and (max_hours is None or total <= max_hours * 3600)
         state = cell.state if fitting or cell.state == "finished" else "left for lack of time"
-        rows.append((cell.job.place.name, state, duration(cell.seconds), duration(total)))
+        rows.append((cell.cell.place.name, state, duration(cell.seconds), duration(total)))
     put(table("cell", "state", "estimate", "ends after", rows=rows, left=2))
     text("Nothing was trained. Estimates are of training and prediction; a begun cell counts whole.")
 
@@ -151,6 +153,8 @@ def outcome(found: Outcome) -> None:
 
 def information(found: Information) -> None:
     """Show roles, and the ranges over cases of sizes, intensities and class volumes."""
+    import numpy as np
+
     dataset, split, cases = found.dataset, found.split, found.measured.cases
     text(Text(f"{dataset.name}  ({dataset.root})", style="bold"))
     text(f"channels {', '.join(dataset.channels)}; classes {', '.join(dataset.class_names[1:])}")
@@ -158,49 +162,34 @@ def information(found: Information) -> None:
         f"{len(split.labeled)} labeled, {len(split.unlabeled)} unlabeled, {len(split.val)} validation,"
         f" {len(split.test)} test cases (not opened)"
     )
-    measures: dict[str, list[Sequence[float]]] = {
-        "voxels": [case.shape for case in cases],
-        "voxel size in mm": [case.spacing_mm for case in cases],
-        "size in mm": [[n * s for n, s in zip(c.shape, c.spacing_mm, strict=True)] for c in cases],
-    }
-    rows = []
-    for title, values in measures.items():
-        rows.append((title, *(" x ".join(f"{side:.4g}" for side in row) for row in _range(values))))
-    rows.append(("share of background", *(f"{value:.0%}" for value in _range([c.background for c in cases]))))
+    rows = [
+        _range("voxels", [case.shape for case in cases]),
+        _range("voxel size in mm", [case.spacing_mm for case in cases]),
+        _range("size in mm", [np.multiply(case.shape, case.spacing_mm) for case in cases]),
+        _range("share of background", [case.background for case in cases], ".0%"),
+    ]
     put(table("", *_RANGE, title=f"{len(cases)} scans, axes to right, front, head", rows=rows))
     for index, channel in enumerate(dataset.channels):
-        put(table("", *_RANGE, title=f"intensities of {channel}", rows=_intensities(found, index)))
-    labeled = [case.class_volumes_ml for case in cases if case.class_volumes_ml is not None]
-    if labeled:
-        rows = []
-        for name in dataset.class_names[1:]:
-            volumes = [case[name] for case in labeled]
-            rows.append((name, *_short(_range(volumes)), str(volumes.count(0))))
+        scans = [case.channels[index].percentiles for case in cases]
+        rows = [_range(f"{name} of a scan", [scan[key] for scan in scans]) for name, key in _LEVELS.items()]
+        if found.measured.foreground is not None:
+            inside = found.measured.foreground[index].percentiles
+            levels = [f"{inside[key]:.4g}" for key in _LEVELS.values()]
+            rows.append(["labeled foreground: 0.5 %, 50 %, 99.5 %", *levels])
+        put(table("", *_RANGE, title=f"intensities of {channel}", rows=rows))
+    if labeled := [case.class_volumes_ml for case in cases if case.class_volumes_ml is not None]:
+        volumes = {name: [case[name] for case in labeled] for name in dataset.class_names[1:]}
+        rows = [[*_range(name, values), str(values.count(0))] for name, values in volumes.items()]
         title = f"class volumes in mL, {len(labeled)} labeled cases"
         put(table("", *_RANGE, "cases without it", title=title, rows=rows))
 
 
-def _intensities(found: Information, index: int) -> list[tuple[str, ...]]:
-    scans = [case.channels[index].percentiles for case in found.measured.cases]
-    rows = []
-    for title, key in _LEVELS.items():
-        rows.append((f"{title} of a scan", *_short(_range([scan[key] for scan in scans]))))
-    if found.measured.foreground is not None:
-        inside = found.measured.foreground[index].percentiles
-        values = _short(inside[key] for key in _LEVELS.values())
-        rows.append(("labeled foreground: 0.5 %, 50 %, 99.5 %", *values))
-    return rows
-
-
-def _short(values: Iterable[float]) -> list[str]:
-    return [f"{value:.4g}" for value in values]
-
-
-def _range(values: Iterable[Any]) -> tuple[Any, Any, Any]:
+def _range(title: str, values: Sequence[Any], form: str = ".4g") -> list[str]:
+    """Return a row with smallest, median and largest value; of each axis where a value has several."""
     import numpy as np
 
-    array = np.asarray(list(values))
-    return array.min(axis=0), np.median(array, axis=0), array.max(axis=0)
+    ranges = (np.atleast_1d(find(values, axis=0)) for find in (np.min, np.median, np.max))
+    return [title, *(" x ".join(f"{side:{form}}" for side in one) for one in ranges)]
 
 
 def problems(result: CheckResult) -> None:

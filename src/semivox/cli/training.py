@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
 from semivox.cli import options as o
-from semivox.cli.values import labels
+from semivox.cli.values import number
 from semivox.errors import UserError
 
 _ABLATIONS = "modules, distance, contrast, percentile, tau, temperature, beta"
@@ -37,7 +38,7 @@ def train(call: o.Call) -> None:
 
         show.scores(folder.scores)
         typer.echo(f"report with pictures: {folder.report}")
-    if call.arguments.get("diagnose"):
+    if call.given["diagnose"]:
         typer.echo(f"diagnosis: {folder / 'diagnosis' / 'diagnosis.png'}")
     o.next_command("predict", "-m", folder, "-i", "FOLDER_WITH_SCANS", "-o", folder / "predictions")
 
@@ -47,10 +48,9 @@ def demo(call: o.Call) -> None:
     from semivox.cli import show
 
     result = call()
-    show.comparison(result.summary, "20 phantoms that no training saw; 4 labels of 40")
-    typer.echo(
-        f"{show.verdict(result.summary['difference']['self_training'])} (one seed). Picture: {result.picture}"
-    )
+    show.comparison(result.tables, "20 phantoms that no training saw; 4 labels of 40")
+    (difference,) = result.tables.comparisons.to_dict("records")
+    typer.echo(f"{show.verdict(difference)} (one seed). Picture: {result.picture}")
     o.next_command("train", "-d", "YOUR_FOLDER")
 
 
@@ -113,7 +113,7 @@ def benchmark(
     paper: Annotated[str | None, typer.Option(metavar="ITEM", help=_ITEMS)] = None,
     method: Annotated[list[str] | None, typer.Option("--method", "-m", help="a row (repeatable)")] = None,
     labeled: Annotated[
-        list[float] | None, typer.Option("--labeled", "-l", parser=labels, metavar="N", help=_LABELED)
+        list[float] | None, typer.Option("--labeled", "-l", parser=number, metavar="N", help=_LABELED)
     ] = None,
     seeds: Annotated[int | None, typer.Option("--seeds", help="number of seeds")] = None,
     preset: Annotated[list[str] | None, typer.Option("--preset", "-p", help="settings (repeatable)")] = None,
@@ -126,40 +126,37 @@ def benchmark(
     """Compare methods over label counts, seeds and presets. The same command again resumes."""
     from semivox.cli import show
 
-    given, typed = call.arguments, locals()
-    changes = {key: typed[name] for name, key in _GRID.items() if typed[name] not in (None, [])}
-    run: dict[str, Any] = {"isolate": isolate, "say": lambda line: typer.echo(line, err=True)}
+    given = call.given
+    changes = {key: given[name] for name, key in _GRID.items() if given[name] not in (None, [])}
+    run: dict[str, Any] = {"say": lambda line: typer.echo(line, err=True)}
     if paper is not None:
-        _refuse({"--grid": grid, "--ablation": ablation, "--published": given.get("published")})
+        if useless := call.flags.keys() & {"grid", "ablation", "published"}:
+            flags = " and ".join(sorted(call.flags[name] for name in useless))
+            raise UserError("--paper has no use for another option", flags, do=f"leave out {flags}")
         made = call("replicate", item=paper, data=tuple(data), changes=changes, **run)
         outcomes, written = made.outcomes, f" in {given['out']}: {', '.join(made.files)}"
     elif len(data) > 1:
         raise UserError("Several data sets go with --paper only", f"{len(data)} data sets", "one -d FOLDER")
     else:
-        resolved = call("load_grid", file=grid, ablation=ablation, changes=changes)
-        outcomes = {"": call(data=data[0], grid=resolved, ablation=ablation, **run)}
+        resolved = call("load_grid", file=grid, changes=changes)
+        outcomes = {"": call(data=data[0], grid=resolved, **run)}
         names = "table.tex, table.csv, runs.csv, comparisons.csv, dice-*.png"
         written = outcomes[""].tables and f": {given['out'] / 'table.md'}, {names}"
-    failed, left = dict[str, str](), list[str]()
-    for name, found in outcomes.items():
-        if "dry_run" in given:
+    if given["dry_run"]:
+        for name, found in outcomes.items():
             if name:
                 show.text(name)
-            show.forecast(found.forecast, given.get("max_hours"))
-            continue
+            show.forecast(found.forecast, given["max_hours"])
+        return
+    failed, left = dict[str, str](), list[str]()
+    for name, found in outcomes.items():
         show.outcome(found)
         start = name and f"{name}, "
         failed |= {f"{start}{cell}": why for cell, why in found.failed.items()}
         left += [f"{start}{cell}" for cell in found.left]
-    if written and "dry_run" not in given:
+    if written:
         show.text(f"written{written}")
     _end(failed, left)
-
-
-def _refuse(given: dict[str, Any]) -> None:
-    """A table or figure of the paper has its own grid and published figures."""
-    if names := [name for name, value in given.items() if value is not None]:
-        raise UserError(f"{names[0]} does not go with --paper", do=f"leave out {' and '.join(names)}")
 
 
 def _end(failed: dict[str, str], left: list[str]) -> None:
@@ -169,6 +166,6 @@ def _end(failed: dict[str, str], left: list[str]) -> None:
     if left:
         typer.echo(f"left for lack of time: {len(left)} cells, the first is {left[0]}")
     if failed or left:
-        o.same_command()
+        o.next_command(*sys.argv[1:])
     if failed:
         raise typer.Exit(1)

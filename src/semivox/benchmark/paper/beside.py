@@ -1,23 +1,27 @@
-"""Published figures and ours, row by row."""
+"""Published figures and ours, row by row, and what of ours is not as published."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 
-from semivox.benchmark.grid import PUBLISHED_LISTS, Variant, cells_of
-from semivox.benchmark.jobs import Job, sizes
+from semivox.benchmark.cells import Cell
+from semivox.benchmark.grid import cells_of, settings_of
 from semivox.benchmark.paper.items import Entry, Item
-from semivox.benchmark.published import published
+from semivox.benchmark.published import FAMILIES, SHARES, family_named, family_of, published
 from semivox.benchmark.run import Outcome
 
-METRICS = {
+_METRICS = {
     "dice": "dice_percent", "jaccard": "jaccard_percent", "hd95_vox": "hd95_voxel", "asd_vox": "asd_voxel",
 }  # fmt: skip
-SHARES = (0.10, 0.15, 0.20, 0.25, 1.0)  # of labels, in the paper's tables
 _ROW = ("method", "row_as_printed", "cr_distance", "contrast", "alpha_percentile")  # what names a row
+_SECTIONS = ("net", "plan", "train", "predict")
+_FREE = {
+    "train.workers", "train.device", "train.precision", "train.log_every", "train.checkpoint_every",
+    "train.validate_every", "train.diagnose_every", "train.seed", "predict.batch",
+}  # fmt: skip
 
 
 def beside(item: Item, entry: Entry, outcome: Outcome) -> pd.DataFrame:
@@ -27,22 +31,23 @@ def beside(item: Item, entry: Entry, outcome: Outcome) -> pd.DataFrame:
         Columns dataset, family, row, network, is_reference, share (of labels; NaN if it is none of the
         paper's), labels (here), seeds, failures; for each metric in percent or voxels `*_published`,
         `*_spread`, `*_mean`, `*_low`, `*_high`, `*_n`; params_M and macs_G as printed; the columns of
-        `benchmark.jobs.sizes`. NaN for what is not known.
+        `benchmark.cells.Cell.sizes`. NaN for what is not known.
     """
     printed = {} if item.table is None else _published(entry.family, item.table)
-    ours = _ours(outcome)
-    jobs = {(job.place.labels, job.place.variant.label): job for job in outcome.jobs}
+    ours, cells = _ours(outcome), dict[tuple[Any, str], Cell]()
+    for cell in outcome.cells:
+        cells.setdefault((cell.place.labels, cell.place.variant.label), cell)
     lines, used = [], set()
-    for variant, labels in _rows(entry):
-        job = jobs[labels, variant.label]
-        key = variant.published or variant.label, share_of(labels, entry.grid.presets[0], entry.family)
+    for (labels, row), cell in cells.items():
+        key = cell.place.variant.published or row, share_of(labels, entry.grid.presets[0], entry.family)
         used.add(key)
+        count = len(cell.split.labeled)
         start = {
-            "dataset": entry.name, "family": entry.family, "row": variant.label, "share": key[1],
-            "labels": len(job.split.labeled), "is_reference": variant.label in entry.references,
+            "dataset": entry.name, "family": entry.family, "row": row, "share": key[1], "labels": count,
+            "is_reference": row in entry.references,
         }  # fmt: skip
-        scores = ours.get((len(job.split.labeled), variant.label), {})
-        size = {**sizes(job.cost), **({"parameters": job.cost.step.parameters} if job.cost else {})}
+        scores = ours.get((count, row), {})
+        size = {**cell.sizes(), **({"parameters": cell.cost.step.parameters} if cell.cost else {})}
         lines.append({**start, "network": "", **printed.get(key, {}), **scores.pop("", {}), **size})
         lines += [{**start, "network": network, **values} for network, values in scores.items()]
     for (row, share), values in printed.items():
@@ -61,16 +66,8 @@ def share_of(labels: Any, preset: str | None, family: str) -> float:
         return 1.0
     if isinstance(labels, float):
         return labels
-    total = PUBLISHED_LISTS[family] if str(preset).split("-")[0] == family else 0
-    return next((share for share in SHARES if labels == int(share * total + 0.5)), float("nan"))
-
-
-def _rows(entry: Entry) -> Iterator[tuple[Variant, Any]]:
-    """Return rows and labels in the order of a printed table: by labels, then by row."""
-    seen = dict.fromkeys((place.labels, place.variant.label) for place in cells_of(entry.grid))
-    order = list(dict.fromkeys(labels for labels, _ in seen))
-    for labels in order:
-        yield from ((row, labels) for row in entry.grid.methods if (labels, row.label) in seen)
+    fitting = SHARES if family_of([preset]) == family else ()
+    return next((share for share in fitting if labels == FAMILIES[family].count(share)), float("nan"))
 
 
 def _published(family: str, table: str) -> dict[tuple[str, float], dict[str, Any]]:
@@ -79,39 +76,72 @@ def _published(family: str, table: str) -> dict[tuple[str, float], dict[str, Any
     for line in published(family, table).to_dict("records"):
         row = str(next(line[name] for name in _ROW if name in line))
         values = {"params_M": line.get("params_M"), "macs_G": line.get("macs_G")}
-        for metric, name in METRICS.items():
+        for metric, name in _METRICS.items():
             values[f"{metric}_published"] = line[f"{name}_mean"]
             values[f"{metric}_spread"] = line[f"{name}_spread"]
-        found[row, _printed_share(line, family)] = values
+        share = float(str(line.get("labeled_unlabeled", "10%")).split("%")[0]) / 100
+        if "labeled" in line:
+            share = share_of(line["labeled"], FAMILIES[family].preset, family)
+        found[row, share] = values
     return found
-
-
-def _printed_share(line: Mapping[Any, Any], family: str) -> float:
-    if "labeled" in line:
-        total = PUBLISHED_LISTS[family]
-        return next(share for share in SHARES if int(share * total + 0.5) == line["labeled"])
-    return float(str(line.get("labeled_unlabeled", "10%")).split("%")[0]) / 100
 
 
 def _ours(outcome: Outcome) -> dict[tuple[int, str], dict[str, dict[str, float]]]:
     """Return our values by number of labels, row and network ("" for the method's prediction)."""
     found: dict[tuple[int, str], dict[str, dict[str, float]]] = {}
-    if outcome.tables is None:
-        return found
-    for line in outcome.tables.settings.to_dict("records"):
+    for line in outcome.tables.settings.to_dict("records") if outcome.tables else ():
         values = found.setdefault((line["labeled"], line["method"]), {}).setdefault(line["network"], {})
         values |= {"seeds": line["seeds"], "failures": line["failures"]}
-        if (metric := line["metric"]) in METRICS:
+        if (metric := line["metric"]) in _METRICS:
             scale = 100 if metric in ("dice", "jaccard") else 1
             values |= {f"{metric}_{part}": line[part] * scale for part in ("mean", "low", "high")}
             values[f"{metric}_n"] = line["n"]
     return found
 
 
-def first_jobs(outcome: Outcome) -> dict[str, Job]:
-    """Return for each row its finished run with the first seed and the fewest labels."""
-    jobs: dict[str, Job] = {}
-    for job in sorted(outcome.jobs, key=lambda job: (len(job.split.labeled), job.place.seed)):
-        if job.is_finished:
-            jobs.setdefault(job.place.variant.label, job)
-    return jobs
+def differences(item: Item, entry: Entry, outcome: Outcome) -> list[str]:
+    """Say what is not as published, with the published value in brackets; empty if all is.
+
+    Data and scale come first, then the settings by name.
+    """
+    cell, family, on_test = outcome.cells[0], FAMILIES[entry.family], entry.grid.cases == "test"
+    ours, theirs = _settings(entry), _settings(entry, family.preset)
+    training = sum(map(len, (cell.split.labeled, cell.split.unlabeled, cell.split.val)))
+    facts: list[tuple[str, Any, Any]] = [
+        ("iterations", ours.pop("train.iterations"), theirs["train.iterations"]),
+        ("training cases", training, family.training),
+        ("test cases", len(cell.cases) if on_test else "validation instead of", family.test),
+        ("seeds", len(entry.grid.seeds), item.seeds),
+        ("channels", len(cell.plan.channels), 1),
+        ("classes", len(cell.plan.class_names) - 1, 1),
+    ]
+    found = [f"data set {entry.name} ({family.title})"] * (family_named(entry.name) != entry.family)
+    for what, here, published_here in facts:
+        if here != published_here:
+            found.append(f"{here} {what if here != 1 else what[:-1]} ({published_here})")
+    changed = (name for name in ours if ours[name] != theirs.get(name) and name not in _FREE)
+    return found + [f"{name} {_text(ours[name])} ({_text(theirs.get(name))})" for name in changed]
+
+
+def _settings(entry: Entry, paper: str | None = None) -> dict[str, Any]:
+    """Return by name the settings of the first row, and the options of all methods; or those of a preset."""
+    found, grid = dict[str, Any](), entry.grid
+    if paper is not None:
+        grid = grid.model_copy(update={"settings": {}, "assignments": ()})
+    for row in grid.methods:
+        place = next(place for place in cells_of(grid) if place.variant == row)
+        config = settings_of(grid, replace(place, preset=paper or place.preset))
+        values = config.model_dump()
+        named = {
+            f"{section}.{name}": value for section in _SECTIONS for name, value in values[section].items()
+        }
+        named["method.batch"] = config.method.batch
+        named |= {f"{config.method.name}.{name}": value for name, value in config.method.options.items()}
+        found |= {name: value for name, value in named.items() if name not in found}
+    return found
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "default"
+    return " x ".join(f"{side:g}" for side in value) if isinstance(value, list | tuple) else str(value)

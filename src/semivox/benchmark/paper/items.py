@@ -7,13 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from semivox.benchmark.grid import Grid, family_of, load_grid, published_counts, read_ablation
-from semivox.benchmark.published import DATASETS, published
+from semivox.benchmark.grid import Grid, load_grid, read_ablation
+from semivox.benchmark.published import FAMILIES, family_named, family_of, published, published_counts
+from semivox.datasets.dataset import open_dataset
 from semivox.errors import UserError, unknown
-from semivox.files import read_json
-
-PRESETS = {"la": "la-8", "pancreas": "pancreas-6", "brats": "brats-25"}
-_NAMES = {"la2018": "la", "leftatrium": "la", "pancreas": "pancreas", "brats": "brats"}  # of data sets
 
 
 @dataclass(frozen=True)
@@ -95,39 +92,44 @@ def entries_of(item: Item, data: Sequence[Path], changes: Mapping[str, Any]) -> 
 
 
 def _entry(item: Item, data: Path, preset: str | None, changes: Mapping[str, Any]) -> Entry:
-    description = _description(data)
-    name = description["name"]
-    family = family_of([preset]) if preset else guess_family(name)
-    if preset is None and family is not None:
-        preset = PRESETS[family]
-        _refuse_other_data(item, description, preset, data)
+    dataset = open_dataset(data)
+    name = dataset.name.replace("/", "_")
+    family = family_of([preset]) if preset else family_named(name)
     if preset is None:
-        expected = "LA 2018, Pancreas-CT or BraTS 2019 by name, or a preset"
-        raise UserError("The settings for this data set are not known", name, expected, "add -p lite", data)
+        if family is None:
+            what, expected = "The settings for this data set are not known", "a known data set, or a preset"
+            raise UserError(what, name, expected, "add -p lite", data)
+        preset, channels, classes = FAMILIES[family].preset, len(dataset.channels), dataset.num_classes - 1
+        if (channels, classes) != (1, 1):
+            what, found = (
+                "The paper's settings are for one of each",
+                f"channels: {channels}, classes: {classes}",
+            )
+            do = f"import it as published, or add -p {preset} to run {item.name} nevertheless"
+            raise UserError(what, found, do=do, path=data)
     if item.family and family and family != item.family:
         other = next(one.name for one in ITEMS.values() if (one.family, one.shows) == (family, item.shows))
-        is_of = f"{item.name} is of {DATASETS[item.family]}, not of {DATASETS[family]}"
+        is_of = f"{item.name} is of {FAMILIES[item.family].title}, not of {FAMILIES[family].title}"
         raise UserError(is_of, preset, do=f"--paper {other}", path=data)
     known = family or item.family or "la"
     rows, references = _rows(item, known)
+    if chosen := changes.get("methods"):
+        by_label = {row["label"]: row for row in rows}
+        rows = [by_label.get(one, one) if isinstance(one, str) else one for one in chosen]
+        labels = [row["label"] if isinstance(row, Mapping) else row for row in rows]
+        references = tuple(one for one in references if one in labels) or (labels[0],)
     layer = {
-        "methods": rows,
         "labels": published_counts(item.shares, [preset]),
         "reference": references[0],
         "seeds": item.seeds,
         **{key: value for key, value in changes.items() if value is not None},
+        "methods": rows,
         "presets": [preset],
     }
-    if chosen := changes.get("methods"):
-        by_label = {row["label"]: row for row in rows}
-        layer["methods"] = [by_label.get(one, one) if isinstance(one, str) else one for one in chosen]
-        labels = [row["label"] if isinstance(row, Mapping) else row for row in layer["methods"]]
-        references = tuple(one for one in references if one in labels) or (labels[0],)
-        layer["reference"] = references[0]
     return Entry(data, name, known, load_grid(changes=layer), references)
 
 
-def _rows(item: Item, family: str) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
+def _rows(item: Item, family: str) -> tuple[list[Any], tuple[str, ...]]:
     """Return the rows of an item, and those of them that are the published setting."""
     if item.ablations:
         grids = [read_ablation(name) for name in item.ablations]
@@ -141,28 +143,3 @@ def _rows(item: Item, family: str) -> tuple[list[dict[str, Any]], tuple[str, ...
             row["more_labels"] = ["all"]
         rows.setdefault(line["name"], row)
     return list(rows.values()), ("dual",)
-
-
-def _description(data: Path) -> dict[str, Any]:
-    """Read what the data set says of itself; without a name, it has that of the folder."""
-    file = data / "dataset.json"
-    content = read_json(file) if file.is_file() else {}
-    content = content if isinstance(content, dict) else {}
-    return {**content, "name": str(content.get("name") or data.resolve().name).replace("/", "_")}
-
-
-def _refuse_other_data(item: Item, description: Mapping[str, Any], preset: str, data: Path) -> None:
-    """The paper's settings are for one channel and one class; an import can have more."""
-    names = ("channels", "channel_names", "modality"), ("class_names", "labels")
-    channels, classes = ([*next(filter(None, map(description.get, one)), ())] for one in names)
-    counts = len(channels) or 1, len({*classes} - {"ignore"}) - 1 if classes else 1
-    if counts != (1, 1):
-        found = f"channels: {counts[0]}, classes: {counts[1]}"
-        do = f"import it as published, or add -p {preset} to run {item.name} nevertheless"
-        raise UserError("The paper's settings are for one channel and one class", found, do=do, path=data)
-
-
-def guess_family(name: str) -> str | None:
-    """Return the published data set that a name is of, or None."""
-    plain = "".join(letter for letter in name.lower() if letter.isalnum())
-    return next((family for start, family in _NAMES.items() if plain.startswith(start)), None)

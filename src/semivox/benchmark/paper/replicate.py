@@ -10,11 +10,11 @@ from typing import Any
 
 import pandas as pd
 
-from semivox.benchmark.paper.beside import beside, first_jobs
-from semivox.benchmark.paper.differences import differences
+from semivox.benchmark.cells import Cell
+from semivox.benchmark.paper.beside import beside, differences
 from semivox.benchmark.paper.items import Entry, Item
 from semivox.benchmark.pictures import save_cases
-from semivox.benchmark.published import DATASETS, PROTOCOL
+from semivox.benchmark.published import FAMILIES, PROTOCOL
 from semivox.benchmark.run import Outcome, Say, benchmark
 from semivox.benchmark.tables import Page
 from semivox.files import replacing
@@ -85,12 +85,12 @@ def _draw(
     if item.shows == "pictures":
         drawn: list[str] = []
         for entry in entries:
-            if jobs := first_jobs(result.outcomes[entry.name]):
+            if cells := _first_cells(result.outcomes[entry.name]):
                 suffix = f"-{entry.name}" if len(entries) > 1 else ""
-                labels = len(next(iter(jobs.values())).split.labeled)
+                labels = len(next(iter(cells.values())).split.labeled)
                 title = f"{entry.name}, {labels} labels: lowest, median, highest Dice"
                 note = "".join(_marks({"": other[entry.name]}, 6))
-                drawn += save_cases(out / f"{item.name}{suffix}", jobs, title, note)
+                drawn += save_cases(out / f"{item.name}{suffix}", cells, title, note)
         return drawn
     title = "\n".join([item.title, *_marks(other)])
     if item.shows == "dots":
@@ -101,6 +101,15 @@ def _draw(
         save_sensitivity(out / item.name, lines[lines["network"] == ""], title)
         return [f"{item.name}.png"]
     return []
+
+
+def _first_cells(outcome: Outcome) -> dict[str, Cell]:
+    """Return for each row its finished run with the first seed and the fewest labels."""
+    cells: dict[str, Cell] = {}
+    for cell in sorted(outcome.cells, key=lambda cell: (len(cell.split.labeled), cell.place.seed)):
+        if cell.is_finished:
+            cells.setdefault(cell.place.variant.label, cell)
+    return cells
 
 
 def _marks(other: Other, most: int = 2) -> list[str]:
@@ -122,7 +131,7 @@ def _write(
     page.add(PROTOCOL, _HERE)
     for entry in entries:
         block = lines[lines["dataset"] == entry.name]
-        title = f"{entry.name}, preset {entry.grid.presets[0]}, beside {DATASETS[entry.family]}"
+        title = f"{entry.name}, preset {entry.grid.presets[0]}, beside {FAMILIES[entry.family].title}"
         page.add(f"## {title}")
         if found := other[entry.name]:
             page.add(f"**Not as published** (in brackets: published): {', '.join(found)}.")

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 from semivox.benchmark.cells import Cell, scored_cases
 from semivox.benchmark.grid import Grid, Place, cells_of, settings_of
-from semivox.benchmark.scores import Scored, Setting
 from semivox.config import Config
 from semivox.datasets.dataset import Case, is_index
 from semivox.datasets.splits import Split
@@ -29,34 +27,9 @@ from semivox.training.runs import batch_sizes, net_sizes, step_seconds
 _Ready = tuple[Workspace, Split, Plan, tuple[Case, ...]]
 
 
-@dataclass(frozen=True)
-class Job(Cell):
-    """A cell of a grid."""
-
-    place: Place
-    cost: Cost | None  # size and MACs for one patch; None if they cannot be counted
-
-    @property
-    def setting(self) -> Setting:
-        """Its row in the tables."""
-        return Setting(self.place.preset or "default", len(self.split.labeled), self.place.variant.label)
-
-    @property
-    def kind(self) -> str:
-        """What decides how long a training step takes."""
-        return f"{self.place.preset or 'default'}, {self.place.variant.label}"
-
-    def scored(self) -> list[Scored]:
-        """Read the scores of a finished job: of its prediction, then of each network alone."""
-        found = [Scored(self.setting, self.place.seed, self.table(), {**self.facts(), **sizes(self.cost)})]
-        for member, table in self.member_tables().items():
-            found.append(Scored(self.setting._replace(network=member), self.place.seed, table))
-        return found
-
-
-def make_jobs(
+def make_cells(
     data: Path, grid: Grid, *, out: Path, work: Path | None = None, progress: ProgressFactory = no_progress
-) -> list[Job]:
+) -> list[Cell]:
     """Prepare the data of every preset and number of labels, check every method, in the order of priority.
 
     One plan serves all numbers of labels of a preset; it is made with the smallest, so that it has seen no
@@ -76,53 +49,48 @@ def make_jobs(
         )
         ready[key] = workspace, split, plan, scored_cases(workspace, split, grid.cases)
     _check_counts({key: len(split.labeled) for key, (_, split, _, _) in ready.items()})
-    costs, runs, jobs = dict[str, Cost | None](), dict[str, str](), []
+    costs, runs, cells = dict[str, Cost | None](), dict[str, str](), []
     for place in cells_of(grid):
         workspace, split, plan, cases = ready[place.preset, place.labels]
         config = settings_of(grid, place)
-        kind = f"{place.preset} {place.variant.label}"
-        if kind not in costs:
-            costs[kind] = _cost(config, plan)
+        if place.kind not in costs:
+            costs[place.kind] = _cost(config, plan)
         run = out / runs.setdefault(_meaning(config, workspace), place.folder)
-        jobs.append(Job(workspace, split, plan, config, run, grid.cases, cases, place, costs[kind]))
-    return jobs
-
-
-def sizes(cost: Cost | None) -> dict[str, float]:
-    """Return MACs and parameters in the conventions of the literature, as columns of the table of runs."""
-    if cost is None:
-        return {}
-    macs = {"macs": cost.predicting.macs, "macs_step": cost.step.macs, "macs_printed": cost.step.printed_macs}
-    return {**macs, "parameters_predicting": cost.predicting.parameters}
+        cost = costs[place.kind]
+        cells.append(Cell(place, workspace, split, plan, config, run, grid.cases, cases, cost))
+    return cells
 
 
 class Estimator:
     """Estimates in seconds; probes are made once for each preset and method, and kept in a file."""
 
-    def __init__(self, jobs: Sequence[Job], file: Path) -> None:
-        self._jobs, self._file = jobs, file
+    def __init__(self, cells: Sequence[Cell], file: Path) -> None:
+        self._jobs, self._file = cells, file
         self._steps: dict[str, float] = read_json(file) if file.exists() else {}
 
-    def seconds(self, job: Job) -> float:
+    def seconds(self, cell: Cell) -> float:
         """Estimate a cell from its beginning: as finished ones took that differ in labels and seed.
 
         Without one: training, validation and prediction from a probe; scoring and start-up are not in it.
         """
-        alike = [other.facts() for other in self._jobs if other.kind == job.kind and other.is_finished]
+        alike = [
+            other.facts() for other in self._jobs if other.place.kind == cell.place.kind and other.is_finished
+        ]
         if alike:
             parts = ("seconds_training", "seconds_predicting", "seconds_scoring")
             return float(mean(sum(facts[part] for part in parts) for facts in alike))
-        sizes = {"batch": sum(batch_sizes(job.config)), "val": len(job.split.val), "test": len(job.cases)}
-        net, method = NetFactory(**net_sizes(job.plan, job.config)), job.config.method
+        sizes = {"batch": sum(batch_sizes(cell.config)), "val": len(cell.split.val), "test": len(cell.cases)}
+        net, method = NetFactory(**net_sizes(cell.plan, cell.config)), cell.config.method
         built = without_memory(method.name, method.options, net)
-        return run_seconds(job.config, job.plan, built, self.step(job), **sizes)
+        return run_seconds(cell.config, cell.plan, built, self.step(cell), **sizes)
 
-    def step(self, job: Job) -> float:
+    def step(self, cell: Cell) -> float:
         """Measure the seconds of one training step."""
-        if job.kind not in self._steps:
-            self._steps[job.kind] = step_seconds(job.workspace, job.split, job.plan, job.config)
+        kind = cell.place.kind
+        if kind not in self._steps:
+            self._steps[kind] = step_seconds(cell.workspace, cell.split, cell.plan, cell.config)
             write_json(self._file, self._steps)
-        return self._steps[job.kind]
+        return self._steps[kind]
 
 
 def _check_counts(counts: dict[tuple[str | None, Any], int]) -> None:
