@@ -21,16 +21,6 @@ def test_make_targets_exist() -> None:
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
 
 
-def test_commands_and_their_options_exist() -> None:
-    from semivox.cli.app import app
-
-    known = {
-        command.name or command.callback.__name__ for command in app.registered_commands if command.callback
-    }
-    for line in re.findall(r"^semivox (.+)$", README, flags=re.MULTILINE):
-        assert line.split()[0] in known, line
-
-
 def test_every_method_and_preset_is_named() -> None:
     for name in METHODS:
         assert f"`{name}`" in README, name

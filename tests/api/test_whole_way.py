@@ -152,7 +152,7 @@ def test_seeds_decide_the_weights(phantoms: Path, tiny: Config, work: Path, tmp_
 def test_selection_by_validation_uses_the_best_checkpoint(
     finished: Path, phantoms: Path, quick: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("semivox.api.models.report_after_training", lambda *_: None)
+    monkeypatch.setattr("semivox.api.runs.report_after_training", lambda *_: None)
     config = overridden(quick, {"train": {"selection": "val"}})
     run = semivox.train(phantoms, config=config, out=tmp_path / "run", work=finished.parent / "work")
     report = json.loads((run / "run_report.json").read_text())["train"]

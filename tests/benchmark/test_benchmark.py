@@ -13,19 +13,18 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-import typer
 
 from semivox.benchmark import cells
 from semivox.benchmark.grid import Grid, load_grid
 from semivox.benchmark.run import Failure, attempt, benchmark, isolated
 from semivox.benchmark.schedule import Estimator, _cost, make_cells
-from semivox.cli.app import app
 from semivox.errors import UserError
 from semivox.methods import create
 from semivox.methods.cost import counted, without_memory
 from semivox.nets import NetFactory
 from semivox.training.estimate import windows
 from semivox.training.runs import net_sizes
+from shell import run
 
 SETTINGS = {
     "net": {"width": 2},
@@ -93,14 +92,14 @@ def test_a_cell_that_fails_does_not_stop_the_others_and_is_tried_again(
     text = (tmp_path / "table.md").read_text()
     assert "Declared before the first run was finished" in text and "UA-MT" in text
     assert "Not in these tables" not in text
-    for name in (
+    for name in [
         "table.tex",
         "table.csv",
         "runs.csv",
         "comparisons.csv",
         "dice-default.png",
         "benchmark.json",
-    ):
+    ]:
         assert (tmp_path / name).stat().st_size > 100, name
 
 
@@ -240,27 +239,11 @@ def test_interruptions_go_upwards() -> None:
 
 
 def test_the_command_ends_with_1_after_a_failure(
-    phantoms: Path,
-    work: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    phantoms: Path, work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cells, "train_run", lambda *_, **__: 1 / 0)
-    arguments = ["benchmark", "-d", str(phantoms), "-o", str(tmp_path), "--work", str(work), "--no-isolate"]
-    arguments += [
-        "-m",
-        "supervised",
-        "-l",
-        "2",
-        "--seeds",
-        "1",
-        "--set",
-        "net.width=2",
-        "--set",
-        "train.workers=0",
-    ]
-    arguments += ["--set", "plan.spacing_mm=[2.5,2.5,2.5]", "--set", "plan.patch=[16,16,16]"]
-    code = app(arguments, standalone_mode=False)
-    assert code == 1 or isinstance(code, typer.Exit)
-    assert "failed: 2 labels, supervised, seed 0: ZeroDivisionError" in capsys.readouterr().err
+    typed = "--no-isolate -m supervised -l 2 --seeds 1 --set net.width=2 --set train.workers=0"
+    plan = "--set plan.spacing_mm=[2.5,2.5,2.5] --set plan.patch=[16,16,16]"
+    done = run("benchmark", "-d", phantoms, "-o", tmp_path, "--work", work, *typed.split(), *plan.split())
+    assert done.exit_code == 1
+    assert "failed: 2 labels, supervised, seed 0: ZeroDivisionError" in done.output

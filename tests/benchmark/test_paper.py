@@ -53,17 +53,13 @@ def test_a_table_has_a_row_with_all_labels_and_each_network_alone(out: Path) -> 
 
 def test_figures_use_the_finished_runs_of_the_table(out: Path, phantoms: Path) -> None:
     before = {file: file.stat().st_mtime_ns for file in out.rglob("model.safetensors")}
-    for item, names in (
-        ("figure1", ["figure1.png"]),
-        ("figure5", ["figure5-slices.png", "figure5-surfaces.pdf"]),
-    ):
+    drawn = {"figure1": ["figure1.png"], "figure5": ["figure5-slices.png", "figure5-surfaces.pdf"]}
+    for item, names in drawn.items():
         made = semivox.replicate(item, [phantoms], out=out, changes=SMALL, max_hours=0)
         assert set(names) <= set(made.files) and not made.outcomes["phantoms"].left
         assert all((out / name).stat().st_size > 3000 for name in names)
-    assert (
-        before == {file: file.stat().st_mtime_ns for file in out.rglob("model.safetensors")}
-        and len(before) == 3
-    )
+    after = {file: file.stat().st_mtime_ns for file in out.rglob("model.safetensors")}
+    assert after == before and len(before) == 3
 
 
 def test_without_time_published_figures_and_sizes_are_written(out: Path, phantoms: Path) -> None:
@@ -74,11 +70,8 @@ def test_without_time_published_figures_and_sizes_are_written(out: Path, phantom
     cells = made.outcomes["phantoms"].cells
     assert cells[0].run == cells[1].run != cells[2].run, "rows that mean the published setting share a run"
     dry = semivox.replicate("figure8", phantoms, out=out, changes=changes, dry_run=True)
-    assert not dry.files and [cell.state for cell in dry.outcomes["phantoms"].forecast] == [
-        "open",
-        "the run of tau = 0.6",
-        "open",
-    ]
+    states = [cell.state for cell in dry.outcomes["phantoms"].forecast]
+    assert not dry.files and states == ["open", "the run of tau = 0.6", "open"]
 
 
 def test_cases_are_spread_over_the_ranks() -> None:

@@ -5,10 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import typer
-
 from semivox.benchmark.grid import ablation_names, cells_of, load_grid
-from semivox.cli.app import app
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "how-to" / "benchmark.md").read_text(encoding="utf-8")
 
@@ -21,17 +18,6 @@ def test_the_grid_is_one(tmp_path: Path) -> None:
     assert grid.compare is not None and grid.compare.preset == "hippocampus-lite"
 
 
-def test_options_exist() -> None:
-    command = typer.main.get_command(app).commands["benchmark"]  # type: ignore[attr-defined]
-    known = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
-    commands = re.findall(r"semivox benchmark ([^`#\n]+)", PAGE)
-    used = {word for line in commands for word in line.split() if word.startswith("-")}
-    used |= set(re.findall(r"`(--?[a-z-]+)", PAGE))
-    assert len(commands) >= 6 and used <= known, used - known
-
-
 def test_ablations_are_listed() -> None:
     table = PAGE[PAGE.index("## Ablations") : PAGE.index("## Published")]
-    assert {name for name in re.findall(r"`(\w+)`", table) if name in ablation_names()} == set(
-        ablation_names()
-    )
+    assert set(re.findall(r"`(\w+)`", table)) >= {*ablation_names()}

@@ -38,17 +38,25 @@ def command_of(words: list[str]) -> tuple[Any, list[str]]:
     return command, words
 
 
+def options_of(command: Any) -> set[str]:
+    return {"--help"} | {name for one in command.params for name in (*one.opts, *one.secondary_opts)}
+
+
+def test_options_of_the_benchmark_page_exist() -> None:
+    """Also those that stand alone, without a command."""
+    text = (ROOT / "docs" / "how-to" / "benchmark.md").read_text(encoding="utf-8")
+    used = set(re.findall(r"`(--?[a-z-]+)", text))
+    assert len(used) >= 7 and used <= options_of(command_of(["benchmark"])[0])
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_commands_and_options_exist(page: Path) -> None:
     for words in typed(page, "semivox"):
         if words[0].isupper():  # `semivox COMMAND --help`
             continue
         command, rest = command_of(words)
-        known = {"--help"} | {
-            name for option in command.params for name in (*option.opts, *option.secondary_opts)
-        }
         used = {word.partition("=")[0] for word in rest if re.match(r"--?[a-zA-Z]", word)}
-        assert used <= known, f"{' '.join(words)}: {used - known}"
+        assert used <= options_of(command), " ".join(words)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

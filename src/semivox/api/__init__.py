@@ -27,9 +27,8 @@ from semivox.api.data import (
     prepare,
 )  # fmt: skip
 from semivox.api.experiments import benchmark, demo, load_grid, methods, replicate
-from semivox.api.models import evaluate, predict, predict_image, train
-from semivox.api.onward import export_dicom_seg, pseudo_label, rank
-from semivox.api.reports import compare_runs, report
+from semivox.api.predictions import evaluate, export_dicom_seg, predict, predict_image, pseudo_label, rank
+from semivox.api.runs import compare_runs, report, train
 
 __all__ = [
     "benchmark", "check", "compare_runs", "demo", "evaluate", "export_dicom_seg", "fetch", 

@@ -1,12 +1,12 @@
-"""The report of a run, and what notebooks show of runs and predictions."""
+"""Train a model, report on its run, and show it in a notebook."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from semivox.api.arguments import AnyPath, Anything, optional, verb
+from semivox.api.arguments import AnyPath, Anything, checked, optional, settings, verb
 from semivox.errors import UserError
 from semivox.progress import ProgressFactory, no_progress
 
@@ -20,6 +20,72 @@ else:
     _Base = type(Path())
 
 REPORT = "report.html"
+
+
+@verb
+def train(
+    data: AnyPath,
+    *,
+    method: str | None = None,
+    labeled: int | float | Literal["all"] | None = None,
+    preset: str | None = None,
+    config: Anything = None,
+    out: AnyPath | None = None,
+    work: AnyPath | None = None,
+    fresh: bool = False,
+    extend: bool = False,
+    diagnose: bool = False,
+    bar: bool = False,
+    progress: ProgressFactory = no_progress,
+) -> TrainedRun:
+    """Train a model; plan and prepare what is missing. The same call resumes an interrupted run.
+
+    Args:
+        data: a raw folder (nnU-Net raw or MSD layout) or a workspace.
+        method: registered name, see `semivox.methods()`.
+        labeled: number of labels to use, a fraction below 1, or `all`.
+        out: the run folder; default `runs/DATASET/PRESET/METHOD/...`.
+        extend: train a finished run for more iterations, on the longer schedule.
+        diagnose: compare pseudo-labels with labels that training does not see; the weights stay the same.
+        bar: show the training progress bar.
+
+    Returns:
+        The run folder, with `model.safetensors` and `model.yaml` for `predict`, and, if there are validation
+        cases, `report.html`. In a notebook its `show(case)` draws a case.
+
+    Examples:
+        >>> run = semivox.train("Heart", method="dual", labeled=8, preset="lite")
+    """
+    chosen = settings(config, preset, method={"name": method}, split={"labeled": labeled})
+    checked(chosen, data, training=True)
+    from semivox.preprocessing.workspace import prepare_data
+    from semivox.reporting.drawing import diagnosis_drawer, draw_case, sheet_drawer
+    from semivox.run import Run
+    from semivox.training.runs import train_run
+
+    if out is not None:
+        Run(Path(out)).check(chosen, fresh=fresh, extend=extend)
+    workers = 2 if chosen.train.workers else 0  # no process at all where none is wanted
+    workspace, split, plan = prepare_data(
+        Path(data), config=chosen, work=optional(work), workers=workers, on_case=draw_case, progress=progress
+    )
+    if chosen.train.selection == "val" and not split.val:
+        do = "keep some with --val N, or leave out train.selection"
+        raise UserError("The checkpoint cannot be chosen by validation", "no validation cases", "some", do)
+    name = f"{len(split.labeled)}l_fold{chosen.split.fold or 0}_seed{chosen.train.seed}"
+    place = (workspace.dataset.name, chosen.preset or "default", chosen.method.name, name)
+    finished = train_run(
+        workspace, split, plan, chosen, Path(out or Path("runs", *place)),
+        fresh=fresh, extend=extend, diagnose=diagnose,
+        draw=diagnosis_drawer(f"{chosen.method.name} on {workspace.dataset.name}"),
+        sheet=sheet_drawer(
+            f"{workspace.dataset.name}: pseudo-labels, least certain first", plan.class_names, rows=True
+        ),
+        bar=bar,
+    )  # fmt: skip
+    if split.val:
+        report_after_training(finished, progress)
+    return TrainedRun(finished)
 
 
 @verb

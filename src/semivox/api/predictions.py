@@ -1,4 +1,4 @@
-"""Train a model, predict with it, score its predictions."""
+"""Segmentations of a trained model: their scores, other formats, and which scans to annotate next."""
 
 from __future__ import annotations
 
@@ -11,89 +11,22 @@ from semivox.api.arguments import (
     Anything,
     NotNegative,
     Texts,
-    checked,
+    class_values,
     loaded_model,
     optional,
     prediction_settings,
     raw_folder,
-    settings,
     verb,
 )
-from semivox.api.reports import TrainedRun, report_after_training
 from semivox.errors import UserError
 from semivox.progress import ProgressFactory, no_progress
-from semivox.settings import Config, Device, Share, Workers
+from semivox.settings import Device, Seed, Share, Workers
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from semivox.datasets.splits import Split
-    from semivox.preprocessing.workspace import Workspace
+    from semivox.datasets.dataset import Dataset
     from semivox.reporting.page.notebook import PlottedPrediction
-
-
-@verb
-def train(
-    data: AnyPath,
-    *,
-    method: str | None = None,
-    labeled: int | float | Literal["all"] | None = None,
-    preset: str | None = None,
-    config: Anything = None,
-    out: AnyPath | None = None,
-    work: AnyPath | None = None,
-    fresh: bool = False,
-    extend: bool = False,
-    diagnose: bool = False,
-    bar: bool = False,
-    progress: ProgressFactory = no_progress,
-) -> TrainedRun:
-    """Train a model; plan and prepare what is missing. The same call resumes an interrupted run.
-
-    Args:
-        data: a raw folder (nnU-Net raw or MSD layout) or a workspace.
-        method: registered name, see `semivox.methods()`.
-        labeled: number of labels to use, a fraction below 1, or `all`.
-        out: the run folder; default `runs/DATASET/PRESET/METHOD/...`.
-        extend: train a finished run for more iterations, on the longer schedule.
-        diagnose: compare pseudo-labels with labels that training does not see; the weights stay the same.
-        bar: show the training progress bar.
-
-    Returns:
-        The run folder, with `model.safetensors` and `model.yaml` for `predict`, and, if there are validation
-        cases, `report.html`. In a notebook its `show(case)` draws a case.
-
-    Examples:
-        >>> run = semivox.train("Heart", method="dual", labeled=8, preset="lite")
-    """
-    chosen = settings(config, preset, method={"name": method}, split={"labeled": labeled})
-    checked(chosen, data, training=True)
-    from semivox.preprocessing.workspace import prepare_data
-    from semivox.reporting.drawing import diagnosis_drawer, draw_case, sheet_drawer
-    from semivox.run import Run
-    from semivox.training.runs import train_run
-
-    if out is not None:
-        Run(Path(out)).check(chosen, fresh=fresh, extend=extend)
-    workers = 2 if chosen.train.workers else 0  # no process at all where none is wanted
-    workspace, split, plan = prepare_data(
-        Path(data), config=chosen, work=optional(work), workers=workers, on_case=draw_case, progress=progress
-    )
-    if chosen.train.selection == "val" and not split.val:
-        do = "keep some with --val N, or leave out train.selection"
-        raise UserError("The checkpoint cannot be chosen by validation", "no validation cases", "some", do)
-    finished = train_run(
-        workspace, split, plan, chosen, optional(out) or _default_folder(workspace, chosen, split),
-        fresh=fresh, extend=extend, diagnose=diagnose,
-        draw=diagnosis_drawer(f"{chosen.method.name} on {workspace.dataset.name}"),
-        sheet=sheet_drawer(
-            f"{workspace.dataset.name}: pseudo-labels, least certain first", plan.class_names, rows=True
-        ),
-        bar=bar,
-    )  # fmt: skip
-    if split.val:
-        report_after_training(finished, progress)
-    return TrainedRun(finished)
 
 
 @verb
@@ -260,7 +193,97 @@ def evaluate(
     return table
 
 
-def _default_folder(workspace: Workspace, config: Config, split: Split) -> Path:
-    """Return `runs/DATASET/PRESET/METHOD/Nl_foldK_seedS`, in the current folder."""
-    name = f"{len(split.labeled)}l_fold{config.split.fold or 0}_seed{config.train.seed}"
-    return Path("runs", workspace.dataset.name, config.preset or "default", config.method.name, name)
+@verb
+def rank(
+    model: Anything,
+    data: AnyPath,
+    out: AnyPath = "rank",
+    *,
+    by: Literal["uncertainty", "diversity", "both", "random"] = "both",
+    seed: Seed = 0,
+    config: Anything = None,
+    device: Device = "auto",
+    progress: ProgressFactory = no_progress,
+) -> pd.DataFrame:
+    """Rank unlabeled scans by how much a model should gain from their annotation; no label is opened.
+
+    Writes `rank.csv`, and `rank.png` with the first twelve and what the model makes of them.
+
+    Args:
+        model: a run folder, or several of one split.
+        data: the data set that the model was trained on, or a workspace of it.
+        out: folder for `rank.csv` and `rank.png`.
+        by: `uncertainty`: the lowest predicted Dice first; `diversity`: the scan farthest from all that are
+            labeled or ranked before it, in the features of the network; `both`: their product; `random`.
+        seed: of `random`.
+        config, device: as for `predict`.
+
+    Returns:
+        One row a scan, the most useful first.
+    """
+    from semivox.datasets.dataset import open_dataset
+    from semivox.inference.rank import rank as run
+    from semivox.reporting.drawing import sheet_drawer
+
+    folder = raw_folder(data)
+    loaded = loaded_model(model, device)
+    first = model[0] if isinstance(model, (list, tuple)) else model
+    draw = sheet_drawer(f"{loaded.plan.dataset}: scans to annotate next, by {by}", loaded.plan.class_names)
+    return run(
+        loaded, optional(first, "model") or Path(), open_dataset(folder), Path(out), by=by, seed=seed,
+        config=prediction_settings(loaded, config), draw=draw, progress=progress,
+    )  # fmt: skip
+
+
+@verb
+def pseudo_label(
+    model: AnyPath,
+    data: AnyPath,
+    out: AnyPath,
+    *,
+    config: Anything = None,
+    device: Device = "auto",
+    progress: ProgressFactory = no_progress,
+) -> Dataset:
+    """Write the model's data set as nnU-Net raw, with predictions as labels of unlabeled cases.
+
+    Args:
+        model: a run folder.
+        data: the data set that the model was trained on, or a workspace of it.
+        out: the new data set, e.g. `nnUNet_raw/Dataset501_Name`.
+        config, device: as for `predict`.
+    """
+    from semivox.export.pseudo_label import pseudo_label as run
+
+    folder, loaded = raw_folder(data), loaded_model(model, device)
+    return run(Path(model), loaded, folder, Path(out), prediction_settings(loaded, config), progress)
+
+
+@verb
+def export_dicom_seg(
+    segmentation: AnyPath,
+    dicom: AnyPath,
+    out: AnyPath,
+    *,
+    series: str | None = None,
+    classes: Mapping[str, int] | Texts | None = None,
+    codes: AnyPath | None = None,
+    origin: Literal["AUTOMATIC", "SEMIAUTOMATIC", "MANUAL"] | None = None,
+) -> Path:
+    """Write a label map as a DICOM-SEG object that refers to the series it was drawn on.
+
+    Args:
+        segmentation: a label map (NIfTI, NRRD, MetaImage) on the voxels of the series.
+        dicom: the folder of the series, or a multi-frame file.
+        out: a name ending in `.dcm`.
+        series: number, description or UID, if the folder holds several.
+        classes: value of each class; default: those in `semivox.json` beside the segmentation.
+        codes: YAML or JSON file with the codes of the classes.
+        origin: who made it; default: AUTOMATIC if `semivox.json` lies beside it.
+    """
+    from semivox.export.dicom_seg import export_dicom_seg as run
+
+    return run(
+        Path(segmentation), Path(dicom), Path(out), series=series, classes=class_values(classes),
+        codes=optional(codes), origin=origin,
+    )  # fmt: skip
