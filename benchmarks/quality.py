@@ -24,10 +24,10 @@ import semivox
 from semivox.datasets.dataset import Case, Dataset
 from semivox.datasets.splits import load_split
 from semivox.evaluation.metrics import case_metrics
+from semivox.inference.calibrate import Sample, calibration_error, sample
 from semivox.inference.model import LoadedModel, join, load_model
 from semivox.inference.predictor import predict_case
-from semivox.inference.quality import FIGURES, LEARNED, Judge, flagged
-from semivox.inference.uncertainty import Sample, calibration_error, sample, tempered
+from semivox.inference.quality import FIGURES, LEARNED, Judge, flagged, tempered
 from semivox.io.volume import read_image, read_label
 
 VOXELS = 20_000  # of each case, for the calibration error

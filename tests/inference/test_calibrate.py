@@ -15,7 +15,7 @@ from semivox.inference.calibrate import calibrate
 from semivox.inference.model import join, load_model
 from semivox.inference.postprocess import Rule
 from semivox.inference.predict import predict_files
-from semivox.inference.predictor import predict_case
+from semivox.inference.predictor import on_working_grid, predict_case
 from semivox.inference.quality import FIGURES, Calibration
 from semivox.io.volume import Volume, read_image
 from semivox.preprocessing.store import Store
@@ -131,8 +131,9 @@ def test_disagreement_is_the_mutual_information(make_model, tmp_path, save_scan,
     if kind == "runs":
         one = join([one, make_model(folder="other", values=(0, 1), sharpness=0.5)], ["a", "b"])
     volume = Volume(np.minimum(blocks((16, 16, 16)), 1)[None] + 0.3, np.diag([*SPACING, 1.0]))
-    found = predict_case(one, volume, CONFIG, probabilities=True, members=True, uncertainty=True)
-    parts = [np.clip(probs[1].astype(np.float64), 1e-9, 1 - 1e-9) for probs in found.member_probs.values()]
+    found = predict_case(one, volume, CONFIG, uncertainty=True)
+    members = on_working_grid(one, volume.array.astype(np.float32), CONFIG, members=True).members
+    parts = [np.clip(probs[1].double().numpy(), 1e-9, 1 - 1e-9) for probs in members.values()]
     expected = binary_entropy(np.mean(parts, 0)) - np.mean([binary_entropy(part) for part in parts], 0)
     assert len(parts) == 2 and expected.max() > 0.05
     np.testing.assert_allclose(found.disagreement, expected, atol=2e-4)

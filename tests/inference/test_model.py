@@ -135,7 +135,7 @@ def test_damaged_weights(run, damage):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda values: values["net"].update(width=4), r"do not fit(.|\n)*\(32,"),
+        (lambda values: values["net"].update(width=4), r"do not fit(.|\n)*size mismatch for net"),
         (lambda values: values["net"].update(depth=3), "damaged, or from another version"),
         (lambda values: values["method"].update(name="supervisedd"), "did you mean supervised"),
         (lambda values: values["method"].update(options={"nett": "vnet"}), "did you mean net"),

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from semivox.inference.quality import FIGURES, Calibration, Judge, Volumes, class_volumes, flagged, measure
-from semivox.inference.uncertainty import entropy
+from semivox.inference.calibrate import class_volumes
+from semivox.inference.quality import FIGURES, Calibration, Judge, Volumes, entropy, flagged, measure
 
 
 def maps(*foreground: list[float]) -> torch.Tensor:

@@ -30,7 +30,6 @@ from semivox.version import __version__
 
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "model.yaml"
-_DAMAGED = "The description of the model is damaged, or from another version of semivox"
 
 
 class _Description(BaseModel):
@@ -133,9 +132,9 @@ def load_model(folder: Path, device: str = "auto") -> LoadedModel:
     try:
         net = NetFactory(**about.net)
     except TypeError as error:
-        expected = "in_channels, num_classes, width, norm, dropout"
-        do = f"use semivox {about.semivox}, which wrote it"
-        raise UserError(_DAMAGED, f"net: {about.net}", expected, do, folder / DESCRIPTION) from error
+        raise _damaged(
+            folder, f"net: {about.net}", f"the fields that semivox {about.semivox} wrote"
+        ) from error
     method = create(about.method.name, about.method.options, net)
     restore(method, tensors, folder / WEIGHTS, f"undo changes in {DESCRIPTION}")
     lean(method.eval(), target)
@@ -167,9 +166,8 @@ def join(models: Sequence[LoadedModel], names: Sequence[object]) -> LoadedModel:
     first, *others = models
     if not others:
         return first
-    wanted = _common(first.plan)
-    for other, name in zip(others, names[1:], strict=True):
-        found = _common(other.plan)
+    wanted, *shared = [{"class_names": one.plan.class_names, **one.plan.grid_settings()} for one in models]
+    for found, name in zip(shared, names[1:], strict=True):
         if key := next((key for key in wanted if wanted[key] != found[key]), None):
             do = "name runs that were trained on one workspace, e.g. its folds"
             here, there = f"{key}: {found[key]} in {name}", f"{key}: {wanted[key]} as in {names[0]}"
@@ -177,11 +175,6 @@ def join(models: Sequence[LoadedModel], names: Sequence[object]) -> LoadedModel:
     digest = hashlib.sha256("".join(model.digest for model in models).encode()).hexdigest()
     pooled = Calibration.pooled([model.calibration for model in models])
     return replace(first, digest=digest, calibration=pooled, others=tuple(others))
-
-
-def _common(plan: Plan) -> dict[str, Any]:
-    """Return what runs must share for a mean of their probabilities."""
-    return {"class_names": plan.class_names, **plan.grid_settings()}
 
 
 def lean(method: nn.Module, device: torch.device) -> None:
@@ -210,38 +203,39 @@ def _opened(folder: Path) -> tuple[_Description, dict[str, Any], dict[str, Tenso
     weights, description = folder / WEIGHTS, folder / DESCRIPTION
     for file in (description, weights):
         if not file.is_file():
-            do = "name the folder of a finished run; `semivox train` resumes an unfinished one"
-            expected = f"{DESCRIPTION} and {WEIGHTS}, written at the end of a training"
-            raise UserError(
-                "There is no trained model in this folder", f"no {file.name}", expected, do, folder
-            )
-    meta, again = read_yaml(description), "write it anew: `semivox train` with the run's arguments"
+            what, do = "There is no trained model in this folder", "name the folder of a finished run"
+            raise UserError(what, f"no {file.name}", f"{DESCRIPTION} and {WEIGHTS}", do, folder)
+    meta = read_yaml(description)
     try:
         about = _Description.model_validate(meta)
     except ValidationError as error:
         problem = config_error(error, _Description)
-        found, do = f"{problem.what}: {problem.found}", f"restore the file from a backup, or {again}"
-        raise UserError(_DAMAGED, found, problem.expected, do, description) from error
+        raise _damaged(folder, f"{problem.what}: {problem.found}", problem.expected) from error
     try:
         if _sha256(weights) == about.weights_sha256:
             return about, meta, load_file(weights)
         found = "content that differs from what was saved"
     except (SafetensorError, OSError) as error:
         found = str(error)
-    expected, do = f"the file that {DESCRIPTION} beside it describes", f"copy both files again, or {again}"
-    raise UserError("The weights are damaged", found, expected, do, weights)
+    do = "copy both files again, or write them anew: `semivox train` with the run's arguments"
+    raise UserError("The weights are damaged", found, f"the file that {DESCRIPTION} describes", do, weights)
+
+
+def _damaged(folder: Path, found: str, expected: object) -> UserError:
+    what = "The description of the model is damaged, or from another version of semivox"
+    do = "restore the file from a backup, or write it anew: `semivox train` with the run's arguments"
+    return UserError(what, found, expected, do, folder / DESCRIPTION)
 
 
 def restore(method: Method, tensors: Mapping[str, Tensor], path: Path, do: str) -> None:
     """Load weights; a `UserError` about the file, with this advice, names the first that does not fit."""
-    wanted = {name: tuple(tensor.shape) for name, tensor in method.state_dict().items()}
-    stored = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    for name in sorted(wanted.keys() | stored.keys()):
-        if wanted.get(name) != stored.get(name):
-            what = "The weights do not fit the model that they are for"
-            found, expected = stored.get(name, "missing"), wanted.get(name, "no such tensor")
-            raise UserError(what, f"{name}: {found}", f"{name}: {expected}", do, path)
-    method.load_state_dict(dict(tensors))
+    try:
+        method.load_state_dict(dict(tensors))
+    except RuntimeError as error:
+        found = str(error).split("\n\t")[1]
+        raise UserError(
+            "The weights do not fit the model that they are for", found, do=do, path=path
+        ) from error
 
 
 def _digest(about: _Description) -> str:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from semivox.datasets.listing import name_problem, printable
+from semivox.datasets.listing import name_problem
 from semivox.errors import UserError
 from semivox.files import read_json, replacing, signature, write_json
 from semivox.inference.model import LoadedModel
@@ -26,31 +26,17 @@ DESCRIPTION = "semivox.json"
 MANIFEST = "predict.json"
 QUALITY = "quality.csv"
 UNCERTAINTY, DISAGREEMENT = "_uncertainty.nii.gz", "_disagreement.nii.gz"
-_ANOTHER = "choose another --output folder, or replace the files with --overwrite"
-
-
-class Wanted(NamedTuple):
-    """What is written of each scan beside its segmentation."""
-
-    probabilities: bool = False  # CASE.npz
-    members: bool = False  # MEMBER/CASE.nii.gz
-    uncertainty: bool = False  # CASE_uncertainty.nii.gz
-    disagreement: bool = False  # CASE_disagreement.nii.gz
-
-    def are_in(self, files: Sequence[str]) -> bool:
-        """Whether the files of a scan hold all of it."""
-        parts = zip((".npz", "/", UNCERTAINTY, DISAGREEMENT), self, strict=True)
-        return all(any(part in file for file in files) for part, wanted in parts if wanted)
 
 
 class OutputFolder:
     """Writes predictions of one model, and knows which of them exist already.
 
-    Beside the model they depend on `settings`; `wanted` is written beside the segmentations.
+    Beside the model they depend on `settings`. `wanted` says what is written beside each segmentation, by a
+    part of the files' names: ".npz" (CASE.npz), "/" (MEMBER/CASE.nii.gz), `UNCERTAINTY`, `DISAGREEMENT`.
     """
 
     def __init__(
-        self, folder: Path, model: LoadedModel, *, settings: Mapping[str, Any], wanted: Wanted
+        self, folder: Path, model: LoadedModel, settings: Mapping[str, Any], wanted: Sequence[str] = ()
     ) -> None:
         self.folder, self.plan, self.wanted = folder, model.plan, wanted
         self.method = model.meta["method"]["name"]
@@ -67,9 +53,17 @@ class OutputFolder:
             UserError: the folder is that of the scans, or holds predictions made by another model, with other
                 settings or from another scan, and `overwrite` is off.
         """
-        self._check_place(scans)
+        if self.folder.name.lower().endswith(NIFTI_ENDINGS) or self.folder.is_file():
+            do = f"use --output {self.folder.parent}"
+            raise UserError("The output is not a folder", "the name of a file", "a folder", do, self.folder)
+        files, here = [file for scan in scans for file in scan.files], self.folder.resolve()
+        # Also where a link points to: writing there would replace what it stands for.
+        if any(here in (file.parent.resolve(), file.resolve().parent) for file in files):
+            what, found = "The output folder is the folder of the scans", "scans, which would be replaced"
+            do = f"use --output {self.folder.parent / 'predictions'}"
+            raise UserError(what, found, "another folder", do, self.folder)
         listed = self._listed()
-        todo = [scan for scan in scans if overwrite or not self._is_done(scan, listed.get(scan.name))]
+        todo = [scan for scan in scans if overwrite or not self._is_done(scan, listed.get(scan.name, {}))]
         self._describe(overwrite)
         return todo
 
@@ -79,8 +73,7 @@ class OutputFolder:
         `affine` is the scan's; the rest of the header is kept where the scan is NIfTI.
         """
         nifti = scan.files[0].name.lower().endswith(NIFTI_ENDINGS)
-        header = read_header(scan.files[0]) if nifti else None
-        values = self.plan.class_values
+        header, values = read_header(scan.files[0]) if nifti else None, self.plan.class_values
         self._clear(scan)
         files = [f"{name}/{scan.name}.nii.gz" for name in found.members]
         for file, member in zip(files, found.members.values(), strict=True):
@@ -104,46 +97,34 @@ class OutputFolder:
         listed = {case: entry["quality"] for case, entry in self._listed().items() if entry.get("quality")}
         if not listed:
             return
-        known = {case: not pd.isna(found["dice"]) for case, found in listed.items()}
-        orders = [
-            found["dice"] if known[case] else found["figures"]["soft_dice"] for case, found in listed.items()
-        ]
-        alarms = [bool(found.get("alarms")) for found in listed.values()]
-        rows = []
-        for (case, found), flag in zip(listed.items(), flagged(orders, alarms, flag_share), strict=True):
-            low = "low predicted Dice" if known[case] else FIGURES["soft_dice"]
+        orders, rows = [], []
+        for case, found in listed.items():
+            known = not pd.isna(found["dice"])
+            orders.append(found["dice"] if known else found["figures"]["soft_dice"])
+            low = "low predicted Dice" if known else FIGURES["soft_dice"]
             texts = "; ".join((*found.get("alarms", ()), *found["reasons"])) or low
             row = {"case": case, "predicted_dice": found["dice"], "low": found["low"], "high": found["high"]}
-            rows.append(row | {"flag": "look" * flag, "reasons": texts * flag, **found["figures"]})
+            rows.append(row | {"flag": "look", "reasons": texts, **found["figures"]})
+        alarms = [bool(found.get("alarms")) for found in listed.values()]
         table = pd.DataFrame(rows).assign(order=orders)
+        table.loc[~np.array(flagged(orders, alarms, flag_share)), ["flag", "reasons"]] = ""
         table = table.sort_values(["flag", "order"], ascending=[False, True]).drop(columns="order")
         with replacing(self.folder / QUALITY) as temporary:
             table.to_csv(temporary, index=False, float_format="%.4g")
 
-    def _check_place(self, scans: Sequence[Scan]) -> None:
-        if self.folder.name.lower().endswith(NIFTI_ENDINGS) or self.folder.is_file():
-            do = f"use --output {self.folder.parent}"
-            raise UserError("The output is not a folder", "the name of a file", "a folder", do, self.folder)
-        files, here = [file for scan in scans for file in scan.files], self.folder.resolve()
-        # Also where a link points to: writing there would replace what it stands for.
-        if any(here in (file.parent.resolve(), file.resolve().parent) for file in files):
-            found = "scans, which predictions of the same name would replace"
-            do = f"use --output {self.folder.parent / 'predictions'}"
-            what = "The output folder is the folder of the scans"
-            raise UserError(what, found, "another folder", do, self.folder)
-
-    def _is_done(self, scan: Scan, entry: Mapping[str, Any] | None) -> bool:
+    def _is_done(self, scan: Scan, entry: Mapping[str, Any]) -> bool:
+        """Tell whether all files of a scan are there; entries of others are refused."""
         file = self.label_file(scan)
         if name_problem(scan.name) or not file.exists():
             return False
-        wanted, known = self._maker_and_scan(scan), entry or {}
-        if differing := [key for key, value in wanted.items() if known.get(key) != value]:
+        made_by = self._maker_and_scan(scan)
+        if differing := [key for key, value in made_by.items() if entry.get(key) != value]:
             another = f"a file made from or with another {', '.join(differing)}"
             found = another if entry else f"a file that {MANIFEST} beside it does not list"
-            expected = "an empty folder, or results of this model with these settings"
-            raise UserError("The output exists already", found, expected, _ANOTHER, file)
-        complete = all((self.folder / other).exists() for other in known["files"])
-        return complete and self.wanted.are_in(known["files"])
+            raise self._foreign("The output exists already", found, file)
+        files = entry["files"]
+        asked = all(any(part in other for other in files) for part in self.wanted)
+        return asked and all((self.folder / other).exists() for other in files)
 
     def _describe(self, overwrite: bool) -> None:
         """Write what the label values mean; one folder holds one model's predictions."""
@@ -158,11 +139,15 @@ class OutputFolder:
         }
         if self.plan.ignore_value is not None:
             description["ignore_value"] = self.plan.ignore_value
-        if file.exists() and not overwrite and read_json(file).get("model") != description["model"]:
-            what = "The output folder holds predictions of another model"
-            found = f"data set {read_json(file).get('dataset')}, or other weights"
-            raise UserError(what, found, "an empty folder, or results of this model", _ANOTHER, self.folder)
+        if file.exists() and not overwrite and (known := read_json(file)).get("model") != self.maker["model"]:
+            found = f"predictions of another model: data set {known.get('dataset')}, or other weights"
+            raise self._foreign("The output folder holds predictions of another model", found, self.folder)
         write_json(file, description)
+
+    def _foreign(self, what: str, found: str, path: Path) -> UserError:
+        do = "choose another --output folder, or replace the files with --overwrite"
+        expected = "an empty folder, or results of this model with these settings"
+        return UserError(what, found, expected, do, path)
 
     def _clear(self, scan: Scan) -> None:
         """Remove the label file, and what else another model or other settings left of this scan."""
@@ -186,13 +171,6 @@ class OutputFolder:
         entry = {**self._maker_and_scan(scan), "files": list(files), "quality": quality._asdict()}
         cases = {**self._listed(), scan.name: entry}
         write_json(self.folder / MANIFEST, {"semivox": __version__, "cases": cases})
-
-
-def check_name(name: str) -> None:
-    """Refuse the name of a scan after which no file can be named."""
-    if (why := name_problem(name)) is not None:
-        found = f"{printable(name[:40])}: {why}"
-        raise UserError("No file can have the name of this scan", found, "a short name", "rename the scan")
 
 
 def seg_beside(label_file: Path) -> Path:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from semivox.config import PredictConfig
+from semivox.datasets.listing import name_problem
 from semivox.errors import UserError
 from semivox.inference.model import LoadedModel
-from semivox.inference.outputs import OutputFolder, Wanted, check_name
+from semivox.inference.outputs import DISAGREEMENT, UNCERTAINTY, OutputFolder
 from semivox.inference.predictor import has_several, predict_case
 from semivox.inference.quality import FLAG_SHARE
 from semivox.inference.sources import Scan, find_scans, read_scan
@@ -66,35 +67,35 @@ def predict_files(
         scans = find_scans(source, len(model.plan.channels), series)
     else:
         scans = [Scan(name, tuple(files)) for name, files in source.items()]
-    finish = None if finisher is None else finisher(model, scans)
+    finish = finisher(model, scans) if finisher else lambda scan, file: None
     settings = {**config.model_dump(mode="json", exclude={"batch"}), "precision": model.precision}
-    several = save_uncertainty and has_several(model, config)
-    wanted = Wanted(save_probabilities, save_members, save_uncertainty, several)
-    outputs = OutputFolder(out, model, settings=settings, wanted=wanted)
+    also = {".npz": save_probabilities, "/": save_members, UNCERTAINTY: save_uncertainty}
+    also |= {DISAGREEMENT: save_uncertainty and has_several(model, config)}
+    outputs = OutputFolder(out, model, settings, [part for part, asked in also.items() if asked])
     todo = outputs.open(scans, overwrite=overwrite)
-    trust = trust_image_geometry or model.plan.trust_image_geometry
-    failed: dict[str, UserError] = {}
-    names = {scan.name for scan in todo}
-    done = len(scans) - len(todo)
-    for scan in sorted(scans, key=lambda scan: scan.name in names):  # those that exist first
-        started, prediction = time.monotonic(), None
-        with _noted(failed, scan):
-            if scan.name in names:
-                check_name(scan.name)
-                image = read_scan(scan, trust_image_geometry=trust)
-                prediction = predict_case(
-                    model, image, config, probabilities=save_probabilities, members=save_members,
-                    uncertainty=save_uncertainty,
-                )  # fmt: skip
-        if prediction is not None:  # a disk that is full ends it all
-            outputs.write(scan, image.affine, prediction)
-        with _noted(failed, scan):
-            if finish is not None and scan.name not in failed:
+    missing, failed = {scan.name for scan in todo}, dict[str, UserError]()
+    for scan in scans:
+        if scan.name not in missing:
+            with _noted(failed, scan):
                 finish(scan, outputs.label_file(scan))
-        if scan.name in names:
-            done += 1
-            if progress is not None:
-                progress(done, len(scans), scan.name, time.monotonic() - started)
+    for done, scan in enumerate(todo, start=len(scans) - len(todo) + 1):
+        started = time.monotonic()
+        with _noted(failed, scan):
+            if (why := name_problem(scan.name)) is not None:
+                found = f"{scan.name[:40]}: {why}"
+                raise UserError("No file can have the name of this scan", found, do="rename the scan")
+            trust = trust_image_geometry or model.plan.trust_image_geometry
+            image = read_scan(scan, trust_image_geometry=trust)
+            prediction = predict_case(
+                model, image, config, probabilities=save_probabilities, members=save_members,
+                uncertainty=save_uncertainty,
+            )  # fmt: skip
+        if scan.name not in failed:
+            outputs.write(scan, image.affine, prediction)  # a disk that is full ends it all
+            with _noted(failed, scan):
+                finish(scan, outputs.label_file(scan))
+        if progress is not None:
+            progress(done, len(scans), scan.name, time.monotonic() - started)
     outputs.write_quality(flag_share)
     if failed:
         raise _failure(failed, len(scans), out)

@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from math import prod
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from semivox.config import PredictConfig
 from semivox.errors import UserError
 from semivox.inference.model import LoadedModel
 from semivox.inference.postprocess import postprocessed
-from semivox.inference.quality import Judge, Quality, measure
-from semivox.inference.uncertainty import View, entropy, tempered, views
+from semivox.inference.quality import Judge, Quality, entropy, measure, tempered
 from semivox.inference.windows import covered, free_memory, room
-from semivox.io.formats import too_large
 from semivox.io.volume import Volume
 from semivox.methods.base import Method
 from semivox.methods.cost import patch_divisor
-from semivox.preprocessing.resample import (
-    Grid,
-    label_to_source,
-    map_to_source,
-    probs_to_source,
-    to_working_grid,
-)
+from semivox.preprocessing.resample import label_to_source, map_to_source, probs_to_source, to_working_grid
+
+Label = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -37,7 +32,7 @@ class Found:
     """What a model says on the working grid."""
 
     probs: Tensor  # (K, X, Y, Z) as the networks say it
-    doubt: Tensor  # (X, Y, Z) mean entropy of what `probs` is the mean of; see `inference.uncertainty`
+    doubt: Tensor  # (X, Y, Z) mean entropy of what `probs` is the mean of; see `quality.entropy`
     members: dict[str, Tensor]  # the probabilities of each network alone, if asked for
     figures: dict[str, float]  # what tells how good it is, see `semivox.inference.quality`
 
@@ -51,11 +46,10 @@ class Prediction:
     other, None where there is one.
     """
 
-    label: NDArray[np.uint8]  # (X, Y, Z) class indices
+    label: Label  # (X, Y, Z) class indices
     quality: Quality  # how good it is likely to be
     probs: NDArray[np.float32] | None = None  # (K, X, Y, Z) in [0, 1], summing to 1 over the classes
-    members: dict[str, NDArray[np.uint8]] = field(default_factory=dict)  # class indices of each network
-    member_probs: dict[str, NDArray[np.float32]] = field(default_factory=dict)  # with `probs` and `members`
+    members: dict[str, Label] = field(default_factory=dict)  # class indices of each network
     uncertainty: NDArray[np.float32] | None = None  # (X, Y, Z)
     disagreement: NDArray[np.float32] | None = None  # (X, Y, Z)
 
@@ -83,28 +77,30 @@ def predict_case(
     Raises:
         UserError: a wrong number of channels, too little memory, or a model that returns NaN.
     """
-    config = config or model.settings()
-    _check_image(image, model)
+    config, known, classes = config or model.settings(), model.calibration, model.plan.class_names
     array, grid = to_working_grid(image, model.plan)
     found = on_working_grid(model, array, config, members=members)
-    probs = tempered(found.probs, model.calibration.temperature)
-    label, full = _on_source_grid(probs, grid, probabilities)
+    probs = tempered(found.probs, known.temperature)
+    full = probs_to_source(probs, grid) if probabilities else None
+    label = label_to_source(probs, grid) if full is None else full.argmax(0).astype(np.uint8)
     if config.postprocess:
-        classes = model.plan.class_names
-        rules = {classes.index(name): rule for name, rule in model.calibration.postprocess.items()}
+        rules = {classes.index(name): rule for name, rule in known.postprocess.items()}
         voxel_ml = abs(float(np.linalg.det(image.affine[:3, :3]))) / 1000
         label = postprocessed(label, rules, voxel_ml)
-    several = uncertainty and has_several(model, config)
-    disagreement = (entropy(found.probs) - found.doubt).clamp_(min=0) if several else None
-    pairs = {name: _on_source_grid(values, grid, probabilities) for name, values in found.members.items()}
+    usual = enumerate(zip(classes[1:], known.volumes, strict=False), start=1)
+    absent = [name for index, (name, one) in usual if one.always and not (label == index).any()]
+    doubt = disagreement = None
+    if uncertainty:
+        doubt = map_to_source(entropy(probs), grid)
+        if has_several(model, config):
+            disagreement = map_to_source((entropy(found.probs) - found.doubt).clamp_(min=0), grid)
     return Prediction(
         label,
-        _judged(model, found.figures, label),
+        Judge(known.figures, known.dice).judge(found.figures, absent),
         full,
-        {name: pair[0] for name, pair in pairs.items()},
-        {name: pair[1] for name, pair in pairs.items() if pair[1] is not None},
-        map_to_source(entropy(probs), grid) if uncertainty else None,
-        None if disagreement is None else map_to_source(disagreement, grid),
+        {name: label_to_source(values, grid) for name, values in found.members.items()},
+        doubt,
+        disagreement,
     )
 
 
@@ -153,7 +149,7 @@ def _one_run(
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=model.precision == "bf16"):
         maps = covered(
             torch.from_numpy(array),
-            partial(_forward, model.method, views(config.tta), members, names),
+            partial(_forward, model.method, VIEWS if config.tta else VIEWS[:1], members, names),
             patch=model.plan.patch,
             config=config,
             room=room(model.method, device),
@@ -171,8 +167,35 @@ def _one_run(
     return maps, names
 
 
+class View(NamedTuple):
+    """A small change of windows (B, C, X, Y, Z), and how the answer (B, K, X, Y, Z) is brought back."""
+
+    factor: float = 1.0  # of the intensity
+    summand: float = 0.0
+    shift: int = 0  # voxels along each axis
+
+    def change(self, image: Tensor) -> Tensor:
+        """Change the intensity and shift the image."""
+        return image if self == View() else _shifted(self.factor * image + self.summand, self.shift)
+
+    def back(self, probs: Tensor) -> Tensor:
+        """Shift what was predicted back to its place."""
+        return _shifted(probs, -self.shift) if self.shift else probs
+
+
+VIEWS = (View(), View(1.1), View(0.9, 0.1), View(shift=2), View(shift=-2))
+
+
+def _shifted(values: Tensor, by: int) -> Tensor:
+    """Move (B, C, X, Y, Z) by voxels along each axis; what enters at the border repeats it."""
+    before, after = max(by, 0), max(-by, 0)
+    padded = functional.pad(values, (before, after) * 3, mode="replicate")
+    x, y, z = values.shape[2:]
+    return padded[:, :, after : after + x, after : after + y, after : after + z]
+
+
 def _forward(
-    method: Method, seen: Sequence[View], members: bool, names: list[str], windows: Tensor
+    method: Method, views: tuple[View, ...], members: bool, names: list[str], windows: Tensor
 ) -> Tensor:
     """(B, C, X, Y, Z) -> (B, K + 1, X, Y, Z): probabilities and entropy; then each member's probabilities.
 
@@ -180,7 +203,7 @@ def _forward(
     then they cost nothing. `names` gets the names of the members.
     """
     averaging, found = _averages(method), []
-    for view in seen:
+    for view in views:
         image = view.change(windows)
         alone = method.predict_members(image) if members or averaging else {}
         probs = view.back(method.combine(alone) if alone else method.predict(image))
@@ -189,37 +212,3 @@ def _forward(
         names[:] = alone
         found.append(torch.cat([probs, torch.stack(doubts).mean(0)[:, None], *(parts if members else [])], 1))
     return found[0] if len(found) == 1 else torch.stack(found).mean(0)
-
-
-def _judged(model: LoadedModel, figures: dict[str, float], label: NDArray[np.uint8]) -> Quality:
-    known = model.calibration
-    usual = enumerate(zip(model.plan.class_names[1:], known.volumes, strict=False), start=1)
-    absent = [name for index, (name, one) in usual if one.always and not (label == index).any()]
-    return Judge(known.figures, known.dice).judge(figures, absent)
-
-
-def _on_source_grid(
-    probs: Tensor, grid: Grid, probabilities: bool
-) -> tuple[NDArray[np.uint8], NDArray[np.float32] | None]:
-    if not probabilities:
-        return label_to_source(probs, grid), None
-    full = probs_to_source(probs, grid)
-    return full.argmax(0).astype(np.uint8), full
-
-
-def _check_image(image: Volume, model: LoadedModel) -> None:
-    """Refuse another number of channels, and a working grid that does not fit into memory."""
-    shape, names = image.array.shape, model.plan.channels
-    if len(shape) != 4 or shape[0] != len(names):
-        files = ", ".join(f"CASE_{index:04}.nii.gz ({name})" for index, name in enumerate(names))
-        found = shape[0] if len(shape) == 4 else f"an array of shape {shape}"
-        wanted, do = (
-            f"{len(names)}: {', '.join(names)}",
-            f"provide one file a channel, in this order: {files}",
-        )
-        raise UserError("The scan has the wrong number of channels", found, wanted, do)
-    volume = prod(shape[1:]) * abs(float(np.linalg.det(image.affine[:3, :3])))
-    voxels, free = volume / prod(model.plan.spacing_mm), free_memory(torch.device("cpu"))
-    if model.plan.crop == "none" and free is not None and 4 * voxels * (2 * len(names) + 1) > free:
-        mm = " x ".join(f"{step:.4g}" for step in image.spacing_mm)
-        raise too_large(None, f"{voxels:.3g} voxels after resampling, from voxels of {mm} mm")

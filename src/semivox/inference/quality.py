@@ -2,6 +2,10 @@
 
 The figures need no reference. What they are worth is learned from validation cases: a ridge regression in
 which a better figure never lowers the Dice, and an interval from its leave-one-out errors.
+
+The mean of several predictions (networks, overlapping windows, views) has the entropy H(mean p). The part of
+it in which they contradict each other is the mutual information H(mean p) - mean H(p); the rest is doubt that
+they share (Smith and Gal, Understanding Measures of Uncertainty for Adversarial Example Detection, UAI 2018).
 """
 
 from __future__ import annotations
@@ -20,7 +24,6 @@ from scipy.optimize import nnls
 from torch import Tensor
 
 from semivox.inference.postprocess import Rule
-from semivox.inference.uncertainty import entropy, tempered
 from semivox.losses.prediction import winner
 
 # What a Dice is predicted from (docs/results/quality.md), and the smallest spread of it that means anything:
@@ -31,6 +34,7 @@ LEVEL = 0.9  # of the interval
 FLAG_SHARE = 0.2  # of the scans of a folder
 _RIDGE = 0.3  # of the number of cases; not chosen on them: that would make their errors too small
 _TOP = 1.01  # a Dice of 1 has a finite logarithm
+FLOOR = 1e-7  # of a probability, before its logarithm
 _FAR = 6.0  # standard deviations of a volume from which on more make no difference
 # Figure: what it means where it is low. All grow with quality.
 FIGURES = {
@@ -114,15 +118,20 @@ def flagged(dice: Sequence[float], alarms: Sequence[bool], share: float = FLAG_S
     return [alarm or index in worst for index, alarm in enumerate(alarms)]
 
 
-def class_volumes(millilitres: _Array) -> list[Volumes]:
-    """Summarise the volumes (cases, foreground classes) of labeled cases; 0 where a class is absent."""
-    found = []
-    for column in millilitres.T:
-        logs = np.log(column[column > 0])
-        spread = float(logs.std(ddof=1)) if len(logs) > 1 else 0.0
-        mean = float(logs.mean()) if len(logs) else 0.0
-        found.append(Volumes(mean=mean, sd=max(spread, 0.1), always=bool(len(logs) == len(column))))
-    return found
+def entropy(probs: Tensor) -> Tensor:
+    """(K, ...) -> (...): the entropy over the classes, as a share of the largest possible one, 0 to 1."""
+    total = torch.zeros_like(probs[0])
+    for values in probs:
+        total -= torch.special.xlogy(values, values)
+    return total.clamp_(min=0) / math.log(len(probs))
+
+
+def tempered(probs: Tensor, temperature: float) -> Tensor:
+    """Return p^(1/T) / sum over the classes: softer for T above 1; the most probable class stays the same."""
+    if temperature == 1.0:
+        return probs
+    powers = probs.clamp(min=0) ** (1 / temperature)
+    return powers / powers.sum(0, keepdim=True).clamp(min=FLOOR)
 
 
 def certainty(probs: Tensor, temperature: float) -> float:
@@ -142,7 +151,7 @@ def measure(probs: Tensor, doubt: Tensor, voxel_ml: float, known: Calibration) -
 
     Args:
         probs: (K, X, Y, Z), before any calibration.
-        doubt: (X, Y, Z), mean entropy of members, views and windows, see `semivox.inference.uncertainty`.
+        doubt: (X, Y, Z), mean entropy of members, views and windows.
         voxel_ml: volume of a voxel.
         known: temperature, and volumes of the foreground classes; without volumes, `volume` is 0.
     """

@@ -59,10 +59,8 @@ def rank(
     """
     split = split_of(run, dataset)
     if not split.unlabeled:
-        raise UserError(
-            "There is no unlabeled scan to rank", f"{len(split.labeled)} labeled cases",
-            "at least one scan without a label", "add scans to the data set", dataset.root,
-        )  # fmt: skip
+        what, found = "There is no unlabeled scan to rank", f"{len(split.labeled)} labeled cases"
+        raise UserError(what, found, "a scan without a label", "add scans to the data set", dataset.root)
     cases = [dataset.case(name) for name in (*split.unlabeled, *split.labeled)]
     judge, rows, features = Judge(model.calibration.figures, model.calibration.dice), [], []
     with progress("rank") as report:
@@ -74,17 +72,17 @@ def rank(
                 raise UserError("The network shows no coarsest map", type(model.method).__name__, do=do)
             features.append(torch.cat(maps).mean(0).double().numpy())
             if done <= len(split.unlabeled):
-                found = judge.judge(figures)
-                doubt = 1 - (found.dice if judge.known else figures["soft_dice"])
-                reasons = "; ".join((*found.alarms, *found.reasons))
-                row = {"case": case.name, "uncertainty": doubt, "predicted_dice": found.dice}
-                rows.append(row | {"reasons": reasons})
+                quality = judge.judge(figures)
+                doubt = 1 - (quality.dice if judge.known else figures["soft_dice"])
+                reasons = "; ".join((*quality.alarms, *quality.reasons))
+                rows.append((case.name, doubt, quality.dice, reasons))
             report(done, len(cases), case.name)
-    table = pd.DataFrame(rows)
-    doubts, points = table["uncertainty"].to_numpy(), standardised(np.array(features))
-    chosen, table["distance"] = order(doubts, points, len(rows), by, seed)
-    table = table.iloc[chosen].assign(rank=range(1, len(rows) + 1)).reset_index(drop=True)
-    table = table[["rank", "case", "uncertainty", "distance", "predicted_dice", "reasons"]]
+    table = pd.DataFrame(rows, columns=["case", "uncertainty", "predicted_dice", "reasons"])
+    points = standardised(np.array(features))
+    chosen, distances = order(table["uncertainty"].to_numpy(), points, len(rows), by, seed)
+    table.insert(2, "distance", distances)
+    table = table.iloc[chosen].reset_index(drop=True)
+    table.insert(0, "rank", range(1, len(rows) + 1))
     with replacing(out / TABLE) as temporary:
         table.to_csv(temporary, index=False, float_format="%.4g")
     if draw is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import numpy as np
 
 from semivox.datasets.dataset import Dataset
 from semivox.datasets.splits import Split, load_split, split_by_files
-from semivox.errors import UserError, shortened
+from semivox.errors import UserError
 from semivox.io.dicom import series_of
 from semivox.io.dicom_series import Series, case_folders, choose_series, find_series, holds_dicom
 from semivox.io.formats import DICOM_ENDINGS, ITK_ENDINGS, NIFTI_ENDINGS, stem
@@ -50,16 +50,22 @@ def find_scans(source: Path, channels: int, series: str | None = None) -> list[S
         files = _image_files(source)
         if series is not None or (not files and holds_dicom(source)):
             return _dicom_scans(source, series)
-        _check_one_kind(source, files)
+        slices = [item.name for item in source.iterdir() if item.name.lower().endswith(DICOM_ENDINGS)]
+        if files and slices:
+            found = f"DICOM ({min(slices)}, ...) and {min(files).name}"
+            do = "name the one file to segment; or choose the DICOM series: --series NUMBER"
+            raise UserError("The folder holds scans of two kinds", found, "one kind", do, source)
         return _group(files, source)
-    if source.is_file() and source.name.lower().endswith(DICOM_ENDINGS):
+    name = source.name.lower()
+    if source.is_file() and name.endswith(DICOM_ENDINGS):
         return [Scan(stem(source), (source,), series_of(source))]
-    if not source.is_file() or not source.name.lower().endswith(ENDINGS):
+    if not source.is_file() or not name.endswith(ENDINGS):
         found = "another kind of file" if source.is_file() else "no such file or folder"
         expected = f"a file ({', '.join(ENDINGS)}), a folder of them, or a folder with DICOM series"
         raise UserError("There is no scan here", found, expected, "check the path", source)
     siblings = _group(_image_files(source.parent), source.parent) if channels > 1 else []
-    return [scan for scan in siblings if source in scan.files] or [Scan(_name(source), (source,))]
+    alone = Scan(stem(source).removesuffix("_0000"), (source,))
+    return [scan for scan in siblings if source in scan.files] or [alone]
 
 
 def read_scan(scan: Scan, *, trust_image_geometry: bool = False) -> Volume:
@@ -78,29 +84,23 @@ def read_scan(scan: Scan, *, trust_image_geometry: bool = False) -> Volume:
     return read_image(scan.files, trust_image_geometry=trust_image_geometry)
 
 
-def _name(file: Path) -> str:
-    return stem(file).removesuffix("_0000")
-
-
-def _group(files: Iterable[Path], folder: Path) -> list[Scan]:
+def _group(files: Sequence[Path], folder: Path) -> list[Scan]:
+    """Make scans of the files of a folder, those numbered from 0000 on by the case that they belong to."""
+    first_channels = {stem(file).removesuffix("_0000") for file in files if stem(file).endswith("_0000")}
     groups: dict[str, list[Path]] = defaultdict(list)
-    files = sorted(files)
-    first_channels = {_name(file) for file in files if stem(file).endswith("_0000")}
-    for file in files:
+    for file in sorted(files):
         match = _CHANNEL.fullmatch(stem(file))
-        in_group = match is not None and match["case"] in first_channels
-        groups[match["case"] if match and in_group else stem(file)].append(file)
+        groups[match["case"] if match and match["case"] in first_channels else stem(file)].append(file)
     for name, members in groups.items():
         stems = [stem(file) for file in members]
         if len(set(stems)) < len(stems) or (name in stems and len(stems) > 1):
             found, do = ", ".join(f.name for f in members), f"keep {name}.nii.gz, or {name}_0000.nii.gz etc."
             raise UserError("Several files have the name of one scan", found, do=do, path=folder)
     if not groups:
-        inner = sorted(item.name for item in folder.iterdir() if item.is_dir() and _image_files(item))
+        inner = sorted(item for item in folder.iterdir() if item.is_dir() and _image_files(item))
         found = "no file in NIfTI, NRRD, MetaImage or DICOM"
-        found += f"; but some in {shortened(inner, 5)}" if inner else ""
         expected = "CASE.nii.gz, or CASE_0000.nii.gz for each channel; or DICOM series"
-        do = f"name the folder {folder / inner[0]}" if inner else "check the path"
+        do = f"name the folder {inner[0]}" if inner else "check the path"
         raise UserError("There are no scans in this folder", found, expected, do, folder)
     return [Scan(name, tuple(members)) for name, members in sorted(groups.items())]
 
@@ -118,15 +118,6 @@ def _dicom_scans(source: Path, wanted: str | None) -> list[Scan]:
     if not scans:
         choose_series([], wanted, source)
     return scans
-
-
-def _check_one_kind(folder: Path, files: Sequence[Path]) -> None:
-    """Refuse a folder in which DICOM slices lie beside scans of other formats."""
-    slices = [item.name for item in sorted(folder.iterdir()) if item.name.lower().endswith(DICOM_ENDINGS)]
-    if files and slices:
-        found = f"DICOM ({slices[0]}, ...) and {sorted(files)[0].name}"
-        do = "name the one file to segment; or choose the DICOM series: --series NUMBER"
-        raise UserError("The folder holds scans of two kinds", found, "one kind", do, folder)
 
 
 def _image_files(folder: Path) -> list[Path]:
@@ -162,25 +153,23 @@ def as_volume(image: Any) -> Volume:
     """
     if isinstance(image, (str, os.PathLike)):
         return read_image([Path(image)])
+    channels_last = True
     if isinstance(image, (tuple, list)) and len(image) == 2:
-        array, affine = _numbers(image[0]), _numbers(image[1], np.float64)
+        (values, affine), channels_last = image, False
     elif hasattr(image, "dataobj") and getattr(image, "affine", None) is not None:
-        array, affine = _channels_first(image.dataobj), _numbers(image.affine, np.float64)
-    elif hasattr(image, "GetDirection"):
+        values, affine = image.dataobj, image.affine
+    elif hasattr(image, "GetDirection") and image.GetDimension() == 3:
         from semivox.io.itk import voxels_of  # SimpleITK takes long to import
 
-        if image.GetDimension() != 3:
-            found = f"{image.GetDimension()} axes, size {image.GetSize()}"
-            raise UserError("The image is not 3D", found, "3 axes", "pass one 3D scan")
-        voxels, affine = voxels_of(image)
-        array = _channels_first(voxels)
+        values, affine = voxels_of(image)
     else:
         shape = f" of shape {image.shape}" if hasattr(image, "shape") else ""
         raise UserError(
             "This is not a scan with a place in space", type(image).__name__ + shape,
-            "a path, a nibabel or SimpleITK image, or (array, affine)",
+            "a path, a 3D nibabel or SimpleITK image, or (array, affine)",
             "for an array: (array, affine), with e.g. nibabel's image.affine",
         )  # fmt: skip
+    array, affine = _numbers(values, np.float32), _numbers(affine, np.float64)
     if array.ndim not in (3, 4) or array.size == 0:
         expected = "(X, Y, Z), or with channels (C, X, Y, Z), in a nibabel image (X, Y, Z, C); no side of 0"
         raise UserError("The array is not a scan", f"shape {array.shape}", expected, "pass one 3D scan")
@@ -189,21 +178,18 @@ def as_volume(image: Any) -> Volume:
         expected = "(4, 4) with three independent axes in mm"
         do = "pass the affine of the scan, e.g. nibabel's image.affine"
         raise UserError("The affine is degenerate", found, expected, do)
-    return Volume(array if array.ndim == 4 else array[None], affine)
+    if array.ndim == 3:
+        return Volume(array[None], affine)
+    return Volume(np.moveaxis(array, -1, 0) if channels_last else array, affine)
 
 
-def _channels_first(values: Any) -> Any:
-    array = _numbers(values)
-    return np.moveaxis(array, -1, 0) if array.ndim == 4 else array
-
-
-def _numbers(values: Any, dtype: Any = np.float32) -> Any:
+def _numbers(values: Any, dtype: type[np.floating[Any]]) -> Any:
     """Convert to an array of floats; complex numbers, text and objects are refused."""
     try:
         array = np.asarray(values)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise UserError("This is not an array", str(error), "an array of numbers") from error
-    if array.dtype.kind not in "biuf":
+        if array.dtype.kind in "biuf":
+            return array.astype(dtype, copy=False)
         found = f"{array.dtype} of shape {array.shape}"
-        raise UserError("The array does not hold real numbers", found, "integers or floats")
-    return array.astype(dtype, copy=False)
+    except (TypeError, ValueError, RuntimeError) as error:
+        found = str(error)
+    raise UserError("This is not an array of real numbers", found, "integers or floats")

@@ -51,14 +51,13 @@ def covered(
             device=device, accumulate_on=accumulate_on,
         )  # fmt: skip
 
-    asked = tiling(image.shape[1:], patch, config, room, divisor)
+    window, stride = tiling(image.shape[1:], patch, config, room, divisor)
     try:
-        return run(*asked)
+        return run(window, stride)
     except MemoryShortageError:
-        fallback = tiling(image.shape[1:], patch, config.model_copy(update={"window": "patch"}))
-        if asked == fallback:
+        if window == patch:
             raise
-    return run(*fallback)
+    return run(patch, window_stride(patch, config.stride, config.overlap))
 
 
 def tiling(
@@ -124,8 +123,8 @@ def sliding_window(
     stride: Triple,
     weighting: Weighting = "gaussian",
     batch: int = 2,
-    device: torch.device | str | None = None,
-    accumulate_on: torch.device | str | None = None,
+    device: torch.device | None = None,
+    accumulate_on: torch.device | None = None,
 ) -> Tensor:
     """Compute the weighted mean of what `forward` says about each voxel, over all windows that contain it.
 
@@ -151,11 +150,12 @@ def sliding_window(
     Raises:
         MemoryShortageError: too little memory for a single window.
     """
-    device = image.device if device is None else torch.device(device)
-    keep = image.device if accumulate_on is None else torch.device(accumulate_on)
-    size = image.shape[1:]
-    image, front = _pad(image, patch)
-
+    device, keep, size = device or image.device, accumulate_on or image.device, image.shape[1:]
+    missing = [max(side - length, 0) for side, length in zip(patch, size, strict=True)]
+    front = [count // 2 for count in missing]
+    if any(missing):
+        ends = [(start, count - start) for start, count in zip(front, missing, strict=True)]
+        image = functional.pad(image, [side for end in reversed(ends) for side in end], mode="replicate")
     starts = [window_starts(*axis) for axis in zip(image.shape[1:], patch, stride, strict=True)]
     profiles = [window_profile(side, weighting).to(keep) for side in patch]
     weight = profiles[0][:, None, None] * profiles[1][:, None] * profiles[2]
@@ -166,12 +166,6 @@ def sliding_window(
         chunk = corners[done : done + batch]
         values = _try_forward(forward, [_cut(image, corner, patch) for corner in chunk], device)
         if values is None:
-            if len(chunk) == 1:
-                found = f"out of memory on {device} with a single window of {patch} voxels"
-                do = "close other programs, or predict with --window patch or --device cpu"
-                raise MemoryShortageError("There is too little memory for one window", found, do=do)
-            if device.type == "cuda":
-                torch.cuda.empty_cache()
             batch = len(chunk) // 2
             continue
         if values.shape[2:] != patch:
@@ -185,27 +179,12 @@ def sliding_window(
             _cut(total, corner, patch).addcmul_(value, weight)
         done += len(chunk)
     assert total is not None
-    _divide_by_coverage(total, starts, profiles)
-    return _cut(total, front, size)
-
-
-def _divide_by_coverage(total: Tensor, starts: Sequence[Sequence[int]], profiles: Sequence[Tensor]) -> None:
-    """Divide by the sum of all windows' weights: the product of the sums along the three axes."""
-    for axis, profile in enumerate(profiles, start=1):
-        coverage = torch.zeros(total.shape[axis], device=total.device)
+    for axis, profile in enumerate(profiles, start=1):  # the sum of all weights is a product over the axes
+        coverage = torch.zeros(total.shape[axis], device=keep)
         for start in starts[axis - 1]:
             coverage[start : start + len(profile)] += profile
         total /= coverage.view([-1 if i == axis else 1 for i in range(4)])
-
-
-def _pad(image: Tensor, patch: Triple) -> tuple[Tensor, Triple]:
-    """Repeat the border of axes shorter than the patch; also return the voxels added in front."""
-    missing = [max(side - size, 0) for side, size in zip(patch, image.shape[1:], strict=True)]
-    x, y, z = (count // 2 for count in missing)
-    if not any(missing):
-        return image, (0, 0, 0)
-    a, b, c = missing
-    return functional.pad(image, (z, c - z, y, b - y, x, a - x), mode="replicate"), (x, y, z)
+    return _cut(total, front, size)
 
 
 def _cut(volume: Tensor, corner: Sequence[int], size: Sequence[int]) -> Tensor:
@@ -217,16 +196,22 @@ def _cut(volume: Tensor, corner: Sequence[int], size: Sequence[int]) -> Tensor:
 def _try_forward(
     forward: Callable[[Tensor], Tensor], windows: Sequence[Tensor], device: torch.device
 ) -> Tensor | None:
-    """Run one batch of windows; None when the memory does not suffice.
+    """Run one batch of windows; None when the memory does not suffice, an error if it is a single one.
 
     The exception is dropped before anything is tried again: its traceback holds on to the activations.
     """
     try:
         return forward(torch.stack(list(windows)).to(device))
     except RuntimeError as error:
-        if isinstance(error, torch.OutOfMemoryError) or out_of_memory(error):
-            return None
-        raise
+        if not (isinstance(error, torch.OutOfMemoryError) or out_of_memory(error)):
+            raise
+    if len(windows) == 1:
+        found = f"out of memory on {device} with a window of {tuple(windows[0].shape[1:])} voxels"
+        do = "close other programs, or predict with --window patch or --device cpu"
+        raise MemoryShortageError("There is too little memory for one window", found, do=do)
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    return None
 
 
 def room(method: nn.Module, device: torch.device) -> float:
