@@ -120,7 +120,7 @@ def import_dataset(
         "series": series, "root": optional(root), "train_list": optional(train_list),
         "test_list": optional(test_list), "spacing_mm": spacing_mm, "crop": crop, "split": split,
     }  # fmt: skip
-    given = {name: value for name, value in options.items() if value}
+    given: dict[str, Any] = {name: value for name, value in options.items() if value}
     with progress("import") as report:
         made = run(Path(source), Path(out), kind=kind, ignore=ignore, progress=report, **given)
     write_manifest(Path(out), "import", source=str(source), cases=len(made.cases))

@@ -44,17 +44,17 @@ def read_image(
     first, affine = _read_voxels(paths[0], as_float=True)
     parts = np.moveaxis(first, -1, 0) if len(files) == 1 and first.ndim == 4 else first[np.newaxis]
     count = max(len(parts), len(files))
-    _check_channels(count, channels, files)
+    check_channels(count, channels, files)
     _check_3d(parts[0], files[0])
     array = np.empty((count, *parts[0].shape), np.float32)
     for index, part in enumerate(parts):
         _fill(array[index], part)
-    _check_finite(array[: len(parts)], files[0])
+    check_finite(array[: len(parts)], files[0])
     for index, path in enumerate(files[1:], start=1):
         part, part_affine = _read_voxels(path, as_float=True)
         other = f"channel {files[0].name}"
         check_grid(path, (part.shape, part_affine), (first.shape, affine), other, trust=trust_image_geometry)
-        _check_finite(part, path)
+        check_finite(part, path)
         _fill(array[index], part)
     return Volume(array, affine)
 
@@ -179,7 +179,7 @@ def _fill(out: Array, array: Array, function: Callable[[Array], Array] = lambda 
         out[:, y] = function(array[:, y])
 
 
-def _check_finite(array: Array, path: Path) -> None:
+def check_finite(array: Array, path: Path) -> None:
     if not np.isfinite(array).all():
         nans, infinite = int(np.isnan(array).sum()), int(np.isinf(array).sum())
         found = f"{nans} NaN and {infinite} infinite of {array.size} voxels"
@@ -187,7 +187,7 @@ def _check_finite(array: Array, path: Path) -> None:
         raise bad_file(path, "The image holds values that are not finite", found, "finite numbers", do)
 
 
-def _check_channels(found: int, channels: int | Sequence[str] | None, files: Sequence[Path]) -> None:
+def check_channels(found: int, channels: int | Sequence[str] | None, files: Sequence[Path]) -> None:
     wanted = len(channels) if isinstance(channels, Sequence) else channels
     if wanted is not None and found != wanted:
         what = f"The image has another number of channels than the data set: expected {wanted}, found {found}"

@@ -103,9 +103,10 @@ def test_the_index_of_another_source_is_left_alone(tmp_path: Path) -> None:
 def test_unknown_layout(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no data set of a known layout"):
         import_dataset(tmp_path, tmp_path / "out")
-    for kind in ("h5", "dicom"):
-        with pytest.raises(UserError, match=f"(?i)holds no {kind} files"):
+    for kind, problem in (("h5", "no training case"), ("dicom", "no DICOM image series")):
+        with pytest.raises(UserError, match=problem) as error:
             import_dataset(tmp_path, tmp_path / "out", kind=kind)
+        assert error.value.path == tmp_path
 
 
 def test_h5_becomes_nifti(tmp_path: Path) -> None:
@@ -135,15 +136,15 @@ def test_h5_becomes_nifti(tmp_path: Path) -> None:
 def test_h5_import_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = cases(tmp_path / "source", "a", "b", "c")
     read: list[str] = []
-    original = convert._check_loaded
+    original = convert._label_values
 
-    def spy(case: CaseSource, *rest: Any) -> set[int]:
+    def spy(case: CaseSource, *rest: Any) -> list[int]:
         read.append(case.name)
         if len(read) == 3:
             raise KeyboardInterrupt
         return original(case, *rest)
 
-    monkeypatch.setattr(convert, "_check_loaded", spy)
+    monkeypatch.setattr(convert, "_label_values", spy)
     with pytest.raises(KeyboardInterrupt):
         import_dataset(source, tmp_path / "out")
     (tmp_path / "out" / "imagesTr" / "a_0000.nii.gz").unlink()
@@ -205,12 +206,16 @@ def test_h5_lists_that_do_not_fit(
 @pytest.mark.parametrize(
     ("arrays", "problem", "found"),
     [
-        ({"image": image(), "mask": label()}, "lacks a key", "keys image, mask"),
-        ({"image": image(), "label": label()[:-1]}, "cannot be used", "shapes (4, 5, 6) and (3, 5, 6)"),
-        ({"image": image()[0], "label": label()[0]}, "cannot be used", "shapes (5, 6) and (5, 6)"),
-        ({"image": image()[:0], "label": label()[:0]}, "cannot be used", "shapes (0, 5, 6)"),
-        ({"image": np.where(image() > 2, np.nan, image()), "label": label()}, "be used", "NaN or infinite"),
-        ({"image": image(), "label": label() * 0.5}, "cannot be used", "label values 0.5 ("),
+        ({"image": image(), "mask": label()}, "cannot be read as h5", "label"),
+        ({"image": image(), "label": label()[:-1]}, "do not fit", "shapes (4, 5, 6) and (3, 5, 6)"),
+        ({"image": image()[0], "label": label()[0]}, "do not fit", "shapes (5, 6) and (5, 6)"),
+        ({"image": image()[:0], "label": label()[:0]}, "do not fit", "shapes (0, 5, 6)"),
+        (
+            {"image": np.where(image() > 2, np.nan, image()), "label": label()},
+            "not finite",
+            "NaN and 0 infinite",
+        ),
+        ({"image": image(), "label": label() * 0.5}, "not integers", "0.5 ("),
         (None, "cannot be read as h5", ""),
     ],
 )
@@ -230,7 +235,7 @@ def test_h5_files_that_cannot_be_used(
 def test_h5_same_name_twice(tmp_path: Path) -> None:
     source = cases(tmp_path / "source", "a")
     h5(source / "a.h5", image=image(), label=label())
-    with pytest.raises(UserError, match="same case name"):
+    with pytest.raises(UserError, match="Two cases have the same name"):
         import_dataset(source, tmp_path / "out")
 
 

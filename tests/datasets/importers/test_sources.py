@@ -411,14 +411,14 @@ def test_the_output_of_another_import_is_left_alone(raw: Path, tmp_path: Path) -
     with pytest.raises(UserError, match="imported from another source"):
         import_dataset(tmp_path / "second", out, **PAIRS)
     save(out / "imagesTr" / "x_0000.nii.gz", scan())
-    with pytest.raises(UserError, match="holds another data set") as error:
+    with pytest.raises(UserError, match="did not write") as error:
         import_dataset(raw, out, **PAIRS)
     assert error.value.found == "imagesTr/x_0000.nii.gz"
     for name in ("dataset.json", "labelsTr/a.nii.gz"):
         path = tmp_path / "other" / name
         path.parent.mkdir(parents=True)
         path.write_text("{}")
-        with pytest.raises(UserError, match="holds another data set"):
+        with pytest.raises(UserError, match="did not write"):
             import_dataset(raw, tmp_path / "other", **PAIRS)
         assert [file for file in (tmp_path / "other").rglob("*") if file.is_file()] == [path]
         shutil.rmtree(tmp_path / "other")

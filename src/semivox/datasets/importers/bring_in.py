@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from semivox.datasets.dataset import Dataset, is_index, open_dataset, write_index
 from semivox.datasets.declared import read_ending
+from semivox.datasets.importers import finders
 from semivox.datasets.importers.convert import convert
-from semivox.datasets.importers.h5 import find_h5, h5_files
-from semivox.datasets.importers.pairs import find_dicom, find_nnunet, find_pairs, find_single, find_table
-from semivox.datasets.importers.recipes.published import RecipeOptions, find_published
+from semivox.datasets.importers.recipes.published import find_published
 from semivox.datasets.importers.recipes.sets import RECIPES
-from semivox.datasets.importers.source import Found, ImportOptions, plain
+from semivox.datasets.importers.source import Found, ImportOptions
 from semivox.errors import UserError, shortened
 from semivox.files import read_json
 from semivox.io.dicom_series import holds_dicom
@@ -23,12 +23,12 @@ from semivox.manifest import Manifest
 from semivox.progress import Progress
 
 _FINDERS: dict[str, Callable[[Path, ImportOptions], Found]] = {
-    "nnunet": find_nnunet,
-    "pairs": find_pairs,
-    "csv": find_table,
-    "h5": find_h5,
-    "dicom": find_dicom,
-    "file": find_single,
+    "nnunet": finders.find_nnunet,
+    "pairs": finders.find_pairs,
+    "csv": finders.find_table,
+    "h5": finders.find_h5,
+    "dicom": finders.find_dicom,
+    "file": finders.find_single,
 }
 
 
@@ -38,6 +38,8 @@ def import_dataset(
     *,
     kind: str = "auto",
     ignore: int | None = None,
+    crop: str | None = None,
+    split: str | None = None,
     progress: Progress | None = None,
     **options: Any,
 ) -> Dataset:
@@ -48,48 +50,58 @@ def import_dataset(
     MetaImage) becomes NIfTI in nnU-Net raw form.
 
     `kind` is the layout of `source` (a folder, a table or a file), or a published data set, whose cases get
-    the order and the test cases of a published split; "auto" finds a layout. `options` are those of
-    `ImportOptions` or `RecipeOptions`, see `semivox.import_dataset`.
+    the order and the test cases of a published split, and which alone has `crop` and `split`; "auto" finds a
+    layout. `options` are those of `ImportOptions`, see `semivox.import_dataset`.
     """
     if source.resolve() == out.resolve():
         do = "choose another output folder"
         raise UserError("The import would overwrite its source", source, "another folder", do, source)
-    known = [field.name for field in fields(RecipeOptions if kind in RECIPES else ImportOptions)]
-    if useless := [name for name in options if name not in known]:
-        what = "Options without a meaning here"
-        raise UserError(what, shortened(useless), f"with this source: {shortened(known)}", "leave them out")
-    if kind in RECIPES:
-        _check_source(source, kind)
-        recipe = RecipeOptions(**options)
-        found = find_published(RECIPES[kind](recipe.crop == "none"), source, recipe)
-        settings = {"recipe": kind, "raw": str(source.resolve()), **plain(recipe)}
-        return convert(found, out, settings=settings, ignore=ignore, name=kind, progress=progress)
-    chosen = ImportOptions(**options)
-    layout = _layout(source, chosen) if kind == "auto" else kind
-    if layout in ("nnunet", "msd"):
-        path = source / "dataset.json"
-        meta = read_json(path) if path.is_file() else {}
-        if not isinstance(meta, dict) or read_ending(meta, path, any_format=True) not in ITK_ENDINGS:
-            return _index(source, out)
-        layout = "nnunet"
-    _check_source(source, layout)
-    settings = {"source": str(source.resolve()), "kind": layout, "ignore": ignore, **plain(chosen)}
-    found = _FINDERS[layout](source, chosen)
-    return convert(found, out, settings=settings, ignore=ignore, progress=progress)
+    recipe, published = RECIPES.get(kind), {"crop": crop, "split": split}
+    if useless := [*options] if recipe else [name for name, value in published.items() if value]:
+        raise UserError("Options without a meaning here", shortened(useless), None, "leave them out", source)
+    layout, chosen = _layout(source, kind, options), ImportOptions(**options)
+    if layout == "index":
+        return _index(source, out)
+    wanted = "file" if layout in ("csv", "file") else "folder"
+    if not (source.is_file() if wanted == "file" else source.is_dir()):
+        raise UserError(f"The source is no {wanted}", None, f"a {wanted} for {layout}", path=source)
+    if recipe:
+        found = find_published(recipe, source, crop, split)
+        settings: dict[str, Any] = {
+            "recipe": kind,
+            "raw": source.resolve(),
+            "crop": crop or "none",
+            "split": split,
+        }
+    else:
+        found = _FINDERS[layout](source, chosen)
+        settings = {"source": source.resolve(), "kind": layout, "ignore": ignore, **asdict(chosen)}
+    if ignore is not None:
+        found = replace(found, ignore=ignore)
+    record = json.loads(json.dumps(settings, default=str))  # as the record of an earlier import has them
+    return convert(found, source, out, record, kind if recipe else None, progress)
 
 
-def _layout(source: Path, options: ImportOptions) -> str:
-    """Tell the layout of a source by what is on disk; a `dataset.json` describes nnU-Net raw or MSD."""
-    if source.is_file():
+def _layout(source: Path, kind: str, options: dict[str, Any]) -> str:
+    """Tell the layout of a source by what is on disk; "index" is nnU-Net raw or MSD in NIfTI."""
+    path = source / "dataset.json"
+    if kind not in ("auto", "nnunet", "msd"):
+        return kind
+    if kind == "auto" and source.is_file():
+        if source.suffix.lower() != ".csv" and not source.name.lower().endswith(ENDINGS):
+            what, expected = "The file is of no format that can be imported", ", ".join(ENDINGS) + " or .csv"
+            raise UserError(what, source.name, expected, "convert it to NIfTI", source)
         return "csv" if source.suffix.lower() == ".csv" else "file"
-    if options.images:
+    if kind == "auto" and options.get("images"):
         return "pairs"
-    if source.is_dir() and not (source / "dataset.json").is_file():
-        if h5_files(source):
+    if kind == "auto" and source.is_dir() and not path.is_file():
+        if any(finders.h5_files(source)):
             return "h5"
         if holds_dicom(source):
             return "dicom"
-    return "nnunet"
+    meta = read_json(path) if path.is_file() else {}
+    is_itk = isinstance(meta, dict) and read_ending(meta, path, any_format=True) in ITK_ENDINGS
+    return "nnunet" if is_itk else "index"
 
 
 def _index(source: Path, out: Path) -> Dataset:
@@ -103,14 +115,3 @@ def _index(source: Path, out: Path) -> Dataset:
     Manifest(out).claim("dataset.json")
     write_index(dataset, out)
     return open_dataset(out)
-
-
-def _check_source(source: Path, layout: str) -> None:
-    wanted = "file" if layout in ("csv", "file") else "folder"
-    if not (source.is_file() if wanted == "file" else source.is_dir()):
-        raise UserError(
-            f"The source is no {wanted}", None, f"a {wanted} for {layout}", "check the path", source
-        )
-    if layout == "file" and not source.name.lower().endswith(ENDINGS):
-        what, expected = "The file is of no format that can be imported", ", ".join(ENDINGS) + " or .csv"
-        raise UserError(what, source.name, expected, "convert it to NIfTI", source)

@@ -28,10 +28,9 @@ _FOLDERS = {pool: (images, labels or "labelsUn") for pool, images, labels in FOL
 
 def convert(
     found: Found,
+    source: Path,
     out: Path,
-    *,
     settings: Mapping[str, Any],
-    ignore: int | None = None,
     name: str | None = None,
     progress: Progress | None = None,
 ) -> Dataset:
@@ -41,12 +40,12 @@ def convert(
     changed ones are written anew, and files of cases that the source no longer has are removed. Values are
     stored as integers where all of them are, else as float32.
 
-    `settings` are everything that the result depends on, kept in `import.json`; `ignore` is the label value
-    of voxels that are not annotated; without a `name` the data set has that of `out`.
+    `settings` are everything that the result depends on, kept in `import.json`; without a `name` the data
+    set has that of `out`.
     """
-    _check_found(found, out)
+    _check_found(found, source)
     with locked(out):
-        writer = _Writer(found, out, settings, found.ignore if ignore is None else ignore)
+        writer = _Writer(found, out, settings)
         for done, case in enumerate(found.cases, start=1):
             writer.write(case)
             if progress is not None:
@@ -55,16 +54,42 @@ def convert(
     return open_dataset(out)
 
 
+def _check_found(found: Found, source: Path) -> None:
+    """Refuse names that are taken or no file names, and a source without training cases or labels."""
+    names = Counter(case.name for case in found.cases)
+    if twice := sorted(name for name, count in names.items() if count > 1):
+        do = "rename the files of one of them, or make the pattern tell them apart"
+        raise UserError("Two cases have the same name", shortened(twice, 5), "unique names", do, source)
+    if not any(case.pool == "train" for case in found.cases):
+        there, do = shortened(sorted(names), 5) or "no case at all", "check the source and the lists"
+        raise UserError("There is no training case", there, None, do, source)
+    if found.classes is None and not any(case.labels for case in found.cases):
+        raise _no_class(source, "no label file")
+    if odd := [f"{name}: {why}" for name in sorted(names) if (why := name_problem(name))]:
+        raise UserError("A case has a name that cannot be a file name", shortened(odd, 3), path=source)
+
+
+def _no_class(path: Path, found: str) -> UserError:
+    do = "check the pattern of the labels, or declare the classes: --class NAME=VALUE"
+    return UserError("No label holds a class", found, "at least one class", do, path)
+
+
 class _Writer:
     """The output folder: what an earlier import wrote there, and what this one adds and removes."""
 
-    def __init__(self, found: Found, out: Path, settings: Mapping[str, Any], ignore: int | None) -> None:
-        self.found, self.out, self.ignore = found, out, ignore
-        self.manifest = Manifest(out)
-        there = (out / RECORD).is_file()
-        record: dict[str, Any] = read_json(out / RECORD) if there else {"settings": settings}
-        _check_output(out, self.manifest, record["settings"], settings)
-        self.record = {"settings": settings, "notes": list(found.notes), **found.facts}
+    def __init__(self, found: Found, out: Path, settings: Mapping[str, Any]) -> None:
+        self.found, self.out, self.manifest = found, out, Manifest(out)
+        record: dict[str, Any] = {"settings": settings}
+        if (out / RECORD).is_file():
+            record = read_json(out / RECORD)
+        old = record["settings"]
+        if other := [key for key in settings if old.get(key) != settings[key]]:
+            before, now = (", ".join(f"{key}: {its.get(key)}" for key in other) for its in (old, settings))
+            what = "The output folder was imported from another source or with other options"
+            raise UserError(what, before, now, "choose another output folder, or delete this one", out)
+        there = (file for names in _FOLDERS.values() for name in names for file in (out / name).glob("[!.]*"))
+        self.manifest.require_own("dataset.json", *sorted(file.relative_to(out).as_posix() for file in there))
+        self.record: dict[str, Any] = {"settings": settings, "notes": list(found.notes), **found.facts}
         self.cases: dict[str, Any] = record.get("cases", {})
         self.changed: list[str] = []
 
@@ -77,12 +102,12 @@ class _Writer:
         if is_current and all((self.out / file).is_file() for file in entry["wrote"]):
             return
         loaded = self.found.load(case)
-        values = _check_loaded(case, loaded, self.found, self.ignore)
+        values = _label_values(case, loaded, self.found)
         if entry:
             self._remove(entry["wrote"])
             self.changed.append(case.name)
         wrote = self._save(case, loaded)
-        self.cases[case.name] = {**loaded.facts, **key, "wrote": wrote, "values": sorted(values)}
+        self.cases[case.name] = {**loaded.facts, **key, "wrote": wrote, "values": values}
         write_json(self.out / RECORD, {**self.record, "cases": self.cases})
 
     def _save(self, case: CaseSource, loaded: Loaded) -> list[str]:
@@ -91,10 +116,10 @@ class _Writer:
         label = [] if loaded.label is None else [f"{labels}/{case.name}.nii.gz"]
         self.manifest.claim(RECORD, *label, *names)
         if loaded.label is not None:
-            write_map(self.out / label[0], compact(loaded.label, _LABEL_TYPES), loaded.image.affine)
+            write_map(self.out / label[0], _compact(loaded.label, _LABEL_TYPES), loaded.image.affine)
             self.manifest.sign(label[0])
         for file, channel in zip(names, loaded.image.array, strict=True):
-            write_map(self.out / file, compact(channel), loaded.image.affine)
+            write_map(self.out / file, _compact(channel, _IMAGE_TYPES), loaded.image.affine)
         return [*label, *names]
 
     def _remove(self, files: Iterable[str]) -> None:
@@ -110,14 +135,7 @@ class _Writer:
 
     def finish(self, name: str) -> None:
         """Remove what the source no longer has, and describe the data set."""
-        classes = self.found.classes
-        if classes is None:
-            values = {value for case in self.found.cases for value in self.cases[case.name]["values"]}
-            ordered = sorted(values - {0, self.ignore})
-            one = len(ordered) == 1
-            classes = {"foreground" if one else f"class_{value}": value for value in ordered}
-        if not classes:
-            raise _no_class(self.out, "labels that are 0 everywhere")
+        meta = self._meta(name)
         gone = sorted(self.cases.keys() - {case.name for case in self.found.cases})
         for case_name in gone:
             del self.cases[case_name]
@@ -130,62 +148,33 @@ class _Writer:
             self.record["notes"] += [f"{text}: {shortened(names, 10)}"] if names else []
         self.manifest.claim("dataset.json", RECORD)
         write_json(self.out / RECORD, {**self.record, "cases": self.cases})
-        write_json(self.out / "dataset.json", self._meta(name, classes))
+        write_json(self.out / "dataset.json", meta)
 
-    def _meta(self, name: str, classes: Mapping[str, int]) -> dict[str, Any]:
+    def _meta(self, name: str) -> dict[str, Any]:
         """Return the content of `dataset.json`."""
-        found = self.found
+        found, entries = self.found, [self.cases[case.name] for case in self.found.cases]
+        classes = found.classes
+        if classes is None:
+            values = sorted({value for entry in entries for value in entry["values"]} - {0, found.ignore})
+            classes = {"foreground" if len(values) == 1 else f"class_{value}": value for value in values}
+        if not classes:
+            raise _no_class(self.out, "labels that are 0 everywhere")
         train = [case.name for case in found.cases if case.pool == "train"]
-        count = sum(file.startswith("images") for file in self.cases[found.cases[0].name]["wrote"])
-        channels = found.channels or tuple(f"channel_{index}" for index in range(count))
-        ignore = {} if self.ignore is None else {"ignore": self.ignore}
+        count = sum(file.startswith("images") for file in entries[0]["wrote"])
+        channels = found.channels or [f"channel_{index}" for index in range(count)]
         order = [name for name in found.order if name in train]
         return {
             "name": name,
             "description": found.description,
             "channel_names": {str(index): channel for index, channel in enumerate(channels)},
-            "labels": {"background": 0, **classes, **ignore},
+            "labels": {
+                "background": 0, **classes, **({} if found.ignore is None else {"ignore": found.ignore}),
+            },
             "numTraining": len(train),
             "file_ending": ".nii.gz",
             **({"order": order} if order else {}),
             **({"regions": dict(found.regions)} if found.regions else {}),
-        }
-
-
-def _check_found(found: Found, out: Path) -> None:
-    """Refuse names that are taken or no file names, and a source without training cases or labels."""
-    names = Counter(case.name for case in found.cases)
-    if twice := sorted(name for name, count in names.items() if count > 1):
-        do = "rename the files of one of them, or make the pattern tell them apart"
-        raise UserError("Two cases have the same name", shortened(twice, 5), "unique names", do, out)
-    if not any(case.pool == "train" for case in found.cases):
-        there, do = shortened(sorted(names), 5) or "no case at all", "check the source and the lists"
-        raise UserError("There is no training case", there, None, do, out)
-    if found.classes is None and not any(case.labels for case in found.cases):
-        raise _no_class(out, "no label file")
-    if odd := [f"{name}: {why}" for name in sorted(names) if (why := name_problem(name))]:
-        what = "A case has a name that cannot be a file name"
-        raise UserError(what, shortened(odd, 3), "a short name in UTF-8", "rename it", out)
-
-
-def _no_class(out: Path, found: str) -> UserError:
-    do = "check the pattern of the labels, or declare the classes: --class NAME=VALUE"
-    return UserError("No label holds a class", found, "at least one class", do, out)
-
-
-def _check_output(out: Path, manifest: Manifest, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    """Refuse a folder with files that no import wrote, or that an import with other settings wrote."""
-    if other := [key for key in new if old.get(key) != new[key]]:
-        before, now = (", ".join(f"{key}: {item.get(key)}" for key in other) for item in (old, new))
-        what = "The output folder was imported from another source or with other options"
-        raise UserError(what, before, now, "choose another output folder, or delete this one", out)
-    folders = [folder for names in _FOLDERS.values() for folder in names]
-    there = [file for folder in folders for file in sorted((out / folder).glob("[!.]*"))]
-    names = [file.relative_to(out).as_posix() for file in (out / "dataset.json", *there) if file.exists()]
-    own = manifest.files()
-    if strangers := [name for name in names if name not in own]:
-        what, do = "The output folder holds another data set", "choose another output folder"
-        raise UserError(what, shortened(strangers, 5), None, do, out)
+        }  # fmt: skip
 
 
 def _content(files: Sequence[Path]) -> str:
@@ -198,32 +187,26 @@ def _content(files: Sequence[Path]) -> str:
     return digest.hexdigest()
 
 
-def compact(values: Array, types: Sequence[type[np.generic]] = _IMAGE_TYPES) -> Array:
+def _compact(values: Array, types: Sequence[type[np.integer[Any]]]) -> Array:
     """Return the values in the first integer type that holds them all exactly, else as float32."""
     low, high = float(values.min()), float(values.max())
-    for dtype in types:
-        limits = np.iinfo(dtype)  # type: ignore[type-var]
-        if limits.min <= low and high <= limits.max:
-            whole = values.astype(dtype)
-            if values.dtype.kind in "iub" or np.array_equal(whole, values):
-                return whole
-            break
+    limits = [(dtype, np.iinfo(dtype)) for dtype in types]
+    fitting = [dtype for dtype, limit in limits if limit.min <= low and high <= limit.max]
+    if fitting and np.array_equal(whole := values.astype(fitting[0]), values):
+        return whole
     return np.asarray(values, np.float32)
 
 
-def _check_loaded(case: CaseSource, loaded: Loaded, found: Found, ignore: int | None) -> set[int]:
-    """Return the values of the label; refuse another number of channels and values that are not declared."""
-    origin, count = case.files[-1], len(loaded.image.array)
-    if found.channels and count != len(found.channels):
-        what = f"Case {case.name} has another number of channels than the data set"
-        do = "name each channel with --channel NAME, in their order"
-        raise UserError(what, count, ", ".join(found.channels), do, origin)
+def _label_values(case: CaseSource, loaded: Loaded, found: Found) -> list[int]:
+    """Return the values of the label; those that are not declared are refused."""
     if loaded.label is None:
-        return set()
-    values = set(np.unique(loaded.label).tolist())
-    if found.classes is not None and (unknown := sorted(values - {0, ignore, *found.classes.values()})):
+        return []
+    values = np.unique(loaded.label)
+    known = [0, found.ignore, *(found.classes or {}).values()]
+    if found.classes is not None and (unknown := set(values.tolist()) - {*known}):
         what = f"The label of case {case.name} holds values that are no class"
         expected = "0 and " + ", ".join(f"{value} ({key})" for key, value in found.classes.items())
         do = "declare every class with --class NAME=VALUE, voxels without annotation with --ignore"
-        raise UserError(what, list_values(loaded.label[np.isin(loaded.label, unknown)]), expected, do, origin)
-    return values
+        listed = list_values(loaded.label[np.isin(loaded.label, [*unknown])])
+        raise UserError(what, listed, expected, do, case.files[-1])
+    return [int(value) for value in values]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,12 +28,6 @@ class ImportOptions:
     train_list: Path | None = None  # file with the names of the training cases
     test_list: Path | None = None
     spacing_mm: tuple[float, float, float] = (0.625, 0.625, 0.625)  # of files that store none (h5)
-
-
-def plain(options: Any) -> dict[str, Any]:
-    """Return the options of an import (a dataclass) as JSON would return them, for its record."""
-    kinds = {tuple: list, type(Path()): str}
-    return {key: kinds.get(type(value), lambda same: same)(value) for key, value in asdict(options).items()}
 
 
 class LabelFile(NamedTuple):
@@ -113,6 +107,6 @@ def _read_list(source: Path, name: str, given: Path | None) -> tuple[str, ...]:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         what, expected = "The list of cases cannot be read", "a text file, one case name a line"
-        raise UserError(what, error, expected, "check the path", path) from error
+        raise UserError(what, error, expected, path=path) from error
     names = (line.strip().removesuffix("/mri_norm2.h5").removesuffix(".h5") for line in lines)
     return tuple(dict.fromkeys(name for name in names if name))

@@ -11,19 +11,9 @@ from scipy.ndimage import affine_transform
 
 from semivox.datasets.importers.source import Loaded
 from semivox.errors import UserError
-from semivox.io.formats import Array, list_values
+from semivox.io.formats import Array
 from semivox.io.geometry import foreground_box
-from semivox.io.volume import Volume, read_values
-
-
-def checked_values(path: Path, allowed: Sequence[int]) -> Volume:
-    """Read a label map; refuse values that the data set does not have."""
-    label = read_values(path)
-    if (wrong := ~np.isin(label.array, allowed)).any():
-        what = "The label holds values that this data set does not have"
-        do = "download the file again; for labels of your own use semivox import with patterns"
-        raise UserError(what, list_values(label.array[wrong]), ", ".join(map(str, allowed)), do, path)
-    return label
+from semivox.io.volume import Volume
 
 
 def margins(name: str, low: Sequence[int], high: Sequence[int]) -> Array:

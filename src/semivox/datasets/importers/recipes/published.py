@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib import resources
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, NamedTuple
 
-from semivox.datasets.importers.h5 import h5_case, load_h5
-from semivox.datasets.importers.pairs import match_paths, visible_paths
-from semivox.datasets.importers.source import CaseSource, Found, LabelFile, Loaded
+import numpy as np
+
+from semivox.datasets.importers.finders import match_paths, visible_paths
+from semivox.datasets.importers.load import found_of
+from semivox.datasets.importers.source import CaseSource, Found, ImportOptions, LabelFile, Loaded
 from semivox.errors import UserError, shortened, unknown
+from semivox.io.formats import Array, list_values
+from semivox.io.geometry import onto_grid
+from semivox.io.volume import Volume, read_image, read_values
 
-
-@dataclass(frozen=True, kw_only=True)
-class RecipeOptions:
-    """What becomes of a download."""
-
-    crop: Literal["none", "published"] = "none"  # the arrays that published code trains on
-    split: str | None = None  # its name; None: the one that most papers use
+Change = Callable[[Loaded, str, Path], Loaded]  # of a case; its name, and the file that messages name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,17 +31,21 @@ class Recipe:
     case: str = ""  # what comes before the part of a case's name that stands for {case} in the patterns
     form: str = "[^/]+"  # regular expression of {case}
     channel: str
+    organ: str  # the only class: all values other than 0
     images: str  # pattern of the scans, see `match_paths`
     labels: str  # pattern of the label files
-    load: Callable[[CaseSource], Loaded]  # reads a case of the download
-    h5: Mapping[str, str]  # pattern of the published h5 files for each published split
-    h5_spacing_mm: float = 1.0  # which the h5 files do not store
-    split: str  # the usual one
-    classes: Mapping[str, int]
-    protocol: str  # what was done to the scans of the download, one sentence
-    h5_protocol: str  # and to those of the h5 files
+    values: tuple[int, ...]  # that a label file may hold
+    lay: Callable[[Volume, Volume, Path], tuple[Array, str]] | None = None  # a label, where headers are wrong
+    whole: Change | None = None
+    crop: Change  # as published code does
+    protocol: str = "Whole scans as downloaded."  # what `whole` does, one sentence
+    crop_protocol: str
     preset: str
     settings: str  # what whole scans need besides the preset
+    split: str  # the usual one
+    h5: Mapping[str, str]  # pattern of the published h5 files for each published split
+    h5_protocol: str
+    h5_spacing_mm: float = 1.0  # which the h5 files do not store
     notes: tuple[str, ...] = ()  # more to tell
 
 
@@ -51,67 +54,79 @@ class PublishedSplit(NamedTuple):
 
     origin: str
     train: tuple[str, ...]
-    val: tuple[str, ...]
     test: tuple[str, ...]
+    val: tuple[str, ...] = ()
 
 
 def published_splits(recipe: str) -> dict[str, PublishedSplit]:
     """Read the shipped lists of a data set."""
     file = resources.files("semivox.datasets.importers.recipes") / "lists" / f"{recipe}.json"
     lists = json.loads(file.read_text(encoding="utf-8"))
-    roles = ("train", "val", "test")
     return {
-        name: PublishedSplit(entry["origin"], *(tuple(entry.get(role, ())) for role in roles))
-        for name, entry in lists.items()
+        name: PublishedSplit(its["origin"], *(tuple(its.get(role, ())) for role in ("train", "test", "val")))
+        for name, its in lists.items()
     }
 
 
-def find_published(recipe: Recipe, raw: Path, options: RecipeOptions) -> Found:
+def find_published(recipe: Recipe, raw: Path, crop: str | None, split: str | None) -> Found:
     """Find the cases of a download; where it holds both forms, h5 serves `crop="published"` only."""
-    paths = visible_paths(raw)
+    paths, is_crop = visible_paths(raw), crop == "published"
 
     def search(pattern: str) -> dict[str, Path]:
         found = match_paths(paths, pattern, raw, recipe.form)
         return {recipe.case + case: path for case, path in found.items()}
 
     scans, labels = search(recipe.images), search(recipe.labels)
-    h5 = {split: files for split, pattern in recipe.h5.items() if (files := search(pattern))}
+    h5 = {name: files for name, pattern in recipe.h5.items() if (files := search(pattern))}
     if len(h5) > 1:
         what = "The folder mixes published forms of this data set, whose case numbers differ"
         names = ", ".join(next(iter(files.values())).name for files in h5.values())
         raise UserError(what, names, "files of one form", "name the folder of one of them", raw)
-    if h5 and not (scans and options.crop == "none"):
-        form, files = h5.popitem()
-        load = partial(_load_h5, spacing_mm=recipe.h5_spacing_mm)
-        cases = [h5_case(name, path) for name, path in files.items()]
-        return _found(recipe, raw, cases, load, recipe.h5_protocol, options.split or form, "", [])
-    cases = [
-        CaseSource(name, "train", (path,), (LabelFile(labels[name]),) if name in labels else ())
-        for name, path in scans.items()
-    ]
+    options = ImportOptions(
+        channels=(recipe.channel,), classes={recipe.organ: 1}, spacing_mm=(recipe.h5_spacing_mm,) * 3
+    )
+    if h5 and (is_crop or not scans):
+        form, scans = h5.popitem()
+        found = found_of(_cases(recipe, scans, scans), options, recipe.h5_protocol)
+        return _as_published(found, recipe, raw, split or form, "", [])
+    protocol = recipe.crop_protocol if is_crop else recipe.protocol
+    found = replace(
+        found_of(_cases(recipe, scans, labels), options, protocol), load=partial(_load, recipe, is_crop)
+    )
     alone = sorted(labels.keys() - scans.keys())
     strange = [f"{labels[name].name} (label of {name}, without a scan)" for name in alone]
-    settings = recipe.settings if options.crop == "none" else ""
-    texts = recipe.protocol, options.split or recipe.split, settings
-    return _found(recipe, raw, cases, recipe.load, *texts, strange)
+    return _as_published(
+        found, recipe, raw, split or recipe.split, "" if is_crop else recipe.settings, strange
+    )
 
 
-def _load_h5(case: CaseSource, spacing_mm: float) -> Loaded:
-    return load_h5(case.labels[0].path, [spacing_mm] * 3, binary=True)
+def _cases(recipe: Recipe, scans: Mapping[str, Path], labels: Mapping[str, Path]) -> list[CaseSource]:
+    files = {name: (LabelFile(path, recipe.organ),) for name, path in labels.items()}
+    return [CaseSource(name, "train", (path,), files.get(name, ())) for name, path in scans.items()]
 
 
-def _found(
-    recipe: Recipe,
-    raw: Path,
-    cases: Sequence[CaseSource],
-    load: Callable[[CaseSource], Loaded],
-    protocol: str,
-    split_name: str,
-    settings: str,
-    strange: Sequence[str],
+def _load(recipe: Recipe, is_crop: bool, case: CaseSource) -> Loaded:
+    """Read a case, refuse label values that the data set does not have, and crop it if asked."""
+    image, label, how, path = read_image(case.images, 1), None, "", case.files[-1]
+    if case.labels:
+        stored = read_values(path)
+        if (wrong := ~np.isin(stored.array, recipe.values)).any():
+            what = "The label holds values that this data set does not have"
+            do = "download the file again; for labels of your own use semivox import with patterns"
+            expected = ", ".join(map(str, recipe.values))
+            raise UserError(what, list_values(stored.array[wrong]), expected, do, path)
+        laid, how = recipe.lay(stored, image, path) if recipe.lay else (onto_grid(stored, image, path), "")
+        label = (laid != 0).astype(np.uint8)
+    loaded, change = Loaded(image, label), recipe.crop if is_crop else recipe.whole
+    loaded = change(loaded, case.name, path) if change else loaded
+    return loaded._replace(facts={"orientation": how} if how else {})
+
+
+def _as_published(
+    found: Found, recipe: Recipe, raw: Path, split_name: str, settings: str, strange: Sequence[str]
 ) -> Found:
     """Sort the cases of a download into those of the split, missing, superfluous and unknown ones."""
-    splits, by_name = published_splits(recipe.name), {case.name: case for case in cases}
+    splits, by_name = published_splits(recipe.name), {case.name: case for case in found.cases}
     if split_name not in splits:
         raise unknown(f"split of {recipe.name}", split_name, splits)
     split = splits[split_name]
@@ -122,32 +137,26 @@ def _found(
         expected = f"cases such as {listed[0]}, in the folders of the official download"
         do = "name the folder that was unpacked"
         raise UserError("None of the published cases was found", there, expected, do, raw)
-    parts = {
-        "missing": [name for name in listed if name not in by_name],
-        "extra": extra,
-        "unlabeled": [case.name for case in known if not case.labels],
-        "unknown": list(strange),
+    missing = [name for name in listed if name not in by_name]
+    unlabeled = [case.name for case in known if not case.labels]
+    remarks = {
+        f"of {len(listed)} published cases are missing": missing,
+        "cases are not in the split and were left out": extra,
+        "cases have no label file and count as unlabeled": unlabeled,
+        "entries were not recognised": strange,
     }
-    texts = (
-        f"of {len(listed)} published cases are missing",
-        "cases are not in the split and were left out",
-        "cases have no label file and count as unlabeled",
-        "entries were not recognised",
-    )
-    remarks = zip(parts.values(), texts, strict=True)
-    description = f"{protocol} Split {split_name}: {split.origin}."
-    notes = [f"{len(names)} {text}: {shortened(names, 10)}" for names, text in remarks if names]
-    return Found(
+    description = f"{found.description} Split {split_name}: {split.origin}."
+    notes = [f"{len(names)} {text}: {shortened(names, 10)}" for text, names in remarks.items() if names]
+    facts: dict[str, Any] = {
+        "prepare": f" --preset {recipe.preset}{settings}",
+        "split": {"name": split_name, "origin": split.origin},
+        "missing": missing, "extra": extra, "unlabeled": unlabeled, "unknown": strange,
+    }  # fmt: skip
+    return replace(
+        found,
         cases=tuple(case._replace(pool="test" if case.name in split.test else "train") for case in known),
-        load=load,
-        channels=(recipe.channel,),
-        classes=recipe.classes,
         description=description,
         order=(*split.train, *split.val),
         notes=(description, *notes, *recipe.notes),
-        facts={
-            "prepare": f" --preset {recipe.preset}{settings}",
-            "split": {"name": split_name, "origin": split.origin},
-            **parts,
-        },
+        facts=facts,
     )

@@ -1,29 +1,24 @@
-"""Cases by patterns of their paths, of tables, DICOM folders, single files, nnU-Net raw in any format."""
+"""Cases by patterns of their paths, of tables, h5 files, DICOM folders, single files, nnU-Net raw."""
 
 from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from semivox.datasets.dataset import open_dataset
-from semivox.datasets.importers.source import CaseSource, Found, ImportOptions, LabelFile, Loaded, read_lists
+from semivox.datasets.importers.load import found_of
+from semivox.datasets.importers.source import CaseSource, Found, ImportOptions, LabelFile
 from semivox.datasets.listing import Pool, missing_image
 from semivox.errors import UserError, shortened, unknown
 from semivox.files import read_json
-from semivox.io.dicom import read_segments, segments
-from semivox.io.dicom_series import case_folders, choose_series, find_series, holds_dicom, list_series
-from semivox.io.formats import DICOM_ENDINGS, ENDINGS, Array, stem
-from semivox.io.geometry import onto_grid
-from semivox.io.volume import Volume, read_image, read_values
+from semivox.io.dicom_series import case_folders, choose_series, find_series, list_series
+from semivox.io.formats import ENDINGS, stem
 
 _NAMED = re.compile(r"(?P<name>[^/*?{}=]+)=(?P<pattern>.+)")
 _GLOB = {"**/": "(?:.*/)?", "*": "[^/]*", "?": "[^/]"}
-_SEGMENTATIONS = (*DICOM_ENDINGS, ".seg")  # DICOM-SEG, whose segments have names
 _POOLS: dict[str, Pool] = {
     **dict.fromkeys(("", "train", "training"), "train"),
     **dict.fromkeys(("test", "testing"), "test"),
@@ -50,13 +45,13 @@ def find_pairs(source: Path, options: ImportOptions) -> Found:
     for (channel, pattern), files in zip(channels, images, strict=True):
         if lacking := sorted(names - files.keys()):
             raise missing_image(lacking[0], source / pattern.replace("{case}", lacking[0]), channel)
-    pools, order = read_lists(source, options, names)
     cases = []
     for case in sorted(names):
         its = tuple(LabelFile(files[case], name) for name, files in labels if case in files)
-        cases.append(CaseSource(case, pools[case], tuple(files[case] for files in images), its))
-    given = options.channels or tuple(name for name, _ in channels if name)
-    return found_of(cases, given, options.classes, f"Imported from {source.resolve().name}", order)
+        cases.append(CaseSource(case, "train", tuple(files[case] for files in images), its))
+    description = f"Imported from {source.resolve().name}"
+    given = [name for name, _ in channels if name]
+    return found_of(cases, options, description, lists=source, channels=given)
 
 
 def find_table(source: Path, options: ImportOptions) -> Found:
@@ -71,51 +66,57 @@ def find_table(source: Path, options: ImportOptions) -> Found:
     images = [name for name in rows[0] if re.fullmatch(r"image([_ ]?\w+)?", name)]
     labels = [name for name in rows[0] if name == "label" or name.startswith("label_")]
     if not images:
-        expected = "columns image, label (or image_0, image_1, ... for several channels)"
-        do = "name the columns in the first line"
-        raise UserError("The table has no column of images", ", ".join(rows[0]), expected, do, source)
+        expected = "columns image, label (or image_0, image_1, ... for several channels) in the first line"
+        raise UserError("The table has no column of images", ", ".join(rows[0]), expected, path=source)
     cases = []
     for row in rows:
-        files = tuple(root / row[name] for name in images)
-        name, pool = row.get("case") or stem(files[0]).removesuffix("_0000"), row.get("pool", "").lower()
+        files, pool = tuple(root / row[name] for name in images), row.get("pool", "").lower()
+        name = row.get("case") or _name(files[0])
         if missing := [file for file in files if not file.exists()]:
             raise missing_image(name, missing[0], None)
         if pool not in _POOLS:
             raise unknown("pool in the table", pool, ("train", "test", "unlabeled"), source)
         masks = [LabelFile(root / row[column], column[6:] or None) for column in labels if row[column]]
         cases.append(CaseSource(name, _POOLS[pool], files, tuple(masks)))
-    pools, _ = read_lists(source.parent, options, {case.name for case in cases})
-    cases = [case._replace(pool=pools[case.name]) if case.pool == "train" else case for case in cases]
-    named = tuple(re.sub(r"^image[_ ]?", "", name) for name in images) if len(images) > 1 else ()
+    named = [re.sub(r"^image[_ ]?", "", name) for name in images] if len(images) > 1 else []
     order = tuple(case.name for case in cases if case.pool == "train")
-    return found_of(cases, options.channels or named, options.classes, f"Imported from {source.name}", order)
+    description = f"Imported from {source.name}"
+    return found_of(cases, options, description, lists=source.parent, channels=named, order=order)
 
 
 def _table_rows(source: Path) -> list[dict[str, str]]:
     try:
         text = source.read_text(encoding="utf-8-sig")
         delimiter = max(",;\t", key=text.partition("\n")[0].count)
-        rows = [
-            {(key or "").strip(): (value or "").strip() for key, value in row.items() if key is not None}
-            for row in csv.DictReader(text.splitlines(keepends=True), delimiter=delimiter)
-        ]
+        table = csv.DictReader(text.splitlines(keepends=True), delimiter=delimiter, restval="")
+        rows = [{key.strip(): value.strip() for key, value in row.items() if key} for row in table]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        what, expected = "The table cannot be read", "comma-separated text in UTF-8"
-        raise UserError(what, " ".join(str(error).split()), expected, "save it as CSV", source) from error
+        expected = "comma-separated text in UTF-8"
+        raise UserError("The table cannot be read", error, expected, "save it as CSV", source) from error
     if not rows:
         raise UserError("The table has no rows", None, "a line of names and a line a case", None, source)
     return rows
 
 
+def find_h5(source: Path, options: ImportOptions) -> Found:
+    """Find `CASE/mri_norm2.h5` and `CASE.h5`; their voxel size is said to be `options.spacing_mm`."""
+    files = sorted(h5_files(source))
+    cases = [CaseSource(name, "train", (path,), (LabelFile(path),)) for name, path in files]
+    spacing = " x ".join(f"{value:g}" for value in options.spacing_mm)
+    description = f"Imported from h5 files, which store no voxel size: {spacing} mm is assumed"
+    return found_of(cases, options, description, lists=source, channels=("MR",))
+
+
+def h5_files(source: Path) -> Iterator[tuple[str, Path]]:
+    """Find h5 files with the names of their cases: CASE.h5 and CASE/mri_norm2.h5."""
+    yield from ((path.stem, path) for path in source.glob("[!.]*.h5"))
+    yield from ((path.parent.name, path) for path in source.glob("[!.]*/mri_norm2.h5"))
+
+
 def find_dicom(source: Path, options: ImportOptions) -> Found:
     """Take one image series and at most one DICOM-SEG of each folder in `source`, or of `source` itself."""
-    folders = case_folders(source)
-    if not any(map(holds_dicom, folders)):
-        expected = "a DICOM series a folder"
-        raise UserError("The folder holds no DICOM files", None, expected, "check the path", source)
-    pools, order = read_lists(source, options, {folder.name for folder in folders})
     cases, modalities = [], []
-    for folder in folders:
+    for folder in case_folders(source):
         series = choose_series(find_series(folder), options.series, folder)
         labels = find_series(folder, segmentations=True)
         if len(labels) > 1:
@@ -123,17 +124,16 @@ def find_dicom(source: Path, options: ImportOptions) -> Found:
             raise UserError(what, list_series(labels), "one a case", "keep one of them in the folder", folder)
         modalities.append(series.slices[0].modality)
         files = tuple(LabelFile(item.path) for item in labels)
-        cases.append(CaseSource(folder.name, pools[folder.name], (series,), files))
+        cases.append(CaseSource(folder.name, "train", (series,), files))
     description = f"Imported from the DICOM series of {source.resolve().name}"
-    channels = options.channels or (modalities[0],)
-    return found_of(cases, channels, options.classes, description, order)
+    return found_of(cases, options, description, lists=source, channels=modalities[:1])
 
 
 def find_single(source: Path, options: ImportOptions) -> Found:
     """Make a case of a single file; `options.labels` are paths, `[CLASS=]FILE`."""
     labels = tuple(LabelFile(Path(text), name) for name, text in map(_split_name, options.labels))
-    case = CaseSource(stem(source).removesuffix("_0000"), "train", (source,), labels)
-    return found_of([case], options.channels, options.classes, f"Imported from {source.name}")
+    case = CaseSource(_name(source), "train", (source,), labels)
+    return found_of([case], options, f"Imported from {source.name}")
 
 
 def find_nnunet(source: Path, _: ImportOptions) -> Found:
@@ -144,69 +144,14 @@ def find_nnunet(source: Path, _: ImportOptions) -> Found:
         for case in dataset.cases
     ]
     classes = dict(zip(dataset.class_names[1:], dataset.class_values[1:], strict=True))
+    declared = ImportOptions(channels=dataset.channels, classes=classes)
     description = str(read_json(source / "dataset.json").get("description", ""))
-    found = found_of(cases, dataset.channels, classes, description, dataset.order)
+    found = found_of(cases, declared, description, order=dataset.order)
     return replace(found, ignore=dataset.ignore_value, regions=dataset.regions)
 
 
-def found_of(
-    cases: Sequence[CaseSource],
-    channels: Sequence[str],
-    declared: Mapping[str, int],
-    description: str,
-    order: tuple[str, ...] = (),
-) -> Found:
-    """Return what the cases hold; the classes are those declared, else those of the label files."""
-    classes = _class_table((file for case in cases for file in case.labels), declared)
-
-    def load(case: CaseSource) -> Loaded:
-        image, label = read_image(case.images, tuple(channels) or None), None
-        for part in (_read_label(file, image, classes or {}) for file in case.labels):
-            label = part if label is None else np.where(part != 0, part, label)
-        return Loaded(image, label)
-
-    return Found(
-        cases=tuple(cases),
-        load=load,
-        channels=tuple(channels),
-        classes=classes,
-        description=description,
-        order=order,
-    )
-
-
-def _class_table(files: Iterable[LabelFile], declared: Mapping[str, int]) -> dict[str, int] | None:
-    """Return the value of each class: as declared, else 1, 2, ... for names in the order they appear.
-
-    None: the files hold values without names, and none are declared.
-    """
-    files = list(files)
-    if bad := [file for file in files if file.name and declared and file.name not in declared]:
-        what, do = "A label pattern has a name that is not declared", f"add --class {bad[0].name}=VALUE"
-        raise UserError(what, bad[0].name, ", ".join(declared), do, bad[0].path)
-    names: dict[str, None] = {}
-    for file in files:
-        if _is_segmentation(file):
-            names |= dict.fromkeys(segments(file.path))
-        elif file.name is not None:
-            names[file.name] = None
-    unnamed = [file.path for file in files if file.name is None and not _is_segmentation(file)]
-    if names and unnamed:
-        what, do = "Some labels have names, others have values", "name every pattern: --labels NAME=PATTERN"
-        raise UserError(what, f"{', '.join(names)} by name", "all of one kind", do, unnamed[0])
-    return dict(declared) or {name: value for value, name in enumerate(names, start=1)} or None
-
-
-def _read_label(file: LabelFile, like: Volume, classes: Mapping[str, int]) -> Array:
-    """Read a label file onto the grid of its image, (X, Y, Z) integers, the values on disk."""
-    if _is_segmentation(file):
-        return read_segments(file.path, classes, like)
-    part = onto_grid(read_values(file.path), like, file.path)
-    return part if file.name is None else np.where(part != 0, np.int32(classes[file.name]), np.int32(0))
-
-
-def _is_segmentation(file: LabelFile) -> bool:
-    return file.path.name.lower().endswith(_SEGMENTATIONS)
+def _name(file: Path) -> str:
+    return stem(file).removesuffix("_0000")
 
 
 def _split_name(text: str) -> tuple[str | None, str]:
