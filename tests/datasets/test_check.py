@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from scans import Raw, save
 
-from semivox.datasets.check import CheckJob, Problem, check_case, check_dataset
+from semivox.datasets.check import Problem, check_case, check_dataset
 from semivox.datasets.dataset import open_dataset
 from semivox.datasets.splits import Split
+from semivox.errors import UserError
 
 SHAPE = (8, 9, 10)
 AFFINE = np.diag([1.0, 1.0, 2.0, 1.0])
@@ -44,11 +45,11 @@ class Tree(Raw):
         return label
 
     def check(self, split: Split | None = None, **options: Any) -> list[Problem]:
-        found: list[Problem] = []
-        dataset = open_dataset(self.root, lambda error: found.append(Problem.of(error)))
+        errors: list[UserError] = []
+        dataset = open_dataset(self.root, errors)
         train = tuple(case.name for case in dataset.pool("train"))
         split = split or Split(labeled=train, test=tuple(case.name for case in dataset.pool("test")))
-        return found + check_dataset(dataset, split, **{"workers": 0, **options})
+        return [*map(Problem.of, errors), *check_dataset(dataset, split, **{"workers": 0, **options})]
 
 
 @pytest.fixture
@@ -221,7 +222,7 @@ def test_msd_lists_are_read_past_bad_entries(tmp_path: Path) -> None:
 
 def test_a_single_file_has_to_hold_all_channels(tree: Tree) -> None:
     dataset = open_dataset(tree.root)
-    report = check_case(CheckJob(dataset.case("a"), replace(dataset, channels=("T1", "T2")), False))
+    report = check_case(dataset.case("a"), replace(dataset, channels=("T1", "T2")), False)
     assert "expected 2, found 1" in report.problems[0].what
 
 

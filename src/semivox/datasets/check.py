@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -20,7 +22,7 @@ from semivox.errors import UserError, shortened
 from semivox.io.formats import NIFTI_ENDINGS, Array
 from semivox.io.geometry import affine_text, check_grid, same_affine
 from semivox.io.reader import run_jobs
-from semivox.io.volume import IGNORE, Volume, read_header, read_image, read_label
+from semivox.io.volume import IGNORE, Volume, check_channels, read_header, read_image, read_label
 from semivox.progress import Progress, ProgressFactory, no_progress
 
 Severity = Literal["error", "warning"]
@@ -84,21 +86,16 @@ def check_folder(
     Label files of cases that the split calls unlabeled are not opened, those of test cases are. Of `config`,
     `split` and `plan.trust_image_geometry` matter. A folder that cannot be read at all is a `UserError`.
     """
-    problems: list[Problem] = []
-    dataset = open_dataset(data, lambda error: problems.append(Problem.of(error)))
-    try:
+    errors: list[UserError] = []
+    dataset = open_dataset(data, errors)
+    split = split_by_files(dataset)  # every case with a label file is labeled
+    with _collecting(errors):
         split = stored_split(data, dataset, config.split)
-    except UserError as error:
-        problems.append(Problem.of(error))
-        split = split_by_files(dataset)  # every case with a label file is labeled
     trust = bool(config.plan.trust_image_geometry)
     with progress("check") as report:
-        problems += check_dataset(
-            dataset, split, workers=workers, trust_image_geometry=trust, progress=report
-        )
-    problems.sort(key=lambda problem: problem.severity != "error")
+        found = check_dataset(dataset, split, workers=workers, trust_image_geometry=trust, progress=report)
     hidden = len(dataset.with_label(split.unlabeled))
-    return CheckResult(dataset.name, len(dataset.cases), hidden, tuple(problems))
+    return CheckResult(dataset.name, len(dataset.cases), hidden, (*map(Problem.of, errors), *found))
 
 
 def check_dataset(
@@ -112,12 +109,12 @@ def check_dataset(
     """Read all scans and all labels that the split does not hide; return every problem, errors first."""
     hidden, described = set(split.unlabeled), replace(dataset, cases=(), notices=())
     cases = [replace(case, label=None) if case.name in hidden else case for case in dataset.cases]
-    jobs = [CheckJob(case, described, trust_image_geometry) for case in cases]
+    function = partial(check_case, dataset=described, trust=trust_image_geometry)
     done: dict[str, CaseReport] = {}
-    for job, result in run_jobs(check_case, jobs, workers, name=lambda job: job.case.name, doing="checking"):
-        done[job.case.name] = result
+    for case, result in run_jobs(function, cases, workers, name=lambda case: case.name, doing="checking"):
+        done[case.name] = result
         if progress is not None:
-            progress(len(done), len(jobs), job.case.name)
+            progress(len(done), len(cases), case.name)
     reports = {case.name: done[case.name] for case in cases}
     found: list[tuple[UserError, str | None]] = []
     found += [(error, name) for name, report in reports.items() for error in report.problems]
@@ -144,14 +141,6 @@ def missing_classes(dataset: Dataset, sizes: Sequence[Sequence[float]]) -> list[
     return [Notice(what, f"no voxel of {name} in {labels}", expected, do, dataset.root) for name in absent]
 
 
-class CheckJob(NamedTuple):
-    """What a worker is told; a case whose label is hidden comes without its path."""
-
-    case: Case
-    dataset: Dataset  # without its cases
-    trust: bool
-
-
 class CaseReport(NamedTuple):
     """What was found in one case."""
 
@@ -160,39 +149,46 @@ class CaseReport(NamedTuple):
     class_voxels: list[int] | None  # of each foreground class
 
 
-def check_case(job: CheckJob) -> CaseReport:
-    """Read all files of a case; a problem in one does not hide those of the others."""
-    files, names, problems = job.case.images, job.dataset.channels, list[UserError]()
+def check_case(case: Case, dataset: Dataset, trust: bool) -> CaseReport:
+    """Read all files of a case; a problem in one does not hide those of the others.
+
+    A case whose label is hidden comes without its path, and the data set without its cases.
+    """
+    files, names, problems = case.images, dataset.channels, list[UserError]()
     channels: list[tuple[str, Path]] = []
     first: Volume | None = None
+    voxels: list[int] | None = None
+    if len(files) > 1:
+        with _collecting(problems):
+            check_channels(len(files), names, files)
     for path in files:
-        try:
+        with _collecting(problems):
             volume = read_image([path], names if len(files) == 1 else 1)
             if first is not None:
-                check_grid(path, volume.grid, first.grid, f"channel {files[0].name}", trust=job.trust)
+                check_grid(path, volume.grid, first.grid, f"channel {files[0].name}", trust=trust)
             problems += [*_odd(volume, path), *_two_places(path)]
-        except UserError as error:
-            problems.append(error)
-            continue
-        first = first or volume
-        channels += [(_digest(channel, volume.affine), path) for channel in volume.array]
-    if len(files) not in (1, len(names)):
-        what, expected = "The image has another number of channels than the data set", ", ".join(names)
-        problems.append(UserError(what, f"{len(files)} files", expected, "correct dataset.json", files[0]))
-    voxels: list[int] | None = None
-    if (file := job.case.label) is not None:
-        try:
-            label = read_label(file, job.dataset.class_values, ignore=job.dataset.ignore_value)
+            first = first or volume
+            channels += [(_digest(channel, volume.affine), path) for channel in volume.array]
+    if (file := case.label) is not None:
+        with _collecting(problems):
+            label = read_label(file, dataset.class_values, ignore=dataset.ignore_value)
             counts = np.bincount(label.array.ravel(), minlength=IGNORE + 1)
-            voxels = counts[1 : job.dataset.num_classes].tolist()
+            voxels = counts[1 : dataset.num_classes].tolist()
+            if not any(voxels):
+                do = "if the scan was never segmented, remove the label file: the case is then unlabeled"
+                problems.append(Notice("The label is empty", "background alone", "some foreground", do, file))
             if first is not None:
-                check_grid(file, label.grid, first.grid, "its image", trust=job.trust)
-        except UserError as error:
-            problems.append(error)
-        if voxels is not None and not any(voxels):
-            do = "if the scan was never segmented, remove the label file: the case is then unlabeled"
-            problems.append(Notice("The label is empty", "background alone", "some foreground", do, file))
+                check_grid(file, label.grid, first.grid, "its image", trust=trust)
     return CaseReport(problems, channels, voxels)
+
+
+@contextmanager
+def _collecting(problems: list[UserError]) -> Iterator[None]:
+    """Append an error of the block to `problems` instead of raising it."""
+    try:
+        yield
+    except UserError as error:
+        problems.append(error)
 
 
 def _odd(volume: Volume, path: Path) -> Iterator[UserError]:

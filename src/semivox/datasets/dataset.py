@@ -12,21 +12,11 @@ from pathlib import Path
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from semivox.datasets import declared
-from semivox.datasets.layouts import Case, find_cases
-from semivox.datasets.listing import (
-    Notice,
-    Report,
-    is_file,
-    missing_image,
-    name_problem,
-    printable,
-    stop,
-    unused_files,
-)
+from semivox.datasets.layouts import Case as Case  # noqa: PLC0414
+from semivox.datasets.layouts import Finder
+from semivox.datasets.listing import Notice, is_file, missing_image, name_problem, printable, unused_files
 from semivox.errors import UserError, shortened, unknown
 from semivox.files import read_json, write_json
-
-__all__ = ["Case", "Dataset", "is_index", "open_dataset", "write_index"]
 
 log = logging.getLogger(__name__)
 
@@ -72,14 +62,14 @@ class Dataset:
         return tuple(case for case in self.cases if case.pool == name)
 
 
-def open_dataset(folder: Path, report: Report | None = None, *, any_format: bool = False) -> Dataset:
+def open_dataset(folder: Path, errors: list[UserError] | None = None, *, any_format: bool = False) -> Dataset:
     """Read the description of a data set; no image or label file is opened.
 
     Args:
         folder: in semivox's own form, nnU-Net raw (`channel_names`, `imagesTr/CASE_0000.nii.gz`, `labelsTr`,
             `imagesTs`, `labelsTs`, `imagesUn`) or MSD (`modality`, `training`, `test`), each with `labels`.
-        report: told of what is wrong with single cases; if it returns, those are left out. None: the first
-            error is raised, and notices are logged as warnings.
+        errors: takes what is wrong with single cases, which are then left out. None: the first error is
+            raised, and notices are logged as warnings.
         any_format: NRRD or MetaImage files are accepted, too.
     """
     root = folder.resolve()
@@ -87,31 +77,30 @@ def open_dataset(folder: Path, report: Report | None = None, *, any_format: bool
     meta = read_json(path) if path.is_file() else None
     if not isinstance(meta, dict) or not {"channel_names", "modality", "training", "format"} & meta.keys():
         raise _unknown_layout(root, meta)
-    notices: list[Notice] = []
-
-    def tell(error: UserError) -> None:
-        if isinstance(error, Notice):
-            notices.append(error)
-        else:
-            (report or stop)(error)
-
+    problems: list[UserError] = []
     if meta.get("format") == "semivox":
-        dataset = _read_index(meta, path, tell)
+        dataset = _read_index(meta, path, problems)
     else:
-        dataset = _read_folder(meta, path, tell, any_format=any_format)
-    dataset = _checked(dataset, path, tell)
+        dataset = _read_folder(meta, path, problems, any_format=any_format)
+    dataset = _checked(dataset, path, problems)
     wanted, count = meta.get("numTraining"), len(dataset.pool("train"))
     if isinstance(wanted, int) and wanted > count:
         what = "There are fewer training cases than dataset.json declares"
         do = "add them, or correct numTraining"
-        tell(Notice(what, f"{count} cases", f"{wanted} (numTraining)", do, root))
-    if report is None:
+        problems.append(Notice(what, f"{count} cases", f"{wanted} (numTraining)", do, root))
+    notices = [problem for problem in problems if isinstance(problem, Notice)]
+    others = [problem for problem in problems if not isinstance(problem, Notice)]
+    if errors is not None:
+        errors += others
+    elif others:
+        raise others[0]
+    else:
         for notice in notices:
             _warn(printable(f"{notice.what}: {notice.found} ({notice.path}); {notice.do}"))
     return replace(dataset, notices=tuple(notices))
 
 
-def _read_folder(meta: declared.Meta, path: Path, report: Report, *, any_format: bool) -> Dataset:
+def _read_folder(meta: declared.Meta, path: Path, problems: list[UserError], *, any_format: bool) -> Dataset:
     """Read nnU-Net raw or MSD form."""
     root, channels = path.parent, declared.read_channels(meta, path)
     names, values = declared.read_classes(meta, path)
@@ -123,7 +112,7 @@ def _read_folder(meta: declared.Meta, path: Path, report: Report, *, any_format:
         channels=channels,
         class_names=names,
         class_values=values,
-        cases=tuple(find_cases(meta, root, channels, ending, report)),
+        cases=tuple(Finder(meta, root, channels, ending, problems).cases()),
         ignore_value=declared.read_ignore(meta, path),
         order=declared.read_order(meta, path),
         regions=declared.read_regions(meta.get("regions", declared.region_labels(meta)), names, values, path),
@@ -160,7 +149,7 @@ def write_index(dataset: Dataset, folder: Path) -> None:
     write_json(path, {"format": "semivox", "version": 1, **index})
 
 
-def _read_index(meta: declared.Meta, path: Path, report: Report) -> Dataset:
+def _read_index(meta: declared.Meta, path: Path, problems: list[UserError]) -> Dataset:
     """Read semivox's own form; a label file that is gone makes its case an unlabeled one, with a notice."""
     content = {key: value for key, value in meta.items() if key not in ("format", "version", "kind")}
     try:
@@ -182,35 +171,33 @@ def _read_index(meta: declared.Meta, path: Path, report: Report) -> Dataset:
         cases.append(replace(case, images=tuple(base / image for image in case.images), label=label))
     if gone:
         what, do = "Label files that the index names are gone", "restore them; their cases count as unlabeled"
-        report(Notice(what, shortened(gone, 5), "the files that were there", do, path))
+        problems.append(Notice(what, shortened(gone, 5), "the files that were there", do, path))
     return replace(index, cases=tuple(cases), root=base / index.root)
 
 
-def _checked(dataset: Dataset, path: Path, report: Report) -> Dataset:
-    """Sort the cases; report unused files, an empty training pool, bad or repeated names, missing images."""
+def _checked(dataset: Dataset, path: Path, problems: list[UserError]) -> Dataset:
+    """Sort the cases; tell of unused files, bad or repeated names, missing images, no training cases."""
     used = [file for case in dataset.cases for file in (*case.images, case.label) if file is not None]
-    for problem in unused_files(dataset.root, used):
-        report(problem)
+    problems += unused_files(dataset.root, used)
     if not any(case.pool == "train" for case in dataset.cases):
         folder = dataset.root / "imagesTr"
-        names = sorted(item.name for item in folder.iterdir()) if folder.is_dir() else []
-        what, do = "The data set has no training images", "put the images there, and check dataset.json"
+        found = shortened(sorted(item.name for item in folder.glob("*")), 5) or "no files"
         expected = "imagesTr/CASE_0000.nii.gz, or a list of training images in dataset.json"
-        report(UserError(what, shortened(names, 5) or "no files", expected, do, folder))
+        problems.append(UserError("The data set has no training images", found, expected, path=folder))
     counts = Counter(case.name for case in dataset.cases)
     if twice := sorted(name for name, count in counts.items() if count > 1):
         expected = "names that are unique over training, test and extra images"
-        report(UserError("Two cases have the same name", shortened(twice, 5), expected, None, path))
+        problems.append(UserError("Two cases have the same name", shortened(twice, 5), expected, path=path))
     whole: dict[str, Case] = {}
     for case in dataset.cases:
         if (why := name_problem(case.name)) is not None:
-            what, found = "A case has a name that cannot be a file name", f"{case.name}: {why}"
-            report(UserError(what, found, "a short name in UTF-8", "rename its files", path))
+            what = "A case has a name that cannot be a file name"
+            problems.append(UserError(what, f"{case.name}: {why}", None, "rename its files", path))
             continue
-        names = list(dataset.channels) if len(case.images) == len(dataset.channels) else []
-        missing = [index for index, image in enumerate(case.images) if not is_file(image)]
-        for index in missing:
-            report(missing_image(case.name, case.images[index], names[index] if names else None))
+        names = dataset.channels if len(case.images) == len(dataset.channels) else [None] * len(case.images)
+        pairs = zip(case.images, names, strict=True)
+        missing = [missing_image(case.name, image, name) for image, name in pairs if not is_file(image)]
+        problems += missing
         if not missing:
             whole.setdefault(case.name, case)
     return replace(dataset, cases=tuple(sorted(whole.values(), key=lambda case: (case.pool, case.name))))
@@ -225,13 +212,11 @@ def _warn(text: str) -> None:
 def _unknown_layout(root: Path, meta: object) -> UserError:
     if not root.is_dir():
         return UserError("The data set folder does not exist", None, "a folder", "check the path", root)
-    if isinstance(meta, dict):
-        found = "a dataset.json with the keys " + shortened(meta, 10)
-    elif meta is not None:
-        found = "a dataset.json that holds no table of names and values"
-    else:
-        names = shortened(sorted(item.name for item in root.iterdir()), 5)
-        found = "no dataset.json, but " + (names or "no files at all")
+    names = shortened(sorted(item.name for item in root.iterdir()), 5) or "no files at all"
+    found = f"no dataset.json, but {names}"
+    if meta is not None:
+        keys = f"the keys {shortened(meta, 10)}" if isinstance(meta, dict) else "no table of names and values"
+        found = f"a dataset.json with {keys}"
     expected = (
         'a dataset.json with "channel_names" (nnU-Net raw), with "modality" or "training" (MSD),'
         ' or with "format": "semivox"'

@@ -32,41 +32,31 @@ def read_classes(meta: Meta, path: Path) -> tuple[tuple[str, ...], tuple[int, ..
     the name of the region that is this value alone, else `label_VALUE`. See `read_regions`.
     """
     labels = {name: value for name, value in _labels(meta).items() if not _is_ignore(name, value)}
+    pairs = [(str(name), value) for name, value in labels.items()]
     if any(isinstance(value, list) for value in labels.values()):
-        labels = _parts(labels, path)
+        pairs = _parts(pairs, path)
     elif all(map(_is_integer, labels)) and not all(map(_is_integer, labels.values())):  # as MSD has them
-        named = {str(name): value for value, name in labels.items()}
-        if len(named) < len(labels):
-            raise _bad_labels(path, "Two classes have the same name", labels)
-        labels = named
-    if not labels:
-        raise _bad_labels(path, "The classes are not declared", meta.get("labels"))
-    if not all(map(_is_integer, labels.values())):
-        raise _bad_labels(path, "A class value is not an integer", labels)
-    classes = sorted(
-        ((int(value), str(name)) for name, value in labels.items()), key=lambda c: (c[0] != 0, c)
-    )
-    values = tuple(value for value, _ in classes)
-    if values[0] != 0:
-        raise _bad_labels(path, "No class has the value 0", labels)
-    if len(set(values)) < len(values):
-        raise _bad_labels(path, "Two classes have the same value", labels)
-    if not 2 <= len(values) <= 255:
-        raise _bad_labels(path, "There must be 1 to 254 classes beside the background", labels)
-    return tuple(name for _, name in classes), values
+        pairs = [(str(name), value) for value, name in labels.items()]
+    if not all(_is_integer(value) for _, value in pairs):
+        raise _bad_labels(path, meta)
+    classes = sorted(((int(value), name) for name, value in pairs), key=lambda item: (item[0] != 0, item))
+    values, names = tuple(value for value, _ in classes), tuple(name for _, name in classes)
+    if not 2 <= len({*values}) == len({*names}) == len(classes) <= 255 or values[0] != 0:
+        raise _bad_labels(path, meta)
+    return names, values
 
 
-def _parts(labels: Meta, path: Path) -> dict[str, int]:
+def _parts(pairs: Sequence[tuple[str, Any]], path: Path) -> list[tuple[str, Any]]:
     """Make classes of single values from regions that may overlap."""
-    sets = {str(name): value if isinstance(value, list) else [value] for name, value in labels.items()}
-    if not all(values and all(isinstance(value, int) for value in values) for values in sets.values()):
-        raise _bad_labels(path, "A region is not a list of integers", labels)
-    parts = {name: values[0] for name, values in sets.items() if len(values) == 1}
-    unnamed = {value for values in sets.values() for value in values} - {*parts.values()}
-    new = {f"label_{value}": value for value in sorted(unnamed)}
-    if new.keys() & sets.keys():
-        raise _bad_labels(path, "A region has the name of a class", labels)
-    return parts | new
+    sets = [(name, value if isinstance(value, list) else [value]) for name, value in pairs]
+    if not all(values and all(isinstance(value, int) for value in values) for _, values in sets):
+        raise _bad_labels(path, {"labels": dict(pairs)})
+    parts = [(name, values[0]) for name, values in sets if len(values) == 1]
+    unnamed = {value for _, values in sets for value in values} - {value for _, value in parts}
+    new = [(f"label_{value}", value) for value in sorted(unnamed)]
+    if {name for name, _ in new} & {name for name, _ in sets}:
+        raise _bad_labels(path, {"labels": dict(pairs)})
+    return [*parts, *new]
 
 
 def read_ignore(meta: Meta, path: Path) -> int | None:
@@ -78,7 +68,7 @@ def read_ignore(meta: Meta, path: Path) -> int | None:
     value = found[0][0] if str(found[0][1]).lower() == "ignore" else found[0][1]
     others = [str(part) for pair in pairs if pair not in found for part in pair]
     if len(found) > 1 or not _is_integer(value) or str(value) in others:
-        raise _bad_labels(path, "The value to ignore is not one integer of its own", meta["labels"])
+        raise _bad_labels(path, meta)
     return int(value)
 
 
@@ -157,6 +147,10 @@ def _is_ignore(name: object, value: object) -> bool:
     return "ignore" in (str(name).lower(), str(value).lower())
 
 
-def _bad_labels(path: Path, what: str, found: object) -> UserError:
-    expected = 'names with different integers, e.g. "labels": {"background": 0, "liver": 1}'
-    return UserError(what, f"labels: {found}", expected, "correct dataset.json", path)
+def _bad_labels(path: Path, meta: Meta) -> UserError:
+    what = "The classes are not declared as names with one integer each"
+    expected = (
+        "0 for the background and other integers for 1 to 254 classes, each once,"
+        ' e.g. "labels": {"background": 0, "liver": 1}; regions as lists of integers; "ignore" as an integer'
+    )
+    return UserError(what, f"labels: {meta.get('labels')}"[:500], expected, "correct dataset.json", path)

@@ -1,7 +1,4 @@
-"""Cases of a folder in nnU-Net raw or MSD layout, found by listing it; no image or label file is opened.
-
-A case that `report` is told of and that survives it is left out.
-"""
+"""Cases of a folder in nnU-Net raw or MSD layout, found by listing it; no image or label file is opened."""
 
 from __future__ import annotations
 
@@ -14,18 +11,9 @@ from typing import Any
 from pydantic import ConfigDict
 
 from semivox.datasets.declared import Meta
-from semivox.datasets.listing import (
-    FOLDERS,
-    Notice,
-    Pool,
-    Report,
-    data_files,
-    is_file,
-    list_files,
-    missing_image,
-)
+from semivox.datasets.listing import FOLDERS, Notice, Pool, data_files, is_file, list_files, missing_image
 from semivox.errors import UserError, shortened
-from semivox.io.formats import NIFTI_ENDINGS
+from semivox.io.formats import NIFTI_ENDINGS, stem
 
 _LISTS: dict[Pool, tuple[str, ...]] = {"train": ("training",), "test": ("test", "testing"), "extra": ()}
 _NUMBERED = re.compile(r"(.+)_(\d{4})")
@@ -43,126 +31,127 @@ class Case:
     pool: Pool  # a train case without label file is unlabeled, and so is every extra case
 
 
-def find_cases(
-    meta: Meta, root: Path, channels: Sequence[str], ending: str | None, report: Report
-) -> Iterator[Case]:
-    """Find the cases of every pool; what is on disk tells the layout.
+@dataclass(frozen=True)
+class Finder:
+    """Finds the cases of every pool; what is on disk tells the layout.
 
     nnU-Net raw has channel numbers, `imagesTr/CASE_0000.nii.gz`; MSD has the lists `training` and `test`, or
     images without such numbers. A folder `imagesUn` holds extra scans in both.
     """
-    numbered = _has_numbers(meta, root, channels)
-    read = {key for keys in _LISTS.values() for key in keys}
-    for key, value in () if numbered else meta.items():
-        if key not in read and isinstance(value, list) and any(isinstance(entry, Mapping) for entry in value):
-            what, do = "A list of cases in dataset.json is not used", 'move them to "training" or "test"'
-            report(Notice(what, f"{key}: {len(value)} entries", "training, test", do, root / "dataset.json"))
-    cases: Mapping[str, tuple[Path, ...]]
-    for pool, images, labels in FOLDERS:
-        entries = None if numbered else next((meta[key] for key in _LISTS[pool] if key in meta), None)
-        if isinstance(entries, list) and (entries or pool != "train"):
-            yield from _listed_cases(entries, root, channels, pool, labels, report)
-        elif entries:
-            report(_bad_entry(root, entries))
-        else:
-            files = list_files(root / images, ending, report)
-            if numbered:
-                cases = dict(_by_channel(files, root / images, channels, report))
+
+    meta: Meta
+    root: Path
+    channels: Sequence[str]
+    ending: str | None  # that all files must have; None: any of NIfTI
+    problems: list[UserError]  # takes what is wrong with single cases, which are then left out
+
+    def cases(self) -> Iterator[Case]:
+        """Return all cases, pool after pool."""
+        numbered = self._has_numbers()
+        for pool, images, labels in FOLDERS:
+            entries = next((self.meta[key] for key in _LISTS[pool] if key in self.meta), None)
+            if numbered or not (entries or (entries == [] and pool != "train")):
+                files = list_files(self.root / images, self.ending, self.problems)
+                whole = ((name, (path,)) for name, path in files.items())
+                cases = dict(self._by_channel(files, images) if numbered else whole)
+                yield from self._with_labels(cases, pool, labels)
+            elif isinstance(entries, list):
+                yield from self._listed(entries, pool, labels)
             else:
-                cases = {name: (path,) for name, path in files.items()}
-            yield from _with_labels(cases, pool, root / labels if labels else None, ending, report)
+                self._malformed(entries)
+        read = {key for keys in _LISTS.values() for key in keys}
+        for key, value in () if numbered else self.meta.items():
+            is_list = isinstance(value, list) and any(isinstance(entry, Mapping) for entry in value)
+            if is_list and key not in read:
+                what, do = "A list of cases in dataset.json is not used", 'move them to "training" or "test"'
+                self.problems.append(Notice(what, f"{key}: {len(value)} entries", None, do, self.root))
 
+    def _has_numbers(self) -> bool:
+        """Whether images are named by channel; a list counts, unless `channel_names` says it is nnU-Net's."""
+        images, labels = (
+            {name for name, *_ in data_files(self.root / f"{kind}Tr")} for kind in ("images", "labels")
+        )
+        numbered = any(map(self._channel, images))
+        if self.meta.get("training"):
+            return numbered and "channel_names" in self.meta
+        like_labels = "modality" in self.meta and bool(labels) and labels <= images
+        return not images or (numbered and not like_labels)
 
-def _has_numbers(meta: Meta, root: Path, channels: Sequence[str]) -> bool:
-    """Whether images are named by channel; a list counts unless `channel_names` says that it is nnU-Net's."""
-    images, labels = ({stem for stem, *_ in data_files(root / name)} for name in ("imagesTr", "labelsTr"))
-    numbered = any(_channel(stem, channels) for stem in images)
-    if meta.get("training"):
-        return numbered and "channel_names" in meta
-    like_labels = "modality" in meta and bool(labels) and labels <= images
-    return not images or (numbered and not like_labels)
+    def _channel(self, name: str) -> tuple[str, int] | None:
+        match = _NUMBERED.fullmatch(name)
+        return (match[1], int(match[2])) if match and int(match[2]) < len(self.channels) else None
 
+    def _by_channel(self, files: Mapping[str, Path], folder: str) -> Iterator[tuple[str, tuple[Path, ...]]]:
+        """Group files by case; names without a channel number and missing channels are problems."""
+        found: dict[str, dict[int, Path]] = {}
+        for name, path in files.items():
+            if (part := self._channel(name)) is not None:
+                found.setdefault(part[0], {})[part[1]] = path
+                continue
+            what, do = "An image has no valid channel number at the end of its name", "rename it"
+            expected = f"CASE_0000 to CASE_{len(self.channels) - 1:04d}, for {', '.join(self.channels)}"
+            self.problems.append(UserError(what, path.name, expected, do, path))
+        for name, its in found.items():
+            for index, channel in enumerate(self.channels):
+                if index not in its:
+                    path = self.root / folder / f"{name}_{index:04d}.nii.gz"
+                    self.problems.append(missing_image(name, path, channel))
+            if len(its) == len(self.channels):
+                yield name, tuple(its[index] for index in sorted(its))
 
-def _channel(stem: str, channels: Sequence[str]) -> tuple[str, int] | None:
-    match = _NUMBERED.fullmatch(stem)
-    return (match[1], int(match[2])) if match and int(match[2]) < len(channels) else None
+    def _with_labels(self, cases: Mapping[str, tuple[Path, ...]], pool: Pool, folder: str) -> Iterator[Case]:
+        """Pair the images of a folder with its labels; labels without an image are a problem."""
+        files = list_files(self.root / folder, self.ending, self.problems) if folder else {}
+        if orphans := sorted(files.keys() - cases.keys()):
+            found = shortened((files[name].name for name in orphans), 5)
+            what, do = "Label files without an image", "rename or remove them; they have no channel number"
+            self.problems.append(UserError(what, found, "the name of a case", do, self.root / folder))
+        yield from (Case(name, images, files.get(name), pool) for name, images in cases.items())
 
+    def _listed(self, entries: Sequence[Any], pool: Pool, folder: str) -> Iterator[Case]:
+        there = list_files(self.root / folder, None, self.problems) if folder else {}
+        spare, lost = dict(there), list[str]()  # files that no entry explains, and entries without a file
+        for entry in entries:
+            parts = entry if isinstance(entry, Mapping) else {"image": entry}
+            image, label = parts.get("image"), parts.get("label")
+            listed: list[Any] = image if isinstance(image, list) else [image]
+            if not listed or not all(map(_is_nifti, listed)) or not isinstance(label, str | None):
+                self._malformed(entry)
+                continue
+            name, images = self._listed_images([self.root / item for item in listed])
+            file = self.root / label if label else there.get(name) if pool == "test" else None
+            if file is not None and not is_file(file):
+                lost.append(str(label))
+                file = None
+            spare = {key: path for key, path in spare.items() if path != file and (label or key != name)}
+            yield Case(name, images, file, pool)
+        if lost:
+            others = f"; but files not listed: {shortened((path.name for path in spare.values()), 5)}"
+            found = shortened(lost, 5) + (others if spare else "")
+            what = "Label files that dataset.json lists do not exist"
+            do = "correct the paths in dataset.json" + ("" if spare else "; these cases count as unlabeled")
+            kind = UserError if spare else Notice
+            self.problems.append(kind(what, found, None, do, self.root / folder))
 
-def _by_channel(
-    files: Mapping[str, Path], folder: Path, channels: Sequence[str], report: Report
-) -> Iterator[tuple[str, tuple[Path, ...]]]:
-    """Group files by case; report names without a channel number, and channels that are missing."""
-    found: dict[str, dict[int, Path]] = {}
-    for stem, path in files.items():
-        if (part := _channel(stem, channels)) is not None:
-            found.setdefault(part[0], {})[part[1]] = path
-            continue
-        what, do = "An image has no valid channel number at the end of its name", "rename it"
-        expected = f"CASE_0000 before the ending, up to the last of the channels {', '.join(channels)}"
-        report(UserError(what, path.name, expected, f"{do}, or declare the channel in dataset.json", path))
-    for name, its in found.items():
-        for index in sorted({*range(len(channels))} - its.keys()):
-            report(missing_image(name, folder / f"{name}_{index:04d}.nii.gz", channels[index]))
-        if len(its) == len(channels):
-            yield name, tuple(its[index] for index in range(len(channels)))
+    def _listed_images(self, files: list[Path]) -> tuple[str, tuple[Path, ...]]:
+        """Return the case's name and its images; one that is there by channel alone, all of these."""
+        path, name = files[0], stem(files[0])
+        if len(files) > 1:
+            return name.removesuffix("_0000"), tuple(files)
+        if not is_file(path):
+            ending = path.name.removeprefix(name)
+            numbered = [path.with_name(f"{name}_{index:04d}{ending}") for index in range(len(self.channels))]
+            files = numbered if is_file(numbered[0]) else files
+        return name, tuple(files)
 
-
-def _with_labels(
-    cases: Mapping[str, tuple[Path, ...]], pool: Pool, labels: Path | None, ending: str | None, report: Report
-) -> Iterator[Case]:
-    """Pair the images of a folder with its labels; report labels without an image."""
-    files = list_files(labels, ending, report) if labels else {}
-    if orphans := sorted(files.keys() - cases.keys()):
-        found = shortened((files[stem].name for stem in orphans), 5)
-        do = "rename or remove them (label files have no channel number)"
-        report(UserError("Label files without an image", found, "the name of a case", do, labels))
-    yield from (Case(name, images, files.get(name), pool) for name, images in cases.items())
-
-
-def _listed_cases(
-    entries: Sequence[Any], root: Path, channels: Sequence[str], pool: Pool, labels: str, report: Report
-) -> Iterator[Case]:
-    there, lost = list_files(root / labels, None, report) if labels else {}, []
-    spare = dict(there)  # files that no entry explains
-    for entry in entries:
-        parts = entry if isinstance(entry, Mapping) else {"image": entry}
-        image, label = parts.get("image"), parts.get("label")
-        listed: list[Any] = image if isinstance(image, list) else [image]
-        if not listed or not all(map(_is_nifti, listed)) or not isinstance(label, str | None):
-            report(_bad_entry(root, entry))
-            continue
-        name, images = _listed_images([root / item for item in listed], len(channels))
-        file = root / label if label else there.get(name) if pool == "test" else None
-        if file is not None and not is_file(file):
-            lost.append(str(label))
-            file = None
-        spare = {stem: path for stem, path in spare.items() if path != file and (label or stem != name)}
-        yield Case(name, images, file, pool)
-    if lost:
-        others = shortened((path.name for path in spare.values()), 5)
-        found = shortened(lost, 5) + (f"; but files not listed: {others}" if others else "")
-        what, expected = "Label files that dataset.json lists do not exist", "a file at each of these paths"
-        do = "correct the paths in dataset.json" + ("" if spare else "; these cases count as unlabeled")
-        report((UserError if spare else Notice)(what, found, expected, do, root / labels))
-
-
-def _listed_images(files: list[Path], count: int) -> tuple[str, tuple[Path, ...]]:
-    """Return the case's name and its images; a file that is there by channel alone becomes one a channel."""
-    path = files[0]
-    ending = next(end for end in NIFTI_ENDINGS if path.name.lower().endswith(end))
-    name, ending = path.name[: -len(ending)], path.name[-len(ending) :]
-    if len(files) > 1:
-        return name.removesuffix("_0000"), tuple(files)
-    if not is_file(path) and is_file(path.with_name(f"{name}_0000{ending}")):
-        files = [path.with_name(f"{name}_{index:04d}{ending}") for index in range(count)]
-    return name, tuple(files)
+    def _malformed(self, entry: object) -> None:
+        what, expected = (
+            "An entry of a case list is malformed",
+            '{"image": "imagesTr/CASE.nii.gz", "label": ...}',
+        )
+        path = self.root / "dataset.json"
+        self.problems.append(UserError(what, repr(entry)[:200], expected, "correct dataset.json", path))
 
 
 def _is_nifti(item: object) -> bool:
     return isinstance(item, str) and item.lower().endswith(NIFTI_ENDINGS)
-
-
-def _bad_entry(root: Path, entry: object) -> UserError:
-    expected = '{"image": "./imagesTr/CASE.nii.gz", "label": "./labelsTr/CASE.nii.gz"}'
-    found, do = repr(entry)[:200], "correct dataset.json"
-    return UserError("An entry of a case list is malformed", found, expected, do, root / "dataset.json")

@@ -5,7 +5,7 @@ Every file in the image and label folders is used, or named in an error or a war
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from difflib import SequenceMatcher
 from os.path import isfile, normpath
 from pathlib import Path
@@ -15,7 +15,6 @@ from semivox.errors import UserError, shortened
 from semivox.io.formats import ITK_ENDINGS, NIFTI_ENDINGS
 
 Pool = Literal["train", "test", "extra"]
-Report = Callable[[UserError], None]
 
 FOLDERS: tuple[tuple[Pool, str, str], ...] = (
     ("train", "imagesTr", "labelsTr"),
@@ -28,12 +27,6 @@ _SIMILAR = 0.85
 
 class Notice(UserError):  # noqa: N818
     """A warning in the form of an error: something to tell that stops nothing."""
-
-
-def stop(error: UserError) -> None:
-    """Raise an error, and let a notice pass: the usual way to report one."""
-    if not isinstance(error, Notice):
-        raise error
 
 
 def is_file(path: Path) -> bool:
@@ -49,8 +42,8 @@ def data_files(folder: Path) -> Iterator[tuple[str, Path, str]]:
             yield name[: -len(ending)], folder / name, ending
 
 
-def list_files(folder: Path, ending: str | None, report: Report) -> dict[str, Path]:
-    """Return the files by name without ending; another than the declared `ending` is reported.
+def list_files(folder: Path, ending: str | None, problems: list[UserError]) -> dict[str, Path]:
+    """Return the files by name without ending; another than the declared `ending` is a problem.
 
     Where none is declared, any NIfTI ending will do, in capitals too.
     """
@@ -59,16 +52,13 @@ def list_files(folder: Path, ending: str | None, report: Report) -> dict[str, Pa
         if not (path.name.endswith(ending) if ending else its in NIFTI_ENDINGS):
             what, expected = "A file has another ending than declared", ending or "a NIfTI ending"
             do = "rename or convert it; without file_ending in dataset.json, .nii and .nii.gz are both read"
-            report(UserError(what, path.name, expected, do, path))
-        elif path.is_dir():
-            do = "rename or remove it"
-            report(UserError("A folder has the name of a scan", path.name, None, do, path))
+            problems.append(UserError(what, path.name, expected, do, path))
         elif not is_file(path):
-            do = "restore the file, or remove the link"
-            report(UserError("A link points to a file that does not exist", path.name, None, do, path))
+            what, do = "A scan is a folder, or a link to a file that does not exist", "restore or remove it"
+            problems.append(UserError(what, path.name, "a file", do, path))
         elif stem in found:
             what, files = "Two files differ in the ending alone", f"{found[stem].name} and {path.name}"
-            report(UserError(what, files, "one file", "remove one of them", path))
+            problems.append(UserError(what, files, "one file", "remove one of them", path))
         else:
             found[stem] = path
     return found
@@ -81,10 +71,11 @@ def unused_files(root: Path, used: Iterable[Path]) -> Iterator[UserError]:
     absent = [name for name in standard if not (root / name).is_dir()]
     for folder in sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else ():
         if folder.name in standard:
-            names = sorted(path.name for path in folder.iterdir() if normpath(path) not in known)
-            if shown := [name for name in names if not name.startswith(".")]:
+            unused = [path.name for path in folder.glob("[!.]*") if normpath(path) not in known]
+            if unused:
                 do = "remove them, or correct names or dataset.json"
-                yield Notice("Files that the data set does not use", shortened(shown, 8), None, do, folder)
+                found = shortened(sorted(unused), 8)
+                yield Notice("Files that the data set does not use", found, None, do, folder)
             continue
         likeness = {name: SequenceMatcher(None, folder.name, name).ratio() for name in absent}
         near = max(likeness, key=likeness.__getitem__, default="")  # of equal ones the first: training

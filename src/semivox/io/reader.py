@@ -102,7 +102,7 @@ def run_jobs(
     """Yield each job with its result when it is done; a bad file does not stop the other jobs.
 
     Args:
-        function: of an importable module, called with each job.
+        function: of an importable module, or a `partial` of one; called with each job.
         workers: processes; 0 works in this one.
         name, doing: of a job, and what is done with it ("preparing"), for messages.
 
@@ -168,7 +168,7 @@ def _in_pool(
 
 
 def _worker(function: Callable[..., Any]) -> Process:
-    return Process(function.__module__, memory=_limit())
+    return Process(getattr(function, "func", function).__module__, memory=_limit())
 
 
 def machine_memory() -> int | None:
