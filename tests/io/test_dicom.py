@@ -82,12 +82,12 @@ def test_read_image_takes_the_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("edit", "problem", "found"),
     [
-        ({3: {"ImageOrientationPatient": [1, 0, 0, 0, 0, -1]}}, "another orientation", "1 0 0 0 0 -1"),
-        ({3: {"PixelSpacing": [0.8, 0.5]}}, "another pixel spacing", "0.8 0.5"),
-        ({3: {"PixelSpacing": [0.0, 0.5]}}, "spacing is not positive", "0. "),
-        ({3: {"ImagePositionPatient": [-10, 20, 34]}}, "at the same position", " and "),
+        ({3: {"ImageOrientationPatient": [1, 0, 0, 0, 0, -1]}}, "another orientation", "-1"),
+        ({3: {"PixelSpacing": [0.8, 0.5]}}, "another spacing", "0.8"),
+        ({3: {"PixelSpacing": [0.0, 0.5]}}, "no place in space", "pixel spacing"),
+        ({3: {"ImagePositionPatient": [-10, 20, 34]}}, "twice there", "0 mm between"),
         ({5: {"ImagePositionPatient": [-10, 20, 45]}}, "unevenly spaced", "7 mm between"),
-        ({5: {"ImagePositionPatient": [-10, 20, 44]}}, "lacks 2 slices", "6 mm between"),
+        ({5: {"ImagePositionPatient": [-10, 20, 44]}}, "missing", "6 mm between"),
         ({3: {"ImagePositionPatient": None}}, "no place in space", "no position"),
     ],
 )
@@ -110,7 +110,7 @@ def test_another_size_in_the_series(tmp_path: Path) -> None:
 def test_a_missing_slice_is_named_by_its_neighbors(tmp_path: Path) -> None:
     paths = write_series(tmp_path, voxels())
     paths[2].unlink()
-    with pytest.raises(UserError, match="lacks 1 slice\n") as error:
+    with pytest.raises(UserError, match="missing") as error:
         read_dicom(tmp_path)
     assert error.value.found == f"4 mm between {paths[1].name} and {paths[3].name}"
 
@@ -242,9 +242,7 @@ def test_real_multiframe_equals_its_single_frames(real_data: Path) -> None:
 
 
 @pytest.mark.real
-@pytest.mark.parametrize(
-    ("folder", "problem"), [("MR700", "another orientation"), ("CT2", "lacks 161 slices")]
-)
+@pytest.mark.parametrize(("folder", "problem"), [("MR700", "another orientation"), ("CT2", "missing")])
 def test_real_slices_that_are_no_volume(real_data: Path, folder: str, problem: str) -> None:
     with pytest.raises(UserError, match=problem):
         read_dicom(real_data / "formats" / "pydicom_ct_series" / folder)

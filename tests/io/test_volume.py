@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import os
 from pathlib import Path
 
 import nibabel as nib
@@ -92,13 +91,6 @@ def test_missing_file(tmp_path: Path) -> None:
     assert error.value.path == tmp_path / "a_0001.nii.gz"
     with pytest.raises(UserError, match="does not exist"):
         read_header(tmp_path / "b.nii")
-
-
-@pytest.mark.parametrize("name", ["scan.nii.gz", "scan.mha"])
-def test_a_pipe_is_no_scan(tmp_path: Path, name: str) -> None:
-    os.mkfifo(tmp_path / name)
-    with pytest.raises(UserError, match="neither a file nor a folder"):
-        read_image([tmp_path / name])
 
 
 @pytest.mark.parametrize("name", ["x" * 300 + ".nii", "a\0.nii", "\ud800.nii.gz"])

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from semivox.io.dicom_series import Series, Slice, dicom_package, find_series, list_series, read_dataset
-from semivox.io.formats import Array, bad_file, unreadable
+from semivox.io.formats import Array, bad_file, shortened_text, unreadable
 from semivox.io.geometry import Volume, check_affine, onto_grid, ras_affine
 from semivox.io.reader import guarded
 
@@ -54,17 +54,41 @@ def place_slices(series: Series) -> tuple[list[Slice], Array]:
     normal = np.cross(row, column)
     slices = sorted(series.slices, key=lambda item: float(normal @ item.position))
     first, last = slices[0], slices[-1]
-    if len(slices) == 1:
-        if first.thickness <= 0:
-            raise bad_file(first.path, "The only slice has no thickness", "none", "a length in mm")
-        step = normal * first.thickness
-    else:
+    if len(slices) > 1:
         _check_steps(slices, np.diff([normal @ item.position for item in slices]))
         step = (last.position - first.position) / (len(slices) - 1)
+    elif first.thickness > 0:
+        step = normal * first.thickness
+    else:
+        raise bad_file(first.path, "The only slice has no thickness", "none", "a length in mm")
     axes = np.stack([row * first.spacing[1], column * first.spacing[0], step], axis=1)
     affine = ras_affine(axes, first.position)
     check_affine(affine, first.path)
     return slices, affine
+
+
+def _check_alike(item: Slice, first: Slice) -> None:
+    if item.position is None or item.orientation is None or item.spacing is None or min(item.spacing) <= 0:
+        what, lacking = "The DICOM slice has no place in space", "no position, orientation or pixel spacing"
+        do = "export the series again; scanned films and screenshots cannot be used"
+        raise bad_file(item.path, what, lacking, None, do)
+    for name in ("size", "orientation", "spacing"):
+        found, wanted = (np.asarray(getattr(one, name)) for one in (item, first))
+        if not np.allclose(found, wanted, rtol=0 if name == "size" else _SAME, atol=_SAME):
+            what = f"The slices of the series do not belong together: another {name}"
+            do = "move the slices of the other acquisition to a folder of their own"
+            raise bad_file(item.path, what, found, f"{wanted} as in {first.path.name}", do)
+
+
+def _check_steps(slices: Sequence[Slice], steps: Array) -> None:
+    usual = float(np.median(steps))
+    odd = np.flatnonzero((steps < _SAME) | (np.abs(steps - usual) > _SAME_STEP * usual))
+    if odd.size:
+        before, after = slices[odd[0]].path, slices[odd[0] + 1].path
+        found = f"{steps[odd[0]]:.6g} mm between {before.name} and {after.name}"
+        expected = f"{usual:.6g} mm as between most of the {len(slices)} slices"
+        do = "export all slices again; move copies and other phases to a folder of their own"
+        raise bad_file(after, "Slices are missing, twice there or unevenly spaced", found, expected, do)
 
 
 @guarded
@@ -79,40 +103,6 @@ def series_of(path: Path) -> Series:
         do = f"name the folder: {path.parent}"
         raise bad_file(path, "The file is a single DICOM slice", named, expected, do)
     return Series((found,))
-
-
-def _check_alike(item: Slice, first: Slice) -> None:
-    if item.position is None or item.orientation is None or item.spacing is None:
-        what, found = "The DICOM slice has no place in space", "no position, orientation or pixel spacing"
-        do = "export the series again; scanned films and screenshots cannot be used"
-        raise bad_file(item.path, what, found, None, do)
-    if not all(side > 0 for side in item.spacing):
-        raise bad_file(item.path, "The pixel spacing is not positive", item.spacing, "two lengths in mm")
-    for name in ("size", "orientation", "pixel spacing"):
-        found, wanted = (getattr(one, name.removeprefix("pixel ")) for one in (item, first))
-        if not np.allclose(found, wanted, rtol=0 if name == "size" else _SAME, atol=_SAME):
-            what = f"The slices of the series do not belong together: another {name}"
-            expected = f"{_numbers(wanted)} as in {first.path.name}"
-            do = "move the slices of the other acquisition to a folder of their own"
-            raise bad_file(item.path, what, _numbers(found), expected, do)
-
-
-def _check_steps(slices: Sequence[Slice], steps: Array) -> None:
-    usual = float(np.median(steps))
-    expected = f"{usual:.6g} mm as between most of the {len(slices)} slices"
-    for before, after, step in zip(slices[:-1], slices[1:], steps.tolist(), strict=True):
-        between = f"{before.path.name} and {after.path.name}"
-        if step < 1e-3:
-            what = "Two slices of the series are at the same position"
-            do = "the series has several phases or a copy: move the others to a folder of their own"
-            raise bad_file(after.path, what, between, None, do)
-        if abs(step - usual) > _SAME_STEP * usual:
-            count = round(step / usual) - 1
-            what, do = "Slices are unevenly spaced", "resample it to an even spacing"
-            if count > 0 and abs(step / (count + 1) - usual) <= _SAME_STEP * usual:
-                what = f"The series lacks {count} slice{'s' * (count > 1)}"
-                do = "export the series again, with all its slices"
-            raise bad_file(after.path, what, f"{step:.6g} mm between {between}", expected, do)
 
 
 def _pixels(path: Path) -> Array:
@@ -182,14 +172,10 @@ def _read_seg(path: Path, values: Mapping[str, int]) -> Volume | None:
         return None
     try:
         volume = file.get_volume(segment_numbers=sorted(numbers), combine_segments=True)
-    except Exception as error:  # the parser raises whatever it meets in a damaged file
-        if "overlap" in str(error):
-            what, do = "Segments overlap", "import some that do not: --class NAME=VALUE for each"
-            raise bad_file(path, what, f"among {', '.join(names)}", "one class a voxel", do) from error
-        if "FRACTIONAL" in str(error):
-            what, do = "The segmentation holds probabilities", "save it as a binary segmentation"
-            raise bad_file(path, what, "fractional", "binary segments", do) from error
-        raise unreadable(path, error, "DICOM-SEG", "segments on a regular stack of planes") from error
+    except Exception as error:  # probabilities; overlap; or whatever the parser meets in a damaged file
+        what, expected = "The segments make no label map", "binary segments on a regular stack of planes"
+        do = "import segments that do not overlap, --class NAME=VALUE for each; save probabilities as binary"
+        raise bad_file(path, what, shortened_text(error), expected, do) from error
     raw = np.asarray(volume.array).T
     wanted = np.zeros(raw.shape, np.int32)
     for number, value in numbers.items():
@@ -211,7 +197,3 @@ def _segment_names(file: Any, path: Path) -> dict[str, int]:
     if len(set(labels)) < len(labels):
         raise bad_file(path, "Two segments have the same name", ", ".join(labels), None, "rename one")
     return dict(zip(labels, numbers, strict=True))
-
-
-def _numbers(values: Sequence[float] | Array) -> str:
-    return " ".join(f"{value:g}" for value in values)

@@ -6,6 +6,7 @@ import logging
 import warnings
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from importlib import import_module
@@ -65,24 +66,34 @@ class Slice:
     @staticmethod
     def read(path: Path) -> Slice:
         """Read the header; a damaged file is a `UserError`."""
-        get = read_dataset(path, stop_before_pixels=True, specific_tags=list(_TAGS)).get
+        header = read_dataset(path, stop_before_pixels=True, specific_tags=list(_TAGS))
+
+        def text(tag: str) -> str:
+            return str(header.get(tag) or "").strip()
+
+        def vector(tag: str, length: int) -> Array | None:
+            with suppress(TypeError, ValueError):  # absent, or no numbers
+                values = np.array([float(part) for part in header.get(tag)])
+                return values if len(values) == length and np.isfinite(values).all() else None
+            return None
+
         try:
-            found = Slice(
-                path=path,
-                modality=str(get("Modality") or ""),
-                description=str(get("SeriesDescription") or "").strip(),
-                uid=str(get("SeriesInstanceUID") or "").strip(),
-                number=str(get("SeriesNumber") or "").strip(),
-                size=(int(get("Columns") or 0), int(get("Rows") or 0)),
-                position=_vector(get("ImagePositionPatient"), 3),
-                orientation=_vector(get("ImageOrientationPatient"), 6),
-                spacing=_vector(get("PixelSpacing"), 2),
-                thickness=float(get("SliceThickness") or 0),
-                frames=int(get("NumberOfFrames") or 1),
-            )
-            if found.modality not in _NO_IMAGES and 0 in found.size:
+            size = int(header.get("Columns") or 0), int(header.get("Rows") or 0)
+            if text("Modality") not in _NO_IMAGES and 0 in size:
                 raise ValueError("it does not say how many rows and columns it has")
-            return found
+            return Slice(
+                path=path,
+                modality=text("Modality"),
+                description=text("SeriesDescription"),
+                uid=text("SeriesInstanceUID"),
+                number=text("SeriesNumber"),
+                size=size,
+                position=vector("ImagePositionPatient", 3),
+                orientation=vector("ImageOrientationPatient", 6),
+                spacing=vector("PixelSpacing", 2),
+                thickness=float(header.get("SliceThickness") or 0),
+                frames=int(header.get("NumberOfFrames") or 1),
+            )
         except Exception as error:
             raise unreadable(path, error, "DICOM", "a whole DICOM file") from error
 
@@ -139,17 +150,21 @@ def choose_series(series: Sequence[Series], wanted: str | None, folder: Path) ->
     raise UserError(what, list_series(fitting or series), "one series a case", do, folder)
 
 
+def _fits(item: Slice, wanted: str) -> bool:
+    texts = (item.number, item.uid, item.description)
+    return any(text and fnmatch(text.lower(), wanted.strip().lower()) for text in texts)
+
+
 def list_series(series: Sequence[Series]) -> str:
     """Return one line for each series."""
     return "".join(f"\n    {item}" for item in series)
 
 
 def case_folders(source: Path) -> list[Path]:
-    """Return the folders of the cases: those in `source` that hold DICOM, or `source` if files lie in it."""
+    """Return the folders in `source` that hold DICOM, each a case; else, or if files lie in it, `source`."""
     inner = sorted(path for path in source.iterdir() if path.is_dir() and not path.name.startswith("."))
-    if any(map(_is_dicom, source.iterdir())) or not inner:
-        return [source]
-    return [folder for folder in inner if holds_dicom(folder)]
+    lie_here = any(map(_is_dicom, source.iterdir()))
+    return [source] if lie_here else [folder for folder in inner if holds_dicom(folder)] or [source]
 
 
 def holds_dicom(folder: Path) -> bool:
@@ -164,16 +179,3 @@ def _is_dicom(path: Path) -> bool:
         return True
     with path.open("rb") as stream:
         return stream.read(132)[128:] == b"DICM"
-
-
-def _fits(item: Slice, wanted: str) -> bool:
-    texts = (item.number, item.uid, item.description)
-    return any(text and fnmatch(text.lower(), wanted.strip().lower()) for text in texts)
-
-
-def _vector(value: Any, length: int) -> Array | None:
-    try:
-        values = np.array([float(part) for part in value])
-    except (TypeError, ValueError):
-        return None
-    return values if len(values) == length and np.isfinite(values).all() else None

@@ -20,10 +20,10 @@ from semivox.errors import UserError
 from semivox.files import read_yaml, replacing
 from semivox.io.dicom import multiframe_volume, place_slices, volume_affine
 from semivox.io.dicom_series import Series, dicom_package, read_dataset
-from semivox.io.formats import Array, bad_file, list_values, shortened_text
+from semivox.io.formats import Array, bad_file, shortened_text
 from semivox.io.geometry import Volume, onto_grid
 from semivox.io.reader import guarded
-from semivox.io.volume import read_values
+from semivox.io.volume import read_label
 from semivox.version import __version__
 
 Origin = Literal["AUTOMATIC", "SEMIAUTOMATIC", "MANUAL"]
@@ -96,10 +96,8 @@ def _read_codes(file: Path, names: Sequence[str]) -> dict[str, SegmentCode]:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        what, do = (
-            "The codes of the segments cannot be understood",
-            "e.g. pancreas: {value: '15776009', scheme: SCT, meaning: Pancreas}",
-        )
+        what = "The codes of the segments cannot be understood"
+        do = "e.g. pancreas: {value: '15776009', scheme: SCT, meaning: Pancreas}"
         raise UserError(what, f"{where}: {first['msg']} ({first['input']})", None, do, file) from error
     if strange := [name for name in codes if name not in names]:
         what = "There are codes for classes that the segmentation does not have"
@@ -134,12 +132,12 @@ def write_segmentation(
     """
     hd = dicom_package("highdicom", path)
     sources, volume, like = _sources(series)
-    found = read_values(label_file)
+    known = sorted(values.items(), key=lambda item: item[1])
+    found = read_label(label_file, [0, *(value for _, value in known)])  # the numbers of the segments
     if sorted(found.array.shape) != sorted(like.array.shape):
         what, do = "The label map has another shape than the DICOM series", "name the series it was drawn on"
         raise bad_file(label_file, what, found.array.shape, f"{like.array.shape}, of {series}", do)
-    known = sorted(values.items(), key=lambda item: item[1])
-    numbers = _segment_numbers(onto_grid(found, like, label_file), known, label_file)
+    numbers = onto_grid(found, like, label_file)
     uids = _uids(numbers, [str(item.SOPInstanceUID) for item in sources], values, codes, maker)
     if path.is_file() and _uid_of(path) == uids[1]:
         return False
@@ -200,17 +198,6 @@ def _sources(series: Series) -> tuple[list[Any], Any, Volume]:
             if name not in source:
                 setattr(source, name, None)
     return sources, volume, Volume(np.broadcast_to(np.uint8(0), shape), affine)
-
-
-def _segment_numbers(label: Array, known: list[tuple[str, int]], path: Path) -> Array:
-    numbers = np.zeros(label.shape, np.uint8)
-    for number, (_, value) in enumerate(known, start=1):
-        numbers[label == value] = number
-    if (strange := (label != 0) & (numbers == 0)).any():
-        what, do = "The label file holds values that are no class", "name all classes: --class NAME=VALUE"
-        expected = "0 and " + ", ".join(f"{value} ({name})" for name, value in known)
-        raise bad_file(path, what, list_values(label[strange]), expected, do)
-    return numbers
 
 
 def _segment(hd: Any, number: int, name: str, value: int, code: SegmentCode, maker: Maker) -> Any:

@@ -30,19 +30,16 @@ def read_itk(path: Path) -> tuple[Array, Array]:
                 what, do = "The voxels lie in a file a slice", "save the image again as one file"
                 raise bad_file(path, what, named, "one file of voxels", do)
         reader.ReadImageInformation()
-        size = reader.GetSize()
-        if reader.GetDimension() not in (3, 4) or 0 in size:
+        size, components = reader.GetSize(), reader.GetNumberOfComponents()
+        if len(size) not in (3, 4) or 0 in size or (len(size) == 4 and components > 1):
             raise bad_file(path, "The file is not a 3D image", f"shape {size}", "3 axes of voxels")
         check_affine(_affine(reader), path)
-        check_memory(size, _SAMPLE_BYTES * reader.GetNumberOfComponents(), path)
-        image = reader.Execute()
+        check_memory(size, _SAMPLE_BYTES * components, path)
+        voxels, affine = voxels_of(reader.Execute())
     except UserError:
         raise
     except Exception as error:
         raise unreadable(path, error, "an image", "a whole .nrrd, .nhdr, .mha or .mhd file") from error
-    if image.GetNumberOfComponentsPerPixel() > 1 and image.GetDimension() != 3:
-        raise bad_file(path, "The file is not a 3D image", f"shape {size}", "3 axes and channels")
-    voxels, affine = voxels_of(image)
     if voxels.dtype.kind not in "iuf":
         raise bad_file(path, "The voxels are not plain numbers", voxels.dtype, "integers or floats")
     return voxels, affine

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from os.path import isdir
 from pathlib import Path
 
 import nibabel as nib
@@ -10,7 +11,7 @@ import numpy as np
 
 from semivox.io.dicom import read_dicom, read_series
 from semivox.io.dicom_series import Series
-from semivox.io.formats import DICOM_ENDINGS, ITK_ENDINGS, Array, bad_file, list_values, unreadable
+from semivox.io.formats import DICOM_ENDINGS, ITK_ENDINGS, Array, bad_file, list_values
 from semivox.io.geometry import GridOf, check_grid
 from semivox.io.geometry import Volume as Volume  # noqa: PLC0414
 from semivox.io.nifti import read_header as read_header  # noqa: PLC0414
@@ -103,7 +104,7 @@ def _read_label(
     if (wrong := label == unknown).any():
         what = "The label file holds values that are no class of this data set"
         declared = "the declared values " + ", ".join(map(str, values))
-        do = 'declare them under "labels" in dataset.json, or correct the label file'
+        do = "declare them (labels in dataset.json, or --class NAME=VALUE), or correct the label file"
         raise bad_file(path, what, list_values(raw[wrong]), declared, do)
     return Volume(label, affine)
 
@@ -136,7 +137,7 @@ def _read_voxels(source: Path | Series, *, as_float: bool) -> tuple[Array, Array
     """Read the voxels, (X, Y, Z) or (X, Y, Z, C) with C > 1, and the affine; a folder is a DICOM series."""
     if isinstance(source, Series):
         return read_series(source)
-    if _is_folder(source) or source.name.lower().endswith(DICOM_ENDINGS):
+    if isdir(source) or source.name.lower().endswith(DICOM_ENDINGS):  # noqa: PTH112
         voxels, affine = read_dicom(source)
     elif source.name.lower().endswith(ITK_ENDINGS):
         from semivox.io.itk import read_itk  # SimpleITK takes long to import
@@ -145,16 +146,6 @@ def _read_voxels(source: Path | Series, *, as_float: bool) -> tuple[Array, Array
     else:
         voxels, affine = read_nifti(source, as_float=as_float)
     return (voxels.astype(np.float32, copy=False) if as_float else voxels), affine
-
-
-def _is_folder(path: Path) -> bool:
-    """Whether a path is a folder; a pipe or a device, which would keep a reader waiting, is an error."""
-    try:
-        if path.is_dir() or path.is_file() or not path.exists():
-            return path.is_dir()
-    except OSError as error:  # a name that is too long
-        raise unreadable(path, error, "a scan", "a path that the system accepts") from error
-    raise bad_file(path, "The path is neither a file nor a folder", "a pipe or a device", "a scan")
 
 
 def _read_integers(path: Path) -> tuple[Array, Array]:
