@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,10 @@ import numpy as np
 import pytest
 from scans import Raw, save
 
-from semivox.datasets.check import Problem, check_case, check_dataset
+from semivox.config import load_config
+from semivox.datasets.check import Problem, check_case, check_folder
 from semivox.datasets.dataset import open_dataset
-from semivox.datasets.splits import Split
-from semivox.errors import UserError
+from semivox.datasets.splits import Split, save_splits
 
 SHAPE = (8, 9, 10)
 AFFINE = np.diag([1.0, 1.0, 2.0, 1.0])
@@ -45,11 +46,17 @@ class Tree(Raw):
         return label
 
     def check(self, split: Split | None = None, **options: Any) -> list[Problem]:
-        errors: list[UserError] = []
-        dataset = open_dataset(self.root, errors)
-        train = tuple(case.name for case in dataset.pool("train"))
-        split = split or Split(labeled=train, test=tuple(case.name for case in dataset.pool("test")))
-        return [*map(Problem.of, errors), *check_dataset(dataset, split, **{"workers": 0, **options})]
+        return check(self.root, split, **options)
+
+
+def check(
+    root: Path, split: Split | None = None, *, trust: bool = False, workers: int = 0, **options: Any
+) -> list[Problem]:
+    config = {"plan": {"trust_image_geometry": trust}}
+    if split is not None:
+        save_splits(root / "chosen.json", [split])
+        config["split"] = {"file": str(root / "chosen.json")}
+    return list(check_folder(root, load_config(**config), workers=workers, **options).problems)
 
 
 @pytest.fixture
@@ -92,7 +99,8 @@ def test_worker_processes_find_the_same(tree: Tree) -> None:
     tree.label("b", np.zeros(SHAPE, np.uint8))
     tree.image("c", tree.noise(0))
     seen: list[tuple[int, int]] = []
-    parallel = tree.check(workers=2, progress=lambda done, total, name: seen.append((done, total)))
+    report = nullcontext(lambda done, total, name: seen.append((done, total)))
+    parallel = tree.check(workers=2, progress=lambda title: report)
     assert parallel == tree.check() and len(parallel) == 2
     assert seen == [(n, 7) for n in range(1, 8)]
 
@@ -137,7 +145,7 @@ def test_channels_on_different_grids(tmp_path: Path) -> None:
     tree = Tree(tmp_path, channels=("T1", "T2"))
     path = tree.image("b", tree.noise(77), np.eye(4), index=1)
     assert one(tree.check()).path == str(path)
-    assert tree.check(trust_image_geometry=True) == []
+    assert tree.check(trust=True) == []
 
 
 def test_empty_labels_and_absent_classes(tree: Tree) -> None:
@@ -249,12 +257,8 @@ def test_real_trouble(real_data: Path, tmp_path: Path) -> None:
     (tmp_path / "imagesTs" / "leak_0000.nii.gz").symlink_to(source / "t2" / "t2.nii.gz")
     data = (source / "t1" / "t1w.nii.gz").read_bytes()
     (tmp_path / "imagesTr" / "cut_0000.nii.gz").write_bytes(data[: len(data) // 2])
-    dataset = open_dataset(tmp_path)
-    problems = check_dataset(
-        dataset,
-        Split(labeled=("t1", "t2", "other"), unlabeled=("mtr", "warp", "cut"), test=("leak",)),
-        workers=0,
-    )
+    split = Split(labeled=("t1", "t2", "other"), unlabeled=("mtr", "warp", "cut"), test=("leak",))
+    problems = check(tmp_path, split)
     assert {problem.case: problem.what for problem in problems if problem.severity == "error"} == {
         "cut": "The file cannot be read as NIfTI",
         "mtr": "The image holds values that are not finite",

@@ -23,7 +23,7 @@ from semivox.io.formats import NIFTI_ENDINGS, Array
 from semivox.io.geometry import affine_text, check_grid, same_affine
 from semivox.io.reader import run_jobs
 from semivox.io.volume import IGNORE, Volume, check_channels, read_header, read_image, read_label
-from semivox.progress import Progress, ProgressFactory, no_progress
+from semivox.progress import ProgressFactory, no_progress
 
 Severity = Literal["error", "warning"]
 
@@ -91,37 +91,30 @@ def check_folder(
     split = split_by_files(dataset)  # every case with a label file is labeled
     with _collecting(errors):
         split = stored_split(data, dataset, config.split)
-    trust = bool(config.plan.trust_image_geometry)
-    with progress("check") as report:
-        found = check_dataset(dataset, split, workers=workers, trust_image_geometry=trust, progress=report)
-    hidden = len(dataset.with_label(split.unlabeled))
-    return CheckResult(dataset.name, len(dataset.cases), hidden, (*map(Problem.of, errors), *found))
-
-
-def check_dataset(
-    dataset: Dataset,
-    split: Split,
-    *,
-    workers: int = 2,
-    trust_image_geometry: bool = False,
-    progress: Progress | None = None,
-) -> list[Problem]:
-    """Read all scans and all labels that the split does not hide; return every problem, errors first."""
-    hidden, described = set(split.unlabeled), replace(dataset, cases=(), notices=())
-    cases = [replace(case, label=None) if case.name in hidden else case for case in dataset.cases]
-    function = partial(check_case, dataset=described, trust=trust_image_geometry)
-    done: dict[str, CaseReport] = {}
-    for case, result in run_jobs(function, cases, workers, name=lambda case: case.name, doing="checking"):
-        done[case.name] = result
-        if progress is not None:
-            progress(len(done), len(cases), case.name)
-    reports = {case.name: done[case.name] for case in cases}
-    found: list[tuple[UserError, str | None]] = []
+    found: list[tuple[UserError, str | None]] = [(error, None) for error in errors]
+    reports = _read_cases(dataset, split, bool(config.plan.trust_image_geometry), workers, progress)
     found += [(error, name) for name, report in reports.items() for error in report.problems]
     found += _duplicates(reports, {**dict.fromkeys(reports, "unused"), **split.roles()})
     sizes = [voxels for name in split.labeled if (voxels := reports[name].class_voxels) is not None]
     found += [(error, None) for error in (*missing_classes(dataset, sizes), *dataset.notices)]
-    return sorted((Problem.of(*pair) for pair in found), key=lambda problem: problem.severity != "error")
+    problems = sorted((Problem.of(*pair) for pair in found), key=lambda problem: problem.severity != "error")
+    hidden = len(dataset.with_label(split.unlabeled))
+    return CheckResult(dataset.name, len(dataset.cases), hidden, tuple(problems))
+
+
+def _read_cases(
+    dataset: Dataset, split: Split, trust: bool, workers: int, progress: ProgressFactory
+) -> dict[str, CaseReport]:
+    """Read all scans and all labels that the split does not hide."""
+    described = replace(dataset, cases=(), notices=())
+    function = partial(check_case, dataset=described, trust=trust)
+    cases = [replace(case, label=None) if case.name in split.unlabeled else case for case in dataset.cases]
+    done: dict[str, CaseReport] = {}
+    with progress("check") as report:
+        for case, found in run_jobs(function, cases, workers, name=lambda case: case.name, doing="checking"):
+            done[case.name] = found
+            report(len(done), len(cases), case.name)
+    return {case.name: done[case.name] for case in cases}
 
 
 def missing_classes(dataset: Dataset, sizes: Sequence[Sequence[float]]) -> list[UserError]:
