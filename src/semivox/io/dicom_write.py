@@ -113,7 +113,7 @@ def write_segmentation(
     values: Mapping[str, int],
     codes: Mapping[str, SegmentCode],
     maker: Maker,
-) -> bool:
+) -> None:
     """Write a label map as a binary DICOM-SEG object with one segment for each class.
 
     Segments are numbered 1, 2, ... in the order of the label values; the value itself is in the segment's
@@ -126,9 +126,6 @@ def write_segmentation(
         series: the images; patient, study and frame of reference are theirs.
         values, codes: of each class, without the background.
         maker: who made the label map.
-
-    Returns:
-        Whether it was written; False where `path` holds this very object already.
     """
     hd = dicom_package("highdicom", path)
     sources, volume, like = _sources(series)
@@ -139,8 +136,6 @@ def write_segmentation(
         raise bad_file(label_file, what, found.array.shape, f"{like.array.shape}, of {series}", do)
     numbers = onto_grid(found, like, label_file)
     uids = _uids(numbers, [str(item.SOPInstanceUID) for item in sources], values, codes, maker)
-    if path.is_file() and _uid_of(path) == uids[1]:
-        return False
     stack = np.ascontiguousarray(numbers.T)  # (Z, Y, X): frames of rows and columns
     pixels = stack if volume is None else volume.with_array(stack)
     named = enumerate(known, start=1)
@@ -154,7 +149,6 @@ def write_segmentation(
         raise bad_file(series.path, what, shortened_text(error), None, _EXPORT) from error
     with replacing(path) as temporary:
         seg.save_as(temporary)
-    return True
 
 
 def _segmentation(
@@ -233,10 +227,3 @@ def _uids(
     text = digest.hexdigest()
     series, instance = (uuid.uuid5(uuid.NAMESPACE_OID, f"semivox {kind} {text}") for kind in "si")
     return f"2.25.{series.int}", f"2.25.{instance.int}"
-
-
-def _uid_of(path: Path) -> str:
-    try:
-        return str(read_dataset(path, stop_before_pixels=True).get("SOPInstanceUID", ""))
-    except UserError:  # damaged, or no DICOM: it is replaced
-        return ""

@@ -15,9 +15,8 @@ import SimpleITK as sitk
 from semivox.config import SplitConfig, load_config, preset_names
 from semivox.datasets.dataset import Dataset
 from semivox.datasets.importers.bring_in import import_dataset
-from semivox.datasets.importers.recipes.crops import clip_level, margins
-from semivox.datasets.importers.recipes.orient import orient_label
-from semivox.datasets.importers.recipes.published import published_splits
+from semivox.datasets.importers.crops import clip_level, margins, orient_label
+from semivox.datasets.importers.published import published_splits
 from semivox.datasets.splits import make_split
 from semivox.errors import UserError
 from semivox.io.volume import Volume, read_image

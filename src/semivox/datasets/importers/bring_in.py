@@ -12,8 +12,8 @@ from semivox.datasets.dataset import Dataset, is_index, open_dataset, write_inde
 from semivox.datasets.declared import read_ending
 from semivox.datasets.importers import finders
 from semivox.datasets.importers.convert import convert
-from semivox.datasets.importers.recipes.published import find_published
-from semivox.datasets.importers.recipes.sets import RECIPES
+from semivox.datasets.importers.published import find_published
+from semivox.datasets.importers.sets import RECIPES
 from semivox.datasets.importers.source import Found, ImportOptions
 from semivox.errors import UserError, shortened
 from semivox.files import read_json

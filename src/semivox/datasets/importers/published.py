@@ -1,4 +1,9 @@
-"""A download of a published data set: its cases, compared with published lists and put in their order."""
+"""A published data set from its official download, by the published protocol.
+
+The cases are compared with the lists of a published split and put in its order; what is missing and what does
+not belong is told. Without `crop="published"` the scans keep their grid; that crop exists to repeat published
+tables, and for the left atrium and the pancreas it was made with the labels of all cases.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +65,7 @@ class PublishedSplit(NamedTuple):
 
 def published_splits(recipe: str) -> dict[str, PublishedSplit]:
     """Read the shipped lists of a data set."""
-    file = resources.files("semivox.datasets.importers.recipes") / "lists" / f"{recipe}.json"
+    file = resources.files("semivox.datasets.importers") / "lists" / f"{recipe}.json"
     lists = json.loads(file.read_text(encoding="utf-8"))
     return {
         name: PublishedSplit(its["origin"], *(tuple(its.get(role, ())) for role in ("train", "test", "val")))

@@ -17,15 +17,15 @@ from pathlib import Path
 
 import numpy as np
 
-from semivox.datasets.importers.recipes.crops import (
+from semivox.datasets.importers.crops import (
     crop_in_plane,
     crop_to_brain,
     margins,
+    orient_label,
     to_spacing,
     zscored,
 )
-from semivox.datasets.importers.recipes.orient import orient_label
-from semivox.datasets.importers.recipes.published import Recipe
+from semivox.datasets.importers.published import Recipe
 from semivox.datasets.importers.source import Loaded
 from semivox.io.volume import Volume
 
