@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import permutations, product
-
 import numpy as np
 import pytest
 import torch
@@ -16,19 +14,6 @@ from semivox.io.volume import Volume
 
 CONFIG = PredictConfig()
 SPACING = (1.0, 2.0, 3.0)
-ORIENTATIONS = list(product(permutations(range(3)), product((1, -1), repeat=3)))
-
-
-def oriented(label: np.ndarray, axes, signs) -> Volume:
-    """`label` (along world axes, `SPACING`) stored along `axes` in directions `signs`."""
-    array = label.transpose(axes)
-    affine = np.eye(4)
-    affine[:3, :3] = 0
-    for index, (axis, sign) in enumerate(zip(axes, signs, strict=True)):
-        array = np.flip(array, index) if sign < 0 else array
-        affine[axis, index] = sign * SPACING[axis]
-        affine[axis, 3] = -20.0 + (0 if sign > 0 else SPACING[axis] * (label.shape[axis] - 1))
-    return Volume(np.ascontiguousarray(array[None], dtype=np.float32), affine)
 
 
 @pytest.fixture
@@ -36,28 +21,16 @@ def model(make_model):
     return make_model(spacing_mm=SPACING, patch=(16, 16, 16))
 
 
-@pytest.mark.parametrize(("axes", "signs"), ORIENTATIONS)
-def test_every_orientation(model, axes, signs, blocks):
-    image = oriented(blocks((20, 18, 17)), axes, signs)
-    label = predict_case(model, image, CONFIG).label
-    assert label.dtype == np.uint8
-    np.testing.assert_array_equal(label, image.array[0])
+@pytest.fixture
+def image(blocks) -> Volume:
+    """A scan with three axes of different lengths, turned, on the model's voxel size."""
+    affine = np.array([[0, 0, -1.0, 40], [-2.0, 0, 0, 5], [0, 3.0, 0, -60], [0, 0, 0, 1]])
+    return Volume(blocks((18, 17, 20))[None].astype(np.float32), affine)
 
 
 def rotation(degrees: float) -> np.ndarray:
     c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
     return np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]]) @ np.array([[1, 0, 0], [0, c, -s], [0, s, c]])
-
-
-@pytest.mark.parametrize("degrees", [10, 35, 80, -120])
-def test_oblique_scans_are_not_interpolated(make_model, degrees, blocks):
-    """With the plan's voxel size along its own axes, an oblique scan comes back voxel for voxel."""
-    model = make_model(spacing_mm=(2.0, 2.0, 2.0))
-    affine = np.eye(4)
-    affine[:3, :3] = rotation(degrees) * 2
-    affine[:3, 3] = [11, -7, 3]
-    image = Volume(blocks((19, 18, 20))[None].astype(np.float32), affine)
-    np.testing.assert_array_equal(predict_case(model, image, CONFIG).label, image.array[0])
 
 
 def soft_ball(shape, affine, center_mm, radius_mm) -> np.ndarray:
@@ -106,14 +79,8 @@ def test_label_is_the_same_with_and_without_probabilities(make_model):
     assert len(np.unique(plain.label)) == 3
 
 
-def test_scan_smaller_than_the_patch(model, blocks):
-    image = oriented(blocks((14, 11, 9)), (2, 0, 1), (1, -1, 1))
-    np.testing.assert_array_equal(predict_case(model, image, CONFIG).label, image.array[0])
-
-
-def test_members_come_from_the_same_passes_and_average_to_the_prediction(make_model, monkeypatch, blocks):
+def test_members_come_from_the_same_passes_and_average_to_the_prediction(make_model, monkeypatch, image):
     model = make_model("levels_pair", spacing_mm=SPACING)
-    image = oriented(blocks((20, 18, 17)), (0, 1, 2), (1, 1, 1))
     plain = predict_case(model, image, CONFIG, probabilities=True)
     assert plain.members == {}
 
@@ -122,44 +89,39 @@ def test_members_come_from_the_same_passes_and_average_to_the_prediction(make_mo
     assert list(full.members) == ["right", "high"]
     np.testing.assert_array_equal(full.label, plain.label)
     np.testing.assert_allclose(full.probs, plain.probs, atol=1e-6)
-    alone = on_working_grid(model, image.array, CONFIG, members=True).members  # the scan's own grid
-    np.testing.assert_allclose(full.probs, sum(alone.values()) / 2, atol=1e-6)
+    found = on_working_grid(model, image.array, CONFIG, members=True)
+    torch.testing.assert_close(sum(found.members.values()) / 2, found.probs, rtol=0, atol=1e-6)
     np.testing.assert_array_equal(full.members["right"], image.array[0])
     np.testing.assert_array_equal(full.members["high"], np.maximum(image.array[0], 1) - 1)
 
 
-def test_method_with_one_member(model, blocks):
-    image = oriented(blocks(), (0, 1, 2), (1, 1, 1))
+def test_method_with_one_member(model, image):
     prediction = predict_case(model, image, CONFIG, members=True)
+    np.testing.assert_array_equal(prediction.label, image.array[0])
     assert len(prediction.members) == 1
     np.testing.assert_array_equal(*prediction.members.values(), prediction.label)
 
 
 def test_wrong_number_of_channels(model, make_model):
     two = Volume(np.zeros((2, 8, 8, 8), np.float32), np.eye(4))
-    with pytest.raises(UserError, match=r"number of channels(.|\n)*found: +2\n *expected: 1 \(MR\)"):
+    with pytest.raises(UserError, match=r"number of channels(.|\n)*found: +2\n *expected: MR"):
         predict_case(model, two, CONFIG)
     pair = make_model(folder="pair", channels=("T1", "FLAIR"))
-    with pytest.raises(UserError, match=r"found: +1\n *expected: 2 \(T1, FLAIR\)(.|\n)*in this order"):
+    with pytest.raises(UserError, match=r"found: +1\n *expected: T1, FLAIR(.|\n)*in this order"):
         predict_case(pair, Volume(two.array[:1], two.affine), CONFIG)
 
 
-def test_model_that_returns_nan(model, blocks):
-    image = oriented(blocks(), (0, 1, 2), (1, 1, 1))
-    with torch.no_grad():
-        model.method.levels.fill_(float("nan"))
-    with pytest.raises(UserError, match="The model returned"):
+@pytest.mark.parametrize("broken", ["model", "scan"])
+def test_values_that_are_no_numbers(model, image, broken):
+    if broken == "scan":
+        image.array[0, 3, 3, 3] = np.nan
+    else:
+        model.method.levels.data.fill_(float("nan"))
+    with pytest.raises(UserError, match="The model returned" if broken == "model" else "The scan holds"):
         predict_case(model, image, CONFIG)
 
 
-def test_array_with_nan(model, blocks):
-    image = oriented(blocks(), (0, 1, 2), (1, 1, 1))
-    image.array[0, 3, 3, 3] = np.nan
-    with pytest.raises(UserError, match="The scan holds"):
-        predict_case(model, image, CONFIG)
-
-
-def test_settings_reach_the_windows(model, monkeypatch, blocks):
+def test_settings_reach_the_windows(model, monkeypatch, image):
     seen = {}
 
     def spy(image, forward, **settings):
@@ -168,13 +130,13 @@ def test_settings_reach_the_windows(model, monkeypatch, blocks):
 
     monkeypatch.setattr(windows, "sliding_window", spy)
     config = PredictConfig(stride=(3, 4, 5), overlap=0.25, weighting="uniform", batch=7)
-    predict_case(model, oriented(blocks(), (0, 1, 2), (1, 1, 1)), config)
+    predict_case(model, image, config)
     expected = {"patch": (16, 16, 16), "stride": (3, 4, 5), "weighting": "uniform", "batch": 7}
     assert expected.items() <= seen.items()
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("32", torch.float32), ("bf16", torch.bfloat16)])
-def test_precision_decides_the_arithmetic(model, monkeypatch, precision, dtype, blocks):
+def test_precision_decides_the_arithmetic(model, monkeypatch, precision, dtype, image):
     monkeypatch.setattr("semivox.inference.model.prefers_bf16", lambda device: precision == "bf16")
     products = []
 
@@ -183,5 +145,5 @@ def test_precision_decides_the_arithmetic(model, monkeypatch, precision, dtype, 
         return type(model.method).predict(model.method, image)
 
     monkeypatch.setattr(model.method, "predict", predict)
-    predict_case(model, oriented(blocks(), (0, 1, 2), (1, 1, 1)), CONFIG)
+    predict_case(model, image, CONFIG)
     assert set(products) == {dtype}

@@ -268,7 +268,7 @@ def test_bad_files_do_not_stop_the_others(model, scans, tmp_path, save_scan, blo
     seen = []
     with pytest.raises(UserError, match=r"2 of 4 scans(.|\n)*b 2: (.|\n)*x: ") as caught:
         predict_files(model, scans, tmp_path / "out", CONFIG, progress=lambda *report: seen.append(report))
-    assert "another number of channels than the plan (2)" in str(caught.value)
+    assert "wrong number of channels (2)" in str(caught.value)
     assert names(tmp_path / "out") == {"a.nii.gz", "č.nii.gz", *OUTPUTS}
     assert [report[0] for report in seen] == [1, 2, 3, 4]
 

@@ -37,9 +37,9 @@ def test_forms_of_one_scan(image: Any) -> None:
 @pytest.mark.parametrize(
     ("array", "affine", "message"),
     [
-        (ARRAY[0], AFFINE, "not a scan"),
-        (ARRAY[:, :0], AFFINE, "not a scan"),
-        (ARRAY[None, None], AFFINE, "not a scan"),
+        (ARRAY[0], AFFINE, "an array of shape"),
+        (ARRAY[:, :0], AFFINE, "an array of shape"),
+        (ARRAY[None, None], AFFINE, "an array of shape"),
         (ARRAY, np.diag([1.0, 0.0, 3.0, 1.0]), "degenerate"),
         (ARRAY, np.full((4, 4), np.nan), "degenerate"),
         (ARRAY, np.eye(3), "degenerate"),

@@ -67,14 +67,9 @@ def calibrate(
 ) -> Calibration:
     """Measure volumes on the labeled cases; on validation cases temperature, clean-up, figures and Dice.
 
-    Everything happens on the working grid. Without validation cases only the volumes are known.
-
-    Args:
-        model: the trained model, a single run.
-        store: with all these cases prepared.
-        labeled: cases that the model learned from.
-        val: cases that it did not see; their labels decide nothing but what this returns.
-        config: settings of the prediction.
+    Everything happens on the working grid of the store. The model is a single run that learned from `labeled`
+    and did not see `val`: these labels decide nothing but what this returns. Without them only the volumes
+    are known.
     """
     voxel_ml, names = prod(model.plan.spacing_mm) / 1000, model.plan.class_names[1:]
     counts = [

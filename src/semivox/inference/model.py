@@ -132,9 +132,8 @@ def load_model(folder: Path, device: str = "auto") -> LoadedModel:
     try:
         net = NetFactory(**about.net)
     except TypeError as error:
-        raise _damaged(
-            folder, f"net: {about.net}", f"the fields that semivox {about.semivox} wrote"
-        ) from error
+        expected = f"what semivox {about.semivox} wrote"
+        raise _damaged(folder / DESCRIPTION, f"net: {about.net}", expected) from error
     method = create(about.method.name, about.method.options, net)
     restore(method, tensors, folder / WEIGHTS, f"undo changes in {DESCRIPTION}")
     lean(method.eval(), target)
@@ -210,21 +209,20 @@ def _opened(folder: Path) -> tuple[_Description, dict[str, Any], dict[str, Tenso
         about = _Description.model_validate(meta)
     except ValidationError as error:
         problem = config_error(error, _Description)
-        raise _damaged(folder, f"{problem.what}: {problem.found}", problem.expected) from error
+        raise _damaged(description, f"{problem.what}: {problem.found}", problem.expected) from error
     try:
         if _sha256(weights) == about.weights_sha256:
             return about, meta, load_file(weights)
         found = "content that differs from what was saved"
     except (SafetensorError, OSError) as error:
         found = str(error)
+    raise _damaged(weights, found, f"the file that {DESCRIPTION} beside it describes")
+
+
+def _damaged(file: Path, found: str, expected: object) -> UserError:
+    what = "A file of the model is damaged, or from another version of semivox"
     do = "copy both files again, or write them anew: `semivox train` with the run's arguments"
-    raise UserError("The weights are damaged", found, f"the file that {DESCRIPTION} describes", do, weights)
-
-
-def _damaged(folder: Path, found: str, expected: object) -> UserError:
-    what = "The description of the model is damaged, or from another version of semivox"
-    do = "restore the file from a backup, or write it anew: `semivox train` with the run's arguments"
-    return UserError(what, found, expected, do, folder / DESCRIPTION)
+    return UserError(what, found, expected, do, file)
 
 
 def restore(method: Method, tensors: Mapping[str, Tensor], path: Path, do: str) -> None:

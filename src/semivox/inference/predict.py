@@ -43,10 +43,9 @@ def predict_files(
 ) -> list[Path]:
     """Segment a scan or a folder of scans; one scan is in memory at a time.
 
-    Writes `CASE.nii.gz` (the scan's grid and header, the data set's label values), `semivox.json` (what the
-    values mean), `quality.csv` (how good each is likely to be, the doubtful ones first) and `predict.json`
-    (which model and settings made what). Scans that this model has already segmented with these settings are
-    skipped. A scan that cannot be segmented does not stop the others.
+    Writes `CASE.nii.gz`, `semivox.json` (what the values mean), `quality.csv` (how good each is likely to be)
+    and `predict.json` (which model and settings made what). Scans that this model has already segmented with
+    these settings are skipped. A scan that cannot be segmented does not stop the others.
 
     Args: as of `semivox.predict`; and
         source: a file or folder, see `find_scans`; or the channel files of each scan, by its name.
@@ -54,9 +53,6 @@ def predict_files(
         finisher: called once with the model and the scans; it returns what is called with each scan and its
             label file, those skipped included, e.g. to write another format.
         progress: called with (scans done, scans in all, name, seconds) after each scan.
-
-    Returns:
-        The label files of all scans, those skipped included.
 
     Raises:
         UserError: nothing to segment, foreign files in `out`, or (at the end) a list of the failed scans.

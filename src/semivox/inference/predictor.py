@@ -65,19 +65,20 @@ def predict_case(
 ) -> Prediction:
     """Segment one scan.
 
-    Without `probabilities`, all classes together exist on the working grid only: on the scan's grid the label
-    is made class by class.
-
     Args:
         model: from `load_model`.
         image: (C, X, Y, Z), any orientation and voxel size.
         config: settings of the prediction; None: as the model was saved.
-        probabilities, members, uncertainty: also return these; of each network without clean-up.
+        probabilities, members, uncertainty: also return these; of each network without clean-up. Without
+            `probabilities` the label is made class by class on the scan's grid, in less memory.
 
     Raises:
         UserError: a wrong number of channels, too little memory, or a model that returns NaN.
     """
     config, known, classes = config or model.settings(), model.calibration, model.plan.class_names
+    if (count := len(image.array)) != len(model.plan.channels):
+        what, expected = "The scan has the wrong number of channels", ", ".join(model.plan.channels)
+        raise UserError(what, count, expected, "provide one file a channel, in this order")
     array, grid = to_working_grid(image, model.plan)
     found = on_working_grid(model, array, config, members=members)
     probs = tempered(found.probs, known.temperature)

@@ -19,11 +19,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
-from scipy.ndimage import label as label_pieces
 from scipy.optimize import nnls
 from torch import Tensor
 
 from semivox.inference.postprocess import Rule
+from semivox.losses.components import largest_component
 from semivox.losses.prediction import winner
 
 # What a Dice is predicted from (docs/results/quality.md), and the smallest spread of it that means anything:
@@ -164,8 +164,7 @@ def measure(probs: Tensor, doubt: Tensor, voxel_ml: float, known: Calibration) -
         if (size := int(mask.sum())) == 0:
             continue
         soft.append(float(2 * probs[index][mask].sum() / (size + probs[index].sum())))
-        pieces, found = label_pieces(mask.cpu().numpy(), np.ones((3, 3, 3)))
-        connected.append(1.0 if found < 2 else float(np.bincount(pieces.ravel())[1:].max() / size))
+        connected.append(np.count_nonzero(largest_component(mask.cpu().numpy())) / size)
     millilitres = voxel_ml * torch.bincount(label.flatten(), minlength=len(probs))[1:].double().cpu().numpy()
     return {
         "soft_dice": min(soft, default=0.0),

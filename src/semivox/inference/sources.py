@@ -164,20 +164,13 @@ def as_volume(image: Any) -> Volume:
         values, affine = voxels_of(image)
     else:
         shape = f" of shape {image.shape}" if hasattr(image, "shape") else ""
-        raise UserError(
-            "This is not a scan with a place in space", type(image).__name__ + shape,
-            "a path, a 3D nibabel or SimpleITK image, or (array, affine)",
-            "for an array: (array, affine), with e.g. nibabel's image.affine",
-        )  # fmt: skip
+        raise _no_scan(type(image).__name__ + shape)
     array, affine = _numbers(values, np.float32), _numbers(affine, np.float64)
     if array.ndim not in (3, 4) or array.size == 0:
-        expected = "(X, Y, Z), or with channels (C, X, Y, Z), in a nibabel image (X, Y, Z, C); no side of 0"
-        raise UserError("The array is not a scan", f"shape {array.shape}", expected, "pass one 3D scan")
+        raise _no_scan(f"an array of shape {array.shape}")
     if affine.shape != (4, 4) or is_degenerate(affine):
-        found = affine_text(affine) if affine.shape == (4, 4) else f"shape {affine.shape}"
-        expected = "(4, 4) with three independent axes in mm"
-        do = "pass the affine of the scan, e.g. nibabel's image.affine"
-        raise UserError("The affine is degenerate", found, expected, do)
+        text = affine_text(affine) if affine.shape == (4, 4) else f"of shape {affine.shape}"
+        raise _no_scan(f"a degenerate affine: {text}")
     if array.ndim == 3:
         return Volume(array[None], affine)
     return Volume(np.moveaxis(array, -1, 0) if channels_last else array, affine)
@@ -187,9 +180,17 @@ def _numbers(values: Any, dtype: type[np.floating[Any]]) -> Any:
     """Convert to an array of floats; complex numbers, text and objects are refused."""
     try:
         array = np.asarray(values)
-        if array.dtype.kind in "biuf":
-            return array.astype(dtype, copy=False)
-        found = f"{array.dtype} of shape {array.shape}"
     except (TypeError, ValueError, RuntimeError) as error:
-        found = str(error)
-    raise UserError("This is not an array of real numbers", found, "integers or floats")
+        raise _no_scan(error) from error
+    if array.dtype.kind not in "biuf":
+        raise _no_scan(f"{array.dtype}, no real numbers")
+    return array.astype(dtype, copy=False)
+
+
+def _no_scan(found: object) -> UserError:
+    expected = (
+        "a path, a 3D nibabel or SimpleITK image, or (array, affine): an array (X, Y, Z) or (C, X, Y, Z)"
+    )
+    expected += " of numbers, and its affine (4, 4) with three independent axes in mm"
+    do = "for an array: (array, affine), with e.g. nibabel's image.affine"
+    return UserError("This is not a scan with a place in space", found, expected, do)

@@ -40,10 +40,7 @@ def covered(
     device: torch.device | None = None,
     accumulate_on: torch.device | None = None,
 ) -> Tensor:
-    """Run `sliding_window` over an image (C, X, Y, Z) as the settings say.
-
-    Where memory runs out in a whole pass all the same, windows of the patch's size follow.
-    """
+    """Run `sliding_window` as the settings say; where a whole pass needs too much memory, with patches."""
 
     def run(window: Triple, stride: Triple) -> Tensor:
         return sliding_window(
@@ -130,10 +127,7 @@ def sliding_window(
 
     An axis shorter than the patch repeats its border, as in training (half of it in front, rounded down), and
     is cut back at the end. Values that sum to one over the channels in every window still do so in the
-    result. A patch of the volume's size, rounded up to what the network needs, gives a single pass over it.
-
-    Memory: 4 * K * X * Y * Z bytes where it accumulates (no map of weights: they are products of
-    three profiles), and a batch of windows with the network's activations on `device`.
+    result. There is no map of weights in memory: they are products of three profiles.
 
     Args:
         image: (C, X, Y, Z).
@@ -142,10 +136,7 @@ def sliding_window(
         weighting: see `window_profile`.
         batch: windows in one call of `forward`; halved as often as needed when memory runs out.
         device: where the windows go; None: where the image is.
-        accumulate_on: where the sums are kept and returned; None: where the image is.
-
-    Returns:
-        (K, X, Y, Z) float32 on `accumulate_on`.
+        accumulate_on: where the result (K, X, Y, Z) float32 is made; None: where the image is.
 
     Raises:
         MemoryShortageError: too little memory for a single window.
@@ -188,7 +179,6 @@ def sliding_window(
 
 
 def _cut(volume: Tensor, corner: Sequence[int], size: Sequence[int]) -> Tensor:
-    """View of the box of `size` voxels at `corner`."""
     x, y, z = (slice(start, start + side) for start, side in zip(corner, size, strict=True))
     return volume[:, x, y, z]
 
@@ -198,7 +188,7 @@ def _try_forward(
 ) -> Tensor | None:
     """Run one batch of windows; None when the memory does not suffice, an error if it is a single one.
 
-    The exception is dropped before anything is tried again: its traceback holds on to the activations.
+    PyTorch's exception is dropped before that: its traceback holds on to the activations.
     """
     try:
         return forward(torch.stack(list(windows)).to(device))

@@ -25,6 +25,7 @@ class Network(nn.Module):
     follows_plan: ClassVar[bool] = False  # True: always takes the plan's `strides`
     scales: int = 1  # of the logits of `deep`
     head: Any  # features (B, width, X, Y, Z) -> logits (B, K, X, Y, Z)
+    coarse_heads: Any  # the same of the coarser scales that have one
     one_size: bool = False  # whether it takes patches of one size only, that of `divisor`
 
     def __init__(self, net: NetFactory) -> None:
@@ -63,8 +64,8 @@ class Network(nn.Module):
         return [self.head(finest), *self.coarse(coarser)]
 
     def coarse(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """Turn the coarser maps of `pyramid` into logits."""
-        raise NotImplementedError
+        """Turn the coarser maps of `pyramid` into logits, each on its own grid, where they have heads."""
+        return [head(values) for head, values in zip(self.coarse_heads, maps, strict=False)]
 
     def check(self, image: Tensor) -> None:
         """Refuse a wrong number of channels and what `check_patch` refuses."""
@@ -121,11 +122,7 @@ class Segmenter(Network):
         self.scales = 1 + len(coarser)
 
     def encode(self, image: Tensor) -> list[Tensor]:
-        """(B, C, X, Y, Z) -> the encoder's maps, fine to coarse; channels of the coarsest are dropped.
-
-        Raises:
-            UserError: wrong number of channels, or sides that the network cannot take.
-        """
+        """(B, C, X, Y, Z) -> the encoder's maps, fine to coarse; channels of the coarsest are dropped."""
         self.check(image)
         *skips, coarsest = self.encoder(image)
         return [*skips, self.dropout(coarsest)]
@@ -137,10 +134,6 @@ class Segmenter(Network):
         voxels of the image become one.
         """
         return self.decoder.pyramid(self.encode(image))
-
-    def coarse(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """Turn the coarser maps into logits, each on its own grid, where they have heads."""
-        return [head(values) for head, values in zip(self.coarse_heads, maps, strict=False)]
 
 
 def make_head(width: int, num_classes: int, dropout: float) -> nn.Sequential:

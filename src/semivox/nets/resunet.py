@@ -60,22 +60,17 @@ class ResUNet(Network):
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, C, X, Y, Z) -> logits (B, K, X, Y, Z)."""
-        return to_voxels(self.head(self.pyramid(image)[0]), self.block)
+        return to_voxels(super().forward(image), self.block)
 
     def deep(self, image: Tensor) -> list[Tensor]:
         """(B, C, X, Y, Z) -> logits of up to three scales, fine to coarse, for deep supervision."""
         maps = self.pyramid(image)
         blocks, size = self.head(maps[0]), prod(self.block)
         means = [blocks.unflatten(1, (self.num_classes, size)).mean(dim=2)] if size > 1 else []
-        coarse = [head(values) for head, values in zip(self.coarse_heads, maps[1:], strict=False)]
-        return [to_voxels(blocks, self.block), *means, *coarse]
+        return [to_voxels(blocks, self.block), *means, *self.coarse(maps[1:])]
 
     def pyramid(self, image: Tensor) -> list[Tensor]:
-        """(B, C, X, Y, Z) -> the decoder's maps on the grid of the features, fine to coarse.
-
-        Raises:
-            UserError: wrong number of channels, or sides that the network cannot halve so often.
-        """
+        """(B, C, X, Y, Z) -> the decoder's maps on the grid of the features, fine to coarse."""
         self.check(image)
         values, skips = self.stem(image), []
         for level in self.encoder:
