@@ -33,12 +33,10 @@ def test_cpu_flags(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def probe() -> Any:
-        if capabilities is None:
-            raise AttributeError("an older PyTorch")
-        return capabilities
-
-    monkeypatch.setattr(torch.cpu, "get_capabilities", probe, raising=False)
+    if capabilities is None:
+        monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    else:
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
     (tmp_path / "cpuinfo").write_text(cpuinfo)
     assert hardware._cpu_has_bf16(tmp_path / "cpuinfo") is expected
     assert hardware._cpu_has_bf16(tmp_path / "absent") is (expected and not cpuinfo)

@@ -117,12 +117,12 @@ def test_only_own_files_are_overwritten_and_deleted(tmp_path: Path) -> None:
         (tmp_path / name).write_text("mine")
     run = Run(tmp_path)
     run.start(asked(), MADE_FROM)
-    with pytest.raises(RuntimeError), run.adopting():
+    with pytest.raises(RuntimeError), run.manifest.adopting("logs", "checkpoints"):
         (tmp_path / "logs/tensorboard").mkdir()
         for name in ("logs/metrics.csv", "logs/tensorboard/events.1", "checkpoints/last.ckpt"):
             (tmp_path / name).write_text("")
         raise RuntimeError
-    run.clear()
+    run.manifest.remove()
     assert sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()) == sorted(
         mine
     )
@@ -134,7 +134,7 @@ def test_a_folder_with_foreign_files_is_refused(tmp_path: Path, name: str) -> No
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("mine")
     run = Run(tmp_path)
-    run.clear()
+    run.manifest.remove()
     for call in (run.resume_config, run.start):
         with pytest.raises(UserError, match=rf"(?s)did not write.*{name}.*another folder"):
             call(asked())

@@ -11,9 +11,10 @@ if TYPE_CHECKING:  # the command line reads this file before it can answer signa
     from pathlib import Path
 
 _SHOWN = 20  # known names listed in a message
+_AGAIN = "free some space, then run the same command again: it resumes where it stopped"
 _SYSTEM = {
-    errno.ENOSPC: ("The disk is full", "free some space, then run the same command again"),
-    errno.EDQUOT: ("The disk quota is used up", "free some space, then run the same command again"),
+    errno.ENOSPC: ("The disk is full", _AGAIN),
+    errno.EDQUOT: ("The disk quota is used up", _AGAIN),
     errno.EACCES: ("Access is denied", "choose another path, or change the permissions"),
     errno.EPERM: ("Access is denied", "choose another path, or change the permissions"),
     errno.EROFS: ("The file system is read-only", "choose another path"),
@@ -76,12 +77,6 @@ class UserError(Exception):
 def unknown(kind: str, name: object, known: Iterable[object], path: Path | str | None = None) -> UserError:
     """Return the error for a name that does not exist; it suggests the most similar known one.
 
-    Args:
-        kind: what is named, e.g. "method".
-        name: the name that was asked for.
-        known: the names that exist.
-        path: the file that holds the name, if there is one.
-
     Example:
         >>> print(unknown("method", "duall", ["dual", "bcp"]))
         Unknown method: duall
@@ -129,9 +124,8 @@ def explained(error: BaseException) -> UserError | None:
     if isinstance(error, UserError):
         return error
     if isinstance(error, UnicodeEncodeError):
-        return UserError(
-            "A name cannot be written as UTF-8", ascii(error.object), do="rename the file or folder"
-        )
+        do = "rename the file or folder"
+        return UserError("A name cannot be written as UTF-8", ascii(error.object), do=do)
     if isinstance(error, ValueError) and "null byte" in str(error):
         return UserError("A path holds a null byte", do="correct the path")
     if not isinstance(error, OSError) or error.errno not in _SYSTEM:

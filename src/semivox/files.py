@@ -57,15 +57,11 @@ def writing(path: Path) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        failure: BaseException = error
-        if not isinstance(error, OSError) and _FULL.search(str(error)):  # of torch or safetensors
-            failure = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        if (known := explained(failure)) is None:
+        full = not isinstance(error, OSError) and _FULL.search(str(error))  # of torch or safetensors
+        known = explained(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) if full else error)
+        if known is None:
             raise
-        do = known.do
-        if isinstance(failure, OSError) and failure.errno in (errno.ENOSPC, errno.EDQUOT):
-            do = f"{do}: it resumes where it stopped"
-        raise UserError(known.what, known.found, known.expected, do, path) from error
+        raise UserError(known.what, known.found, known.expected, known.do, path) from error
 
 
 @contextmanager
@@ -112,13 +108,9 @@ def _acquire(path: Path) -> int:
         except BlockingIOError as error:
             holder = os.read(file, 20).decode() or "unknown"
             os.close(file)
-            raise UserError(
-                "Another semivox command is writing to this folder",
-                f"process {holder}",
-                "one writer at a time",
-                "wait until it has ended, or choose another folder",
-                path.parent,
-            ) from error
+            what, found = "Another semivox command is writing to this folder", f"process {holder}"
+            do = "wait until it has ended, or choose another folder"
+            raise UserError(what, found, "one writer at a time", do, path.parent) from error
 
 
 def signature(path: Path, known: Sequence[Any] | None = None) -> list[Any]:
@@ -202,9 +194,8 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         if twice := next((key for key in keys if key != "<<" and keys.count(key) > 1), None):
-            raise yaml.MarkedYAMLError(
-                problem=f"the key {twice} stands here twice", problem_mark=node.start_mark
-            )
+            problem = f"the key {twice} stands here twice"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
         return super().construct_mapping(node, deep)
 
 

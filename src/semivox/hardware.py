@@ -23,24 +23,18 @@ def resolve_device(setting: str) -> torch.device:
         UserError: unknown name, or hardware that is not there.
     """
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
-    if setting == "auto":
-        return torch.device("cuda", 0) if cuda else torch.device("cpu")
-    if setting == "gpu" and (cuda or mps):
-        return torch.device("cuda", 0) if cuda else torch.device("mps")
-    kind, _, index = setting.partition(":")
-    if kind not in ("cpu", "gpu", "cuda", "mps") or not (index == "" or index.isdecimal()):
+    best = {"auto": "cuda" if cuda else "cpu", "gpu": "mps" if mps and not cuda else "cuda"}
+    kind, _, index = best.get(setting, setting).partition(":")
+    if kind not in ("cpu", "cuda", "mps") or not (index == "" or index.isdecimal()):
         known = "auto, cpu or gpu (or cuda:1 for the second GPU)"
         raise UserError("Unknown device", setting, known, "use auto")
-    there = {"cpu": True, "gpu": cuda, "cuda": cuda, "mps": mps}[kind]
-    count = torch.cuda.device_count() if kind in ("gpu", "cuda") and cuda else 1
-    if not there or int(index or 0) >= count:
-        seen = f"{torch.cuda.device_count()} CUDA device(s)" if cuda else "no such device"
+    there = {"cpu": 1, "cuda": torch.cuda.device_count() if cuda else 0, "mps": int(mps)}
+    if int(index or 0) >= there[kind]:
+        seen = f"{there['cuda']} CUDA device(s)" if cuda else "no such device"
         found = f"{setting} asked, PyTorch {torch.__version__} sees {seen}"
         do = "use cpu, or install a PyTorch build that fits the GPU"
         raise UserError("The device is not available", found, do=do)
-    if kind == "cpu":
-        return torch.device("cpu")
-    return torch.device("cuda" if kind == "gpu" else kind, int(index or 0))
+    return torch.device("cpu") if kind == "cpu" else torch.device(kind, int(index or 0))
 
 
 def device_name(device: torch.device) -> str:
@@ -122,11 +116,8 @@ def has_bf16(device: torch.device) -> bool:
 
 def _cpu_has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     """Look for AVX512-BF16 or AMX-BF16 in what PyTorch reports or, where it does not, the kernel."""
-    flags = ("avx512_bf16", "amx_bf16")
-    try:
-        capabilities = torch.cpu.get_capabilities()
-        if any(flag in capabilities for flag in flags):
-            return any(bool(capabilities.get(flag)) for flag in flags)
-    except (AttributeError, RuntimeError):
-        pass
-    return not set(_of_kernel("flags", cpuinfo).split()).isdisjoint(flags)
+    flags = {"avx512_bf16", "amx_bf16"}
+    reported: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # absent in older versions
+    if flags & reported.keys():
+        return any(bool(reported.get(flag)) for flag in flags)
+    return not flags.isdisjoint(_of_kernel("flags", cpuinfo).split())

@@ -1,4 +1,4 @@
-"""What semivox did in a folder, and which of its files are semivox's own."""
+"""The record of a folder: what semivox did there, and which files are its own."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Manifest:
         write_json(self.path, {**self.read(), **entries})
 
     def report(self, verb: str, **facts: Any) -> None:
-        """Note what a verb did, instead of what it did before."""
+        """Note what a verb did: one entry a verb, the newest replaces the older."""
         finished = datetime.now(UTC).isoformat(timespec="seconds")
         self.update(**{verb: {"finished": finished, "semivox": __version__, **facts}})
 
@@ -50,13 +50,10 @@ class Manifest:
         """Raise a `UserError` if one of these files exists that semivox did not write."""
         own = self.files()
         if foreign := [name for name in names if name not in own and (self.folder / name).exists()]:
-            raise UserError(
-                "The folder holds files that this version of semivox did not write",
-                shortened(foreign, 5),
-                "an empty folder, or one that semivox made",
-                "choose another folder; nothing was changed in this one",
-                self.folder,
-            )
+            what = "The folder holds files that this version of semivox did not write"
+            expected = "an empty folder, or one that semivox made"
+            do = "choose another folder; nothing was changed in this one"
+            raise UserError(what, shortened(foreign, 5), expected, do, self.folder)
 
     def claim(self, *names: str) -> None:
         """List files as semivox's own, before they are written; errors as of `require_own`."""
@@ -99,8 +96,3 @@ class Manifest:
     def _below(self, folders: tuple[str, ...]) -> set[str]:
         found = (path for name in folders for path in (self.folder / name).rglob("*") if path.is_file())
         return {path.relative_to(self.folder).as_posix() for path in found}
-
-
-def write_manifest(folder: Path, verb: str, **facts: Any) -> None:
-    """Add what a verb did to `folder/run_report.json`: one entry a verb, the newest replaces the older."""
-    Manifest(folder).report(verb, **facts)

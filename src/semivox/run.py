@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import platform
-import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,7 @@ from semivox.version import __version__
 
 _RECORDED = ("torch", "lightning", "monai", "numpy", "scipy", "nibabel", "blosc2")
 _MODEL = ("model.safetensors", "model.yaml")
-_GROWING = ("logs", "checkpoints", "diagnosis", "pseudo")  # files appear in them while a run trains
+GROWING = ("logs", "checkpoints", "diagnosis", "pseudo")  # files appear in them while a run trains
 _WRITTEN = (
     "config.yaml", "env.json", "splits.json", "plans.json", *_MODEL, "checkpoints/last.ckpt",
     "checkpoints/best.ckpt", "logs/metrics.csv", "report.html", "diagnosis/diagnosis.csv",
@@ -79,10 +77,8 @@ class Run:
         `train.iterations` found by a time budget is stored, so a resumed run keeps its schedule. Settings
         that cannot change the result, such as the device, are always those asked for. Nothing is written.
 
-        Args:
-            asked: the settings of this call.
-            made_from: what the run would be made from now, see `Workspace.made_from`.
-            extend: take more iterations than stored, see `start`; they end a time budget.
+        `made_from` is what the run would be made from now, see `Workspace.made_from`. With `extend` more
+        iterations than stored are taken, see `start`; they end a time budget.
 
         Raises:
             UserError: the run was begun with other settings or data, or the folder is not semivox's.
@@ -129,16 +125,6 @@ class Run:
         write_yaml(self.config_file, config.model_dump(mode="json"))
         write_json(self.folder / "env.json", environment())
 
-    @contextmanager
-    def adopting(self) -> Iterator[None]:
-        """Train inside this block: what appears in the folders of logs and checkpoints is the run's own."""
-        with self.manifest.adopting(*_GROWING):
-            yield
-
-    def clear(self) -> None:
-        """Delete what a training run wrote here; other files are left alone."""
-        self.manifest.remove()
-
     def _stored(self) -> Config:
         return parse_config(read_yaml(self.config_file))
 
@@ -154,14 +140,9 @@ def environment() -> dict[str, Any]:
     """Return versions and machine, for the record; nothing that identifies a person or a host."""
     from semivox.hardware import processor_name
 
-    packages = {}
-    for name in _RECORDED:
-        try:
-            packages[name] = version(name)
-        except PackageNotFoundError:
-            packages[name] = "not installed"
     machine = {"platform": platform.platform(), "processor": processor_name()}
-    return {"semivox": __version__, "python": sys.version.split()[0], **machine, **packages}
+    packages = {name: version(name) for name in _RECORDED}
+    return {"semivox": __version__, "python": platform.python_version(), **machine, **packages}
 
 
 def _free_names(config: Config) -> set[str]:

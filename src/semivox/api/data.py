@@ -113,7 +113,7 @@ def import_dataset(
         split: published data sets: which published split; a wrong name lists them.
     """
     from semivox.datasets.importers.bring_in import import_dataset as run
-    from semivox.manifest import write_manifest
+    from semivox.manifest import Manifest
 
     options = {
         "images": images, "labels": labels, "channels": channels, "classes": class_values(classes),
@@ -123,7 +123,7 @@ def import_dataset(
     given: dict[str, Any] = {name: value for name, value in options.items() if value}
     with progress("import") as report:
         made = run(Path(source), Path(out), kind=kind, ignore=ignore, progress=report, **given)
-    write_manifest(Path(out), "import", source=str(source), cases=len(made.cases))
+    Manifest(Path(out)).report("import", source=str(source), cases=len(made.cases))
     return made
 
 

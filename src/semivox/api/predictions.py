@@ -76,7 +76,7 @@ def predict(
     """
     from semivox.export.dicom_seg import dicom_seg_writer
     from semivox.inference.predict import predict_files
-    from semivox.manifest import write_manifest
+    from semivox.manifest import Manifest
 
     if segment_codes is not None and not dicom_seg:
         raise UserError("--segment-codes are for DICOM-SEG", do="add --dicom-seg")
@@ -90,7 +90,7 @@ def predict(
             trust_image_geometry=trust_image_geometry, series=series, flag_share=flag_share,
             finisher=dicom_seg_writer(codes) if dicom_seg else None, progress=report,
         )  # fmt: skip
-    write_manifest(Path(out), "predict", model=loaded.digest, source=str(source), cases=len(written))
+    Manifest(Path(out)).report("predict", model=loaded.digest, source=str(source), cases=len(written))
     return written
 
 
@@ -169,7 +169,7 @@ def evaluate(
     from semivox.datasets.declared import parse_regions
     from semivox.evaluation.evaluate import evaluate_folder
     from semivox.evaluation.references import of_dataset, of_folder
-    from semivox.manifest import write_manifest
+    from semivox.manifest import Manifest
 
     if (data is None) == (references is None):
         found = None if data is None else f"{data} and {references}"
@@ -189,7 +189,7 @@ def evaluate(
             nsd_tolerance_mm=nsd_tolerance_mm, trust_image_geometry=trust_image_geometry, workers=workers,
             progress=report,
         )  # fmt: skip
-    write_manifest(target, "evaluate", cases=len(files), profile=profile)
+    Manifest(target).report("evaluate", cases=len(files), profile=profile)
     return table
 
 

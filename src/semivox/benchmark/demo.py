@@ -64,7 +64,7 @@ def demo(
         raw = make_phantoms(out / "phantoms", train=train, test=test, progress=report)
     if fresh:
         for method in METHODS:
-            Run(out / "runs" / method / f"seed{seed}").clear()
+            Run(out / "runs" / method / f"seed{seed}").manifest.remove()
     workspace, split, plan = prepare_data(
         raw, config=config, work=out / "workspace", on_case=draw_case, progress=progress
     )

@@ -17,7 +17,7 @@ from semivox.benchmark.tables import Tables, write_tables
 from semivox.errors import UserError
 from semivox.files import read_json, write_json, write_text
 from semivox.io.process import DiedError, Process
-from semivox.manifest import write_manifest
+from semivox.manifest import Manifest
 from semivox.progress import ProgressFactory, Report, no_progress
 from semivox.run import environment
 
@@ -95,7 +95,7 @@ def benchmark(
     facts = {"failed": outcome.failed, "left": outcome.left}
     content = {"grid": grid.model_dump(mode="json"), **facts, "environment": environment()}
     write_json(out / "benchmark.json", content)
-    write_manifest(out, "benchmark", cells=len(cells), finished=len(finished), **facts)
+    Manifest(out).report("benchmark", cells=len(cells), finished=len(finished), **facts)
     return outcome
 
 

@@ -21,7 +21,7 @@ from semivox.preprocessing.plan import Plan
 from semivox.preprocessing.workspace import Workspace, prepare_data
 from semivox.progress import ProgressFactory, no_progress
 from semivox.reporting.drawing import draw_case
-from semivox.training.estimate import run_seconds
+from semivox.training.estimate import case_seconds, run_seconds
 from semivox.training.runs import batch_sizes, net_sizes, step_seconds
 
 _Ready = tuple[Workspace, Split, Plan, tuple[Case, ...]]
@@ -79,10 +79,10 @@ class Estimator:
         if alike:
             parts = ("seconds_training", "seconds_predicting", "seconds_scoring")
             return float(mean(sum(facts[part] for part in parts) for facts in alike))
-        sizes = {"batch": sum(batch_sizes(cell.config)), "val": len(cell.split.val), "test": len(cell.cases)}
         net, method = NetFactory(**net_sizes(cell.plan, cell.config)), cell.config.method
-        built = without_memory(method.name, method.options, net)
-        return run_seconds(cell.config, cell.plan, built, self.step(cell), **sizes)
+        built, step_s = without_memory(method.name, method.options, net), self.step(cell)
+        case_s = case_seconds(cell.config, cell.plan, built, step_s, sum(batch_sizes(cell.config)))
+        return run_seconds(cell.config, case_s, step_s, val=len(cell.split.val), test=len(cell.cases))
 
     def step(self, cell: Cell) -> float:
         """Measure the seconds of one training step."""

@@ -17,7 +17,7 @@ from semivox.inference.model import LoadedModel
 from semivox.inference.predict import predict_files
 from semivox.inference.sources import split_of
 from semivox.io.volume import IGNORE, read_header, read_image, read_label, write_label, write_map
-from semivox.manifest import write_manifest
+from semivox.manifest import Manifest
 from semivox.progress import ProgressFactory
 
 
@@ -53,7 +53,7 @@ def pseudo_label(
     if split.val:
         train = [*split.labeled, *split.unlabeled]
         write_json(folder / "splits_final.json", [{"train": train, "val": list(split.val)}])
-    write_manifest(folder, "predict", model=loaded.digest, source=str(data), pseudo=len(pseudo))
+    Manifest(folder).report("predict", model=loaded.digest, source=str(data), pseudo=len(pseudo))
     return open_dataset(folder)
 
 

@@ -23,7 +23,7 @@ from semivox.inference.quality import Judge
 from semivox.inference.sources import split_of
 from semivox.io.volume import read_image
 from semivox.losses.prediction import winner
-from semivox.manifest import write_manifest
+from semivox.manifest import Manifest
 from semivox.preprocessing.inspect import Sample
 from semivox.preprocessing.resample import to_working_grid
 from semivox.progress import ProgressFactory, no_progress
@@ -89,7 +89,7 @@ def rank(
         first = table.head(_DRAWN)
         samples = [_seen(model, dataset.case(name), config)[0] for name in first["case"]]
         draw(out / SHEET, samples, [f"{row.rank}. {row.case}" for row in first.itertuples()])
-    write_manifest(out, "rank", model=model.digest, cases=len(rows), by=by, seed=seed)
+    Manifest(out).report("rank", model=model.digest, cases=len(rows), by=by, seed=seed)
     return table
 
 

@@ -63,9 +63,7 @@ def probe(
     torch's generators stay as they were.
 
     Args:
-        method, make_loaders, config: as for `fit`.
-        steps: steps to time.
-        limit_s: stop earlier when this time is over, but time two steps at least.
+        steps, limit_s: steps to time; fewer when this time is over, but two at least.
         stage: of the run to measure; None: the whole of it.
         validate: as for `fit`; is called once.
         folder: the run folder, where a checkpoint is written and deleted.
@@ -154,21 +152,23 @@ def iterations_for(settings: TrainConfig, costs: Costs, *, overhead_s: float = 0
     return iterations
 
 
-def run_seconds(
-    config: Config, plan: Plan, method: Method, step_s: float, *, batch: int, val: int, test: int
-) -> float:
+def run_seconds(config: Config, case_s: float, step_s: float, *, val: int, test: int) -> float:
     """Estimate a run: training, validation and, afterwards, prediction; not start-up and scoring.
 
-    A step takes `step_s` for `batch` patches; there are `val` cases to validate on, and `test` to predict
+    A prediction takes `case_s`, a step `step_s`; there are `val` cases to validate on, and `test` to predict
     afterwards. A time budget is taken as it is.
     """
-    train, case_s = config.train, FORWARD_SHARE * step_s / max(batch, 1) * windows(config, plan, method)
+    train = config.train
     if train.budget_s is not None:
         return train.budget_s + case_s * test
-    validations = VALIDATIONS
-    if train.validate_every is not None:
-        validations = max(1, train.iterations // train.validate_every)
+    every = train.validate_every
+    validations = VALIDATIONS if every is None else max(1, train.iterations // every)
     return step_s * train.iterations + case_s * (test + validations * val)
+
+
+def case_seconds(config: Config, plan: Plan, method: Method, step_s: float, batch: int) -> float:
+    """Estimate the prediction of a scan of median size where a step takes `step_s` for `batch` patches."""
+    return FORWARD_SHARE * step_s / max(batch, 1) * windows(config, plan, method)
 
 
 def windows(config: Config, plan: Plan, method: Method) -> float:

@@ -19,7 +19,6 @@ from semivox.hardware import resolve_device
 from semivox.inference.calibrate import calibrated
 from semivox.inference.model import save_model, start_from
 from semivox.losses.schedules import Stage, make_stages
-from semivox.manifest import write_manifest
 from semivox.methods import create, method_class
 from semivox.methods.base import Method
 from semivox.methods.cost import check_patch, patch_divisor, without_memory
@@ -29,10 +28,10 @@ from semivox.patches.loaders import build_loaders
 from semivox.preprocessing.plan import Plan, save_plan
 from semivox.preprocessing.store import Store
 from semivox.preprocessing.workspace import Workspace
-from semivox.run import Run
+from semivox.run import GROWING, Run
 from semivox.training.checkpoints import best_path, last_path, load_weights
 from semivox.training.diagnosis import NOTICE, Draw, make_diagnosis, require_hidden_labels
-from semivox.training.estimate import FORWARD_SHARE, Costs, iterations_for, mean_costs, probe, windows
+from semivox.training.estimate import Costs, case_seconds, iterations_for, mean_costs, probe
 from semivox.training.fabric import resolve_precision
 from semivox.training.logs import Validate
 from semivox.training.loop import FitResult, MakeLoaders, fit
@@ -104,7 +103,7 @@ def train_run(
     run, made_from = Run(folder), workspace.made_from(split, plan)
     with locked(folder):
         if fresh:
-            run.clear()
+            run.manifest.remove()
         config = run.resume_config(config, made_from, extend=extend)
         finished = run.is_trained and not run.is_extended_by(config)
         if finished and diagnose and not run.diagnosis_file.exists():
@@ -116,7 +115,7 @@ def train_run(
             facts = assembly.train(run, made_from, bar=bar, draw=draw if diagnose else None, sheet=sheet)
             if run.diagnosis_file.exists():
                 facts |= {"diagnosed": True, "diagnosis": NOTICE}
-            write_manifest(folder, "train", **facts)
+            run.manifest.report("train", **facts)
     return folder
 
 
@@ -190,7 +189,7 @@ class Assembly:
         teach = Teacher(store, self.split.unlabeled, self.plan, config.predict, pseudo, sheet)
         loaders = self.loaders(method, config.train, lambda stage: Store(pseudo_folder(pseudo, stage)))
         probed_s = time.monotonic() - started
-        with run.adopting():
+        with run.manifest.adopting(*GROWING):
             result = fit(
                 method, loaders, config.train, run.folder, validate=self.validator(), bar=bar,
                 teach=teach if method.soft_labels else None, diagnosis=diagnosis,
@@ -266,7 +265,7 @@ class Assembly:
         for _ in range(3):  # the shares of the stages depend on the number of iterations
             costs = mean_costs(found, method, iterations)
             rounds = len(method.stages(iterations)) - 1 if method.soft_labels else 0
-            case_s = FORWARD_SHARE * costs.step_s / batch * windows(self.config, self.plan, method)
+            case_s = case_seconds(self.config, self.plan, method, costs.step_s, batch)
             once_s = spent_s + costs.validation_s + rounds * len(self.split.unlabeled) * case_s
             iterations = iterations_for(settings, costs, overhead_s=once_s)
         changed = settings.model_copy(update={"iterations": iterations})

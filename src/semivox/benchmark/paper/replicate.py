@@ -18,7 +18,7 @@ from semivox.benchmark.published import FAMILIES, PROTOCOL
 from semivox.benchmark.run import Outcome, Say, benchmark
 from semivox.benchmark.tables import Page
 from semivox.files import replacing
-from semivox.manifest import write_manifest
+from semivox.manifest import Manifest
 from semivox.reporting.benchmark import paper_score_rows, paper_size_rows
 from semivox.reporting.curves import save_methods, save_sensitivity
 from semivox.reporting.table import latex_table
@@ -74,7 +74,9 @@ def replicate(
     _write(item, entries, lines, other, pictures, out)
     names = [f"{item.name}.{kind}" for kind in ("md", "tex", "csv")]
     result.files = [*names, *(name for one in pictures for name in (one, one.replace(".png", ".pdf")))]
-    write_manifest(out, f"paper {item.name}", data=[str(entry.data) for entry in entries], files=result.files)
+    Manifest(out).report(
+        f"paper {item.name}", data=[str(entry.data) for entry in entries], files=result.files
+    )
     return result
 
 
