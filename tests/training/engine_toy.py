@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
@@ -64,9 +65,8 @@ class Toy(Method):
         if len(unlabeled.image):
             image = unlabeled.image
             noise = torch.randn(image.shape, generator=step.generator, device=image.device)
-            gap = self.last(self.features(image)) - self.last(
-                self.features(image + self.config.noise * noise)
-            )
+            plain = self.last(self.features(image))
+            gap = plain - self.last(self.features(image + self.config.noise * noise))
             terms["consistency"] = 0.1 * gap.float().square().mean()
             if step.iteration + 1 == self.config.poison:
                 terms["consistency"] = terms["consistency"] / 0
@@ -140,15 +140,13 @@ def loaders_for(
     """`make_loaders` of `fit` for the toy data; several ranks share the two patches of a batch."""
 
     def make(stage: Stage, start: int, rank: int, world: int) -> dict[str, DataLoader[Any]]:
-        sets = {
-            s: Patches(config.seed, s == "labeled", start, min(stage.stop, config.iterations), slow_s, strong)
-            for s in streams
-        }
-        for patches in sets.values():
+        loaders = {}
+        for name in streams:
+            stop = min(stage.stop, config.iterations)
+            patches = Patches(config.seed, name == "labeled", start, stop, slow_s, strong)
             patches.part = slice(2 * rank // world, 2 * (rank + 1) // world)
-        return {
-            name: DataLoader(patches, batch_size=None, num_workers=workers) for name, patches in sets.items()
-        }
+            loaders[name] = DataLoader(patches, batch_size=None, num_workers=workers)
+        return loaders
 
     return make
 
@@ -163,15 +161,30 @@ def score(method: Method, device: torch.device, done: int) -> dict[str, float]:
 
 def settings(**changes: Any) -> TrainConfig:
     """Short run, everything logged and checkpointed at odd times."""
-    values: dict[str, Any] = {
-        "iterations": 40,
-        "log_every": 2,
-        "validate_every": 7,
-        "checkpoint_every": 10,
-        "device": "cpu",
-        "precision": "32",
-    }
-    return TrainConfig(**(values | changes))
+    values: dict[str, Any] = {"iterations": 40, "log_every": 2, "validate_every": 7, "checkpoint_every": 10}
+    return TrainConfig(**(values | {"device": "cpu", "precision": "32"} | changes))
+
+
+def table(folder: Path) -> pd.DataFrame:
+    """What was logged, without the times."""
+    return pd.read_csv(folder / "logs" / "metrics.csv").drop(columns="seconds")
+
+
+def assert_same_weights(a: nn.Module, b: nn.Module) -> None:
+    """Bit for bit."""
+    for name, value in b.state_dict().items():
+        assert torch.equal(a.state_dict()[name], value), name
+
+
+def stop_at(toy: Toy, iteration: int | None, error: type[BaseException] = KeyboardInterrupt) -> Toy:
+    """Make the toy raise an error inside step `iteration` (from 0)."""
+
+    def hook(labeled: Batch, unlabeled: Batch, step: Step) -> None:
+        if step.iteration == iteration:
+            raise error
+
+    toy.hook = hook
+    return toy
 
 
 def kill_run(folder: Path, slow_s: float = 0, workers: int = 0) -> Toy:

@@ -61,8 +61,9 @@ def test_events_happen_at_most_so_often_and_at_the_end(total: int) -> None:
     assert len(at) <= 10 and at[-1] == total
 
 
-def test_probe_measures_a_step_and_changes_nothing() -> None:
-    toy, config = make_toy(), settings(iterations=40, budget_s=100.0)
+@pytest.mark.parametrize("critic", [False, True])
+def test_probe_measures_a_step_and_changes_nothing(critic: bool) -> None:
+    toy, config = make_toy(critic=critic), settings(iterations=40, budget_s=100.0)
     toy.eval()
     before = {name: value.clone() for name, value in toy.state_dict().items()}
     state = torch.get_rng_state()

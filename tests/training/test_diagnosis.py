@@ -10,7 +10,8 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from engine_toy import Toy, loaders_for, make_toy, score, settings
+from engine_toy import Toy, assert_same_weights, loaders_for, make_toy, score, settings, stop_at
+from engine_toy import table as logged
 
 from semivox.methods.base import Batch, Method, Step
 from semivox.training.checkpoints import last_path, load
@@ -49,12 +50,10 @@ def table(folder: Path) -> pd.DataFrame:
 
 def test_the_trained_weights_are_the_same_bit_for_bit(tmp_path: Path) -> None:
     plain, diagnosed = run(tmp_path / "a", diagnosed=False), run(tmp_path / "b", diagnosed=True)
-    for name, value in plain.state_dict().items():
-        assert torch.equal(diagnosed.state_dict()[name], value), name
+    assert_same_weights(diagnosed, plain)
     a, b = load(last_path(tmp_path / "a")), load(last_path(tmp_path / "b"))
     assert all(torch.equal(x, y) for x, y in zip(a.momentum, b.momentum, strict=True))
-    logs = [pd.read_csv(tmp_path / name / "logs" / "metrics.csv").drop(columns="seconds") for name in "ab"]
-    pd.testing.assert_frame_equal(*logs, check_exact=True)
+    pd.testing.assert_frame_equal(*(logged(tmp_path / name) for name in "ab"), check_exact=True)
     assert not (tmp_path / "a" / "diagnosis").exists()
 
 
@@ -70,15 +69,8 @@ def test_rows_stand_where_they_are_due(tmp_path: Path) -> None:
 
 
 def test_a_resumed_run_writes_the_table_of_an_uninterrupted_one(tmp_path: Path) -> None:
-    toy = make_toy()
-
-    def hook(labeled: Batch, unlabeled: Batch, step: Step) -> None:
-        if step.iteration == 13:  # the last checkpoint is that of 10
-            raise KeyboardInterrupt
-
-    toy.hook = hook
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "stopped", diagnosed=True, toy=toy)
+    with pytest.raises(KeyboardInterrupt):  # the last checkpoint is that of 10
+        run(tmp_path / "stopped", diagnosed=True, toy=stop_at(make_toy(), 13))
     assert table(tmp_path / "stopped")["iteration"].max() == 12
     run(tmp_path / "stopped", diagnosed=True)
     run(tmp_path / "whole", diagnosed=True)

@@ -1,16 +1,19 @@
-"""The table, the events and what is printed."""
+"""The table, the events with a picture of a validation case, and what is printed."""
 
 from __future__ import annotations
 
+import io
 import shutil
 import subprocess
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from engine_toy import loaders_for, make_toy, score, settings
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from semivox.errors import UserError
@@ -18,6 +21,7 @@ from semivox.methods.base import Batch, Step
 from semivox.training.checkpoints import last_path, load
 from semivox.training.logs import MetricsTable, RunLog
 from semivox.training.loop import fit
+from semivox.training.validation import tinted_slice
 
 
 def test_a_late_column_widens_the_table(tmp_path: Path) -> None:
@@ -59,6 +63,29 @@ def test_tensorboard_gets_the_same_numbers(tmp_path: Path) -> None:
     assert events(tmp_path / "tensorboard", "val/dice") == {1: 0.5, 2: 0.5}
 
 
+def test_reference_left_prediction_right_front_up() -> None:
+    """A block at the patient's front right appears at the upper left of each half."""
+    image = np.random.default_rng(0).normal(size=(40, 40, 4)).astype(np.float32)
+    truth, found = np.zeros((2, 40, 40, 4), int)
+    truth[30:, 30:, 2] = 1
+    found[:10, :10, 2] = 2
+    pixels = np.asarray(Image.open(io.BytesIO(tinted_slice(image, (truth, found), (1, 1, 5)))), int)
+    zoom = pixels.shape[0] // 40
+    assert pixels.shape == (40 * zoom, 80 * zoom, 3) and pixels.shape[0] >= 256
+    red, blue = pixels[..., 0] - pixels[..., 2] > 40, pixels[..., 2] - pixels[..., 0] > 40
+    assert red[: 10 * zoom, : 10 * zoom].all() and red.sum() == (10 * zoom) ** 2
+    assert blue[30 * zoom :, 70 * zoom :].all() and blue.sum() == (10 * zoom) ** 2
+
+
+def test_tensorboard_shows_it(tmp_path: Path) -> None:
+    log = RunLog(tmp_path, 0)
+    log.picture(5, tinted_slice(np.ones((8, 8, 8), np.float32), (np.ones((8, 8, 8), int),), (1, 1, 1)))
+    log.close()
+    found = EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={"images": 0}).Reload()
+    (event,) = found.Images("val/reference_and_prediction")
+    assert event.step == 5 and event.encoded_image_string[1:4] == b"PNG"
+
+
 def test_training_is_silent(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -81,9 +108,7 @@ def test_away_from_a_terminal_a_line_each_tenth(tmp_path: Path, capfd: pytest.Ca
     assert len(lines) == 10
     assert lines[4].startswith("training: 20/40  loss ") and " supervised 0." in lines[4]
     assert lines[4].endswith(" left")
-    forecast = pd.read_csv(tmp_path / "logs" / "metrics.csv").set_index("iteration")[
-        ["seconds", "forecast_s"]
-    ]
+    forecast = pd.read_csv(tmp_path / "logs" / "metrics.csv").set_index("iteration")
     assert forecast.loc[40, "forecast_s"] == pytest.approx(forecast.loc[40, "seconds"], abs=0.06)
     assert forecast.loc[20, "forecast_s"] == pytest.approx(2 * forecast.loc[20, "seconds"], abs=0.06)
 

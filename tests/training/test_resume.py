@@ -15,19 +15,20 @@ import engine_toy
 import pandas as pd
 import pytest
 import torch
-from engine_toy import kill_run, loaders_for, make_toy, score, settings, shared_run
+from engine_toy import (
+    assert_same_weights,
+    kill_run,
+    loaders_for,
+    make_toy,
+    score,
+    settings,
+    shared_run,
+    table,
+)
 
 from semivox.errors import Terminated, UserError
 from semivox.training.checkpoints import best_path, last_path, load
 from semivox.training.loop import fit
-
-
-def table(folder: Path) -> pd.DataFrame:
-    return pd.read_csv(folder / "logs" / "metrics.csv").drop(columns="seconds")
-
-
-def same_weights(a: torch.nn.Module, b: torch.nn.Module) -> bool:
-    return all(torch.equal(a.state_dict()[name], value) for name, value in b.state_dict().items())
 
 
 def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
@@ -49,7 +50,7 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
 
     resumed, straight = kill_run(killed), kill_run(whole)
 
-    assert same_weights(resumed, straight)
+    assert_same_weights(resumed, straight)
     pd.testing.assert_frame_equal(table(killed), table(whole), check_exact=True)
     a, b = load(last_path(killed)), load(last_path(whole))
     assert all(torch.equal(x, y) for x, y in zip(a.momentum, b.momentum, strict=True))
@@ -90,7 +91,7 @@ def test_signals_leave_a_checkpoint_of_the_step_they_came_in(
     assert caught.type is error
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
     assert load(last_path(tmp_path / "stopped")).iteration == left
-    assert same_weights(kill_run(tmp_path / "stopped"), kill_run(tmp_path / "whole"))
+    assert_same_weights(kill_run(tmp_path / "stopped"), kill_run(tmp_path / "whole"))
     pd.testing.assert_frame_equal(table(tmp_path / "stopped"), table(tmp_path / "whole"), check_exact=True)
 
 
@@ -129,7 +130,7 @@ def test_a_finished_run_is_only_read(tmp_path: Path) -> None:
     second = fit(again, loaders_for(config), config, tmp_path, validate=score)
     assert (second.iterations, second.best) == (first.iterations, first.best)
     assert second.seconds == pytest.approx(first.seconds, abs=0.5)
-    assert same_weights(again, trained)
+    assert_same_weights(again, trained)
 
 
 @pytest.mark.parametrize("damage", ["cut", "one byte", "garbage", "foreign"])
@@ -138,19 +139,14 @@ def test_a_damaged_checkpoint_says_what_to_do(tmp_path: Path, damage: str) -> No
     fit(make_toy(), loaders_for(config), config, tmp_path)
     path = last_path(tmp_path)
     content = path.read_bytes()
-    middle = len(content) // 2
     inside = load(path).weights["norm.running_var"].numpy().tobytes()
     weights = content.index(inside)
     if damage == "foreign":
         torch.save({"weights": {}}, path)
     else:
-        path.write_bytes(
-            {
-                "cut": content[:middle],
-                "one byte": content[:weights] + bytes([content[weights] ^ 1]) + content[weights + 1 :],
-                "garbage": b"nothing",
-            }[damage]
-        )
+        other = content[:weights] + bytes([content[weights] ^ 1]) + content[weights + 1 :]
+        kinds = {"cut": content[: len(content) // 2], "one byte": other, "garbage": b"nothing"}
+        path.write_bytes(kinds[damage])
     with pytest.raises(UserError, match="--fresh") as error:
         fit(make_toy(), loaders_for(config), config, tmp_path)
     assert error.value.path == path

@@ -8,7 +8,17 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from engine_toy import Patches, Toy, loaders_for, make_toy, score, settings
+from engine_toy import (
+    Patches,
+    Toy,
+    assert_same_weights,
+    loaders_for,
+    make_toy,
+    score,
+    settings,
+    stop_at,
+    table,
+)
 from torch.nn.utils import clip_grad_norm_
 
 from semivox.config import TrainConfig
@@ -135,29 +145,22 @@ class CrashError(Exception):
     """Stands for a kill: nothing is saved after it."""
 
 
-def crash_at(toy: Toy, iteration: int | None) -> Toy:
-    def hook(labeled: Batch, unlabeled: Batch, step: Step) -> None:
-        if step.iteration == iteration:
-            raise CrashError
-
-    toy.hook = hook
-    return toy
-
-
 ADAM = {"optimizer": "adam", "lr": 0.01, "average": 0.9, "clip": 1.0, "warmup": 2, "validate_every": 4}
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "where"),
+    ("optimizer", "where", "critic"),
     [
-        ("adamw", "stage 1"),
-        ("sgd", "boundary"),
-        ("adamw", "while teaching"),
-        ("sgd", "stage 2"),
-        ("adam", "stage 2"),
+        ("adamw", "stage 1", False),
+        ("sgd", "boundary", False),
+        ("adamw", "while teaching", False),
+        ("sgd", "stage 2", True),
+        ("adam", "stage 2", False),
     ],
 )
-def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path, optimizer: str, where: str) -> None:
+def test_killed_and_resumed_equals_uninterrupted(
+    tmp_path: Path, optimizer: str, where: str, critic: bool
+) -> None:
     config = settings(iterations=15, checkpoint_every=4, **(ADAM | {"optimizer": optimizer}))
     kill, left = {"stage 1": (5, 4), "boundary": (6, 6), "stage 2": (11, 8)}.get(where, (None, 6))
     taught: list[tuple[int, torch.Tensor]] = []
@@ -168,20 +171,21 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path, optimizer: str,
         if where == "while teaching" and len(taught) == 1:
             raise CrashError
 
-    killed = tmp_path / "killed"
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    first, resumed, straight = (make_staged(critic=critic) for _ in range(3))
+    stop_at(first, kill, CrashError)
     with pytest.raises(CrashError):
-        fit(crash_at(make_staged(), kill), loaders_for(config), config, killed, validate=score, teach=teach)
+        fit(first, loaders_for(config), config, killed, validate=score, teach=teach)
     assert load(last_path(killed)).iteration == left
-    resumed, straight = make_staged(), make_staged()
     fit(resumed, loaders_for(config), config, killed, validate=score, teach=teach)
     count = len(taught)
-    fit(straight, loaders_for(config), config, tmp_path / "whole", validate=score, teach=teach)
+    fit(straight, loaders_for(config), config, whole, validate=score, teach=teach)
     assert len(taught) == count + 1
     assert torch.equal(taught[0][1], taught[-1][1]), "the averages at the end of the first stage teach"
-    for name, value in straight.state_dict().items():
-        assert torch.equal(resumed.state_dict()[name], value), name
-    tables = [
-        pd.read_csv(folder / "logs" / "metrics.csv").drop(columns="seconds")
-        for folder in (killed, tmp_path / "whole")
-    ]
-    pd.testing.assert_frame_equal(*tables, check_exact=True)
+    assert_same_weights(resumed, straight)
+    pd.testing.assert_frame_equal(table(killed), table(whole), check_exact=True)
+    judges = [load(last_path(folder)).critic.get("state", {}) for folder in (killed, whole)]
+    assert len(judges[1]) == 2 * critic
+    for index, values in judges[1].items():
+        assert values["step"] == 15
+        assert all(torch.equal(judges[0][index][name], value) for name, value in values.items())
