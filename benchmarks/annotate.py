@@ -25,6 +25,7 @@ from semivox.evaluation.metrics import case_metrics
 from semivox.inference.model import load_model
 from semivox.inference.predictor import predict_case
 from semivox.io.volume import read_image, read_label
+from timing import parser_of
 
 SIZES = {
     "--start": 4, "--add": 4, "--rounds": 3, "--seeds": 3, "--iterations": 400, "--width": 8, "--test": 40,
@@ -88,7 +89,7 @@ def simulate(args: argparse.Namespace, seed: int) -> Iterator[dict[str, Any]]:
 
 def main() -> None:
     """Simulate all seeds; print the mean Dice of each rule by the number of labels, and gains over chance."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--by", nargs="+", default=["both", "uncertainty", "diversity", "random"])

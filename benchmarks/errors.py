@@ -8,7 +8,6 @@ class is looked at. With several folders of predictions the rows can be compared
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from scipy.ndimage import distance_transform_edt
 
 import semivox
 from semivox.io.volume import read_image, read_label
+from timing import parser_of
 
 
 def errors(
@@ -33,7 +33,7 @@ def errors(
 
 def main() -> None:
     """Print a row for each folder."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("folders", type=Path, nargs="+", help="with one CASE.nii.gz for each case to compare")
     parser.add_argument("--near", type=float, default=2.5, help="mm from the true surface")

@@ -13,7 +13,6 @@ drawn from the scored ones, to show how much depends on which they are. `--also`
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +28,7 @@ from semivox.inference.model import LoadedModel, join, load_model
 from semivox.inference.predictor import predict_case
 from semivox.inference.quality import FIGURES, LEARNED, Judge, flagged, tempered
 from semivox.io.volume import read_image, read_label
+from timing import parser_of
 
 VOXELS = 20_000  # of each case, for the calibration error
 Scored = tuple[pd.DataFrame, Sample, Sample]
@@ -97,7 +97,7 @@ def drawn(table: pd.DataFrame, count: int, draws: int, share: float) -> pd.DataF
 
 def main() -> None:
     """Score the cases and print the figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("run", type=Path)
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path, help="CSV with a row a case")

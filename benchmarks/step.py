@@ -11,7 +11,6 @@ CSV file and prints rows of a Markdown table.
 from __future__ import annotations
 
 import argparse
-import csv
 import os
 import platform
 import subprocess
@@ -21,6 +20,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 
 from passes import Recorder, timed_distances
@@ -175,11 +175,12 @@ def one_method(name: str, setting: Setting, repeats: int) -> dict[str, Any]:
 
 def main() -> None:
     arguments = parse()
-    if arguments.methods and not arguments.child:
+    if arguments.methods and arguments.child is None:
         names = list(METHODS) if arguments.methods == ["all"] else arguments.methods
-        for name in names:
-            options = [option for option in sys.argv[1:] if option not in (*arguments.methods, "--methods")]
-            subprocess.run([sys.executable, __file__, *options, "--methods", name, "--child"], check=True)
+        options = [option for option in sys.argv[1:] if option not in (*arguments.methods, "--methods")]
+        for row_number, name in enumerate(names):
+            command = [sys.executable, __file__, *options, "--methods", name, "--child", str(row_number)]
+            subprocess.run(command, check=True)
         return
     setting = Setting(**{field.name: getattr(arguments, field.name) for field in fields(Setting)})
     torch.set_num_threads(setting.threads)
@@ -196,14 +197,9 @@ def main() -> None:
     }
     found = {**about, **found}
     if arguments.out:
-        new = not arguments.out.exists()
-        with arguments.out.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, found)
-            if new:
-                writer.writeheader()
-            writer.writerow(found)
+        pd.DataFrame([found]).to_csv(arguments.out, mode="a", header=not arguments.out.exists(), index=False)
     shown = {key: value for key, value in found.items() if key not in ("machine", "repeats")}
-    if not arguments.methods or arguments.header:
+    if not arguments.child:
         head(*shown)
     row(*(f"{value:.3g}" if isinstance(value, float) else value for value in shown.values()))
 
@@ -219,8 +215,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--precision", choices=PRECISION, default=default)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--methods", nargs="+", help="all, or names: beside their passes instead of a peer")
-    parser.add_argument("--header", action="store_true", help="print the head of the table for each method")
-    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, help="CSV file to append to")
     return parser.parse_args()
 

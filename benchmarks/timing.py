@@ -11,7 +11,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
-from multiprocessing.connection import Connection
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple, Self
@@ -79,43 +79,37 @@ class Elsewhere:
 
     def __init__(self, make: Callable[..., Any], *arguments: Any, threads: int) -> None:
         context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, make, arguments, threads), daemon=True)
-        self._process.start()
-        theirs.close()
+        self._pool = ProcessPoolExecutor(1, context, initializer=_begin, initargs=(make, arguments, threads))
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._pipe.close()
-        self._process.join()
+        self._pool.shutdown()
 
     def call(self, method: str, *arguments: Any) -> tuple[Any, Seconds]:
         """Return the method's result and its time."""
-        self._pipe.send((method, arguments))
-        result, seconds = self._pipe.recv()
-        return result, seconds
+        return self._pool.submit(_call, method, arguments).result()
 
     def timed(self, method: str, *arguments: Any) -> Seconds:
         """Return the method's time."""
         return self.call(method, *arguments)[1]
 
 
-def _serve(pipe: Connection, make: Callable[..., Any], arguments: tuple[Any, ...], threads: int) -> None:
-    """Answer calls until the other end is closed."""
+_there: dict[str, Any] = {}  # in the other process
+
+
+def _begin(make: Callable[..., Any], arguments: tuple[Any, ...], threads: int) -> None:
     import torch
 
     torch.set_num_threads(threads)
-    target = make(*arguments)
-    while True:
-        try:
-            method, values = pipe.recv()
-        except EOFError:
-            return
-        found: list[Any] = []
-        seconds = timed(lambda: found.append(getattr(target, method)(*values)))  # noqa: B023
-        pipe.send((found[0], seconds))
+    _there["object"] = make(*arguments)
+
+
+def _call(method: str, arguments: tuple[Any, ...]) -> tuple[Any, Seconds]:
+    found: list[Any] = []
+    seconds = timed(lambda: found.append(getattr(_there["object"], method)(*arguments)))
+    return found[0], seconds
 
 
 def peak_mb() -> float:

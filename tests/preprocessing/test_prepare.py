@@ -72,15 +72,9 @@ def plan_for(dataset: Dataset, **changes: Any) -> Plan:
 
 
 def prepare(
-    dataset: Dataset,
-    split: Split,
-    plan: Plan,
-    folder: Path,
-    workers: int = 0,
-    on_case: Any = None,
-    progress: Any = None,
+    dataset: Dataset, split: Split, plan: Plan, folder: Path, workers: int = 0, *told: Any
 ) -> list[str]:
-    return Preparation(dataset, split, plan, folder).run(workers, on_case, progress)
+    return Preparation(dataset, split, plan, folder).run(workers, *told)
 
 
 def files(store: Store) -> dict[str, tuple[int, bytes]]:
@@ -97,15 +91,8 @@ def test_the_store_holds_what_the_grid_makes(raw: Path, tmp_path: Path) -> None:
     plan = plan_for(dataset)
     called: list[tuple[str, np.ndarray, np.ndarray | None]] = []
     steps: list[tuple[int, int, str]] = []
-    names = prepare(
-        dataset,
-        SPLIT,
-        plan,
-        store.folder,
-        0,
-        lambda *case: called.append(case),
-        lambda *step: steps.append(step),
-    )
+    told = lambda *case: called.append(case), lambda *step: steps.append(step)
+    names = prepare(dataset, SPLIT, plan, store.folder, 0, *told)
     assert names == ["a", "b", "e", "c", "d"]
     assert steps == [(index + 1, 5, name) for index, name in enumerate(names)]
     assert [case[0] for case in called] == names
@@ -153,30 +140,17 @@ def test_it_resumes_where_it_stopped(raw: Path, tmp_path: Path) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        prepare(dataset, SPLIT, plan, store.folder, on_case=stop)
+        prepare(dataset, SPLIT, plan, store.folder, 0, stop)
     before = files(store)
     assert sorted(before) == [f"{name}.{kind}.b2nd" for name in "ab" for kind in ("image", "label", "shares")]
     steps: list[tuple[int, int, str]] = []
-    again = prepare(dataset, SPLIT, plan, store.folder, progress=lambda *step: steps.append(step))
+    again = prepare(dataset, SPLIT, plan, store.folder, 0, None, lambda *step: steps.append(step))
     assert again == ["e", "c", "d"]
     assert steps == [(3, 5, "e"), (4, 5, "c"), (5, 5, "d")]
     after = files(store)
     assert {name: after[name] for name in before} == before
     assert prepare(dataset, SPLIT, plan, store.folder) == []
     assert files(store) == after
-
-
-def test_a_case_that_became_labeled_gets_its_label(raw: Path, tmp_path: Path) -> None:
-    dataset, store = open_dataset(raw), Store(tmp_path / "store")
-    first = Split(labeled=("a",), unlabeled=("b",))
-    plan = plan_for(dataset)
-    prepare(dataset, first, plan, store.folder)
-    before = contents(store)
-    assert not store.has_label("b")
-    assert prepare(dataset, Split(labeled=("a", "b")), plan, store.folder) == ["b"]
-    after = contents(store)
-    assert set(after) - set(before) == {"b.label.b2nd", "b.shares.b2nd"}
-    assert {name: after[name] for name in before} == before
 
 
 def test_a_full_disk_damages_nothing(raw: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 
-from semivox.preprocessing.fingerprint import CaseFingerprint, Fingerprint, Intensity
+from semivox.preprocessing.fingerprint import CaseFingerprint, Fingerprint
 from semivox.preprocessing.inspect import Sample
 from semivox.reporting.dataset_figure import save_dataset_figure
 
@@ -23,7 +23,7 @@ def case(number: int, channels: int, labeled: bool) -> CaseFingerprint:
         (1.0, 1.0, 2.0),
         0.1,
         (30, 40, 20),
-        (Intensity(levels, 5.0, 2.0),) * channels,
+        ({"mean": 5.0, "std": 2.0, **levels},) * channels,
         {"organ": 3.0 + number, "tumor": 0.0} if labeled else None,
         None,
     )

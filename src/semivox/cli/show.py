@@ -170,10 +170,10 @@ def information(found: Information) -> None:
     ]
     put(table("", *_RANGE, title=f"{len(cases)} scans, axes to right, front, head", rows=rows))
     for index, channel in enumerate(dataset.channels):
-        scans = [case.channels[index].percentiles for case in cases]
+        scans = [case.channels[index] for case in cases]
         rows = [_range(f"{name} of a scan", [scan[key] for scan in scans]) for name, key in _LEVELS.items()]
         if found.measured.foreground is not None:
-            inside = found.measured.foreground[index].percentiles
+            inside = found.measured.foreground[index]
             levels = [f"{inside[key]:.4g}" for key in _LEVELS.values()]
             rows.append(["labeled foreground: 0.5 %, 50 %, 99.5 %", *levels])
         put(table("", *_RANGE, title=f"intensities of {channel}", rows=rows))

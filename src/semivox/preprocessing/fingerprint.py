@@ -26,30 +26,12 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 
 PERCENTILES = {"p005": 0.5, "p050": 5.0, "p500": 50.0, "p950": 95.0, "p995": 99.5}
+Intensity = dict[str, float]  # of a channel: `mean`, `std` of the population, value at each of `PERCENTILES`
 _SAMPLE = 500_000  # voxels that percentiles of a large scan are taken from
 _FOREGROUND_SAMPLE = 20_000  # voxels that one labeled case adds to the pooled foreground
 _MOST_MEASURED = 24  # labeled cases that coarser grids are tried on
 _ONE_PIECE = 0.99  # of a structure's voxels: the rest are specks
 _CHUNK = 1 << 20
-
-
-@dataclass(frozen=True)
-class Intensity:
-    """Distribution of one channel's values."""
-
-    percentiles: dict[str, float]  # value at each of `PERCENTILES`
-    mean: float
-    std: float  # of the population
-
-    @classmethod
-    def of(cls, values: Array) -> Intensity:
-        """Describe any number of values; percentiles of more than half a million come from a fixed sample."""
-        flat = values.reshape(1, -1)
-        levels = np.percentile(_sample(flat, _SAMPLE), list(PERCENTILES.values())).tolist()
-        return cls(dict(zip(PERCENTILES, levels, strict=True)), *moments(flat))
-
-    def as_dict(self) -> dict[str, float]:
-        return {"mean": self.mean, "std": self.std, **self.percentiles}
 
 
 @dataclass(frozen=True)
@@ -102,20 +84,16 @@ class Fingerprint:
             "spacing_mm": _range([case.spacing_mm for case in self.cases]),
             "voxels": _range([int(np.prod(case.shape)) for case in self.cases]),
             "background_share": _range([case.background for case in self.cases]),
-            "intensity": [intensity.as_dict() for intensity in self.typical_intensity()],
+            "intensity": self.typical_intensity(),
             "class_volumes_ml": {
                 name: _range([volume[name] for volume in volumes]) for name in (volumes or [{}])[0]
             },
         }
 
-    def typical_intensity(self) -> tuple[Intensity, ...]:
+    def typical_intensity(self) -> list[Intensity]:
         """Return each channel's whole-scan intensities, the median over cases of every figure."""
-        result = []
-        for channel in zip(*(case.channels for case in self.cases), strict=True):
-            levels = {key: _median(item.percentiles[key] for item in channel) for key in PERCENTILES}
-            means, stds = (item.mean for item in channel), (item.std for item in channel)
-            result.append(Intensity(levels, _median(means), _median(stds)))
-        return tuple(result)
+        channels = zip(*(case.channels for case in self.cases), strict=True)
+        return [{key: _median(one[key] for one in channel) for key in channel[0]} for channel in channels]
 
 
 def fingerprint(
@@ -151,7 +129,7 @@ def fingerprint(
         if progress is not None:
             progress(done, len(jobs), job.case.name)
     pool = [values for _, values, _ in found.values() if values is not None]
-    pooled = tuple(Intensity.of(values) for values in np.concatenate(pool, axis=1)) if pool else None
+    pooled = tuple(intensity(values) for values in np.concatenate(pool, axis=1)) if pool else None
     sources = {name: sources for name, (_, _, sources) in found.items()}
     return Fingerprint(tuple(case for case, _, _ in found.values()), pooled, sources)
 
@@ -172,6 +150,14 @@ def hashes(case: Case, sources: Mapping[str, Any]) -> dict[Path, str]:
     """Return the content hash of each of a case's files for which `sources` have a signature."""
     pairs = zip((*case.images, case.label), (*sources["image"], sources["label"]), strict=False)
     return {path: mark[-1] for path, mark in pairs if path is not None and mark is not None}
+
+
+def intensity(values: Array) -> Intensity:
+    """Describe any number of values; percentiles of more than half a million come from a fixed sample."""
+    flat = values.reshape(1, -1)
+    mean, std = moments(flat)
+    levels = np.percentile(_sample(flat, _SAMPLE), list(PERCENTILES.values())).tolist()
+    return {"mean": mean, "std": std, **dict(zip(PERCENTILES, levels, strict=True))}
 
 
 def moments(values: Array) -> tuple[float, float]:
@@ -212,8 +198,8 @@ def _measure(job: _Job) -> tuple[CaseFingerprint, Array | None, dict[str, Any]]:
         spacing_mm=_pick(image.spacing_mm, axes),
         background=background,
         foreground_shape=_pick(np.subtract(stop, start).tolist(), axes),
-        channels=tuple(Intensity.of(channel) for channel in image.array),
-        foreground=None if values is None else tuple(Intensity.of(channel) for channel in values),
+        channels=tuple(intensity(channel) for channel in image.array),
+        foreground=None if values is None else tuple(intensity(channel) for channel in values),
         **of_label,
     )
     return found, None if values is None else _sample(values, _FOREGROUND_SAMPLE), sources

@@ -40,7 +40,6 @@ class Information:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data; volumes and foreground of labeled cases alone."""
-        foreground = self.measured.foreground
         return {
             "dataset": self.dataset.name,
             "root": str(self.dataset.root),
@@ -48,7 +47,7 @@ class Information:
             "labels": dict(zip(self.dataset.class_names, self.dataset.class_values, strict=True)),
             "split": self.split.model_dump(mode="json"),
             "summary": self.measured.summary(),
-            "foreground_intensity": None if foreground is None else [item.as_dict() for item in foreground],
+            "foreground_intensity": self.measured.foreground,
             "cases": [asdict(case) for case in self.measured.cases],
         }
 

@@ -53,7 +53,7 @@ def make_plan(
     reasons |= why
     if trust:
         reasons["trust_image_geometry"] = _GIVEN
-    intensity = [channel.as_dict() for channel in measured.foreground or measured.typical_intensity()]
+    intensity = measured.foreground or measured.typical_intensity()
     return checked_plan(
         {
             "dataset": dataset.name,
@@ -148,7 +148,7 @@ def _choose_normalisation(
 
 
 def _normalise_channel(name: str, intensity: Intensity, background: float) -> tuple[Normalisation, str]:
-    low, high = intensity.percentiles["p005"], intensity.percentiles["p995"]
+    low, high = intensity["p005"], intensity["p995"]
     window = "one window for all scans, the 0.5th to 99.5th percentile of the labeled foreground."
     if is_ct(name):
         return "ct", f"CT by its name, so {window}"

@@ -95,7 +95,7 @@ def _draw_intensities(
     panel: Axes, channel: str, measured: Fingerprint, index: int, colors: Sequence[str]
 ) -> None:
     """Draw a line from the 0.5th to the 99.5th percentile for each scan, with a point at the median."""
-    levels = [case.channels[index].percentiles for case in measured.cases]
+    levels = [case.channels[index] for case in measured.cases]
     low, middle, high = (np.array([level[key] for level in levels]) for key in ("p005", "p500", "p995"))
     order = np.arange(len(levels))
     panel.vlines(order, low, high, colors=colors, linewidth=max(0.6, min(4.0, 120 / len(levels))))
