@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import shutil
 from pathlib import Path
 
@@ -92,12 +91,7 @@ def test_description_says_everything_about_the_model(run, make_plan):
     assert stored["checkpoint"] == "last"
     assert stored["predict"]["batch"] == 3
     assert sorted(file.name for file in run.iterdir()) == ["model.safetensors", "model.yaml"]
-
-
-def test_run_folder_can_be_moved(run, tmp_path):
-    before = load_model(run).digest
-    run.rename(tmp_path / "moved elsewhere")
-    assert load_model(tmp_path / "moved elsewhere").digest == before
+    assert load_model(run.rename(run.parent / "moved elsewhere")).digest == model.digest
 
 
 def test_digest_tells_models_apart(make_model):
@@ -114,7 +108,7 @@ def test_missing_file(run, name):
         load_model(run)
 
 
-@pytest.mark.parametrize("damage", ["truncated", "flipped", "replaced", "empty", "pickle"])
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "replaced"])
 def test_damaged_weights(run, damage):
     file = run / "model.safetensors"
     content = file.read_bytes()
@@ -122,12 +116,8 @@ def test_damaged_weights(run, damage):
         file.write_bytes(content[: len(content) // 2])
     elif damage == "flipped":
         file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    elif damage == "replaced":
-        save_file({name: tensor + 1 for name, tensor in load_file(file).items()}, file)
-    elif damage == "empty":
-        file.write_bytes(b"")
     else:
-        file.write_bytes(pickle.dumps({"weights": 1}))
+        save_file({name: tensor + 1 for name, tensor in load_file(file).items()}, file)
     with pytest.raises(UserError, match=r"is damaged(.|\n)*model.safetensors"):
         load_model(run)
 

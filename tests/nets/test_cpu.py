@@ -200,13 +200,6 @@ def test_the_same_numbers_and_gradients(samples: int, training: bool) -> None:
         torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-9)
 
 
-def test_each_sample_has_mean_0_and_variance_1() -> None:
-    result = InstanceNorm(4)(batch_of(2).to(memory_format=LAST))
-    torch.testing.assert_close(result.mean((2, 3, 4)), torch.zeros(2, 4, dtype=torch.float64))
-    variance = result.var((2, 3, 4), correction=0)
-    torch.testing.assert_close(variance, torch.ones_like(variance), rtol=1e-4, atol=0)
-
-
 @pytest.mark.parametrize("samples", [1, 3])
 def test_the_memory_layout_stays(samples: int) -> None:
     image = batch_of(samples, torch.bfloat16).to(memory_format=LAST).requires_grad_()

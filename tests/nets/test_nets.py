@@ -43,10 +43,6 @@ def test_published_parameters(name: str) -> None:
     assert count_parameters(on_meta(name, norm="none")) == instance
 
 
-def test_published_pair() -> None:
-    assert sum(count_parameters(on_meta(name)) for name in ("resnet34", "vnet")) == 27_379_220
-
-
 def test_encoder_and_decoder_of_the_vnet() -> None:
     net = on_meta("vnet")
     assert count_parameters(net.encoder) == 7_376_896
@@ -64,21 +60,6 @@ def test_published_cost(name: str) -> None:
         assert count_macs(net, (96, 96, 96)) == macs_cube
 
 
-def test_cost_of_the_vnet_by_hand() -> None:
-    """A second count from the table of levels."""
-    voxels = [64 * 32 * 16 // 8**level for level in range(5)]
-    width, channels, repeats = 4, [4, 8, 16, 32, 64], (1, 2, 3, 3, 3)
-    total = voxels[0] * 3 * width * 27  # first convolution, three image channels
-    for level in range(5):
-        total += voxels[level] * channels[level] ** 2 * 27 * (repeats[level] - (level == 0))
-    for level in range(1, 5):
-        total += voxels[level] * channels[level] * channels[level - 1] * 8 * 2  # down, and up
-    for level, count in ((3, 3), (2, 3), (1, 2), (0, 1)):
-        total += voxels[level] * channels[level] ** 2 * 27 * count
-    total += voxels[0] * width * 5
-    assert count_macs(on_meta("vnet", in_channels=3, num_classes=5, width=4), (64, 32, 16)) == total
-
-
 @pytest.mark.parametrize("name", PUBLISHED)
 @pytest.mark.parametrize("norm", ["batch", "instance", "group", "none"])
 @pytest.mark.parametrize(("channels", "classes", "width"), [(1, 2, 2), (4, 4, 3)])
@@ -90,13 +71,6 @@ def test_shapes(name: str, norm: str, channels: int, classes: int, width: int) -
     assert net.head(features).shape == net(image).shape == (2, classes, 32, 16, 16)
     net(image).sum().backward()
     assert all(parameter.grad is not None for parameter in net.parameters())
-
-
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_forward_is_head_of_features(name: str) -> None:
-    net = build_net(name, in_channels=1, num_classes=2, width=2).eval()
-    image = torch.randn(1, 1, 16, 32, 16)
-    torch.testing.assert_close(net(image), net.head(net.features(image)))
 
 
 @pytest.mark.parametrize(("name", "sites"), [("vnet", 2), ("resnet34", 1), ("unet3d", 4)])
