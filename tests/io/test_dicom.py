@@ -181,7 +181,7 @@ def test_several_series_are_listed_and_chosen(tmp_path: Path) -> None:
         "4 T1 axial [CT, 5x4, 6 slices, uid 1.2.4]",
         "12 T2 axial [CT, 5x4, 2 slices, uid 1.2.12]",
     ]
-    with pytest.raises(UserError, match="not hold exactly one") as error:
+    with pytest.raises(UserError, match="several DICOM series") as error:
         read_dicom(tmp_path)
     assert "T1 axial" in str(error.value.found) and "T2 axial" in str(error.value.found)
     for wanted in ("12", "T2 axial", "t2*", "1.2.12"):
@@ -206,9 +206,9 @@ def test_without_the_extra_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_folder_without_dicom(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="not hold exactly one") as error:
+    with pytest.raises(UserError, match="no DICOM image series here") as error:
         read_dicom(tmp_path)
-    assert error.value.found == "none"
+    assert error.value.path == tmp_path
     with pytest.raises(UserError, match="does not exist"):
         read_image([tmp_path / "none.dcm"])
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from semivox.io.dicom_series import Series, Slice, dicom_package, find_series, list_series, read_dataset
+from semivox.io.dicom_series import Series, Slice, choose_series, dicom_package, find_series, read_dataset
 from semivox.io.formats import Array, bad_file, shortened_text, unreadable
 from semivox.io.geometry import Volume, check_affine, onto_grid, ras_affine
 from semivox.io.reader import guarded
@@ -25,11 +25,7 @@ def read_dicom(path: Path) -> tuple[Array, Array]:
     """Read voxels (X, Y, Z) and affine of a folder that holds one series, or of one multi-frame file."""
     if not path.is_dir():
         return read_series(series_of(path))
-    series = find_series(path)
-    if len(series) != 1:
-        what, do = "The folder does not hold exactly one DICOM image series", "name one with --series"
-        raise bad_file(path, what, list_series(series) or "none", None, do)
-    return read_series(series[0])
+    return read_series(choose_series(find_series(path), None, path))
 
 
 @guarded

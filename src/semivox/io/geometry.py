@@ -123,8 +123,7 @@ def check_grid(path: Path, grid: GridOf, like: GridOf, other: str, *, trust: boo
         raise bad_file(path, f"The shape differs from that of {other}", shape, other_shape, do)
     if not trust and not same_affine(affine, other_affine, shape):
         off = f"up to {displacement(affine, other_affine, shape):.3g} voxels away"
-        found = f"{affine_text(affine)}, {off}"
-        what = f"The affine differs from that of {other}"
+        what, found = f"The affine differs from that of {other}", f"{affine_text(affine)}, {off}"
         raise bad_file(path, what, found, affine_text(other_affine), _KEEP)
 
 

@@ -22,7 +22,7 @@ _SURPLUS = 1 << 20  # bytes that may follow the voxels: some programs pad their 
 _UNIT_MM = {1: 1e3, 3: 1e-3}  # metres and micrometres by their code in xyzt_units; everything else is mm
 _PLACE = (
     *("qform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
-    *("sform_code", "srow_x", "srow_y", "srow_z", "xyzt_units"),
+    *("sform_code", "srow_x", "srow_y", "srow_z", "xyzt_units", "descrip"),
 )
 
 
@@ -80,7 +80,7 @@ def write_nifti(path: Path, array: Array, affine: Array, like: nib.Nifti1Header 
         header.set_xyzt_units("mm")
     else:
         header["pixdim"][:4] = like["pixdim"][:4]
-        for name in (*_PLACE, "descrip"):
+        for name in _PLACE:
             header[name] = like[name]
     with replacing(path) as temporary:
         nib.save(nib.Nifti1Image(array, None, header), temporary)
@@ -103,10 +103,8 @@ def _shape(header: Any, held: int, path: Path) -> tuple[int, ...]:
     """Return the shape without trailing axes of length 1, after a comparison with the length of the file."""
     shape = tuple(map(int, header.get_data_shape()))
     size = int(header.get_data_offset()) + prod(shape) * int(header.get_data_dtype().itemsize)
-    if min(shape, default=0) < 0 or size > held:
+    if min(shape, default=0) < 0 or not size <= held <= size + _SURPLUS:
         raise OSError(f"the header announces the shape {shape} in {size} bytes, but the file holds {held}")
-    if size + _SURPLUS < held:
-        raise OSError(f"the file holds {held} bytes, more than its header announces: {size} for {shape}")
     if 0 in shape:
         raise bad_file(path, "The file holds no voxels", f"shape {shape}", "no axis of length 0")
     while len(shape) > 3 and shape[-1] == 1:
@@ -123,10 +121,9 @@ def _affine(raw: Any, header: Any, path: Path) -> Array:
     """
     sides = raw["pixdim"][1:4].tolist()
     if not all(0 < side < np.inf for side in sides) or raw["pixdim"][0] not in (-1, 0, 1):
-        do = "correct the header, e.g. with nibabel's header.set_zooms, and look at the scan"
+        what, expected = "The voxel size in the header is not positive", "-1 or 1, and three lengths above 0"
         found = f"pixdim {' '.join(f'{value:g}' for value in raw['pixdim'][:4])}"
-        expected = "-1 or 1, and three lengths above 0"
-        raise bad_file(path, "The voxel size in the header is not positive", found, expected, do)
+        raise bad_file(path, what, found, expected, "correct the header, and look at the scan")
     unit = _UNIT_MM.get(int(header["xyzt_units"]) & 7, 1.0)
     affine = np.diag([unit, unit, unit, 1.0]) @ np.asarray(header.get_best_affine(), np.float64)
     check_affine(affine, path)
