@@ -16,15 +16,16 @@ from semivox.datasets.phantom_shapes import Space, orient
 from semivox.errors import UserError
 
 SMALL = (24, 24, 18)
+Scans = list[tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 
 @pytest.fixture(scope="module")
-def scans() -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+def scans() -> Scans:
     return [phantom(0, index) for index in range(8)]
 
 
 @pytest.fixture(scope="module")
-def small_scans() -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+def small_scans() -> Scans:
     return [phantom(5, index, shape=SMALL) for index in range(45)]
 
 
@@ -51,7 +52,7 @@ def test_same_seed_same_scan_and_other_seed_or_index_another() -> None:
         assert other_label.shape != first[1].shape or np.mean(other_label != first[1]) > 0.005
 
 
-def test_types_and_ranges(scans: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> None:
+def test_types_and_ranges(scans: Scans) -> None:
     for image, label, affine in scans:
         assert image.dtype == np.float32 and label.dtype == np.uint8 and affine.dtype == np.float64
         assert image.shape == label.shape and affine.shape == (4, 4)
@@ -59,16 +60,13 @@ def test_types_and_ranges(scans: list[tuple[np.ndarray, np.ndarray, np.ndarray]]
         assert set(np.unique(label)) == {0, 1}
 
 
-def test_target_is_one_piece_of_plausible_size(
-    scans: list[tuple[np.ndarray, np.ndarray, np.ndarray]],
-    small_scans: list[tuple[np.ndarray, np.ndarray, np.ndarray]],
-) -> None:
+def test_target_is_one_piece_of_plausible_size(scans: Scans, small_scans: Scans) -> None:
     for _, label, _ in [*scans, *small_scans]:
         assert ndimage.label(label)[1] == 1
         assert 0.03 < np.mean(label > 0) < 0.20
 
 
-def test_label_lies_on_the_image(scans: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> None:
+def test_label_lies_on_the_image(scans: Scans) -> None:
     """Moved by two voxels, the label takes in other tissue: its inside becomes less uniform."""
     for axis in range(3):
         for step in (-2, 2):
@@ -80,9 +78,7 @@ def test_label_lies_on_the_image(scans: list[tuple[np.ndarray, np.ndarray, np.nd
             assert np.mean(growth) > 1.15
 
 
-def test_contrast_goes_from_weak_to_clear(
-    small_scans: list[tuple[np.ndarray, np.ndarray, np.ndarray]],
-) -> None:
+def test_contrast_goes_from_weak_to_clear(small_scans: Scans) -> None:
     values = [contrast(image, label) for image, label, _ in small_scans]
     assert min(values) > 0.08
     assert np.percentile(values, 10) < 0.35 < 0.47 < np.percentile(values, 90)
@@ -90,7 +86,7 @@ def test_contrast_goes_from_weak_to_clear(
     assert max(brightness) / min(brightness) > 4
 
 
-def test_a_threshold_does_not_find_the_target(scans: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> None:
+def test_a_threshold_does_not_find_the_target(scans: Scans) -> None:
     dice = [best_threshold_dice(image, label) for image, label, _ in scans]
     assert max(dice) < 0.85 and np.mean(dice) < 0.65
 
@@ -106,9 +102,7 @@ def test_two_classes_are_the_one_class_divided() -> None:
         phantom(0, 0, classes=3)
 
 
-def test_affines_cover_thick_oblique_flipped_and_permuted(
-    small_scans: list[tuple[np.ndarray, np.ndarray, np.ndarray]],
-) -> None:
+def test_affines_cover_thick_oblique_flipped_and_permuted(small_scans: Scans) -> None:
     thick, oblique, codes = set(), 0, set()
     for image, _, affine in small_scans:
         assert np.linalg.det(affine[:3, :3]) != 0
@@ -195,5 +189,5 @@ def test_other_settings_in_the_same_folder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="another data set"):
         make_phantoms(tmp_path, train=1, test=0, shape=SMALL, seed=1)
     (tmp_path / "dataset.json").write_text("{}")
-    with pytest.raises(UserError, match="no phantoms"):
+    with pytest.raises(UserError, match="another data set"):
         make_phantoms(tmp_path, train=1, test=0, shape=SMALL)

@@ -6,21 +6,69 @@ import gzip
 import json
 import logging
 import struct
+import tracemalloc
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pytest
-from fuzzing import cases, check_readers, damaged
-from hypothesis import given
+import SimpleITK as sitk
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from semivox.datasets.dataset import open_dataset
 from semivox.errors import UserError
 from semivox.io import reader
-from semivox.io.volume import read_image
+from semivox.io.dicom_series import find_series
+from semivox.io.volume import Volume, read_header, read_image, read_label
+
+
+def cases(count: int) -> Any:
+    """The same cases in every run."""
+    checks = list(HealthCheck)
+    return settings(
+        max_examples=count, deadline=None, derandomize=True, database=None, suppress_health_check=checks
+    )
+
+
+def damaged(content: bytes, patches: list[tuple[int, bytes]], cut: int | None) -> bytes:
+    """Overwrite bytes at the given offsets, then keep the first `cut`."""
+    data = bytearray(content)
+    for offset, value in patches:
+        data[offset : offset + len(value)] = value
+    return bytes(data[:cut])
+
+
+def outcome(read: Callable[[], Any]) -> Any:
+    """What was read, or None after a message that names what was found and what to do."""
+    try:
+        return read()
+    except UserError as error:
+        assert error.path is not None and error.found is not None and error.do
+        return None
+
+
+def check_volume(volume: Volume | None) -> None:
+    if volume is not None:
+        assert volume.array.size > 0
+        assert np.isfinite(volume.array).all() and np.isfinite(volume.affine).all()
+        assert all(0 < side < np.inf for side in volume.spacing_mm)
+
+
+def check_readers(path: Path) -> None:
+    tracemalloc.start()
+    try:
+        image = outcome(lambda: read_image([path]))
+        label = outcome(lambda: read_label(path, (0, 1, 2)))
+        outcome(lambda: read_header(path))
+        assert tracemalloc.get_traced_memory()[1] < 20e6
+    finally:
+        tracemalloc.stop()
+    check_volume(image)
+    check_volume(label)
 
 
 def scan(
@@ -239,3 +287,60 @@ def test_other_formats_that_announce_too_much(tmp_path: Path, name: str) -> None
     (tmp_path / name).write_bytes(header[name].encode() + bytes(100))
     with pytest.raises(UserError, match="does not fit into this machine's memory"):
         read_image([tmp_path / name])
+
+
+VOXELS = (np.arange(4 * 5 * 6) % 3).reshape(4, 5, 6).astype(np.uint8)
+TEXTS = [b"-1", b"0", b"nan", b"inf", b"1e999", b"999999999", b"\n", b" ", b"9 9 9 9", b"\x00" * 4]
+
+
+@pytest.fixture(scope="module")
+def wholes(folder: Path) -> dict[str, bytes]:
+    image, content = sitk.GetImageFromArray(VOXELS), {}
+    image.SetSpacing((1.0, 2.0, 3.0))
+    for name in ("scan.nrrd", "scan.mha"):
+        for packed in (False, True):
+            sitk.WriteImage(image, str(folder / name), useCompression=packed)
+            content["compressed " * packed + name] = (folder / name).read_bytes()
+    return content
+
+
+@cases(120)
+@given(
+    name=st.sampled_from(["scan.nrrd", "scan.mha", "compressed scan.nrrd", "compressed scan.mha"]),
+    patches=st.lists(  # damage falls into the first bytes, where the headers are
+        st.tuples(st.integers(0, 400), st.one_of(st.binary(min_size=1, max_size=8), st.sampled_from(TEXTS))),
+        min_size=1,
+        max_size=4,
+    ),
+    cut=st.one_of(st.none(), st.integers(0, 700)),
+)
+def test_damaged_nrrd_and_metaimage(
+    folder: Path, wholes: dict[str, bytes], name: str, patches: list[tuple[int, bytes]], cut: int | None
+) -> None:
+    path = folder / name.rsplit(maxsplit=1)[-1]
+    path.write_bytes(damaged(wholes[name], patches, cut))
+    check_readers(path)
+
+
+@pytest.fixture(scope="module")
+def series(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, bytes]:
+    pytest.importorskip("pydicom", reason="needs the extra dicom")
+    from dicom_writer import write_series
+
+    paths = write_series(tmp_path_factory.mktemp("series"), VOXELS.astype(np.float32))
+    return {path: path.read_bytes() for path in paths}
+
+
+@cases(70)
+@given(
+    which=st.integers(0, 5),
+    patches=st.lists(st.tuples(st.integers(0, 1100), st.binary(min_size=1, max_size=8)), max_size=4),
+    cut=st.one_of(st.none(), st.integers(0, 1100)),
+)
+def test_a_damaged_slice_in_a_series(
+    series: dict[Path, bytes], which: int, patches: list[tuple[int, bytes]], cut: int | None
+) -> None:
+    for index, (path, content) in enumerate(series.items()):
+        path.write_bytes(damaged(content, patches, cut) if index == which else content)
+    outcome(lambda: find_series(path.parent))
+    check_volume(outcome(lambda: read_image([path.parent])))

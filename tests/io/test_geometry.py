@@ -17,7 +17,7 @@ from semivox.datasets.splits import Split
 from semivox.errors import UserError
 from semivox.evaluation.evaluate import evaluate_folder
 from semivox.evaluation.references import Classes
-from semivox.io.geometry import TOLERANCE_VOX, displacement, same_affine
+from semivox.io.geometry import displacement, same_affine
 from semivox.io.volume import read_image, read_label
 from semivox.preprocessing.planner import make_plan
 from semivox.preprocessing.prepare import Preparation
@@ -115,8 +115,3 @@ def test_scores_of_a_reference_without_geometry_use_the_voxel_size_of_the_predic
     )
     assert table["dice"][0] == pytest.approx(2 / 3)
     assert table["hd95_mm"][0] == pytest.approx(3.0)
-
-
-def test_the_tolerance_is_below_half_a_voxel() -> None:
-    """At half a voxel the nearest voxel would have another index."""
-    assert 0 < TOLERANCE_VOX < 0.5

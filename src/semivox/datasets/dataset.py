@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
+from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
@@ -105,7 +106,7 @@ def _read_folder(meta: declared.Meta, path: Path, problems: list[UserError], *, 
     root, channels = path.parent, declared.read_channels(meta, path)
     names, values = declared.read_classes(meta, path)
     ending = declared.read_ending(meta, path, any_format=any_format)
-    named = meta.get("name")
+    named, order = meta.get("name"), meta.get("order")
     return Dataset(
         name=named if isinstance(named, str) and name_problem(named) is None else root.name,
         root=root,
@@ -114,7 +115,7 @@ def _read_folder(meta: declared.Meta, path: Path, problems: list[UserError], *, 
         class_values=values,
         cases=tuple(Finder(meta, root, channels, ending, problems).cases()),
         ignore_value=declared.read_ignore(meta, path),
-        order=declared.read_order(meta, path),
+        order=tuple(map(str, order)) if isinstance(order, list) else (),
         regions=declared.read_regions(meta.get("regions", declared.region_labels(meta)), names, values, path),
     )
 
@@ -137,16 +138,16 @@ def write_index(dataset: Dataset, folder: Path) -> None:
         what, do = "The folder holds a dataset.json of another form", "choose another output folder"
         raise UserError(what, "a file that semivox did not write", None, do, path)
 
-    def text(file: Path) -> str:
-        return (file.relative_to(base) if file.is_relative_to(base) else file).as_posix()
+    def plain(value: Any) -> Any:
+        if isinstance(value, Path):
+            return (value.relative_to(base) if value.is_relative_to(base) else value).as_posix()
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        return list(map(plain, value)) if isinstance(value, tuple) else value
 
     index = asdict(replace(dataset, notices=()))
     del index["notices"]
-    index["root"] = text(dataset.root)
-    for entry, case in zip(index["cases"], dataset.cases, strict=True):
-        entry["images"] = [text(image) for image in case.images]
-        entry["label"] = text(case.label) if case.label else None
-    write_json(path, {"format": "semivox", "version": 1, **index})
+    write_json(path, {"format": "semivox", "version": 1, **plain(index)})
 
 
 def _read_index(meta: declared.Meta, path: Path, problems: list[UserError]) -> Dataset:
@@ -171,7 +172,7 @@ def _read_index(meta: declared.Meta, path: Path, problems: list[UserError]) -> D
         cases.append(replace(case, images=tuple(base / image for image in case.images), label=label))
     if gone:
         what, do = "Label files that the index names are gone", "restore them; their cases count as unlabeled"
-        problems.append(Notice(what, shortened(gone, 5), "the files that were there", do, path))
+        problems.append(Notice(what, shortened(gone, 5), None, do, path))
     return replace(index, cases=tuple(cases), root=base / index.root)
 
 

@@ -92,10 +92,10 @@ def read_regions(
     return {str(name): tuple(dict.fromkeys(values)) for name, values in regions.items()}
 
 
-def region_labels(meta: Meta) -> dict[str, list[int]] | None:
+def region_labels(meta: Meta) -> dict[str, list[int]]:
     """Return the regions of several values that nnU-Net's `labels` declare, for `read_regions`."""
-    found = {str(name): value for name, value in _labels(meta).items() if isinstance(value, list)}
-    return {name: value for name, value in found.items() if len(value) > 1} or None
+    labels = _labels(meta).items()
+    return {str(name): value for name, value in labels if isinstance(value, list) and len(value) > 1}
 
 
 def parse_regions(texts: Sequence[str]) -> dict[str, list[int]] | None:
@@ -121,15 +121,6 @@ def read_ending(meta: Meta, path: Path, *, any_format: bool = False) -> str | No
         return dotted
     do = "semivox import converts NRRD and MetaImage files; convert others to NIfTI"
     raise UserError("The format is not supported yet", ending, ".nii.gz or .nii", do, path)
-
-
-def read_order(meta: Meta, path: Path) -> tuple[str, ...]:
-    """Return the names of training cases in the order that splits follow; empty where none is declared."""
-    order = meta.get("order", [])
-    if isinstance(order, list) and all(isinstance(name, str) for name in order):
-        return tuple(order)
-    what, expected = "The order of the cases is malformed", "a list of names of training cases"
-    raise UserError(what, f"order: {order!r}"[:200], expected, "correct it, or leave it out", path)
 
 
 def _labels(meta: Meta) -> Meta:

@@ -210,7 +210,22 @@ def make_phantoms(
     Cases are `phantom_000`, `phantom_001`, ...; the test cases follow the train cases. Files that exist are
     kept, so an interrupted call resumes where it stopped. Arguments: see `semivox.make_phantoms`.
     """
-    _claim(out, {"train": train, "test": test, "classes": classes, "shape": list(shape), "seed": seed})
+    names = ("background", "atrium") if classes == 1 else ("background", "body", "veins")
+    path = out / "dataset.json"
+    meta = {
+        "name": "phantoms",
+        "description": "made-up left atria with pulmonary veins",
+        "channel_names": {"0": "MR"},
+        "labels": {name: value for value, name in enumerate(names)},
+        "numTraining": train,
+        "file_ending": ".nii.gz",
+        "phantoms": {"train": train, "test": test, "classes": classes, "shape": list(shape), "seed": seed},
+    }
+    if not path.exists():
+        write_json(path, meta)
+    elif read_json(path) != meta:
+        what, do = "The folder already holds another data set", "choose another folder, or remove this one"
+        raise UserError(what, None, f"phantoms made with {meta['phantoms']}", do, path)
     for index in range(train + test):
         name, part = f"phantom_{index:03d}", "Tr" if index < train else "Ts"
         paths = out / f"images{part}" / f"{name}_0000.nii.gz", out / f"labels{part}" / f"{name}.nii.gz"
@@ -221,26 +236,3 @@ def make_phantoms(
         if progress is not None:
             progress(index + 1, train + test, name)
     return out
-
-
-def _claim(out: Path, settings: dict[str, Any]) -> None:
-    """Write dataset.json, or check that the one that is there has the same settings."""
-    path = out / "dataset.json"
-    if not path.exists():
-        names = ["background", "atrium"] if settings["classes"] == 1 else ["background", "body", "veins"]
-        meta = {
-            "name": "phantoms",
-            "description": "made-up left atria with pulmonary veins",
-            "channel_names": {"0": "MR"},
-            "labels": {name: value for value, name in enumerate(names)},
-            "numTraining": settings["train"],
-            "file_ending": ".nii.gz",
-        }
-        write_json(path, {**meta, "phantoms": settings})
-        return
-    found = read_json(path)
-    found = found.get("phantoms") if isinstance(found, dict) else None
-    if found != settings:
-        there = "no phantoms" if found is None else f"phantoms made with {found}"
-        what, do = "The folder already holds another data set", "choose another folder, or remove this one"
-        raise UserError(what, there, f"phantoms made with {settings}", do, path)

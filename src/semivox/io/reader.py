@@ -111,8 +111,8 @@ def run_jobs(
             not fit into memory; all else that the function raises is raised at once.
     """
     failed: dict[str, UserError] = {}
-    outcomes = _in_pool(function, jobs, min(workers, len(jobs))) if workers else _here(function, jobs)
-    for job, value in outcomes:
+    here = ((job, _outcome(function, job)) for job in jobs)
+    for job, value in _in_pool(function, jobs, min(workers, len(jobs))) if workers else here:
         if not isinstance(value, Exception):
             yield job, value
         elif isinstance(value, BadFileError):
@@ -137,10 +137,6 @@ def _outcome(function: Callable[..., Result], *args: Any) -> Result | Exception:
         return function(*args)
     except Exception as error:
         return error
-
-
-def _here(function: Callable[[Job], Result], jobs: Sequence[Job]) -> Iterator[tuple[Job, Result | Exception]]:
-    return ((job, _outcome(function, job)) for job in jobs)
 
 
 def _in_pool(

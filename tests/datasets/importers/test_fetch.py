@@ -108,7 +108,7 @@ def test_another_checksum_and_a_truncated_archive(
 @pytest.mark.parametrize("name", ["../outside.txt", f"{TASK}/../../outside.txt", "other/dataset.json"])
 def test_archives_that_hold_something_else(tmp_path: Path, known, name: str) -> None:
     known(archive(tmp_path / "mirror", {name: b"{}"}))
-    with pytest.raises(UserError, match=r"damaged or another|does not hold the data set"):
+    with pytest.raises(UserError, match="damaged or another"):
         fetch_task(TASK, tmp_path / "out", mirror=tmp_path / "mirror")
     assert list((tmp_path / "out").iterdir()) == []
     assert not (tmp_path / "outside.txt").exists()

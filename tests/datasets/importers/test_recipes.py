@@ -203,28 +203,6 @@ def test_la_wrong_label_values_and_empty_folders(tmp_path: Path) -> None:
     assert error.value.found == "series"
 
 
-@pytest.mark.real
-def test_la_from_real_voxels(real_data: Path, tmp_path: Path) -> None:
-    """A scan built from a published crop and a border: the default keeps it, the published form crops it."""
-    source = real_data / "la2018"
-    image = nib.load(source / "imagesTr" / f"{LA[0]}_0000.nii.gz")
-    voxels = np.pad(np.asarray(image.dataobj.get_unscaled()), ((70, 50), (60, 80), (0, 0)))[:, :, 40:60]
-    mask = np.pad(
-        np.asarray(nib.load(source / "labelsTr" / f"{LA[0]}.nii.gz").dataobj), ((70, 50), (60, 80), (0, 0))
-    )[:, :, 40:60]
-    folder = tmp_path / "raw" / LA[0]
-    folder.mkdir(parents=True)
-    for name, array in (("lgemri", voxels), ("laendo", mask.astype(np.uint8) * 255)):
-        sitk.WriteImage(sitk.GetImageFromArray(array.T), str(folder / f"{name}.nrrd"))
-    whole = run_recipe("la2018", tmp_path / "raw", tmp_path / "whole")
-    np.testing.assert_array_equal(stored(whole, LA[0])[0].array[0], voxels)
-    np.testing.assert_array_equal(stored(whole, LA[0])[1], mask)
-    crop, label = stored(run_recipe("la2018", tmp_path / "raw", tmp_path / "crop", crop="published"), LA[0])
-    assert label.sum() == mask.sum()
-    assert crop.array.shape[3] == 20
-    assert all(112 <= side <= 250 for side in crop.array.shape[1:3])
-
-
 # --- BraTS -----------------------------------------------------------------------------------------
 
 GLIOMA = published_splits("brats2019")["ssl4mis"]
@@ -294,26 +272,6 @@ def test_brats_wrong_values(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not have") as error:
         run_recipe("brats2019", raw, tmp_path / "out")
     assert error.value.path == path
-
-
-@pytest.mark.real
-def test_brats_real_case(real_data: Path, tmp_path: Path) -> None:
-    """A box of a real case, under the official names."""
-    source, name = real_data / "formats" / "brats_case", GLIOMA.train[0]
-    folder, box = tmp_path / "raw" / "HGG" / name, (slice(80, 150), slice(90, 170), slice(50, 100))
-    folder.mkdir(parents=True)
-    names = {"t2f": "flair", "t1n": "t1", "t1c": "t1ce", "t2w": "t2", "seg-bratstoolkit_isen": "seg"}
-    parts: dict[str, nib.Nifti1Image] = {}
-    for old, new in names.items():
-        parts[new] = nib.load(source / f"{old}.nii.gz").slicer[box]
-        nib.save(parts[new], folder / f"{name}_{new}.nii.gz")
-    out = tmp_path / "out"
-    dataset = run_recipe("brats2019", tmp_path / "raw", out)
-    image, label = stored(dataset, name)
-    np.testing.assert_array_equal(image.array[0], parts["flair"].get_fdata())
-    np.testing.assert_array_equal(image.affine, parts["flair"].affine)
-    np.testing.assert_array_equal(label, np.asarray(parts["seg"].dataobj) > 0)
-    assert set(np.unique(label)) == {0, 1}
 
 
 # --- pancreas --------------------------------------------------------------------------------------

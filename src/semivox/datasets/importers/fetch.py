@@ -45,27 +45,22 @@ def fetch_task(name: str, out: Path, *, mirror: Path | None = None) -> Path:
         return folder
     out.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".partial-", dir=out) as temporary:
-        archive = Path(temporary, f"{task}.tar") if mirror is None else _archive(task, mirror)
+        archive = Path(temporary, f"{task}.tar")
+        if mirror is not None and (found := sorted(mirror.rglob(archive.name))):
+            archive = found[0]
+        elif mirror is not None:
+            what, there = (
+                "The archive is not in the mirror",
+                shortened(sorted(mirror.glob("*")), 5) or "nothing",
+            )
+            raise UserError(what, there, archive.name, "check the folder after --from", mirror)
         try:
             utils.download_url(url, archive, hash_val=md5, hash_type="md5")  # of one that is there: the check
             with tarfile.open(archive) as stream:
                 stream.extractall(temporary, filter="data")
+            return Path(temporary, task).rename(folder)
         except (tarfile.TarError, EOFError, OSError, RuntimeError, ValueError) as error:
             what = "The download failed" if mirror is None else "The archive is damaged or another version"
-            found = f"{' '.join(str(error).split())[:300]} ({url})"
+            text = f"{' '.join(str(error).split())[:300]} ({url})"
             do = "try again, or get the archive elsewhere and use --from FOLDER"
-            raise UserError(what, found, f"a tar file with MD5 {md5}", do, mirror and archive) from error
-        unpacked = Path(temporary, task)
-        if not (unpacked / "dataset.json").is_file():
-            raise UserError(
-                "The archive does not hold the data set", None, f"{task}/dataset.json", path=archive
-            )
-        return unpacked.rename(folder)
-
-
-def _archive(task: str, mirror: Path) -> Path:
-    if found := next((path for path in sorted(mirror.rglob(f"{task}.tar")) if path.is_file()), None):
-        return found
-    there = shortened(sorted(path.name for path in mirror.glob("*")), 5) or "nothing"
-    what, do = "The archive is not in the mirror", "check the folder after --from"
-    raise UserError(what, there, f"{task}.tar", do, mirror)
+            raise UserError(what, text, f"a tar file with MD5 {md5}", do, mirror and archive) from error

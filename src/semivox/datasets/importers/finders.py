@@ -24,7 +24,7 @@ _POOLS: dict[str, Pool] = {
     **dict.fromkeys(("test", "testing"), "test"),
     **dict.fromkeys(("unlabeled", "extra"), "extra"),
 }
-_FILES = (*ENDINGS, ".seg", ".h5")
+_FILES = (*ENDINGS, ".h5")
 
 
 def find_pairs(source: Path, options: ImportOptions) -> Found:

@@ -17,8 +17,6 @@ from semivox.io.geometry import onto_grid
 from semivox.io.reader import guarded
 from semivox.io.volume import Volume, check_channels, check_finite, read_image, read_values
 
-_SEGMENTATIONS = (*DICOM_ENDINGS, ".seg")  # DICOM-SEG, whose segments have names
-
 
 def found_of(
     cases: Sequence[CaseSource],
@@ -119,5 +117,5 @@ def _class_names(file: LabelFile) -> Iterable[str]:
     return () if file.name is None else (file.name,)
 
 
-def _is_segmentation(file: LabelFile) -> bool:
-    return file.path.name.lower().endswith(_SEGMENTATIONS)
+def _is_segmentation(file: LabelFile) -> bool:  # a DICOM-SEG, whose segments have names
+    return file.path.name.lower().endswith(DICOM_ENDINGS)
