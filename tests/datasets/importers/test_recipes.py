@@ -16,7 +16,7 @@ from semivox.config import SplitConfig, load_config, preset_names
 from semivox.datasets.dataset import Dataset
 from semivox.datasets.importers.bring_in import import_dataset
 from semivox.datasets.importers.crops import clip_level, margins, orient_label
-from semivox.datasets.importers.published import published_splits
+from semivox.datasets.importers.published import read_recipe
 from semivox.datasets.splits import make_split
 from semivox.errors import UserError
 from semivox.io.volume import Volume, read_image
@@ -26,7 +26,7 @@ from dicom_writer import write_series
 
 RNG = np.random.default_rng
 LA = ("06SR5RBREL16DQ6M8LWS", "0RZDK210BSMWAA6467LU", "1D7CUD1955YZPGK8XHJX")
-LA_TEST = published_splits("la2018")["ua-mt"].test[0]
+LA_TEST = read_recipe("la2018").splits["ua-mt"].test[0]
 
 
 def run_recipe(kind: Any, raw: Path, out: Path, **options: Any) -> Dataset:
@@ -55,7 +55,7 @@ def h5(path: Path, image: np.ndarray, label: np.ndarray) -> None:
 def test_lists_are_disjoint_and_of_the_published_sizes() -> None:
     sizes = {}
     for recipe in ("la2018", "pancreas-ct", "brats2019"):
-        for name, split in published_splits(recipe).items():
+        for name, split in read_recipe(recipe).splits.items():
             everything = [*split.train, *split.val, *split.test]
             assert len(set(everything)) == len(everything)
             assert len(split.origin) > 40
@@ -68,7 +68,7 @@ def test_lists_are_disjoint_and_of_the_published_sizes() -> None:
 
 
 def test_the_three_pancreas_splits_do_not_agree() -> None:
-    splits = published_splits("pancreas-ct")
+    splits = read_recipe("pancreas-ct").splits
     assert splits["mcf-0"].train[:2] == ("PANCREAS_0001", "PANCREAS_0002")
     assert splits["mc-net"].train[:2] == ("PANCREAS_0057", "PANCREAS_0018")
     tests = [set(splits[name].test) for name in ("mcf-0", "mc-net", "coranet")]
@@ -79,14 +79,14 @@ def test_the_three_pancreas_splits_do_not_agree() -> None:
 @pytest.mark.real
 def test_lists_equal_those_of_the_published_code(real_data: Path) -> None:
     lists = real_data / "splits"
-    la = published_splits("la2018")["ua-mt"]
+    la = read_recipe("la2018").splits["ua-mt"]
     assert list(la.train) == (lists / "BCP/data_split/LA/train.list").read_text().split()
     assert list(la.test) == (lists / "BCP/data_split/LA/test.list").read_text().split()
-    brats = published_splits("brats2019")["ssl4mis"]
+    brats = read_recipe("brats2019").splits["ssl4mis"]
     for role in ("train", "val", "test"):
         expected = (lists / f"SSL4MIS/data/BraTS2019/{role}.txt").read_text().split()
         assert list(getattr(brats, role)) == expected
-    pancreas = published_splits("pancreas-ct")
+    pancreas = read_recipe("pancreas-ct").splits
     folds = lists / "MCF/dataset/Pancreas/Flods"
     for fold in range(4):
         for role in ("train", "test"):
@@ -205,7 +205,7 @@ def test_la_wrong_label_values_and_empty_folders(tmp_path: Path) -> None:
 
 # --- BraTS -----------------------------------------------------------------------------------------
 
-GLIOMA = published_splits("brats2019")["ssl4mis"]
+GLIOMA = read_recipe("brats2019").splits["ssl4mis"]
 
 
 def brats_tree(raw: Path, names: tuple[str, ...]) -> Path:

@@ -12,8 +12,8 @@ from semivox.datasets.dataset import Dataset, is_index, open_dataset, write_inde
 from semivox.datasets.declared import read_ending
 from semivox.datasets.importers import finders
 from semivox.datasets.importers.convert import convert
+from semivox.datasets.importers.crops import PREPARATIONS
 from semivox.datasets.importers.published import find_published
-from semivox.datasets.importers.sets import RECIPES
 from semivox.datasets.importers.source import Found, ImportOptions
 from semivox.errors import UserError, shortened
 from semivox.files import read_json
@@ -56,8 +56,8 @@ def import_dataset(
     if source.resolve() == out.resolve():
         do = "choose another output folder"
         raise UserError("The import would overwrite its source", source, "another folder", do, source)
-    recipe, published = RECIPES.get(kind), {"crop": crop, "split": split}
-    if useless := [*options] if recipe else [name for name, value in published.items() if value]:
+    is_recipe, published = kind in PREPARATIONS, {"crop": crop, "split": split}
+    if useless := [*options] if is_recipe else [name for name, value in published.items() if value]:
         raise UserError("Options without a meaning here", shortened(useless), None, "leave them out", source)
     layout, chosen = _layout(source, kind, options), ImportOptions(**options)
     if layout == "index":
@@ -65,8 +65,8 @@ def import_dataset(
     wanted = "file" if layout in ("csv", "file") else "folder"
     if not (source.is_file() if wanted == "file" else source.is_dir()):
         raise UserError(f"The source is no {wanted}", None, f"a {wanted} for {layout}", path=source)
-    if recipe:
-        found = find_published(recipe, source, crop, split)
+    if is_recipe:
+        found = find_published(kind, source, crop, split)
         settings: dict[str, Any] = {
             "recipe": kind,
             "raw": source.resolve(),
@@ -79,7 +79,7 @@ def import_dataset(
     if ignore is not None:
         found = replace(found, ignore=ignore)
     record = json.loads(json.dumps(settings, default=str))  # as the record of an earlier import has them
-    return convert(found, source, out, record, kind if recipe else None, progress)
+    return convert(found, source, out, record, kind if is_recipe else None, progress)
 
 
 def _layout(source: Path, kind: str, options: dict[str, Any]) -> str:

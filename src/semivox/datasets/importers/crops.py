@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import product
 from pathlib import Path
 
@@ -149,3 +149,37 @@ def _contrast(label: Array, image: Array) -> float:
     inside, outside = values[core if core.any() else mask], values[shell]
     spread = float(np.sqrt((inside.var() + outside.var()) / 2))
     return float(inside.mean() - outside.mean()) / max(spread, 1e-6)
+
+
+def prepare_la(loaded: Loaded, is_crop: bool, name: str, path: Path) -> Loaded:
+    """Prepare a scan of the 2018 Atrial Segmentation Challenge; the crop is that of UA-MT (Yu et al. 2019).
+
+    Its margins along Z are computed there, but not applied.
+    """
+    if not is_crop:
+        return loaded
+    margin = margins(name, (10, 10), (19, 19))  # published as numpy's upper bound 20, which is exclusive
+    return crop_in_plane(Loaded(zscored(loaded.image), loaded.label), (112, 112), margin, path)
+
+
+def prepare_pancreas(loaded: Loaded, is_crop: bool, name: str, path: Path) -> Loaded:
+    """Prepare a scan of NIH Pancreas-CT (The Cancer Imaging Archive) as MC-Net, MCF and CoraNet do."""
+    image, label, _ = to_spacing(loaded, 1.0) if is_crop else loaded
+    windowed = Loaded(Volume(np.clip(image.array, -120.0, 240.0), image.affine), label)
+    if not is_crop:
+        return windowed
+    cropped = crop_in_plane(windowed, (96, 96), np.full((2, 2), 25), path)
+    return cropped._replace(image=zscored(cropped.image))
+
+
+def prepare_brats(loaded: Loaded, is_crop: bool, name: str, path: Path) -> Loaded:
+    """Prepare a FLAIR scan of BraTS 2019; the crop is that of SSL4MIS."""
+    return crop_to_brain(loaded) if is_crop else loaded
+
+
+# By recipe; arguments: the case, whether the published crop is asked, its name, the file that messages name
+PREPARATIONS: dict[str, Callable[[Loaded, bool, str, Path], Loaded]] = {
+    "la2018": prepare_la,
+    "pancreas-ct": prepare_pancreas,
+    "brats2019": prepare_brats,
+}

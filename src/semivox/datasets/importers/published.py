@@ -7,32 +7,41 @@ tables, and for the left atrium and the pancreas it was made with the labels of 
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from importlib import resources
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict
 
+from semivox.datasets.importers.crops import PREPARATIONS, orient_label
 from semivox.datasets.importers.finders import match_paths, visible_paths
 from semivox.datasets.importers.load import found_of
 from semivox.datasets.importers.source import CaseSource, Found, ImportOptions, LabelFile, Loaded
 from semivox.errors import UserError, shortened, unknown
-from semivox.io.formats import Array, list_values
+from semivox.io.formats import list_values
 from semivox.io.geometry import onto_grid
-from semivox.io.volume import Volume, read_image, read_values
-
-Change = Callable[[Loaded, str, Path], Loaded]  # of a case; its name, and the file that messages name
+from semivox.io.volume import read_image, read_values
 
 
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """A published data set: where its cases are in the download, and what becomes of them."""
+class PublishedSplit(BaseModel):
+    """Case names of a published split in their order."""
 
-    name: str  # of the data set and its lists of cases
+    origin: str  # repository, commit and files of the lists
+    train: tuple[str, ...]
+    val: tuple[str, ...] = ()
+    test: tuple[str, ...]
+
+
+class Recipe(BaseModel):
+    """A published data set, `lists/NAME.json`: where its cases are in the download, what is done to them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
     case: str = ""  # what comes before the part of a case's name that stands for {case} in the patterns
     form: str = "[^/]+"  # regular expression of {case}
     channel: str
@@ -40,42 +49,28 @@ class Recipe:
     images: str  # pattern of the scans, see `match_paths`
     labels: str  # pattern of the label files
     values: tuple[int, ...]  # that a label file may hold
-    lay: Callable[[Volume, Volume, Path], tuple[Array, str]] | None = None  # a label, where headers are wrong
-    whole: Change | None = None
-    crop: Change  # as published code does
-    protocol: str = "Whole scans as downloaded."  # what `whole` does, one sentence
-    crop_protocol: str
+    by_content: bool = False  # labels are laid by their content, since their headers are wrong
+    protocol: str  # what is done to whole scans, one sentence
+    crop_protocol: str  # and with the published crop
     preset: str
     settings: str  # what whole scans need besides the preset
     split: str  # the usual one
-    h5: Mapping[str, str]  # pattern of the published h5 files for each published split
+    h5: dict[str, str]  # pattern of the published h5 files for each published split
     h5_protocol: str
     h5_spacing_mm: float = 1.0  # which the h5 files do not store
     notes: tuple[str, ...] = ()  # more to tell
+    splits: dict[str, PublishedSplit]
 
 
-class PublishedSplit(NamedTuple):
-    """Case names of a published split in their order; `origin`: repository, commit and files of the lists."""
-
-    origin: str
-    train: tuple[str, ...]
-    test: tuple[str, ...]
-    val: tuple[str, ...] = ()
+def read_recipe(name: str) -> Recipe:
+    """Read a recipe that the package ships."""
+    file = resources.files("semivox.datasets.importers") / "lists" / f"{name}.json"
+    return Recipe.model_validate_json(file.read_text(encoding="utf-8"))
 
 
-def published_splits(recipe: str) -> dict[str, PublishedSplit]:
-    """Read the shipped lists of a data set."""
-    file = resources.files("semivox.datasets.importers") / "lists" / f"{recipe}.json"
-    lists = json.loads(file.read_text(encoding="utf-8"))
-    return {
-        name: PublishedSplit(its["origin"], *(tuple(its.get(role, ())) for role in ("train", "test", "val")))
-        for name, its in lists.items()
-    }
-
-
-def find_published(recipe: Recipe, raw: Path, crop: str | None, split: str | None) -> Found:
+def find_published(name: str, raw: Path, crop: str | None, split: str | None) -> Found:
     """Find the cases of a download; where it holds both forms, h5 serves `crop="published"` only."""
-    paths, is_crop = visible_paths(raw), crop == "published"
+    recipe, paths, is_crop = read_recipe(name), visible_paths(raw), crop == "published"
 
     def search(pattern: str) -> dict[str, Path]:
         found = match_paths(paths, pattern, raw, recipe.form)
@@ -120,10 +115,12 @@ def _load(recipe: Recipe, is_crop: bool, case: CaseSource) -> Loaded:
             do = "download the file again; for labels of your own use semivox import with patterns"
             expected = ", ".join(map(str, recipe.values))
             raise UserError(what, list_values(stored.array[wrong]), expected, do, path)
-        laid, how = recipe.lay(stored, image, path) if recipe.lay else (onto_grid(stored, image, path), "")
+        if recipe.by_content:
+            laid, how = orient_label(stored, image, path)
+        else:
+            laid = onto_grid(stored, image, path)
         label = (laid != 0).astype(np.uint8)
-    loaded, change = Loaded(image, label), recipe.crop if is_crop else recipe.whole
-    loaded = change(loaded, case.name, path) if change else loaded
+    loaded = PREPARATIONS[recipe.name](Loaded(image, label), is_crop, case.name, path)
     return loaded._replace(facts={"orientation": how} if how else {})
 
 
@@ -131,10 +128,10 @@ def _as_published(
     found: Found, recipe: Recipe, raw: Path, split_name: str, settings: str, strange: Sequence[str]
 ) -> Found:
     """Sort the cases of a download into those of the split, missing, superfluous and unknown ones."""
-    splits, by_name = published_splits(recipe.name), {case.name: case for case in found.cases}
-    if split_name not in splits:
-        raise unknown(f"split of {recipe.name}", split_name, splits)
-    split = splits[split_name]
+    by_name = {case.name: case for case in found.cases}
+    if split_name not in recipe.splits:
+        raise unknown(f"split of {recipe.name}", split_name, recipe.splits)
+    split = recipe.splits[split_name]
     listed = (*split.train, *split.val, *split.test)
     extra, known = sorted(by_name.keys() - {*listed}), [by_name[name] for name in listed if name in by_name]
     if not known:
@@ -142,21 +139,20 @@ def _as_published(
         expected = f"cases such as {listed[0]}, in the folders of the official download"
         do = "name the folder that was unpacked"
         raise UserError("None of the published cases was found", there, expected, do, raw)
-    missing = [name for name in listed if name not in by_name]
     unlabeled = [case.name for case in known if not case.labels]
     remarks = {
-        f"of {len(listed)} published cases are missing": missing,
-        "cases are not in the split and were left out": extra,
-        "cases have no label file and count as unlabeled": unlabeled,
-        "entries were not recognised": strange,
+        "missing": (f"of {len(listed)} published cases are missing", [n for n in listed if n not in by_name]),
+        "extra": ("cases are not in the split and were left out", extra),
+        "unlabeled": ("cases have no label file and count as unlabeled", unlabeled),
+        "unknown": ("entries were not recognised", strange),
     }
     description = f"{found.description} Split {split_name}: {split.origin}."
-    notes = [f"{len(names)} {text}: {shortened(names, 10)}" for text, names in remarks.items() if names]
+    notes = [f"{len(names)} {text}: {shortened(names, 10)}" for text, names in remarks.values() if names]
     facts: dict[str, Any] = {
         "prepare": f" --preset {recipe.preset}{settings}",
         "split": {"name": split_name, "origin": split.origin},
-        "missing": missing, "extra": extra, "unlabeled": unlabeled, "unknown": strange,
-    }  # fmt: skip
+        **{key: names for key, (_, names) in remarks.items()},
+    }
     return replace(
         found,
         cases=tuple(case._replace(pool="test" if case.name in split.test else "train") for case in known),
