@@ -207,8 +207,7 @@ VALUES = st.recursive(
     st.one_of(
         st.none(), st.booleans(), st.integers(-(2**70), 2**70), st.floats(), st.text(max_size=8),
         st.sampled_from(["", "0", "1", "CT", "background", "./imagesTr/a_0000.nii.gz", "../../a.nii.gz",
-                         "a\0.nii",
-                         "x" * 300 + ".nii.gz", "ignore", ".nii.gz", ".nii", "semivox", "train", "\ud800"]),
+                         "a\0.nii", "ignore", ".nii.gz", ".nii", "semivox", "train", "\ud800"]),
     ),
     lambda inner: st.one_of(
         st.lists(inner, max_size=3), st.dictionaries(st.sampled_from(["0", "1", "image", "label"]), inner)

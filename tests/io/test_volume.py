@@ -93,7 +93,7 @@ def test_missing_file(tmp_path: Path) -> None:
         read_header(tmp_path / "b.nii")
 
 
-@pytest.mark.parametrize("name", ["x" * 300 + ".nii", "a\0.nii", "\ud800.nii.gz"])
+@pytest.mark.parametrize("name", ["a\0.nii", "\ud800.nii.gz"])
 def test_a_name_that_no_file_can_have(tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError, match=r"cannot be read|does not exist"):
         read_image([tmp_path / name])

@@ -15,7 +15,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from semivox.datasets import declared
 from semivox.datasets.layouts import Case as Case  # noqa: PLC0414
 from semivox.datasets.layouts import Finder
-from semivox.datasets.listing import Notice, is_file, missing_image, name_problem, printable, unused_files
+from semivox.datasets.listing import Notice, missing_image, name_problem, printable, unused_files
 from semivox.errors import UserError, shortened, unknown
 from semivox.files import read_json, write_json
 
@@ -166,7 +166,7 @@ def _read_index(meta: declared.Meta, path: Path, problems: list[UserError]) -> D
     base, cases, gone = path.parent, [], []
     for case in index.cases:
         label = base / case.label if case.label else None
-        if label is not None and not is_file(label):
+        if label is not None and not label.is_file():
             gone.append(label.name)
             label = None
         cases.append(replace(case, images=tuple(base / image for image in case.images), label=label))
@@ -197,7 +197,7 @@ def _checked(dataset: Dataset, path: Path, problems: list[UserError]) -> Dataset
             continue
         names = dataset.channels if len(case.images) == len(dataset.channels) else [None] * len(case.images)
         pairs = zip(case.images, names, strict=True)
-        missing = [missing_image(case.name, image, name) for image, name in pairs if not is_file(image)]
+        missing = [missing_image(case.name, image, name) for image, name in pairs if not image.is_file()]
         problems += missing
         if not missing:
             whole.setdefault(case.name, case)
@@ -214,10 +214,7 @@ def _unknown_layout(root: Path, meta: object) -> UserError:
     if not root.is_dir():
         return UserError("The data set folder does not exist", None, "a folder", "check the path", root)
     names = shortened(sorted(item.name for item in root.iterdir()), 5) or "no files at all"
-    found = f"no dataset.json, but {names}"
-    if meta is not None:
-        keys = f"the keys {shortened(meta, 10)}" if isinstance(meta, dict) else "no table of names and values"
-        found = f"a dataset.json with {keys}"
+    found = f"a dataset.json with the keys {shortened(meta, 10)}" if isinstance(meta, dict) else names
     expected = (
         'a dataset.json with "channel_names" (nnU-Net raw), with "modality" or "training" (MSD),'
         ' or with "format": "semivox"'

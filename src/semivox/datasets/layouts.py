@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ConfigDict
 
 from semivox.datasets.declared import Meta
-from semivox.datasets.listing import FOLDERS, Notice, Pool, data_files, is_file, list_files, missing_image
+from semivox.datasets.listing import FOLDERS, Notice, Pool, data_files, list_files, missing_image
 from semivox.errors import UserError, shortened
 from semivox.io.formats import NIFTI_ENDINGS, stem
 
@@ -120,7 +120,7 @@ class Finder:
                 continue
             name, images = self._listed_images([self.root / item for item in listed])
             file = self.root / label if label else there.get(name) if pool == "test" else None
-            if file is not None and not is_file(file):
+            if file is not None and not file.is_file():
                 lost.append(str(label))
                 file = None
             spare = {key: path for key, path in spare.items() if path != file and (label or key != name)}
@@ -138,10 +138,10 @@ class Finder:
         path, name = files[0], stem(files[0])
         if len(files) > 1:
             return name.removesuffix("_0000"), tuple(files)
-        if not is_file(path):
+        if not path.is_file():
             ending = path.name.removeprefix(name)
             numbered = [path.with_name(f"{name}_{index:04d}{ending}") for index in range(len(self.channels))]
-            files = numbered if is_file(numbered[0]) else files
+            files = numbered if numbered[0].is_file() else files
         return name, tuple(files)
 
     def _malformed(self, entry: object) -> None:

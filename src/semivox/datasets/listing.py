@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from difflib import SequenceMatcher
-from os.path import isfile, normpath
+from os.path import normpath
 from pathlib import Path
 from typing import Literal
 
@@ -29,11 +29,6 @@ class Notice(UserError):  # noqa: N818
     """A warning in the form of an error: something to tell that stops nothing."""
 
 
-def is_file(path: Path) -> bool:
-    """Whether there is a file; a name that no file can have (`Path.is_file` raises there) is none."""
-    return isfile(path)  # noqa: PTH113
-
-
 def data_files(folder: Path) -> Iterator[tuple[str, Path, str]]:
     """List scans as stem, path and ending, sorted; hidden files (macOS's `._NAME`) are left out."""
     for name in sorted(path.name for path in folder.iterdir()) if folder.is_dir() else ():
@@ -53,7 +48,7 @@ def list_files(folder: Path, ending: str | None, problems: list[UserError]) -> d
             what, expected = "A file has another ending than declared", ending or "a NIfTI ending"
             do = "rename or convert it; without file_ending in dataset.json, .nii and .nii.gz are both read"
             problems.append(UserError(what, path.name, expected, do, path))
-        elif not is_file(path):
+        elif not path.is_file():
             what, do = "A scan is a folder, or a link to a file that does not exist", "restore or remove it"
             problems.append(UserError(what, path.name, "a file", do, path))
         elif stem in found:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from os.path import isdir
 from pathlib import Path
 
 import nibabel as nib
@@ -137,7 +136,7 @@ def _read_voxels(source: Path | Series, *, as_float: bool) -> tuple[Array, Array
     """Read the voxels, (X, Y, Z) or (X, Y, Z, C) with C > 1, and the affine; a folder is a DICOM series."""
     if isinstance(source, Series):
         return read_series(source)
-    if isdir(source) or source.name.lower().endswith(DICOM_ENDINGS):  # noqa: PTH112
+    if source.is_dir() or source.name.lower().endswith(DICOM_ENDINGS):
         voxels, affine = read_dicom(source)
     elif source.name.lower().endswith(ITK_ENDINGS):
         from semivox.io.itk import read_itk  # SimpleITK takes long to import

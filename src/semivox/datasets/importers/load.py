@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -103,18 +103,17 @@ def _class_table(files: Sequence[LabelFile], declared: Mapping[str, int]) -> dic
     if bad := [file for file in files if file.name and declared and file.name not in declared]:
         what, do = "A label pattern has a name that is not declared", f"add --class {bad[0].name}=VALUE"
         raise UserError(what, bad[0].name, ", ".join(declared), do, bad[0].path)
-    names = dict.fromkeys(name for file in files for name in _class_names(file))
+    names = dict.fromkeys(
+        name
+        for file in files
+        for name in (segments(file.path) if _is_segmentation(file) else (file.name,))
+        if name is not None
+    )
     unnamed = [file.path for file in files if file.name is None and not _is_segmentation(file)]
     if names and unnamed:
         what, do = "Some labels have names, others have values", "name every pattern: --labels NAME=PATTERN"
         raise UserError(what, f"{', '.join(names)} by name", "all of one kind", do, unnamed[0])
     return dict(declared) or {name: value for value, name in enumerate(names, start=1)} or None
-
-
-def _class_names(file: LabelFile) -> Iterable[str]:
-    if _is_segmentation(file):
-        return segments(file.path)
-    return () if file.name is None else (file.name,)
 
 
 def _is_segmentation(file: LabelFile) -> bool:  # a DICOM-SEG, whose segments have names
