@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache, cached_property
@@ -15,7 +14,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from semivox.datasets import declared
 from semivox.datasets.layouts import Case as Case  # noqa: PLC0414
 from semivox.datasets.layouts import Finder
-from semivox.datasets.listing import Notice, missing_image, name_problem, printable, unused_files
+from semivox.datasets.listing import Notice, missing_image, name_errors, name_problem, printable, unused_files
 from semivox.errors import UserError, shortened, unknown
 from semivox.files import read_json, write_json
 
@@ -185,16 +184,9 @@ def _checked(dataset: Dataset, path: Path, problems: list[UserError]) -> Dataset
         found = shortened(sorted(item.name for item in folder.glob("*")), 5) or "no files"
         expected = "imagesTr/CASE_0000.nii.gz, or a list of training images in dataset.json"
         problems.append(UserError("The data set has no training images", found, expected, path=folder))
-    counts = Counter(case.name for case in dataset.cases)
-    if twice := sorted(name for name, count in counts.items() if count > 1):
-        expected = "names that are unique over training, test and extra images"
-        problems.append(UserError("Two cases have the same name", shortened(twice, 5), expected, path=path))
+    problems += name_errors([case.name for case in dataset.cases], path)
     whole: dict[str, Case] = {}
-    for case in dataset.cases:
-        if (why := name_problem(case.name)) is not None:
-            what = "A case has a name that cannot be a file name"
-            problems.append(UserError(what, f"{case.name}: {why}", None, "rename its files", path))
-            continue
+    for case in (case for case in dataset.cases if name_problem(case.name) is None):
         names = dataset.channels if len(case.images) == len(dataset.channels) else [None] * len(case.images)
         pairs = zip(case.images, names, strict=True)
         missing = [missing_image(case.name, image, name) for image, name in pairs if not image.is_file()]

@@ -5,7 +5,8 @@ Every file in the image and label folders is used, or named in an error or a war
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from difflib import SequenceMatcher
 from os.path import normpath
 from pathlib import Path
@@ -95,6 +96,17 @@ def name_problem(name: str) -> str | None:
     if not name or "/" in name or name.startswith(".") or any(ord(letter) < 32 for letter in name):
         return "an empty name, a leading dot, / or a control character"
     return f"{size} bytes, at most {_LONGEST} leave room for endings" if size > _LONGEST else None
+
+
+def name_errors(names: Sequence[str], path: Path) -> Iterator[UserError]:
+    """Name cases whose name another one has, too, or that cannot become part of a file name."""
+    if twice := sorted(name for name, count in Counter(names).items() if count > 1):
+        what, do = "Two cases have the same name", "rename the files of one of them"
+        yield UserError(what, shortened(twice, 5), "names that are unique over all pools", do, path)
+    for name in names:
+        if (why := name_problem(name)) is not None:
+            what = "A case has a name that cannot be a file name"
+            yield UserError(what, f"{name}: {why}", None, "rename its files", path)
 
 
 def printable(name: str) -> str:

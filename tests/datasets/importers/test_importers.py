@@ -100,13 +100,16 @@ def test_the_index_of_another_source_is_left_alone(tmp_path: Path) -> None:
         import_dataset(second, tmp_path / "out")
 
 
-def test_unknown_layout(tmp_path: Path) -> None:
+def test_folders_that_hold_no_cases_or_one_twice(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no data set of a known layout"):
         import_dataset(tmp_path, tmp_path / "out")
     for kind, problem in (("h5", "no training case"), ("dicom", "no DICOM image series")):
         with pytest.raises(UserError, match=problem) as error:
             import_dataset(tmp_path, tmp_path / "out", kind=kind)
         assert error.value.path == tmp_path
+    h5(cases(tmp_path / "source", "a") / "a.h5", image=image(), label=label())
+    with pytest.raises(UserError, match="Two cases have the same name"):
+        import_dataset(tmp_path / "source", tmp_path / "out")
 
 
 def test_h5_becomes_nifti(tmp_path: Path) -> None:
@@ -230,13 +233,6 @@ def test_h5_files_that_cannot_be_used(
     assert found in str(error.value.found)
     assert error.value.path == path
     assert not (tmp_path / "out").exists()
-
-
-def test_h5_same_name_twice(tmp_path: Path) -> None:
-    source = cases(tmp_path / "source", "a")
-    h5(source / "a.h5", image=image(), label=label())
-    with pytest.raises(UserError, match="Two cases have the same name"):
-        import_dataset(source, tmp_path / "out")
 
 
 @pytest.mark.real

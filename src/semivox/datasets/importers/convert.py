@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 
 from semivox.datasets.dataset import Dataset, open_dataset
 from semivox.datasets.importers.source import CaseSource, Found, Loaded
-from semivox.datasets.listing import FOLDERS, name_problem
+from semivox.datasets.listing import FOLDERS, name_errors
 from semivox.errors import UserError, shortened
 from semivox.files import locked, read_json, signature, write_json
 from semivox.io.formats import Array, list_values
@@ -56,17 +55,14 @@ def convert(
 
 def _check_found(found: Found, source: Path) -> None:
     """Refuse names that are taken or no file names, and a source without training cases or labels."""
-    names = Counter(case.name for case in found.cases)
-    if twice := sorted(name for name, count in names.items() if count > 1):
-        do = "rename the files of one of them, or make the pattern tell them apart"
-        raise UserError("Two cases have the same name", shortened(twice, 5), "unique names", do, source)
+    names = [case.name for case in found.cases]
+    for error in name_errors(names, source):
+        raise error
     if not any(case.pool == "train" for case in found.cases):
         there, do = shortened(sorted(names), 5) or "no case at all", "check the source and the lists"
         raise UserError("There is no training case", there, None, do, source)
     if found.classes is None and not any(case.labels for case in found.cases):
         raise _no_class(source, "no label file")
-    if odd := [f"{name}: {why}" for name in sorted(names) if (why := name_problem(name))]:
-        raise UserError("A case has a name that cannot be a file name", shortened(odd, 3), path=source)
 
 
 def _no_class(path: Path, found: str) -> UserError:
