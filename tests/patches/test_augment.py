@@ -175,7 +175,7 @@ def test_strong_deforms_half_of_the_patches_and_stays_finite() -> None:
     assert 20 <= deformed <= 40
 
 
-def test_strong_view_changes_intensities_more_than_the_mild_preset_and_no_geometry() -> None:
+def test_strong_changes_intensities_more_than_the_mild_preset() -> None:
     rng = np.random.default_rng(0)
     image = np.kron(rng.standard_normal((1, 3, 3, 3)), np.ones((1, 8, 8, 8))).astype(np.float32)
     view, mild = MonaiIntensity("strong"), make_augment("intensity")

@@ -334,20 +334,6 @@ def test_classes_of_one_side_switch_left_right_flips_off_unless_settings_say_oth
     assert not all((batch["image"].diff(dim=2) > 0).all() for batch in drawn(iterations=12)["labeled"])
 
 
-def test_strong_view_belongs_to_the_unlabeled_stream_and_leaves_the_first_view_alone() -> None:
-    plain, both = drawn(), drawn(strong_view=True)
-    assert same(plain["labeled"], both["labeled"])
-    different = 0
-    for one, other in zip(plain["unlabeled"], both["unlabeled"], strict=True):
-        assert torch.equal(one["image"], other["image"]) and "image_strong" not in one
-        strong = other["image_strong"]
-        assert strong.shape == one["image"].shape and strong.dtype == torch.float32
-        different += not torch.equal(strong, one["image"])
-    assert different == len(plain["unlabeled"])
-    assert same(both["unlabeled"], drawn(strong_view=True)["unlabeled"])
-    assert same(both["unlabeled"][2:], drawn(strong_view=True, start=2)["unlabeled"])
-
-
 class Averaged(MemoryStore):
     """Two classes whose shares of a voxel are not whole: left of x = 20 half of each, right of it none."""
 

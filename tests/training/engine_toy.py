@@ -108,10 +108,10 @@ class Patches(Dataset[dict[str, Any]]):
     """Whole batches as a function of (seed, stream, iteration)."""
 
     def __init__(
-        self, seed: int, labeled: bool, start: int, stop: int, slow_s: float, strong: bool = False
+        self, seed: int, labeled: bool, start: int, stop: int, slow_s: float
     ) -> None:
         self.seed, self.labeled, self.start, self.stop, self.slow_s = seed, labeled, start, stop, slow_s
-        self.strong, self.part = strong, slice(None)
+        self.part = slice(None)
 
     def __len__(self) -> int:
         return self.stop - self.start
@@ -124,8 +124,6 @@ class Patches(Dataset[dict[str, Any]]):
         batch: dict[str, Any] = {"image": image, "case": ["a", "b"]}
         if self.labeled:
             batch["label"] = (image[:, 0] > 0.5).long()
-        elif self.strong:
-            batch["image_strong"] = image + 1
         return batch
 
 
@@ -134,7 +132,6 @@ def loaders_for(
     *,
     streams: tuple[str, ...] = ("labeled", "unlabeled"),
     slow_s: float = 0.0,
-    strong: bool = False,
     workers: int = 0,
 ) -> MakeLoaders:
     """`make_loaders` of `fit` for the toy data; several ranks share the two patches of a batch."""
@@ -143,7 +140,7 @@ def loaders_for(
         loaders = {}
         for name in streams:
             stop = min(stage.stop, config.iterations)
-            patches = Patches(config.seed, name == "labeled", start, stop, slow_s, strong)
+            patches = Patches(config.seed, name == "labeled", start, stop, slow_s)
             patches.part = slice(2 * rank // world, 2 * (rank + 1) // world)
             loaders[name] = DataLoader(patches, batch_size=None, num_workers=workers)
         return loaders

@@ -116,22 +116,6 @@ def test_absent_stream_is_an_empty_batch(tmp_path: Path) -> None:
         run(make_toy(), settings(iterations=1), tmp_path / "none", streams=())
 
 
-def test_second_view_reaches_the_method_also_where_the_stream_is_absent(tmp_path: Path) -> None:
-    gaps: list[Any] = []
-
-    def hook(labeled: Batch, unlabeled: Batch, step: Step) -> None:
-        assert labeled.strong is None
-        gap = None if unlabeled.strong is None else (unlabeled.strong - unlabeled.image).unique().tolist()
-        gaps.append(gap)
-
-    for name, options in enumerate(({"strong": True}, {}, {"strong": True, "streams": ("labeled",)})):
-        toy = make_toy()
-        toy.hook = hook
-        run(toy, settings(iterations=1), tmp_path / str(name), **options)
-    assert gaps[0] == pytest.approx([1.0] * len(gaps[0]), abs=1e-5)
-    assert gaps[1:] == [None, []]
-
-
 def test_seed_decides_the_weights(tmp_path: Path) -> None:
     results = []
     for index, seed in enumerate((3, 3, 4)):

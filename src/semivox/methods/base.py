@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
@@ -24,7 +23,6 @@ class Batch(NamedTuple):
 
     image: Tensor  # (B, C, X, Y, Z) float
     label: Tensor | None  # (B, X, Y, Z) int64 class indices; None: unlabeled
-    strong: Tensor | None = None  # as image, the same patches changed more; for methods with `strong_view`
     valid: Tensor | None = None  # (B, X, Y, Z) bool, the voxels that have a label; None: all
     soft: Tensor | None = None  # (B, K, X, Y, Z) shares of the classes, of labels or pseudo-labels
 
@@ -90,7 +88,6 @@ class Method(nn.Module):
     without_unlabeled: ClassVar[str | None] = None  # the method to take where no scan is unlabeled
     soft_labels: ClassVar[bool] = False  # whether `Batch.soft` is wanted
     staged: ClassVar[bool] = False  # whether its first stage takes labels alone
-    strong_view: ClassVar[bool] = False  # whether `Batch.strong` of unlabeled patches is wanted
     partial_labels: ClassVar[bool] = True  # False: some loss uses a label also where `Batch.valid` is False
     needs_features: ClassVar[bool] = False  # whether the networks must have features, see `Segmenter`
     needs_levels: ClassVar[bool] = False  # of these networks, also encoder and decoder
@@ -108,6 +105,12 @@ class Method(nn.Module):
     def build(self, net: NetFactory) -> None:
         """Create the networks."""
         raise NotImplementedError
+
+    def make(self, net: NetFactory, name: str, **overrides: Any) -> Any:
+        """Create one network, with what the method needs of it."""
+        if self.needs_features:
+            return with_features(net, name, levels=self.needs_levels, **overrides)
+        return net(name, **overrides)
 
     def losses(self, labeled: Batch, unlabeled: Batch, step: Step) -> dict[str, Tensor]:
         """Compute the weighted scalars whose sum is minimised; exactly 0 for terms over an empty batch."""
@@ -169,31 +172,28 @@ def full_precision(image: Tensor) -> AbstractContextManager[None]:
 
 
 @contextmanager
-def without_dropout(net: nn.Module) -> Iterator[None]:
-    """Switch dropout off inside the block; normalisation stays in the mode it has."""
-    active = [module for module in net.modules() if isinstance(module, nn.Dropout3d) and module.training]
-    for module in active:
-        module.training = False
+def switched_off(flag: str, parts: Iterable[object]) -> Iterator[None]:
+    """Make an attribute of modules or parameters False inside the block, where it is True."""
+    found = [part for part in parts if getattr(part, flag)]
+    for part in found:
+        setattr(part, flag, False)
     try:
         yield
     finally:
-        for module in active:
-            module.training = True
+        for part in found:
+            setattr(part, flag, True)
+
+
+def without_dropout(net: nn.Module) -> AbstractContextManager[None]:
+    """Switch dropout off inside the block; normalisation stays in the mode it has."""
+    return switched_off("training", (part for part in net.modules() if isinstance(part, nn.Dropout3d)))
 
 
 @contextmanager
 def fixed(module: nn.Module) -> Iterator[None]:
     """Put a module into evaluation mode without gradients for its parameters; restore it afterwards."""
-    training = [part for part in module.modules() if part.training]
-    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    module.eval().requires_grad_(False)
-    try:
+    with switched_off("training", module.modules()), switched_off("requires_grad", module.parameters()):
         yield
-    finally:
-        for part in training:
-            part.training = True
-        for parameter in trained:
-            parameter.requires_grad_(True)
 
 
 @torch.no_grad()
@@ -230,8 +230,7 @@ class SingleMethod(Method):
 
     def build(self, net: NetFactory) -> None:
         """Create the network."""
-        make = partial(with_features, net, levels=self.needs_levels) if self.needs_features else net
-        self.net = make(self.config.net)
+        self.net = self.make(net, self.config.net)
 
     def predict(self, image: Tensor) -> Tensor:
         """Compute the softmax of the network."""
@@ -282,8 +281,7 @@ class PairMethod(Method):
 
     def build(self, net: NetFactory) -> None:
         """Create A and B with independent initial weights."""
-        make = partial(with_features, net, levels=self.needs_levels) if self.needs_features else net
-        self.net_a, self.net_b = map(make, self.config.nets)
+        self.net_a, self.net_b = (self.make(net, name) for name in self.config.nets)
 
     def predict_members(self, image: Tensor) -> dict[str, Tensor]:
         """Compute the softmax of A and of B, by network name (with _a and _b if both have the same)."""

@@ -18,7 +18,6 @@ from semivox.methods.base import Batch, Method, PseudoLabel, SingleMethod, Step,
 from semivox.nets import NetFactory
 from semivox.nets.blocks import UpKind
 from semivox.nets.heads import Decoded, MultiDecoder
-from semivox.nets.network import with_features
 
 
 class MultiDecoderMethod(Method):
@@ -39,11 +38,12 @@ class MultiDecoderMethod(Method):
 
     others: ClassVar[tuple[UpKind, ...]]  # the first up-samples by transposed convolutions
     term: ClassVar[str]  # name of the term between the decoders
+    needs_features = needs_levels = True
     config: Config
 
     def build(self, net: NetFactory) -> None:
         """Create the network with its decoders."""
-        self.net = MultiDecoder(with_features(net, self.config.net, levels=True), self.others)
+        self.net = MultiDecoder(self.make(net, self.config.net), self.others)
 
     @property
     def kinds(self) -> tuple[UpKind, ...]:

@@ -66,20 +66,15 @@ class LUSEG(ReviewedPair):
         cfg, count, released = self.config, len(labeled.image), self.config.variant == "released"
         ramp = sigmoid_rampup(step.fraction)
         images = torch.cat([labeled.image, unlabeled.image])
-        (features_a, *others_a), (features_b, *others_b) = (
-            net.pyramid(images) if cfg.deep_supervision else [net.features(images)]
-            for net in (self.net_a, self.net_b)
-        )
-        logits_a, logits_b = self.net_a.head(features_a), self.net_b.head(features_b)
-        coarser = [
-            net.coarse(others) if others else []
-            for net, others in ((self.net_a, others_a), (self.net_b, others_b))
-        ]
+        passes = self.feature_scales((self.net_a, self.net_b), images)
+        (features_a, logits_a, coarser_a), (features_b, logits_b, coarser_b) = passes
         with full_precision(images):
             whole_a, whole_b = Prediction.of(logits_a), Prediction.of(logits_b)
             a, b = whole_a[:count], whole_b[:count]
             differ = confident_disagreement(a, b, cfg.tau)
-            terms, a_wins = self.reviewed((a, b), coarser, labeled, differ, cfg.disagreement_weight, step)
+            terms, a_wins = self.reviewed(
+                (a, b), (coarser_a, coarser_b), labeled, differ, cfg.disagreement_weight, step
+            )
             step.note("a_wins", a_wins)
 
             a, b = whole_a[count:], whole_b[count:]
@@ -99,13 +94,9 @@ class LUSEG(ReviewedPair):
         """Show the labels of "a" and "b", and "taught", the common label with its reliable voxels."""
         logits = self.net_a(image), self.net_b(image)
         with full_precision(image):
-            a, b = (Prediction.of(own) for own in logits)
+            a, b = map(Prediction.of, logits)
             taught = PseudoLabel(*self._common_label(a, b))
-        return {
-            "a": PseudoLabel(a.label, probs=a.probs),
-            "b": PseudoLabel(b.label, probs=b.probs),
-            "taught": taught,
-        }
+        return {"a": PseudoLabel.of(a.probs), "b": PseudoLabel.of(b.probs), "taught": taught}
 
     def _common_label(self, a: Prediction, b: Prediction) -> tuple[Tensor, Tensor]:
         """Return the union of both foregrounds, and the reliable voxels: where either entropy is low."""

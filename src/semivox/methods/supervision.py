@@ -18,7 +18,7 @@ from semivox.losses.soft_labels import SCALES, averaged, soft_cross_entropy_dice
 from semivox.losses.supervised import cross_entropy_dice, mean, onehot
 from semivox.methods.base import Batch, Method, Step, full_precision
 from semivox.nets import NetFactory
-from semivox.nets.network import Network
+from semivox.nets.network import Network, Segmenter
 
 FIRST_SHARE = 0.01  # of the boundary loss's weight, at the start
 
@@ -110,6 +110,17 @@ class LabelSupervised(BoundarySupervised):
     def scales(self, net: Network, images: Tensor) -> list[Tensor]:
         """(B, C, X, Y, Z) -> logits (B, K, X, Y, Z), and those of coarser scales if these are supervised."""
         return net.deep(images) if self.config.deep_supervision else [net(images)]
+
+    def feature_scales(
+        self, nets: Sequence[Segmenter], images: Tensor
+    ) -> list[tuple[Tensor, Tensor, list[Tensor]]]:
+        """Return the features of each network, before its head's dropout, and the logits as in `scales`."""
+        deep = self.config.deep_supervision
+        maps = [net.pyramid(images) if deep else [net.features(images)] for net in nets]
+        return [
+            (finest, net.head(finest), net.coarse(coarser) if deep else [])
+            for net, (finest, *coarser) in zip(nets, maps, strict=True)
+        ]
 
     def supervised_loss(self, net: Network, labeled: Batch, step: Step) -> Tensor:
         """Pass labeled patches through one network and compute `supervised`; 0 without any."""

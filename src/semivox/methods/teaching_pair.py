@@ -35,7 +35,6 @@ from semivox.methods.base import (
 )
 from semivox.methods.supervision import LabelSupervised, Mixing
 from semivox.nets import NetFactory
-from semivox.nets.network import Segmenter
 
 
 class Said(NamedTuple):
@@ -125,24 +124,16 @@ class TeachingPair(LabelSupervised, PairMethod):
             labeled, unlabeled = (self.config.with_mixtures(labeled, step), Batch(unlabeled.image[:0], None))
         images, teachings = self._inputs(labeled, unlabeled, step)
         count, found = len(labeled.image), []
-        maps = [self._maps(net, images) for net in (self.net_a, self.net_b)]
-        nets = list(zip((self.net_a, self.net_b), maps, strict=True))
-        logits = [net.head(own[0]) for net, own in nets]
-        coarser = [net.coarse(own[1:]) if own[1:] else [] for net, own in nets]
+        passes = self.feature_scales((self.net_a, self.net_b), images)
         with full_precision(images):
-            for index, (features, *_) in enumerate(maps):
-                whole = taught = Prediction.of(logits[index])
-                if teachings is None:
+            for (features, logits, coarser), teaching in zip(passes, teachings, strict=True):
+                whole = taught = Prediction.of(logits)
+                if teaching is None:
                     teaching = Teaching.of(whole[count:])
                 else:
-                    teaching = teachings[index]
                     taught = whole[:count].joined(teaching.prediction)
-                rows = voxel_rows(features, count)
-                found.append(View(whole, taught, teaching, rows, count, coarser[index]))
+                found.append(View(whole, taught, teaching, voxel_rows(features, count), count, coarser))
         return labeled, found[0], found[1]
-
-    def _maps(self, net: Segmenter, images: Tensor) -> list[Tensor]:
-        return net.pyramid(images) if self.config.deep_supervision else [net.features(images)]
 
     def weights(self, step: Step) -> tuple[float, float]:
         """Return the ramp, for terms on labeled patches, and w(t), for those on unlabeled ones.
@@ -196,8 +187,8 @@ class TeachingPair(LabelSupervised, PairMethod):
         a, b = self.teachings(image)
         said = self.said(a, b)
         return {
-            "a": PseudoLabel(a.prediction.label, probs=a.prediction.probs),
-            "b": PseudoLabel(b.prediction.label, probs=b.prediction.probs),
+            "a": PseudoLabel.of(a.prediction.probs),
+            "b": PseudoLabel.of(b.prediction.probs),
             "cps_a": PseudoLabel(said.by_a),
             "cps_b": PseudoLabel(said.by_b),
             "joint": PseudoLabel(said.joint),
@@ -244,13 +235,13 @@ class TeachingPair(LabelSupervised, PairMethod):
 
     def _inputs(
         self, labeled: Batch, unlabeled: Batch, step: Step
-    ) -> tuple[Tensor, tuple[Teaching, Teaching] | None]:
-        """Return the images of the step, labeled ones first; and what is taught, unless by the same pass."""
+    ) -> tuple[Tensor, Sequence[Teaching | None]]:
+        """Return the images of the step, labeled ones first; and what is taught, None: by the same pass."""
         if not len(unlabeled.image):
-            return labeled.image, None
+            return labeled.image, (None, None)
         if self.config.mix == "none" or not len(labeled.image):
             images = torch.cat([labeled.image, unlabeled.image])
-            return images, self.teachings(unlabeled.image) if self.config.teacher_decay else None
+            return images, self.teachings(unlabeled.image) if self.config.teacher_decay else (None, None)
         count = len(unlabeled.image)
         partner = torch.arange(count, device=unlabeled.image.device) % len(labeled.image)
         mask = cuboid_mask(unlabeled.image.shape[2:], self.config.mix_cuboid, step.generator)

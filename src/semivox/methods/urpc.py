@@ -15,7 +15,6 @@ from semivox.losses.supervised import cross_entropy_dice
 from semivox.methods.base import Batch, SingleMethod, Step, full_precision
 from semivox.nets import NetFactory
 from semivox.nets.heads import PyramidHeads
-from semivox.nets.network import with_features
 
 RAMP_STEPS = 400  # published: a step each 150 of 60000 iterations
 
@@ -48,13 +47,14 @@ class URPC(SingleMethod):
             "from_average", description="D = KL(average || scale), as released, or KL(scale || average)"
         )
 
+    needs_features = needs_levels = True
     config: Config
 
     def build(self, net: NetFactory) -> None:
         """Create the network and the heads of its coarser levels."""
         name, norm = self.config.net, self.config.norm
         own = name == "unet3d"  # whose decoder drops channels at each level itself
-        self.net = with_features(net, name, levels=True, norm=norm or ("instance" if own else net.norm))
+        self.net = self.make(net, name, norm=norm or ("instance" if own else net.norm))
         self.heads = PyramidHeads(self.net, dropout=0.0 if own else net.dropout)
 
     def losses(self, labeled: Batch, unlabeled: Batch, step: Step) -> dict[str, Tensor]:

@@ -25,7 +25,7 @@ Image = NDArray[np.float32]
 Label = NDArray[Any]  # (..., X, Y, Z)
 Changed = tuple[Image, Label | None]
 Augment = Callable[[Image, Label | None, np.random.Generator], Changed]
-StrongView = Callable[[Image, np.random.Generator], Image]
+Intensity = Callable[[Image, np.random.Generator], Image]
 Preset = Literal["crop", "rotflip", "intensity", "strong", "full"]
 
 _LATERAL = re.compile(r"left|right|(?:^|[\W_])(?:l|r|lt|rt|lh|rh)$|^(?:l|r|lt|rt|lh|rh)[\W_]", re.IGNORECASE)
@@ -147,7 +147,7 @@ def _unchanged(image: Image, label: Label | None, rng: np.random.Generator) -> C
 
 
 def _changed(
-    image: Image, label: Label | None, rng: np.random.Generator, *, geometry: Augment, intensity: StrongView
+    image: Image, label: Label | None, rng: np.random.Generator, *, geometry: Augment, intensity: Intensity
 ) -> Changed:
     """Change the geometry, then the image alone."""
     image, label = geometry(image, label, rng)

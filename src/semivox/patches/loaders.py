@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from semivox.config import TrainConfig
-from semivox.patches.augment import MonaiIntensity, full_deformation, lateral_classes, make_augment
+from semivox.patches.augment import full_deformation, lateral_classes, make_augment
 from semivox.patches.sampling import Patches, Sample
 
 if TYPE_CHECKING:
@@ -36,7 +36,6 @@ def build_loaders(
     start: int = 0,
     rank: int = 0,
     world: int = 1,
-    strong_view: bool = False,
     soft_labels: bool = False,
     pseudo: Store | None = None,
 ) -> dict[str, DataLoader[Sample]]:
@@ -52,8 +51,6 @@ def build_loaders(
         batch_labeled, batch_unlabeled: patches a step on each rank.
         iterations, start: steps of the whole run, and the one to begin with.
         rank, world: of this process, and the number of processes.
-        strong_view: add "image_strong" to the unlabeled stream: the same patches in the same position, with
-            the intensities of the preset "strong" on top. "image" does not change by that.
         soft_labels: add the shares of the classes to the labeled stream, "soft" (B, K, X, Y, Z) float32 with
             sum 1.
         pseudo: shares of the classes of unlabeled cases, see `Store.write_shares`: these are "soft" then, and
@@ -62,7 +59,6 @@ def build_loaders(
     flip = config.flip_left_right
     if flip is None:
         flip = config.augment != "full" and not lateral_classes(plan.class_names)
-    view = MonaiIntensity("strong") if strong_view else None
     common: dict[str, Any] = {
         "augment": make_augment(config.augment, flip_left_right=flip, spacing_mm=plan.spacing_mm),
         "deformation": full_deformation(config.augment, plan.spacing_mm),
@@ -78,9 +74,8 @@ def build_loaders(
     if batch_unlabeled and unlabeled:
         key = (config.seed, _UNLABELED)
         streams["unlabeled"] = batch_unlabeled, Patches(
-            unlabeled, store, plan.patch, pseudo=pseudo, soft=pseudo is not None, key=key, strong_view=view,
-            **common,
-        )  # fmt: skip
+            unlabeled, store, plan.patch, pseudo=pseudo, soft=pseudo is not None, key=key, **common
+        )
     return {
         name: DataLoader(
             Schedule(patches, batch, iterations, start, rank, world),

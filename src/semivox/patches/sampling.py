@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from semivox.io.volume import IGNORE
-from semivox.patches.augment import Augment, StrongView
+from semivox.patches.augment import Augment
 from semivox.patches.deformation import Deformation, random_center
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ Sample = dict[str, Any]
 Drawn = tuple[Array, Array | None, Array | None, Array | None]
 
 _SHUFFLE = 2**31  # stands where an iteration would: keeps the shuffles' randomness apart from the patches'
-_VIEW = 1  # sets the second view's random numbers apart from the first one's
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +44,6 @@ class Patches:
     partial: bool = False  # whether `truth` has voxels to ignore, `IGNORE`; then patches have a valid mask
     key: tuple[int, ...] = (0,)  # numbers that all randomness starts from
     deformation: Deformation | None = None  # of image and shares, while a patch is read
-    strong_view: StrongView | None = None  # makes a second view, from random numbers of its own
 
     def case(self, position: int) -> str:
         """Return the case at a position of the endless sequence of shuffled rounds."""
@@ -61,9 +59,6 @@ class Patches:
         arrays = {"image": image, "valid": valid, "label": label, "soft": soft if self.soft else None}
         if label is not None:
             arrays["label"] = (label if valid is None else label * valid).astype(np.int64)
-        if self.strong_view is not None:
-            own = np.random.default_rng([*self.key, iteration, slot, _VIEW])
-            arrays["image_strong"] = self.strong_view(image, own)
         known = {key: torch.from_numpy(array) for key, array in arrays.items() if array is not None}
         return {**known, "case": name}
 

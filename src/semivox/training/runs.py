@@ -226,7 +226,7 @@ class Assembly:
                 self.workspace.store, self.split, self.plan, settings, batch_labeled=labeled,
                 batch_unlabeled=0 if method.staged and not stage.index else unlabeled,
                 iterations=stage.stop, start=start, rank=rank, world=world,
-                strong_view=method.strong_view, soft_labels=method.soft_labels,
+                soft_labels=method.soft_labels,
                 pseudo=pseudo(stage.index) if stage.index and method.soft_labels else None,
             )  # fmt: skip
 

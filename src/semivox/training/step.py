@@ -266,8 +266,5 @@ def streams(batch: Mapping[str, Any]) -> tuple[Batch, Batch]:
     first, second = batch.get("labeled", {}), batch.get("unlabeled", {})
     images = [channels_last(part.get("image", some[:0])) for part in (first, second)]
     label = first.get("label", torch.zeros_like(some[:0, 0], dtype=torch.int64))
-    strong = second.get("image_strong") if second else images[1]
-    if strong is not None:
-        strong = strong.contiguous(memory_format=torch.channels_last_3d)
     labeled = Batch(images[0], label, valid=first.get("valid"), soft=first.get("soft"))
-    return labeled, Batch(images[1], None, strong, soft=second.get("soft"))
+    return labeled, Batch(images[1], None, soft=second.get("soft"))
