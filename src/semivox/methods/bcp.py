@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from math import ceil
 from typing import ClassVar, Literal, NamedTuple, Self
 
@@ -23,6 +22,15 @@ from semivox.methods.base import (
     full_precision,
     update_ema,
 )
+
+
+class Mixture(NamedTuple):
+    """Patches that are mixed from two sets, with their mixed label."""
+
+    image: Tensor  # (B, C, X, Y, Z)
+    label: Tensor  # (B, X, Y, Z) int64, pseudo-labels included
+    known: Tensor  # (X, Y, Z) or (B, X, Y, Z) boolean, the voxels of labeled patches that have a label
+    taught: Tensor | None  # (X, Y, Z) boolean, the voxels of unlabeled patches; None: there are none
 
 
 class CopyPaste(BaseModel):
@@ -66,38 +74,27 @@ class CopyPaste(BaseModel):
         logits = teacher(image)
         return self.cleaned(most_probable(logits)[1], logits.shape[1])
 
+    def mixtures(
+        self, labeled: Batch, unlabeled: Batch, teacher: nn.Module, step: Step
+    ) -> tuple[Mixture, ...]:
+        """Mix labeled around unlabeled patches, and unlabeled around labeled ones.
 
-class Mixture(NamedTuple):
-    """Patches that are mixed from two sets, with their mixed label."""
-
-    image: Tensor  # (B, C, X, Y, Z)
-    label: Tensor  # (B, X, Y, Z) int64, pseudo-labels included
-    known: Tensor  # (X, Y, Z) or (B, X, Y, Z) boolean, the voxels of labeled patches that have a label
-    taught: Tensor  # (X, Y, Z) boolean, the voxels of unlabeled patches
-
-
-def labeled_mixture(labeled: Batch, mask: Tensor, count: int) -> Mixture:
-    """Mix labeled patches among themselves: one half around the cuboid, the other half inside."""
-    parts = [paste(*halves(values, count), mask) for values in (labeled.image, labeled.target)]
-    known = torch.ones_like(mask)
-    if labeled.valid is not None:
-        known = paste(*halves(labeled.valid, count), mask)
-    return Mixture(parts[0], parts[1], known, torch.zeros_like(mask))
-
-
-def mixtures(
-    labeled: Batch, images: Sequence[Tensor], pseudo: Sequence[Tensor], mask: Tensor
-) -> tuple[Mixture, Mixture]:
-    """Mix labeled around unlabeled patches, and unlabeled around labeled ones.
-
-    `images` and `pseudo` are the unlabeled patches of the first and of the second mixture, equally many, with
-    their labels; `mask` (X, Y, Z) is False inside the cuboid.
-    """
-    (u_a, u_b), (p_a, p_b), count = images, pseudo, len(images[0])
-    (l_a, l_b), (y_a, y_b) = halves(labeled.image, count), halves(labeled.target, count)
-    c_a, c_b = (None, None) if labeled.valid is None else halves(labeled.valid, count)
-    first = Mixture(paste(l_a, u_a, mask), paste(y_a, p_a, mask), both(mask, c_a), ~mask)
-    return first, Mixture(paste(u_b, l_b, mask), paste(p_b, y_b, mask), both(~mask, c_b), mask)
+        In the first phase, and without unlabeled patches, one half of the labeled ones around the other half.
+        """
+        mask = cuboid_mask(labeled.image.shape[2:], self.cuboid, step.generator)
+        count = (max(len(labeled.image), len(unlabeled.image)) + 1) // 2
+        (l_a, l_b), (y_a, y_b) = halves(labeled.image, count), halves(labeled.target, count)
+        c_a, c_b = (None, None) if labeled.valid is None else halves(labeled.valid, count)
+        if self.pretrains(step) or not len(unlabeled.image):
+            known = torch.ones_like(mask) if c_a is None or c_b is None else paste(c_a, c_b, mask)
+            return (Mixture(paste(l_a, l_b, mask), paste(y_a, y_b, mask), known, None),)
+        u_a, u_b = halves(unlabeled.image, count)
+        p_a, p_b = self.taught(teacher, u_a), self.taught(teacher, u_b)
+        step.note("pseudo_foreground", (torch.cat([p_a, p_b]) > 0).float().mean())
+        return (
+            Mixture(paste(l_a, u_a, mask), paste(y_a, p_a, mask), both(mask, c_a), ~mask),
+            Mixture(paste(u_b, l_b, mask), paste(p_b, y_b, mask), both(~mask, c_b), mask),
+        )
 
 
 class BCP(TeacherMethod):
@@ -142,25 +139,18 @@ class BCP(TeacherMethod):
         cfg, nothing = self.config, labeled.image.new_zeros((), dtype=torch.float32, requires_grad=True)
         if not len(labeled.image):
             return {"sup": nothing, "mix": nothing}
-        mask = cuboid_mask(labeled.image.shape[2:], cfg.cuboid, step.generator)
-        count = (max(len(labeled.image), len(unlabeled.image)) + 1) // 2
-        if cfg.pretrains(step) or not len(unlabeled.image):
-            mixture = labeled_mixture(labeled, mask, count)
-            student = self._student(mixture.image)
-            with full_precision(mask):
-                return {"sup": region_loss(student, mixture.label, mixture.known), "mix": nothing}
-
-        images = halves(unlabeled.image, count)
-        pseudo_labels = [cfg.taught(self.teacher, image) for image in images]
-        step.note("pseudo_foreground", (torch.cat(pseudo_labels) > 0).float().mean())
-        pair = mixtures(labeled, images, pseudo_labels, mask)
-        students = [self._student(mixture.image) for mixture in pair]
-        with full_precision(mask):
-            sup = [region_loss(own, mix.label, mix.known) for own, mix in zip(students, pair, strict=True)]
+        mixtures = cfg.mixtures(labeled, unlabeled, self.teacher, step)
+        logits = [self.net(mix.image) for mix in mixtures]
+        with full_precision(labeled.image):
+            students = list(zip(map(Prediction.of, logits), mixtures, strict=True))
+            sup = [region_loss(own, mix.label, mix.known) for own, mix in students]
             pseudo = [
-                region_loss(own, mix.label, mix.taught) for own, mix in zip(students, pair, strict=True)
+                region_loss(own, mix.label, mix.taught) for own, mix in students if mix.taught is not None
             ]
-        return {"sup": sup[0] + sup[1], "mix": cfg.alpha * (pseudo[0] + pseudo[1])}
+        return {
+            "sup": torch.stack(sup).sum(),
+            "mix": cfg.alpha * torch.stack(pseudo).sum() if pseudo else nothing,
+        }
 
     def after_step(self, step: Step) -> None:
         """Move the teacher by a constant decay; in pre-training it is the student's copy."""
@@ -181,8 +171,3 @@ class BCP(TeacherMethod):
         found = super().pseudo_labels(image)
         taught = self.config.cleaned(found["teacher"].label, self.net.num_classes)
         return {**found, "taught": PseudoLabel(taught)}
-
-    def _student(self, image: Tensor) -> Prediction:
-        logits = self.net(image)
-        with full_precision(image):
-            return Prediction.of(logits)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from copy import deepcopy
 
 import torch
@@ -10,11 +9,11 @@ from pydantic import Field
 from torch import Tensor
 
 from semivox.losses.consistency import mean_squared_error
-from semivox.losses.mixing import cuboid_mask, halves, region_loss
+from semivox.losses.mixing import region_loss
 from semivox.losses.prediction import Prediction
 from semivox.losses.supervised import masked_mean, mean, onehot
 from semivox.methods.base import Batch, PairMethod, PseudoLabel, Step, full_precision, update_ema
-from semivox.methods.bcp import CopyPaste, Mixture, labeled_mixture, mixtures
+from semivox.methods.bcp import CopyPaste
 from semivox.nets import NetFactory
 
 
@@ -71,39 +70,32 @@ class SDCL(PairMethod):
         cfg, nothing = self.config, labeled.image.new_zeros((), dtype=torch.float32, requires_grad=True)
         if not len(labeled.image):
             return dict.fromkeys(("sup", "mix", "mse", "entropy"), nothing)
-        mask = cuboid_mask(labeled.image.shape[2:], cfg.cuboid, step.generator)
-        count = (max(len(labeled.image), len(unlabeled.image)) + 1) // 2
-        pair: Sequence[Mixture] = [labeled_mixture(labeled, mask, count)]
-        corrected = len(unlabeled.image) > 0 and not cfg.pretrains(step)
-        if corrected:
-            images = halves(unlabeled.image, count)
-            pair = mixtures(labeled, images, [cfg.taught(self.teacher, image) for image in images], mask)
         terms: dict[str, list[Tensor]] = {"sup": [], "mix": [nothing], "mse": [nothing], "entropy": [nothing]}
         shares = []
-        for mixture in pair:
+        for mixture in cfg.mixtures(labeled, unlabeled, self.teacher, step):
             logits = [net(mixture.image) for net in (self.net_a, self.net_b)]
-            with full_precision(mask):
+            with full_precision(mixture.image):
                 a, b = map(Prediction.of, logits)
                 terms["sup"] += [region_loss(own, mixture.label, mixture.known) for own in (a, b)]
-                if corrected:
-                    differ = (a.label != b.label) & (mixture.known | mixture.taught)
-                    shares.append(mean(differ.float()))
-                    terms["mix"] += [
-                        cfg.alpha * region_loss(own, mixture.label, mixture.taught) for own in (a, b)
-                    ]
-                    for own in (a, b):
-                        error, entropy = self._correction(own, mixture, differ)
-                        terms["mse"].append(cfg.mse_weight * error)
-                        terms["entropy"].append(cfg.entropy_weight * entropy)
+                if mixture.taught is None:
+                    continue
+                differ = (a.label != b.label) & (mixture.known | mixture.taught)
+                shares.append(mean(differ.float()))
+                weight = torch.where(mixture.taught, cfg.alpha, 1.0)
+                for own in (a, b):
+                    terms["mix"].append(cfg.alpha * region_loss(own, mixture.label, mixture.taught))
+                    error, entropy = self._correction(own, mixture.label, weight, differ)
+                    terms["mse"].append(cfg.mse_weight * error)
+                    terms["entropy"].append(cfg.entropy_weight * entropy)
         if shares:
             step.note("differ_share", torch.stack(shares).mean())
         return {name: torch.stack([one.float() for one in found]).sum() for name, found in terms.items()}
 
-    def _correction(self, own: Prediction, mixture: Mixture, differ: Tensor) -> tuple[Tensor, Tensor]:
+    @staticmethod
+    def _correction(own: Prediction, label: Tensor, weight: Tensor, differ: Tensor) -> tuple[Tensor, Tensor]:
         """Average w e over the voxels that differ, and w h over those of them where the student is wrong."""
-        weight = torch.where(mixture.taught, self.config.alpha, 1.0)
-        error = mean_squared_error(own.probs, onehot(mixture.label, own.num_classes).to(own.probs.dtype))
-        wrong = differ & (own.label != mixture.label)
+        error = mean_squared_error(own.probs, onehot(label, own.num_classes).to(own.probs.dtype))
+        wrong = differ & (own.label != label)
         uncertainty = -own.log_probs.mean(dim=1)
         return masked_mean(weight * error, differ), masked_mean(weight * uncertainty, wrong)
 

@@ -8,13 +8,13 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import normalize
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from semivox.losses.adversarial import virtual_adversarial_loss
 from semivox.losses.prediction import Prediction, widen
 from semivox.losses.prototypes import Rows, best_rows, draw_rows, take_rows, weighted_cosine_distance
 from semivox.losses.schedules import sigmoid_rampup
-from semivox.losses.supervised import cross_entropy, dice_loss
-from semivox.methods.base import Batch, SingleMethod, Step, fixed, full_precision
+from semivox.losses.supervised import cross_entropy, dice_loss, mean
+from semivox.methods.base import Batch, SingleMethod, Step, fixed, full_precision, switched_off
 from semivox.nets import NetFactory
 
 
@@ -151,6 +151,61 @@ class SSNet(SingleMethod):
             self.net, images, target, radius=cfg.epsilon, probe_radius=cfg.xi, power_steps=cfg.power_steps,
             generator=step.generator,
         )  # fmt: skip
+
+
+def overlap_loss(p: Tensor, q: Tensor) -> Tensor:
+    """Compute 1 - mean over voxels of sum_c p_c q_c, a linear Dice loss; for p = q it is lowest if sure."""
+    return mean(1.0 - (p * q).sum(dim=1))
+
+
+def unit(values: Tensor) -> Tensor:
+    """Scale each sample (B, ...) to length 1 over all its elements; zeros stay."""
+    norms: Tensor = torch.linalg.vector_norm(values.flatten(1), dim=1) + 1e-8
+    return values / norms.view(-1, *(1,) * (values.dim() - 1))
+
+
+def virtual_adversarial_loss(
+    net: nn.Module,
+    image: Tensor,
+    target: Tensor,
+    *,
+    radius: float,
+    probe_radius: float,
+    power_steps: int,
+    generator: torch.Generator,
+) -> Tensor:
+    """Compute `overlap_loss` of the target and the prediction on the image moved by `radius` against it.
+
+    The direction starts at random and becomes the loss's gradient at `probe_radius`, `power_steps` times. The
+    probes leave no gradients behind, and neither they nor the last pass change running statistics.
+
+    Args:
+        net: image -> logits (B, K, X, Y, Z).
+        image: (B, C, X, Y, Z).
+        target: q, probabilities without gradient.
+        radius, probe_radius: lengths over all voxels and channels of a sample.
+        power_steps: 0 leaves the random direction.
+        generator: on the image's device.
+
+    Source: Miyato et al., "Virtual adversarial training", TPAMI 2019.
+    """
+    noise = torch.rand(image.shape, generator=generator, device=image.device, dtype=image.dtype)
+    direction = unit(noise - 0.5)
+
+    def loss_at(shift: Tensor) -> Tensor:
+        moved = torch.empty_like(image).copy_(image + shift)  # in the image's layout, also with 1 channel
+        logits = net(moved)
+        with full_precision(image):
+            return overlap_loss(Prediction.of(logits).probs, target)
+
+    layers = [part for part in net.modules() if isinstance(part, _BatchNorm)]
+    with switched_off("track_running_stats", layers):
+        for _ in range(power_steps):
+            with torch.enable_grad():
+                probe = direction.detach().requires_grad_()
+                total = loss_at(probe_radius * probe) * target[:, 0].numel()  # that of a mean may underflow
+                direction = unit(torch.autograd.grad(total, probe)[0])
+        return loss_at(radius * direction)
 
 
 def _head(inputs: int, hidden: int, outputs: int, activation: nn.Module) -> nn.Sequential:

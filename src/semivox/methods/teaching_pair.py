@@ -126,12 +126,10 @@ class TeachingPair(LabelSupervised, PairMethod):
         count, found = len(labeled.image), []
         passes = self.feature_scales((self.net_a, self.net_b), images)
         with full_precision(images):
-            for (features, logits, coarser), teaching in zip(passes, teachings, strict=True):
-                whole = taught = Prediction.of(logits)
-                if teaching is None:
-                    teaching = Teaching.of(whole[count:])
-                else:
-                    taught = whole[:count].joined(teaching.prediction)
+            for (features, logits, coarser), other in zip(passes, teachings, strict=True):
+                whole = Prediction.of(logits)
+                taught = whole if other is None else whole[:count].joined(other.prediction)
+                teaching = other or Teaching.of(whole[count:])
                 found.append(View(whole, taught, teaching, voxel_rows(features, count), count, coarser))
         return labeled, found[0], found[1]
 
