@@ -6,9 +6,10 @@ make reference        # after a change of a method's docstring, options, table l
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from semivox.files import write_json, write_text
-from semivox.methods.catalogue import INDEX_FILE, build_index, reference_pages
+from semivox.methods.catalogue import INDEX_FILE, build_index, patches, read_index, shown
 
 PAGES = Path(__file__).parent / "reference" / "methods"
 
@@ -21,6 +22,41 @@ def main() -> None:
             old.unlink()
     for name, text in pages.items():
         write_text(PAGES / name, text)
+
+
+def reference_pages() -> dict[str, str]:
+    """Return the reference pages in Markdown by file name: one a method, and `index.md`."""
+    index = read_index()
+    pages = {f"{name}.md": method_page(name, entry) for name, entry in index.items()}
+    lines = ["# Methods", "", "| name | what it is |", "|---|---|"]
+    lines += [f"| [`{name}`]({name}.md) | {_cell(entry['summary'])} |" for name, entry in index.items()]
+    add = "How to [add your own](../../how-to/add-a-method.md)."
+    lines += ["", f"Generated from the code by `make reference`. {add}"]
+    return {"index.md": "\n".join(lines) + "\n", **pages}
+
+
+def method_page(name: str, entry: dict[str, Any]) -> str:
+    """Return a page of Markdown about one method."""
+    lines = [f"# `{name}`", "", entry["summary"], ""]
+    lines += [line for text in entry["text"] for line in (text, "")]
+    if entry["source"]:
+        lines += [f"Source: {entry['source']}", ""]
+    lines += [f"Patches a step: {patches(entry)}. Class: `{entry['class']}`.", ""]
+    lines += ["## Options", "", "| option | values | default | meaning |", "|---|---|---|---|"]
+    lines += [
+        f"| `{option['name']}` | {_cell(option['values'])} | `{shown(option['default'])}` |"
+        f" {_cell(option['description'])} |"
+        for option in entry["options"]
+    ]
+    if entry["options"]:
+        lines += ["", f"Set one with `--set method.options.{entry['options'][0]['name']}=...`."]
+    if entry["bibtex"]:
+        lines += ["", "## Cite", "", "```bibtex", entry["bibtex"], "```"]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", r"\|")
 
 
 if __name__ == "__main__":

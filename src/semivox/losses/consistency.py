@@ -24,11 +24,6 @@ def mean_squared_error(p: Tensor, q: Tensor) -> Tensor:
     return (p - q).square().mean(dim=1)
 
 
-def squared_error_to_label(p: Tensor, label: Tensor) -> Tensor:
-    """Compute `squared_error` to the one-hot form of a label."""
-    return squared_error(p, onehot(label, p.shape[1]).to(p.dtype))
-
-
 def kl_divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
     """Compute KL(p || q) = sum_c p_c (log p_c - log q_c) in nats."""
     return (log_p.exp() * (log_p - log_q)).sum(dim=1)
@@ -44,13 +39,14 @@ def pair_distance(
 ) -> Tensor:
     """Measure how far two predictions are from each other or, with a label, the sum of both from it.
 
-    mse: `squared_error`; kl: `symmetric_kl`, to a label the cross-entropy KL(one-hot || p).
+    mse: `squared_error`, to a label in its one-hot form; kl: `symmetric_kl`, to a label the cross-entropy.
     """
     if label is None:
         return squared_error(a.probs, b.probs) if kind == "mse" else symmetric_kl(a.log_probs, b.log_probs)
-    if kind == "mse":
-        return squared_error_to_label(a.probs, label) + squared_error_to_label(b.probs, label)
-    return nll(a.log_probs, label) + nll(b.log_probs, label)
+    if kind == "kl":
+        return nll(a.log_probs, label) + nll(b.log_probs, label)
+    target = onehot(label, a.num_classes).to(a.probs.dtype)
+    return squared_error(a.probs, target) + squared_error(b.probs, target)
 
 
 def tempered_divergence(student: Prediction, teacher: Prediction, temperature: float) -> Tensor:

@@ -142,17 +142,12 @@ def distance_error(predicted: Tensor, distance: Tensor, use: Tensor, known: Tens
     return (each.sum(dim=2) * use).sum() / (use.sum() * each.shape[2]).clamp_min(1)
 
 
-def level_set_mask(distance: Tensor, steepness: float) -> Tensor:
-    """Turn a signed distance map, negative inside, into a soft mask: sigmoid(-steepness * distance)."""
-    return torch.sigmoid(-steepness * distance)
-
-
 def level_set_consistency(probs: Tensor, distance: Tensor, steepness: float) -> Tensor:
-    """Average (soft mask of the distance map - probability)^2 over samples, foreground classes and voxels.
+    """Average (sigmoid(-steepness * distance) - probability)^2 over samples, foreground classes and voxels.
 
     Both sides carry gradient. That of the distance map vanishes, in float32 too, but for voxels within about
     10 / steepness of its zero level. `distance` (B, K - 1, X, Y, Z) is negative inside.
 
     Source: Luo et al., "Semi-supervised medical image segmentation through dual-task consistency", AAAI 2021.
     """
-    return mean((level_set_mask(distance, steepness) - probs[:, 1:]).square())
+    return mean((torch.sigmoid(-steepness * distance) - probs[:, 1:]).square())

@@ -102,10 +102,15 @@ def paste(outer: Tensor, inner: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask, outer, inner)
 
 
+def repeated(values: Tensor, count: int) -> Tensor:
+    """Return samples 0 to `count` - 1 of (B, ...), starting again after the last; B >= 1."""
+    return values[torch.arange(count, device=values.device) % len(values)]
+
+
 def halves(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Return samples 0 to `count` - 1 and the next `count` ones, starting again after the last (B >= 1)."""
-    order = torch.arange(2 * count, device=values.device) % len(values)
-    return values[order[:count]], values[order[count:]]
+    """Return samples 0 to `count` - 1 and the next `count` ones, see `repeated`."""
+    both = repeated(values, 2 * count)
+    return both[:count], both[count:]
 
 
 def region_loss(prediction: Prediction, label: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -60,15 +60,6 @@ def distances_to_own(rows: Tensor, prototypes: Tensor, label: Tensor) -> Tensor:
     return safe_sqrt(lengths - 2.0 * cosine)
 
 
-def pull(distances: Tensor, chosen: Tensor, present: Tensor) -> Tensor:
-    """Sum over classes the mean distance (M,) of the voxels `chosen` (K, M) for them.
-
-    Classes that are not `present` (K,), that have no prototype, and classes without voxels add 0.
-    """
-    sums = (distances * chosen).sum(dim=1)
-    return (sums / chosen.sum(dim=1).clamp_min(1) * present).sum()
-
-
 def mean_pair_distance(prototypes: Tensor, present: Tensor) -> Tensor:
     """Average the distance between prototypes (K, D) of two `present` (K,) classes; 0 without a pair."""
     squares = (prototypes.unsqueeze(1) - prototypes.unsqueeze(0)).square().sum(dim=2)
@@ -154,8 +145,9 @@ def prototype_terms(
     free = both(~reliable, None if valid is None else valid.flatten())
     places, chosen = draw((others == classes) & free, fraction, generator)
     own = rows.index_select(0, places), prototypes.detach(), others.index_select(0, places)
-    pulled = pull(distances_to_own(*own), chosen, sizes > 0)
-    return PrototypeTerms(pulled, mean_pair_distance(prototypes, sizes > 0), sizes)
+    sums = (distances_to_own(*own) * chosen).sum(dim=1)
+    pull = (sums / chosen.sum(dim=1).clamp_min(1) * (sizes > 0)).sum()
+    return PrototypeTerms(pull, mean_pair_distance(prototypes, sizes > 0), sizes)
 
 
 def weighted_prototypes(features: Tensor, weights: Tensor) -> Tensor:
@@ -176,11 +168,6 @@ def cosines(features: Tensor, prototypes: Tensor) -> Tensor:
     """
     directions = prototypes * inverse_norm(prototypes, dim=2).unsqueeze(2)
     return torch.matmul(directions, features) * inverse_norm(features).unsqueeze(1)
-
-
-def partners(tensor: Tensor, count: int) -> Tensor:
-    """Take sample b modulo B of (B, ...), B > 0, for each b of `count` samples of the other kind."""
-    return tensor[torch.arange(count, device=tensor.device) % len(tensor)]
 
 
 class Rows(NamedTuple):

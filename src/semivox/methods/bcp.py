@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import ceil
-from typing import ClassVar, Literal, NamedTuple, Self
+from typing import Literal, NamedTuple, Self
 
 import torch
 from pydantic import BaseModel, Field
@@ -120,7 +120,7 @@ class BCP(TeacherMethod):
     numbers of patches some are used twice.
     """
 
-    batch: ClassVar[tuple[int, int]] = (4, 4)
+    batch = (4, 4)
 
     class Config(CopyPaste, TeacherMethod.Config):
         teacher_mode: Literal["train", "eval"] = Field(

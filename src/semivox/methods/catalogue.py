@@ -122,37 +122,6 @@ def cite(name: str) -> str:
     return str(entry["bibtex"])
 
 
-def reference_pages() -> dict[str, str]:
-    """Return the reference pages in Markdown by file name: one a method, and `index.md`."""
-    index = read_index()
-    pages = {f"{name}.md": method_page(name, entry) for name, entry in index.items()}
-    lines = ["# Methods", "", "| name | what it is |", "|---|---|"]
-    lines += [f"| [`{name}`]({name}.md) | {_cell(entry['summary'])} |" for name, entry in index.items()]
-    add = "How to [add your own](../../how-to/add-a-method.md)."
-    lines += ["", f"Generated from the code by `make reference`. {add}"]
-    return {"index.md": "\n".join(lines) + "\n", **pages}
-
-
-def method_page(name: str, entry: dict[str, Any]) -> str:
-    """Return a page of Markdown about one method."""
-    lines = [f"# `{name}`", "", entry["summary"], ""]
-    lines += [line for text in entry["text"] for line in (text, "")]
-    if entry["source"]:
-        lines += [f"Source: {entry['source']}", ""]
-    lines += [f"Patches a step: {patches(entry)}. Class: `{entry['class']}`.", ""]
-    lines += ["## Options", "", "| option | values | default | meaning |", "|---|---|---|---|"]
-    lines += [
-        f"| `{option['name']}` | {_cell(option['values'])} | `{shown(option['default'])}` |"
-        f" {_cell(option['description'])} |"
-        for option in entry["options"]
-    ]
-    if entry["options"]:
-        lines += ["", f"Set one with `--set method.options.{entry['options'][0]['name']}=...`."]
-    if entry["bibtex"]:
-        lines += ["", "## Cite", "", "```bibtex", entry["bibtex"], "```"]
-    return "\n".join(lines) + "\n"
-
-
 def patches(entry: dict[str, Any]) -> str:
     """Return e.g. `2 labeled, 2 unlabeled`."""
     return f"{entry['labeled_patches']} labeled, {entry['unlabeled_patches']} unlabeled"
@@ -163,10 +132,6 @@ def shown(value: Any) -> str:
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "null"}[value]
     return f"[{', '.join(map(shown, value))}]" if isinstance(value, list) else str(value)
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", r"\|")
 
 
 def _joined(text: str) -> str:

@@ -9,8 +9,9 @@ from pydantic import Field
 from torch import Tensor
 
 from semivox.losses.consistency import mean_squared_error
+from semivox.losses.mixing import repeated
 from semivox.losses.prediction import Prediction, widen
-from semivox.losses.prototypes import cosines, partners, weighted_prototypes
+from semivox.losses.prototypes import cosines, weighted_prototypes
 from semivox.losses.schedules import sigmoid_rampup
 from semivox.losses.supervised import both, cross_entropy, mean, onehot
 from semivox.losses.uncertainty import add_noise
@@ -110,8 +111,8 @@ class CPCL(LabelSupervised, TeacherMethod):
             )
             members, members_u = (onehot(x, own.num_classes) for x in (label, teacher.label.flatten(1)))
             members = both(members, None if valid is None else valid.unsqueeze(1))
-            prototypes = partners(weighted_prototypes(features, members * probs), len(image))
-            prototypes_u = partners(weighted_prototypes(features_u, members_u * probs_u), len(label))
+            prototypes = repeated(weighted_prototypes(features, members * probs), len(image))
+            prototypes_u = repeated(weighted_prototypes(features_u, members_u * probs_u), len(label))
 
             forward = torch.softmax(cfg.scale * cosines(features_u, prototypes), dim=1)
             backward = torch.log_softmax(cfg.scale * cosines(features, prototypes_u), dim=1)

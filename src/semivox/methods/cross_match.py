@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 from math import log
-from typing import ClassVar, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import torch
 from pydantic import Field
@@ -81,7 +81,7 @@ class CrossMatch(LabelSupervised, SingleMethod):
     would end after 17000; the last one counts.
     """
 
-    batch: ClassVar[tuple[int, int]] = (2, 4)
+    batch = (2, 4)
 
     class Config(LabelSupervised.Config, SingleMethod.Config):
         drop_weak: float = Field(0.25, ge=0, lt=1, description="w: share of the channels that is dropped")

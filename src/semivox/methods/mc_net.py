@@ -34,7 +34,7 @@ class MCNet(MultiDecoderMethod):
         detach_targets: bool = Field(False, description="no gradient through the sharpened probabilities")
 
     others: ClassVar[tuple[UpKind, ...]] = ("trilinear",)
-    term: ClassVar[str] = "consistency"
+    term = "consistency"
     config: Config
 
     def between(self, predictions: list[Prediction], outputs: list[Decoded], count: int) -> Tensor:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -12,7 +10,6 @@ from semivox.losses.prediction import Prediction, widen
 from semivox.losses.pseudo_labels import reliable_cross_entropy
 from semivox.methods.base import PseudoLabel
 from semivox.methods.heads import MultiDecoderMethod
-from semivox.nets.blocks import UpKind
 from semivox.nets.heads import Decoded
 
 
@@ -35,8 +32,8 @@ class MLRPL(MultiDecoderMethod):
     class Config(MultiDecoderMethod.Config):
         mutual_on_labeled: bool = Field(True, description="pseudo-labels also teach on labeled patches")
 
-    others: ClassVar[tuple[UpKind, ...]] = ("nearest",)
-    term: ClassVar[str] = "mutual"
+    others = ("nearest",)
+    term = "mutual"
     config: Config
 
     def between(self, predictions: list[Prediction], outputs: list[Decoded], count: int) -> Tensor:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -50,10 +48,10 @@ class SelfTraining(BoundarySupervised, SingleMethod):
         )
         temperature: float = Field(0.5, gt=0, description="sharpens pseudo-labels; 1: as predicted")
 
-    batch: ClassVar[tuple[int, int]] = (2, 2)
-    soft_labels: ClassVar[bool] = True
-    staged: ClassVar[bool] = True
-    without_unlabeled: ClassVar[str | None] = "labels_only"
+    batch = (2, 2)
+    soft_labels = True
+    staged = True
+    without_unlabeled = "labels_only"
     config: Config
 
     def stages(self, iterations: int) -> tuple[float, ...]:
@@ -118,7 +116,7 @@ class LabelsOnly(SelfTraining):
     class Config(SelfTraining.Config):
         rounds: int = Field(0, ge=0, le=0, description="none: the labels alone")
 
-    batch: ClassVar[tuple[int, int]] = (2, 0)
+    batch = (2, 0)
     config: Config
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from torch import Tensor
 
 from semivox.methods.base import Batch, PairMethod, SingleMethod, Step
@@ -19,7 +17,7 @@ class Supervised(LabelSupervised, SingleMethod):
     class Config(Mixing, LabelSupervised.Config, SingleMethod.Config):
         pass
 
-    batch: ClassVar[tuple[int, int]] = (4, 0)
+    batch = (4, 0)
     config: Config
 
     def losses(self, labeled: Batch, unlabeled: Batch, step: Step) -> dict[str, Tensor]:
@@ -31,7 +29,7 @@ class Supervised(LabelSupervised, SingleMethod):
 class SupervisedMatched(Supervised):
     """`Supervised` with the 2 labeled patches a step that semi-supervised methods see."""
 
-    batch: ClassVar[tuple[int, int]] = (2, 0)
+    batch = (2, 0)
 
 
 class SupervisedPair(LabelSupervised, PairMethod):
@@ -45,7 +43,7 @@ class SupervisedPair(LabelSupervised, PairMethod):
     class Config(Mixing, LabelSupervised.Config, PairMethod.Config):
         pass
 
-    batch: ClassVar[tuple[int, int]] = (2, 0)
+    batch = (2, 0)
     config: Config
 
     def losses(self, labeled: Batch, unlabeled: Batch, step: Step) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from semivox.losses.mixing import cuboid_mask, exchange_masks
+from semivox.losses.mixing import cuboid_mask, exchange_masks, repeated
 from semivox.losses.prediction import Prediction
 from semivox.losses.prototypes import voxel_rows
 from semivox.losses.pseudo_labels import Teaching
@@ -241,10 +241,9 @@ class TeachingPair(LabelSupervised, PairMethod):
             images = torch.cat([labeled.image, unlabeled.image])
             return images, self.teachings(unlabeled.image) if self.config.teacher_decay else (None, None)
         count = len(unlabeled.image)
-        partner = torch.arange(count, device=unlabeled.image.device) % len(labeled.image)
         mask = cuboid_mask(unlabeled.image.shape[2:], self.config.mix_cuboid, step.generator)
         known = exchange_masks(count, mask)
-        mixed = torch.where(known.unsqueeze(1), labeled.image[partner], unlabeled.image)
-        valid = None if labeled.valid is None else labeled.valid[partner]
-        taught = self.teachings(unlabeled.image, labeled.target[partner], known, valid)
+        mixed = torch.where(known.unsqueeze(1), repeated(labeled.image, count), unlabeled.image)
+        valid = None if labeled.valid is None else repeated(labeled.valid, count)
+        taught = self.teachings(unlabeled.image, repeated(labeled.target, count), known, valid)
         return torch.cat([labeled.image, mixed]), taught
