@@ -5,13 +5,18 @@ make reference        # after a change of a method's docstring, options, table l
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 from semivox.files import write_json, write_text
-from semivox.methods.catalogue import INDEX_FILE, build_index, patches, read_index, shown
+from semivox.methods import METHODS, method_class
+from semivox.methods.catalogue import INDEX_FILE, describe, patches, read_index, shown
 
 PAGES = Path(__file__).parent / "reference" / "methods"
+CITATIONS = INDEX_FILE.with_name("citations.bib")
+ENTRY = re.compile(r"^@\w+\{.*?^\}", flags=re.MULTILINE | re.DOTALL)
+KEYWORDS = re.compile(r"^\s*keywords\s*=\s*\{(.*?)\},?\n", flags=re.MULTILINE)
 
 
 def main() -> None:
@@ -22,6 +27,23 @@ def main() -> None:
             old.unlink()
     for name, text in pages.items():
         write_text(PAGES / name, text)
+
+
+def build_index() -> dict[str, dict[str, Any]]:
+    """Describe every method of the package from its class; imports them all."""
+    cited = citations()
+    return {name: describe(method_class(name), METHODS[name], cited.get(name, "")) for name in METHODS}
+
+
+def citations() -> dict[str, str]:
+    """Return the BibTeX entries of each method, by name; also of methods that are not registered."""
+    found: dict[str, str] = {}
+    for entry in ENTRY.findall(CITATIONS.read_text(encoding="utf-8")):
+        names, text = KEYWORDS.search(entry), KEYWORDS.sub("", entry)
+        for name in names[1].split(",") if names else ():
+            known = found.get(name.strip())
+            found[name.strip()] = f"{known}\n\n{text}" if known else text
+    return found
 
 
 def reference_pages() -> dict[str, str]:

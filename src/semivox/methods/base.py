@@ -35,6 +35,12 @@ class Batch(NamedTuple):
             raise ValueError("labeled patches without a label")
         return self.image.new_zeros(self.image.shape[:1] + self.image.shape[2:], dtype=torch.int64)
 
+    @property
+    def weight(self) -> Tensor:
+        """1 at each voxel that has a label, else 0; (B, X, Y, Z), of the image's type."""
+        valid = torch.ones_like(self.target) if self.valid is None else self.valid
+        return valid.to(self.image.dtype)
+
 
 class PseudoLabel(NamedTuple):
     """A label that a method makes for unlabeled patches, for `Method.pseudo_labels`."""

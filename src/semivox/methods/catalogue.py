@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import re
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,26 +18,14 @@ if TYPE_CHECKING:
 
 INDEX_FILE = Path(__file__).with_name("index.json")
 OUTSIDE = "from another package; `semivox methods NAME` loads it"
-_ENTRY = re.compile(r"^@\w+\{.*?^\}", flags=re.MULTILINE | re.DOTALL)
-_KEYWORDS = re.compile(r"^\s*keywords\s*=\s*\{(.*?)\},?\n", flags=re.MULTILINE)
 _KINDS = {"boolean": "true | false", "array": "list", "string": "name", "integer": "whole number"}
 _LIMITS = (("minimum", ">="), ("exclusiveMinimum", ">"), ("maximum", "<="), ("exclusiveMaximum", "<"))
 
 
-def _read(name: str) -> str:
-    return (resources.files("semivox") / "methods" / name).read_text(encoding="utf-8")
-
-
 def read_index() -> dict[str, dict[str, Any]]:
-    """Return what `build_index` wrote: name -> description, in the order of the table of methods."""
-    index: dict[str, dict[str, Any]] = json.loads(_read("index.json"))
+    """Return the description of each method of the package by name, in the order of the table."""
+    index: dict[str, dict[str, Any]] = json.loads(INDEX_FILE.read_text(encoding="utf-8"))
     return index
-
-
-def build_index() -> dict[str, dict[str, Any]]:
-    """Describe every method of the package from its class; imports them all."""
-    cited = citations()
-    return {name: describe(method_class(name), METHODS[name], cited.get(name, "")) for name in METHODS}
 
 
 def describe(kind: type[Method], where: str, bibtex: str = "") -> dict[str, Any]:
@@ -96,17 +82,6 @@ def describe_method(name: str) -> dict[str, Any]:
         raise unknown("method", name, sorted(known))
     entry = known[name]
     return entry if name in METHODS else describe(method_class(name), entry["class"])
-
-
-def citations() -> dict[str, str]:
-    """Return the BibTeX entries of each method, by name; also of methods that are not registered."""
-    found: dict[str, str] = {}
-    for entry in _ENTRY.findall(_read("citations.bib")):
-        names, text = _KEYWORDS.search(entry), _KEYWORDS.sub("", entry)
-        for name in names[1].split(",") if names else ():
-            known = found.get(name.strip())
-            found[name.strip()] = f"{known}\n\n{text}" if known else text
-    return found
 
 
 def cite(name: str) -> str:

@@ -71,10 +71,12 @@ class SelfTraining(BoundarySupervised, SingleMethod):
 
     def losses(self, labeled: Batch, unlabeled: Batch, step: Step) -> dict[str, Tensor]:
         """Compute "sup" of the labeled and "pseudo" of the pseudo-labeled scans, mixed or not."""
-        count, taught = len(labeled.image), unlabeled.soft is not None
-        images = torch.cat([labeled.image, unlabeled.image]) if taught else labeled.image
-        shares, weight = self._target(labeled), _weight(labeled)
+        count, images, weight = len(labeled.image), labeled.image, labeled.weight
+        shares = labeled.soft
+        if shares is None:
+            shares = onehot(labeled.target, self.net.num_classes).float()
         if unlabeled.soft is not None:
+            images = torch.cat([images, unlabeled.image])
             shares = torch.cat([shares, unlabeled.soft])
             weight = torch.cat([weight, self._pseudo_weight(unlabeled.soft)])
         if not len(images):
@@ -89,11 +91,6 @@ class SelfTraining(BoundarySupervised, SingleMethod):
                 probs, label = torch.softmax(scales[0][:count].float(), dim=1), shares[:count].argmax(dim=1)
                 terms["sup"] = terms["sup"] + self.boundary(probs, label, weight[:count] > 0, step)
         return terms
-
-    def _target(self, labeled: Batch) -> Tensor:
-        if labeled.soft is not None:
-            return labeled.soft
-        return onehot(labeled.target, self.net.num_classes).float()
 
     def _pseudo_weight(self, shares: Tensor) -> Tensor:
         """Weights (B, X, Y, Z): less where the pseudo-label is uncertain."""
@@ -118,9 +115,3 @@ class LabelsOnly(SelfTraining):
 
     batch = (2, 0)
     config: Config
-
-
-def _weight(labeled: Batch) -> Tensor:
-    """Weights (B, X, Y, Z): 1 on valid voxels."""
-    shape = (*labeled.image.shape[:1], *labeled.image.shape[2:])
-    return labeled.image.new_ones(shape) if labeled.valid is None else labeled.valid.to(labeled.image.dtype)

@@ -152,9 +152,8 @@ class LabelSupervised(BoundarySupervised):
         loss = cross_entropy_dice(own.log_probs, own.probs, label, valid, background=background)
         if coarser:
             shares = onehot(label, own.num_classes).to(loss.dtype)
-            weight = torch.ones_like(label, dtype=loss.dtype) if valid is None else valid.to(loss.dtype)
             for logits, factor in zip(coarser, SCALES[1:], strict=False):
-                at = averaged(shares, weight, logits.shape[2:])
+                at = averaged(shares, labeled.weight, logits.shape[2:])
                 loss = loss + factor * mean(soft_cross_entropy_dice(logits[: len(label)], *at))
             loss = loss / sum(SCALES[: 1 + len(coarser)])
         return loss + self.boundary(own.probs, label, valid, step)
