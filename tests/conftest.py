@@ -12,7 +12,7 @@ import pytest
 from semivox.config import Config, load_config
 from semivox.datasets.phantom import make_phantoms
 
-for room in (".", "io", "methods", "reporting"):  # makes `shell`, `scans`, `plain_numpy` ... importable
+for room in (".", "io", "methods", "reporting"):  # makes `shell`, `scans`, `gradients` ... importable
     sys.path.insert(0, str(Path(__file__).parent / room))
 
 # Also in the programs that tests start: arrays are tiny, a second thread only waits, and worse so on a busy

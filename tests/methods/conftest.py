@@ -13,7 +13,6 @@ import torch
 from scipy import ndimage
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool3d
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from semivox.methods import create
 from semivox.methods.base import Batch, Method, PairMethod, Step
@@ -241,26 +240,6 @@ def tiny() -> Callable[..., tuple[Any, Batch, Batch]]:
         return method, Batch(image[:labeled], label), Batch(image[labeled:], None)
 
     return make
-
-
-class NoHostReads(TorchDispatchMode):
-    """Fail on operations that wait for the device: `.item()`, boolean indexing, nonzero, unique, equality."""
-
-    forbidden = ("_local_scalar_dense", "nonzero", "is_nonzero", "item", "masked_select", "equal", "unique")
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = str(function).split(".")[1]
-        if name in self.forbidden or name.startswith("_unique"):
-            raise AssertionError(f"host read: {name}")
-        if name == "index" and any(index is not None and index.dtype == torch.bool for index in args[1]):
-            raise AssertionError("host read: boolean index")
-        return function(*args, **(kwargs or {}))
-
-
-@pytest.fixture
-def no_host_reads() -> type[NoHostReads]:
-    """A context in which reading from the device fails."""
-    return NoHostReads
 
 
 class Naive:

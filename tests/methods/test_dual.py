@@ -25,16 +25,6 @@ def values(losses: dict[str, Tensor]) -> dict[str, float]:
     return {name: loss.item() for name, loss in losses.items()}
 
 
-@pytest.mark.parametrize(("iteration", "weight"), [(0, 0.000674), (5, 0.0287), (10, 0.1)])
-def test_lambda(fixed_dual: Factory, step: Factory, iteration: int, weight: float) -> None:
-    dual, labeled, unlabeled = fixed_dual(2)
-    at = step(iteration, 10)
-    pgl = dual.losses(labeled, unlabeled, at)["pgl"].item()
-    assert at.notes["weight_pgl"].item() == pytest.approx(weight, rel=2e-3)
-    raw = sum(at.notes[f"pgl_pull_{k}"].item() - at.notes[f"pgl_apart_{k}"].item() for k in "ab")
-    assert pgl == pytest.approx(at.notes["weight_pgl"].item() * raw, rel=1e-6)
-
-
 def test_unsupervised_ramp(fixed_dual: Factory, step: Factory) -> None:
     plain, labeled, unlabeled = fixed_dual(2)
     ramped, _, _ = fixed_dual(2, unsup_ramp="sigmoid", ramp_fraction=0.5)
@@ -128,23 +118,6 @@ def test_class_absent_from_the_reliable_set(fixed_dual: Factory, step: Factory) 
     assert math.isfinite(loss.item()) and loss.item() != 0
 
 
-@pytest.mark.parametrize(
-    ("labeled", "unlabeled", "zero"),
-    [(2, 0, {"cps", "efs", "pgl"}), (0, 2, {"sup_a", "sup_b", "cr"}), (1, 1, set())],
-)
-@pytest.mark.parametrize("classes", [2, 3])
-def test_absent_streams(
-    fixed_dual: Factory, step: Factory, labeled: int, unlabeled: int, zero: set[str], classes: int
-) -> None:
-    dual, first, second = fixed_dual(classes, labeled=labeled, unlabeled=unlabeled, pull_fraction=1.0)
-    if not labeled:
-        first = Batch(first.image, None)
-    losses = dual.losses(first, second, step(5))
-    assert {name for name, loss in losses.items() if loss.item() == 0} == zero
-    torch.stack(list(losses.values())).sum().backward()
-    assert all(bool(torch.isfinite(parameter.grad).all()) for parameter in dual.parameters())
-
-
 def test_labels_are_required_of_the_labeled_stream(fixed_dual: Factory, step: Factory) -> None:
     dual, labeled, unlabeled = fixed_dual(2)
     with pytest.raises(ValueError, match="without a label"):
@@ -160,33 +133,6 @@ def test_notes_are_detached_scalars(fixed_dual: Factory, step: Factory) -> None:
     )
     assert {"pgl_skipped_classes", "pgl_pull_a", "pgl_apart_b", "weight_pgl", "weight_unsup"} <= set(at.notes)
     assert all(note.shape == () and not note.requires_grad for note in at.notes.values())
-
-
-@pytest.mark.parametrize(
-    "read",
-    [
-        lambda t: t.sum().item(),
-        lambda t: float(t.sum()),
-        lambda t: 1 if t.sum() > 0 else 0,
-        lambda t: t[t > 0],
-        lambda t: t.nonzero(),
-        lambda t: torch.nn.functional.one_hot(t.long().abs(), 9),
-    ],
-)
-def test_host_reads_are_noticed(read: Callable[[Tensor], object], no_host_reads: Factory) -> None:
-    with no_host_reads(), pytest.raises(AssertionError, match="host read"):
-        read(torch.randn(5).clamp(-2, 2))
-
-
-@pytest.mark.parametrize(
-    "options", [{"cr_mask": "or", "cr_target": "label", "cr_distance": "kl"}, {"exclude_uncertain": True}]
-)
-def test_readings_read_nothing_back_to_the_host(
-    fixed_dual: Factory, step: Factory, no_host_reads: Factory, options: dict[str, Any]
-) -> None:
-    dual, labeled, unlabeled = fixed_dual(3, efs_target="lower_entropy", **options)
-    with no_host_reads():
-        dual.losses(labeled, unlabeled, step())
 
 
 def test_one_joint_forward_a_network(step: Factory) -> None:
@@ -220,29 +166,3 @@ def test_prediction_is_the_mean_of_the_members() -> None:
     torch.testing.assert_close(probs.sum(dim=1), torch.ones(1, 16, 32, 16))
     same = create("dual", {"nets": ["vnet", "vnet"]}, NetFactory(2, 3, width=2)).eval()
     assert list(same.predict_members(image)) == ["vnet_a", "vnet_b"]
-
-
-def test_prediction_is_float32_under_autocast() -> None:
-    method = create("dual", {}, NetFactory(1, 2, width=2)).eval()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert method.predict(torch.randn(1, 1, 16, 16, 32)).dtype == torch.float32
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"tau": 1.5},
-        {"alpha": 101},
-        {"temperature": 0},
-        {"pull_fraction": 0},
-        {"cr_mask": "and"},
-        {"nets": ["vnet"]},
-    ],
-)
-def test_values_out_of_range(options: dict[str, Any]) -> None:
-    with pytest.raises(ValueError):
-        Dual.Config.model_validate(options)
-
-
-def test_every_option_is_described() -> None:
-    assert all(field.description for field in Dual.Config.model_fields.values())

@@ -12,7 +12,6 @@ import torch
 
 from semivox.methods import create
 from semivox.methods.base import Batch
-from semivox.methods.cost import count_parameters
 from semivox.methods.mc_net import MCNet, MCNetPlus
 from semivox.nets import NetFactory
 
@@ -54,13 +53,6 @@ def test_terms(
     assert {name: loss.item() for name, loss in losses.items()} == pytest.approx(expected, abs=1e-9)
 
 
-def test_weight_over_the_run(fixed_decoders: Factory, step: Factory) -> None:
-    method, labeled, unlabeled = fixed_decoders(MCNet)
-    for iteration, expected in ((0, 0.0067379), (3000, 0.2865048), (6000, 1.0), (14999, 1.0)):
-        method.losses(labeled, unlabeled, at := step(iteration, 15000))
-        assert at.notes["weight_consistency"].item() == pytest.approx(expected, abs=1e-7)
-
-
 @pytest.mark.parametrize("kind", [MCNet, MCNetPlus])
 @pytest.mark.parametrize("detached", [False, True])
 def test_gradients(fixed_decoders: Factory, step: Factory, kind: type[MCNet], detached: bool) -> None:
@@ -76,10 +68,8 @@ def test_gradients(fixed_decoders: Factory, step: Factory, kind: type[MCNet], de
     assert all(bool((gradient.flatten(1) != 0).any(dim=1).all()) for gradient in found)
 
 
-@pytest.mark.parametrize(("name", "parameters"), [("mc_net", 12_347_716), ("mc_net_plus", 15_246_566)])
-def test_real_network(step: Factory, name: str, parameters: int) -> None:
-    with torch.device("meta"):
-        assert count_parameters(create(name, {}, NetFactory(1, 2))) == parameters
+@pytest.mark.parametrize("name", ["mc_net", "mc_net_plus"])
+def test_real_network(step: Factory, name: str) -> None:
     torch.manual_seed(0)
     method: Any = create(name, {}, NetFactory(2, 3, width=2, dropout=0.0))
     labeled = Batch(torch.randn(1, 2, 32, 16, 16), torch.randint(0, 3, (1, 32, 16, 16)))

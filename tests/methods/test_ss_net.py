@@ -12,11 +12,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from semivox.losses.supervised import dice_loss
 from semivox.methods import create
 from semivox.methods.base import Batch
-from semivox.methods.cost import count_parameters
-from semivox.methods.ss_net import SSNet
 from semivox.nets import NetFactory
 
 Factory = Callable[..., Any]
@@ -147,26 +144,6 @@ def test_supervised_and_adversarial_terms(step: Factory) -> None:
     assert found == pytest.approx(np.mean(dices) + 2 * entropy, abs=1e-9)
 
 
-def test_linear_and_squared_dice() -> None:
-    probs = torch.full((1, 2, 2, 2, 2), 0.5, dtype=torch.float64)
-    label = torch.tensor([1, 1, 0, 0, 0, 0, 0, 0]).view(1, 2, 2, 2)
-    assert dice_loss(probs, label).item() == pytest.approx(0.499999, abs=1e-6)
-    assert dice_loss(probs, label, squared=False, smooth=1e-8).item() == pytest.approx(0.666667, abs=1e-6)
-
-
-def test_sizes() -> None:
-    method: Any = create("ss_net", {}, NetFactory(1, 2))
-    assert count_parameters(method) == 9_457_318
-    assert sum(count_parameters(getattr(method, name)) for name in HEADS) == 8_452
-
-
-def test_ramp_takes_6000_of_15000_iterations(step: Factory) -> None:
-    method, labeled, unlabeled = fixed(2)
-    for iteration, weight in ((0, 0.0067379), (3000, 0.2865048), (6000, 1.0), (14999, 1.0)):
-        method.losses(labeled, unlabeled, at := step(iteration, 15000))
-        assert at.notes["weight_unsup"].item() == pytest.approx(weight, abs=1e-6)
-
-
 def test_equal_and_opposite_features(step: Factory) -> None:
     """Only foreground is remembered: distance 2 and a mean over two classes give 1 a stream."""
     for sign, expected in ((1.0, 0.0), (-1.0, 2.0)):
@@ -239,26 +216,8 @@ def test_four_passes_of_which_two_change_running_statistics(step: Factory) -> No
         assert head.training and head[1].num_batches_tracked == 2  # once a stream; not for the memory's rows
 
 
-@pytest.mark.parametrize(("labeled", "unlabeled"), [(2, 0), (0, 2), (1, 3)])
-def test_absent_streams(step: Factory, labeled: int, unlabeled: int) -> None:
-    method, first, second = tiny()
-    image = torch.cat([first.image, second.image])
-    label = first.target[:labeled] if labeled else None
-    second = Batch(image[4 - unlabeled :], None)
-    losses = method.losses(Batch(image[:labeled], label), second, step(9))
-    assert {name for name, loss in losses.items() if loss.item() == 0} == (
-        set() if labeled else {"sup", "contrast"}
-    )
-
-
 def test_half_precision_under_autocast(step: Factory) -> None:
     method, labeled, unlabeled = tiny()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         losses = method.losses(labeled, unlabeled, step(9))
     assert all(loss.dtype == torch.float32 and bool(torch.isfinite(loss)) for loss in losses.values())
-
-
-@pytest.mark.parametrize("options", [{"variant": "code"}, {"rows": 1}, {"memory_size": 1}, {"epsilon": 0}])
-def test_values_out_of_range(options: dict[str, Any]) -> None:
-    with pytest.raises(ValueError):
-        SSNet.Config.model_validate(options)

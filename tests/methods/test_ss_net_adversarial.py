@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
-
 from semivox.losses.adversarial import frozen_statistics, overlap_loss, unit, virtual_adversarial_loss
+from torch import Tensor, nn
 
 
 def small_net(channels: int = 2, classes: int = 3) -> Any:

@@ -1,4 +1,4 @@
-"""`luseg`: both variants against a walk through the voxels, and what each term trains."""
+"""`mcf` and `luseg` against a walk through the voxels, their self-checks, and what each term trains."""
 
 from __future__ import annotations
 
@@ -10,34 +10,34 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from gradients import trained_by
 from torch import Tensor
 
 from semivox.methods import create
 from semivox.methods.base import Batch
 from semivox.methods.luseg import LUSEG
+from semivox.methods.mcf import MCF
 from semivox.nets import NetFactory
 
 Factory = Callable[..., Any]
 Voxel = tuple[int, ...]
+Case = tuple[dict[str, float], bool]
 
 
-def unit(vector: np.ndarray) -> np.ndarray:
-    return np.asarray(vector / math.sqrt(float((vector**2).sum())))
+def voxels(net: Any) -> np.ndarray:
+    """Probabilities (B, X, Y, Z, K) of a `Fixed` network."""
+    powers = np.exp(net.logit_map.detach().movedim(1, -1).numpy())
+    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
 
 
-def naive_luseg(method: Any, truth: np.ndarray, done: float) -> tuple[dict[str, float], bool]:
-    """All terms with every unreliable voxel drawn, and whether A has the lower Dice loss."""
-    cfg, nets = method.config, (method.net_a, method.net_b)
-    z = [net.logit_map.detach().movedim(1, -1).numpy() for net in nets]
-    f = [net.feature_map.detach().movedim(1, -1).numpy() for net in nets]
-    p = [np.exp(own) / np.exp(own).sum(axis=-1, keepdims=True) for own in z]
-    classes, count = z[0].shape[-1], len(truth)
-    places: list[Voxel] = list(np.ndindex(*truth.shape))
-    free: list[Voxel] = [v for v in np.ndindex(*z[0].shape[:-1]) if v[0] >= count]
+def naive_reviewed(p: list[np.ndarray], truth: np.ndarray, tau: float) -> Case:
+    """The terms on labels, and whether A has the lower Dice loss; they differ from probability `tau` on."""
+    places = list(np.ndindex(*truth.shape))
+    foreground = range(1, p[0].shape[-1])
     terms, dices = {}, []
     for name, own in zip("ab", p, strict=True):
         losses = []
-        for c in range(1, classes):
+        for c in foreground:
             overlap = sum(own[v][c] * (truth[v] == c) for v in places)
             size = sum(own[v][c] ** 2 + (truth[v] == c) for v in places)
             losses.append(1 - (2 * overlap + 1e-5) / (size + 1e-5))
@@ -45,12 +45,38 @@ def naive_luseg(method: Any, truth: np.ndarray, done: float) -> tuple[dict[str, 
         terms[f"sup_{name}"] = dices[-1] - sum(math.log(own[v][truth[v]]) for v in places) / len(places)
 
     def confident(own: np.ndarray, v: Voxel) -> int:
-        return int(own[v].argmax()) if own[v].max() >= cfg.tau else 0
+        return int(own[v].argmax()) if own[v].max() >= tau else 0
 
     differ = [v for v in places if confident(p[0], v) != confident(p[1], v)]
-    errors = [(own[v][c] - (truth[v] == c)) ** 2 for own in p for v in differ for c in range(1, classes)]
+    errors = [(own[v][c] - (truth[v] == c)) ** 2 for own in p for v in differ for c in foreground]
     terms["cdr"] = 0.5 * sum(errors) / (len(differ) + 1e-16)
+    return terms, dices[0] <= dices[1]
 
+
+def naive_mcf(method: Any, truth: np.ndarray, done: float) -> Case:
+    p = [voxels(method.net_a), voxels(method.net_b)]
+    terms, a_teaches = naive_reviewed(p, truth, 0)
+    teacher, student = p if a_teaches else p[::-1]
+    squares = []
+    for v in np.ndindex(*teacher.shape[:-1]):
+        if v[0] >= len(truth):
+            powers = [q ** (1 / 0.1) for q in teacher[v]]
+            squares += [(student[v][c] - powers[c] / sum(powers)) ** 2 for c in range(len(powers))]
+    terms["dcpl"] = 0.1 * math.exp(-5 * (1 - done) ** 2) * sum(squares) / len(squares)
+    return terms, a_teaches
+
+
+def unit(vector: np.ndarray) -> np.ndarray:
+    return np.asarray(vector / math.sqrt(float((vector**2).sum())))
+
+
+def naive_luseg(method: Any, truth: np.ndarray, done: float) -> Case:
+    """All terms with every unreliable voxel drawn."""
+    cfg, nets = method.config, (method.net_a, method.net_b)
+    f = [net.feature_map.detach().movedim(1, -1).numpy() for net in nets]
+    p = [voxels(net) for net in nets]
+    terms, a_wins = naive_reviewed(p, truth, cfg.tau)
+    free: list[Voxel] = [v for v in np.ndindex(*p[0].shape[:-1]) if v[0] >= len(truth)]
     entropy = [{v: -sum(q * math.log(q) for q in own[v]) for v in free} for own in p]
     limit = [np.percentile(list(own.values()), cfg.alpha) for own in entropy]
     unsure = [v for v in free if entropy[0][v] >= limit[0] and entropy[1][v] >= limit[1]]
@@ -71,9 +97,9 @@ def naive_luseg(method: Any, truth: np.ndarray, done: float) -> tuple[dict[str, 
     ramp = math.exp(-5 * (1 - done) ** 2)
     terms["pseudo"] = pseudo * (len(free) / len(sure) if released else ramp)
 
-    loser = 1 if dices[0] <= dices[1] else 0
+    loser = 1 if a_wins else 0
     prototypes = {}
-    for c in range(classes):
+    for c in range(p[0].shape[-1]):
         members = [unit(f[loser][v]) for v in sure if joint(v) == c]
         if members:
             prototypes[c] = unit(np.sum(members, axis=0))
@@ -85,93 +111,104 @@ def naive_luseg(method: Any, truth: np.ndarray, done: float) -> tuple[dict[str, 
     apart = sum(pairs) / max(len(pairs), 1)
     last = apart if released else -apart if cfg.margin is None else max(0.0, cfg.margin - apart)
     terms["contrast"] = 0.1 * ramp * (pull + last)
-    return terms, dices[0] <= dices[1]
+    return terms, a_wins
 
 
 @pytest.mark.parametrize("classes", [2, 3])
 @pytest.mark.parametrize(
-    "options", [{}, {"variant": "released"}, {"margin": 1.5}, {"margin": 0.1}, {"tau": 0.8, "alpha": 60}]
+    ("kind", "options", "naive", "note"),
+    [
+        (MCF, {}, naive_mcf, "a_teaches"),
+        *(
+            (LUSEG, {"pull_fraction": 1.0} | options, naive_luseg, "a_wins")
+            for options in (
+                {},
+                {"variant": "released"},
+                {"margin": 1.5},
+                {"margin": 0.1},
+                {"tau": 0.8, "alpha": 60},
+            )
+        ),
+    ],
 )
 def test_against_a_walk_through_the_voxels(
-    fixed_pair: Factory, step: Factory, classes: int, options: dict[str, Any]
+    fixed_pair: Factory, step: Factory, classes: int, kind: Any, options: Any, naive: Any, note: str
 ) -> None:
     winners = set()
     for seed in range(6):
-        method, labeled, unlabeled = fixed_pair(LUSEG, classes, seed=seed, pull_fraction=1.0, **options)
+        method, labeled, unlabeled = fixed_pair(kind, classes, seed=seed, **options)
         losses = method.losses(labeled, unlabeled, at := step(7, 10))
-        expected, a_wins = naive_luseg(method, labeled.target.numpy(), 0.7)
+        expected, a_is_better = naive(method, labeled.target.numpy(), 0.7)
         assert {name: loss.item() for name, loss in losses.items()} == pytest.approx(expected, abs=1e-6)
-        assert bool(at.notes["a_wins"]) == a_wins
-        winners.add(a_wins)
+        assert bool(at.notes[note]) == a_is_better
+        winners.add(a_is_better)
     assert winners == {True, False}
 
 
-def gradient(loss: Tensor, parameter: Tensor) -> Tensor | None:
-    if not loss.requires_grad:
-        return None
-    return torch.autograd.grad(loss, parameter, retain_graph=True, allow_unused=True)[0]
+def test_agreeing_networks(fixed_pair: Factory, step: Factory) -> None:
+    """Nothing to review; at equal Dice losses A teaches."""
+    method, labeled, unlabeled = fixed_pair(MCF, 3)
+    with torch.no_grad():
+        method.net_b.logit_map.copy_(method.net_a.logit_map)
+    losses = method.losses(labeled, unlabeled, at := step(5))
+    assert losses["cdr"].item() == 0 and at.notes["cdr_share"].item() == 0 and bool(at.notes["a_teaches"])
 
 
 def reached(loss: Tensor, parameter: Tensor) -> tuple[bool, bool]:
     """Whether the gradient of the labeled and of the unlabeled samples is other than 0."""
-    found = gradient(loss, parameter)
+    found = None
+    if loss.requires_grad:
+        found = torch.autograd.grad(loss, parameter, retain_graph=True, allow_unused=True)[0]
     return (False, False) if found is None else (bool((found[:2] != 0).any()), bool((found[2:] != 0).any()))
 
 
 @pytest.mark.parametrize("classes", [2, 3])
-@pytest.mark.parametrize("variant", ["paper", "released"])
-def test_what_each_term_trains(fixed_pair: Factory, step: Factory, classes: int, variant: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "options"), [(MCF, {}), (LUSEG, {"pull_fraction": 1.0}), (LUSEG, {"variant": "released"})]
+)
+def test_what_each_term_trains(
+    fixed_pair: Factory, step: Factory, classes: int, kind: Any, options: dict[str, Any]
+) -> None:
     """Logits of A and B, features of A and B: (labeled, unlabeled) each."""
     no, first, second = (False, False), (True, False), (False, True)
     for seed in range(6):
-        method, labeled, unlabeled = fixed_pair(LUSEG, classes, seed=seed, variant=variant, pull_fraction=1.0)
+        method, labeled, unlabeled = fixed_pair(kind, classes, seed=seed, **options)
         losses = method.losses(labeled, unlabeled, at := step(9))
-        maps = [
-            getattr(net, f"{kind}_map")
-            for kind in ("logit", "feature")
-            for net in (method.net_a, method.net_b)
-        ]
+        nets = (method.net_a, method.net_b)
+        maps = [getattr(net, f"{part}_map") for part in ("logit", "feature") for net in nets]
         trained = {name: [reached(loss, one) for one in maps] for name, loss in losses.items()}
-        a_loses = not bool(at.notes["a_wins"])
-        unlabeled_terms = {
-            "pseudo": [second, second, no, no],
-            "contrast": [no, no, second if a_loses else no, no if a_loses else second],
-        }
-        if variant == "released":
-            unlabeled_terms = dict.fromkeys(unlabeled_terms, [no] * 4)
-        assert trained == {
-            "sup_a": [first, no, no, no],
-            "sup_b": [no, first, no, no],
-            "cdr": [first, first, no, no],
-            **unlabeled_terms,
-        }
+        expected = {"sup_a": [first, no, no, no], "sup_b": [no, first, no, no], "cdr": [first, first, no, no]}
+        a_is_better = bool(at.notes["a_teaches" if kind is MCF else "a_wins"])
+        worse = [no, second] if a_is_better else [second, no]
+        if kind is MCF:
+            expected["dcpl"] = [*worse, no, no]
+        elif "variant" in options:
+            expected |= {"pseudo": [no] * 4, "contrast": [no] * 4}
+        else:
+            expected |= {"pseudo": [second, second, no, no], "contrast": [no, no, *worse]}
+        assert trained == expected
 
 
-@pytest.mark.parametrize("variant", ["paper", "released"])
-def test_parameters_of_real_networks(step: Factory, variant: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "options"), [("mcf", {}), ("luseg", {"pull_fraction": 0.5}), ("luseg", {"variant": "released"})]
+)
+def test_parameters_of_real_networks(step: Factory, name: str, options: dict[str, Any]) -> None:
     torch.manual_seed(0)
-    method = create(
-        "luseg", {"variant": variant, "pull_fraction": 0.5}, NetFactory(1, 3, width=2, dropout=0.0)
-    )
+    method = create(name, options, NetFactory(1, 3, width=2, dropout=0.0))
     image, label = torch.randn(4, 1, 16, 16, 16), torch.randint(0, 3, (2, 16, 16, 16))
     losses = method.losses(Batch(image[:2], label), Batch(image[2:], None), at := step(9))
-    parameters = dict(method.named_parameters())
-
-    def parts(loss: Tensor) -> set[str]:
-        if not loss.requires_grad:
-            return set()
-        found = torch.autograd.grad(loss, list(parameters.values()), retain_graph=True, allow_unused=True)
-        named = zip(parameters, found, strict=True)
-        return {".".join(n.split(".")[:2]) for n, g in named if g is not None and bool((g != 0).any())}
-
+    trained = {key: trained_by(loss, method, 2) for key, loss in losses.items()}
     everything = {f"net_{k}.{part}" for k in "ab" for part in ("encoder", "decoder", "head")}
-    loser = "net_b" if bool(at.notes["a_wins"]) else "net_a"
-    if variant == "released":
-        assert parts(losses["pseudo"]) == parts(losses["contrast"]) == set()
+    a_is_better = bool(at.notes["a_teaches" if name == "mcf" else "a_wins"])
+    worse = {part for part in everything if part.startswith("net_b" if a_is_better else "net_a")}
+    if name == "mcf":
+        assert trained["dcpl"] == worse
+    elif "variant" in options:
+        assert trained["pseudo"] == trained["contrast"] == set()
     else:
-        assert parts(losses["pseudo"]) == everything
-        assert parts(losses["contrast"]) == {f"{loser}.encoder", f"{loser}.decoder"}
-    assert parts(torch.stack(list(losses.values())).sum()) == everything
+        assert trained["pseudo"] == everything
+        assert trained["contrast"] == {part for part in worse if not part.endswith("head")}
+    assert trained_by(torch.stack(list(losses.values())).sum(), method, 2) == everything
 
 
 def test_reliable_share(fixed_pair: Factory, step: Factory) -> None:
@@ -207,15 +244,3 @@ def test_nothing_reliable_and_no_candidates(fixed_pair: Factory, step: Factory) 
         assert at.notes["contrast_apart"].item() == 0
         assert losses["contrast"].item() == pytest.approx(0.1 * at.notes["contrast_pull"].item())
         assert all(bool(torch.isfinite(p.grad).all()) for p in method.parameters() if p.grad is not None)
-
-
-@pytest.mark.parametrize(("labeled", "unlabeled"), [(2, 0), (0, 2), (1, 3)])
-@pytest.mark.parametrize("options", [{}, {"variant": "released"}, {"margin": 1.0}])
-def test_absent_streams(
-    fixed_pair: Factory, step: Factory, labeled: int, unlabeled: int, options: dict[str, Any]
-) -> None:
-    method, first, second = fixed_pair(LUSEG, labeled=labeled, unlabeled=unlabeled, **options)
-    losses = method.losses(first, second, step(5))
-    zero = {name for name, loss in losses.items() if loss.item() == 0}
-    on_labels = {"sup_a", "sup_b", "cdr"}
-    assert zero == (set() if labeled and unlabeled else losses.keys() - on_labels if labeled else on_labels)

@@ -1,4 +1,4 @@
-"""`bcp`: its two phases, both mixtures against numpy, the teacher, and what each term trains."""
+"""`bcp` and `sdcl`: both phases against numpy, the teacher, and what each term trains."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from plain_numpy import loss_on, softmax, trained_by
-from torch import nn
+from gradients import trained_by
+from torch import Tensor, nn
 
 from semivox.losses.components import largest_components
 from semivox.losses.mixing import cuboid_mask
+from semivox.losses.prediction import Prediction
 from semivox.losses.schedules import make_stages
 from semivox.methods import create
 from semivox.methods.base import Batch
 from semivox.methods.bcp import BCP
+from semivox.methods.sdcl import SDCL
 from semivox.nets import NetFactory
 
 Factory = Callable[..., Any]
@@ -25,20 +27,49 @@ SHAPE = (6, 5, 4)
 
 
 def voxelwise(
-    classes: int, *, labeled: int = 4, unlabeled: int = 4, **options: Any
-) -> tuple[BCP, Batch, Batch]:
-    """A `BCP` whose networks are two different 1x1x1 convolutions in float64."""
+    classes: int,
+    kind: Any = BCP,
+    *,
+    labeled: int = 4,
+    unlabeled: int = 4,
+    valid: Tensor | None = None,
+    **options: Any,
+) -> tuple[Any, Batch, Batch]:
+    """A method whose networks are different 1x1x1 convolutions in float64."""
     torch.manual_seed(0)
-    method = BCP(BCP.Config.model_validate(options))
-    method.net = nn.Conv3d(2, classes, kernel_size=1).double()
-    method.teacher = nn.Conv3d(2, classes, kernel_size=1).double().requires_grad_(False)
+    method = kind(kind.Config.model_validate(options))
+    for name in ("net", "teacher") if kind is BCP else ("net_a", "net_b", "teacher"):
+        net = nn.Conv3d(2, classes, kernel_size=1).double()
+        with torch.no_grad():
+            net.weight *= 3
+        setattr(method, name, net)
     with torch.no_grad():
-        method.net.weight *= 3
-        method.teacher.weight *= 3
-        method.teacher.bias[0] += 1.5  # little foreground, in several pieces
+        method.teacher.requires_grad_(False).bias[0] += 1.5  # little foreground, in several pieces
     image = torch.randn(labeled + unlabeled, 2, *SHAPE, dtype=torch.float64)
     label = torch.randint(0, classes, (labeled, *SHAPE))
-    return method, Batch(image[:labeled], label), Batch(image[labeled:], None)
+    return method, Batch(image[:labeled], label, valid=valid), Batch(image[labeled:], None)
+
+
+def softmax(net: nn.Module, image: np.ndarray) -> np.ndarray:
+    """Probabilities (B, K, X, Y, Z) of a 1x1x1 convolution, without torch's softmax."""
+    weight = net.weight.detach().numpy()[:, :, 0, 0, 0]  # type: ignore[operator,union-attr]
+    logits = np.einsum("kc,bcxyz->bkxyz", weight, image) + net.bias.detach().numpy()[:, None, None, None]  # type: ignore
+    powers = np.exp(logits)
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+
+def loss_on(p: np.ndarray, label: np.ndarray, region: np.ndarray) -> float:
+    """(CE + Dice) / 2 over the chosen voxels of each sample."""
+    samples, classes = p.shape[:2]
+    dices = []
+    entropy = 0.0
+    for b in range(samples):
+        truth = label[b][region]
+        for c in range(classes):
+            q = p[b, c][region]
+            dices.append(1 - (2 * q[truth == c].sum() + 1e-5) / (q.sum() + (truth == c).sum() + 1e-5))
+            entropy -= np.log(q[truth == c]).sum()
+    return float(0.5 * (np.mean(dices) + entropy / (samples * region.sum())))
 
 
 def tiny(classes: int = 3, **options: Any) -> tuple[Any, Batch, Batch]:
@@ -180,9 +211,107 @@ def test_largest_component_is_an_option(step: Factory) -> None:
     assert shares[1] > shares[0] > shares[2]
 
 
-@pytest.mark.parametrize(
-    "options", [{"pretraining": 1}, {"cuboid": 1}, {"neighbours": 8}, {"alpha": -1}, {"teacher_mode": "off"}]
-)
-def test_values_out_of_range(options: dict[str, Any]) -> None:
-    with pytest.raises(ValueError):
-        BCP.Config.model_validate(options)
+def corrections(
+    own: np.ndarray, other: np.ndarray, label: np.ndarray, weight: np.ndarray
+) -> tuple[float, float]:
+    """Voxel by voxel: squared error where the students differ, entropy where `own` is also wrong."""
+    errors, entropies = [], []
+    for b, *place in np.ndindex(*label.shape):
+        p, q = own[(b, slice(None), *place)], other[(b, slice(None), *place)]
+        if weight[(b, *place)] == 0 or p.argmax() == q.argmax():
+            continue
+        truth = np.eye(len(p))[label[(b, *place)]]
+        errors.append(weight[(b, *place)] * np.mean((p - truth) ** 2))
+        if p.argmax() != label[(b, *place)]:
+            entropies.append(-weight[(b, *place)] * np.mean(np.log(p)))
+    return float(np.mean(errors)), float(np.mean(entropies))
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("partial", [False, True])
+def test_corrections_against_numpy(step: Factory, classes: int, partial: bool) -> None:
+    valid = torch.rand(4, *SHAPE) > 0.3 if partial else None
+    method, labeled, unlabeled = voxelwise(classes, SDCL, valid=valid)
+    losses = method.losses(labeled, unlabeled, step(5, 10, seed=3))
+    mask = cuboid_mask(SHAPE, 2 / 3, torch.Generator().manual_seed(3)).numpy()
+    image, free, label = labeled.image.numpy(), unlabeled.image.numpy(), labeled.target.numpy()
+    counted = np.ones(label.shape, dtype=bool) if valid is None else valid.numpy()
+    hard = torch.from_numpy(softmax(method.teacher, free).argmax(axis=1))
+    pseudo = largest_components(hard, classes, 26).numpy()
+    expected = dict.fromkeys(("sup", "mix", "mse", "entropy"), 0.0)
+    for known, rows, others in ((mask, slice(0, 2), slice(0, 2)), (~mask, slice(2, 4), slice(2, 4))):
+        mixed = np.where(known, image[rows], free[others])
+        target = np.where(known, label[rows], pseudo[others])
+        weight = np.where(known, counted[rows], 0.5)
+        p = [softmax(net, mixed) for net in (method.net_a, method.net_b)]
+        for own, other in (p, p[::-1]):
+            if not partial:
+                expected["sup"] += loss_on(own, target, known)
+                expected["mix"] += 0.5 * loss_on(own, target, ~known)
+            error, entropy = corrections(own, other, target, weight)
+            expected["mse"] += 0.5 * error
+            expected["entropy"] += 0.05 * entropy
+    for name in ("mse", "entropy") if partial else expected:
+        assert losses[name].item() == pytest.approx(expected[name], abs=1e-6), name
+
+
+def test_published_values_of_the_corrections() -> None:
+    """e for p_true = 0.7 is 0.09; h is 1.203973 for (0.9, 0.1), and 0.693147, its least, for (0.5, 0.5)."""
+
+    def corrected(p: float, label: int, taught: bool) -> list[float]:
+        own = Prediction.of(torch.tensor([1 - p, p]).log().view(1, 2, 1, 1, 1))
+        weight, everywhere = torch.tensor(0.5 if taught else 1.0), torch.ones(1, 1, 1, 1, dtype=torch.bool)
+        found = SDCL._correction(own, torch.full((1, 1, 1, 1), label), weight, everywhere)
+        return [value.item() for value in found]
+
+    assert corrected(0.7, 1, taught=False) == pytest.approx([0.09, 0.0], abs=1e-6)
+    assert corrected(0.1, 1, taught=False) == pytest.approx([0.81, 1.203973], abs=1e-6)
+    assert corrected(0.1, 1, taught=True) == pytest.approx([0.405, 0.6019864], abs=1e-6)
+    assert corrected(0.4999, 1, taught=False)[1] == pytest.approx(0.693147, abs=1e-5)
+
+
+def test_pretraining_of_two_students(step: Factory) -> None:
+    """3200 of 14200 iterations on labeled mixtures alone."""
+    method, labeled, unlabeled = voxelwise(3, SDCL)
+    losses = method.losses(labeled, unlabeled, step(3199, 14200, seed=3))
+    mask = cuboid_mask(SHAPE, 2 / 3, torch.Generator().manual_seed(3)).numpy()
+    image, label = labeled.image.numpy(), labeled.target.numpy()
+    mixed, target = image[:2] * mask + image[2:] * (1 - mask), np.where(mask, label[:2], label[2:])
+    whole = np.ones(SHAPE, dtype=bool)
+    expected = sum(loss_on(softmax(net, mixed), target, whole) for net in (method.net_a, method.net_b))
+    assert losses["sup"].item() == pytest.approx(expected, abs=1e-6)
+    assert [losses[name].item() for name in ("mix", "mse", "entropy")] == [0, 0, 0]
+    later = method.losses(labeled, unlabeled, step(3200, 14200, seed=3))
+    assert all(later[name].item() > 0 for name in ("mix", "mse", "entropy"))
+
+
+def test_students_that_agree_are_not_corrected(step: Factory) -> None:
+    method, labeled, unlabeled = voxelwise(2, SDCL)
+    method.net_b.load_state_dict(method.net_a.state_dict())
+    losses = method.losses(labeled, unlabeled, step(5))
+    assert losses["mse"].item() == losses["entropy"].item() == 0 < losses["mix"].item()
+
+
+def test_the_teacher_follows_a_alone(step: Factory) -> None:
+    torch.manual_seed(0)
+    method: Any = create("sdcl", {}, NetFactory(1, 2, width=2)).train()
+    with torch.no_grad():
+        for parameter in method.net_a.parameters():
+            parameter.add_(1)
+    old = next(method.teacher.parameters()).clone()
+    method.after_step(step(5))
+    first = next(method.net_a.parameters())
+    torch.testing.assert_close(next(method.teacher.parameters()), 0.99 * old + 0.01 * first)
+    method.after_step(step(0))
+    assert torch.equal(next(method.teacher.parameters()), first)
+
+
+def test_each_term_trains_both_students_and_never_the_teacher(step: Factory) -> None:
+    """Narrower students may agree everywhere, so that nothing is corrected."""
+    torch.manual_seed(0)
+    method: Any = create("sdcl", {}, NetFactory(1, 2, width=4)).train()
+    batch = torch.randn(8, 1, 16, 16, 32)
+    label = (batch[:4, 0] > 0).long()
+    losses = method.losses(Batch(batch[:4], label), Batch(batch[4:], None), step(5))
+    for name in ("sup", "mix", "mse", "entropy"):
+        assert {key.split(".")[0] for key in trained_by(losses[name], method)} == {"net_a", "net_b"}, name
