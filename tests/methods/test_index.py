@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 from pathlib import Path
 from typing import Literal
 
@@ -11,41 +12,33 @@ from pydantic import Field
 from semivox.errors import UserError
 from semivox.methods import METHODS
 from semivox.methods.base import Method
-from semivox.methods.catalogue import (
-    build_index,
-    citations,
-    cite,
-    describe,
-    describe_method,
-    list_methods,
-    method_page,
-    read_index,
-    reference_pages,
-)
+from semivox.methods.catalogue import cite, describe, describe_method, list_methods, read_index
 
-PAGES = Path(__file__).resolve().parents[2] / "docs" / "reference" / "methods"
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+PAGES = DOCS / "reference" / "methods"
+MAKE = runpy.run_path(str(DOCS / "make_reference.py"))
 REMEDY = "run `make reference` (python docs/make_reference.py) and commit what it writes"
 
 
 def test_the_index_is_fresh() -> None:
-    assert build_index() == read_index(), f"src/semivox/methods/index.json is stale: {REMEDY}"
+    assert MAKE["build_index"]() == read_index(), f"src/semivox/methods/index.json is stale: {REMEDY}"
 
 
 def test_the_pages_are_fresh() -> None:
     found = {page.name: page.read_text(encoding="utf-8") for page in PAGES.glob("*.md")}
-    assert found == reference_pages(), f"docs/reference/methods is stale: {REMEDY}"
+    assert found == MAKE["reference_pages"](), f"docs/reference/methods is stale: {REMEDY}"
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_each_method_can_be_cited(name: str) -> None:
-    assert name in citations(), (
+    assert name in MAKE["citations"](), (
         f"{name} has no citation: add an entry with keywords = {{{name}}} to"
         f" src/semivox/methods/citations.bib, then {REMEDY}"
     )
 
 
 def test_entries_are_whole() -> None:
-    for name, text in citations().items():
+    for name, text in MAKE["citations"]().items():
         assert text.count("{") == text.count("}"), name
         assert "author = {" in text and "title = {" in text and "year = {" in text, name
         assert "keywords" not in text, name
@@ -53,7 +46,7 @@ def test_entries_are_whole() -> None:
 
 def test_the_thirteen_methods_of_the_comparison_have_citations() -> None:
     names = "ua_mt sassnet dtc mc_net mc_net_plus ss_net mcf bcp luseg ml_rpl urpc cpcl ac_mt"
-    assert set(names.split()) <= set(citations())
+    assert set(names.split()) <= set(MAKE["citations"]())
 
 
 class Toy(Method):
@@ -86,7 +79,7 @@ def test_a_method_in_plain_values() -> None:
         ("count", "whole number >= 1 | null", None),
         ("pair", "[name, true | false]", ["x", True]),
     ]
-    page = method_page("toy", entry)
+    page = MAKE["method_page"]("toy", entry)
     assert "| `pair` | [name, true \\| false] | `[x, true]` | two things |" in page
     assert "| `kind` | a \\| b | `a` | one \\| other |" in page
     assert page.endswith("## Cite\n\n```bibtex\n@misc{x}\n```\n")

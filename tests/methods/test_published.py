@@ -67,16 +67,18 @@ def test_weights_and_thresholds_over_the_run(
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "norm", "sizes"),
+    ("name", "options", "norm", "total", "sizes"),
     [
-        ("sassnet", {}, "batch", {"net": 9_448_866, "discriminator": 11_020_290}),
-        ("sdcl", {}, "instance", {"net_a": 9_443_266, "net_b": 17_920_018, "teacher": 9_443_266}),
-        ("ss_net", {}, "batch", {"net": 9_457_318 - 8_452}),
-        ("urpc", {"net": "vnet"}, "batch", {"net": 9_448_866, "heads": 2 * (32 + 64 + 128) + 3 * 2}),
+        ("sassnet", {}, "batch", 20_469_156, {"net": 9_448_866, "discriminator": 11_020_290}),
+        ("sdcl", {}, "instance", 36_806_550, {"net_a": 9_443_266, "net_b": 17_920_018, "teacher": 9_443_266}),
+        ("ss_net", {}, "batch", 9_448_866 + 8_452, {"net": 9_448_866}),
+        ("urpc", {}, "batch", 5_884_504, {}),
+        ("urpc", {"net": "vnet"}, "batch", 9_448_866 + 2 * (32 + 64 + 128) + 3 * 2, {"net": 9_448_866}),
     ],
 )
-def test_sizes_of_the_parts(name: str, options: dict[str, Any], norm: Any, sizes: dict[str, int]) -> None:
+def test_sizes(name: str, options: dict[str, Any], norm: Any, total: int, sizes: dict[str, int]) -> None:
     """SDCL's instance normalisation learns no scale, as released."""
     with torch.device("meta"):
         method = create(name, options, NetFactory(1, 2, norm=norm))
+    assert count_parameters(method) == total
     assert {part: count_parameters(getattr(method, part)) for part in sizes} == sizes
