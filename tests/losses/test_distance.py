@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 import torch
@@ -15,7 +13,6 @@ from semivox.losses.distance import (
     boundary_loss,
     distance_error,
     level_set_consistency,
-    level_set_mask,
     signed_distance,
     squared_distance,
 )
@@ -159,39 +156,12 @@ def test_distance_error_against_loop() -> None:
     assert distance_error(a[:0], b[:0], valid[:0]).item() == 0
 
 
-def test_level_set_mask_by_hand() -> None:
-    distance = torch.tensor([-0.01, -0.001, 0.0, 0.001, 0.01])
-    found = level_set_mask(distance, 1500.0).tolist()
-    assert found == pytest.approx([0.9999997, 0.8175745, 0.5, 0.1824255, 3.06e-7], abs=1e-7)
-
-
-def test_slope_of_the_level_set_mask() -> None:
-    distance = torch.tensor([0.0, 0.0101, -0.0101, 1.0, -1.0], requires_grad=True)
-    level_set_mask(distance, 1500.0).sum().backward()
-    assert distance.grad is not None
-    slope = distance.grad.tolist()
-    assert slope[0] == pytest.approx(-375) and all(abs(value) < 6e-4 for value in slope[1:])
-    assert all(math.isfinite(value) for value in slope)
-
-
 def test_perfect_maps_disagree_on_the_inner_boundary_alone() -> None:
     label = cube(3, 7)
     distance = signed_distance(label, 2).map
     probs = torch.stack([1 - label, label], dim=1).double()
     found = level_set_consistency(probs, distance.double(), 1500.0).item()
     assert found == pytest.approx(0.25 * 26 / 343, abs=1e-9) and found == pytest.approx(0.018950, abs=1e-6)
-
-
-def test_level_set_consistency_against_loop() -> None:
-    generator = torch.Generator().manual_seed(0)
-    probs = torch.softmax(torch.randn(2, 3, 3, 2, 2, generator=generator, dtype=torch.float64), dim=1)
-    distance = 0.01 * torch.randn(2, 2, 3, 2, 2, generator=generator, dtype=torch.float64)
-    squares = []
-    for b, c, x, y, z in np.ndindex(*distance.shape):
-        mask = 1 / (1 + math.exp(300 * distance[b, c, x, y, z].item()))
-        squares.append((mask - probs[b, c + 1, x, y, z].item()) ** 2)
-    found = level_set_consistency(probs, distance, 300.0).item()
-    assert found == pytest.approx(sum(squares) / len(squares), abs=1e-9)
 
 
 SPACING = (1.0, 2.5, 1.2)

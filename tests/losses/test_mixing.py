@@ -17,11 +17,6 @@ from semivox.losses.mixing import (
     volume_boxes,
 )
 from semivox.losses.prediction import Prediction
-from semivox.losses.supervised import dice_loss
-
-
-def dice_of_samples(prediction: Prediction, label: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-    return dice_loss(prediction.probs, label, mask=mask, background=True, squared=False, each=True)
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -84,50 +79,6 @@ def test_halves(number: int, count: int, first: list[int], second: list[int]) ->
     values = torch.arange(number).view(-1, 1, 1, 1)
     a, b = halves(values, count)
     assert a.flatten().tolist() == first and b.flatten().tolist() == second
-
-
-@pytest.mark.parametrize("classes", [2, 3])
-@pytest.mark.parametrize("masked", [True, False])
-def test_losses_against_a_walk_through_the_voxels(classes: int, masked: bool) -> None:
-    shape = (2, 4, 3, 5)
-    logits = torch.randn(shape[0], classes, *shape[1:], generator=seeded(), dtype=torch.float64)
-    label = torch.randint(0, classes, shape, generator=seeded(1))
-    mask = cuboid_mask(shape[1:], 0.7, seeded(2))
-    prediction = Prediction.of(logits)
-    p = torch.softmax(logits, dim=1)
-
-    dices, entropies = [], []
-    for b in range(shape[0]):
-        for c in range(classes):
-            overlap = size = 0.0
-            for x, y, z in torch.cartesian_prod(*map(torch.arange, shape[1:])).tolist():
-                if masked and not mask[x, y, z]:
-                    continue
-                truth = float(label[b, x, y, z] == c)
-                overlap += p[b, c, x, y, z].item() * truth
-                size += p[b, c, x, y, z].item() + truth
-                if truth:
-                    entropies.append(-math.log(p[b, c, x, y, z].item()))
-            dices.append(1 - (2 * overlap + 1e-5) / (size + 1e-5))
-    dice, entropy = sum(dices) / len(dices), sum(entropies) / len(entropies)
-
-    region = mask if masked else None
-    assert dice_of_samples(prediction, label, region).item() == pytest.approx(dice, abs=1e-6)
-    assert region_loss(prediction, label, region).item() == pytest.approx((dice + entropy) / 2, abs=1e-6)
-
-
-def test_each_region_has_its_own_base() -> None:
-    """A prediction of 0.5: cross-entropy log 2 in both parts, so 0.5 (1 + 0.5) log 2 = 0.519860 in all."""
-    mask = cuboid_mask((6, 6, 6), 0.5, seeded())
-    prediction = Prediction.of(torch.zeros(2, 2, 6, 6, 6, dtype=torch.float64))
-    label = torch.randint(0, 2, (2, 6, 6, 6), generator=seeded())
-
-    def entropy(region: torch.Tensor) -> float:
-        dice = dice_of_samples(prediction, label, region)
-        return (region_loss(prediction, label, region) - 0.5 * dice).item()
-
-    assert entropy(mask) == pytest.approx(0.5 * 0.693147, abs=1e-6)
-    assert entropy(mask) + 0.5 * entropy(~mask) == pytest.approx(0.519860, abs=1e-6)
 
 
 def test_empty_batches_and_regions() -> None:

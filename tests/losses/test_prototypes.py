@@ -12,22 +12,15 @@ from torch import Tensor
 from semivox.losses.prototypes import (
     Drawn,
     PrototypeTerms,
-    Rows,
-    best_rows,
     class_prototypes,
     cosines,
     distances_to_own,
     draw,
     draw_rows,
     inverse_norm,
-    mean_pair_distance,
-    partners,
     prototype_terms,
-    pull,
     safe_sqrt,
-    take_rows,
     voxel_rows,
-    weighted_cosine_distance,
     weighted_prototypes,
 )
 from semivox.losses.supervised import onehot
@@ -172,19 +165,6 @@ def test_half_precision_is_computed_in_float32() -> None:
     torch.testing.assert_close(found[0][2].float(), found[1][2], rtol=0.01, atol=1e-5)
 
 
-def test_absent_class_counts_nothing() -> None:
-    features, label, reliable = scene(3)
-    members = of_each(label, 3) & (reliable & (label != 2)).flatten()
-    prototypes = class_prototypes(features.flatten(0, 1), members)
-    assert prototypes.norm(dim=1).tolist() == pytest.approx([1, 1, 0])
-    assert bool((prototypes[2] == 0).all())
-    present = torch.tensor([True, True, False])
-    expected = math.dist(prototypes[0].tolist(), prototypes[1].tolist())
-    assert mean_pair_distance(prototypes, present).item() == pytest.approx(expected)
-    distances, everything = torch.ones(60), of_each(label, 3)
-    assert pull(distances, everything, present).item() == pytest.approx(2.0)
-
-
 @pytest.mark.parametrize("everything", [True, False])
 def test_all_or_no_voxels_reliable(everything: bool) -> None:
     """Nothing to pull, or no prototypes: 0 with gradient 0."""
@@ -284,21 +264,6 @@ def test_everything_is_drawn_on_request() -> None:
     assert torch.equal(mask(draw(candidates, 1.0, torch.Generator()), 50), candidates)
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_other_label_for_the_voxels_that_are_pulled(seed: int) -> None:
-    """Prototypes of one label, distances of another: the two parts of the naive version with each."""
-    features, label, reliable = scene(3, seed)
-    other = torch.randint(0, 3, label.shape, generator=torch.Generator().manual_seed(seed + 50))
-    mixed = torch.where(reliable, label, other)
-    generator = torch.Generator().manual_seed(5)
-    found = prototype_terms(
-        features, label, reliable, num_classes=3, fraction=1.0, generator=generator, query_label=other
-    )
-    expected = naive(features.numpy(), mixed.numpy(), reliable.numpy(), ~reliable.numpy(), 3)
-    assert (found.pull.item(), found.apart.item()) == pytest.approx(expected, abs=1e-6)
-    assert found.pull.item() != pytest.approx(terms_of(features, label, reliable, 3).pull.item(), abs=1e-3)
-
-
 def test_voxels_that_do_not_count_are_not_pulled() -> None:
     features, label, reliable = scene(3, 0)
     valid = torch.rand(label.shape, generator=torch.Generator().manual_seed(1)) < 0.5
@@ -313,29 +278,6 @@ def test_voxels_that_do_not_count_are_not_pulled() -> None:
 
 def random_values(seed: int, *shape: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def test_prototypes_against_voxel_loop() -> None:
-    features, weights = random_values(0, 2, 5, 7), random_values(1, 2, 3, 7).abs()
-    weights[1, 2] = 0
-    found = weighted_prototypes(features, weights)
-    for b in range(2):
-        for c in range(3):
-            total = sum(features[b, :, v].numpy() * weights[b, c, v].item() for v in range(7))
-            share = sum(weights[b, c, v].item() for v in range(7)) + 1e-5
-            np.testing.assert_allclose(found[b, c].numpy(), total / share, atol=1e-12)
-    assert bool((found[1, 2] == 0).all())
-
-
-def test_cosines_against_voxel_loop() -> None:
-    features, prototypes = random_values(0, 2, 5, 7), random_values(1, 2, 3, 5)
-    found = cosines(features, prototypes)
-    for b in range(2):
-        for c in range(3):
-            for v in range(7):
-                f, p = features[b, :, v].numpy(), prototypes[b, c].numpy()
-                expected = float(f @ p) / math.sqrt(float(f @ f)) / math.sqrt(float(p @ p))
-                assert found[b, c, v].item() == pytest.approx(expected, abs=1e-12)
 
 
 def test_nothing_to_compare_scores_zero_with_finite_gradients() -> None:
@@ -359,13 +301,6 @@ def test_gradients_of_cosines_and_weighted_prototypes() -> None:
     assert torch.autograd.gradcheck(
         lambda f, w, o: cosines(o, weighted_prototypes(f, w)), (features, weights, others)
     )
-
-
-@pytest.mark.parametrize(
-    ("have", "count", "expected"), [(2, 2, [0, 1]), (2, 5, [0, 1, 0, 1, 0]), (3, 2, [0, 1]), (1, 3, [0] * 3)]
-)
-def test_partners(have: int, count: int, expected: list[int]) -> None:
-    assert partners(torch.arange(have), count).tolist() == expected
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -405,50 +340,3 @@ def test_draw_is_uniform() -> None:
         counts[draw_rows(label, 2, 2, generator).voxel[1]] += 1
     assert counts[[0, 5]].sum() == 0 and counts.sum() == 6000
     assert counts[counts > 0].min() > 900 and counts.max() < 1100
-
-
-def test_take_rows() -> None:
-    features = torch.randn(2, 3, 4, 2, 5)
-    voxel = torch.tensor([[0, 41, 79], [40, 7, 39]])
-    found = take_rows(features, Rows(voxel, voxel > -1))
-    assert found.shape == (2, 3, 3)
-    flat = features.movedim(1, -1).reshape(-1, 3)
-    for c in range(2):
-        for row in range(3):
-            assert torch.equal(found[c, row], flat[voxel[c, row]])
-    last = features.contiguous(memory_format=torch.channels_last_3d)
-    assert torch.equal(take_rows(last, Rows(voxel, voxel > -1)), found)
-
-
-def test_best_rows() -> None:
-    rows = torch.arange(12.0).view(2, 6, 1)
-    score = torch.tensor([[3.0, 1, 9, 7, 5, 2], [0, 1, 2, 3, 4, 5]])
-    valid = torch.tensor([[True, True, False, True, True, True], [False, False, True, False, False, False]])
-    found, filled = best_rows(rows, score, valid, 3)
-    assert found.squeeze(2).tolist() == [[3, 4, 0], [8, 0, 0]]
-    assert filled.tolist() == [[True, True, True], [True, False, False]]
-    found, filled = best_rows(rows, score, valid, 8)
-    assert found.shape == (2, 8, 1) and filled.sum(dim=1).tolist() == [5, 1]
-    assert not found[~filled].any()
-
-
-def test_weighted_cosine_distance_against_loops() -> None:
-    rows, others = torch.randn(2, 5, 3, dtype=torch.float64), torch.randn(2, 4, 3, dtype=torch.float64)
-    weights, other_weights = torch.rand(2, 5, dtype=torch.float64), torch.rand(2, 4, dtype=torch.float64)
-    weights[0, 2] = other_weights[1, 0] = 0
-    found = weighted_cosine_distance(rows, weights, others, other_weights)
-    for c in range(2):
-        m, n = float(weights[c].sum()), float(other_weights[c].sum())
-        total = 0.0
-        for x, a in zip(rows[c].tolist(), weights[c].tolist(), strict=True):
-            for y, b in zip(others[c].tolist(), other_weights[c].tolist(), strict=True):
-                cosine = sum(i * j for i, j in zip(x, y, strict=True)) / (math.hypot(*x) * math.hypot(*y))
-                total += (a / m) * (b / n) * (1 - cosine)
-        assert found[c].item() == pytest.approx(total, abs=1e-6)
-
-
-def test_equal_and_opposite_features() -> None:
-    rows, weights = torch.tensor([3.0, 4.0]).expand(1, 5, 2), torch.rand(1, 5)
-    assert weighted_cosine_distance(rows, weights, 2 * rows, weights).item() == pytest.approx(0, abs=1e-6)
-    assert weighted_cosine_distance(rows, weights, -rows, weights).item() == pytest.approx(2, abs=1e-6)
-    assert math.isfinite(weighted_cosine_distance(rows, 0 * weights, rows, 0 * weights).item())

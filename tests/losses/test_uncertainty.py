@@ -85,12 +85,6 @@ def test_normalised_entropy_by_hand() -> None:
     assert half.item() < 1 and found[3].item() < 1
 
 
-@pytest.mark.parametrize(("minority", "entropy"), [(0.2145, 0.75), (0.3691, 0.95), (0.1461, 0.60)])
-def test_normalised_entropy_of_two_classes(minority: float, entropy: float) -> None:
-    probs = torch.tensor([1 - minority, minority]).view(1, 2, 1, 1, 1)
-    assert normalised_entropy(probs).item() == pytest.approx(entropy, abs=1e-4)
-
-
 def test_prediction_of_half_precision_is_float32_and_slices_share_the_graph() -> None:
     logits = torch.randn(3, 4, 2, 2, 2, dtype=torch.bfloat16, requires_grad=True)
     prediction = Prediction.of(logits)

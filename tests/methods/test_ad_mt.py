@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from semivox.losses.mixing import cutmix_boxes
 from semivox.losses.prediction import Prediction
 from semivox.methods import create
 from semivox.methods.ad_mt import Taught, turn
@@ -69,19 +70,6 @@ def test_the_student_corrects_only_conflicts_it_is_surer_of() -> None:
     assert found.confidence.flatten().tolist() == pytest.approx([0.9, 0.7, 0.7, 0.7])
 
 
-def boxes(shape: tuple[int, ...], count: int, generator: torch.Generator) -> np.ndarray:
-    """The boxes of CutMix, from the draws of the method."""
-    share = np.sqrt(1 - np.sort(torch.rand(7, generator=generator).numpy())[3])
-    masks = np.zeros((count, *shape), dtype=bool)
-    for mask, draws in zip(masks, torch.rand((count, 3), generator=generator).tolist(), strict=True):
-        ends = []
-        for side, draw in zip(shape, draws, strict=True):
-            half, center = int(side * share) // 2, side // 8 + int(draw * (side - side // 8))
-            ends.append(slice(max(center - half, 0), center + half))
-        mask[tuple(ends)] = True
-    return masks
-
-
 @pytest.mark.parametrize("classes", [2, 3])
 @pytest.mark.parametrize("variant", ["paper", "released"])
 @pytest.mark.parametrize("iteration", OF_TEACHER)
@@ -111,7 +99,7 @@ def test_against_numpy(
         strong = naive.numpy(jitter(unlabeled.image, again))
     else:
         order = torch.randperm(3, generator=again).numpy()
-        inside = boxes((8, 8, 8), 3, again)
+        inside = cutmix_boxes(3, (8, 8, 8), again).numpy()
         t, k, conflict = (np.where(inside, x[order], x) for x in (t, k, conflict))
         strong = np.where(inside[:, None], image[order], image)
         if variant == "released":

@@ -11,8 +11,6 @@ import pytest
 import torch
 from gradients import trained_by
 
-from semivox.losses.prototypes import cosines
-from semivox.losses.supervised import cross_entropy
 from semivox.methods import create
 from semivox.methods.base import Batch
 from semivox.nets import NetFactory
@@ -84,17 +82,6 @@ def test_against_numpy(
         rel=1e-6,
     )
     assert forward > 1e-3 and backward > 0.1
-
-
-def test_scores_by_hand() -> None:
-    """Cosines 0.9 and 0.8 give 0.880797; softmax twice leaves 0.313262 for a sure and correct voxel."""
-    feature = torch.tensor([[[1.0], [0.0]]], dtype=torch.float64)
-    prototypes = torch.tensor([[[0.8, 0.6], [0.9, math.sqrt(0.19)]]], dtype=torch.float64)
-    scores = torch.softmax(20 * cosines(feature, prototypes), dim=1)
-    assert scores[0, 1, 0].item() == pytest.approx(0.880797, abs=1e-6)
-    sure = torch.tensor([[[0.0], [1.0]]], dtype=torch.float64)
-    twice = cross_entropy(torch.log_softmax(sure, dim=1), torch.tensor([[1]]))
-    assert twice.item() == pytest.approx(0.313262, abs=1e-6)
 
 
 @pytest.mark.parametrize(
