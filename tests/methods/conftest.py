@@ -76,9 +76,7 @@ def fixed_pair() -> Callable[..., tuple[Any, Batch, Batch]]:
         common = normal(classes)  # both lean the same way, so that there is agreement as well as disagreement
         method.net_a = Fixed(normal(5), gain * (0.7 * common + 0.5 * normal(classes)))
         method.net_b = Fixed(normal(5), gain * (0.7 * common + 0.5 * normal(classes)))
-        image = torch.zeros(count, 1, *SHAPE)
-        label = torch.randint(0, classes, (labeled, *SHAPE), generator=generator)
-        return method, Batch(image[:labeled], label), Batch(image[labeled:], None)
+        return method, *random_batches(classes, labeled, unlabeled, generator)
 
     return make
 

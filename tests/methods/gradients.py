@@ -1,4 +1,4 @@
-"""What a term trains."""
+"""What a term trains: parameters, and samples."""
 
 from __future__ import annotations
 
@@ -16,3 +16,11 @@ def trained_by(loss: Tensor, module: nn.Module, depth: int | None = None) -> set
         name for name, g in zip(parameters, found, strict=True) if g is not None and bool((g != 0).any())
     ]
     return {".".join(name.split(".")[:depth]) for name in names}
+
+
+def reached(loss: Tensor, parameter: Tensor) -> tuple[bool, bool]:
+    """Whether the gradient of the first two samples, which are labeled, and of the others is other than 0."""
+    found = None
+    if loss.requires_grad:
+        found = torch.autograd.grad(loss, parameter, retain_graph=True, allow_unused=True)[0]
+    return (False, False) if found is None else (bool((found[:2] != 0).any()), bool((found[2:] != 0).any()))

@@ -126,13 +126,14 @@ def test_labels_are_required_of_the_labeled_stream(fixed_dual: Factory, step: Fa
 
 def test_notes_are_detached_scalars(fixed_dual: Factory, step: Factory) -> None:
     dual, labeled, unlabeled = fixed_dual(3)
-    at = step()
-    dual.losses(labeled, unlabeled, at)
+    losses = dual.losses(labeled, unlabeled, at := step())
     assert {"threshold_a", "threshold_b", "cr_share", "efs_valid_share", "reliable_0", "reliable_2"} <= set(
         at.notes
     )
     assert {"pgl_skipped_classes", "pgl_pull_a", "pgl_apart_b", "weight_pgl", "weight_unsup"} <= set(at.notes)
     assert all(note.shape == () and not note.requires_grad for note in at.notes.values())
+    raw = sum(at.notes[f"pgl_pull_{k}"].item() - at.notes[f"pgl_apart_{k}"].item() for k in "ab")
+    assert losses["pgl"].item() == pytest.approx(at.notes["weight_pgl"].item() * raw, rel=1e-6)
 
 
 def test_one_joint_forward_a_network(step: Factory) -> None:
@@ -154,15 +155,11 @@ def test_same_seed_same_losses_and_seed_matters_only_to_pgl(fixed_dual: Factory,
     assert {name for name in first if first[name] != other[name]} == {"pgl"}
 
 
-def test_prediction_is_the_mean_of_the_members() -> None:
-    method = create("dual", {}, NetFactory(2, 3, width=2)).eval()
+def test_members_go_by_their_networks() -> None:
     image = torch.randn(1, 2, 16, 32, 16)
+    method = create("dual", {}, NetFactory(2, 3, width=2)).eval()
     members = method.predict_members(image)
-    assert list(members) == ["resnet34", "vnet"]
-    torch.testing.assert_close(members["resnet34"], torch.softmax(method.net_a(image), dim=1))
-    torch.testing.assert_close(members["vnet"], torch.softmax(method.net_b(image), dim=1))
-    probs = method.predict(image)
-    torch.testing.assert_close(probs, (members["resnet34"] + members["vnet"]) / 2)
-    torch.testing.assert_close(probs.sum(dim=1), torch.ones(1, 16, 32, 16))
+    for name, net in (("resnet34", method.net_a), ("vnet", method.net_b)):
+        torch.testing.assert_close(members[name], torch.softmax(net(image), dim=1))
     same = create("dual", {"nets": ["vnet", "vnet"]}, NetFactory(2, 3, width=2)).eval()
     assert list(same.predict_members(image)) == ["vnet_a", "vnet_b"]

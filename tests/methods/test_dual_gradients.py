@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from gradients import reached, trained_by
 from torch import Tensor
 
 from semivox.losses.prediction import Prediction
@@ -18,7 +19,6 @@ from semivox.methods.base import Batch
 from semivox.nets import NetFactory
 
 Factory = Callable[..., Any]
-TERMS = ("sup_a", "sup_b", "cr", "cps", "efs", "ue", "pgl")
 
 
 def gradients(loss: Tensor, net: Any) -> tuple[Tensor | None, Tensor | None]:
@@ -28,50 +28,35 @@ def gradients(loss: Tensor, net: Any) -> tuple[Tensor | None, Tensor | None]:
     return found[0], found[1]
 
 
-def nonzero(gradient: Tensor | None) -> bool:
-    return gradient is not None and bool((gradient != 0).any())
-
-
 @pytest.mark.parametrize("classes", [2, 3])
-@pytest.mark.parametrize("target", ["mutual", "label"])
-def test_which_maps_each_term_reaches(fixed_dual: Factory, step: Factory, classes: int, target: str) -> None:
-    dual, labeled, unlabeled = fixed_dual(classes, pull_fraction=1.0, cr_target=target)
+@pytest.mark.parametrize("options", [{}, {"cr_target": "label"}, {"variant": "released"}])
+def test_which_maps_and_samples_each_term_reaches(
+    fixed_dual: Factory, step: Factory, classes: int, options: dict[str, Any]
+) -> None:
+    """Logits of A and B, features of A and B. As released UE trains A alone, EFS and PGL nothing."""
+    dual, labeled, unlabeled = fixed_dual(classes, pull_fraction=1.0, **options)
     losses = dual.losses(labeled, unlabeled, step(5))
-    reached = {
-        name: [nonzero(g) for net in (dual.net_a, dual.net_b) for g in gradients(losses[name], net)]
-        for name in TERMS
+    nets = (dual.net_a, dual.net_b)
+    maps = [getattr(net, f"{part}_map") for part in ("logit", "feature") for net in nets]
+    no, first, second, every = (False, False), (True, False), (False, True), (True, True)
+    expected = {
+        "sup_a": [first, no, no, no],
+        "sup_b": [no, first, no, no],
+        "cr": [first, first, no, no],
+        "cps": [second, second, no, no],
+        "efs": [second, second, no, no],
+        "ue": [every, every, no, no],
+        "pgl": [no, no, second, second],
     }
-    both_logits, both_features = [True, False, True, False], [False, True, False, True]
-    assert reached == {
-        "sup_a": [True, False, False, False],
-        "sup_b": [False, False, True, False],
-        "cr": both_logits,
-        "cps": both_logits,
-        "efs": both_logits,
-        "ue": both_logits,
-        "pgl": both_features,
-    }
-
-
-@pytest.mark.parametrize(("term", "trained"), [("sup_a", 0), ("cr", 0), ("cps", 1), ("efs", 1), ("pgl", 1)])
-def test_which_stream_each_term_reaches(fixed_dual: Factory, step: Factory, term: str, trained: int) -> None:
-    """0: the labeled samples only, 1: the unlabeled ones only."""
-    dual, labeled, unlabeled = fixed_dual(2, pull_fraction=1.0)
-    loss = dual.losses(labeled, unlabeled, step(5))[term]
-    for net in (dual.net_a, dual.net_b):
-        logits, features = gradients(loss, net)
-        gradient = features if term == "pgl" else logits
-        if gradient is None:
-            assert term == "sup_a" and net is dual.net_b
-            continue
-        halves = gradient[:2], gradient[2:]
-        assert nonzero(halves[trained]) and not nonzero(halves[1 - trained])
-
-
-def test_ue_reaches_the_whole_batch(fixed_dual: Factory, step: Factory) -> None:
-    dual, labeled, unlabeled = fixed_dual(2)
-    logits, _ = gradients(dual.losses(labeled, unlabeled, step())["ue"], dual.net_a)
-    assert logits is not None and nonzero(logits[:2]) and nonzero(logits[2:])
+    if "variant" in options:
+        del expected["cps"]
+        expected |= {
+            "ue": [every, no, no, no],
+            "cosine": [every, every, no, no],
+            "efs": [no] * 4,
+            "pgl": [no] * 4,
+        }
+    assert {name: [reached(loss, one) for one in maps] for name, loss in losses.items()} == expected
 
 
 @pytest.mark.parametrize("classes", [2, 3])
@@ -143,24 +128,14 @@ def test_parameters_of_real_networks(step: Factory, classes: int) -> None:
     labeled = Batch(torch.randn(2, 1, 16, 16, 16), torch.randint(0, classes, (2, 16, 16, 16)))
     unlabeled = Batch(torch.randn(2, 1, 16, 16, 16), None)
     losses = method.losses(labeled, unlabeled, step(9))
-    parameters = dict(method.named_parameters())
-    for term in TERMS:
-        found = torch.autograd.grad(
-            losses[term], list(parameters.values()), retain_graph=True, allow_unused=True
-        )
-        trained = {name for name, gradient in zip(parameters, found, strict=True) if nonzero(gradient)}
-        for net in ("net_a", "net_b"):
-            expected = not (term == "sup_a" and net == "net_b") and not (term == "sup_b" and net == "net_a")
-            assert any(name.startswith(f"{net}.encoder") for name in trained) == expected, (term, net)
-            assert any(name.startswith(f"{net}.decoder") for name in trained) == expected, (term, net)
-            head = expected and term != "pgl"
-            assert (f"{net}.head.1.weight" in trained) == (f"{net}.head.1.bias" in trained) == head, (
-                term,
-                net,
-            )
-    total = torch.stack(list(losses.values())).sum()
-    found = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
-    assert all(gradient is not None and bool(torch.isfinite(gradient).all()) for gradient in found)
+    everything = {f"net_{k}.{part}" for k in "ab" for part in ("encoder", "decoder", "head")}
+    for term, loss in losses.items():
+        expected = {part for part in everything if term[:3] != "sup" or part[4] == term[4]}
+        if term == "pgl":
+            expected = {part for part in everything if not part.endswith("head")}
+        assert trained_by(loss, method, 2) == expected, term
+    torch.stack(list(losses.values())).sum().backward()
+    assert all(p.grad is not None and bool(torch.isfinite(p.grad).all()) for p in method.parameters())
 
 
 def test_features_are_taken_before_the_heads_dropout(step: Factory) -> None:

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from gradients import trained_by
-from torch import Tensor
+from gradients import reached, trained_by
 
 from semivox.methods import create
 from semivox.methods.base import Batch
@@ -152,14 +151,6 @@ def test_agreeing_networks(fixed_pair: Factory, step: Factory) -> None:
         method.net_b.logit_map.copy_(method.net_a.logit_map)
     losses = method.losses(labeled, unlabeled, at := step(5))
     assert losses["cdr"].item() == 0 and at.notes["cdr_share"].item() == 0 and bool(at.notes["a_teaches"])
-
-
-def reached(loss: Tensor, parameter: Tensor) -> tuple[bool, bool]:
-    """Whether the gradient of the labeled and of the unlabeled samples is other than 0."""
-    found = None
-    if loss.requires_grad:
-        found = torch.autograd.grad(loss, parameter, retain_graph=True, allow_unused=True)[0]
-    return (False, False) if found is None else (bool((found[:2] != 0).any()), bool((found[2:] != 0).any()))
 
 
 @pytest.mark.parametrize("classes", [2, 3])
