@@ -20,6 +20,7 @@ from semivox.methods.dual import Dual
 from semivox.methods.heads import MultiDecoderMethod, SignedDistanceMethod
 from semivox.nets import NetFactory
 from semivox.nets.heads import Decoded
+from semivox.nets.network import Segmenter
 
 SHAPE = (4, 3, 2)
 
@@ -174,7 +175,7 @@ def fixed_map() -> Callable[..., tuple[SignedDistanceMethod, Batch, Batch]]:
     return make
 
 
-class Tiny(nn.Module):
+class Tiny(Segmenter):
     """A network of 1x1x1 convolutions on pooled images, with the interface of `Segmenter`.
 
     Simple enough for a second implementation in NumPy; level l has 4 * 2**l channels.
@@ -183,7 +184,7 @@ class Tiny(nn.Module):
     width, strides = 4, ((2, 2, 2),) * 4
 
     def __init__(self, in_channels: int, num_classes: int) -> None:
-        super().__init__()
+        nn.Module.__init__(self)  # has nothing of a `Segmenter` but its type
         self.in_channels, self.num_classes = in_channels, num_classes
         self.levels = nn.ModuleList(nn.Conv3d(in_channels, 4 * 2**level, 1) for level in range(4))
         self.head = nn.Conv3d(4, num_classes, 1)

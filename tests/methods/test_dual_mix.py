@@ -14,17 +14,18 @@ from semivox.methods import create
 from semivox.methods.base import Batch, Step
 from semivox.methods.dual import Dual
 from semivox.nets import NetFactory
+from semivox.nets.network import Segmenter
 
 Factory = Callable[..., Any]
 SHAPE = (16, 16, 32)
 CLASSES = 3
 
 
-class Recorded(torch.nn.Module):
+class Recorded(Segmenter):
     """Logits that are a fixed function of the image; remembers what it was given."""
 
     def __init__(self, seed: int) -> None:
-        super().__init__()
+        torch.nn.Module.__init__(self)
         generator = torch.Generator().manual_seed(seed)
         self.weight = torch.nn.Parameter(torch.randn(CLASSES, generator=generator).double())
         self.bias = torch.nn.Parameter(torch.randn(CLASSES, generator=generator).double())
@@ -44,7 +45,7 @@ class Recorded(torch.nn.Module):
 def make(**options: object) -> tuple[Dual, Batch, Batch]:
     dual = Dual(Dual.Config.model_validate({"ue_reading": "term"} | options))
     networks = {name: Recorded(seed) for seed, name in enumerate(dual.config.nets, start=1)}
-    dual.build(networks.__getitem__)  # type: ignore[arg-type]
+    dual.build(lambda name, **_: networks[name])  # type: ignore[arg-type]
     generator = torch.Generator().manual_seed(0)
     image = torch.randn(4, 1, *SHAPE, generator=generator)
     label = torch.randint(0, CLASSES, (2, *SHAPE), generator=generator)

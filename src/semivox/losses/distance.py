@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -44,6 +44,23 @@ def squared_distance(
     return squares
 
 
+def _distances(
+    label: Tensor, num_classes: int, valid: Tensor | None, *how: Any
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
+    """Find the voxels in each foreground class, and maybe in it; squared d_in and d_out, and where sure.
+
+    A distance is sure (None: everywhere) where no voxel of unknown class is nearer. `how`: spacing and reach.
+    """
+    inside = onehot(label, num_classes)[:, 1:]
+    if valid is None:
+        return inside, inside, squared_distance(inside, *how), squared_distance(~inside, *how), None
+    sure = valid.unsqueeze(1)
+    inside, maybe = inside & sure, inside | ~sure
+    d_in, d_out = squared_distance(maybe, *how), squared_distance(~inside, *how)
+    known = sure & (d_in + d_out <= squared_distance(sure, *how))  # one of the two is 0 at a known voxel
+    return inside, maybe, d_in, d_out, known
+
+
 class SignedDistance(NamedTuple):
     """Signed distance maps, and where they can be relied on."""
 
@@ -61,22 +78,13 @@ def signed_distance(label: Tensor, num_classes: int, valid: Tensor | None = None
     boundary, the voxels of the class with another voxel among their six neighbours. Where the class fills
     the patch the map is -1, where it is absent 0.
 
-    With voxels whose class is not known, distances are those to the nearest voxel that is. Such a distance is
-    sure where no unknown voxel is nearer; only these voxels, which exclude the unknown ones, scale the map.
-    `valid` are the voxels whose class is known.
+    With voxels whose class is not known, distances are those to the nearest voxel that is; only voxels whose
+    distance is sure scale the map. `valid` are the voxels whose class is known.
 
     Source: Li et al., "Shape-aware semi-supervised 3D semantic segmentation", MICCAI 2020.
     """
-    inside = onehot(label, num_classes)[:, 1:]
-    if not inside.numel():
-        return SignedDistance(inside.float(), inside.new_zeros(inside.shape[:2]), None)
-    maybe, known = inside, None  # in the class for all that is known
-    if valid is not None:
-        sure = valid.unsqueeze(1)
-        inside, maybe = inside & sure, inside | ~sure
-    d_in, d_out = squared_distance(maybe), squared_distance(~inside)
-    if valid is not None:
-        known = sure & (d_in + d_out <= squared_distance(sure))  # one of the two is 0 at a known voxel
+    inside, _, d_in, d_out, known = _distances(label, num_classes, valid)
+    if known is not None:
         d_in, d_out = d_in * known, d_out * known
     d_in, d_out = d_in.sqrt(), d_out.sqrt()
     outer = d_out / d_out.amax(dim=(2, 3, 4), keepdim=True).clamp_min(1.0)
@@ -88,33 +96,22 @@ def signed_distance(label: Tensor, num_classes: int, valid: Tensor | None = None
 @torch.no_grad()
 def boundary_distance(
     label: Tensor, num_classes: int, valid: Tensor | None = None, spacing: Sequence[float] = (1.0, 1.0, 1.0)
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor | None]:
     """Compute how far each voxel is from the boundary of each foreground class, for `boundary_loss`.
 
     d_out outside and 1 - d_in inside, see `signed_distance`, but not normalised: 0 on the inner boundary. A
     class that is absent, or fills the patch, has no boundary there and 0 everywhere. Ours: d_in and d_out
-    above 8 count as 8, which takes a fraction of the time.
-
-    Args:
-        label, num_classes: what the distances are to.
-        valid: the voxels whose class is known. Where an unknown one is nearer than the boundary the distance
-            is not sure, and not counted.
-        spacing: of neighbouring voxels along each axis, in units of the smallest.
+    above 8 count as 8, which takes a fraction of the time. `spacing`, of neighbouring voxels along each axis,
+    is in units of the smallest.
 
     Returns:
-        The map (B, K - 1, X, Y, Z) float32, and the boolean voxels of it that count.
+        The map (B, K - 1, X, Y, Z) float32, and the boolean voxels of it that count: those whose distance is
+        sure; None: all.
     """
-    inside = onehot(label, num_classes)[:, 1:]
-    sure = torch.ones_like(label, dtype=torch.bool) if valid is None else valid
-    inside, outside = inside & sure.unsqueeze(1), ~inside & sure.unsqueeze(1)
-    d_in, d_out = squared_distance(~outside, spacing, _REACH), squared_distance(~inside, spacing, _REACH)
-    found = (inside.flatten(2).any(dim=2) & outside.flatten(2).any(dim=2))[..., None, None, None]
-    counted = sure.unsqueeze(1).expand_as(inside)
-    if valid is not None:
-        unknown = squared_distance(sure, spacing, _REACH).unsqueeze(1)
-        counted = counted & (torch.where(inside, d_in, d_out) <= unknown)
+    inside, maybe, d_in, d_out, known = _distances(label, num_classes, valid, spacing, _REACH)
+    found = (inside.flatten(2).any(dim=2) & ~maybe.flatten(2).all(dim=2))[..., None, None, None]
     signed = torch.where(inside, 1.0 - d_in.sqrt(), d_out.sqrt())
-    return torch.where(found, signed, 0.0), counted
+    return torch.where(found, signed, 0.0), known
 
 
 def boundary_loss(

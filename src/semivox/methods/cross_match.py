@@ -114,9 +114,13 @@ class CrossMatch(LabelSupervised, SingleMethod):
         cfg = self.config
         change = (cfg.threshold_end - cfg.threshold_start) * sigmoid_rampup(step.fraction / RAMP_FRACTION)
         threshold = cfg.threshold_start + change
-        boxes = [volume_boxes(len(image), image.shape[2:], step.generator) for _ in range(2)]
+        draws = step.generator
+        boxes = [volume_boxes(len(image), image.shape[2:], draws) for _ in range(2)]
         with full_precision(image):
-            seen = [self._strong_view(image, partner, box, step) for box in boxes]
+            seen = [
+                paste(shade_and_blur(partner, draws), shade_and_blur(image, draws), box.unsqueeze(1))
+                for box in boxes
+            ]
         with torch.no_grad():
             other = self._views(partner, 0)
         changed = self._views(torch.cat(seen), len(image))
@@ -156,9 +160,3 @@ class CrossMatch(LabelSupervised, SingleMethod):
         first, clean, weak, strong = (prediction[start:stop] for start, stop in pairwise(ends))
         coarser = self.net.coarse([level[:count] for level in maps[1:]])
         return Views(first, clean, weak, strong, coarser)
-
-    @staticmethod
-    def _strong_view(image: Tensor, partner: Tensor, box: Tensor, step: Step) -> Tensor:
-        """Change the intensities of both, and paste the partner's box."""
-        other = shade_and_blur(partner, step.generator)
-        return paste(other, shade_and_blur(image, step.generator), box.unsqueeze(1))

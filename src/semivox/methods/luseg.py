@@ -117,14 +117,9 @@ class LUSEG(ReviewedPair):
     ) -> Tensor:
         """Unreliable features of each predicted class to its prototype; prototypes apart."""
         terms = prototype_terms(
-            features,
-            target,
-            reliable,
-            query_label=predicted,
-            num_classes=classes,
-            fraction=self.config.pull_fraction,
-            generator=step.generator,
-        )
+            features, target, reliable, query_label=predicted, num_classes=classes,
+            fraction=self.config.pull_fraction, generator=step.generator,
+        )  # fmt: skip
         step.note("contrast_pull", terms.pull)
         step.note("contrast_apart", terms.apart)
         if self.config.variant == "released":

@@ -33,18 +33,10 @@ class ReviewedPair(LabelSupervised, PairMethod):
         weight: float,
         step: Step,
     ) -> tuple[dict[str, Tensor], Tensor]:
-        """Compute CE + Dice of both networks ("sup_a", "sup_b"), and "cdr" where they differ.
+        """Compute CE + Dice of both ("sup_a", "sup_b"), and "cdr": their squared error where they `differ`.
 
-        Args:
-            own: predictions of A and B on the labeled patches.
-            coarser: logits of coarser scales of A and B, see `LabelSupervised.supervised`.
-            labeled: these patches.
-            differ: boolean (B, X, Y, Z), where both are pulled to the label by the squared error.
-            weight: of "cdr".
-            step: of the run.
-
-        Returns:
-            The terms, and whether the Dice loss of A is not above that of B.
+        `own` are predictions of the labeled patches, `coarser` as in `LabelSupervised.supervised`. Returns
+        the terms, and whether the Dice loss of A is not above that of B.
         """
         label, valid = labeled.target, labeled.valid
         differ = both(differ, valid)

@@ -154,27 +154,27 @@ class TeachingPair(LabelSupervised, PairMethod):
         Certain means an entropy of at most its alpha-th percentile over the unlabeled voxels. Where `views`
         are given, that of the second kind of voxels also counts the labeled ones.
         """
-        limits = [self.threshold(one, alpha) for one in (a, b)]
-        low_a, low_b = (both(one.entropy <= t, one.taught) for one, t in zip((a, b), limits, strict=True))
+        (low_a, limit_a), (low_b, limit_b) = (self._low(one, alpha) for one in (a, b))
         certain = low_a | low_b
         if step is not None:
-            step.note("threshold_a", mean(limits[0]))
-            step.note("threshold_b", mean(limits[1]))
+            step.note("threshold_a", mean(limit_a))
+            step.note("threshold_b", mean(limit_b))
         if views:
-            limits = [self.threshold(v.teaching, alpha, v.labeled.entropy()) for v in views]
-            low_a, low_b = (both(one.entropy <= t, one.taught) for one, t in zip((a, b), limits, strict=True))
+            low_a, low_b = (self._low(v.teaching, alpha, v.labeled.entropy())[0] for v in views)
         return certain, (a.prediction.label == b.prediction.label) & low_a & low_b
 
-    def threshold(self, teaching: Teaching, alpha: float, others: Tensor | None = None) -> Tensor:
-        """Compute the alpha-th percentile (0..100) of the entropy, over all voxels or those of each class.
+    def _low(self, teaching: Teaching, alpha: float, others: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Find the taught voxels whose entropy is at most its alpha-th percentile (0..100), and return that.
 
-        `others` are further entropies (B, X, Y, Z) that the percentile over all voxels counts.
+        The percentile is over all voxels, with further entropies `others`, or over those of each class.
         """
         entropy = teaching.own_entropy
         if self.config.percentile_by == "class":
             label, classes = teaching.own_label, teaching.prediction.num_classes
-            return percentile_by_class(entropy, label, classes, alpha)
-        return percentile(entropy if others is None else torch.cat([entropy, others]), alpha)
+            limit = percentile_by_class(entropy, label, classes, alpha)
+        else:
+            limit = percentile(entropy if others is None else torch.cat([entropy, others]), alpha)
+        return both(teaching.entropy <= limit, teaching.taught), limit
 
     def said(self, a: Teaching, b: Teaching, views: Sequence[View] = (), step: Step | None = None) -> Said:
         """Make the pseudo-labels of a step; `views` are those of A and B, in a diagnosis there are none."""
