@@ -21,7 +21,6 @@ from semivox.losses.prototypes import (
     prototype_terms,
     safe_sqrt,
     voxel_rows,
-    weighted_prototypes,
 )
 from semivox.losses.supervised import onehot
 
@@ -290,17 +289,6 @@ def test_nothing_to_compare_scores_zero_with_finite_gradients() -> None:
     assert bool((found[0, :, 1] == 0).all() and (found[0, 1] == 0).all())
     found.sum().backward()
     assert bool(torch.isfinite(features.grad).all() and torch.isfinite(prototypes.grad).all())
-
-
-def test_gradients_of_cosines_and_weighted_prototypes() -> None:
-    features, weights = (
-        random_values(0, 1, 3, 5).requires_grad_(),
-        random_values(1, 1, 2, 5).abs().requires_grad_(),
-    )
-    others = random_values(2, 1, 3, 4).requires_grad_()
-    assert torch.autograd.gradcheck(
-        lambda f, w, o: cosines(o, weighted_prototypes(f, w)), (features, weights, others)
-    )
 
 
 def seeded(seed: int = 0) -> torch.Generator:
