@@ -74,6 +74,7 @@ def fixed_pair() -> Callable[..., tuple[Any, Batch, Batch]]:
         if kind is Dual:  # UE has a value of its own
             options = {"ue_reading": "term"} | options
         method: Any = kind(kind.Config.model_validate(options))
+        method.teachers = ()
         common = normal(classes)  # both lean the same way, so that there is agreement as well as disagreement
         method.net_a = Fixed(normal(5), gain * (0.7 * common + 0.5 * normal(classes)))
         method.net_b = Fixed(normal(5), gain * (0.7 * common + 0.5 * normal(classes)))

@@ -99,10 +99,6 @@ class TeachingPair(LabelSupervised, PairMethod):
     needs_features = True
     config: Config
 
-    def __init__(self, config: Config) -> None:
-        super().__init__(config)
-        self.teachers = nn.ModuleList()
-
     def build(self, net: NetFactory) -> None:
         """Create A and B, and their averages if these are to teach."""
         super().build(net)
