@@ -72,10 +72,8 @@ class SASSNet(SignedDistanceMethod):
 
     def critic_parameters(self) -> list[dict[str, Any]]:
         """List the discriminator's parameters."""
-        cfg = self.config
-        return [
-            {"params": list(self.discriminator.parameters()), "lr": cfg.critic_lr, "betas": cfg.critic_betas}
-        ]
+        cfg, parameters = self.config, list(self.discriminator.parameters())
+        return [{"params": parameters, "lr": cfg.critic_lr, "betas": cfg.critic_betas}]
 
     def critic_losses(self, labeled: Batch, unlabeled: Batch, step: Step) -> dict[str, Tensor]:
         """Compute "discriminator": is the scan behind this map labeled?"""
