@@ -107,9 +107,7 @@ def make_toy(seed: int = 0, **options: Any) -> Toy:
 class Patches(Dataset[dict[str, Any]]):
     """Whole batches as a function of (seed, stream, iteration)."""
 
-    def __init__(
-        self, seed: int, labeled: bool, start: int, stop: int, slow_s: float
-    ) -> None:
+    def __init__(self, seed: int, labeled: bool, start: int, stop: int, slow_s: float) -> None:
         self.seed, self.labeled, self.start, self.stop, self.slow_s = seed, labeled, start, stop, slow_s
         self.part = slice(None)
 

@@ -73,8 +73,9 @@ def build_loaders(
         )  # fmt: skip
     if batch_unlabeled and unlabeled:
         key = (config.seed, _UNLABELED)
-        streams["unlabeled"] = batch_unlabeled, Patches(
-            unlabeled, store, plan.patch, pseudo=pseudo, soft=pseudo is not None, key=key, **common
+        streams["unlabeled"] = (
+            batch_unlabeled,
+            Patches(unlabeled, store, plan.patch, pseudo=pseudo, soft=pseudo is not None, key=key, **common),
         )
     return {
         name: DataLoader(
