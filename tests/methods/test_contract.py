@@ -241,7 +241,6 @@ def test_batches_a_step() -> None:
     assert {sizes[name] for name in ("ac_mt", "cpcl", "ua_mt", "urpc")} == {(2, 2)}
     supervised = {name for name in METHODS if not method_class(name).batch[1]}
     assert supervised == {"labels_only", "supervised", "supervised_matched", "supervised_pair"}
-    assert {name for name in METHODS if not build(name).uses_unlabeled} == supervised
 
 
 def test_supervised_ignores_unlabeled_patches(step: Factory) -> None:

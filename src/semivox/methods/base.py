@@ -103,11 +103,6 @@ class Method(nn.Module):
         super().__init__()
         self.config = config
 
-    @property
-    def uses_unlabeled(self) -> bool:
-        """Whether a step takes unlabeled patches."""
-        return self.batch[1] > 0
-
     def build(self, net: NetFactory) -> None:
         """Create the networks."""
         raise NotImplementedError
@@ -235,11 +230,9 @@ class SingleMethod(Method):
     config: Config
 
     def build(self, net: NetFactory) -> None:
-        """Create the network."""
         self.net = self.make(net, self.config.net)
 
     def predict(self, image: Tensor) -> Tensor:
-        """Compute the softmax of the network."""
         return probabilities(self.net, image)
 
     def predict_members(self, image: Tensor) -> dict[str, Tensor]:

@@ -211,7 +211,7 @@ class Assembly:
         torch.manual_seed(self.config.train.seed)
         name, options = self.config.method.name, self.config.method.options
         method = create(name, options, NetFactory(**net_sizes(self.plan, self.config)))
-        if method.uses_unlabeled and not self.split.unlabeled:
+        if method.batch[1] and not self.split.unlabeled:
             what = f"The method {name} learns from unlabeled scans, but there are none"
             do = "use --method supervised, or --labeled N with N smaller than the number of labels"
             raise UserError(what, f"{len(self.split.labeled)} labeled, 0 unlabeled cases", do=do)
