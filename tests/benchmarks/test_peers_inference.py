@@ -57,16 +57,16 @@ def test_published_procedure(pair, image, batch):
     assert (found.argmax(0) == label).mean() > 0.999
 
 
-def test_windows_of_a_left_atrium_scan():
-    """63 for each network on a scan of 203x142x88: 7 x 3 x 3."""
-    peer = PublishedWindows(np.zeros((1, 203, 142, 88), np.float32), [], 2, (112, 112, 80), (18, 18, 4))
-    assert len(peer.corners()) == 63
-    assert peer.corners()[-1] == (91, 30, 8)
-
-
-def test_windows_of_a_brats_scan():
-    peer = PublishedWindows(np.zeros((1, 240, 240, 155), np.float32), [], 2, (96, 96, 96), (64, 64, 64))
-    assert len(peer.corners()) == 4 * 4 * 2
+@pytest.mark.parametrize(
+    ("shape", "patch", "stride", "count", "last"),
+    [
+        ((203, 142, 88), (112, 112, 80), (18, 18, 4), 7 * 3 * 3, (91, 30, 8)),
+        ((240, 240, 155), (96, 96, 96), (64, 64, 64), 4 * 4 * 2, (144, 144, 59)),
+    ],
+)
+def test_windows_of_a_left_atrium_and_of_a_brats_scan(shape, patch, stride, count, last):
+    corners = PublishedWindows(np.zeros((1, *shape), np.float32), [], 2, patch, stride).corners()
+    assert (len(corners), corners[-1]) == (count, last)
 
 
 def test_whole_pass(pair, image):

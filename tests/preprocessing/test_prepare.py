@@ -127,7 +127,7 @@ def test_labels_that_may_be_opened_are_checked(raw: Path, tmp_path: Path) -> Non
             prepare(dataset, split, plan_for(dataset), tmp_path / "store")
     plan = plan_for(dataset)
     (raw / "labelsTr" / "b.nii.gz").unlink()
-    with pytest.raises(UserError, match="case b has no label file"):
+    with pytest.raises(UserError, match="labeled case b has no label file"):
         prepare(open_dataset(raw), SPLIT, plan, tmp_path / "other")
 
 

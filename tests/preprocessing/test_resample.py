@@ -31,26 +31,14 @@ ORIENTATIONS = [(order, signs) for order in permutations(range(3)) for signs in 
 SPACINGS = {"isotropic": (1.5, 1.5, 1.5), "anisotropic": (0.5, 1.25, 4.0)}
 
 
-def plan(
-    spacing: tuple[float, float, float] = (1.0, 1.0, 1.0),
-    crop: str = "none",
-    channels: int = 1,
-    normalisation: str = "none",
-) -> Plan:
+def plan(spacing: Any = (1.0, 1.0, 1.0), crop: str = "none", channels: int = 1, how: str = "none") -> Plan:
     figures = {"mean": 50.0, "std": 20.0, "p005": 0.0, "p995": 100.0}
-    return Plan.model_validate(
-        {
-            "dataset": "D",
-            "channels": [f"c{i}" for i in range(channels)],
-            "class_names": ["background", "a", "b", "c"],
-            "class_values": [0, 1, 2, 3],
-            "spacing_mm": spacing,
-            "patch": [16, 16, 16],
-            "normalisation": [normalisation] * channels,
-            "crop": crop,
-            "intensity": [figures] * channels,
-        }
-    )
+    values = {
+        "dataset": "D", "channels": [f"c{i}" for i in range(channels)], "spacing_mm": spacing,
+        "class_names": ["background", "a", "b", "c"], "class_values": [0, 1, 2, 3], "patch": [16, 16, 16],
+        "normalisation": [how] * channels, "crop": crop, "intensity": [figures] * channels,
+    }  # fmt: skip
+    return Plan.model_validate(values)
 
 
 def affine_of(order: tuple[int, ...], signs: tuple[int, ...], spacing: tuple[float, ...]) -> np.ndarray:
@@ -103,10 +91,7 @@ def test_all_orientations_go_there_and_back(
     assert np.array_equal(label_to_source(onehot(there), grid), label)
     assert np.array_equal(map_to_source(array[0], grid), image.array[0])
     finer, resampled = to_working_grid(image, plan((0.9 * spacing[0], spacing[1] / 2, 0.7 * spacing[2])))
-    assert finer.shape == (
-        1,
-        *(round(n * f) for n, f in zip(canonical.shape, (1 / 0.9, 2, 1 / 0.7), strict=True)),
-    )
+    assert finer.shape == (1, *map(round, np.multiply(canonical.shape, (1 / 0.9, 2, 1 / 0.7))))
     for corner in product((0, -1), repeat=3):
         marked = np.zeros((5, 6, 7), np.uint8)
         marked[corner] = 2
@@ -267,9 +252,8 @@ def test_crop_is_the_box_around_both_channels(
     assert (back[5, 5, 7], back[0, 0, 0]) == (3, 0)
     assert (map_to_source(array[0], grid, outside=-1)[outside] == -1).all()
     inside = places(image.affine, (12, 13, 14))[:, 2:10, 1:12, 4:11].reshape(3, -1)
-    corners = np.array([grid.affine() @ (*c, 1) for c in product(*((-0.5, n - 0.5) for n in grid.shape))])[
-        :, :3
-    ]
+    ends = product(*((-0.5, n - 0.5) for n in grid.shape))
+    corners = np.array([grid.affine() @ (*end, 1) for end in ends])[:, :3]
     assert (inside.min(1) > corners.min(0)).all()
     assert (inside.max(1) < corners.max(0)).all()
     assert np.allclose(corners.max(0) - corners.min(0), np.add(np.ptp(inside, axis=1), (1, 2, 3)))
@@ -308,7 +292,7 @@ def test_results_do_not_share_memory_with_the_scan() -> None:
     array += 1
     there = label_to_working_grid(label, grid)
     there[:] = 0
-    to_working_grid(image, plan(normalisation="ct"))
+    to_working_grid(image, plan(how="ct"))
     probs = onehot(np.random.default_rng(0).integers(0, 4, grid.shape))
     kept = probs.copy()
     label_to_source(probs, grid)
@@ -338,7 +322,7 @@ def test_normalisations() -> None:
     image.array[0, :, :4] = 0
     raw = image.array[0].astype(float)
     hows = ("zscore", "zscore_nonzero", "ct")
-    made = {how: to_working_grid(image, plan(normalisation=how))[0][0] for how in hows}
+    made = {how: to_working_grid(image, plan(how=how))[0][0] for how in hows}
     assert np.allclose(made["zscore"], (raw - raw.mean()) / raw.std(), atol=1e-5)
     chosen = raw[raw != 0]
     wanted = np.where(raw != 0, (raw - chosen.mean()) / chosen.std(), 0)
@@ -356,7 +340,7 @@ def test_constant_scans_stay_finite(how: str, value: float) -> None:
 
 def test_normalisation_comes_from_the_scan_before_resampling() -> None:
     image = Volume(random_image((9, 9, 9)) * 3 + 8, np.eye(4))
-    array, grid = to_working_grid(image, plan((2, 2, 2), normalisation="zscore"))
+    array, grid = to_working_grid(image, plan((2, 2, 2), how="zscore"))
     raw = image.array[0].astype(float)
     wanted = resample(((raw - raw.mean()) / raw.std()).astype(np.float32), grid.shape)
     assert np.allclose(array[0], wanted, atol=1e-5)

@@ -97,13 +97,7 @@ def test_the_same_call_again_writes_nothing(raw: Path, tmp_path: Path) -> None:
     ],
 )
 def test_a_corrected_file_is_prepared_anew_and_named(
-    raw: Path,
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
-    name: str,
-    file: str,
-    array: Any,
-    again: set[str],
+    raw: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, file: str, array: Any, again: Any
 ) -> None:
     work = tmp_path / "w"
     workspace, split, plan = prepare(raw, work)
@@ -388,5 +382,5 @@ def test_a_run_is_tied_to_its_data(raw: Path, tmp_path: Path) -> None:
     add(raw, "e", 9)
     with pytest.raises(UserError, match="e: unused before, unlabeled now"):
         resume(config)
-    run.clear()
+    run.manifest.remove()
     assert resume(config) == config

@@ -112,16 +112,12 @@ def fingerprint(
     Raises:
         UserError: files are damaged or hold unusable values; a labeled case has no label file.
     """
-    labeled, described = set(split.labeled), replace(dataset, cases=())
-    evenly = np.linspace(0, len(labeled) - 1, min(len(labeled), _MOST_MEASURED))
+    described, count = replace(dataset, cases=()), len(split.labeled)
+    evenly = np.linspace(0, count - 1, min(count, _MOST_MEASURED))
     tried = {split.labeled[round(index)] for index in evenly}
-    jobs = []
-    for case in map(dataset.case, (*split.labeled, *split.unlabeled, *split.val)):
-        if case.name in labeled and case.label is None:
-            what = f"The labeled case {case.name} has no label file"
-            raise UserError(what, None, "one for every labeled case", "add it, or correct the split")
-        shown = case if case.name in labeled else replace(case, label=None)
-        jobs.append(_Job(shown, described, trust_image_geometry, case.name in tried))
+    names = (*split.labeled, *split.unlabeled, *split.val)
+    shown = visible_cases(dataset, names, split.labeled)
+    jobs = [_Job(case, described, trust_image_geometry, case.name in tried) for case in shown]
     found: dict[str, Any] = dict.fromkeys(job.case.name for job in jobs)  # in the order of the split
     results = run_jobs(_measure, jobs, workers, name=lambda job: job.case.name, doing="measuring")
     for done, (job, result) in enumerate(results, start=1):
@@ -132,6 +128,20 @@ def fingerprint(
     pooled = tuple(intensity(values) for values in np.concatenate(pool, axis=1)) if pool else None
     sources = {name: sources for name, (_, _, sources) in found.items()}
     return Fingerprint(tuple(case for case, _, _ in found.values()), pooled, sources)
+
+
+def visible_cases(dataset: Dataset, names: Sequence[str], labeled: Sequence[str]) -> list[Case]:
+    """Return the named cases without the path of the label, except for those that are `labeled`.
+
+    Raises:
+        UserError: a labeled case has no label file.
+    """
+    for case in map(dataset.case, labeled):
+        if case.label is None:
+            what, do = f"The labeled case {case.name} has no label file", "add it, or correct the split"
+            raise UserError(what, None, "one for every labeled and validation case", do)
+    cases, shown = map(dataset.case, names), set(labeled)
+    return [case if case.name in shown else replace(case, label=None) for case in cases]
 
 
 def sources_of(case: Case, known: Mapping[str, Any] | None = None) -> dict[str, Any]:

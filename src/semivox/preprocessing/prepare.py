@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,7 +17,7 @@ from semivox.errors import UserError, shortened
 from semivox.files import read_json, write_json
 from semivox.io.reader import machine_memory, run_jobs
 from semivox.io.volume import IGNORE, read_image, read_label
-from semivox.preprocessing.fingerprint import hashes, sources_of
+from semivox.preprocessing.fingerprint import hashes, sources_of, visible_cases
 from semivox.preprocessing.plan import Plan
 from semivox.preprocessing.resample import label_shares, label_to_working_grid, to_working_grid
 from semivox.preprocessing.store import Store
@@ -61,14 +60,9 @@ class Preparation:
         self.jobs: list[_Job] = []  # the cases to prepare
         self._recorded = self._read_record()  # what the store has of each case, and from which files
         self.cases = self._kept(dataset)  # what will be recorded
-        allowed = {*split.labeled, *split.val}
-        for case in map(dataset.case, self.names):
-            if case.name in allowed and case.label is None:
-                what, do = f"The case {case.name} has no label file", "add it, or make another split"
-                raise UserError(what, None, "one for every labeled and validation case", do)
-            shown = case if case.name in allowed else replace(case, label=None)
-            if self._label_is_gone(case) or not self._holds(shown):
-                self.jobs.append(_Job(shown, plan, folder, self.known.get(case.name)))
+        for case in visible_cases(dataset, self.names, (*split.labeled, *split.val)):
+            if self._label_is_gone(dataset.case(case.name)) or not self._holds(case):
+                self.jobs.append(_Job(case, plan, folder, self.known.get(case.name)))
 
     @property
     def is_needed(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from semivox.datasets.splits import SPLITS, Split, load_split, make_split, save_
 from semivox.errors import UserError, shortened
 from semivox.files import locked, read_json
 from semivox.manifest import Manifest
-from semivox.preprocessing.fingerprint import hashes
+from semivox.preprocessing.fingerprint import hashes, visible_cases
 from semivox.preprocessing.plan import Plan, save_plan
 from semivox.preprocessing.plan_file import PLANS, check_classes, current_plan, new_plan, relative
 from semivox.preprocessing.prepare import RECORD, Preparation, clear_store
@@ -107,11 +107,10 @@ class Workspace:
         cases = read_json(self.store.folder / RECORD)["cases"]
         roles = {name: role for name, role in split.roles().items() if role != "test"}
         files, root = dict[str, str](), self.dataset.root
-        for case in self.dataset.cases:
-            if role := roles.get(case.name):
-                shown = replace(case, label=None) if role == "unlabeled" else case
-                found = hashes(shown, cases[case.name])
-                files |= {relative(path, root): content for path, content in found.items()}
+        names = [case.name for case in self.dataset.cases if case.name in roles]
+        for case in visible_cases(self.dataset, names, (*split.labeled, *split.val)):
+            found = hashes(case, cases[case.name])
+            files |= {relative(path, root): content for path, content in found.items()}
         patches = plan.model_dump(mode="json", include={"patch", "stem", "strides"})
         return {
             "dataset": f"{self.dataset.name} in {root}",
