@@ -147,6 +147,5 @@ def checked_plan(values: Any, path: Path | None = None) -> Plan:
     except ValidationError as error:
         problem, kind = config_error(error, Plan), error.errors()[0]["type"]
         found = "nothing" if kind == "missing" else problem.found
-        expected = str(problem.expected).removeprefix("Value error, ")
         do = problem.do if kind == "extra_forbidden" else "correct the entry, or plan anew with --fresh"
-        raise UserError(problem.what, found, expected, do, path) from error
+        raise UserError(problem.what, found, problem.expected, do, path) from error

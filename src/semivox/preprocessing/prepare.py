@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from math import prod
 from pathlib import Path
@@ -59,7 +59,7 @@ class Preparation:
         self.reasons: list[str] = []  # what has changed since the store was made, in words
         self.jobs: list[_Job] = []  # the cases to prepare
         self._recorded = self._read_record()  # what the store has of each case, and from which files
-        self.cases = self._kept(dataset)  # what will be recorded
+        self.cases = self._kept(dataset)  # what will be recorded; `voxels` of a label: of each class
         for case in visible_cases(dataset, self.names, (*split.labeled, *split.val)):
             if self._label_is_gone(dataset.case(case.name)) or not self._holds(case):
                 self.jobs.append(_Job(case, plan, folder, self.known.get(case.name)))
@@ -105,10 +105,6 @@ class Preparation:
         finally:
             self._save()
         return [job.case.name for job in jobs]
-
-    def class_voxels(self, names: Sequence[str]) -> list[list[int]]:
-        """Return the voxels of each foreground class in the stored labels of these cases."""
-        return [self.cases[name]["voxels"][1:] for name in names]
 
     def _read_record(self) -> dict[str, Any]:
         """Read what the store holds; of a store for another plan nothing is usable."""

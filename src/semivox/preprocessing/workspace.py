@@ -178,7 +178,7 @@ def prepare_data(
                 todo = todo or workspace.preparation(split, plan)
                 workspace.prepare(todo, plan, workers, on_case, progress)
     if todo is not None:
-        check_classes(dataset, todo.class_voxels(split.labeled))
+        check_classes(dataset, [todo.cases[name]["voxels"][1:] for name in split.labeled])
     return workspace, split, plan
 
 
