@@ -6,28 +6,34 @@ the worst tenth that is among those flagged. `--cases rest` takes cases of the t
 split does not name, `--cases unlabeled` those that it has without labels: a run of `labels_only` never saw
 them; of `--cases val` the Dice alone is worth reading. `--draws` repeats the judgement with validation cases
 drawn from the scored ones, to show how much depends on which they are. `--also` averages further runs,
-`--tta` five views. The table of cases goes to OUT.
+`--tta` five views. `--snapshots` adds how well the last weights agree with the averaged ones. The table of
+cases goes to OUT.
 
     python benchmarks/quality.py RUN DATA quality.csv --cases test [--also RUN2 --also RUN3] [--tta]
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 
 import semivox
 from semivox.datasets.dataset import Case, Dataset
 from semivox.datasets.splits import load_split
 from semivox.evaluation.metrics import case_metrics
 from semivox.inference.calibrate import Sample, calibration_error, sample
-from semivox.inference.model import LoadedModel, join, load_model
+from semivox.inference.model import LoadedModel, join, lean, load_model
 from semivox.inference.predictor import predict_case
 from semivox.inference.quality import FIGURES, LEARNED, Judge, flagged, tempered
 from semivox.io.volume import read_image, read_label
+from semivox.methods import create
+from semivox.nets import NetFactory
 from timing import parser_of
 
 VOXELS = 20_000  # of each case, for the calibration error
@@ -43,7 +49,30 @@ def chosen(run: Path, dataset: Dataset, which: str) -> list[Case]:
     return [case for case in train if roles.get(case.name, "rest") == which]
 
 
-def score(model: LoadedModel, cases: list[Case], dataset: Dataset, share: float, tta: bool) -> Scored:
+def last_weights(run: Path, model: LoadedModel) -> LoadedModel:
+    """Return the model with the weights of the last iteration in place of the averaged ones."""
+    about = model.meta["method"]
+    method = create(about["name"], about["options"], NetFactory(**model.meta["net"]))
+    checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True, map_location="cpu")
+    method.load_state_dict(checkpoint["weights"])
+    lean(method.eval(), model.device)
+    return replace(model, method=method)
+
+
+def mean_dice(label: NDArray[Any], reference: NDArray[Any], classes: int) -> float:
+    """Return the mean over the foreground classes."""
+    rows = case_metrics(label, reference, classes, (1, 1, 1), profile="published")
+    return float(np.mean([row["dice"] for row in rows]))
+
+
+def score(
+    model: LoadedModel,
+    cases: list[Case],
+    dataset: Dataset,
+    share: float,
+    tta: bool,
+    last: LoadedModel | None = None,
+) -> Scored:
     """Predict each case and compare; also return voxels in question without and with the temperature."""
     rows, before, after = [], [], []
     config = model.settings().model_copy(update={"tta": tta})
@@ -51,8 +80,10 @@ def score(model: LoadedModel, cases: list[Case], dataset: Dataset, share: float,
         image = read_image(case.images)
         true = read_label(case.label, dataset.class_values, image).array
         found = predict_case(model, image, config, probabilities=True)
-        scores = case_metrics(found.label, true, dataset.num_classes, (1, 1, 1), profile="published")
-        row = {"case": case.name, "dice": np.mean([row["dice"] for row in scores])}
+        row = {"case": case.name, "dice": mean_dice(found.label, true, dataset.num_classes)}
+        if last is not None:
+            other = predict_case(last, image, config).label
+            row["snapshots"] = mean_dice(other, found.label, dataset.num_classes)
         row |= {"predicted": found.quality.dice, "low": found.quality.low, "high": found.quality.high}
         rows.append(row | {"alarm": bool(found.quality.alarms), **found.quality.figures})
         probs = torch.from_numpy(found.probs)
@@ -106,11 +137,13 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=0)
     parser.add_argument("--also", type=Path, action="append", default=[], help="another run to average with")
     parser.add_argument("--tta", action="store_true", help="average five views")
+    parser.add_argument("--snapshots", action="store_true", help="compare with the last weights")
     args = parser.parse_args()
     runs = [args.run, *args.also]
     dataset, model = semivox.open_dataset(args.data), join([load_model(run, "cpu") for run in runs], runs)
     cases = chosen(args.run, dataset, args.cases)
-    table, before, after = score(model, cases, dataset, args.flag_share, args.tta)
+    last = last_weights(args.run, model) if args.snapshots else None
+    table, before, after = score(model, cases, dataset, args.flag_share, args.tta, last)
     table.to_csv(args.out, index=False)
     dice = table["dice"]
     spread = f"sd {dice.std():.3f}, {dice.min():.3f} to {dice.max():.3f}"
@@ -118,7 +151,7 @@ def main() -> None:
     print(f"temperature {model.calibration.temperature}: expected calibration error"
           f" {calibration_error(before):.4f} before, {calibration_error(after):.4f} after")  # fmt: skip
     print(pd.Series(summary(table)).round(3).to_string())
-    figures = table[list(FIGURES)].corrwith(dice, method="spearman")
+    figures = table[[*FIGURES, *(["snapshots"] if last else [])]].corrwith(dice, method="spearman")
     print("rank correlation of each figure:", figures.round(2).to_dict())
     if args.draws:
         count = len(model.calibration.dice)
