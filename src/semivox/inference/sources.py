@@ -188,9 +188,7 @@ def _numbers(values: Any, dtype: type[np.floating[Any]]) -> Any:
 
 
 def _no_scan(found: object) -> UserError:
-    expected = (
-        "a path, a 3D nibabel or SimpleITK image, or (array, affine): an array (X, Y, Z) or (C, X, Y, Z)"
-    )
-    expected += " of numbers, and its affine (4, 4) with three independent axes in mm"
+    expected = "a path, a 3D nibabel or SimpleITK image, or (array, affine): numbers (X, Y, Z) or"
+    expected += " (C, X, Y, Z), and (4, 4) to mm with three independent axes"
     do = "for an array: (array, affine), with e.g. nibabel's image.affine"
     return UserError("This is not a scan with a place in space", found, expected, do)

@@ -86,9 +86,9 @@ class Discriminator(nn.Module):
 
     Four convolutions 4x4x4 with stride 2 and padding 1, each followed by LeakyReLU 0.2 and, but for the last,
     dropout of whole channels; global average, two logits; no normalisation. Map and image enter through
-    convolutions of their own, whose outputs are added. With width 64 and one channel each: 11,020,290
-    parameters and 15.41 GMAC for a 112x112x80 patch. Width is that after the first convolution; it doubles at
-    each of the three others.
+    convolutions of their own, whose outputs are added. `width` is that of these; it doubles at each of the
+    three others. With width 64 and one channel each: 11,020,290 parameters and 15.41 GMAC for
+    a 112x112x80 patch.
 
     Source: Li et al., "Shape-aware semi-supervised 3D semantic segmentation", MICCAI 2020; the average there
         is over a fixed grid, here over any.
