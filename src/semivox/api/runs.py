@@ -54,7 +54,7 @@ def train(
         cases, `report.html`. In a notebook its `show(case)` draws a case.
 
     Examples:
-        >>> run = semivox.train("Heart", method="dual", labeled=8, preset="lite")
+        run = semivox.train("Heart", method="dual", labeled=8, preset="lite")
     """
     chosen = settings(config, preset, method={"name": method}, split={"labeled": labeled})
     checked(chosen, data, training=True)
