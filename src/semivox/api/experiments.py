@@ -86,12 +86,11 @@ def benchmark(
         say: called with a line before and after each cell.
     """
     folder, cells = raw_folder(data), _grid(grid)
+    from semivox.benchmark.run import How
     from semivox.benchmark.run import benchmark as run
 
-    return run(
-        folder, cells, out=Path(out), work=optional(work), dry_run=dry_run, max_hours=max_hours,
-        published=published, ablation=ablation, isolate=isolate, bar=bar, progress=progress, say=say,
-    )  # fmt: skip
+    how = How(Path(out), optional(work), dry_run, max_hours, isolate, bar, progress, say)
+    return run(folder, cells, how, published=published, ablation=ablation)
 
 
 @verb
@@ -122,6 +121,7 @@ def replicate(
     """
     from semivox.benchmark.paper.items import entries_of, find_item
     from semivox.benchmark.paper.replicate import replicate as run
+    from semivox.benchmark.run import How
 
     found = find_item(item)
     folders = [raw_folder(one) for one in (data if isinstance(data, (tuple, list)) else (data,))]
@@ -129,9 +129,8 @@ def replicate(
     for entry in entries:
         _grid(entry.grid)
     return run(
-        found, entries, out=Path(out), work=optional(work), dry_run=dry_run, max_hours=max_hours,
-        isolate=isolate, bar=bar, progress=progress, say=say,
-    )  # fmt: skip
+        found, entries, How(Path(out), optional(work), dry_run, max_hours, isolate, bar, progress, say)
+    )
 
 
 @verb
@@ -158,7 +157,6 @@ def demo(
     from semivox.benchmark.demo import demo as run
 
     chosen = checked(settings(SETTINGS if config is None else config), training=True)
-
     return run(
         Path(out), seed=seed, config=chosen, train=train, test=test, fresh=fresh, bar=bar, progress=progress
     )

@@ -31,14 +31,12 @@ AXES: tuple[Axis, ...] = ("seeds", "presets", "labels", "methods")
 class Variant(Settings):
     """A method with some of its options changed; a row of the tables."""
 
-    method: str = Field(description="registered name")
-    label: str = Field(description="name of the row")
-    options: dict[str, Any] = Field(default_factory=dict, description="over those of the preset")
-    more_labels: tuple[Labels, ...] = Field(default=(), description="for this row beside those of the grid")
-    published: str | None = Field(default=None, description="its row in the paper's table; null: the label")
-    settings: dict[str, dict[str, Any]] = Field(
-        default_factory=dict, description="sections of the settings for this row, over the grid's"
-    )
+    method: str  # registered name
+    label: str  # name of the row
+    options: dict[str, Any] = Field(default_factory=dict)  # over those of the preset
+    more_labels: tuple[Labels, ...] = ()  # for this row beside those of the grid
+    published: str | None = None  # its row in the paper's table; None: the label
+    settings: dict[str, dict[str, Any]] = Field(default_factory=dict)  # for this row, over the grid's
 
     @model_validator(mode="before")
     @classmethod
@@ -51,10 +49,10 @@ class Variant(Settings):
 class Comparison(Settings):
     """The one comparison that is declared before the runs."""
 
-    method: str = Field(description="row that is expected to be better")
-    reference: str = Field(description="row that it is compared with")
-    labels: Labels = Field(default=None, description="needed if the grid has several")
-    preset: str | None = Field(default=None, description="needed if the grid has several")
+    method: str  # row that is expected to be better
+    reference: str  # row that it is compared with
+    labels: Labels = None  # needed if the grid has several
+    preset: str | None = None  # likewise
     metric: str = "dice"
 
 

@@ -21,8 +21,6 @@ from semivox.manifest import Manifest
 from semivox.progress import ProgressFactory, Report, no_progress
 from semivox.run import environment
 
-Say = Callable[[str], None]
-
 
 @dataclass
 class Outcome:
@@ -43,25 +41,28 @@ class Forecast(NamedTuple):
     seconds: float
 
 
+@dataclass(frozen=True)
+class How:
+    """Where and how a grid is run, see `semivox.benchmark`."""
+
+    out: Path
+    work: Path | None = None
+    dry_run: bool = False
+    max_hours: float | None = None
+    isolate: bool = False
+    bar: bool = False
+    progress: ProgressFactory = no_progress
+    say: Callable[[str], None] = lambda _: None
+
+
 def benchmark(
-    data: Path,
-    grid: Grid,
-    *,
-    out: Path,
-    work: Path | None = None,
-    dry_run: bool = False,
-    max_hours: float | None = None,
-    published: str | None = None,
-    ablation: str | None = None,
-    isolate: bool = False,
-    bar: bool = False,
-    progress: ProgressFactory = no_progress,
-    say: Say = lambda _: None,
+    data: Path, grid: Grid, how: How, *, published: str | None = None, ablation: str | None = None
 ) -> Outcome:
     """Train, predict and score every cell of a grid, then write the tables; see `semivox.benchmark`."""
-    cells = make_cells(data, grid, out=out, work=work, progress=progress)
+    out, progress = how.out, how.progress
+    cells = make_cells(data, grid, out=out, work=how.work, progress=progress)
     outcome, estimator, started = Outcome(cells), Estimator(cells, out / "steps.json"), time.monotonic()
-    if dry_run:
+    if how.dry_run:
         with progress("estimate") as report:
             outcome.forecast = _forecasts(cells, estimator, report)
         return outcome
@@ -70,22 +71,24 @@ def benchmark(
         if cell.is_finished:
             continue
         failure = None
-        if max_hours is not None:
-            left = max_hours * 3600 - (time.monotonic() - started)
+        if how.max_hours is not None:
+            left = how.max_hours * 3600 - (time.monotonic() - started)
             needed = attempt(estimator.seconds, cell) if left > 0 else 0.0
             if isinstance(needed, Failure):
                 failure = needed
             elif needed >= left:
                 outcome.left = [other.place.name for other in cells[index:] if not other.is_finished]
                 break
-        say(f"[{index + 1}/{len(cells)}] {cell.place.name}")
-        failure = failure or (isolated if isolate else attempt)(cell.execute, bar=bar, progress=progress)
+        how.say(f"[{index + 1}/{len(cells)}] {cell.place.name}")
+        failure = failure or (isolated if how.isolate else attempt)(
+            cell.execute, bar=how.bar, progress=progress
+        )
         if failure is None:
             (cell.run / "failure.txt").unlink(missing_ok=True)
         else:
             write_text(cell.run / "failure.txt", failure.details + "\n")
             outcome.failed[cell.place.name] = failure.message
-            say(f"failed: {failure.message}")
+            how.say(f"failed: {failure.message}")
     finished = [cell for cell in cells if cell.is_finished]
     if finished:
         outcome.tables = write_tables(

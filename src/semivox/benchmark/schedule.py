@@ -36,19 +36,23 @@ def make_cells(
     label that another run hides. Rows that mean the same settings share a run. `out` holds the run folders
     and, for raw data without `work`, a workspace a preset. Whatever cannot be used is a `UserError`.
     """
-    first: dict[tuple[str | None, Any], Place] = {}
-    for place in cells_of(grid):
-        first.setdefault((place.preset, place.labels), place)
     raw, ready = not is_index(data), dict[tuple[str | None, Any], _Ready]()
-    for key in sorted(first, key=lambda key: _rank(key[1])):
-        config = settings_of(grid, first[key])
-        folder = (work or out / "work") / (key[0] or "default") if raw else None
+    for place in sorted(cells_of(grid), key=_by_labels):
+        if (place.preset, place.labels) in ready:
+            continue
+        config = settings_of(grid, place)
+        folder = (work or out / "work") / (place.preset or "default") if raw else None
         workers = 2 if config.train.workers else 0
         workspace, split, plan = prepare_data(
             data, config=config, work=folder, workers=workers, on_case=draw_case, progress=progress
         )
-        ready[key] = workspace, split, plan, scored_cases(workspace, split, grid.cases)
-    _check_counts({key: len(split.labeled) for key, (_, split, _, _) in ready.items()})
+        count = len(split.labeled)
+        for (preset, labels), (_, other, *_) in ready.items():
+            if preset == place.preset and len(other.labeled) == count:  # would be taken for seeds of one run
+                what = "Two numbers of labels of the grid are the same"
+                found = f"{labels} and {place.labels} both mean {count} labeled cases"
+                raise UserError(what, found, "different numbers", "leave one of them out")
+        ready[place.preset, place.labels] = workspace, split, plan, scored_cases(workspace, split, grid.cases)
     costs, runs, cells = dict[str, Cost | None](), dict[str, str](), []
     for place in cells_of(grid):
         workspace, split, plan, cases = ready[place.preset, place.labels]
@@ -65,7 +69,7 @@ class Estimator:
     """Estimates in seconds; probes are made once for each preset and method, and kept in a file."""
 
     def __init__(self, cells: Sequence[Cell], file: Path) -> None:
-        self._jobs, self._file = cells, file
+        self._cells, self._file = cells, file
         self._steps: dict[str, float] = read_json(file) if file.exists() else {}
 
     def seconds(self, cell: Cell) -> float:
@@ -73,12 +77,10 @@ class Estimator:
 
         Without one: training, validation and prediction from a probe; scoring and start-up are not in it.
         """
-        alike = [
-            other.facts() for other in self._jobs if other.place.kind == cell.place.kind and other.is_finished
-        ]
-        if alike:
-            parts = ("seconds_training", "seconds_predicting", "seconds_scoring")
-            return float(mean(sum(facts[part] for part in parts) for facts in alike))
+        parts, kind = ("seconds_training", "seconds_predicting", "seconds_scoring"), cell.place.kind
+        finished = (other.facts() for other in self._cells if other.place.kind == kind and other.is_finished)
+        if alike := [sum(facts[part] for part in parts) for facts in finished]:
+            return float(mean(alike))
         net, method = NetFactory(**net_sizes(cell.plan, cell.config)), cell.config.method
         built, step_s = without_memory(method.name, method.options, net), self.step(cell)
         case_s = case_seconds(cell.config, cell.plan, built, step_s, sum(batch_sizes(cell.config)))
@@ -93,21 +95,10 @@ class Estimator:
         return self._steps[kind]
 
 
-def _check_counts(counts: dict[tuple[str | None, Any], int]) -> None:
-    """Two entries of `labels` must not mean the same number: their runs would be taken for seeds of one."""
-    seen: dict[tuple[str | None, int], Any] = {}
-    for (preset, labels), count in counts.items():
-        if (preset, count) in seen:
-            found = f"{seen[preset, count]} and {labels} both mean {count} labeled cases"
-            what = "Two numbers of labels of the grid are the same"
-            raise UserError(what, found, "different numbers", "leave one of them out")
-        seen[preset, count] = labels
-
-
-def _rank(labels: float | str | None) -> tuple[bool, bool, float]:
+def _by_labels(place: Place) -> tuple[bool, bool, float]:
     """Fractions first, then numbers, then all labels."""
-    number = labels if isinstance(labels, int | float) else 0
-    return (not number, isinstance(labels, int), number)
+    number = place.labels if isinstance(place.labels, int | float) else 0
+    return (not number, isinstance(place.labels, int), number)
 
 
 def _cost(config: Config, plan: Plan) -> Cost | None:

@@ -6,6 +6,7 @@ import inspect
 import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,8 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin, g
 import typer
 from typer.core import TyperCommand
 
-from semivox.cli.values import number, seconds
-from semivox.errors import Terminated
+from semivox.errors import Terminated, UserError
 from semivox.progress import show_progress
 
 if TYPE_CHECKING:
@@ -28,6 +28,22 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="A.B=C", help="one setting, e.g. train.lr=0.02 (repeatable)"),
 ]
+
+
+def number(text: str) -> int | float | str:
+    """Read a whole number or another one; a word such as `all` is for the settings to judge."""
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(text)
+    return text.strip().lower()
+
+
+def seconds(text: str) -> float:
+    """Read `90s`, `30m`, `1.5h`, or a number of minutes, as seconds."""
+    match = re.fullmatch(r"\s*(\d{1,7}(?:\.\d+)?)\s*([smh]?)\s*", text, flags=re.ASCII)
+    if match is None or float(match[1]) == 0:
+        raise UserError("Unknown time", text, "a time such as 90s, 30m or 2h", "e.g. --budget 30m")
+    return float(match[1]) * {"s": 1, "m": 60, "h": 3600, "": 60}[match[2]]
 
 
 # Options that stand for settings.

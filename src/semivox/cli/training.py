@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal
 import typer
 
 from semivox.cli import options as o
-from semivox.cli.values import number
 from semivox.errors import UserError
 
 _ABLATIONS = "modules, distance, contrast, percentile, tau, temperature, beta"
@@ -84,12 +83,11 @@ def _show_one(name: str, entry: dict[str, Any]) -> None:
     from semivox.cli import show
     from semivox.methods.catalogue import patches, shown
 
-    console = Console()
+    console, source = Console(), entry["source"] and f"Source: {entry['source']}"
     console.print(Text(name, style="bold"))
-    for text in (entry["summary"], *entry["text"], entry["source"] and f"Source: {entry['source']}"):
+    for text in (entry["summary"], *entry["text"], source, f"Patches a step: {patches(entry)}\n"):
         if text:
             console.print(Text(text))
-    console.print(Text(f"Patches a step: {patches(entry)}\n"))
     if entry["options"]:
         rows = [
             (option["name"], shown(option["default"]), f"{option['description']} ({option['values']})")
@@ -113,7 +111,7 @@ def benchmark(
     paper: Annotated[str | None, typer.Option(metavar="ITEM", help=_ITEMS)] = None,
     method: Annotated[list[str] | None, typer.Option("--method", "-m", help="a row (repeatable)")] = None,
     labeled: Annotated[
-        list[float] | None, typer.Option("--labeled", "-l", parser=number, metavar="N", help=_LABELED)
+        list[float] | None, typer.Option("--labeled", "-l", parser=o.number, metavar="N", help=_LABELED)
     ] = None,
     seeds: Annotated[int | None, typer.Option("--seeds", help="number of seeds")] = None,
     preset: Annotated[list[str] | None, typer.Option("--preset", "-p", help="settings (repeatable)")] = None,

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -15,7 +14,7 @@ from semivox.benchmark.paper.beside import beside, differences
 from semivox.benchmark.paper.items import Entry, Item
 from semivox.benchmark.pictures import save_cases
 from semivox.benchmark.published import FAMILIES, PROTOCOL
-from semivox.benchmark.run import Outcome, Say, benchmark
+from semivox.benchmark.run import How, Outcome, benchmark
 from semivox.benchmark.tables import Page
 from semivox.files import replacing
 from semivox.manifest import Manifest
@@ -39,31 +38,19 @@ class Replication:
     outcomes: dict[str, Outcome] = field(default_factory=dict)  # of each data set, by name
 
 
-def replicate(
-    item: Item,
-    entries: Sequence[Entry],
-    *,
-    out: Path,
-    work: Path | None = None,
-    dry_run: bool = False,
-    max_hours: float | None = None,
-    say: Say = lambda _: None,
-    **how: Any,
-) -> Replication:
+def replicate(item: Item, entries: Sequence[Entry], how: How) -> Replication:
     """Run the grid of each data set, then write the table or figure; see `semivox.replicate`.
 
-    Runs stand in `out/DATA SET/runs`: all items share them. `how` is for `benchmark`.
+    Runs stand in `out/DATA SET/runs`: all items share them.
     """
-    result, started = Replication(), time.monotonic()
+    result, started, out = Replication(), time.monotonic(), how.out
     for entry in entries:
         spent = (time.monotonic() - started) / 3600
-        left = None if max_hours is None else max(max_hours - spent, 0.0)
-        say(f"{item.name}: {entry.name}")
-        place: dict[str, Any] = {"out": out / entry.name, "work": work and work / entry.name}
-        result.outcomes[entry.name] = benchmark(
-            entry.data, entry.grid, **place, dry_run=dry_run, max_hours=left, say=say, **how
-        )
-    if dry_run:
+        left = None if how.max_hours is None else max(how.max_hours - spent, 0.0)
+        how.say(f"{item.name}: {entry.name}")
+        here = replace(how, out=out / entry.name, work=how.work and how.work / entry.name, max_hours=left)
+        result.outcomes[entry.name] = benchmark(entry.data, entry.grid, here)
+    if how.dry_run:
         return result
     pairs = [(entry, result.outcomes[entry.name]) for entry in entries]
     lines = pd.concat([beside(item, *pair) for pair in pairs], ignore_index=True)
