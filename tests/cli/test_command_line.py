@@ -42,7 +42,11 @@ ANSWERED_AT_ONCE = [
 
 
 def semivox(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "semivox", *map(str, arguments)]
+    return python("-m", "semivox", *arguments, **options)
+
+
+def python(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, **options)
 
 
@@ -61,7 +65,7 @@ def test_an_answer_that_needs_no_scan_imports_nothing_heavy() -> None:
         "    if command in (['--help'], ['methods']):\n"
         "        assert 'semivox.settings' not in sys.modules, command\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    done = python("-c", script)
     assert done.returncode == 0, done.stderr
 
 
@@ -242,11 +246,10 @@ def test_a_bug_is_one_line_without_a_traceback(tmp_path: Path) -> None:
         "sys.argv = ['semivox', *sys.argv[1:]]\n"
         "semivox.cli.main()\n"
     )
-    command = [sys.executable, "-c", script]
-    done = subprocess.run([*command, "methods"], capture_output=True, text=True, check=False)
+    done = python("-c", script, "methods")
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert "a bug in semivox: ZeroDivisionError" in done.stderr
-    debug = subprocess.run([*command, "--debug", "methods"], capture_output=True, text=True, check=False)
+    debug = python("-c", script, "--debug", "methods")
     assert debug.returncode == 1 and "Traceback" in debug.stderr
 
 
@@ -278,7 +281,7 @@ def test_a_signal_during_imports(tmp_path: Path) -> None:
         "sys.meta_path.insert(0, Finder())\n"
         "semivox.cli.main()\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    done = python("-c", script)
     assert done.returncode == 143 and "Traceback" not in done.stderr, done.stderr
 
 

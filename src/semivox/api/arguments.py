@@ -166,22 +166,20 @@ def checked(config: Config, data: Path | str | None = None, *, training: bool = 
     return config
 
 
-def loaded_model(model: Any, device: str) -> LoadedModel:
-    """Load a run folder, or several as one; a model that is loaded already stays where it is."""
+def loaded_model(model: Any, device: str, changes: Any) -> tuple[LoadedModel, PredictConfig]:
+    """Load a run folder, or several as one, and return how it predicts, with these changes of the settings.
+
+    A model that is loaded already stays where it is.
+    """
     from semivox.inference.model import LoadedModel, join, load_model
 
-    if isinstance(model, LoadedModel):
-        return model
-    folders = list(model) if isinstance(model, (list, tuple)) and model else [model]
-    paths = [Path(optional(folder, "model") or "") for folder in folders]
-    return join([load_model(path, device=device) for path in paths], paths)
-
-
-def prediction_settings(model: LoadedModel, changes: Any) -> PredictConfig:
-    """Return the settings that the model predicts with, with these changes."""
-    if isinstance(changes, PredictConfig):
-        return changes
-    if not isinstance(changes, Mapping | None):
+    if not isinstance(changes, PredictConfig | Mapping | None):
         expected = "a dictionary such as {'overlap': 0.25}, or a PredictConfig"
         raise UserError("Wrong argument: config", repr(changes)[:100], expected)
-    return model.settings(**{str(name): value for name, value in (changes or {}).items()})
+    if not isinstance(model, LoadedModel):
+        folders = list(model) if isinstance(model, (list, tuple)) and model else [model]
+        paths = [Path(optional(folder, "model") or "") for folder in folders]
+        model = join([load_model(path, device=device) for path in paths], paths)
+    if isinstance(changes, PredictConfig):
+        return model, changes
+    return model, model.settings(**{str(name): value for name, value in (changes or {}).items()})

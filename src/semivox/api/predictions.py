@@ -14,7 +14,6 @@ from semivox.api.arguments import (
     class_values,
     loaded_model,
     optional,
-    prediction_settings,
     raw_folder,
     verb,
 )
@@ -80,15 +79,14 @@ def predict(
 
     if segment_codes is not None and not dicom_seg:
         raise UserError("--segment-codes are for DICOM-SEG", do="add --dicom-seg")
-    loaded = loaded_model(model, device)
-    codes = optional(segment_codes)
+    loaded, window = loaded_model(model, device, config)
     with progress("predict") as report:
         written = predict_files(
-            loaded, Path(source), Path(out), prediction_settings(loaded, config),
+            loaded, Path(source), Path(out), window,
             save_probabilities=save_probabilities, save_members=save_members,
             save_uncertainty=save_uncertainty, overwrite=overwrite,
             trust_image_geometry=trust_image_geometry, series=series, flag_share=flag_share,
-            finisher=dicom_seg_writer(codes) if dicom_seg else None, progress=report,
+            finisher=dicom_seg_writer(optional(segment_codes)) if dicom_seg else None, progress=report,
         )  # fmt: skip
     Manifest(Path(out)).report("predict", model=loaded.digest, source=str(source), cases=len(written))
     return written
@@ -122,8 +120,7 @@ def predict_image(
     """
     from semivox.reporting.page.notebook import plotted
 
-    loaded = loaded_model(model, device)
-    window = prediction_settings(loaded, config)
+    loaded, window = loaded_model(model, device, config)
     return plotted(
         loaded, image, config=window, probabilities=probabilities, members=members, uncertainty=uncertainty
     )
@@ -226,12 +223,12 @@ def rank(
     from semivox.reporting.drawing import sheet_drawer
 
     folder = raw_folder(data)
-    loaded = loaded_model(model, device)
+    loaded, window = loaded_model(model, device, config)
     first = model[0] if isinstance(model, (list, tuple)) else model
     draw = sheet_drawer(f"{loaded.plan.dataset}: scans to annotate next, by {by}", loaded.plan.class_names)
     return run(
         loaded, optional(first, "model") or Path(), open_dataset(folder), Path(out), by=by, seed=seed,
-        config=prediction_settings(loaded, config), draw=draw, progress=progress,
+        config=window, draw=draw, progress=progress,
     )  # fmt: skip
 
 
@@ -255,8 +252,9 @@ def pseudo_label(
     """
     from semivox.export.pseudo_label import pseudo_label as run
 
-    folder, loaded = raw_folder(data), loaded_model(model, device)
-    return run(Path(model), loaded, folder, Path(out), prediction_settings(loaded, config), progress)
+    folder = raw_folder(data)
+    loaded, window = loaded_model(model, device, config)
+    return run(Path(model), loaded, folder, Path(out), window, progress)
 
 
 @verb

@@ -107,9 +107,6 @@ def report(
         out: the file; default: `report.html` in the run folder, or in that of the predictions.
         images: folder of the scans, if they are no longer where `predict` read them.
         data: the data set with the validation cases, if it has been moved.
-
-    Returns:
-        The file.
     """
     from semivox.reporting.page.build import check_place, write_report
     from semivox.reporting.page.source import read_run, read_scored
@@ -134,9 +131,6 @@ def compare_runs(
     Args:
         runs: run folders, compared on their validation cases; or folders of predictions with scores.
         out: the HTML file.
-
-    Returns:
-        The file.
     """
     from semivox.reporting.page.build import check_place
     from semivox.reporting.page.compare import read_columns, write_comparison

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -138,14 +138,18 @@ class Call:
             given["config"] = self.config
         return function(**{key: value for key, value in given.items() if key in known}, **more)
 
+    def refuse(self, flag: str, useless: Iterable[str]) -> None:
+        """Refuse options that were typed but mean nothing beside `flag`."""
+        if found := sorted(self.flags[name] for name in useless if name in self.flags):
+            raise UserError(f"{flag} has no use for another option", found[0], do=f"leave out {found[0]}")
+
     def again(self) -> list[str]:
         """Return the settings as typed, for the next command."""
         words: list[str] = []
-        for name in (*self.fields, *_LAYERS):
-            if flag := self.flags.get(name):
-                value = self.given[name]
-                values = value if isinstance(value, list) else [value]
-                words += [flag] if value is True else [word for one in values for word in (flag, str(one))]
+        for name in (name for name in (*self.fields, *_LAYERS) if name in self.flags):
+            flag, value = self.flags[name], self.given[name]
+            values = value if isinstance(value, list) else [value]
+            words += [flag] if value is True else [word for one in values for word in (flag, str(one))]
         return words
 
 

@@ -40,10 +40,9 @@ def predict(
     """Segment scans; results lie on the scanner's grid, with the original label values."""
     given, window = call.given, call.sections.get("predict", {})
     if as_dataset:
-        useless = call.flags.keys() - call.fields.keys() - _ANY_DATASET
-        if useless or len(given["model"]) > 1:
-            name = min((call.flags[name] for name in useless), default="a second --model")
-            raise UserError("--as-dataset has no use for another option", name, do=f"leave out {name}")
+        call.refuse("--as-dataset", call.flags.keys() - call.fields.keys() - _ANY_DATASET)
+        if len(given["model"]) > 1:
+            raise UserError("--as-dataset is for one model", f"{len(given['model'])} models", "one -m RUN")
         made = call("pseudo_label", model=given["model"][0], data=given["source"], config=window)
         where = f"in {given['out']}; dataset.json tells which labels are predicted"
         typer.echo(f"{len(made.cases)} training cases {where}")
@@ -95,10 +94,7 @@ def report(
 ) -> None:
     """Write one HTML page: what was trained on what, scores, worst cases, a viewer. It needs no network."""
     if compare:
-        if useless := call.flags.keys() & {"model", "predictions"}:
-            raise UserError(
-                "--compare has no use for another option", call.flags[min(useless)], "run folders"
-            )
+        call.refuse("--compare", {"model", "predictions"})
         written = call("compare_runs", runs=runs or [])
     elif model is None or runs:
         found = f"{runs[0]}" if runs else "no run"

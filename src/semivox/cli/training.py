@@ -128,9 +128,7 @@ def benchmark(
     changes = {key: given[name] for name, key in _GRID.items() if given[name] not in (None, [])}
     run: dict[str, Any] = {"say": lambda line: typer.echo(line, err=True)}
     if paper is not None:
-        if useless := call.flags.keys() & {"grid", "ablation", "published"}:
-            flags = " and ".join(sorted(call.flags[name] for name in useless))
-            raise UserError("--paper has no use for another option", flags, do=f"leave out {flags}")
+        call.refuse("--paper", {"grid", "ablation", "published"})
         made = call("replicate", item=paper, data=tuple(data), changes=changes, **run)
         outcomes, written = made.outcomes, f" in {given['out']}: {', '.join(made.files)}"
     elif len(data) > 1:
