@@ -28,15 +28,14 @@ def scene(
     spacing: tuple[float, ...] = (1, 1, 1),
     scores: Any = (),
     name: str = "case",
-    oriented: bool = False,
 ) -> Scene:
     image = np.random.default_rng(0).normal(size=(60, 50, 40)).astype(np.float32)
     truth = reference() if truth is None else truth
-    return Scene(name, RasImage(image, spacing, oriented), truth, found, dict(scores))
+    return Scene(name, RasImage(image, spacing), truth, found, dict(scores))
 
 
 def texts(figure: Figure) -> list[str]:
-    return [text.get_text() for text in figure.texts]
+    return [text.get_text() for text in figure.texts] + [panel.get_title() for panel in figure.axes]
 
 
 def legend(figure: Figure) -> list[str]:
@@ -46,7 +45,8 @@ def legend(figure: Figure) -> list[str]:
 def boxes_apart(figure: Figure) -> bool:
     renderer = FigureCanvasAgg(figure).get_renderer()
     figure.draw(renderer)
-    found = [*figure.texts, *(text for legend in figure.legends for text in legend.get_texts())]
+    found = [*figure.texts, *(panel.title for panel in figure.axes if panel.get_title())]
+    found += [text for legend in figure.legends for text in legend.get_texts()]
     boxes = [text.get_window_extent(renderer) for text in found] + [
         panel.get_window_extent(renderer) for panel in figure.axes
     ]
@@ -59,14 +59,14 @@ def boxes_apart(figure: Figure) -> bool:
 def test_one_column_a_method_with_its_dice() -> None:
     found = {"first": np.roll(reference(), 4, axis=0), "second": reference()}
     figure = slices_figure([scene(found, scores={"first": 0.8, "second": 1.0})], cuts=3)
-    assert texts(figure)[:4] == ["first", "second", "Dice 0.800", "Dice 1.000"]
+    assert texts(figure)[:5] == ["first", "second", "20 mm", "Dice 0.800", "Dice 1.000"]
     assert len(figure.axes) == 2 * 3
     assert legend(figure) == ["reference", "class 1"]
 
 
 def test_slices_lie_in_the_foreground_and_the_view_around_it() -> None:
     figure = slices_figure([scene({"m": reference()}, spacing=(1.0, 1.0, 2.0))], cuts=3)
-    shown = [panel.texts[0].get_text() for panel in figure.axes]
+    shown = [panel.texts[-1].get_text() for panel in figure.axes]
     assert shown == ["z 27", "z 20", "z 14"]  # 1-based; the foreground is 11 to 30
     for panel in figure.axes:
         assert panel.images[0].get_array().shape == (30, 30)  # 20 voxels and a quarter on each side
@@ -74,7 +74,7 @@ def test_slices_lie_in_the_foreground_and_the_view_around_it() -> None:
 
 
 def test_the_plane_is_that_with_the_finest_pixels() -> None:
-    figure = slices_figure([scene({"m": reference()}, spacing=(1, 8, 1), oriented=True)], "bL", cuts=3)
+    figure = slices_figure([scene({"m": reference()}, spacing=(1, 8, 1))], "bL", cuts=3)
     letters = [[text.get_text() for text in panel.texts] for panel in figure.axes]
     assert [found[-1][:2] for found in letters] == ["y "] * 3
     assert letters[0][:4] == list("RLSI")
@@ -96,7 +96,7 @@ def test_nothing_overlaps(methods: int, classes: int, spacing: tuple[float, ...]
     label = reference() * (1 + np.arange(60, dtype=np.uint8) % classes)[:, None, None]
     names = ["background", *(f"structure with a name {index}" for index in range(classes))]
     labels = {f"{index}: a method with a long name": label for index in range(methods)}
-    one = scene(labels, label, spacing, dict.fromkeys(labels, 0.5), "a case " * 8, oriented=True)
+    one = scene(labels, label, spacing, dict.fromkeys(labels, 0.5), "a case " * 8)
     title = "a case with a long name " * 8
     assert boxes_apart(slices_figure([one] * cases, names, title, cuts=2, cell=2.9 if cases == 1 else 1.5))
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import dataclasses
+import gzip
 import json
 import re
 from collections.abc import Iterator
@@ -141,7 +144,7 @@ def test_a_scan_is_turned_to_right_front_head(made: tuple[Path, Scored], facts: 
     assert case is not None
     assert np.array_equal(case.truth, box(6, 18)[::-1, ::-1])
     assert np.array_equal(case.found, box(12, 24)[::-1, ::-1])
-    assert case.spacing_mm == (1.0, 1.0, 1.5)
+    assert case.scan.spacing == (1.0, 1.0, 1.5)
     place = case.affine @ [0, 0, 0, 1]
     assert place[:3].tolist() == [-27.0, -25.0, 0.0]
 
@@ -188,18 +191,10 @@ def test_surfaces_show_both_sides_and_where_they_differ() -> None:
 def test_large_scans_are_shown_coarser_in_the_same_place(made: tuple[Path, Scored], facts: RunFacts) -> None:
     case = read_case("right", made[1], facts)
     assert case is not None
-    large = case.__class__(
-        **{
-            **vars(case),
-            "image": np.kron(case.image, np.ones((5, 5, 5))),
-            "truth": np.kron(case.truth, np.ones((5, 5, 5), np.uint8)),
-            "found": np.kron(case.found, np.ones((5, 5, 5), np.uint8)),
-            "doubt": None,
-        }
-    )
-    import base64
-    import gzip
-
+    block = np.ones((5, 5, 5), np.uint8)
+    image = case.scan._replace(image=np.kron(case.scan.image, block))
+    truth, found = np.kron(case.truth, block), np.kron(case.found, block)
+    large = dataclasses.replace(case, scan=image, truth=truth, found=found, doubt=None)
     shown = viewer_case("x", large)
     read = nib.Nifti1Image.from_bytes(gzip.decompress(base64.b64decode(shown["truth"])))
     assert np.prod(read.shape) <= MOST_VOXELS < large.truth.size
@@ -254,7 +249,8 @@ def test_compare_shows_paired_differences(made: tuple[Path, Scored], tmp_path: P
 def test_numbers_below_a_chart_of_small_differences_stand_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     found: list[Figure] = []
     monkeypatch.setattr(charts, "_svg", lambda figure, title: str(found.append(figure)))
-    charts.difference_chart({"ua_mt": {"mean": -0.00146, "low": -0.002, "high": -0.00095}}, "supervised")
+    found_by = pd.DataFrame({"mean": -0.00146, "low": -0.002, "high": -0.00095}, index=["ua_mt"])
+    charts.difference_chart(found_by, "supervised")
     (figure,) = found
     renderer = FigureCanvasAgg(figure).get_renderer()
     figure.draw(renderer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -220,12 +221,13 @@ def rank(
     """
     from semivox.datasets.dataset import open_dataset
     from semivox.inference.rank import rank as run
-    from semivox.reporting.drawing import sheet_drawer
+    from semivox.reporting.drawing import draw_sheet
 
     folder = raw_folder(data)
     loaded, window = loaded_model(model, device, config)
     first = model[0] if isinstance(model, (list, tuple)) else model
-    draw = sheet_drawer(f"{loaded.plan.dataset}: scans to annotate next, by {by}", loaded.plan.class_names)
+    title = f"{loaded.plan.dataset}: scans to annotate next, by {by}"
+    draw = partial(draw_sheet, title, loaded.plan.class_names)
     return run(
         loaded, optional(first, "model") or Path(), open_dataset(folder), Path(out), by=by, seed=seed,
         config=window, draw=draw, progress=progress,

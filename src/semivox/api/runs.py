@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -59,7 +60,7 @@ def train(
     chosen = settings(config, preset, method={"name": method}, split={"labeled": labeled})
     checked(chosen, data, training=True)
     from semivox.preprocessing.workspace import prepare_data
-    from semivox.reporting.drawing import diagnosis_drawer, draw_case, sheet_drawer
+    from semivox.reporting.drawing import draw_case, draw_diagnosis, draw_sheet
     from semivox.run import Run
     from semivox.training.runs import train_run
 
@@ -74,13 +75,12 @@ def train(
         raise UserError("The checkpoint cannot be chosen by validation", "no validation cases", "some", do)
     name = f"{len(split.labeled)}l_fold{chosen.split.fold or 0}_seed{chosen.train.seed}"
     place = (workspace.dataset.name, chosen.preset or "default", chosen.method.name, name)
+    title = f"{workspace.dataset.name}: pseudo-labels, least certain first"
     finished = train_run(
         workspace, split, plan, chosen, Path(out or Path("runs", *place)),
         fresh=fresh, extend=extend, diagnose=diagnose,
-        draw=diagnosis_drawer(f"{chosen.method.name} on {workspace.dataset.name}"),
-        sheet=sheet_drawer(
-            f"{workspace.dataset.name}: pseudo-labels, least certain first", plan.class_names, rows=True
-        ),
+        draw=partial(draw_diagnosis, f"{chosen.method.name} on {workspace.dataset.name}"),
+        sheet=partial(draw_sheet, title, plan.class_names, rows=True),
         bar=bar,
     )  # fmt: skip
     if split.val:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import pandas as pd
 
@@ -49,13 +48,12 @@ def read_scene(name: str, cells: Mapping[str, Cell], dice: pd.DataFrame) -> Scen
     case = dataset.case(name)
     image = read_image(case.images)
     assert case.label is not None
-    axes = "".join(nib.aff2axcodes(image.affine))
     truth = read_label(case.label, dataset.class_values, image, dataset.ignore_value).array
     truth[truth == IGNORE] = 0
     found = {
-        row: to_ras(read_label(cell.scores / f"{name}.nii.gz", dataset.class_values).array, axes)
+        row: to_ras(read_label(cell.scores / f"{name}.nii.gz", dataset.class_values).array, image.axes)
         for row, cell in cells.items()
     }
     scores = {row: float(value) for row, value in zip(cells, dice.loc[name], strict=True)}
-    scan = RasImage.turned(image.array[0], image.spacing_mm, axes)
-    return Scene(name, scan, to_ras(truth, axes), found, scores)
+    scan = RasImage.turned(image.array[0], image.spacing_mm, image.axes)
+    return Scene(name, scan, to_ras(truth, image.axes), found, scores)

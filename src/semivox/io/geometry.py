@@ -39,6 +39,11 @@ class Volume:
         return x, y, z
 
     @property
+    def axes(self) -> str:
+        """Where the array's axes point to, as `nibabel.aff2axcodes` says."""
+        return "".join(nib.aff2axcodes(self.affine))
+
+    @property
     def grid(self) -> GridOf:
         """The shape (X, Y, Z) and the affine."""
         return self.array.shape[-3:], self.affine

@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,7 +26,7 @@ class Sample(NamedTuple):
     image: NDArray[Any]  # one channel (X, Y, Z)
     label: NDArray[Any] | None  # class indices (X, Y, Z)
     spacing_mm: tuple[float, float, float]
-    axes: str  # where the array's axes point to, as `nibabel.aff2axcodes` says
+    axes: str  # where the array's axes point to, see `Volume.axes`
 
 
 @dataclass(frozen=True)
@@ -79,6 +78,5 @@ def read_samples(found: Information, *, trust_image_geometry: bool = False) -> l
             values, ignore, trust = dataset.class_values, dataset.ignore_value, trust_image_geometry
             label = read_label(case.label, values, image, ignore, trust_image_geometry=trust).array
             label[label == IGNORE] = 0
-        axes = "".join(nib.aff2axcodes(image.affine))
-        samples.append(Sample(case.name, image.array[0], label, image.spacing_mm, axes))
+        samples.append(Sample(case.name, image.array[0], label, image.spacing_mm, image.axes))
     return samples

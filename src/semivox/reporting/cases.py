@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
-from semivox.reporting import slices, style
-from semivox.reporting.slices import Outline, RasImage, View, Volume, add_panel
-from semivox.reporting.style import shorten, write
-from semivox.reporting.surfaces import Frame, frame_foreground, render
+from semivox.reporting import slices
+from semivox.reporting.layout import Panel, Row, class_lines, page
+from semivox.reporting.slices import Outline, RasImage, Volume, slice_panel
+from semivox.reporting.surfaces import frame_foreground, surface_panel
 
 REFERENCE = "reference"
-_GAP, _NAME, _DICE = 0.08, 0.3, 0.26  # inches: between panels; for the name of a case; for a line of Dice
 _NARROWEST = 1.3  # inches of a column
 _MOST = 6  # methods beside each other, with several scenes
 _CELL, _DPI = 1.5, 180  # inches: longer side of a panel
 
-Place = tuple[float, float, float]  # left and lower edge of a panel in inches, and inches a mm
+Columns = dict[str, list[Panel]]  # the panels of each label of a scene, below each other
 
 
 @dataclass(frozen=True)
@@ -35,27 +32,27 @@ class Scene:
     found: Mapping[str, Volume]
     scores: Mapping[str, float]  # Dice
 
-    def cropped(self) -> tuple[Scene, tuple[slice, ...]]:
-        """Cut out the surroundings of all foreground; also return that box."""
-        box = slices.surroundings(np.maximum.reduce([self.reference, *self.found.values()]))
+    @property
+    def labels(self) -> dict[str, Volume]:
+        """The reference, then what was found."""
+        return {REFERENCE: self.reference, **self.found}
+
+    @property
+    def foreground(self) -> Volume:
+        """Not 0 where a label is not."""
+        return np.asarray(np.maximum.reduce(list(self.labels.values())))
+
+    def cropped(self) -> Scene:
+        """Cut out the surroundings of all foreground."""
+        box = slices.surroundings(self.foreground)
         found = {name: label[box] for name, label in self.found.items()}
-        return Scene(self.name, self.scan.cropped(box), self.reference[box], found, self.scores), box
-
-
-class _Block(NamedTuple):
-    """The panels of a scene: width and height, inches a mm, and what draws one in each row."""
-
-    scene: Scene
-    wide: float
-    high: float
-    scale: float
-    rows: list[Callable[[Figure, Place, str], None]]
+        return Scene(self.name, self.scan.cropped(box), self.reference[box], found, self.scores)
 
 
 def slices_figure(
     scenes: Sequence[Scene],
     class_names: Sequence[str] | None = None,
-    title: str | None = None,
+    title: str = "",
     *,
     note: str = "",
     cuts: int = 1,
@@ -70,108 +67,63 @@ def slices_figure(
         scenes: the cases.
         class_names: background first; default: numbers.
         title: above the picture.
+        note: below the picture.
         cuts: slices a case.
         cell: longer side of a panel in inches.
     """
-    labels = [label for scene in scenes for label in (scene.reference, *scene.found.values())]
-    blocks = [_slices_of(scene, cuts, cell, numbered=len(scenes) == 1) for scene in scenes]
-    return _lay_out(blocks, slices.outline_lines(labels, class_names, reference=True), title, note)
+    labels = [label for scene in scenes for label in scene.labels.values()]
+    legend = slices.outline_lines(labels, class_names, reference=True)
+    columns = [_slices_of(scene.cropped(), cuts, cell, alone=len(scenes) == 1) for scene in scenes]
+    return _lay_out(scenes, columns, title=title, note=note, legend=legend)
 
 
 def surfaces_figure(
     scenes: Sequence[Scene], class_names: Sequence[str], title: str, *, note: str = ""
 ) -> Figure:
     """Draw the surface of the reference and of each method, seen from the front left."""
-    blocks = []
-    for scene in (scene.cropped()[0] for scene in scenes):
-        frame = frame_foreground([scene.reference, *scene.found.values()], scene.scan.spacing)
-        draw = partial(_draw_surface, scene, frame)
-        wide, high = _CELL * frame.size[:2] / frame.side
-        blocks.append(_Block(scene, wide, high, _CELL / frame.side, [draw]))
-    return _lay_out(blocks, style.class_lines(range(len(class_names)), class_names), title, note)
+    columns: list[Columns] = []
+    for near in (scene.cropped() for scene in scenes):
+        place = near.scan.spacing, frame_foreground([near.foreground], near.scan.spacing), _CELL
+        pixels = round(_CELL * _DPI)
+        columns.append({name: [surface_panel(label, *place, pixels)] for name, label in near.labels.items()})
+    legend = class_lines(range(len(class_names)), class_names)
+    return _lay_out(scenes, columns, title=title, note=note, legend=legend)
 
 
-def _draw_surface(scene: Scene, frame: Frame, figure: Figure, place: Place, column: str) -> None:
-    pixels = render(scene.found.get(column, scene.reference), scene.scan.spacing, frame, round(_CELL * _DPI))
-    left, bottom, scale = place
-    add_panel(figure, left, bottom, *(scale * frame.size[:2])).imshow(pixels, interpolation="none")
-
-
-def _slices_of(scene: Scene, cuts: int, cell: float, *, numbered: bool) -> _Block:
-    near, box = scene.cropped()
-    view = slices.finest_view(near.scan.spacing)
-    foreground = np.maximum.reduce([near.reference, *near.found.values()]) > 0
-    counted = (foreground if foreground.any() else ~foreground).sum((view.horizontal, view.vertical))
+def _slices_of(scene: Scene, cuts: int, cell: float, *, alone: bool) -> Columns:
+    """Cut a scene; if it is alone, slices have numbers, and all have letters."""
+    view = slices.finest_view(scene.scan.spacing)
+    counted = (scene.foreground > 0).sum((view.horizontal, view.vertical))
+    counted = counted if counted.any() else np.ones_like(counted)
     places = np.searchsorted(counted.cumsum(), (np.arange(cuts) + 0.5) / cuts * counted.sum())
-    first = box[view.normal].start + 1
-    rows = [
-        partial(_draw_cut, near, view, at, first + at if numbered else None)
-        for at in sorted(set(places.tolist()), reverse=True)
-    ]
-    wide, high = near.scan.size_mm(view)
-    scale = cell / max(wide, high)
-    return _Block(scene, scale * wide, scale * high, scale, list(rows))
+    scale, window = cell / max(scene.scan.size_mm(view)), slices.grey_window(scene.scan.image)
+    white = Outline(scene.reference, slices.TRUTH, 0.3 + 0.25 * cell)
+    columns: Columns = {}
+    for name, label in scene.labels.items():
+        outlines = [white] if name == REFERENCE else [Outline(label, None, 0.7 + 0.45 * cell), white]
+        columns[name] = [
+            slice_panel(
+                scene.scan, view, at, scale, outlines, window=window, letters=alone or name == REFERENCE,
+                text=scene.scan.slice_name(view, at) if alone else "",
+            )
+            for at in sorted(set(places.tolist()), reverse=True)
+        ]  # fmt: skip
+    return columns
 
 
-def _draw_cut(
-    scene: Scene, view: View, at: int, number: int | None, figure: Figure, place: Place, column: str
-) -> None:
-    """Draw a slice; where it has a number, that is written into it, and letters."""
-    size = place[2] * max(scene.scan.size_mm(view))
-    outlines = [Outline(scene.reference, slices.TRUTH, 0.3 + 0.25 * size)]
-    if column in scene.found:
-        outlines.insert(0, Outline(scene.found[column], None, 0.7 + 0.45 * size))
-    letters = number is not None or column not in scene.found
-    panel = slices.draw_slice(figure, place, scene.scan, view, at, outlines, letters=letters)
-    if number is not None:
-        slices.write_in_panel(panel, f"{'xyz'[view.normal]} {number}", 0, 0, ha="left", va="bottom")
-
-
-def _lay_out(blocks: Sequence[_Block], legend: Sequence[Line2D], title: str | None, note: str) -> Figure:
+def _lay_out(scenes: Sequence[Scene], columns: Sequence[Columns], **look: Any) -> Figure:
     """Lay out rows of scenes and columns of methods; with several scenes the first is of the reference.
 
     Many methods stand in bands of rows below each other: one band would be unreadable on a page.
     """
-    several, methods = len(blocks) > 1, list(blocks[0].scene.found)
-    count = -(-len(methods) // _MOST) if several else 1
-    bands = [list(band) for band in np.array_split(methods, count)]
-    bands = [[REFERENCE, *band] for band in bands] if several else bands
-    pitch, most = _GAP + max(_NARROWEST, *(block.wide for block in blocks)), max(map(len, bands))
-    side, dice = _NAME if several else 0.0, _DICE if any(block.scene.scores for block in blocks) else _GAP
-    width = max(side + most * pitch + _GAP, 5.0)
-    foot = 0.67 if note else 0.45
-    foot += style.legend_height(legend, width, 0.0 if several else style.SCALE_BAR)
-    rows = [dice + len(block.rows) * (block.high + _GAP) for block in blocks]
-    top = foot + len(bands) * (sum(rows) + 0.35)
-    figure = style.dark_figure(width, top + (0.38 if title else 0), _DPI)
-    if title:
-        write(figure, 0.15, top + 0.13, shorten(title, int(width / 0.11)), fontsize=11, weight="bold")
-    middles = side + (width - side) / 2 + pitch * (np.arange(most) - (most - 1) / 2)
-    for number, band in enumerate(bands):
-        bottom = top - number * (sum(rows) + 0.35) - 0.35
-        for middle, name in zip(middles, band, strict=False):
-            look = {"fontsize": 9 if several else 11, "weight": "bold", "ha": "center"}
-            write(figure, middle, bottom + 0.17, shorten(name, int(pitch / 0.085)), **look)
-        for block, row in zip(blocks, rows, strict=True):
-            if several:
-                look = {"fontsize": 7, "color": style.FAINT, "rotation": 90, "ha": "center"}
-                text = shorten(block.scene.name, int(row / 0.09))
-                write(figure, 0.17, bottom - (row + dice) / 2, text, **look)
-            for middle, name in zip(middles, band, strict=False):
-                _draw_column(figure, block, name, middle, bottom, dice)
-            bottom -= row
-    if several:
-        write(figure, 0.15, foot - 0.16, shorten(note, int(width / 0.065)), fontsize=8, color=style.FAINT)
-    else:
-        slices.draw_scale_bar(figure, 0.15, foot - 0.22, blocks[0].scale)
-    style.draw_legend(figure, legend)
-    return figure
-
-
-def _draw_column(figure: Figure, block: _Block, name: str, middle: float, top: float, dice: float) -> None:
-    """Draw the Dice of one method, and below it its panels."""
-    if (score := block.scene.scores.get(name)) is not None:
-        write(figure, middle, top - 0.14, f"Dice {score:.3f}", fontsize=8.5, color=style.FAINT, ha="center")
-    for row, draw in enumerate(block.rows):
-        bottom = top - dice - row * (block.high + _GAP) - block.high
-        draw(figure, (middle - block.wide / 2, bottom, block.scale), name)
+    several, methods, rows = len(scenes) > 1, list(scenes[0].found), list[Row]()
+    for band in np.array_split(methods, -(-len(methods) // _MOST) if several else 1):
+        names = [REFERENCE, *band] if several else list(band)
+        for scene, panels in zip(scenes, columns, strict=True):
+            first, *others = zip(*(panels[name] for name in names), strict=True)
+            dice = [f"Dice {scene.scores[name]:.3f}" if name in scene.scores else "" for name in names]
+            scored = [panel._replace(caption=text) for panel, text in zip(first, dice, strict=True)]
+            rows.append(Row(scored, scene.name * several, names if scene is scenes[0] else ()))
+            rows += map(Row, others)
+    widest = max(panel.wide for row in rows for panel in row.panels)
+    return page(rows, narrowest=max(_NARROWEST, widest), dpi=_DPI, **look)

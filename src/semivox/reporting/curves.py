@@ -8,17 +8,17 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 
 from semivox.reporting import style
 from semivox.reporting.benchmark import PAPER_METRICS
-from semivox.reporting.style import CHART_COLORS, NEUTRAL, dress
+from semivox.reporting.style import CHART_COLORS, chart, draw_intervals, dress, name_rows
 
-_DOT, _TITLE = CHART_COLORS[0], "Dice (bars: 95 % over cases; dots: seeds)"
+_TITLE = "Dice (bars: 95 % over cases; dots: seeds)"
+_DOT: dict[str, Any] = {"linestyle": "none", "marker": "o"}
 
 
-def save_curves(path: Path, settings: pd.DataFrame, runs: pd.DataFrame, *, title: str | None = None) -> None:
+def save_curves(path: Path, settings: pd.DataFrame, runs: pd.DataFrame, *, title: str = "") -> None:
     """Draw the mean Dice with its 95 % interval over cases, and a small dot a seed, as a PNG.
 
     Against the number of labels, or one row a method where there is one number.
@@ -28,46 +28,31 @@ def save_curves(path: Path, settings: pd.DataFrame, runs: pd.DataFrame, *, title
         settings, runs: from `benchmark.scores.setting_table` and `run_table`.
     """
     means = settings[settings["metric"] == "dice"]
-    against_labels = means["labeled"].nunique() > 1
-    height = 5.0 if against_labels else max(1.4 + 0.32 * means["method"].nunique(), 2.6)
-    figure, axes = style.chart_figure(8.0, height, title)
-    (_lines if against_labels else _rows)(axes, means, runs)
-    style.save_png(figure, path)
-
-
-def _lines(axes: Axes, means: pd.DataFrame, runs: pd.DataFrame) -> None:
-    """One line a method; points are moved a little sideways so that the intervals do not cover each other."""
-    methods = list(dict.fromkeys(means["method"]))
+    against_labels, methods = means["labeled"].nunique() > 1, list(dict.fromkeys(means["method"]))
+    figure = chart(8.0, 5.0 if against_labels else max(1.4 + 0.32 * len(methods), 2.6), title)
+    panel = figure.add_subplot()
     for index, method in enumerate(methods):
         rows = means[means["method"] == method].sort_values("labeled")
-        shift, look = 1.015 ** (index - (len(methods) - 1) / 2), style.series_look(index)
-        spread = [rows["mean"] - rows["low"], rows["high"] - rows["mean"]]
-        axes.errorbar(
-            rows["labeled"] * shift, rows["mean"], yerr=spread, capsize=3, label=method, lw=1.6, **look
-        )
-        seeds = runs[runs["method"] == method]
-        dots = {"s": 10, "color": look["color"], "alpha": 0.45, "zorder": 3}
-        axes.scatter(seeds["labeled"] * shift, seeds["dice"], **dots)
-    axes.set_xscale("log")
-    axes.xaxis.set_major_locator(FixedLocator(sorted(means["labeled"].unique())))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(ScalarFormatter())
-    dress(axes, x="labeled scans", y=_TITLE)
-    axes.figure.legend(*axes.get_legend_handles_labels(), loc="outside right center", frameon=False)
-
-
-def _rows(axes: Axes, means: pd.DataFrame, runs: pd.DataFrame) -> None:
-    methods = list(dict.fromkeys(means["method"]))
-    for index, method in enumerate(methods):
-        (row,) = means[means["method"] == method].to_dict("records")
-        look = style.series_look(index)
-        spread = [[row["mean"] - row["low"]], [row["high"] - row["mean"]]]
-        axes.errorbar([row["mean"]], [index], xerr=spread, capsize=3, **look)
-        seeds = runs.loc[runs["method"] == method, "dice"]
-        axes.scatter(seeds, [index + 0.22] * len(seeds), s=10, color=look["color"], alpha=0.6)
-    axes.set_yticks(range(len(methods)), methods)
-    axes.invert_yaxis()
-    dress(axes, x=_TITLE, grid="x")
+        seeds, look = runs[runs["method"] == method], style.series_look(index)
+        dots = {"s": 10, "color": look["color"], "alpha": 0.5, "zorder": 3}
+        if against_labels:
+            shift = 1.015 ** (index - (len(methods) - 1) / 2)  # the intervals do not cover each other
+            draw_intervals(panel, rows, rows["labeled"] * shift, upright=True, label=method, lw=1.6, **look)
+            panel.scatter(seeds["labeled"] * shift, seeds["dice"], **dots)
+        else:
+            draw_intervals(panel, rows, [index], **look)
+            panel.scatter(seeds["dice"], [index + 0.22] * len(seeds), **dots)
+    if against_labels:
+        panel.set_xscale("log")
+        panel.xaxis.set_major_locator(FixedLocator(sorted(means["labeled"].unique())))
+        panel.xaxis.set_minor_locator(NullLocator())
+        panel.xaxis.set_major_formatter(ScalarFormatter())
+        dress(panel, x="labeled scans", y=_TITLE)
+        figure.legend(loc="outside right center", frameon=False)
+    else:
+        name_rows(panel, methods)
+        dress(panel, x=_TITLE, grid="x")
+    style.save_png(figure, path)
 
 
 def save_methods(path: Path, lines: pd.DataFrame, title: str) -> None:
@@ -75,31 +60,28 @@ def save_methods(path: Path, lines: pd.DataFrame, title: str) -> None:
 
     `lines` come from `benchmark.paper.beside`, of all data sets; a PNG and a PDF are written.
     """
-    names = list(dict.fromkeys(lines["dataset"]))
-    most = max(lines[lines["dataset"] == name]["row"].nunique() for name in names)
-    figure = _figure(3.0 + 3.0 * len(names), 1.5 + 0.28 * most, title)
-    for panel, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
-        _dots(panel, lines[lines["dataset"] == name])
+    every = {name: rows.drop_duplicates("row") for name, rows in lines.groupby("dataset", sort=False)}
+    figure = chart(3.0 + 3.0 * len(every), 1.5 + 0.28 * max(map(len, every.values())), title)
+    panels = figure.subplots(1, len(every), squeeze=False)[0]
+    for panel, (name, rows) in zip(panels, every.items(), strict=True):
+        places = pd.Series(range(len(rows)), rows.index)
+        panel.plot(
+            rows["dice_published"], places, label="paper", mfc="none", color=style.NEUTRAL, ms=7, **_DOT
+        )
+        means = rows.reindex(columns=["dice_mean", "dice_low", "dice_high"])
+        means = means.set_axis(["mean", "low", "high"], axis="columns").dropna(subset="mean")
+        if len(means):
+            look: dict[str, Any] = {
+                "label": "here, 95 % interval over cases",
+                "color": CHART_COLORS[0],
+                "ms": 5,
+            }
+            draw_intervals(panel, means, places[means.index], **look, **_DOT)
+        name_rows(panel, rows["row"].tolist())
         panel.set_title(name, fontsize=10)
         dress(panel, x=PAPER_METRICS["dice"], grid="x")
-    look: dict[str, Any] = {"linestyle": "none", "marker": "o"}
-    handles = [
-        Line2D([], [], markerfacecolor="none", color=NEUTRAL, label="paper", **look),
-        Line2D([], [], color=_DOT, label="here, 95 % interval over cases", **look),
-    ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    _add_legend(figure)
     style.save_figure(figure, path)
-
-
-def _dots(panel: Axes, lines: pd.DataFrame) -> None:
-    rows = lines.drop_duplicates("row").to_dict("records")
-    for place, line in enumerate(rows):
-        panel.plot(line["dice_published"], place, "o", mfc="none", color=NEUTRAL, ms=7)
-        if (mean := line.get("dice_mean")) is not None and mean == mean:
-            spread = [[mean - line["dice_low"]], [line["dice_high"] - mean]]
-            panel.errorbar([mean], [place], xerr=spread, fmt="o", color=_DOT, ms=5, capsize=2)
-    panel.set_yticks(range(len(rows)), [line["row"] for line in rows])
-    panel.invert_yaxis()
 
 
 def save_sensitivity(path: Path, lines: pd.DataFrame, title: str) -> None:
@@ -112,33 +94,37 @@ def save_sensitivity(path: Path, lines: pd.DataFrame, title: str) -> None:
     lines = lines.assign(option=parts["option"], value=parts["value"].astype(float)).dropna(subset=["value"])
     options, names = list(dict.fromkeys(lines["option"])), list(dict.fromkeys(lines["dataset"]))
     head = f"{title}\nring: published setting; band: 95 % interval over cases"
-    figure = _figure(1.2 + 3.0 * len(options), 1.2 + 2.0 * len(PAPER_METRICS), head)
+    figure = chart(1.2 + 3.0 * len(options), 1.2 + 2.0 * len(PAPER_METRICS), head)
     panels = figure.subplots(len(PAPER_METRICS), len(options), squeeze=False, sharex="col", sharey="row")
-    for across, metric in zip(panels, PAPER_METRICS, strict=True):
-        for panel, option in zip(across, options, strict=True):
-            for index, name in enumerate(names):
+    for metric, across in zip(PAPER_METRICS, panels, strict=True):
+        for option, panel in zip(options, across, strict=True):
+            for name, color in zip(names, CHART_COLORS, strict=False):
                 chosen = lines[(lines["option"] == option) & (lines["dataset"] == name)]
-                _curve(panel, chosen.sort_values("value"), metric, CHART_COLORS[index], name)
-            last, first = metric == list(PAPER_METRICS)[-1], option == options[0]
-            dress(panel, x=option if last else "", y=PAPER_METRICS[metric] if first else "")
-    handles, labels = panels[0][0].get_legend_handles_labels()
-    if handles:
-        figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+                _draw_curve(panel, chosen.sort_values("value"), metric, label=name, color=color)
+            dress(panel)
+    for metric, panel in zip(PAPER_METRICS, panels[:, 0], strict=True):
+        panel.set_ylabel(PAPER_METRICS[metric])
+    for option, panel in zip(options, panels[-1], strict=True):
+        panel.set_xlabel(option)
+    _add_legend(figure)
     style.save_figure(figure, path)
 
 
-def _curve(panel: Axes, lines: pd.DataFrame, metric: str, color: str, name: str) -> None:
-    if f"{metric}_mean" not in lines or lines[f"{metric}_mean"].isna().all():
+def _draw_curve(panel: Axes, lines: pd.DataFrame, metric: str, **look: Any) -> None:
+    mean, low, high = (f"{metric}_{part}" for part in ("mean", "low", "high"))
+    if mean not in lines or lines[mean].isna().all():
         return
-    panel.plot(lines["value"], lines[f"{metric}_mean"], "o-", color=color, ms=4, label=name)
-    panel.fill_between(
-        lines["value"], lines[f"{metric}_low"], lines[f"{metric}_high"], color=color, alpha=0.12, lw=0
-    )
+    panel.plot(lines["value"], lines[mean], "o-", ms=4, **look)
+    panel.fill_between(lines["value"], lines[low], lines[high], color=look["color"], alpha=0.12, lw=0)
     marked = lines[lines["is_reference"] == True]  # noqa: E712  (NaN is no reference)
-    panel.plot(marked["value"], marked[f"{metric}_mean"], "o", mfc="none", color=color, ms=9)
+    panel.plot(marked["value"], marked[mean], "o", mfc="none", color=look["color"], ms=9)
 
 
-def _figure(width: float, height: float, title: str) -> Figure:
-    figure = Figure(figsize=(width, height), dpi=style.DPI, facecolor="white", layout="constrained")
-    figure.suptitle(title, fontsize=11)
-    return figure
+def _add_legend(figure: Figure) -> None:
+    """Name the lines of all panels once, below them."""
+    named: dict[str, Any] = {}
+    for panel in figure.axes:
+        handles, labels = panel.get_legend_handles_labels()
+        named |= dict(zip(labels, handles, strict=True))
+    if named:
+        figure.legend(named.values(), named, loc="outside lower center", ncols=3, frameon=False, fontsize=9)

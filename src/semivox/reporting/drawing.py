@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,27 +20,23 @@ def draw_case(workspace: Path, plan: Plan, name: str, image: np.ndarray, label: 
     save_overlay(path, image, label, plan.spacing_mm, name=name, class_names=plan.class_names)
 
 
-def diagnosis_drawer(title: str) -> Callable[[Path, str], None]:
-    """Return what draws the table of a diagnosis beside it."""
+def draw_diagnosis(title: str, table: Path, subtitle: str) -> None:
+    """Draw the table of a diagnosis beside it."""
+    from semivox.reporting.diagnosis import save_diagnosis
 
-    def draw(table: Path, subtitle: str) -> None:
-        from semivox.reporting.diagnosis import save_diagnosis
-
-        save_diagnosis(table.with_suffix(".png"), table, title=title, subtitle=subtitle)
-
-    return draw
+    save_diagnosis(table.with_suffix(".png"), table, title=title, subtitle=subtitle)
 
 
-def sheet_drawer(
-    title: str, class_names: Sequence[str], *, rows: bool = False
-) -> Callable[[Path, Sequence[Sample], Sequence[str]], None]:
-    """Return what draws scans with captions: thumbnails, or with `rows` three planes a scan."""
+def draw_sheet(
+    title: str,
+    class_names: Sequence[str],
+    path: Path,
+    samples: Sequence[Sample],
+    captions: Sequence[str],
+    *,
+    rows: bool = False,
+) -> None:
+    """Draw scans with captions: thumbnails, or with `rows` three planes a scan."""
+    from semivox.reporting.planes import save_sheet
 
-    def draw(path: Path, samples: Sequence[Sample], captions: Sequence[str]) -> None:
-        if rows:
-            from semivox.reporting.sheets import save_rows as save
-        else:
-            from semivox.reporting.sheets import save_sheet as save
-        save(path, samples, captions, title, class_names)
-
-    return draw
+    save_sheet(path, samples, captions, title, class_names, rows=rows)

@@ -1,4 +1,4 @@
-"""One case in an axial, a coronal and a sagittal slice, with outlines and uncertainty."""
+"""Cases in an axial, a coronal and a sagittal slice, and scans with their labels on one sheet."""
 
 from __future__ import annotations
 
@@ -7,17 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from semivox.preprocessing.inspect import SAMPLES, Sample
 from semivox.reporting import slices, style
-from semivox.reporting.slices import Outline, RasImage, Volume, draw_slice
-from semivox.reporting.style import FAINT, shorten, write
+from semivox.reporting.layout import Panel, Row, class_lines, page
+from semivox.reporting.slices import Outline, RasImage, Volume, fullest_slice, slice_panel, to_ras
+from semivox.reporting.style import FAINT, TEXT, shorten
 
-_HEAD: tuple[dict[str, Any], ...] = (
-    {"fontsize": 13, "weight": "bold"}, {"color": FAINT}, {"color": FAINT, "ha": "right"},
-)  # fmt: skip
-_GAP, _CAPTION = 0.08, 1.5  # inches: between panels; room for a caption
+Size = tuple[float, float]  # inches of three panels beside each other, and of the tallest of them
+
+THUMB = 1.85  # inches of a thumbnail
+_WHOLE, _NEAR = (9.6, 4.6), (6.1, 2.5)
+_CAPTION = 1.5  # inches: room for a caption
+_TEXT, _BESIDE = 2.4, (6.8, 1.8)  # inches of text in a sheet, and of the panels beside it
 
 
 def save_overlay(
@@ -26,27 +31,24 @@ def save_overlay(
     label: Volume | None,
     spacing_mm: Sequence[float],
     *,
-    name: str | None = None,
+    name: str,
     class_names: Sequence[str] | None = None,
-    axes: str | None = "RAS",
 ) -> None:
     """Draw a whole case with the outlines of its label as a PNG.
 
     Args:
         path: the PNG to write.
-        image: (C, X, Y, Z); the first channel is shown.
+        image: (C, X, Y, Z), axes to the right, front and head; the first channel is shown.
         label: class indices (X, Y, Z), or None for an unlabeled case.
         spacing_mm: voxel size.
-        name: of the case; default: the file's.
+        name: of the case.
         class_names: background first; default: numbers.
-        axes: nibabel codes of the array's axes (prepared cases: RAS); None: unknown, there are no letters.
     """
-    scan = RasImage.turned(image[0], spacing_mm, axes)
-    found = None if label is None else slices.to_ras(label, axes)
     state = "unlabeled" if label is None else "labeled" if label.any() else "no foreground in the label"
     steps, voxels = " × ".join(f"{step:.3g}" for step in spacing_mm), " × ".join(map(str, image.shape[1:]))
-    head = shorten(name or path.stem, 70), f"{voxels} voxels of {steps} mm", state
-    style.save_png(planes_figure(scan, found, class_names=class_names, head=head), path)
+    head = shorten(name, 70), f"{voxels} voxels of {steps} mm, {state}"
+    scan = RasImage(image[0], tuple(spacing_mm))
+    style.save_png(planes_figure(scan, label, class_names=class_names, head=head), path)
 
 
 def planes_figure(
@@ -56,53 +58,89 @@ def planes_figure(
     doubt: Volume | None = None,
     *,
     class_names: Sequence[str] | None = None,
-    head: tuple[str, str, str] | None = None,
+    head: tuple[str, str] | None = None,
 ) -> Figure:
     """Draw three planes in one scale, that with the finest pixels first.
 
-    Each is the slice with the most foreground, or the middle one. With `head` (name of the case, its size,
-    the state of its label) the picture shows the whole scan, without it the region around the foreground,
-    small enough to be read on a phone. `found`, class indices (X, Y, Z), is outlined in the colors of the
-    classes, `truth` in white; `doubt`, uncertainty (X, Y, Z), is heat on the same slices in a second row.
+    Each is the slice with the most foreground, or the middle one. With `head` (name of the case, what it is)
+    the picture shows the whole scan, without it the region around the foreground, small enough to be read on
+    a phone. `found`, class indices (X, Y, Z), is outlined in the colors of the classes, `truth` in white;
+    `doubt`, uncertainty (X, Y, Z), is heat on the same slices in a second row.
     """
     labels = [label for label in (found, truth) if label is not None]
-    both = np.maximum.reduce(labels) if labels else None
-    whole: tuple[slice, ...] = (slice(0, None),) * 3
-    box = whole if head or both is None else slices.surroundings(both)
-    shown, window = scan.cropped(box), slices.grey_window(scan.image[box])
-    widest, tallest, rim = (9.6, 4.6, 0.4) if head else (6.1, 2.5, 0.9)  # inches: slices, edges of the page
-
-    views = sorted(slices.VIEWS, key=lambda view: view != slices.finest_view(scan.spacing))
-    sizes = [shown.size_mm(view) for view in views]
-    scale = min(widest / sum(wide for wide, _ in sizes), tallest / max(high for _, high in sizes))
-    row = scale * max(high for _, high in sizes)
-    cells = [max(scale * wide, _CAPTION) for wide, _ in sizes]
-    width = max(widest + rim, sum(cells) + 2 * _GAP + 0.2)
-    rows = 1 if doubt is None else 2
+    both = np.maximum.reduce(labels) if labels else np.zeros(scan.image.shape, np.uint8)
+    box = (slice(0, None),) * 3 if head else slices.surroundings(both)
+    reference = [] if truth is None else [Outline(truth[box], slices.TRUTH, 0.9)]
+    outlines = [*([] if found is None else [Outline(found[box], None, 1.5)]), *reference]
+    near, size = (scan.cropped(box), both[box]), _WHOLE if head else _NEAR
+    rows = [Row(_planes(*near, outlines, size))]
+    if doubt is not None:
+        heat = np.clip(doubt[box] / max(float(doubt.max()), 1e-6), 0, 1)
+        rows.append(Row(_planes(*near, reference, size, heat), "uncertainty"))
     legend = slices.outline_lines(labels, class_names, reference=truth is not None)
-    foot = 0.4 + style.legend_height(legend, width, style.SCALE_BAR)
-    height = foot + rows * (row + _GAP) + (0.9 if head else 0.25)
-    figure = style.dark_figure(width, height, style.DPI if head else style.PAGE_DPI)
+    title, subtitle = head or ("", "")
+    dpi = style.DPI if head else style.PAGE_DPI
+    return page(rows, title=title, subtitle=subtitle, legend=legend, narrowest=_CAPTION, dpi=dpi)
 
-    outlines = [Outline(found[box], None, 1.5)] if found is not None else []
-    reference = [Outline(truth[box], slices.TRUTH, 0.9)] if truth is not None else []
-    heat = None if doubt is None else np.clip(doubt[box] / max(float(doubt.max()), 1e-6), 0, 1)
-    left = (width - sum(cells) - 2 * _GAP) / 2
-    for view, (wide, high), cell in zip(views, sizes, cells, strict=True):
-        at, first = slices.fullest_slice(both, scan.image.shape, view), box[view.normal].start
-        place = left + (cell - scale * wide) / 2, foot + (row - scale * high) / 2
-        over = (place[0], place[1] + (rows - 1) * (row + _GAP), scale)
-        panel = draw_slice(figure, over, shown, view, at - first, [*outlines, *reference], window=window)
-        if heat is not None:
-            draw_slice(figure, (*place, scale), shown, view, at - first, reference, window=window, heat=heat)
-        caption = f"{'xyz'[view.normal]} {at + 1} of {scan.image.shape[view.normal]}"
-        caption = f"{view.name}, {caption}" if scan.oriented else caption
-        panel.set_title(caption, color=FAINT, fontsize=9 if head else 8, pad=4)
-        left += cell + _GAP
-    slices.draw_scale_bar(figure, 0.2, foot - 0.2, scale)
-    style.draw_legend(figure, legend)
-    if heat is not None:
-        write(figure, 0.1, foot + row / 2, "uncertainty", color=FAINT, fontsize=8, rotation=90)
-    for text, x, y, look in zip(head or (), (0.2, 0.2, width - 0.2), (0.27, 0.53, 0.53), _HEAD, strict=False):
-        write(figure, x, height - y, text, **look)
-    return figure
+
+def _planes(
+    scan: RasImage, label: Volume, outlines: Sequence[Outline], size: Size, heat: Volume | None = None
+) -> list[Panel]:
+    """Show the slice with most foreground of each plane, that with the finest pixels first."""
+    finest, window, panels = slices.finest_view(scan.spacing), slices.grey_window(scan.image), []
+    sizes = [scan.size_mm(view) for view in slices.VIEWS]
+    scale = min(size[0] / sum(wide for wide, _ in sizes), size[1] / max(high for _, high in sizes))
+    for view in sorted(slices.VIEWS, key=lambda view: view != finest):
+        at = fullest_slice(label, view)
+        caption = "" if heat is not None else f"{view.name}, {scan.slice_name(view, at)}"
+        panels.append(slice_panel(scan, view, at, scale, outlines, caption=caption, window=window, heat=heat))
+    return panels
+
+
+def save_sheet(
+    path: Path,
+    samples: Sequence[Sample],
+    captions: Sequence[str],
+    title: str,
+    class_names: Sequence[str],
+    *,
+    rows: bool = False,
+) -> None:
+    """Draw samples with their labels outlined, as a PNG: a slice of each, six beside each other.
+
+    With `rows`, each sample is shown in three planes, with the lines of its caption beside them, the first of
+    which is a name.
+    """
+    pairs = list(zip(samples, captions, strict=True))
+    if rows:
+        made = [Row([_text_panel(text), *_planes(*_turned(sample), _BESIDE)]) for sample, text in pairs]
+    else:
+        thumbs = [thumbnail(*pair) for pair in pairs]
+        made = [Row(thumbs[first : first + SAMPLES]) for first in range(0, len(thumbs), SAMPLES)]
+    legend, narrowest = class_lines(range(len(class_names)), class_names), _BESIDE[0] / 3 if rows else THUMB
+    style.save_png(page(made, title=title, legend=legend, narrowest=narrowest), path)
+
+
+def thumbnail(sample: Sample, caption: str) -> Panel:
+    """Draw the slice with most foreground in the plane with the finest pixels."""
+    scan, label, outlines = _turned(sample)
+    view = slices.finest_view(scan.spacing)
+    scale = THUMB / max(scan.size_mm(view))
+    return slice_panel(scan, view, fullest_slice(label, view), scale, outlines, caption=shorten(caption, 24))
+
+
+def _turned(sample: Sample) -> tuple[RasImage, Volume, list[Outline]]:
+    scan = RasImage.turned(sample.image, sample.spacing_mm, sample.axes)
+    label = to_ras(np.zeros_like(sample.image) if sample.label is None else sample.label, sample.axes)
+    return scan, label, [] if sample.label is None else [Outline(label, None, 1.1)]
+
+
+def _text_panel(text: str) -> Panel:
+    name, *lines = text.split("\n")
+
+    def draw(panel: Axes) -> None:
+        panel.text(0, 1, shorten(name, 26), color=TEXT, fontsize=10, weight="bold", va="top")
+        below = "\n".join(shorten(line, 34) for line in lines[:7])
+        panel.text(0, 0.86, below, color=FAINT, fontsize=9, va="top", linespacing=1.4)
+
+    return Panel(_TEXT, _BESIDE[1], draw)

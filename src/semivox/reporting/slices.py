@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 import nibabel as nib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from semivox.evaluation.surface import union_box
-from semivox.reporting.style import BACKGROUND, TEXT, class_color, class_lines, write
+from semivox.reporting.layout import Panel, class_lines
+from semivox.reporting.style import BACKGROUND, class_color
 
 Volume = NDArray[Any]  # (X, Y, Z)
 Plane = NDArray[Any]  # (horizontal, vertical)
@@ -40,13 +40,13 @@ class RasImage(NamedTuple):
 
     image: Volume  # one channel, axes to the right, front and head
     spacing: tuple[float, ...]  # mm
-    oriented: bool = True  # False: where the axes point to is not known, there are no letters
+    first: tuple[int, ...] = (0, 0, 0)  # its first voxel, where it was cut out of a larger image
 
     @classmethod
-    def turned(cls, image: Volume, spacing_mm: Sequence[float], axes: str | None) -> RasImage:
+    def turned(cls, image: Volume, spacing_mm: Sequence[float], axes: str) -> RasImage:
         """Turn an image, see `to_ras`."""
-        order = nib.orientations.axcodes2ornt(axes or "RAS")[:, 0].argsort()
-        return cls(to_ras(image, axes), tuple(spacing_mm[axis] for axis in order), axes is not None)
+        order = nib.orientations.axcodes2ornt(axes)[:, 0].argsort()
+        return cls(to_ras(image, axes), tuple(spacing_mm[axis] for axis in order))
 
     def size_mm(self, view: View) -> tuple[float, float]:
         """Return width and height of a slice."""
@@ -55,7 +55,11 @@ class RasImage(NamedTuple):
 
     def cropped(self, box: tuple[slice, ...]) -> RasImage:
         """Cut out a box."""
-        return self._replace(image=self.image[box])
+        return self._replace(image=self.image[box], first=tuple(side.start for side in box))
+
+    def slice_name(self, view: View, at: int) -> str:
+        """Return axis and number of a slice of the whole image, counted from 1."""
+        return f"{'xyz'[view.normal]} {self.first[view.normal] + at + 1}"
 
 
 class Outline(NamedTuple):
@@ -66,10 +70,9 @@ class Outline(NamedTuple):
     width: float = 1.4  # points
 
 
-def to_ras(volume: Volume, axes: str | None) -> Volume:
+def to_ras(volume: Volume, axes: str) -> Volume:
     """Turn (X, Y, Z), whose axes have these nibabel codes, so that they point right, front and head."""
-    turn = nib.orientations.axcodes2ornt(axes or "RAS")
-    return np.asarray(nib.orientations.apply_orientation(volume, turn))
+    return np.asarray(nib.orientations.apply_orientation(volume, nib.orientations.axcodes2ornt(axes)))
 
 
 def finest_view(spacing: Sequence[float]) -> View:
@@ -79,10 +82,10 @@ def finest_view(spacing: Sequence[float]) -> View:
     return finest if area[finest] < _CLEARLY_FINER * area[AXIAL] else AXIAL
 
 
-def fullest_slice(label: Volume | None, shape: Sequence[int], view: View) -> int:
+def fullest_slice(label: Volume, view: View) -> int:
     """Return the slice of a plane with the most foreground, or the middle one."""
-    if label is None or not label.any():
-        return shape[view.normal] // 2
+    if not label.any():
+        return int(label.shape[view.normal]) // 2
     return int((label > 0).sum(axis=(view.horizontal, view.vertical)).argmax())
 
 
@@ -102,56 +105,49 @@ def grey_window(volume: Volume) -> tuple[float, float]:
     return float(low), float(high if high > low else low + 1)
 
 
-def add_panel(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
-    """Add axes without frame, placed in inches."""
-    wide, high = figure.get_size_inches()
-    panel = figure.add_axes((left / wide, bottom / high, width / wide, height / high))
-    panel.set_axis_off()
-    return panel
-
-
-def draw_slice(
-    figure: Figure,
-    place: tuple[float, float, float],
+def slice_panel(
     scan: RasImage,
     view: View,
     at: int,
+    scale: float,
     outlines: Sequence[Outline] = (),
     *,
+    caption: str = "",
     window: tuple[float, float] | None = None,
     heat: Volume | None = None,
+    text: str = "",
     letters: bool = True,
-) -> Axes:
+) -> Panel:
     """Show a slice in mm coordinates, with labels outlined and the patient's right or front at the left.
 
     Args:
-        figure: where to draw.
-        place: left and lower edge in inches, and the inches a mm.
         scan, view, at: what to show, plane and slice.
+        scale: inches a mm.
         outlines: labels on the grid of the scan, the last on top.
+        caption: above the panel.
         window: intensities shown as black and white; default: `grey_window` of the scan.
         heat: (X, Y, Z) in 0..1, laid over the scan, the clearer the smaller it is.
-        letters: write where right, left, front, back, head and feet are, if that is known.
+        text: written at the lower left.
+        letters: write where right, left, front, back, head and feet are.
     """
-    left, bottom, scale = place
     wide, high = scan.size_mm(view)
-    panel = add_panel(figure, left, bottom, scale * wide, scale * high)
+    low, top = window or grey_window(scan.image)
     look: Any = {"extent": (0, wide, 0, high), "interpolation": "bilinear"}
     look |= {"aspect": "auto", "origin": "lower"}
-    low, top = window or grey_window(scan.image)
-    panel.imshow(_plane(scan.image, view, at).T, cmap="gray", vmin=low, vmax=top, **look)
-    if heat is not None:
-        share = _plane(heat, view, at).T
-        panel.imshow(share, cmap="inferno", vmin=0, vmax=1, alpha=np.clip(1.6 * share, 0, 0.85), **look)
-    panel.set_autoscale_on(False)
-    for outline in outlines:
-        _draw_outline(panel, outline, view, at, scan.spacing)
-    if letters and scan.oriented:
-        edges = [(0.0, 0.5, "left", "center"), (1.0, 0.5, "right", "center")]
-        edges += [(0.5, 1.0, "center", "top"), (0.5, 0.0, "center", "bottom")]
-        for letter, (x, y, ha, va) in zip(view.letters, edges, strict=True):
-            write_in_panel(panel, letter, x, y, ha=ha, va=va)
-    return panel
+
+    def draw(panel: Axes) -> None:
+        panel.imshow(_plane(scan.image, view, at).T, cmap="gray", vmin=low, vmax=top, **look)
+        if heat is not None:
+            share = _plane(heat, view, at).T
+            panel.imshow(share, cmap="inferno", vmin=0, vmax=1, alpha=np.clip(1.6 * share, 0, 0.85), **look)
+        panel.set_autoscale_on(False)
+        for outline in outlines:
+            _draw_outline(panel, outline, view, at, scan.spacing)
+        for letter, x, y in zip(view.letters, (0, 1, 0.5, 0.5), (0.5, 0.5, 1, 0), strict=True):
+            _write_inside(panel, letter if letters else "", x, y)
+        _write_inside(panel, text, 0, 0)
+
+    return Panel(scale * wide, scale * high, draw, caption, scale)
 
 
 def _plane(volume: Volume, view: View, at: int) -> Plane:
@@ -172,22 +168,15 @@ def _draw_outline(panel: Axes, outline: Outline, view: View, at: int, spacing: S
         panel.contour(x, y, (padded == index).T, levels=[0.5], colors=colors, linewidths=outline.width)
 
 
-def write_in_panel(panel: Axes, text: str, x: float, y: float, *, ha: str, va: str) -> None:
-    """Write on a dark ground, 3 points inside the panel; `x` and `y` are fractions of it."""
-    inward = {"left": 3, "bottom": 3, "center": 0, "right": -3, "top": -3}
-    place: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points", "ha": ha, "va": va}
-    ground = {"facecolor": BACKGROUND, "alpha": 0.55, "edgecolor": "none", "pad": 1.5}
-    offset = (inward[ha], inward[va])
-    panel.annotate(text, (x, y), offset, color="#ffe9a8", fontsize=9, bbox=ground, **place)
-
-
-def draw_scale_bar(figure: Figure, left: float, bottom: float, scale: float) -> None:
-    """Draw a bar of a round length, at most 1.5 inches; `scale` is inches a mm, the place is in inches."""
-    wide, high = figure.get_size_inches()
-    length = max((mm for mm in (1, 2, 5, 10, 20, 50, 100, 200) if mm * scale <= 1.5), default=1)
-    right = left + length * scale
-    figure.add_artist(Line2D([left / wide, right / wide], [bottom / high] * 2, color=TEXT, linewidth=2))
-    write(figure, right + 0.08, bottom, f"{length} mm", fontsize=9, va="center_baseline")
+def _write_inside(panel: Axes, text: str, x: float, y: float) -> None:
+    """Write on a dark ground at an edge of a panel, of which `x` and `y`, 0, 0.5 or 1, are fractions."""
+    look: dict[str, Any] = {
+        "xycoords": "axes fraction", "textcoords": "offset points", "color": "#ffe9a8", "fontsize": 9,
+        "ha": ("left", "center", "right")[round(2 * x)], "va": ("bottom", "center", "top")[round(2 * y)],
+        "bbox": {"facecolor": BACKGROUND, "alpha": 0.55, "edgecolor": "none", "pad": 1.5},
+    }  # fmt: skip
+    if text:
+        panel.annotate(text, (x, y), (3 - 6 * x, 3 - 6 * y), **look)
 
 
 def outline_lines(

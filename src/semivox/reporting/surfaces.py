@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.ndimage import affine_transform, distance_transform_edt, gaussian_filter, map_coordinates
 
 from semivox.evaluation.surface import surface, union_box
-from semivox.reporting.slices import Volume, add_panel, surroundings
-from semivox.reporting.style import BACKGROUND, FAINT, PAGE_DPI, class_color, dark_figure, write
+from semivox.reporting.layout import Panel, Row, page
+from semivox.reporting.slices import Volume, surroundings
+from semivox.reporting.style import BACKGROUND, PAGE_DPI, class_color
 
 Array = NDArray[np.floating[Any]]
 FRONT, BACK = 30.0, 210.0  # degrees from the front to the patient's left
@@ -22,7 +25,7 @@ _ELEVATION = 20.0  # degrees upwards
 _SMOOTH = 0.7  # voxels: standard deviation that turns steps of voxels into a surface
 _AMBIENT, _RIM = 0.25, 3  # light from everywhere; voxels added around the foreground
 _SHADES = colormaps["YlOrRd"]
-_PANEL, _STEP, _SIDE = 1.42, 1.47, 120  # inches of a panel and to the next; pixels of a picture
+_PANEL, _SIDE = 1.42, 120  # inches of a panel; pixels of a picture
 
 
 class Frame(NamedTuple):
@@ -94,6 +97,15 @@ def render(
     return np.asarray(np.round(picture.transpose(1, 0, 2)[::-1] * 255), np.uint8)
 
 
+def surface_panel(
+    label: Volume, spacing: Sequence[float], frame: Frame, side: float, pixels: int, **look: Any
+) -> Panel:
+    """Draw surfaces in a panel whose longer side has these inches; `look` is for `render`."""
+    wide, high = (side * frame.size[:2] / frame.side).tolist()
+    picture = render(label, spacing, frame, pixels, **look)
+    return Panel(wide, high, lambda panel: panel.imshow(picture, interpolation="bilinear", aspect="auto"))
+
+
 def surface_figure(truth: Volume, found: Volume, spacing_mm: Sequence[float]) -> Figure | None:
     """Draw reference and prediction in the colors of their classes, and the prediction by its distance.
 
@@ -107,26 +119,19 @@ def surface_figure(truth: Volume, found: Volume, spacing_mm: Sequence[float]) ->
     frame = frame_foreground([truth, found], spacing_mm)
     off_mm = _distance_to_surface(truth > 0, spacing_mm)
     worst = max(2.0, float(np.percentile(off_mm[surface(found > 0)], 98)) if found.any() else 2.0)
-    paint = np.clip(off_mm / worst, 0, 1)
-    wide, high = _PANEL * frame.size[:2] / frame.side
-    step = high + 0.2
-    figure = dark_figure(3 * _STEP + 0.1, 2 * step + 0.75, PAGE_DPI)
-    top, names = figure.get_figheight(), ("reference", "prediction", "distance")
-    for column, (name, label) in enumerate(zip(names, (truth, found, found), strict=True)):
-        left = 0.08 + _STEP * column
-        write(figure, left + _PANEL / 2, top - 0.18, name, ha="center", fontsize=8.5)
-        for row, azimuth in enumerate((FRONT, BACK)):
-            panel = add_panel(figure, left + (_PANEL - wide) / 2, top - 0.3 - step * (row + 1), wide, high)
-            shade = paint if name == "distance" else None
-            pixels = render(label, spacing_mm, frame, _SIDE, azimuth=azimuth, paint=shade)
-            panel.imshow(pixels, interpolation="bilinear")
-    for row, name in enumerate(("from the front left", "from behind right")):
-        write(figure, 0.08, top - 0.4 - step * row, name, color=FAINT, fontsize=7.5)
-    bar = add_panel(figure, 2.3, 0.18, 1.2, 0.1)
-    bar.imshow(np.linspace(0, 1, 64)[None], cmap=_SHADES, aspect="auto")
-    write(figure, 0.08, 0.23, "distance to the reference: 0", fontsize=8, color=FAINT)
-    write(figure, 3.58, 0.23, f"{worst:.2g} mm", fontsize=8, color=FAINT)
-    return figure
+    columns = {"reference": (truth, None), "prediction": (found, None), "distance": (found, off_mm / worst)}
+    rows: list[Row] = []
+    for name, azimuth in (("front left", FRONT), ("behind right", BACK)):
+        panels = [
+            surface_panel(label, spacing_mm, frame, _PANEL, _SIDE, azimuth=azimuth, paint=paint)
+            for label, paint in columns.values()
+        ]
+        rows.append(Row(panels, name, () if rows else list(columns)))
+    bar = np.linspace(0, 1, 64)[None]
+    caption = f"distance to the reference: 0 to {worst:.2g} mm"
+    draw = partial(Axes.imshow, X=bar, cmap=_SHADES, aspect="auto")
+    rows.append(Row([Panel(3 * _PANEL, 0.1, draw, caption)]))
+    return page(rows, narrowest=_PANEL, dpi=PAGE_DPI)
 
 
 def _view(azimuth: float) -> Array:

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from semivox.errors import UserError
+from semivox.evaluation.summary import MEAN_ROW, summarise
 from semivox.files import write_text
 from semivox.inference.outputs import QUALITY, doubtful
 from semivox.progress import Report
 from semivox.reporting.page import charts, content
+from semivox.reporting.page.charts import Chart
 from semivox.reporting.page.source import CaseVolumes, RunFacts, Scored, read_case
-from semivox.reporting.page.viewer import MOST_VOXELS, colormaps, viewer_case
+from semivox.reporting.page.viewer import colormaps, viewer_case
 from semivox.reporting.planes import planes_figure
 from semivox.reporting.style import class_color
 from semivox.reporting.surfaces import surface_figure
@@ -44,18 +46,13 @@ def write_report(
     """
     check_place(path)
     curves = [] if run.log is None else charts.training_curves(run.log, run.plan.class_names[1:])
-    values: dict[str, Any] = {"scores": None, "failures": [], "cases": [], "viewer": None, "charts": curves}
-    values |= {"all_cases": None, "quality": [], "coarser": False}
-    dice: dict[str, Any] = {}
-    if scored is not None:
-        values["scores"], dice = content.score_table(scored)
-        values |= _scored(run, scored, progress)
-        first, last = charts.score_chart(scored.table, dice), values.pop("reliability")
-        values["charts"] = [first, *curves, *last]
-    values |= {"notes": content.notes(run, scored), "facts": content.facts(run), "split": run.split}
+    nothing: dict[str, Any] = {"charts": curves, "scored": None, "viewer": None}
+    values = nothing if scored is None else _scored(run, scored, curves, progress)
     legend = [(name, class_color(index)) for index, name in enumerate(run.plan.class_names) if index]
-    tiles = content.tiles(run, scored, dice)
-    write_page(path, "report.html.j2", title=run.title, tiles=tiles, legend=legend, **values)
+    write_page(
+        path, "report.html.j2", title=run.title, run=run, facts=content.facts(run), legend=legend,
+        time=content.time_text(run), **values,
+    )  # fmt: skip
 
 
 def check_place(path: Path) -> None:
@@ -64,10 +61,7 @@ def check_place(path: Path) -> None:
         do = f"-o {path / 'report.html'}"
         raise UserError("The report needs the name of a file", "a folder", "FILE.html", do, path)
     if path.exists() and _MARK not in path.read_text(encoding="utf-8", errors="replace")[:2000]:
-        what, expected = (
-            "There is another file of this name",
-            "a report of semivox, which a new one may replace",
-        )
+        what, expected = "There is another file of this name", "a report of semivox, to be replaced"
         raise UserError(what, "no report", expected, "choose another -o", path)
 
 
@@ -101,45 +95,46 @@ def _shipped(name: str) -> Markup:
     return Markup((resources.files("semivox.reporting.page") / name).read_text(encoding="utf-8"))
 
 
-def _scored(run: RunFacts, scored: Scored, progress: Report) -> dict[str, Any]:
-    """Make tables, pictures and viewer of the cases, and the chart of reliability."""
-    names, chosen = [str(name) for name in content.by_case(scored.table).index], _chosen(scored.table)
-    drawn, shown, bins = [], [], np.zeros((charts.BINS, 3))
+def _scored(run: RunFacts, scored: Scored, curves: list[Chart], progress: Report) -> dict[str, Any]:
+    """Make tables, pictures and viewer of the cases, and the charts in the order of the page."""
+    table, names = scored.table, [str(name) for name in content.by_case(scored.table).index]
+    ranks, drawn, shown, bins = _ranks(names), [], [], np.zeros((charts.BINS, 3))
     for done, name in enumerate(names, start=1):
         saved = (scored.folder / f"{name}.npz").is_file()
-        case = read_case(name, scored, run) if name in chosen or saved else None
+        case = read_case(name, scored, run) if name in ranks or saved else None
         if case is not None and case.probs is not None:
             bins += charts.reliability_bins(case.probs, case.truth)
-        if name in chosen:
-            drawn.append(_drawn(name, chosen[name], case, run, scored))
+        if name in ranks:
+            text, failed = content.case_text(table, name)
+            about: dict[str, Any] = {"name": name, "rank": ranks[name], "text": text, "failed": failed}
+            drawn.append(about | _pictures(case, run.plan.class_names))
             shown += [] if case is None else [viewer_case(name, case)]
         progress(done, len(names), name)
+    scores, dice = content.score_table(summarise(table), scored)
+    reliability = [charts.reliability_chart(bins)] if bins.any() else []
     return {
-        "failures": content.failures(scored.table),
+        "scored": scored,
+        "scores": scores,
+        "dice": dice.loc[MEAN_ROW if MEAN_ROW in dice.index else dice.index[0]],
+        "failures": content.failures(table),
+        "charts": [charts.score_chart(table, dice), *curves, *reliability],
         "cases": drawn,
-        "reliability": [charts.reliability_chart(bins)] if bins.any() else [],
-        "all_cases": content.case_table(scored.table),
+        "all_cases": content.case_table(table),
         "quality": doubtful(scored.folder / QUALITY),
         "viewer": {"cases": shown, **colormaps(run.plan.class_names)} if shown else None,
-        "coarser": any(case["voxels"] > MOST_VOXELS for case in shown),
     }
 
 
-def _chosen(table: pd.DataFrame) -> dict[str, str]:
+def _ranks(names: Sequence[str]) -> dict[str, str]:
     """Choose the cases to draw, and say why: the worst, the one in the middle, the best."""
-    names = [str(name) for name in content.by_case(table).index]
-    chosen = {name: f"{place}. worst" for place, name in enumerate(names[:WORST], start=1)}
-    chosen[names[0]] = "worst"
-    for place, text in ((len(names) // 2, "in the middle"), (len(names) - 1, "best")):
-        chosen.setdefault(names[place], text)
-    return chosen
+    ranks = {name: f"{place}. worst" if place > 1 else "worst" for place, name in enumerate(names[:WORST], 1)}
+    return {names[-1]: "best", names[len(names) // 2]: "in the middle"} | ranks
 
 
-def _drawn(name: str, rank: str, case: CaseVolumes | None, run: RunFacts, scored: Scored) -> dict[str, Any]:
-    planes = surface = None
-    if case is not None:
-        names = run.plan.class_names
-        planes = webp(planes_figure(case.scan, case.found, case.truth, case.doubt, class_names=names))
-        surface = webp(surface_figure(case.truth, case.found, case.spacing_mm))
-    text, failed = content.case_text(scored.table, name)
-    return {"name": name, "rank": rank, "text": text, "failed": failed, "planes": planes, "surface": surface}
+def _pictures(case: CaseVolumes | None, class_names: Sequence[str]) -> dict[str, str | None]:
+    if case is None:
+        return {"planes": None, "surface": None}
+    planes = planes_figure(case.scan, case.found, case.truth, case.doubt, class_names=class_names)
+    return {
+        "planes": webp(planes), "surface": webp(surface_figure(case.truth, case.found, case.scan.spacing))
+    }  # fmt: skip

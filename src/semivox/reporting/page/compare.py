@@ -27,14 +27,9 @@ class Column(NamedTuple):
     """One of the things compared; `run` and `scored` are None for a folder of predictions."""
 
     name: str
-    table: pd.DataFrame
+    dice: pd.Series[Any]  # of each case, the mean over its classes
     run: RunFacts | None = None
     scored: Scored | None = None
-
-    @property
-    def dice(self) -> pd.Series[Any]:
-        """Mean over the classes of each case."""
-        return case_means(self.table)
 
 
 def read_columns(folders: Sequence[Path], validated: Callable[[RunFacts], Path]) -> list[Column]:
@@ -43,45 +38,40 @@ def read_columns(folders: Sequence[Path], validated: Callable[[RunFacts], Path])
     `validated` returns the folder with scores of a run's validation cases.
 
     Raises:
-        UserError: a folder that is neither; fewer than two cases in common.
+        UserError: a folder that is neither.
     """
     columns = []
     for folder, name in zip(folders, _names(folders), strict=True):
-        if Run(folder).is_trained:
-            run = read_run(folder)
-            if not run.split.val:
-                what = "A run without validation cases cannot be compared"
-                do = "name a folder of predictions that were scored, instead of the run"
-                raise UserError(what, "none", "some", do, folder)
-            scored = read_scored(validated(run), run)
-            columns.append(Column(name, scored.table, run, scored))
-        else:
-            columns.append(Column(name, read_metrics(folder / "metrics.csv")))
-    common = _common(columns)
-    if len(common) < 2:
-        expected = "two cases or more that all of them scored"
-        raise UserError("The runs have too few cases in common", ", ".join(common) or "none", expected)
+        if not Run(folder).is_trained:
+            columns.append(Column(name, case_means(read_metrics(folder / "metrics.csv"))))
+            continue
+        run = read_run(folder)
+        if not run.split.val:
+            what = "A run without validation cases cannot be compared"
+            do = "name a folder of predictions that were scored, instead of the run"
+            raise UserError(what, "none", "some", do, folder)
+        scored = read_scored(validated(run), run)
+        columns.append(Column(name, case_means(scored.table), run, scored))
     return columns
 
 
 def write_comparison(
     path: Path, columns: Sequence[Column], *, progress: Report = lambda *facts: None
 ) -> None:
-    """Write the page; see `read_columns`."""
-    cases = _common(columns)
-    dice = pd.DataFrame({column.name: column.dice.loc[cases] for column in columns})
+    """Write the page; see `read_columns`. Fewer than two cases in common are a `UserError`."""
+    dice = pd.concat({column.name: column.dice for column in columns}, axis="columns", join="inner")
+    if len(dice) < 2:
+        expected = "two cases or more that all of them scored"
+        raise UserError("The runs have too few cases in common", ", ".join(dice.index) or "none", expected)
     first, *others = dice.columns
-    spread = (dice.max(axis=1) - dice.min(axis=1)).sort_values(ascending=False)
-    order = [str(case) for case in spread.index]
-    differences = {name: paired_difference(dice[name], dice[first])._asdict() for name in others}
+    dice = dice.loc[(dice.min(axis=1) - dice.max(axis=1)).sort_values(kind="stable").index]
+    differences = pd.DataFrame([paired_difference(dice[name], dice[first]) for name in others], others)
     corrected = holm([wilcoxon_p(dice[name], dice[first]) for name in others])
-    means = {name: interval_text(bootstrap_mean(dice[name])._asdict()) for name in dice}
-    rows = [[first, means[first], "", ""]]
-    for name, p in zip(others, corrected, strict=True):
-        rows.append([name, means[name], interval_text(differences[name], sign="+"), f"{p:.3g}"])
-    every = [[case, *(f"{value:.3f}" for value in dice.loc[case])] for case in order]
+    gains = [interval_text(row, sign="+") for row in differences.to_dict("records")]
+    means = [interval_text(bootstrap_mean(dice[name])._asdict()) for name in dice]
+    cells = zip(map(str, dice), means, ["", *gains], ["", *(f"{p:.3g}" for p in corrected)], strict=True)
     text = (
-        f"Mean Dice over the {len(cases)} cases that all have, with 95 % intervals over cases. p: Wilcoxon"
+        f"Mean Dice over the {len(dice)} cases that all have, with 95 % intervals over cases. p: Wilcoxon"
         " signed-rank test, corrected for several comparisons (Holm)."
     )
     titles = dict.fromkeys(column.run.title for column in columns if column.run)
@@ -89,18 +79,13 @@ def write_comparison(
         path,
         "compare.html.j2",
         title=" and ".join(titles) or "Comparison",
-        subtitle=f"{len(columns)} runs side by side on {len(cases)} cases",
-        scores=Table(["run", "Dice", f"difference to {first}", "p"], rows, text),
+        subtitle=f"{len(columns)} runs side by side on {len(dice)} cases",
+        scores=Table(["run", "Dice", f"difference to {first}", "p"], [list(row) for row in cells], text),
         chart=charts.difference_chart(differences, first),
         settings=_settings(columns),
-        pictures=_pictures(columns, order[:DRAWN], progress),
-        all_cases=Table(["case", *dice], every),
+        pictures=_pictures(columns, [str(case) for case in dice.index[:DRAWN]], progress),
+        all_cases=Table(["case", *dice], dice.map("{:.3f}".format).reset_index().values.tolist()),
     )
-
-
-def _common(columns: Sequence[Column]) -> list[str]:
-    every = [set(column.table["case"]) for column in columns]
-    return [case for case in dict.fromkeys(columns[0].table["case"]) if all(case in names for names in every)]
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
@@ -115,10 +100,9 @@ def _names(folders: Sequence[Path]) -> list[str]:
 
 def _settings(columns: Sequence[Column]) -> Table:
     """Lay out the facts in which the runs differ."""
-    told = {column.name: dict(facts(column.run)) for column in columns if column.run}
-    names = dict.fromkeys(name for known in told.values() for name in known)
-    rows = [[name, *(known.get(name, "") for known in told.values())] for name in names]
-    return Table(["", *told], [row for row in rows if len(set(row[1:])) > 1])
+    told = pd.DataFrame({column.name: facts(column.run) for column in columns if column.run}).fillna("")
+    differing = told[told.nunique(axis=1) > 1]
+    return Table(["", *told], differing.reset_index().values.tolist())
 
 
 def _pictures(columns: Sequence[Column], cases: Sequence[str], progress: Report) -> list[dict[str, Any]]:
@@ -127,8 +111,7 @@ def _pictures(columns: Sequence[Column], cases: Sequence[str], progress: Report)
     drawn: list[dict[str, Any]] = []
     for done, case in enumerate(cases if shown else (), start=1):
         read = {column.name: read_case(case, scored, run) for column, run, scored in shown}
-        found = {name: volumes for name, volumes in read.items() if volumes is not None}
-        if found:
+        if found := {name: volumes for name, volumes in read.items() if volumes is not None}:
             one, labels = next(iter(found.values())), {name: volumes.found for name, volumes in found.items()}
             scores = {column.name: float(column.dice[case]) for column, _, _ in shown}
             scene, names = Scene(case, one.scan, one.truth, labels, scores), shown[0][1].plan.class_names

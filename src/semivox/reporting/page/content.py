@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
 
 from semivox.evaluation.metrics import FAILURES
-from semivox.evaluation.summary import MEAN_ROW, case_means, class_rows, summarise
+from semivox.evaluation.summary import MEAN_ROW, case_means, class_rows
 from semivox.reporting.page.source import RunFacts, Scored
 from semivox.reporting.table import duration, interval_text, metric_label
 
@@ -33,99 +33,59 @@ class Table(NamedTuple):
     text: str = ""
 
 
-def facts(run: RunFacts) -> list[tuple[str, str]]:
-    """Return what was trained on what, and the fields of the protocol, as pairs of words."""
-    train, plan, split, trained = run.config.train, run.plan, run.split, run.report.get("train", {})
+def facts(run: RunFacts) -> dict[str, str]:
+    """Return what was trained on what, and the fields of the protocol, in words."""
+    train, plan, split, trained = run.config.train, run.plan, run.split, run.trained
     options = ", ".join(f"{name}={value}" for name, value in run.config.method.options.items())
     chosen = "the weights after the last iteration" if trained.get("checkpoint") == "last" else "{checkpoint}"
-    pairs = [
-        ("Data set", plan.dataset),
-        ("Labels used", f"{len(split.labeled)} training cases; the label files of the {len(split.unlabeled)}"
-         " unlabeled cases were not opened in planning, cropping or training"),
-        ("Split", split.how or "as in splits.json"),
-        ("Selection", f"{train.selection}: {chosen.format(checkpoint=trained.get('checkpoint', ''))}"),
-        ("Crop", _CROPS[plan.crop]),
-        ("Classes", ", ".join(plan.class_names[1:])),
-        ("Channels", ", ".join(plan.channels)),
-        ("Working grid", f"{_sides(plan.spacing_mm)} mm, normalisation {', '.join(plan.normalisation)}"),
-        ("Patch", f"{_sides(plan.patch)} voxels"),
-        ("Method", f"{run.config.method.name} ({options})" if options else run.config.method.name),
-        ("Preset", run.config.preset or "none"),
-        ("Iterations", f"{trained.get('iterations', train.iterations)}, seed {train.seed}, {_time(trained)}"),
-        ("Parameters", f"{trained['parameters']:,}" if "parameters" in trained else "unknown"),
-        ("Versions", ", ".join(f"{name} {run.environment.get(name)}" for name in ("semivox", "torch"))),
-        ("Processor", str(run.environment.get("processor", "unknown"))),
-    ]  # fmt: skip
-    return [(name, value) for name, value in pairs if value]
+    pairs = {
+        "Data set": plan.dataset,
+        "Labels used": f"{len(split.labeled)} training cases; the label files of the {len(split.unlabeled)}"
+        " unlabeled cases were not opened in planning, cropping or training",
+        "Split": split.how or "as in splits.json",
+        "Selection": f"{train.selection}: {chosen.format(checkpoint=trained.get('checkpoint', ''))}",
+        "Crop": _CROPS[plan.crop],
+        "Classes": ", ".join(plan.class_names[1:]),
+        "Channels": ", ".join(plan.channels),
+        "Working grid": f"{_sides(plan.spacing_mm)} mm, normalisation {', '.join(plan.normalisation)}",
+        "Patch": f"{_sides(plan.patch)} voxels",
+        "Method": f"{run.config.method.name} ({options})" if options else run.config.method.name,
+        "Preset": run.config.preset or "none",
+        "Iterations": f"{trained.get('iterations', train.iterations)}, seed {train.seed}, {time_text(run)}",
+        "Parameters": f"{trained['parameters']:,}" if "parameters" in trained else "unknown",
+        "Versions": ", ".join(f"{name} {run.environment.get(name)}" for name in ("semivox", "torch")),
+        "Processor": str(run.environment.get("processor", "unknown")),
+    }
+    return {name: value for name, value in pairs.items() if value}
 
 
-def notes(run: RunFacts, scored: Scored | None) -> list[str]:
-    """Return what a reader has to know before trusting the figures."""
-    if scored is None:
-        return ["There are no scores: the run has no validation cases. Predict and evaluate other cases, then"
-                " run semivox report again with -i PREDICTIONS."]  # fmt: skip
-    validation, cases = scored.which == "validation", scored.table["case"].nunique()
-    every = {
-        "The checkpoint was chosen on these validation cases: expect lower scores on new scans.":
-            validation and run.config.train.selection == "val",
-        "Temperature and clean-up of the predictions were chosen on these validation cases.":
-            validation and run.calibrated,
-        "These cases were trained on: the scores say nothing about new scans.": scored.which == "training",
-        "Scored as older papers do: a missed class counts as distance 0.":
-            (scored.table["profile"] == "published").any(),
-        f"Only {cases} cases are scored; intervals over so few are too narrow.": cases < 10,
-    }  # fmt: skip
-    return [text for text, holds in every.items() if holds]
+def time_text(run: RunFacts) -> str:
+    """Write how long a run was trained."""
+    seconds = run.trained.get("seconds_training")
+    return "unknown time" if seconds is None else duration(seconds)
 
 
-def tiles(
-    run: RunFacts, scored: Scored | None, dice: Mapping[str, Mapping[str, float]]
-) -> list[dict[str, str]]:
-    """Return the figures to see first; `dice` is that of `score_table`."""
-    split, trained = run.split, run.report.get("train", {})
-    made = [
-        _tile("labeled scans", str(len(split.labeled)), f"and {len(split.unlabeled)} unlabeled"),
-        _tile("training", _time(trained), f"{trained.get('iterations', '?')} iterations"),
-    ]
-    if scored is None:
-        return made
-    mean, failed = dice.get(MEAN_ROW) or next(iter(dice.values())), len(failures(scored.table))
-    interval = "" if math.isnan(mean["low"]) else f"95 %: {mean['low']:.3f} to {mean['high']:.3f}, "
-    cases, mood = f"{scored.table['case'].nunique()} {scored.which} cases", "bad" if failed else "good"
-    return [
-        _tile("mean Dice", f"{mean['mean']:.3f}", interval + cases),
-        _tile("failures", str(failed), f"of {len(scored.table)} cases x classes", mood),
-        *made,
-    ]
-
-
-def _tile(name: str, value: str, note: str, mood: str = "") -> dict[str, str]:
-    return {"name": name, "value": value, "note": note, "mood": mood}
-
-
-def score_table(scored: Scored) -> tuple[Table, dict[str, dict[str, float]]]:
-    """Lay out means with intervals, a row a class; also return those of the Dice."""
-    summary = summarise(scored.table)
+def score_table(summary: pd.DataFrame, scored: Scored) -> tuple[Table, pd.DataFrame]:
+    """Lay out means with intervals, a row a class, from `summarise`; also return those of the Dice."""
     rows: dict[Any, Any] = {(row["class"], row["metric"]): row for row in summary.to_dict("records")}
-    classes = [str(name) for name in dict.fromkeys(summary["class"])]
-    if len(classes) == 2:
-        classes.remove(MEAN_ROW)
+    dice = summary[summary["metric"] == "dice"].set_index("class")
+    if len(dice) == 2:
+        dice = dice.drop(MEAN_ROW)
     known = set(summary["metric"])
     metrics = [name for name in (_METRICS if "hd95_mm" in known else _PUBLISHED) if name in known]
-    means = {name: rows[name, "dice"] for name in classes}
     if "dice_lcc" in metrics and all(
-        abs(rows[name, "dice_lcc"]["mean"] - dice["mean"]) < _SAME for name, dice in means.items()
+        abs(rows[name, "dice_lcc"]["mean"] - mean) < _SAME for name, mean in dice["mean"].items()
     ):
         metrics.remove("dice_lcc")  # the largest component is the whole
-    body = []
-    for name, dice in means.items():
-        cells = [interval_text(rows[name, metric]) for metric in metrics]
-        body.append([name, *cells, str(dice["n"]), str(dice["failures"])])
+    body = [
+        [str(name), *(interval_text(rows[name, metric]) for metric in metrics), str(n), str(failed)]
+        for name, n, failed in zip(dice.index, dice["n"], dice["failures"], strict=True)
+    ]
     text = (
-        f"Mean over {scored.table['case'].nunique()} {scored.which} cases with its 95 % interval."
+        f"Mean over {scored.count} {scored.which} cases with its 95 % interval."
         " Distances leave failures out; Dice counts them as 0."
     )
-    return Table(["class", *map(metric_label, metrics), "n", "failed"], body, text), means
+    return Table(["class", *map(metric_label, metrics), "n", "failed"], body, text), dice
 
 
 def by_case(table: pd.DataFrame) -> pd.DataFrame:
@@ -143,7 +103,7 @@ def case_table(table: pd.DataFrame) -> Table:
     distance = "hd95_mm" if "hd95_mm" in table else "hd95_vox"
     worst = table.groupby("case")[distance].max()
     headings = ["case", "Dice", *shown, f"largest {metric_label(distance)}"]
-    rows = [
+    rows: list[list[str]] = [
         [str(case), *(_number(row[name], 3) for name in (MEAN_ROW, *shown)), _number(worst[str(case)], 2)]
         for case, row in wide.iterrows()
     ]
@@ -153,18 +113,17 @@ def case_table(table: pd.DataFrame) -> Table:
 def failures(table: pd.DataFrame) -> list[str]:
     """Name every failure: class, case, and what happened."""
     failed = table[table["status"].isin(FAILURES)].to_dict("records")
-    return [f"{row['case']}: {_failure(row)} ({_FAILED[row['status']]})" for row in failed]
+    return [f"{row['case']}: {_failed(row)} ({_FAILED[row['status']]})" for row in failed]
 
 
 def case_text(table: pd.DataFrame, case: str) -> tuple[str, str]:
     """Write the Dice of each class of a case, and name its failures."""
-    rows = table[table["case"] == case].to_dict("records")
-    dice = class_rows(table[table["case"] == case]).to_dict("records")
-    failed = [_failure(row) for row in rows if row["status"] in FAILURES]
-    return ", ".join(f"{row['class']} {_number(row['dice'], 3)}" for row in dice), "; ".join(failed)
+    rows = table[table["case"] == case]
+    dice = ", ".join(f"{row['class']} {_number(row['dice'], 3)}" for _, row in class_rows(rows).iterrows())
+    return dice, "; ".join(_failed(row) for _, row in rows.iterrows() if row["status"] in FAILURES)
 
 
-def _failure(row: Mapping[Any, Any]) -> str:
+def _failed(row: Any) -> str:
     return f"{row['class']} {row['status'].replace('_', ' ')}"
 
 
@@ -174,8 +133,3 @@ def _sides(sides: Sequence[float]) -> str:
 
 def _number(value: float, digits: int) -> str:
     return "none" if math.isnan(value) else f"{value:.{digits}f}"
-
-
-def _time(trained: Mapping[str, Any]) -> str:
-    seconds = trained.get("seconds_training")
-    return "unknown time" if seconds is None else duration(seconds)

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
-import nibabel as nib
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -66,7 +65,7 @@ def draw_case(
     class_names: Sequence[str],
 ) -> Picture:
     """Draw a segmentation on its scan; all arrays (X, Y, Z) on the grid of `image`."""
-    axes = "".join(nib.aff2axcodes(image.affine))
+    axes = image.axes
     shown = None if truth is None else to_ras(np.where(truth == IGNORE, 0, truth), axes)
     heat = None if doubt is None else to_ras(doubt, axes)
     scan = RasImage.turned(image.array[0], image.spacing_mm, axes)

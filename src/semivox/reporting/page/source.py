@@ -11,6 +11,7 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.special import entr
 
 from semivox.config import Config, parse_config
 from semivox.datasets.dataset import open_dataset
@@ -44,6 +45,11 @@ class RunFacts:
         return f"{self.config.method.name} on {self.plan.dataset}"
 
     @property
+    def trained(self) -> Mapping[str, Any]:
+        """What training reported: iterations, times, the checkpoint taken."""
+        return dict(self.report.get("train", {}))
+
+    @property
     def data(self) -> Path:
         """The data set that the run was made from; it may have been moved since."""
         made_from = str(self.report.get("made_from", {}).get("dataset", ""))
@@ -60,23 +66,22 @@ class Scored:
     files: Mapping[str, tuple[Path | None, Path]]  # prediction, if there is one, and reference of each case
     scans: Mapping[str, Scan]  # of each case, where it was found
 
+    @property
+    def count(self) -> int:
+        """Number of cases."""
+        return int(self.table["case"].nunique())
+
 
 @dataclass(frozen=True)
 class CaseVolumes:
     """The voxels of one case, axes to right, front and head."""
 
-    image: NDArray[Any]  # (X, Y, Z), the first channel
+    scan: RasImage
     truth: NDArray[np.uint8]  # (X, Y, Z) class indices, `IGNORE` taken for background
     found: NDArray[np.uint8]  # the same of the prediction
     doubt: NDArray[Any] | None  # (X, Y, Z) uncertainty, 0 or more; None without a map
     probs: NDArray[Any] | None  # (K, X, Y, Z) probabilities, None unless they were saved
     affine: NDArray[np.float64]  # (4, 4), voxel to world mm
-    spacing_mm: tuple[float, ...]  # along the three axes
-
-    @property
-    def scan(self) -> RasImage:
-        """The image as pictures take it."""
-        return RasImage(self.image, self.spacing_mm)
 
 
 def read_run(folder: Path) -> RunFacts:
@@ -135,18 +140,15 @@ def read_case(case: str, scored: Scored, run: RunFacts) -> CaseVolumes | None:
     found = np.zeros_like(truth)
     if prediction is not None and prediction.is_file():
         found = read_label(prediction, run.plan.class_values).array
-    truth[truth == IGNORE] = 0
     doubt, probs = _beside(scored.folder, case)
-    turn, axes = nib.orientations.io_orientation(scan.affine), "".join(nib.aff2axcodes(scan.affine))
-    affine = scan.affine @ nib.orientations.inv_ornt_aff(turn, truth.shape)
+    turn = nib.orientations.io_orientation(scan.affine)
     return CaseVolumes(
-        image=to_ras(scan.array[0], axes),
-        truth=to_ras(truth, axes),
-        found=to_ras(found, axes),
-        doubt=to_ras(doubt, axes) if doubt is not None and doubt.shape == truth.shape else None,
-        probs=None if probs is None else np.stack([to_ras(one, axes) for one in probs]),
-        affine=affine,
-        spacing_mm=tuple(np.linalg.norm(affine[:3, :3], axis=0).tolist()),
+        scan=RasImage.turned(scan.array[0], scan.spacing_mm, scan.axes),
+        truth=to_ras(np.where(truth == IGNORE, 0, truth), scan.axes),
+        found=to_ras(found, scan.axes),
+        doubt=to_ras(doubt, scan.axes) if doubt is not None and doubt.shape == truth.shape else None,
+        probs=None if probs is None else np.stack([to_ras(one, scan.axes) for one in probs]),
+        affine=scan.affine @ nib.orientations.inv_ornt_aff(turn, truth.shape),
     )
 
 
@@ -156,7 +158,7 @@ def _beside(folder: Path, case: str) -> tuple[NDArray[Any] | None, NDArray[Any] 
     if (file := folder / f"{case}.npz").is_file():
         with np.load(file, allow_pickle=False) as saved:
             probs = saved["probabilities"].astype(np.float32)
-        doubt = -(probs * np.log(np.maximum(probs, 1e-7))).sum(0)
+        doubt = entr(probs).sum(0)
     if (file := folder / f"{case}{UNCERTAINTY}").is_file():
         doubt = read_image([file]).array[0]
     return doubt, probs

@@ -10,8 +10,10 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 from matplotlib.colors import to_rgb
+from nibabel.affines import rescale_affine, voxel_sizes
+from nibabel.processing import resample_from_to
 from numpy.typing import NDArray
-from scipy.ndimage import affine_transform, gaussian_filter, uniform_filter
+from scipy.ndimage import gaussian_filter, uniform_filter
 
 from semivox.reporting.page.source import CaseVolumes
 from semivox.reporting.slices import grey_window
@@ -23,18 +25,17 @@ MOST_VOXELS = 1_000_000  # of a case: about 1 MB in the page
 def viewer_case(name: str, case: CaseVolumes) -> dict[str, Any]:
     """Return the files of a case for the viewer, coarser if it has more than `MOST_VOXELS`.
 
-    Keys: name, voxels (of the scan), focus (where the viewer opens, in mm), image (uint8, black to white as
-    in the pictures), truth, found (class indices) and, where there is a map, doubt (uint8, 255: maximum).
+    Keys: name, coarser, focus (where the viewer opens, in mm), image (uint8, black to white as in the
+    pictures), truth, found (class indices) and, where there is a map, doubt (uint8, 255: maximum).
     """
-    step = max(1.0, (case.image.size / MOST_VOXELS) ** (1 / 3))
-    low, high = grey_window(case.image)
-    files = {"image": _bytes((case.image - low) / (high - low)), "truth": case.truth, "found": case.found}
+    low, high = grey_window(case.scan.image)
+    files = {"image": _bytes((case.scan.image - low) / (high - low))}
     if case.doubt is not None:
         files["doubt"] = _bytes(case.doubt / max(float(case.doubt.max()), 1e-6))
-    return {"name": name, "voxels": case.image.size, "focus": _focus(case)} | {
-        key: _nifti(*_coarser(array, case.affine, step, smooth=key in ("image", "doubt")))
-        for key, array in files.items()
-    }
+    facts = {"name": name, "coarser": case.truth.size > MOST_VOXELS, "focus": _focus(case)}
+    facts |= {key: _nifti(array, case.affine, smooth=True) for key, array in files.items()}
+    labels = {"truth": case.truth, "found": case.found}
+    return facts | {key: _nifti(label, case.affine, smooth=False) for key, label in labels.items()}
 
 
 def colormaps(class_names: Sequence[str]) -> dict[str, dict[str, list[Any]]]:
@@ -61,25 +62,17 @@ def _bytes(share: NDArray[Any]) -> NDArray[np.uint8]:
     return np.asarray(np.round(255 * np.clip(share, 0, 1)), np.uint8)
 
 
-def _coarser(
-    array: NDArray[Any], affine: NDArray[Any], step: float, *, smooth: bool
-) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Resample to voxels `step` times as long, or less along coarse axes; labels keep their values."""
-    if step <= 1:
-        return array, affine
-    lengths = np.linalg.norm(affine[:3, :3], axis=0)
-    wanted = float(np.prod(lengths) ** (1 / 3)) * step  # isotropic where the voxels were finer
-    steps = np.maximum(1.0, wanted / lengths)
-    shape = tuple(np.maximum(1, np.floor(np.array(array.shape) / steps)).astype(int))
-    source = uniform_filter(array, np.round(steps).astype(int).tolist()) if smooth else array
-    shift = (steps - 1) / 2
-    made = affine_transform(source, steps, shift, shape, order=int(smooth), mode="nearest")
-    moved = affine.copy()
-    moved[:3, :3] = affine[:3, :3] * steps
-    moved[:3, 3] = affine[:3, 3] + affine[:3, :3] @ shift
-    return made, moved
-
-
-def _nifti(array: NDArray[Any], affine: NDArray[Any]) -> str:
-    content = nib.Nifti1Image(array.astype(np.uint8), affine).to_bytes()
-    return base64.b64encode(gzip.compress(content, 6, mtime=0)).decode()
+def _nifti(array: NDArray[np.uint8], affine: NDArray[Any], *, smooth: bool) -> str:
+    """Return a file, with at most `MOST_VOXELS`; labels, which are not smooth, keep their values."""
+    made = nib.Nifti1Image(array, affine)
+    if array.size > MOST_VOXELS:
+        lengths = voxel_sizes(affine)
+        # Isotropic where the voxels were finer.
+        sizes = np.maximum(lengths, (lengths.prod() * array.size / MOST_VOXELS) ** (1 / 3))
+        shape = np.maximum(1, (np.array(array.shape) * lengths / sizes).astype(int))
+        if smooth:
+            mean = uniform_filter(array, np.round(sizes / lengths).astype(int).tolist())
+            made = nib.Nifti1Image(mean, affine)
+        grid = shape, rescale_affine(affine, array.shape, sizes, shape)
+        made = resample_from_to(made, grid, order=int(smooth), mode="nearest")
+    return base64.b64encode(gzip.compress(made.to_bytes(), 6, mtime=0)).decode()
