@@ -14,9 +14,9 @@ from semivox.evaluation.metrics import Profile, case_metrics
 from semivox.evaluation.references import Classes, case_files
 from semivox.evaluation.summary import nnunet_summary
 from semivox.files import replacing, write_json
-from semivox.io.geometry import affine_text, same_affine
+from semivox.io.geometry import check_grid
 from semivox.io.reader import run_jobs
-from semivox.io.volume import IGNORE, Volume, read_label
+from semivox.io.volume import IGNORE, read_label
 from semivox.progress import Progress
 
 Row = dict[str, Any]
@@ -78,21 +78,23 @@ def evaluate_folder(
         _Task(case, found.get(case), path, classes, options, trust_image_geometry)
         for case, path in references.items()
     ]
-    rows, failed = _score_all(tasks, workers, progress)
-    if len(failed) == len(tasks):
-        raise _failure(failed, len(tasks), None)
+    rows, failure = _score_all(tasks, workers, progress)
+    if failure is not None and not rows:
+        raise failure
     table = pd.DataFrame([row for case in references for row in rows.get(case, [])])
     over = {
         "missing": [case for case in references if case not in found],
         "without_reference": [case for case in found if case not in references],
     }
-    facts = {"profile": profile, "nsd_tolerance_mm": nsd_tolerance_mm, **over, "failed": sorted(failed)}
+    failed = sorted(references.keys() - rows.keys())
+    facts = {"profile": profile, "nsd_tolerance_mm": nsd_tolerance_mm, **over, "failed": failed}
     with replacing(out / "metrics.csv") as temporary:
         table.to_csv(temporary, index=False)
     files = {task.case: (task.prediction, task.reference) for task in tasks}
     write_json(out / "summary.json", nnunet_summary(table, files, facts))
-    if failed:
-        raise _failure(failed, len(tasks), out)
+    if failure is not None:
+        what = f"{failure.what}; the scores of the other cases are in {out}"
+        raise UserError(what, failure.found, failure.expected, failure.do, failure.path)
     table.attrs.update(over)
     return table
 
@@ -110,33 +112,18 @@ def _check(folder: Path, found: Mapping[str, Path], references: Mapping[str, Pat
 
 def _score_all(
     tasks: Sequence[_Task], workers: int, progress: Progress | None
-) -> tuple[dict[str, list[Row]], dict[str, UserError]]:
-    """Rows of each case, and why others have none."""
+) -> tuple[dict[str, list[Row]], UserError | None]:
+    """Rows of each case, and why some have none."""
     rows: dict[str, list[Row]] = {}
-    failed: dict[str, UserError] = {}
     workers = min(workers, len(tasks)) if min(workers, len(tasks)) > 1 else 0
-    jobs = run_jobs(_attempt, tasks, workers, name=lambda task: task.case, doing="scoring")
     try:
-        for done, (task, (found, error)) in enumerate(jobs, start=1):
-            if error is None:
-                rows[task.case] = found
-            else:
-                failed[task.case] = error
+        for task, found in run_jobs(_score, tasks, workers, name=lambda task: task.case, doing="scoring"):
+            rows[task.case] = found
             if progress is not None:
-                progress(done, len(tasks), task.case)
-    except UserError as died:  # workers that died, once all others are done
-        failed |= {task.case: died for task in tasks if task.case not in rows and task.case not in failed}
-    return rows, failed
-
-
-def _attempt(task: _Task) -> tuple[list[Row], UserError | None]:
-    try:
-        return _score(task), None
-    except UserError as error:
-        return [], error
-    except MemoryError as error:
-        what, do = "There is too little memory to score a case", "use fewer workers: --workers 0"
-        return [], UserError(what, str(error), None, do, task.prediction)
+                progress(len(rows), len(tasks), task.case)
+    except UserError as failure:  # of all cases that cannot be scored, once the others are
+        return rows, failure
+    return rows, None
 
 
 def _score(task: _Task) -> list[Row]:
@@ -145,7 +132,8 @@ def _score(task: _Task) -> list[Row]:
     true, found, affine = reference.array, None, reference.affine
     if task.prediction is not None:
         prediction = read_label(task.prediction, classes.values)
-        _check_grid(prediction, reference, task)
+        other = f"its reference {task.reference}"
+        check_grid(task.prediction, prediction.grid, reference.grid, other, trust=task.trust)
         found, affine = prediction.array, prediction.affine if task.trust else affine
         found[true == IGNORE] = 0
     true[true == IGNORE] = 0
@@ -160,26 +148,3 @@ def _score(task: _Task) -> list[Row]:
         {"case": task.case, "class": name, "value": value, **{key: row[key] for key in row if key != "class"}}
         for row, (name, value) in zip(rows, names, strict=True)
     ]
-
-
-def _check_grid(found: Volume, reference: Volume, task: _Task) -> None:
-    what, other, own = "shape", str(found.array.shape), str(reference.array.shape)
-    if other == own:
-        if task.trust or same_affine(found.affine, reference.affine, found.array.shape):
-            return
-        what, other, own = "affine", affine_text(found.affine), affine_text(reference.affine)
-    do = (
-        "predict from the scan that the reference was drawn on, or resample the prediction onto its grid;"
-        " if only the reference's header is wrong, use --trust-image-geometry"
-    )
-    what = f"The {what} of a prediction is not that of its reference"
-    raise UserError(what, other, f"{own} as in {task.reference}", do, task.prediction)
-
-
-def _failure(failed: Mapping[str, UserError], total: int, out: Path | None) -> UserError:
-    """One error for all cases that could not be scored."""
-    if total == 1:
-        return next(iter(failed.values()))
-    others = "" if out is None else f"; the scores of the others, without these, are in {out}"
-    lines = "\n".join(map(str, dict.fromkeys(failed.values())))
-    return UserError(f"{len(failed)} of {total} cases could not be scored{others}", lines)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from semivox.datasets.dataset import open_dataset
+from semivox.datasets.dataset import Dataset, open_dataset
 from semivox.datasets.declared import Regions, read_classes, read_ignore, read_regions
 from semivox.datasets.splits import load_split
 from semivox.errors import UserError, shortened
@@ -24,6 +24,11 @@ class Classes:
     values: Sequence[int]  # on disk, of each class
     ignore: int | None = None  # on disk, of reference voxels that are not annotated; nothing is scored there
     regions: Regions = field(default_factory=dict)  # values of unions, scored as rows that means leave out
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> Classes:
+        """Return those that a data set declares."""
+        return cls(dataset.class_names, dataset.class_values, dataset.ignore_value, dataset.regions)
 
     def changed(self, regions: Mapping[str, Sequence[int]] | None, ignore: int | None) -> Classes:
         """Replace what is not None; regions and a value to ignore that cannot be are a `UserError`."""
@@ -61,7 +66,7 @@ def of_dataset(data: Path, cases: str, split_file: Path | None) -> tuple[dict[st
         split = load_split(split_file or data / "splits.json", dataset, 0)
         chosen = tuple(map(dataset.case, split.val))
     files = {case.name: case.label for case in chosen if case.label is not None}
-    return files, Classes(dataset.class_names, dataset.class_values, dataset.ignore_value, dataset.regions)
+    return files, Classes.of(dataset)
 
 
 def of_folder(folder: Path, predictions: Path) -> tuple[dict[str, Path], Classes]:

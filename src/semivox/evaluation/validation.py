@@ -38,7 +38,6 @@ def score_validation(
         scans = {name: found[name].images for name in cases}
         saved: dict[str, Any] = {"save_probabilities": True, "save_uncertainty": True}
         predict_files(model, scans, folder, **saved, overwrite=other, progress=report)
-        classes = Classes(dataset.class_names, dataset.class_values, dataset.ignore_value, dataset.regions)
         references = {name: label for name in cases if (label := found[name].label) is not None}
-        evaluate_folder(folder, references, classes, folder, workers=0)
+        evaluate_folder(folder, references, Classes.of(dataset), folder, workers=0)
     return folder

@@ -127,7 +127,10 @@ def run_jobs(
     if len(failed) == 1:
         raise next(iter(failed.values()))
     if failed:
-        lines = [f"{name}: {error.what} ({error.path or error.found})" for name, error in failed.items()]
+        lines = [
+            f"{name}: {error.what}: {error.found}" + (f" ({error.path})" if error.path else "")
+            for name, error in failed.items()
+        ]
         what, do = f"{len(failed)} of {len(jobs)} cases failed ({doing})", "repair or remove these files"
         raise UserError(what, "\n".join(lines), None, do)
 
