@@ -192,7 +192,7 @@ def test_large_scans_are_shown_coarser_in_the_same_place(made: tuple[Path, Score
     case = read_case("right", made[1], facts)
     assert case is not None
     block = np.ones((5, 5, 5), np.uint8)
-    image = case.scan._replace(image=np.kron(case.scan.image, block))
+    image = dataclasses.replace(case.scan, image=np.kron(case.scan.image, block))
     truth, found = np.kron(case.truth, block), np.kron(case.found, block)
     large = dataclasses.replace(case, scan=image, truth=truth, found=found, doubt=None)
     shown = viewer_case("x", large)

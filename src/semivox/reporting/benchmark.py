@@ -16,10 +16,11 @@ PAPER_METRICS = {
     "dice": "Dice (%)", "jaccard": "Jaccard (%)", "hd95_vox": "95HD (voxels)", "asd_vox": "ASD (voxels)",
 }  # fmt: skip
 _RESULTS = {"": "all voxels", "_lcc": "largest component"}
-SIZES = (
-    "parameters, predicting", "parameters, a step", "MACs a patch, predicting", "MACs a patch, a step",
-    "MACs as the paper counts, a step",
-)  # fmt: skip
+SIZES = {  # headings, and columns of `benchmark.scores.run_table`
+    "parameters, predicting": "parameters_predicting", "parameters, a step": "parameters",
+    "MACs a patch, predicting": "macs", "MACs a patch, a step": "macs_step",
+    "MACs as the paper counts, a step": "macs_printed",
+}  # fmt: skip
 EXPLANATION = (
     "Each cell: mean [95 % bootstrap interval over cases] ± standard deviation over seeds. A case's value is"
     " the mean over its classes, then over seeds. Failed: structures missed, invented or absent, over seeds."
@@ -58,18 +59,17 @@ def cost_rows(runs: pd.DataFrame) -> tuple[list[str], Rows]:
     rows = []
     for method, block in runs.groupby("method", sort=False):
         mean = block.mean(numeric_only=True)
-        sizes = size_cells(mean.to_dict())
-        times = [duration(mean["seconds_training"]), duration(mean["seconds_predicting"])]
-        rows.append([str(method), *sizes, f"{mean['iterations']:.0f}", *times])
+        times = [duration(mean[f"seconds_{name}"]) for name in ("training", "predicting")]
+        rows.append([str(method), *_size_cells(mean.to_dict()), f"{mean['iterations']:.0f}", *times])
     return headings, rows
 
 
-def size_cells(sizes: Mapping[Any, Any]) -> list[str]:
-    """Return a cell for each of `SIZES`, from a line of `benchmark.scores.run_table`."""
-    millions = [sizes.get(name, math.nan) / 1e6 for name in ("parameters_predicting", "parameters")]
-    billions = [sizes.get(name, math.nan) / 1e9 for name in ("macs", "macs_step", "macs_printed")]
-    values = [(value, "M") for value in millions] + [(value, "G") for value in billions]
-    return ["unknown" if math.isnan(value) else f"{value:.2f} {unit}" for value, unit in values]
+def _size_cells(sizes: Mapping[Any, Any]) -> list[str]:
+    cells = []
+    for name in SIZES.values():
+        scale, unit = (1e6, "M") if name.startswith("parameters") else (1e9, "G")
+        cells.append(_known(sizes.get(name, math.nan) / scale, ".2f", f" {unit}") or "unknown")
+    return cells
 
 
 def comparison_rows(comparisons: pd.DataFrame, *, declared: bool) -> tuple[list[str], Rows]:
@@ -77,10 +77,11 @@ def comparison_rows(comparisons: pd.DataFrame, *, declared: bool) -> tuple[list[
     headings = ["preset", "labels", "comparison", "metric", "difference [95 % interval]", "by seed", "n"]
     rows = []
     for row in comparisons[comparisons["declared"] == declared].to_dict("records"):
-        pair, gain = f"{row['method']} - {row['reference']}", interval_text(row, sign="+")
-        by_seed, p = _seeds(row["seed_low"], row["seed_high"]), _p(row["p" if declared else "p_holm"])
-        what = [row["preset"], str(row["labeled"]), pair, metric_label(row["metric"])]
-        rows.append([*what, gain, by_seed, str(row["n"]), p])
+        seeds, p = [row["seed_low"], row["seed_high"]], row["p" if declared else "p_holm"]
+        by_seed = "none" if math.isnan(seeds[0]) else "{:+.3f} to {:+.3f}".format(*seeds)
+        what = [row["preset"], str(row["labeled"]), f"{row['method']} - {row['reference']}"]
+        figures = [metric_label(row["metric"]), interval_text(row, sign="+"), by_seed, str(row["n"])]
+        rows.append([*what, *figures, "< 0.001" if p < 0.001 else _known(p, ".3f") or "none"])
     return [*headings, "p (Wilcoxon)" if declared else "p, Holm"], rows
 
 
@@ -114,16 +115,6 @@ def _score(values: Mapping[str, dict[Any, Any]], metric: str, suffix: str, cases
     spread = "" if math.isnan(row["sd_seeds"]) else f" ± {row['sd_seeds']:.{mean_digits(row['mean'])}f}"
     fewer = f" (n = {row['n']})" if row["n"] != cases else ""
     return interval_text(row, star=star) + spread + fewer
-
-
-def _seeds(low: float, high: float) -> str:
-    return "none" if math.isnan(low) else f"{low:+.3f} to {high:+.3f}"
-
-
-def _p(value: float) -> str:
-    if math.isnan(value):
-        return "none"
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _ours(settings: pd.DataFrame, row: Mapping[Any, Any], metric: str) -> str:
@@ -163,18 +154,16 @@ def paper_size_rows(lines: pd.DataFrame) -> tuple[list[str], Rows]:
         if "macs" in block and block["macs"].notna().any():
             first = block.bfill().iloc[0].to_dict()
             printed = [_known(first.get("params_M"), ".2f", " M"), _known(first.get("macs_G"), ".2f", " G")]
-            rows.append([str(row), *(printed if has_printed else []), *size_cells(first)])
+            rows.append([str(row), *(printed if has_printed else []), *_size_cells(first)])
     return headings, rows
 
 
 def _measured(line: Mapping[Any, Any], metric: str) -> str:
-    mean = line.get(f"{metric}_mean", math.nan)
+    mean, low, high, n = (line.get(f"{metric}_{part}", math.nan) for part in ("mean", "low", "high", "n"))
     if math.isnan(mean):
         return "none" if line.get("seeds", 0) > 0 else ""
-    text, low, high = f"{mean:.2f}", line[f"{metric}_low"], line[f"{metric}_high"]
-    text += "" if math.isnan(low) else f" [{low:.2f}, {high:.2f}]"
-    n = line[f"{metric}_n"]
-    return text if n == line["dice_n"] else f"{text} (n = {n:.0f})"
+    interval = "" if math.isnan(low) else f" [{low:.2f}, {high:.2f}]"
+    return f"{mean:.2f}{interval}" + ("" if n == line["dice_n"] else f" (n = {n:.0f})")
 
 
 def _known(value: Any, form: str = ".0f", unit: str = "") -> str:

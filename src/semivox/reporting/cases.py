@@ -96,14 +96,14 @@ def _slices_of(scene: Scene, cuts: int, cell: float, *, alone: bool) -> Columns:
     counted = (scene.foreground > 0).sum((view.horizontal, view.vertical))
     counted = counted if counted.any() else np.ones_like(counted)
     places = np.searchsorted(counted.cumsum(), (np.arange(cuts) + 0.5) / cuts * counted.sum())
-    scale, window = cell / max(scene.scan.size_mm(view)), slices.grey_window(scene.scan.image)
+    scale = cell / max(scene.scan.size_mm(view))
     white = Outline(scene.reference, slices.TRUTH, 0.3 + 0.25 * cell)
     columns: Columns = {}
     for name, label in scene.labels.items():
         outlines = [white] if name == REFERENCE else [Outline(label, None, 0.7 + 0.45 * cell), white]
         columns[name] = [
             slice_panel(
-                scene.scan, view, at, scale, outlines, window=window, letters=alone or name == REFERENCE,
+                scene.scan, view, at, scale, outlines, letters=alone or name == REFERENCE,
                 text=scene.scan.slice_name(view, at) if alone else "",
             )
             for at in sorted(set(places.tolist()), reverse=True)

@@ -34,6 +34,12 @@ class Row(NamedTuple):
     name: str = ""  # at the left
     heads: Sequence[str] = ()  # above each panel
 
+    @property
+    def high(self) -> float:
+        """Inches, with what is written above the panels."""
+        above = _HEAD * bool(self.heads) + _CAPTION * any(panel.caption for panel in self.panels)
+        return above + max(panel.high for panel in self.panels) + _GAP
+
 
 def page(
     rows: Sequence[Row],
@@ -45,51 +51,37 @@ def page(
     narrowest: float = 0.0,
     dpi: int = DPI,
 ) -> Figure:
-    """Draw rows of panels, and a scale bar if all have one scale.
-
-    Args:
-        rows: from top to bottom.
-        title, subtitle, note: above the rows, and below them.
-        legend: entries at the lower right.
-        narrowest: inches of a column.
-        dpi: pixels an inch.
-    """
+    """Draw rows of panels, at least `narrowest` inches a column; with a scale bar if all have one scale."""
     cells = [[max(panel.wide, narrowest) + _GAP for panel in row.panels] for row in rows]
-    highs = [_height(row) for row in rows]
     side, block = (_NAME if any(row.name for row in rows) else 0.0), max(map(sum, cells))
     width = max(side + block + 2 * _EDGE, 5.0, min(9.0, 0.13 * len(title)))
     scales = {panel.scale for row in rows for panel in row.panels if panel.scale}
     bar = _SCALE_BAR if len(scales) == 1 else 0.0
     head = (0.5 if title else 0.15) + (0.26 if subtitle else 0.0)
-    foot = (0.4 if legend or bar else 0.15) + (0.22 if note else 0.0) + _legend_height(legend, width, bar)
-    top = head + sum(highs) + foot
+    longest = max((len(str(line.get_label())) for line in legend), default=1)
+    columns = max(1, int((width - bar - 0.2) / (0.45 + 0.078 * longest)))
+    foot = 0.18 + 0.22 * (-(-len(legend) // columns) or bool(bar)) + 0.22 * bool(note)
+    top = head + sum(row.high for row in rows) + foot
     # Whole pixels: else the last row of a picture is half transparent.
     size = round(width * dpi) / dpi, round(top * dpi) / dpi
     figure = Figure(figsize=size, dpi=dpi, facecolor=BACKGROUND)
     write(figure, _EDGE, top - 0.28, shorten(title, int(width / 0.125)), fontsize=13, weight="bold")
     write(figure, _EDGE, top - 0.56, shorten(subtitle, int(width / 0.09)), color=FAINT)
     top -= head
-    for row, sizes, high in zip(rows, cells, highs, strict=True):
-        _draw_row(figure, row, sizes, side + (width - side - block) / 2, top, high)
-        top -= high
+    for row, sizes in zip(rows, cells, strict=True):
+        _draw_row(figure, row, sizes, side + (width - side - block) / 2, top)
+        top -= row.high
     write(figure, _EDGE, foot - 0.16, shorten(note, int(width / 0.065)), fontsize=8, color=FAINT)
     if bar:
-        _draw_scale_bar(figure, _EDGE, foot - (0.42 if note else 0.2), *scales)
+        _draw_scale_bar(figure, foot - (0.4 if note else 0.18), *scales)
     look: dict[str, Any] = {"frameon": False, "labelcolor": TEXT, "fontsize": 10, "handlelength": 1.4}
-    columns = _columns(legend, width)
     figure.legend(handles=legend, loc="lower right", ncols=columns, columnspacing=1.2, **look)
     return figure
 
 
-def _height(row: Row) -> float:
-    captions = any(panel.caption for panel in row.panels)
-    above = (_HEAD if row.heads else 0.0) + (_CAPTION if captions else 0.0)
-    return above + max(panel.high for panel in row.panels) + _GAP
-
-
-def _draw_row(figure: Figure, row: Row, cells: Sequence[float], left: float, top: float, high: float) -> None:
+def _draw_row(figure: Figure, row: Row, cells: Sequence[float], left: float, top: float) -> None:
     tallest, (width, height) = max(panel.high for panel in row.panels), figure.get_size_inches()
-    bottom = top - high + _GAP
+    bottom = top - row.high + _GAP
     look = {"fontsize": 8, "color": FAINT, "rotation": 90, "ha": "center"}
     write(figure, 0.17, bottom + tallest / 2, shorten(row.name, int(tallest / 0.085)), **look)
     for panel, cell, name in zip(row.panels, cells, row.heads or [""] * len(cells), strict=True):
@@ -111,6 +103,14 @@ def write(figure: Figure, x: float, y: float, text: str, **look: Any) -> None:
         figure.text(x / wide, y / high, text, **{"color": TEXT, "fontsize": 10, "va": "center", **look})
 
 
+def _draw_scale_bar(figure: Figure, bottom: float, scale: float) -> None:
+    """Draw a bar of a round length, at most 1.5 inches."""
+    length = max((mm for mm in (1, 2, 5, 10, 20, 50, 100, 200) if mm * scale <= 1.5), default=1)
+    (wide, high), right = figure.get_size_inches(), _EDGE + length * scale
+    figure.add_artist(Line2D([_EDGE / wide, right / wide], [bottom / high] * 2, color=TEXT, linewidth=2))
+    write(figure, right + 0.08, bottom, f"{length} mm", fontsize=9, va="center_baseline")
+
+
 def class_lines(present: Iterable[int], class_names: Sequence[str] | None) -> list[Line2D]:
     """Return legend entries that name these classes, background left out."""
     indices, lines = sorted(set(map(int, present)) - {0}), []
@@ -120,25 +120,3 @@ def class_lines(present: Iterable[int], class_names: Sequence[str] | None) -> li
     if len(indices) > _MOST:
         lines.append(Line2D([], [], linestyle="none", label=f"and {len(indices) - _MOST} more"))
     return lines
-
-
-def _legend_height(lines: Sequence[Line2D], width: float, beside: float) -> float:
-    """Return the inches that a legend adds: none if it fits on one line next to `beside` inches."""
-    if _columns(lines, width - beside) == len(lines):
-        return 0.0
-    return 0.22 * -(-len(lines) // _columns(lines, width))
-
-
-def _columns(lines: Sequence[Line2D], width: float) -> int:
-    """Legend entries that fit into a line of `width` inches."""
-    longest = max((len(str(line.get_label())) for line in lines), default=1)
-    return max(1, min(len(lines), int((width - 0.2) / (0.45 + 0.078 * longest))))
-
-
-def _draw_scale_bar(figure: Figure, left: float, bottom: float, scale: float) -> None:
-    """Draw a bar of a round length, at most 1.5 inches."""
-    wide, high = figure.get_size_inches()
-    length = max((mm for mm in (1, 2, 5, 10, 20, 50, 100, 200) if mm * scale <= 1.5), default=1)
-    right = left + length * scale
-    figure.add_artist(Line2D([left / wide, right / wide], [bottom / high] * 2, color=TEXT, linewidth=2))
-    write(figure, right + 0.08, bottom, f"{length} mm", fontsize=9, va="center_baseline")

@@ -87,13 +87,13 @@ def _planes(
     scan: RasImage, label: Volume, outlines: Sequence[Outline], size: Size, heat: Volume | None = None
 ) -> list[Panel]:
     """Show the slice with most foreground of each plane, that with the finest pixels first."""
-    finest, window, panels = slices.finest_view(scan.spacing), slices.grey_window(scan.image), []
+    finest, panels = slices.finest_view(scan.spacing), []
     sizes = [scan.size_mm(view) for view in slices.VIEWS]
     scale = min(size[0] / sum(wide for wide, _ in sizes), size[1] / max(high for _, high in sizes))
     for view in sorted(slices.VIEWS, key=lambda view: view != finest):
         at = fullest_slice(label, view)
         caption = "" if heat is not None else f"{view.name}, {scan.slice_name(view, at)}"
-        panels.append(slice_panel(scan, view, at, scale, outlines, caption=caption, window=window, heat=heat))
+        panels.append(slice_panel(scan, view, at, scale, outlines, caption=caption, heat=heat))
     return panels
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import nibabel as nib
@@ -35,7 +37,8 @@ AXIAL = View("axial", 2, 0, 1, tuple("RLAP"))
 VIEWS = (AXIAL, View("coronal", 1, 0, 2, tuple("RLSI")), View("sagittal", 0, 1, 2, tuple("APSI")))
 
 
-class RasImage(NamedTuple):
+@dataclass(frozen=True)
+class RasImage:
     """An image as it is drawn."""
 
     image: Volume  # one channel, axes to the right, front and head
@@ -48,6 +51,13 @@ class RasImage(NamedTuple):
         order = nib.orientations.axcodes2ornt(axes)[:, 0].argsort()
         return cls(to_ras(image, axes), tuple(spacing_mm[axis] for axis in order))
 
+    @cached_property
+    def window(self) -> tuple[float, float]:
+        """The intensities shown as black and white: the 0.5th and 99.5th percentile."""
+        step = max(1, round((self.image.size / 200_000) ** (1 / 3)))
+        low, high = np.percentile(self.image[::step, ::step, ::step], (0.5, 99.5))
+        return float(low), float(high if high > low else low + 1)
+
     def size_mm(self, view: View) -> tuple[float, float]:
         """Return width and height of a slice."""
         size = [n * step for n, step in zip(self.image.shape, self.spacing, strict=True)]
@@ -55,7 +65,7 @@ class RasImage(NamedTuple):
 
     def cropped(self, box: tuple[slice, ...]) -> RasImage:
         """Cut out a box."""
-        return self._replace(image=self.image[box], first=tuple(side.start for side in box))
+        return RasImage(self.image[box], self.spacing, tuple(side.start for side in box))
 
     def slice_name(self, view: View, at: int) -> str:
         """Return axis and number of a slice of the whole image, counted from 1."""
@@ -98,13 +108,6 @@ def surroundings(label: Volume) -> tuple[slice, ...]:
     return tuple(box)
 
 
-def grey_window(volume: Volume) -> tuple[float, float]:
-    """Return the intensities shown as black and white: the 0.5th and 99.5th percentile."""
-    step = max(1, round((volume.size / 200_000) ** (1 / 3)))
-    low, high = np.percentile(volume[::step, ::step, ::step], (0.5, 99.5))
-    return float(low), float(high if high > low else low + 1)
-
-
 def slice_panel(
     scan: RasImage,
     view: View,
@@ -113,7 +116,6 @@ def slice_panel(
     outlines: Sequence[Outline] = (),
     *,
     caption: str = "",
-    window: tuple[float, float] | None = None,
     heat: Volume | None = None,
     text: str = "",
     letters: bool = True,
@@ -124,14 +126,12 @@ def slice_panel(
         scan, view, at: what to show, plane and slice.
         scale: inches a mm.
         outlines: labels on the grid of the scan, the last on top.
-        caption: above the panel.
-        window: intensities shown as black and white; default: `grey_window` of the scan.
         heat: (X, Y, Z) in 0..1, laid over the scan, the clearer the smaller it is.
-        text: written at the lower left.
-        letters: write where right, left, front, back, head and feet are.
+        caption, text, letters: above the panel; at its lower left; whether to write where right, left, front,
+            back, head and feet are.
     """
     wide, high = scan.size_mm(view)
-    low, top = window or grey_window(scan.image)
+    low, top = scan.window
     look: Any = {"extent": (0, wide, 0, high), "interpolation": "bilinear"}
     look |= {"aspect": "auto", "origin": "lower"}
 

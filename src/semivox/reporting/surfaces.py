@@ -117,7 +117,9 @@ def surface_figure(truth: Volume, found: Volume, spacing_mm: Sequence[float]) ->
     box = surroundings(np.maximum(truth, found))
     truth, found = truth[box], found[box]
     frame = frame_foreground([truth, found], spacing_mm)
-    off_mm = _distance_to_surface(truth > 0, spacing_mm)
+    off_mm = np.full(truth.shape, frame.side)
+    if truth.any():
+        off_mm = distance_transform_edt(~surface(truth > 0), sampling=spacing_mm)
     worst = max(2.0, float(np.percentile(off_mm[surface(found > 0)], 98)) if found.any() else 2.0)
     columns = {"reference": (truth, None), "prediction": (found, None), "distance": (found, off_mm / worst)}
     rows: list[Row] = []
@@ -160,11 +162,3 @@ def _normals(field: Array, places: Array, spacing: Sequence[float]) -> Array:
     slopes = np.gradient(field, *spacing)
     normal = -np.stack([map_coordinates(slope, places, order=1, mode="nearest") for slope in slopes])
     return np.asarray(normal / np.maximum(np.linalg.norm(normal, axis=0), 1e-9))
-
-
-def _distance_to_surface(mask: Volume, spacing_mm: Sequence[float]) -> Array:
-    """Return the distance in mm of each voxel to the border of a mask, inside and outside of it."""
-    if not mask.any():
-        return np.full(mask.shape, float(np.linalg.norm(np.array(mask.shape) * spacing_mm)))
-    outside, inside = (distance_transform_edt(part, sampling=spacing_mm) for part in (~mask, mask))
-    return np.asarray(np.maximum(outside + inside - min(spacing_mm), 0.0))

@@ -107,22 +107,15 @@ def markdown_table(headings: Sequence[str], rows: Rows) -> str:
 def latex_table(headings: Sequence[str], rows: Rows, caption: str) -> str:
     """Lay out as a LaTeX `table`; many columns are scaled to the text, which needs the package graphicx."""
     before, after = (r"\resizebox{\textwidth}{!}{%", "}") if len(headings) > _WIDE else ("", "")
-    lines = [
-        r"\begin{table}",
-        r"\centering\scriptsize",
-        rf"\caption{{{_latex(caption)}}}",
-        before,
-        rf"\begin{{tabular}}{{{'l' * len(headings)}}}",
-        r"\hline",
-        " & ".join(map(_latex, headings)) + r" \\",
-        r"\hline",
-        *(_guarded(" & ".join(map(_latex, line))) + r" \\" for line in rows),
-        r"\hline",
-        r"\end{tabular}",
-        after,
-        r"\end{table}",
-    ]
-    return "\n".join(line for line in lines if line) + "\n"
+    lines = [" & ".join(map(_latex, line)) for line in rows]
+    # After the end of a row, `[` and `*` would be taken for an option of the row end.
+    lines = ["{}" + line if line.startswith(("[", "*")) else line for line in lines]
+    text = [
+        r"\begin{table}", r"\centering\scriptsize", rf"\caption{{{_latex(caption)}}}", before,
+        rf"\begin{{tabular}}{{{'l' * len(headings)}}}", r"\hline", " & ".join(map(_latex, headings)) + r" \\",
+        r"\hline", *(line + r" \\" for line in lines), r"\hline", r"\end{tabular}", after, r"\end{table}",
+    ]  # fmt: skip
+    return "\n".join(filter(None, text)) + "\n"
 
 
 _ESCAPES = {
@@ -130,11 +123,6 @@ _ESCAPES = {
     "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$",
     "<": r"$<$", ">": r"$>$",
 }  # fmt: skip
-
-
-def _guarded(line: str) -> str:
-    """After the end of a row, `[` and `*` would be taken for an option of the row end."""
-    return "{}" + line if line.startswith(("[", "*")) else line
 
 
 def _latex(text: str) -> str:

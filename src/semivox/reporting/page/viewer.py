@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, uniform_filter
 
 from semivox.reporting.page.source import CaseVolumes
-from semivox.reporting.slices import grey_window
 from semivox.reporting.style import class_color
 
 MOST_VOXELS = 1_000_000  # of a case: about 1 MB in the page
@@ -28,7 +27,7 @@ def viewer_case(name: str, case: CaseVolumes) -> dict[str, Any]:
     Keys: name, coarser, focus (where the viewer opens, in mm), image (uint8, black to white as in the
     pictures), truth, found (class indices) and, where there is a map, doubt (uint8, 255: maximum).
     """
-    low, high = grey_window(case.scan.image)
+    low, high = case.scan.window
     files = {"image": _bytes((case.scan.image - low) / (high - low))}
     if case.doubt is not None:
         files["doubt"] = _bytes(case.doubt / max(float(case.doubt.max()), 1e-6))
