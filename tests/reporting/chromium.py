@@ -9,7 +9,6 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,30 +33,19 @@ class Page:
 
     def __init__(self, profile: Path) -> None:
         assert PROGRAM is not None
-        self.errors: list[str] = []
-        self.requests: list[str] = []
-        self._number = 0
+        self.errors, self.requests = list[str](), list[str]()
+        self._number, self._buffer, self._session = 0, b"", dict[str, str]()
         to_browser, self._write = os.pipe()
         self._read, from_browser = os.pipe()
-
-        def at_descriptors_3_and_4() -> None:
-            os.dup2(to_browser, 13)
-            os.dup2(from_browser, 14)
-            os.dup2(13, 3)
-            os.dup2(14, 4)
-
-        self._process = subprocess.Popen(
-            [PROGRAM, *_FLAGS, f"--user-data-dir={profile}", "about:blank"],
-            preexec_fn=at_descriptors_3_and_4,  # noqa: PLW1509
-            close_fds=False,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        at_3_and_4 = f'exec "$0" "$@" 3<&{to_browser} 4>&{from_browser}'
+        command = ["bash", "-c", at_3_and_4, PROGRAM, *_FLAGS, f"--user-data-dir={profile}", "about:blank"]
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        self._process = subprocess.Popen(command, pass_fds=(to_browser, from_browser), **quiet)
         os.close(to_browser)
         os.close(from_browser)
-        self._buffer, self._session = b"", ""
         target = self._send("Target.createTarget", url="about:blank")["targetId"]
-        self._session = self._send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        attached = self._send("Target.attachToTarget", targetId=target, flatten=True)
+        self._session = {"sessionId": attached["sessionId"]}
         for domain in ("Page", "Runtime", "Log", "Network"):
             self._send(f"{domain}.enable")
 
@@ -74,13 +62,8 @@ class Page:
         self, file: Path, *, width: int, height: int = 900, dark: bool = False, phone: bool = False
     ) -> None:
         """Load a page in a window of this size."""
-        self._send(
-            "Emulation.setDeviceMetricsOverride",
-            width=width,
-            height=height,
-            deviceScaleFactor=1,
-            mobile=phone,
-        )
+        size = {"width": width, "height": height, "deviceScaleFactor": 1}
+        self._send("Emulation.setDeviceMetricsOverride", **size, mobile=phone)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self._send("Emulation.setEmulatedMedia", features=[scheme])
         self._send("Page.navigate", url=file.as_uri())
@@ -104,11 +87,9 @@ class Page:
         """Return the window, or an element, as (height, width, 3)."""
         clip: dict[str, Any] = {}
         if selector is not None:
-            text = (
-                f"(() => {{const r = document.querySelector({json.dumps(selector)}).getBoundingClientRect();"
-            )
-            box = self.run(text + " return [r.x + scrollX, r.y + scrollY, r.width, r.height]})()")
-            clip = {"clip": dict(zip(("x", "y", "width", "height"), box, strict=True)) | {"scale": 1}}
+            rectangle = f"document.querySelector({json.dumps(selector)}).getBoundingClientRect()"
+            box = self.run(f"(r => ({{...r.toJSON(), x: r.x + scrollX, y: r.y + scrollY}}))({rectangle})")
+            clip = {"clip": {key: box[key] for key in ("x", "y", "width", "height")} | {"scale": 1}}
         found = self._send("Page.captureScreenshot", format="png", **clip)
         return np.asarray(Image.open(io.BytesIO(base64.b64decode(found["data"]))).convert("RGB"))
 
@@ -118,25 +99,20 @@ class Page:
 
     def _send(self, method: str, **params: Any) -> Any:
         self._number += 1
-        message = {"id": self._number, "method": method, "params": params}
-        if self._session:
-            message["sessionId"] = self._session
+        message = {"id": self._number, "method": method, "params": params, **self._session}
         os.write(self._write, json.dumps(message).encode() + b"\0")
-        number = self._number
-        return self._receive(lambda found: found.get("id") == number)
-
-    def _receive(self, wanted: Callable[[dict[str, Any]], bool]) -> Any:
-        while True:
-            while b"\0" not in self._buffer:
-                part = os.read(self._read, 1 << 20)
-                assert part, "the browser has ended"
-                self._buffer += part
-            text, self._buffer = self._buffer.split(b"\0", 1)
-            found = json.loads(text)
-            if wanted(found):
-                assert "error" not in found, found
-                return found["result"]
+        while (found := self._next()).get("id") != self._number:
             self._note(found.get("method", ""), found.get("params", {}))
+        assert "error" not in found, found
+        return found["result"]
+
+    def _next(self) -> dict[str, Any]:
+        while b"\0" not in self._buffer:
+            part = os.read(self._read, 1 << 20)
+            assert part, "the browser has ended"
+            self._buffer += part
+        text, _, self._buffer = self._buffer.partition(b"\0")
+        return dict(json.loads(text))
 
     def _note(self, method: str, params: dict[str, Any]) -> None:
         if method == "Runtime.exceptionThrown":

@@ -15,33 +15,14 @@ from semivox.reporting.table import duration, latex_table, markdown_table
 
 
 def settings(failures: int = 0) -> pd.DataFrame:
-    columns = [
-        "preset",
-        "labeled",
-        "method",
-        "network",
-        "metric",
-        "mean",
-        "low",
-        "high",
-        "n",
-        "sd_seeds",
-        "seeds",
-        "failures",
-    ]
+    start = {"preset": "p", "labeled": 8, "method": "ua_mt", "network": "", "sd_seeds": 0.0123, "seeds": 3}
+    means = {"dice": 0.8764, "hd95_mm": 12.346, "hd95_mm_penalised": 15.5, "hd95_vox": 7.0}
     rows = []
-    for suffix in ("", "_lcc"):
-        for metric, mean in (
-            ("dice", 0.8764),
-            ("hd95_mm", 12.346),
-            ("hd95_mm_penalised", 15.5),
-            ("hd95_vox", 7.0),
-        ):
-            n = 18 if metric == "hd95_mm" else 20
-            rows.append(
-                ("p", 8, "ua_mt", "", metric + suffix, mean, mean - 0.1, mean + 0.1, n, 0.0123, 3, failures)
-            )
-    return pd.DataFrame(rows, columns=columns)
+    for metric, mean in [(name + suffix, mean) for suffix in ("", "_lcc") for name, mean in means.items()]:
+        n = 18 if metric.removesuffix("_lcc") == "hd95_mm" else 20
+        found = {"metric": metric, "mean": mean, "low": mean - 0.1, "high": mean + 0.1, "n": n}
+        rows.append({**start, **found, "failures": failures})
+    return pd.DataFrame(rows)
 
 
 def test_scores() -> None:
@@ -109,13 +90,8 @@ def test_costs_are_means_over_runs() -> None:
     assert cost_rows(runs)[1] == [
         ["a", "9.45 M", "18.90 M", "40.11 G", "80.22 G", "94.20 G", "6000", "15.0 min", "40 s"]
     ]
-    assert [duration(value) for value in (0, 99, 100, 5999, 7200)] == [
-        "0 s",
-        "99 s",
-        "1.7 min",
-        "100.0 min",
-        "2.0 h",
-    ]
+    expected = {0: "0 s", 99: "99 s", 100: "1.7 min", 5999: "100.0 min", 7200: "2.0 h"}
+    assert {value: duration(value) for value in expected} == expected
 
 
 def test_published_beside_ours() -> None:
@@ -133,27 +109,12 @@ def test_published_beside_ours() -> None:
 def test_curves_show_means_intervals_and_seeds(
     counts: tuple[int, ...], tmp_path: Path, drawn: list[Figure]
 ) -> None:
-    rows = [
-        {
-            "labeled": count,
-            "method": method,
-            "metric": "dice",
-            "mean": mean,
-            "low": mean - 0.05,
-            "high": mean + 0.1,
-        }
-        for count in counts
-        for method, mean in (("a", 0.6), ("b", 0.7))
-    ]
-    runs = pd.DataFrame(
-        [
-            {"labeled": n, "method": m, "seed": s, "dice": 0.6 + s / 100}
-            for n in counts
-            for m in "ab"
-            for s in (0, 1)
-        ]
-    )
-    save_curves(tmp_path / "dice.png", pd.DataFrame(rows), runs)
+    pairs = [(count, method) for count in counts for method in "ab"]
+    seeds = [{"labeled": n, "method": name, "dice": 0.6 + seed / 100} for n, name in pairs for seed in (0, 1)]
+    rows = pd.DataFrame(pairs, columns=["labeled", "method"]).assign(metric="dice")
+    rows["mean"] = rows["method"].map({"a": 0.6, "b": 0.7})
+    rows["low"], rows["high"] = rows["mean"] - 0.05, rows["mean"] + 0.1
+    save_curves(tmp_path / "dice.png", rows, pd.DataFrame(seeds))
     (axes,) = drawn[0].axes
     lines = [container.lines[0] for container in axes.containers]
     values = [line.get_ydata() if len(counts) > 1 else line.get_xdata() for line in lines]

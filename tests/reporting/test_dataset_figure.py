@@ -17,16 +17,12 @@ from semivox.reporting.dataset_figure import save_dataset_figure
 
 def case(number: int, channels: int, labeled: bool) -> CaseFingerprint:
     levels = {"p005": 1.0 * number, "p050": 2.0, "p500": 5.0 + number, "p950": 8.0, "p995": 10.0 + number}
+    volumes = {"organ": 3.0 + number, "tumor": 0.0} if labeled else None
+    channel = {"mean": 5.0, "std": 2.0, **levels}
     return CaseFingerprint(
-        f"case {number}",
-        (30 + number, 40, 20),
-        (1.0, 1.0, 2.0),
-        0.1,
-        (30, 40, 20),
-        ({"mean": 5.0, "std": 2.0, **levels},) * channels,
-        {"organ": 3.0 + number, "tumor": 0.0} if labeled else None,
-        None,
-    )
+        f"case {number}", (30 + number, 40, 20), (1.0, 1.0, 2.0), 0.1, (30, 40, 20), (channel,) * channels,
+        volumes, None,
+    )  # fmt: skip
 
 
 def samples() -> list[Sample]:

@@ -20,11 +20,8 @@ def panels(figure: Figure) -> dict[str, Axes]:
 
 
 def rows(measure: str, of: str, part: str, *values: float | None) -> str:
-    return "".join(
-        f"{10 * index},{measure},{of},{part},{value}\n"
-        for index, value in enumerate(values)
-        if value is not None
-    )
+    found = {10 * index: value for index, value in enumerate(values) if value is not None}
+    return "".join(f"{iteration},{measure},{of},{part},{value}\n" for iteration, value in found.items())
 
 
 def test_one_network_has_no_panels_of_pairs_and_masks(tmp_path: Path, drawn: list[Figure]) -> None:

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
-from itertools import combinations
 from pathlib import Path
 
 import matplotlib.image
 import nibabel as nib
 import numpy as np
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from semivox.reporting import style
 from semivox.reporting.planes import save_overlay
-from semivox.reporting.slices import AXIAL, VIEWS, RasImage, finest_view, fullest_slice, to_ras
+from semivox.reporting.slices import AXIAL, VIEWS, finest_view, fullest_slice, turned
 from semivox.reporting.style import CLASS_COLORS
 
 Capture = Callable[[], Figure]
@@ -42,23 +40,6 @@ def scan(shape: tuple[int, int, int] = (40, 50, 30)) -> tuple[np.ndarray, np.nda
 def has_color(path: Path, color: str) -> bool:
     pixels = matplotlib.image.imread(path)[..., :3]
     return bool((np.abs(pixels - to_rgb(color)).max(axis=-1) < 0.02).any())
-
-
-def overlaps(figure: Figure) -> list[tuple[str, str]]:
-    """Pairs of texts and captions that touch each other, and texts that leave the page."""
-    renderer = FigureCanvasAgg(figure).get_renderer()
-    figure.draw(renderer)
-    texts = [*figure.texts, *(panel.title for panel in figure.axes if panel.get_title())]
-    texts += [entry for legend in figure.legends for entry in legend.get_texts()]
-    boxes = {text.get_text(): text.get_window_extent(renderer) for text in texts if text.get_text()}
-    touching = [(a, b) for a, b in combinations(boxes, 2) if boxes[a].overlaps(boxes[b])]
-    inside = figure.bbox.padded(1)
-    outside = [
-        (name, "page")
-        for name, box in boxes.items()
-        if not (inside.x0 <= box.x0 and box.x1 <= inside.x1 and inside.y0 <= box.y0 and box.y1 <= inside.y1)
-    ]
-    return touching + outside
 
 
 def words(figure: Figure) -> str:
@@ -149,22 +130,25 @@ def test_orientation_of_the_array_does_not_matter(axes: str) -> None:
     turn = nib.orientations.ornt_transform(
         nib.orientations.axcodes2ornt("RAS"), nib.orientations.axcodes2ornt(tuple(axes))
     )
-    turned = [nib.orientations.apply_orientation(array, turn) for array in (image[0], label)]
-    np.testing.assert_array_equal(to_ras(turned[1], axes), label)
+    stored = [nib.orientations.apply_orientation(array, turn) for array in (image[0], label)]
     spacing = np.array([1.0, 2.0, 3.0])
     there = [spacing[["RL", "AP", "SI"].index(next(p for p in ("RL", "AP", "SI") if c in p))] for c in axes]
-    made = RasImage.turned(turned[0], there, axes)
+    made, found, nothing = turned(stored[0], there, axes, stored[1], None)
     np.testing.assert_array_equal(made.image, image[0])
     np.testing.assert_array_equal(made.spacing, spacing)
+    np.testing.assert_array_equal(found, label)
+    assert nothing is None
 
 
 @pytest.mark.parametrize("shape", [(40, 50, 30), (20, 20, 300), (300, 20, 20), (60, 60, 5)])
-def test_nothing_overlaps(shape: tuple[int, int, int], drawn: Capture) -> None:
+def test_nothing_overlaps(
+    shape: tuple[int, int, int], drawn: Capture, overlaps: Callable[[Figure], list[str]]
+) -> None:
     label = np.arange(np.prod(shape), dtype=np.int64).reshape(shape).astype(np.uint8) % 12
     names = ["background", *(f"a structure with a long name {index}" for index in range(11))]
     image = np.zeros((1, *shape), np.float32)
     save_overlay(Path("x.png"), image, label, (0.6251, 0.6251, 4.001), class_names=names, name="case " * 40)
-    assert overlaps(drawn()) == []
+    assert not overlaps(drawn())
     assert all(name[-10:] in words(drawn()) for name in names[1:])
 
 
@@ -180,6 +164,7 @@ def test_real_hippocampus(real_data: Path, tmp_path: Path) -> None:
     folder, name = real_data / "hippocampus", "hippocampus_001.nii.gz"
     image, label = (nib.load(folder / sub / name) for sub in ("imagesTr", "labelsTr"))
     axes = "".join(nib.aff2axcodes(image.affine))
-    pixels, classes = (to_ras(np.asarray(part.dataobj), axes) for part in (image, label))
-    save_overlay(tmp_path / "x.png", pixels[None], classes.astype(np.uint8), (1, 1, 1), name="x")
+    arrays = np.asarray(image.dataobj), np.asarray(label.dataobj).astype(np.uint8)
+    made, classes = turned(arrays[0], (1, 1, 1), axes, arrays[1])
+    save_overlay(tmp_path / "x.png", made.image[None], classes, (1, 1, 1), name="x")
     assert has_color(tmp_path / "x.png", CLASS_COLORS[0]) and has_color(tmp_path / "x.png", CLASS_COLORS[1])

@@ -12,7 +12,7 @@ from semivox.benchmark.cells import Cell
 from semivox.evaluation.summary import case_means
 from semivox.io.volume import IGNORE, read_image, read_label
 from semivox.reporting.cases import Scene, slices_figure, surfaces_figure
-from semivox.reporting.slices import RasImage, to_ras
+from semivox.reporting.slices import turned
 from semivox.reporting.style import save_figure
 
 
@@ -50,10 +50,8 @@ def read_scene(name: str, cells: Mapping[str, Cell], dice: pd.DataFrame) -> Scen
     assert case.label is not None
     truth = read_label(case.label, dataset.class_values, image, dataset.ignore_value).array
     truth[truth == IGNORE] = 0
-    found = {
-        row: to_ras(read_label(cell.scores / f"{name}.nii.gz", dataset.class_values).array, image.axes)
-        for row, cell in cells.items()
-    }
+    files = [cell.scores / f"{name}.nii.gz" for cell in cells.values()]
+    found = [read_label(file, dataset.class_values).array for file in files]
+    scan, truth, *found = turned(image.array[0], image.spacing_mm, image.axes, truth, *found)
     scores = {row: float(value) for row, value in zip(cells, dice.loc[name], strict=True)}
-    scan = RasImage.turned(image.array[0], image.spacing_mm, image.axes)
-    return Scene(name, scan, to_ras(truth, image.axes), found, scores)
+    return Scene(name, scan, truth, dict(zip(cells, found, strict=True)), scores)

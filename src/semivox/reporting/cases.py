@@ -61,15 +61,8 @@ def slices_figure(
     """Draw slices with the outline of the reference in white and of each method in color, a column a method.
 
     The slices lie in the plane with the finest pixels and divide the foreground into equal parts; the picture
-    shows its surroundings. With several scenes, the first column is the reference alone.
-
-    Args:
-        scenes: the cases.
-        class_names: background first; default: numbers.
-        title: above the picture.
-        note: below the picture.
-        cuts: slices a case.
-        cell: longer side of a panel in inches.
+    shows its surroundings. With several scenes, the first column is the reference alone. There are `cuts`
+    slices a case, whose longer side has `cell` inches; `title` is above the picture, `note` below it.
     """
     labels = [label for scene in scenes for label in scene.labels.values()]
     legend = slices.outline_lines(labels, class_names, reference=True)

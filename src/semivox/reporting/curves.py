@@ -21,11 +21,8 @@ _DOT: dict[str, Any] = {"linestyle": "none", "marker": "o"}
 def save_curves(path: Path, settings: pd.DataFrame, runs: pd.DataFrame, *, title: str = "") -> None:
     """Draw the mean Dice with its 95 % interval over cases, and a small dot a seed, as a PNG.
 
-    Against the number of labels, or one row a method where there is one number.
-
-    Args:
-        path: the PNG to write.
-        settings, runs: from `benchmark.scores.setting_table` and `run_table`.
+    Against the number of labels, or one row a method where there is one number. `settings` and `runs` are
+    the tables of these names from `benchmark.scores`.
     """
     means = settings[settings["metric"] == "dice"]
     against_labels, methods = means["labeled"].nunique() > 1, list(dict.fromkeys(means["method"]))

@@ -30,11 +30,8 @@ Draw = Callable[[Axes, str], None]
 def save_diagnosis(path: Path, table_csv: Path, *, title: str, subtitle: str = "") -> None:
     """Draw pseudo-label quality, masks, agreement, calibration and gradient norms against iterations.
 
-    Args:
-        table_csv: columns iteration, measure, of, part, value, see docs/how-to/diagnose.md.
-
-    Raises:
-        UserError: no such table, or nothing in it yet.
+    The table has columns iteration, measure, of, part, value, see docs/how-to/diagnose.md; no such table, or
+    nothing in it yet, is a `UserError`.
     """
     page = _Page(_read(table_csv))
     drawn: list[tuple[Draw, str]] = [(page.draw_volume, "volume")]

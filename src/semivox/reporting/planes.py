@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from semivox.preprocessing.inspect import SAMPLES, Sample
 from semivox.reporting import slices, style
 from semivox.reporting.layout import Panel, Row, class_lines, page
-from semivox.reporting.slices import Outline, RasImage, Volume, fullest_slice, slice_panel, to_ras
+from semivox.reporting.slices import Outline, RasImage, Volume, fullest_slice, slice_panel, turned
 from semivox.reporting.style import FAINT, TEXT, shorten
 
 Size = tuple[float, float]  # inches of three panels beside each other, and of the tallest of them
@@ -34,15 +34,10 @@ def save_overlay(
     name: str,
     class_names: Sequence[str] | None = None,
 ) -> None:
-    """Draw a whole case with the outlines of its label as a PNG.
+    """Draw a whole case, of which the first channel is shown, with the outlines of its label as a PNG.
 
-    Args:
-        path: the PNG to write.
-        image: (C, X, Y, Z), axes to the right, front and head; the first channel is shown.
-        label: class indices (X, Y, Z), or None for an unlabeled case.
-        spacing_mm: voxel size.
-        name: of the case.
-        class_names: background first; default: numbers.
+    `image` is (C, X, Y, Z), axes to the right, front and head, `label` (X, Y, Z) class indices, or None for
+    an unlabeled case; `class_names` begin with the background, default: numbers.
     """
     state = "unlabeled" if label is None else "labeled" if label.any() else "no foreground in the label"
     steps, voxels = " × ".join(f"{step:.3g}" for step in spacing_mm), " × ".join(map(str, image.shape[1:]))
@@ -130,8 +125,8 @@ def thumbnail(sample: Sample, caption: str) -> Panel:
 
 
 def _turned(sample: Sample) -> tuple[RasImage, Volume, list[Outline]]:
-    scan = RasImage.turned(sample.image, sample.spacing_mm, sample.axes)
-    label = to_ras(np.zeros_like(sample.image) if sample.label is None else sample.label, sample.axes)
+    label = np.zeros(sample.image.shape, np.uint8) if sample.label is None else sample.label
+    scan, label = turned(sample.image, sample.spacing_mm, sample.axes, label)
     return scan, label, [] if sample.label is None else [Outline(label, None, 1.1)]
 
 

@@ -45,12 +45,6 @@ class RasImage:
     spacing: tuple[float, ...]  # mm
     first: tuple[int, ...] = (0, 0, 0)  # its first voxel, where it was cut out of a larger image
 
-    @classmethod
-    def turned(cls, image: Volume, spacing_mm: Sequence[float], axes: str) -> RasImage:
-        """Turn an image, see `to_ras`."""
-        order = nib.orientations.axcodes2ornt(axes)[:, 0].argsort()
-        return cls(to_ras(image, axes), tuple(spacing_mm[axis] for axis in order))
-
     @cached_property
     def window(self) -> tuple[float, float]:
         """The intensities shown as black and white: the 0.5th and 99.5th percentile."""
@@ -80,9 +74,16 @@ class Outline(NamedTuple):
     width: float = 1.4  # points
 
 
-def to_ras(volume: Volume, axes: str) -> Volume:
-    """Turn (X, Y, Z), whose axes have these nibabel codes, so that they point right, front and head."""
-    return np.asarray(nib.orientations.apply_orientation(volume, nib.orientations.axcodes2ornt(axes)))
+def turned(image: Volume, spacing_mm: Sequence[float], axes: str, *labels: Any) -> list[Any]:
+    """Return a `RasImage` and what lies on its grid, turned so that the axes point right, front and head.
+
+    All are (X, Y, Z, ...), `axes` is as `nibabel.aff2axcodes` says; where a label is None, it stays so.
+    """
+    turn = nib.orientations.axcodes2ornt(axes)
+    scan, *others = (
+        one if one is None else nib.orientations.apply_orientation(one, turn) for one in (image, *labels)
+    )
+    return [RasImage(np.asarray(scan), tuple(spacing_mm[axis] for axis in turn[:, 0].argsort())), *others]
 
 
 def finest_view(spacing: Sequence[float]) -> View:

@@ -62,9 +62,7 @@ def render(
     shows the nearest surface, lit from the upper left of the viewer.
 
     Args:
-        label: class indices (X, Y, Z), axes to the right, front and head.
-        spacing: voxel size in mm.
-        frame: what the picture shows.
+        label: class indices (X, Y, Z), axes to the right, front and head; `spacing` in mm.
         pixels: of the longer side of the picture (rows, columns, 3), whose first row is on top.
         azimuth: where the viewer stands, in degrees from the front to the patient's left.
         paint: (X, Y, Z) in 0..1, shown on the surface instead of the colors of the classes.

@@ -103,7 +103,7 @@ def _scored(run: RunFacts, scored: Scored, curves: list[Chart], progress: Report
         saved = (scored.folder / f"{name}.npz").is_file()
         case = read_case(name, scored, run) if name in ranks or saved else None
         if case is not None and case.probs is not None:
-            bins += charts.reliability_bins(case.probs, case.truth)
+            bins += charts.reliability_bins(np.moveaxis(case.probs, -1, 0), case.truth)
         if name in ranks:
             text, failed = content.case_text(table, name)
             about: dict[str, Any] = {"name": name, "rank": ranks[name], "text": text, "failed": failed}

@@ -17,7 +17,7 @@ from semivox.inference.predictor import Prediction, predict_case
 from semivox.inference.sources import as_volume
 from semivox.io.volume import IGNORE, Volume
 from semivox.reporting.planes import planes_figure
-from semivox.reporting.slices import RasImage, to_ras
+from semivox.reporting.slices import turned
 from semivox.reporting.style import save_png
 
 
@@ -65,8 +65,6 @@ def draw_case(
     class_names: Sequence[str],
 ) -> Picture:
     """Draw a segmentation on its scan; all arrays (X, Y, Z) on the grid of `image`."""
-    axes = image.axes
-    shown = None if truth is None else to_ras(np.where(truth == IGNORE, 0, truth), axes)
-    heat = None if doubt is None else to_ras(doubt, axes)
-    scan = RasImage.turned(image.array[0], image.spacing_mm, axes)
-    return Picture(planes_figure(scan, to_ras(found, axes), shown, heat, class_names=class_names))
+    known = None if truth is None else np.where(truth == IGNORE, 0, truth)
+    scan, *labels = turned(image.array[0], image.spacing_mm, image.axes, found, known, doubt)
+    return Picture(planes_figure(scan, *labels, class_names=class_names))

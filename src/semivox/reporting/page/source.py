@@ -23,7 +23,7 @@ from semivox.inference.outputs import UNCERTAINTY
 from semivox.inference.sources import Scan, find_scans, read_scan
 from semivox.io.volume import IGNORE, read_image, read_label
 from semivox.preprocessing.plan import Plan, load_plan
-from semivox.reporting.slices import RasImage, to_ras
+from semivox.reporting.slices import RasImage, turned
 from semivox.run import Run
 
 
@@ -76,12 +76,12 @@ class Scored:
 class CaseVolumes:
     """The voxels of one case, axes to right, front and head."""
 
+    affine: NDArray[np.float64]  # (4, 4), voxel to world mm
     scan: RasImage
     truth: NDArray[np.uint8]  # (X, Y, Z) class indices, `IGNORE` taken for background
     found: NDArray[np.uint8]  # the same of the prediction
     doubt: NDArray[Any] | None  # (X, Y, Z) uncertainty, 0 or more; None without a map
-    probs: NDArray[Any] | None  # (K, X, Y, Z) probabilities, None unless they were saved
-    affine: NDArray[np.float64]  # (4, 4), voxel to world mm
+    probs: NDArray[Any] | None  # (X, Y, Z, K) probabilities, None unless they were saved
 
 
 def read_run(folder: Path) -> RunFacts:
@@ -140,28 +140,25 @@ def read_case(case: str, scored: Scored, run: RunFacts) -> CaseVolumes | None:
     found = np.zeros_like(truth)
     if prediction is not None and prediction.is_file():
         found = read_label(prediction, run.plan.class_values).array
-    doubt, probs = _beside(scored.folder, case)
+    doubt, probs = _beside(scored.folder, case, truth.shape)
+    labels = np.where(truth == IGNORE, 0, truth), found, doubt, probs
     turn = nib.orientations.io_orientation(scan.affine)
-    return CaseVolumes(
-        scan=RasImage.turned(scan.array[0], scan.spacing_mm, scan.axes),
-        truth=to_ras(np.where(truth == IGNORE, 0, truth), scan.axes),
-        found=to_ras(found, scan.axes),
-        doubt=to_ras(doubt, scan.axes) if doubt is not None and doubt.shape == truth.shape else None,
-        probs=None if probs is None else np.stack([to_ras(one, scan.axes) for one in probs]),
-        affine=scan.affine @ nib.orientations.inv_ornt_aff(turn, truth.shape),
-    )
+    affine = scan.affine @ nib.orientations.inv_ornt_aff(turn, truth.shape)
+    return CaseVolumes(affine, *turned(scan.array[0], scan.spacing_mm, scan.axes, *labels))
 
 
-def _beside(folder: Path, case: str) -> tuple[NDArray[Any] | None, NDArray[Any] | None]:
+def _beside(
+    folder: Path, case: str, shape: tuple[int, ...]
+) -> tuple[NDArray[Any] | None, NDArray[Any] | None]:
     """Uncertainty and probabilities of a case, where `predict` saved them; else the entropy of the latter."""
     probs = doubt = None
     if (file := folder / f"{case}.npz").is_file():
         with np.load(file, allow_pickle=False) as saved:
-            probs = saved["probabilities"].astype(np.float32)
-        doubt = entr(probs).sum(0)
+            probs = np.moveaxis(saved["probabilities"].astype(np.float32), 0, -1)
+        doubt = entr(probs).sum(-1)
     if (file := folder / f"{case}{UNCERTAINTY}").is_file():
         doubt = read_image([file]).array[0]
-    return doubt, probs
+    return doubt if doubt is not None and doubt.shape == shape else None, probs
 
 
 def _scans(folder: Path, run: RunFacts, names: list[str], images: Path | None) -> dict[str, Scan]:
