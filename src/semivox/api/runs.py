@@ -109,13 +109,13 @@ def report(
         data: the data set with the validation cases, if it has been moved.
     """
     from semivox.reporting.page.build import check_place, write_report
-    from semivox.reporting.page.source import read_run, read_scored
+    from semivox.reporting.page.source import read_run, read_scored, score_validation
 
     run, folder = read_run(Path(model)), optional(predictions)
     target = optional(out) or (folder or run.folder) / REPORT
     check_place(target)
     if folder is None and run.split.val:
-        folder = _validated(run.folder, optional(data) or run.data, run.split.val, progress)
+        folder = score_validation(run, optional(data) or run.data, progress)
     scored = None if folder is None else read_scored(folder, run, optional(images))
     with progress("report") as shown:
         write_report(target, run, scored, progress=shown)
@@ -140,23 +140,10 @@ def compare_runs(
     if len(folders) < 2:
         raise UserError("A comparison needs several runs", f"{len(folders)}", "two or more folders")
     check_place(Path(out))
-    columns = read_columns(folders, lambda run: _validated(run.folder, run.data, run.split.val, progress))
+    columns = read_columns(folders, progress)
     with progress("report") as shown:
         write_comparison(Path(out), columns, progress=shown)
     return Path(out)
-
-
-def _validated(run: Path, data: Path, cases: tuple[str, ...], progress: ProgressFactory) -> Path:
-    """Return the folder of the run's validation cases with scores of its present weights."""
-    from semivox.evaluation.validation import VALIDATION, score_validation
-
-    scores, weights = run / VALIDATION / "metrics.csv", run / "model.safetensors"
-    if scores.is_file() and scores.stat().st_mtime >= weights.stat().st_mtime:
-        return run / VALIDATION
-    if not data.is_dir():
-        do = "name it: --data FOLDER; or report on other predictions with -i"
-        raise UserError("The data set of the run is no longer there", str(data), "the scans", do, run)
-    return score_validation(run, data, cases, progress=progress)
 
 
 def report_after_training(run: Path, progress: ProgressFactory) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,12 +11,12 @@ import pandas as pd
 from semivox.errors import UserError
 from semivox.evaluation.statistics import bootstrap_mean, holm, paired_difference, wilcoxon_p
 from semivox.evaluation.summary import case_means, read_metrics
-from semivox.progress import Report
+from semivox.progress import ProgressFactory, Report
 from semivox.reporting.cases import Scene, slices_figure
 from semivox.reporting.page import charts
 from semivox.reporting.page.build import webp, write_page
 from semivox.reporting.page.content import Table, facts
-from semivox.reporting.page.source import RunFacts, Scored, read_case, read_run, read_scored
+from semivox.reporting.page.source import RunFacts, Scored, read_case, read_run, read_scored, score_validation
 from semivox.reporting.table import interval_text
 from semivox.run import Run
 
@@ -32,13 +32,10 @@ class Column(NamedTuple):
     scored: Scored | None = None
 
 
-def read_columns(folders: Sequence[Path], validated: Callable[[RunFacts], Path]) -> list[Column]:
+def read_columns(folders: Sequence[Path], progress: ProgressFactory) -> list[Column]:
     """Read run folders, by their validation cases, and folders of predictions with scores.
 
-    `validated` returns the folder with scores of a run's validation cases.
-
-    Raises:
-        UserError: a folder that is neither.
+    A folder that is neither is a `UserError`.
     """
     columns = []
     for folder, name in zip(folders, _names(folders), strict=True):
@@ -50,7 +47,7 @@ def read_columns(folders: Sequence[Path], validated: Callable[[RunFacts], Path])
             what = "A run without validation cases cannot be compared"
             do = "name a folder of predictions that were scored, instead of the run"
             raise UserError(what, "none", "some", do, folder)
-        scored = read_scored(validated(run), run)
+        scored = read_scored(score_validation(run, run.data, progress), run)
         columns.append(Column(name, case_means(scored.table), run, scored))
     return columns
 

@@ -16,13 +16,18 @@ from scipy.special import entr
 from semivox.config import Config, parse_config
 from semivox.datasets.dataset import open_dataset
 from semivox.datasets.splits import Split
-from semivox.errors import UserError
+from semivox.errors import UserError, shortened
+from semivox.evaluation.evaluate import evaluate_folder
+from semivox.evaluation.references import Classes
 from semivox.evaluation.summary import read_metrics
 from semivox.files import read_json, read_yaml
-from semivox.inference.outputs import UNCERTAINTY
+from semivox.inference.model import load_model
+from semivox.inference.outputs import DESCRIPTION, UNCERTAINTY
+from semivox.inference.predict import predict_files
 from semivox.inference.sources import Scan, find_scans, read_scan
 from semivox.io.volume import IGNORE, read_image, read_label
 from semivox.preprocessing.plan import Plan, load_plan
+from semivox.progress import ProgressFactory
 from semivox.reporting.slices import RasImage, turned
 from semivox.run import Run
 
@@ -102,6 +107,35 @@ def read_run(folder: Path) -> RunFacts:
     plan = load_plan(folder / "plans.json")
     calibration = (read_yaml(folder / "model.yaml").get("calibration") or {}).get("figures")
     return RunFacts(folder, config, split, plan, run.manifest.read(), environment, log, bool(calibration))
+
+
+def score_validation(run: RunFacts, data: Path, progress: ProgressFactory) -> Path:
+    """Return the folder with predictions and scores of a run's validation cases, after making what it lacks.
+
+    Probabilities and maps of the uncertainty are saved, too. Scans or labels that are no longer in `data`, or
+    unreadable, are a `UserError`.
+    """
+    folder, cases = run.folder / "validation", run.split.val
+    scores, weights = folder / "metrics.csv", run.folder / "model.safetensors"
+    if scores.is_file() and scores.stat().st_mtime >= weights.stat().st_mtime:
+        return folder
+    if not data.is_dir():
+        do = "name it: --data FOLDER; or report on other predictions with -i"
+        raise UserError("The data set of the run is no longer there", str(data), "the scans", do, run.folder)
+    model, dataset = load_model(run.folder), open_dataset(data)
+    known = {case.name: case for case in dataset.cases}
+    labels = {name: label for name in cases if name in known and (label := known[name].label) is not None}
+    if lacking := [name for name in cases if name not in labels]:
+        what, expected = "Validation cases are missing in the data set", "all of them, with labels"
+        raise UserError(what, shortened(lacking, 5), expected, path=data)
+    described = folder / DESCRIPTION
+    other = described.is_file() and read_json(described).get("model") != model.digest
+    with Run(run.folder).manifest.adopting(folder.name), progress("validate") as report:
+        scans = {name: known[name].images for name in cases}
+        saved: dict[str, Any] = {"save_probabilities": True, "save_uncertainty": True}
+        predict_files(model, scans, folder, **saved, overwrite=other, progress=report)
+        evaluate_folder(folder, labels, Classes.of(dataset), folder, workers=0)
+    return folder
 
 
 def read_scored(folder: Path, run: RunFacts, images: Path | None = None) -> Scored:
