@@ -245,7 +245,7 @@ def test_compare_shows_paired_differences(made: tuple[Path, Scored], tmp_path: P
 
 def test_numbers_below_a_chart_of_small_differences_stand_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     found: list[Figure] = []
-    monkeypatch.setattr(charts, "_svg", lambda figure, title: str(found.append(figure)))
+    monkeypatch.setattr(charts, "_finish", lambda figure, *_: found.append(figure))
     found_by = pd.DataFrame({"mean": -0.00146, "low": -0.002, "high": -0.00095}, index=["ua_mt"])
     charts.difference_chart(found_by, "supervised")
     (figure,) = found

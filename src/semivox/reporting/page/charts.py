@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Sequence
 from html import escape
 from typing import Any, NamedTuple
@@ -16,19 +17,8 @@ from numpy.typing import NDArray
 
 from semivox.evaluation.summary import MEAN_ROW, case_means
 from semivox.evaluation.surface import union_box
-from semivox.reporting.style import (
-    CHART_COLORS,
-    INK,
-    LINE,
-    PALE,
-    add_legend,
-    chart,
-    class_color,
-    draw_intervals,
-    dress,
-    name_rows,
-    shorten,
-)  # fmt: skip
+from semivox.reporting import style
+from semivox.reporting.style import CHART_COLORS, INK, LINE, PALE, class_color, dress, shorten
 
 _PAGE = {INK: "currentColor", PALE: "var(--faint)", LINE: "var(--line)"}
 _WIDE, _HIGH = 4.6, 3.0  # inches: small enough that text is readable on a phone
@@ -51,7 +41,7 @@ def training_curves(log: pd.DataFrame, class_names: Sequence[str]) -> list[Chart
         panel.plot(log["iteration"], log[name], **look)
     panel.plot(log["iteration"], log["loss"], color=INK, linewidth=1.8, label="sum")
     panel.set_ylim(bottom=min(0.0, float(log["loss"].min())))
-    found = [Chart(_svg(figure, "Training losses over the iterations"), "Losses, as weighted in the sum")]
+    found = [_finish(figure, "Training losses over the iterations", "Losses, as weighted in the sum")]
     if "val_dice" not in log or len(rows := log[log["val_dice"].notna()]) < 2:
         return found
     figure, panel = _chart("iteration", "Dice on the working grid")
@@ -59,12 +49,11 @@ def training_curves(log: pd.DataFrame, class_names: Sequence[str]) -> list[Chart
         if (column := f"val_dice_{name}") in rows:
             look = {"color": class_color(index), "linewidth": 1.1, "label": shorten(name, 20)}
             panel.plot(rows["iteration"], rows[column], "o-", markersize=3.5, **look)
-    panel.plot(
-        rows["iteration"], rows["val_dice"], "o-", color=INK, linewidth=1.8, markersize=3.5, label="mean"
-    )
+    look = {"color": INK, "linewidth": 1.8, "label": "mean"}
+    panel.plot(rows["iteration"], rows["val_dice"], "o-", markersize=3.5, **look)
     panel.set_ylim(0, 1)
-    svg = _svg(figure, "Dice of the validation cases over the iterations")
-    return [*found, Chart(svg, "Dice of the validation cases while training")]
+    title = "Dice of the validation cases over the iterations"
+    return [*found, _finish(figure, title, "Dice of the validation cases while training")]
 
 
 def loss_parts(log: pd.DataFrame) -> list[str]:
@@ -87,16 +76,16 @@ def score_chart(table: pd.DataFrame, means: pd.DataFrame) -> Chart:
         color = PALE if whole else class_color(row + 1)
         panel.scatter(values, heights, s=13, color=color, alpha=0.75, linewidths=0)
     panel.set_xlim(min(0.5, float(table["dice"].min()) - 0.05), 1)
-    svg = _svg(figure, "Dice of each case, with mean and 95 % interval")
-    return Chart(svg, "Dot: a case; diamond and bar: mean, 95 % interval")
+    title = "Dice of each case, with mean and 95 % interval"
+    return _finish(figure, title, "Dot: a case; diamond and bar: mean, 95 % interval")
 
 
 def difference_chart(differences: pd.DataFrame, first: str) -> Chart:
     """Draw the mean paired difference of each run to the first, with its 95 % interval."""
     figure, panel = _rows(f"Dice minus that of {shorten(first, 24)}", differences, CHART_COLORS[0])
     panel.axvline(0, color=PALE, linewidth=1, linestyle="--")
-    svg = _svg(figure, "Paired differences of Dice with 95 % intervals")
-    return Chart(svg, "Mean paired difference with its 95 % interval over cases")
+    title = "Paired differences of Dice with 95 % intervals"
+    return _finish(figure, title, "Mean paired difference with its 95 % interval over cases")
 
 
 def reliability_bins(probs: NDArray[Any], truth: NDArray[Any], margin: int = 4) -> NDArray[np.float64]:
@@ -132,13 +121,13 @@ def reliability_chart(counts: NDArray[np.float64]) -> Chart:
     look: dict[str, Any] = {"color": CHART_COLORS[0], "linewidth": 1.8, "markersize": 5}
     panel.plot(given / voxels, hits / voxels, "o-", label="this model", **look)
     panel.set(xlim=(0, 1), ylim=(0, 1))
-    svg = _svg(figure, "Reliability: share of voxels of a class against the probability given to it")
+    title = "Reliability: share of voxels of a class against the probability given to it"
     error = f"expected calibration error {calibration_error(counts):.3f}"
-    return Chart(svg, f"Probabilities near the structures against reality; {error}")
+    return _finish(figure, title, f"Probabilities near the structures against reality; {error}")
 
 
 def _chart(x: str, y: str, height: float = _HIGH) -> tuple[Figure, Axes]:
-    figure = chart(_WIDE, height)
+    figure = style.chart(_WIDE, height)
     panel = figure.add_subplot()
     dress(panel, x=x, y=y)
     return figure, panel
@@ -148,20 +137,18 @@ def _rows(x: str, means: pd.DataFrame, color: str) -> tuple[Figure, Axes]:
     """Start a chart of one row a name, with a diamond at the mean and a bar for the interval."""
     figure, panel = _chart(x, "", height=max(1.5, 0.7 + 0.42 * len(means)))
     look: dict[str, Any] = {"fmt": "D", "color": color, "markersize": 6, "ecolor": INK, "elinewidth": 2.2}
-    draw_intervals(panel, means, range(len(means)), zorder=5, **look)
-    name_rows(panel, [shorten(name, 20) for name in means.index])
+    style.draw_intervals(panel, means, range(len(means)), zorder=5, **look)
+    style.name_rows(panel, [shorten(name, 20) for name in means.index])
     panel.locator_params(axis="x", nbins=5)  # the numbers of small differences are long
     return figure, panel
 
 
-def _svg(figure: Figure, title: str) -> str:
+def _finish(figure: Figure, title: str, text: str) -> Chart:
     for panel in figure.axes:
-        add_legend(panel)
+        style.add_legend(panel)
     buffer = io.StringIO()
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": title}):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    text = buffer.getvalue()
-    text = text[text.index("<svg") :]
-    for color, replacement in _PAGE.items():
-        text = text.replace(color, replacement)
-    return text.replace("<svg ", f'<svg role="img" aria-label="{escape(title)}" ', 1)
+    svg = re.sub("|".join(_PAGE), lambda color: _PAGE[color[0]], buffer.getvalue())
+    svg = svg[svg.index("<svg") :].replace("<svg ", f'<svg role="img" aria-label="{escape(title)}" ', 1)
+    return Chart(svg, text)
