@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -86,13 +87,11 @@ def write_comparison(
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
-    """Return the shortest ends of the paths that tell them apart."""
-    parts = [folder.resolve().parts for folder in folders]
-    for count in range(1, max(map(len, parts)) + 1):
-        names = ["/".join(part[-count:]) for part in parts]
-        if len(set(names)) == len(names):
-            return names
-    raise UserError("A folder is named twice", str(folders[0]), "different runs")
+    """Return the paths from the folder that holds all of them."""
+    paths = [folder.resolve() for folder in folders]
+    if len(set(paths)) < len(paths):
+        raise UserError("A folder is named twice", str(folders[0]), "different runs")
+    return [str(path.relative_to(os.path.commonpath(paths))) for path in paths]
 
 
 def _settings(columns: Sequence[Column]) -> Table:
