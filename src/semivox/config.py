@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from semivox.errors import UserError, nearest, shortened, unknown
+from semivox.errors import UserError, shortened, unknown
 from semivox.files import parse_yaml, read_yaml
 from semivox.settings import (
     Config,
@@ -107,10 +107,8 @@ def config_error(error: ValidationError, model: type[BaseModel], path: Path | No
     *parents, name = [str(part) for part in first["loc"]] or ["settings"]
     what, found = ".".join([*parents, name]), _short(first["input"])
     if first["type"] == "extra_forbidden":
-        known = _fields(model, parents)
-        closest = nearest(name, known)
-        do = "choose one of these" if closest is None else f"did you mean {closest}?"
-        return UserError(f"Unknown setting: {what}", found, f"one of {shortened(known, 40)}", do, path)
+        hint = unknown("setting", name, _fields(model, parents))
+        return UserError(f"Unknown setting: {what}", found, hint.expected, hint.do, path)
     expected = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     return UserError(f"Wrong setting: {what}", found, expected, "correct it, or leave it out", path)
 
@@ -135,8 +133,7 @@ def _read_preset(name: object) -> dict[str, Any]:
         raise unknown("preset", name, preset_names())
     text = (resources.files("semivox") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
     own = {**yaml.safe_load(text), "preset": name}
-    base = own.pop("base", None)
-    merged = {} if base is None else _read_preset(base)
+    merged = _read_preset(own.pop("base")) if "base" in own else {}
     _put(merged, own)
     return merged
 

@@ -86,19 +86,12 @@ def resume(folder: Path, method: Method) -> tuple[Checkpoint, dict[str, Any] | N
     if not last.is_file():
         best.unlink(missing_ok=True)
         return Checkpoint(0, {}), None
-    state = load_weights(last, method)
-    if not best.is_file():
-        return state, None
-    found = load(best)
-    return state, {"iteration": found.iteration, **found.scores}
+    state, found = load_weights(last, method), load(best) if best.is_file() else None
+    return state, None if found is None else {"iteration": found.iteration, **found.scores}
 
 
 def load_weights(path: Path, method: Method) -> Checkpoint:
-    """Copy the weights in `path` into `method`, and return the checkpoint.
-
-    Raises:
-        UserError: damaged file, or weights that do not fit the method.
-    """
+    """Copy the weights in `path` into `method`, return the checkpoint; errors as of `load` and `restore`."""
     checkpoint = load(path)
     do = "use the method and network settings of the run, start over with --fresh, or choose another folder"
     restore(method, checkpoint.weights, path, do)

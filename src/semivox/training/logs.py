@@ -129,22 +129,14 @@ class Recorder:
     """Reads the losses, validates, writes the log and the checkpoints; only the first process does so.
 
     Between the iterations at which one of these is due nothing is read from the device.
-
-    Args:
-        stepper, folder: what is trained, and where.
-        state, best: from which the run resumes; `iteration` and scores of the best checkpoint so far.
-        validate: see `fit`.
+    It resumes from `state`, with `best`, the iteration and the scores of the best checkpoint so far.
     """
 
     def __init__(
-        self,
-        stepper: Stepper,
-        folder: Path,
-        state: Checkpoint,
-        best: dict[str, Any] | None,
-        validate: Validate | None,
+        self, stepper: Stepper, folder: Path, state: Checkpoint, best: Any, validate: Validate | None
     ) -> None:
-        self._stepper, self._folder, self.best, self._validate = stepper, folder, best, validate
+        self._stepper, self._folder, self._validate = stepper, folder, validate
+        self.best: dict[str, Any] | None = best
         self._log = RunLog(folder / "logs", state.iteration) if stepper.fabric.is_global_zero else None
         self._began = time.perf_counter() - state.seconds
         self.shown: tuple[str, dict[str, Value]] = ("", {})  # a line about the newest losses, and its values

@@ -82,7 +82,6 @@ def train_run(
     Returns the run folder, with the weights for `predict`.
 
     Args:
-        workspace, split, plan, config, folder: of the run.
         fresh: delete an earlier run in that folder first.
         extend: train a run for more iterations than it was begun with, on the longer schedule.
         diagnose: compare pseudo-labels with labels that training does not see, in

@@ -26,11 +26,8 @@ class Stepper:
     the gradients are averaged and the buffers (running means, memory banks) are those of rank 0, so that all
     ranks hold the same weights after each step.
 
-    Args:
-        fabric: launched; gives device, precision and processes.
-        method: built; it is moved to the device, its convolution weights into the channels-last layout.
-        config: settings of the run.
-        state: momentum, optimiser, critic and averaged weights to resume with; None: a fresh start.
+    `method` is moved to the device, its convolution weights into the channels-last layout. `state` holds
+    momentum, optimiser, critic and averaged weights to resume with.
     """
 
     def __init__(
