@@ -378,6 +378,12 @@ def test_msd_malformed_entry(tmp_path: Path, entry: object) -> None:
             open_dataset(make(tmp_path, {**MSD, "training": entries}))
 
 
+@pytest.mark.parametrize("order", ["case_1", [1], {"a": 1}])
+def test_a_malformed_order_is_refused(tmp_path: Path, order: object) -> None:
+    with pytest.raises(UserError, match="order of the cases is malformed"):
+        open_dataset(make(tmp_path, {**MSD, "order": order}, "imagesTr/a"))
+
+
 def test_unknown_layout_lists_what_was_looked_for(tmp_path: Path) -> None:
     (tmp_path / "scans").mkdir()
     (tmp_path / "scans" / "patient 7.nii.gz").touch()

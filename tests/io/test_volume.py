@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 from pathlib import Path
 
 import nibabel as nib
@@ -96,6 +97,13 @@ def test_missing_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["a\0.nii", "\ud800.nii.gz"])
 def test_a_name_that_no_file_can_have(tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError, match=r"cannot be read|does not exist"):
+        read_image([tmp_path / name])
+
+
+@pytest.mark.parametrize("name", ["scan.nii.gz", "scan.mha"])
+def test_a_pipe_is_no_scan(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(UserError, match="neither a file nor a folder"):
         read_image([tmp_path / name])
 
 

@@ -105,7 +105,7 @@ def _read_folder(meta: declared.Meta, path: Path, problems: list[UserError], *, 
     root, channels = path.parent, declared.read_channels(meta, path)
     names, values = declared.read_classes(meta, path)
     ending = declared.read_ending(meta, path, any_format=any_format)
-    named, order = meta.get("name"), meta.get("order")
+    named = meta.get("name")
     return Dataset(
         name=named if isinstance(named, str) and name_problem(named) is None else root.name,
         root=root,
@@ -114,7 +114,7 @@ def _read_folder(meta: declared.Meta, path: Path, problems: list[UserError], *, 
         class_values=values,
         cases=tuple(Finder(meta, root, channels, ending, problems).cases()),
         ignore_value=declared.read_ignore(meta, path),
-        order=tuple(map(str, order)) if isinstance(order, list) else (),
+        order=declared.read_order(meta, path),
         regions=declared.read_regions(meta.get("regions", declared.region_labels(meta)), names, values, path),
     )
 

@@ -111,6 +111,15 @@ def parse_regions(texts: Sequence[str]) -> dict[str, list[int]] | None:
     return found or None
 
 
+def read_order(meta: Meta, path: Path) -> tuple[str, ...]:
+    """Return the names of training cases in the order of splits; empty where none is declared."""
+    order = meta.get("order", [])
+    if not (isinstance(order, list) and all(isinstance(name, str) for name in order)):
+        what, expected = "The order of the cases is malformed", "a list of names of training cases"
+        raise UserError(what, f"order: {order!r}"[:200], expected, "correct it, or leave it out", path)
+    return tuple(order)
+
+
 def read_ending(meta: Meta, path: Path, *, any_format: bool = False) -> str | None:
     """Return the declared file ending, with its dot; None: not declared, any NIfTI ending will do."""
     ending = meta.get("file_ending")

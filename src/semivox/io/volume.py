@@ -136,6 +136,8 @@ def _read_voxels(source: Path | Series, *, as_float: bool) -> tuple[Array, Array
     """Read the voxels, (X, Y, Z) or (X, Y, Z, C) with C > 1, and the affine; a folder is a DICOM series."""
     if isinstance(source, Series):
         return read_series(source)
+    if source.exists() and not (source.is_file() or source.is_dir()):  # a reader would wait for ever
+        raise bad_file(source, "The path is neither a file nor a folder", "a pipe or a device", "a scan")
     if source.is_dir() or source.name.lower().endswith(DICOM_ENDINGS):
         voxels, affine = read_dicom(source)
     elif source.name.lower().endswith(ITK_ENDINGS):
