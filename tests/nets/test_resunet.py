@@ -30,6 +30,11 @@ def test_channels_become_the_voxels_of_a_block() -> None:
     assert torch.equal(to_blocks(voxels, (1, 2, 3)), values)
 
 
+def test_blocks_of_one_voxel_keep_the_strides_of_an_image() -> None:
+    image = torch.zeros(2, 1, 4, 4, 4).as_strided((2, 1, 4, 4, 4), (64, 1, 16, 4, 1))
+    assert to_blocks(image, (1, 1, 1)).stride() == to_voxels(image, (1, 1, 1)).stride() == image.stride()
+
+
 def test_a_network_with_a_stem_returns_the_grid_of_the_image() -> None:
     net = resunet(in_channels=2, num_classes=3, stem=(2, 2, 1), strides=((2, 2, 1), (2, 2, 2)))
     assert net.divisor == (8, 8, 2)

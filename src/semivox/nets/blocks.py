@@ -59,12 +59,16 @@ def to_blocks(image: Tensor, block: Triple) -> Tensor:
 
     Voxel i (in C order) of channel c becomes channel c * x * y * z + i.
     """
+    if prod(block) == 1:  # the image keeps its strides, by which PyTorch chooses how it convolves
+        return image
     i, j, k = block
     return rearrange(image, "b c (x i) (y j) (z k) -> b (c i j k) x y z", i=i, j=j, k=k)
 
 
 def to_voxels(values: Tensor, block: Triple) -> Tensor:
     """Undo `to_blocks`: (B, K * x * y * z, X, Y, Z) -> (B, K, X * x, ...)."""
+    if prod(block) == 1:
+        return values
     i, j, k = block
     return rearrange(values, "b (c i j k) x y z -> b c (x i) (y j) (z k)", i=i, j=j, k=k)
 
