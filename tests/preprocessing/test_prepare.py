@@ -228,7 +228,8 @@ def test_a_worker_that_dies_and_a_bad_file_are_explained(
         prepare(dataset, SPLIT, plan, store.folder, 1, callback("die", tmp_path, monkeypatch))
     for text in (
         "b: A worker process died while preparing b",
-        f"e: The file cannot be read as NIfTI ({broken})",
+        "e: The file cannot be read as NIfTI: ",
+        f"({broken})",
     ):
         assert text in str(error.value.found)
     assert store.has_label("a") and all(store.has_image(name) for name in "acd")

@@ -127,10 +127,10 @@ def run_jobs(
     if len(failed) == 1:
         raise next(iter(failed.values()))
     if failed:
-        lines = [
-            f"{name}: {error.what}: {error.found}" + (f" ({error.path})" if error.path else "")
-            for name, error in failed.items()
-        ]
+        lines = []
+        for case, error in failed.items():
+            text = ": ".join(str(part) for part in (case, error.what, error.found) if part is not None)
+            lines.append(text + (f" ({error.path})" if error.path else ""))
         what, do = f"{len(failed)} of {len(jobs)} cases failed ({doing})", "repair or remove these files"
         raise UserError(what, "\n".join(lines), None, do)
 
