@@ -94,7 +94,7 @@ def test_a_bad_file_does_not_stop_the_other_jobs(workers: int) -> None:
     assert error.value.path == Path("bad.nii")
     with pytest.raises(UserError, match=r"2 of 4 cases failed \(testing\)") as error:
         run(["bad", "a", "large", "b"], workers)
-    assert "bad: The file is bad (bad.nii)" in str(error.value.found)
+    assert "bad: The file is bad: nothing (bad.nii)" in str(error.value.found)
     assert "large: The scan does not fit" in str(error.value.found)
 
 
