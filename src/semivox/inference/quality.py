@@ -27,10 +27,10 @@ from semivox.losses.components import largest_component
 from semivox.losses.prediction import winner
 
 # What a Dice is predicted from (docs/results/quality.md), and the smallest spread of it that means anything:
-# validation cases that are all of usual volume, or all in one piece, do not tell what others are worth.
-LEARNED = {"soft_dice": 1e-9, "certainty": 1e-9, "volume": 1.0, "connected": 0.03}
-FEWEST = 5  # validation cases, below which no Dice is predicted
+# validation cases that are all of usual volume, in one piece, or as sure, do not tell what others are worth.
+LEARNED = {"soft_dice": 0.003, "certainty": 0.005, "volume": 1.0, "connected": 0.03}
 LEVEL = 0.9  # of the interval
+FEWEST = 9  # validation cases; with fewer no Dice is predicted, since its interval would have no end
 FLAG_SHARE = 0.2  # of the scans of a folder
 _RIDGE = 0.3  # of the number of cases; not chosen on them: that would make their errors too small
 _TOP = 1.01  # a Dice of 1 has a finite logarithm
@@ -189,8 +189,8 @@ class Judge:
     is that of the jackknife+ (Barber et al., Predictive Inference with the Jackknife+, Annals of Statistics
     2021): of n validation cases, each is predicted by the fit to the others, with error r; the interval of a
     new scan ends at the k-th largest of that fit's prediction plus r, k = floor((n + 1) (1 - LEVEL)), and
-    likewise below. With n < 9 it would have no end, and there is none. It holds for scans drawn like the
-    validation cases, on average over such draws, and not for others.
+    likewise below. It holds for scans drawn like the validation cases, on average over such draws, and not
+    for others.
 
     Args:
         figures: of each validation case.
@@ -227,10 +227,9 @@ class Judge:
         weak = (values <= self._suspect) & (values < self._usual)
         alarms += [FIGURES[name] for name, is_so in zip(LEARNED, strange, strict=True) if is_so]
         reasons = [FIGURES[name] for name, is_so in zip(LEARNED, weak & ~strange, strict=True) if is_so]
-        ends = [nan, nan]
-        if place := int((len(self._errors) + 1) * (1 - LEVEL) + 1e-9):
-            centers = np.array([fit(values) for fit in self._without])
-            ends = [np.sort(centers - self._errors)[place - 1], np.sort(centers + self._errors)[-place]]
+        place = int((len(self._errors) + 1) * (1 - LEVEL) + 1e-9)
+        centers = np.array([fit(values) for fit in self._without])
+        ends = [np.sort(centers - self._errors)[place - 1], np.sort(centers + self._errors)[-place]]
         dice, low, high = _dice(np.array([self._fit(values), *ends])).tolist()
         return Quality(dice, low, high, tuple(alarms), tuple(reasons), dict(figures))
 
