@@ -97,14 +97,13 @@ def _entry(item: Item, data: Path, preset: str | None, changes: Mapping[str, Any
     family = family_of([preset]) if preset else family_named(name)
     if preset is None:
         if family is None:
-            what, expected = "The settings for this data set are not known", "a known data set, or a preset"
+            known = ", ".join(one.title for one in FAMILIES.values())
+            what, expected = "The settings for this data set are not known", f"{known} by name, or a preset"
             raise UserError(what, name, expected, "add -p lite", data)
         preset, channels, classes = FAMILIES[family].preset, len(dataset.channels), dataset.num_classes - 1
         if (channels, classes) != (1, 1):
-            what, found = (
-                "The paper's settings are for one of each",
-                f"channels: {channels}, classes: {classes}",
-            )
+            what = "The paper's settings are for one channel and one class"
+            found = f"channels: {channels}, classes: {classes}"
             do = f"import it as published, or add -p {preset} to run {item.name} nevertheless"
             raise UserError(what, found, do=do, path=data)
     if item.family and family and family != item.family:
