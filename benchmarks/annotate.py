@@ -19,9 +19,9 @@ import numpy as np
 import pandas as pd
 
 import semivox
+from quality import mean_dice
 from semivox.datasets.dataset import Case, Dataset
 from semivox.datasets.splits import Split, save_splits
-from semivox.evaluation.metrics import case_metrics
 from semivox.inference.model import load_model
 from semivox.inference.predictor import predict_case
 from semivox.io.volume import read_image, read_label
@@ -52,15 +52,13 @@ def train(
     )
 
 
-def mean_dice(run: Path, dataset: Dataset, cases: Sequence[Case]) -> float:
+def dice_of(run: Path, dataset: Dataset, cases: Sequence[Case]) -> float:
     """Mean Dice over the classes and cases, on their own grids."""
     model, scores = load_model(run, "cpu"), []
     for case in cases:
         image = read_image(case.images)
         true = read_label(case.label, dataset.class_values, image).array
-        found = predict_case(model, image).label
-        rows = case_metrics(found, true, dataset.num_classes, (1, 1, 1), profile="published")
-        scores.append(np.mean([row["dice"] for row in rows]))
+        scores.append(mean_dice(predict_case(model, image).label, true, dataset.num_classes))
     return float(np.mean(scores))
 
 
@@ -73,7 +71,7 @@ def simulate(args: argparse.Namespace, seed: int) -> Iterator[dict[str, Any]]:
         names, scored = names[: -args.val], [dataset.case(name) for name in names[-args.val :]]
     start = np.random.default_rng(seed).permutation(names)[: args.start].tolist()
     first = train(args, args.out / f"seed{seed}" / "start", names, start, None)
-    dice = mean_dice(first, dataset, scored)
+    dice = dice_of(first, dataset, scored)
     for by in args.by:
         yield {"seed": seed, "by": by, "labels": len(start), "dice": dice}
     for by in args.by:
@@ -83,7 +81,7 @@ def simulate(args: argparse.Namespace, seed: int) -> Iterator[dict[str, Any]]:
             table = semivox.rank(run, args.data, folder, by=by, seed=seed, device="cpu")
             labeled = labeled + table["case"].head(args.add).tolist()
             run = train(args, folder, names, labeled, run)
-            dice = mean_dice(run, dataset, scored)
+            dice = dice_of(run, dataset, scored)
             yield {"seed": seed, "by": by, "labels": len(labeled), "dice": dice}
 
 

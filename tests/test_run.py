@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -162,3 +163,14 @@ def test_each_verb_keeps_its_newest_entry(tmp_path: Path) -> None:
     manifest.report("train", labeled=3)
     content = manifest.read()
     assert (content["plan"]["number"], content["train"]["labeled"]) == (2, 3)
+
+
+def test_what_was_made_with_older_weights_is_not_current(tmp_path: Path) -> None:
+    run, weights = Run(tmp_path), tmp_path / "model.safetensors"
+    assert not run.is_current("report.html")
+    for file, seconds in ((tmp_path / "report.html", 100), (weights, 100)):
+        file.touch()
+        os.utime(file, (seconds, seconds))
+    assert run.is_current("report.html")
+    os.utime(weights, (101, 101))
+    assert not run.is_current("report.html")

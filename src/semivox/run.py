@@ -17,6 +17,7 @@ from semivox.version import __version__
 
 _RECORDED = ("torch", "lightning", "monai", "numpy", "scipy", "nibabel", "blosc2")
 _MODEL = ("model.safetensors", "model.yaml")
+VALIDATION = "validation"  # folder of the segmented and scored validation cases
 GROWING = ("logs", "checkpoints", "diagnosis", "pseudo")  # files appear in them while a run trains
 _WRITTEN = (
     "config.yaml", "env.json", "splits.json", "plans.json", *_MODEL, "checkpoints/last.ckpt",
@@ -61,6 +62,11 @@ class Run:
     def is_trained(self) -> bool:
         """Whether the weights for inference have been written, which happens last."""
         return all((self.folder / name).exists() for name in _MODEL)
+
+    def is_current(self, name: str) -> bool:
+        """Whether a file made with the weights for inference is there and not older than they are."""
+        file, weights = self.folder / name, self.folder / _MODEL[0]
+        return file.is_file() and file.stat().st_mtime >= weights.stat().st_mtime
 
     def check(self, asked: Config, *, fresh: bool = False, extend: bool = False) -> None:
         """Refuse, before any scan is opened, what `start` or `resume_config` would refuse later."""

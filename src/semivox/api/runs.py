@@ -148,11 +148,12 @@ def compare_runs(
 
 def report_after_training(run: Path, progress: ProgressFactory) -> None:
     """Write the report of a run that has validation cases; tell what hinders it, and continue."""
-    target, weights = run / REPORT, run / "model.safetensors"
-    if target.is_file() and target.stat().st_mtime >= weights.stat().st_mtime:
+    from semivox.run import Run
+
+    if Run(run).is_current(REPORT):
         return
     try:
-        report(run, out=target, progress=progress)
+        report(run, out=run / REPORT, progress=progress)
     except UserError as error:
         print(f"no report was written: {error}", file=sys.stderr)
 
@@ -190,8 +191,9 @@ class TrainedRun(_Base):
     def scores(self) -> pd.DataFrame:
         """One row a validation case and class."""
         from semivox.evaluation.summary import read_metrics
+        from semivox.run import VALIDATION
 
-        return read_metrics(Path(self) / "validation" / "metrics.csv")
+        return read_metrics(Path(self) / VALIDATION / "metrics.csv")
 
     def show(self, case: str) -> Picture:
         """Segment a training, validation or test case and draw it in three planes.

@@ -145,11 +145,8 @@ class Finder:
         return name, tuple(files)
 
     def _malformed(self, entry: object) -> None:
-        what, expected = (
-            "An entry of a case list is malformed",
-            '{"image": "imagesTr/CASE.nii.gz", "label": ...}',
-        )
-        path = self.root / "dataset.json"
+        what, path = "An entry of a case list is malformed", self.root / "dataset.json"
+        expected = '{"image": "imagesTr/CASE.nii.gz", "label": ...}'
         self.problems.append(UserError(what, repr(entry)[:200], expected, "correct dataset.json", path))
 
 

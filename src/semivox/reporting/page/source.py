@@ -29,7 +29,7 @@ from semivox.io.volume import IGNORE, read_image, read_label
 from semivox.preprocessing.plan import Plan, load_plan
 from semivox.progress import ProgressFactory
 from semivox.reporting.slices import RasImage, turned
-from semivox.run import Run
+from semivox.run import VALIDATION, Run
 
 
 @dataclass(frozen=True)
@@ -115,9 +115,8 @@ def score_validation(run: RunFacts, data: Path, progress: ProgressFactory) -> Pa
     Probabilities and maps of the uncertainty are saved, too. Scans or labels that are no longer in `data`, or
     unreadable, are a `UserError`.
     """
-    folder, cases = run.folder / "validation", run.split.val
-    scores, weights = folder / "metrics.csv", run.folder / "model.safetensors"
-    if scores.is_file() and scores.stat().st_mtime >= weights.stat().st_mtime:
+    folder, cases, own = run.folder / VALIDATION, run.split.val, Run(run.folder)
+    if own.is_current(f"{VALIDATION}/metrics.csv"):
         return folder
     if not data.is_dir():
         do = "name it: --data FOLDER; or report on other predictions with -i"
@@ -130,7 +129,7 @@ def score_validation(run: RunFacts, data: Path, progress: ProgressFactory) -> Pa
         raise UserError(what, shortened(lacking, 5), expected, path=data)
     described = folder / DESCRIPTION
     other = described.is_file() and read_json(described).get("model") != model.digest
-    with Run(run.folder).manifest.adopting(folder.name), progress("validate") as report:
+    with own.manifest.adopting(folder.name), progress("validate") as report:
         scans = {name: known[name].images for name in cases}
         saved: dict[str, Any] = {"save_probabilities": True, "save_uncertainty": True}
         predict_files(model, scans, folder, **saved, overwrite=other, progress=report)
