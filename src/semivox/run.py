@@ -68,12 +68,17 @@ class Run:
         file, weights = self.folder / name, self.folder / _MODEL[0]
         return file.is_file() and file.stat().st_mtime >= weights.stat().st_mtime
 
-    def check(self, asked: Config, *, fresh: bool = False, extend: bool = False) -> None:
-        """Refuse, before any scan is opened, what `start` or `resume_config` would refuse later."""
+    def check(self, asked: Config, *others: Config, fresh: bool = False, extend: bool = False) -> None:
+        """Refuse, before any scan is opened, what `start` or `resume_config` would refuse later.
+
+        `others` are what the settings asked for may turn into when the cases are known, with other methods.
+        """
         if fresh:
             self.manifest.require_own(*_WRITTEN)
-        else:
-            self.resume_config(asked, extend=extend)
+            return
+        begun_with = self._stored().method.name if self.is_begun else ""
+        likely = (config for config in others if config.method.name == begun_with)
+        self.resume_config(next(likely, asked), extend=extend)
 
     def resume_config(
         self, asked: Config, made_from: Mapping[str, Any] | None = None, *, extend: bool = False

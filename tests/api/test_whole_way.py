@@ -215,6 +215,19 @@ def test_init_starts_from_the_weights_of_a_run(finished: Path, phantoms: Path, t
     assert other.exit_code == 1 and "use --method and settings of that run" in str(other.exception)
 
 
+def test_init_is_checked_before_a_scan_is_read_and_before_fresh_deletes(
+    finished: Path, phantoms: Path, tmp_path: Path
+) -> None:
+    where = {"work": tmp_path / "work", "out": finished, "fresh": True}
+    weights = (finished / "model.safetensors").read_bytes()
+    with pytest.raises(UserError, match="no trained model"):
+        semivox.train(phantoms, config={"train": {"init": str(tmp_path / "none")}}, **where)
+    assert not (tmp_path / "work").exists()
+    with pytest.raises(UserError, match="--fresh would delete the run to start from"):
+        semivox.train(phantoms, config={"train": {"init": str(finished)}, "split": {"labeled": 2}}, **where)
+    assert (finished / "model.safetensors").read_bytes() == weights
+
+
 def test_a_stride_asks_for_windows_of_the_patch(finished: Path) -> None:
     model = load_model(finished)
     whole = model.settings(window="whole")

@@ -15,6 +15,7 @@ from PIL import Image
 
 import semivox
 from semivox.config import PredictConfig, load_config, overridden
+from semivox.errors import UserError
 from semivox.inference.model import load_model
 from semivox.losses.schedules import Stage
 from semivox.methods.base import Method
@@ -152,10 +153,20 @@ def test_labels_only_is_self_training_without_rounds(phantoms: Path, place: Path
 def test_without_unlabeled_scans_the_labels_alone_train(
     phantoms: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    everything = overridden(CONFIG, {"split": {"labeled": 6}, "train": {"iterations": 1}})
-    run = semivox.train(phantoms, config=everything, out=tmp_path / "run", work=tmp_path / "work")
-    assert yaml.safe_load((run / "config.yaml").read_text())["method"]["name"] == "labels_only"
+    """The same call again leaves the run as it is; options that matter without pseudo-labels count."""
+    given = {"method": {"options": {"rounds": 2, "boundary_weight": 0.5}}, "split": {"labeled": 6}}
+    everything = overridden(CONFIG, {**given, "train": {"iterations": 1}})
+    where = {"config": everything, "out": tmp_path / "run", "work": tmp_path / "work"}
+    run = semivox.train(phantoms, **where)
+    assert yaml.safe_load((run / "config.yaml").read_text())["method"] == {
+        "name": "labels_only", "options": {"boundary_weight": 0.5}, "batch": None,
+    }  # fmt: skip
     assert "labels_only" in capsys.readouterr().err
+    weights = (run / "model.safetensors").stat().st_mtime_ns
+    assert semivox.train(phantoms, **where) == run
+    assert (run / "model.safetensors").stat().st_mtime_ns == weights
+    with pytest.raises(UserError, match=r"train\.lr"):
+        semivox.train(phantoms, **where | {"config": overridden(everything, {"train": {"lr": 0.5}})})
 
 
 def test_two_rounds_agree_or_not(phantoms: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

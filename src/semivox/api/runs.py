@@ -59,13 +59,17 @@ def train(
     """
     chosen = settings(config, preset, method={"name": method}, split={"labeled": labeled})
     checked(chosen, data, training=True)
+    from semivox.inference.model import require_model
     from semivox.preprocessing.workspace import prepare_data
     from semivox.reporting.drawing import draw_case, draw_diagnosis, draw_sheet
     from semivox.run import Run
-    from semivox.training.runs import train_run
+    from semivox.training.runs import labels_alone, train_run
 
     if out is not None:
-        Run(Path(out)).check(chosen, fresh=fresh, extend=extend)
+        run = Run(Path(out))
+        run.check(chosen, labels_alone(chosen), fresh=fresh, extend=extend)
+        if chosen.train.init is not None and (fresh or not run.is_begun):
+            require_model(Path(chosen.train.init))
     workers = 2 if chosen.train.workers else 0  # no process at all where none is wanted
     workspace, split, plan = prepare_data(
         Path(data), config=chosen, work=optional(work), workers=workers, on_case=draw_case, progress=progress

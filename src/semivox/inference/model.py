@@ -197,13 +197,18 @@ def lean(method: nn.Module, device: torch.device) -> None:
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
 
 
+def require_model(folder: Path) -> None:
+    """Raise a `UserError` if one of the two files of a model is missing."""
+    for name in (DESCRIPTION, WEIGHTS):
+        if not (folder / name).is_file():
+            what, do = "There is no trained model in this folder", "name the folder of a finished run"
+            raise UserError(what, f"no {name}", f"{DESCRIPTION} and {WEIGHTS}", do, folder)
+
+
 def _opened(folder: Path) -> tuple[_Description, dict[str, Any], dict[str, Tensor]]:
     """Read both files of a model and check that they belong together."""
+    require_model(folder)
     weights, description = folder / WEIGHTS, folder / DESCRIPTION
-    for file in (description, weights):
-        if not file.is_file():
-            what, do = "There is no trained model in this folder", "name the folder of a finished run"
-            raise UserError(what, f"no {file.name}", f"{DESCRIPTION} and {WEIGHTS}", do, folder)
     meta = read_yaml(description)
     try:
         about = _Description.model_validate(meta)

@@ -63,6 +63,15 @@ def check(config: Config) -> None:
         check_patch(method, config.plan.patch, labeled + unlabeled, planned=False)
 
 
+def labels_alone(config: Config) -> Config:
+    """Return the settings for data without unlabeled cases: some methods leave them to another one."""
+    alone = method_class(config.method.name).without_unlabeled
+    if alone is None:
+        return config
+    options = {name: value for name, value in config.method.options.items() if name != "rounds"}
+    return overridden(config, {"method": {"name": alone, "options": options}})
+
+
 def train_run(
     workspace: Workspace,
     split: Split,
@@ -94,12 +103,15 @@ def train_run(
         UserError: a run begun with other settings or data, or that another process is writing.
     """
     plan = _trainable(plan, config)
-    if not split.unlabeled and (alone := method_class(config.method.name).without_unlabeled):
-        config = overridden(config, {"method": {"name": alone, "options": {}}})
-        print(f"no case is unlabeled: training with {alone}", file=sys.stderr)
+    if not split.unlabeled and (alone := labels_alone(config)) != config:
+        config = alone
+        print(f"no case is unlabeled: training with {config.method.name}", file=sys.stderr)
     if diagnose:
         require_hidden_labels(workspace.dataset, split)
     run, made_from = Run(folder), workspace.made_from(split, plan)
+    if fresh and (init := config.train.init) and Path(init).resolve() == folder.resolve():
+        what, do = "--fresh would delete the run to start from (--init)", "choose another -o folder"
+        raise UserError(what, do=do, path=folder)
     with locked(folder):
         if fresh:
             run.manifest.remove()
