@@ -100,9 +100,25 @@ def test_the_index_of_another_source_is_left_alone(tmp_path: Path) -> None:
         import_dataset(second, tmp_path / "out")
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{"ignore": 0}, {"classes": {"liver": 2}}, {"labels": ("*.nii.gz",)}, {"series": "3", "root": Path()}],
+)
+def test_options_that_the_layout_has_no_use_for_are_refused(tmp_path: Path, options: dict[str, Any]) -> None:
+    source = nnunet(tmp_path / "source")
+    with pytest.raises(UserError, match="Options without a meaning here") as error:
+        import_dataset(source, tmp_path / "out", **options)
+    assert error.value.found == ", ".join(options)
+    assert "dataset.json" in str(error.value.do)
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(UserError, match="Options without a meaning here"):
+        import_dataset(cases(tmp_path / "h5", "x"), tmp_path / "out", kind="h5", images=("*.h5",))
+
+
 def test_folders_that_hold_no_cases_or_one_twice(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no data set of a known layout"):
+    with pytest.raises(UserError, match="no data set of a known layout") as unknown:
         import_dataset(tmp_path, tmp_path / "out")
+    assert "--images" in str(unknown.value.do)
     for kind, problem in (("h5", "no training case"), ("dicom", "no DICOM image series")):
         with pytest.raises(UserError, match=problem) as error:
             import_dataset(tmp_path, tmp_path / "out", kind=kind)

@@ -223,6 +223,7 @@ def test_table_of_channels_and_masks_with_a_root(tmp_path: Path) -> None:
         ("scan,label\na.nii.gz,\n", "no column of images"),
         ("image,label\n", "no rows"),
         ("image,pool\na.nii.gz,somewhere\n", "Unknown pool"),
+        ("image_T1,image_T2\na.nii.gz,\n", "A row of the table lacks an image"),
     ],
 )
 def test_bad_tables(tmp_path: Path, text: str, problem: str) -> None:
@@ -298,6 +299,12 @@ def test_images_of_a_pattern_may_be_dicom_folders(tmp_path: Path) -> None:
         tmp_path / "raw", tmp_path / "out", images=("{case}/ct",), labels=("{case}/seg.nii.gz",)
     )
     np.testing.assert_array_equal(read_image(dataset.case("p1").images).array[0], scan())
+    write_series(tmp_path / "raw" / "p1" / "ct" / "later", scan(1), number=7)
+    options = {"images": ("{case}/ct",), "classes": {"organ": 1}}
+    with pytest.raises(UserError, match="several DICOM series"):
+        import_dataset(tmp_path / "raw", tmp_path / "second", **options)
+    dataset = import_dataset(tmp_path / "raw", tmp_path / "second", **options, series="7")
+    np.testing.assert_array_equal(read_image(dataset.case("p1").images).array[0], scan(1))
     np.testing.assert_array_equal(stored(dataset, "p1"), label(0, 1))
 
 

@@ -30,6 +30,18 @@ _FINDERS: dict[str, Callable[[Path, ImportOptions], Found]] = {
     "dicom": finders.find_dicom,
     "file": finders.find_single,
 }
+_ALWAYS = ("channels", "classes", "ignore")
+_LISTED = (*_ALWAYS, "train_list", "test_list")
+_TAKES: dict[str, tuple[str, ...]] = {  # options that a layout has a use for
+    "index": (),
+    "nnunet": ("ignore",),
+    "pairs": ("images", "labels", "series", *_LISTED),
+    "csv": ("root", "series", *_LISTED),
+    "h5": ("spacing_mm", *_LISTED),
+    "dicom": ("series", *_LISTED),
+    "file": ("labels", *_ALWAYS),
+    **dict.fromkeys(PREPARATIONS, ("crop", "split")),
+}
 
 
 def import_dataset(
@@ -51,24 +63,30 @@ def import_dataset(
 
     `kind` is the layout of `source` (a folder, a table or a file), or a published data set, whose cases get
     the order and the test cases of a published split, and which alone has `crop` and `split`; "auto" finds a
-    layout. `options` are those of `ImportOptions`, see `semivox.import_dataset`.
+    layout. `options` are those of `ImportOptions`, see `semivox.import_dataset`. One that the layout has no
+    use for is refused.
     """
     if source.resolve() == out.resolve():
         do = "choose another output folder"
         raise UserError("The import would overwrite its source", source, "another folder", do, source)
-    is_recipe, published = kind in PREPARATIONS, {"crop": crop, "split": split}
-    if useless := [*options] if is_recipe else [name for name, value in published.items() if value]:
-        raise UserError("Options without a meaning here", shortened(useless), None, "leave them out", source)
+    if not source.exists():
+        expected = "a folder, a table or a scan"
+        raise UserError("The source does not exist", None, expected, "check the path", source)
     layout, chosen = _layout(source, kind, options), ImportOptions(**options)
+    given = {**options, "ignore": ignore, "crop": crop, "split": split}
+    if useless := [name for name, its in given.items() if its is not None and name not in _TAKES[layout]]:
+        from_file = "; dataset.json declares channels, classes and a value to ignore"
+        do = "leave them out" + (from_file if layout in ("index", "nnunet") else "")
+        raise UserError("Options without a meaning here", shortened(useless), None, do, source)
     if layout == "index":
         return _index(source, out)
     wanted = "file" if layout in ("csv", "file") else "folder"
     if not (source.is_file() if wanted == "file" else source.is_dir()):
         raise UserError(f"The source is no {wanted}", None, f"a {wanted} for {layout}", path=source)
-    if is_recipe:
-        found = find_published(kind, source, crop, split)
+    if layout in PREPARATIONS:
+        found = find_published(layout, source, crop, split)
         settings: dict[str, Any] = {
-            "recipe": kind,
+            "recipe": layout,
             "raw": source.resolve(),
             "crop": crop or "none",
             "split": split,
@@ -79,7 +97,7 @@ def import_dataset(
     if ignore is not None:
         found = replace(found, ignore=ignore)
     record = json.loads(json.dumps(settings, default=str))  # as the record of an earlier import has them
-    return convert(found, source, out, record, kind if is_recipe else None, progress)
+    return convert(found, source, out, record, layout if layout in PREPARATIONS else None, progress)
 
 
 def _layout(source: Path, kind: str, options: dict[str, Any]) -> str:
@@ -97,8 +115,7 @@ def _layout(source: Path, kind: str, options: dict[str, Any]) -> str:
     if kind == "auto" and source.is_dir() and not path.is_file():
         if any(finders.h5_files(source)):
             return "h5"
-        if holds_dicom(source):
-            return "dicom"
+        return "dicom" if holds_dicom(source) else "pairs"
     meta = read_json(path) if path.is_file() else {}
     is_itk = isinstance(meta, dict) and read_ending(meta, path, any_format=True) in ITK_ENDINGS
     return "nnunet" if is_itk else "index"

@@ -14,7 +14,7 @@ from semivox.datasets.importers.source import CaseSource, Found, ImportOptions, 
 from semivox.datasets.listing import Pool, missing_image
 from semivox.errors import UserError, shortened, unknown
 from semivox.files import read_json
-from semivox.io.dicom_series import case_folders, choose_series, find_series, list_series
+from semivox.io.dicom_series import Series, case_folders, choose_series, find_series, list_series
 from semivox.io.formats import ENDINGS, stem
 
 _NAMED = re.compile(r"(?P<name>[^/*?{}=]+)=(?P<pattern>.+)")
@@ -36,8 +36,9 @@ def find_pairs(source: Path, options: ImportOptions) -> Found:
     if not images or not images[0]:
         found = shortened([name for name, path in paths.items() if path.is_file()], 5) or "no files"
         do = 'e.g. --images "*/{case}_t1.nii.gz" --labels "*/{case}_seg.nii.gz"'
-        expected = next(iter(options.images), "a pattern: --images")
-        raise UserError("No image fits the pattern", found, expected, do, source)
+        expected = next(iter(options.images), "a pattern, --images; or dataset.json, h5 files, DICOM")
+        what = "No image fits the pattern" if images else "The folder is no data set of a known layout"
+        raise UserError(what, found, expected, do, source)
     names: set[str] = set().union(*images)
     if orphans := sorted({name for _, files in labels for name in files} - names):
         do = "correct the patterns, or move these files away"
@@ -48,7 +49,7 @@ def find_pairs(source: Path, options: ImportOptions) -> Found:
     cases = []
     for case in sorted(names):
         its = tuple(LabelFile(files[case], name) for name, files in labels if case in files)
-        cases.append(CaseSource(case, "train", tuple(files[case] for files in images), its))
+        cases.append(CaseSource(case, "train", tuple(_scan(files[case], options) for files in images), its))
     description = f"Imported from {source.resolve().name}"
     given = [name for name, _ in channels if name]
     return found_of(cases, options, description, lists=source, channels=given)
@@ -72,12 +73,16 @@ def find_table(source: Path, options: ImportOptions) -> Found:
     for row in rows:
         files, pool = tuple(root / row[name] for name in images), row.get("pool", "").lower()
         name = row.get("case") or _name(files[0])
+        if not all(row[name] for name in images):
+            found, expected = ", ".join(row.values()), f"a file in each of {', '.join(images)}"
+            raise UserError("A row of the table lacks an image", found, expected, path=source)
         if missing := [file for file in files if not file.exists()]:
             raise missing_image(name, missing[0], None)
         if pool not in _POOLS:
             raise unknown("pool in the table", pool, ("train", "test", "unlabeled"), source)
         masks = [LabelFile(root / row[column], column[6:] or None) for column in labels if row[column]]
-        cases.append(CaseSource(name, _POOLS[pool], files, tuple(masks)))
+        scans = tuple(_scan(file, options) for file in files)
+        cases.append(CaseSource(name, _POOLS[pool], scans, tuple(masks)))
     named = [re.sub(r"^image[_ ]?", "", name) for name in images] if len(images) > 1 else []
     order = tuple(case.name for case in cases if case.pool == "train")
     description = f"Imported from {source.name}"
@@ -148,6 +153,11 @@ def find_nnunet(source: Path, _: ImportOptions) -> Found:
     description = str(read_json(source / "dataset.json").get("description", ""))
     found = found_of(cases, declared, description, order=dataset.order)
     return replace(found, ignore=dataset.ignore_value, regions=dataset.regions)
+
+
+def _scan(path: Path, options: ImportOptions) -> Path | Series:
+    """Return a file as it is, and of a DICOM folder the chosen series."""
+    return choose_series(find_series(path), options.series, path) if path.is_dir() else path
 
 
 def _name(file: Path) -> str:

@@ -17,7 +17,7 @@ from semivox.io.volume import Volume
 
 @dataclass(frozen=True, kw_only=True)
 class ImportOptions:
-    """Options of the layouts that are converted; a layout ignores those it has no use for."""
+    """Options of the layouts that are converted."""
 
     images: tuple[str, ...] = ()  # pattern of the image files, one a channel, `[CHANNEL=]PATTERN`
     labels: tuple[str, ...] = ()  # pattern of the label files, `[CLASS=]PATTERN`; several are merged
