@@ -299,13 +299,13 @@ def test_images_of_a_pattern_may_be_dicom_folders(tmp_path: Path) -> None:
         tmp_path / "raw", tmp_path / "out", images=("{case}/ct",), labels=("{case}/seg.nii.gz",)
     )
     np.testing.assert_array_equal(read_image(dataset.case("p1").images).array[0], scan())
+    np.testing.assert_array_equal(stored(dataset, "p1"), label(0, 1))
     write_series(tmp_path / "raw" / "p1" / "ct" / "later", scan(1), number=7)
     options = {"images": ("{case}/ct",), "classes": {"organ": 1}}
     with pytest.raises(UserError, match="several DICOM series"):
         import_dataset(tmp_path / "raw", tmp_path / "second", **options)
     dataset = import_dataset(tmp_path / "raw", tmp_path / "second", **options, series="7")
     np.testing.assert_array_equal(read_image(dataset.case("p1").images).array[0], scan(1))
-    np.testing.assert_array_equal(stored(dataset, "p1"), label(0, 1))
 
 
 @pytest.fixture

@@ -69,12 +69,10 @@ def import_dataset(
     if source.resolve() == out.resolve():
         do = "choose another output folder"
         raise UserError("The import would overwrite its source", source, "another folder", do, source)
-    if not source.exists():
-        expected = "a folder, a table or a scan"
-        raise UserError("The source does not exist", None, expected, "check the path", source)
     layout, chosen = _layout(source, kind, options), ImportOptions(**options)
     given = {**options, "ignore": ignore, "crop": crop, "split": split}
-    if useless := [name for name, its in given.items() if its is not None and name not in _TAKES[layout]]:
+    useless = [name for name, value in given.items() if value is not None and name not in _TAKES[layout]]
+    if useless and source.exists():
         from_file = "; dataset.json declares channels, classes and a value to ignore"
         do = "leave them out" + (from_file if layout in ("index", "nnunet") else "")
         raise UserError("Options without a meaning here", shortened(useless), None, do, source)
