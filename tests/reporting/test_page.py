@@ -7,6 +7,7 @@ import dataclasses
 import gzip
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -124,10 +125,12 @@ def test_names_of_cases_are_escaped(page: Path) -> None:
 
 
 def test_failures_are_named_and_the_worst_come_first(made: tuple[Path, Scored], facts: RunFacts) -> None:
-    name = facts.plan.class_names[1]
-    found = content.failures(made[1].table)
-    for case, what in (("unseen", "missed"), ("alarm", "false alarm"), ("gone", "missing")):
-        assert any(line.startswith(f"{case}: {name} {what}") for line in found)
+    first, second = facts.plan.class_names[1:]
+    assert content.failures(made[1].table) == [
+        f"unseen: {first} missed (in the reference, not in the prediction)",
+        f"alarm: {first} false alarm (in the prediction, not in the reference)",
+        f"gone: {first}, {second} missing (no prediction file)",
+    ]
     cases = content.by_case(made[1].table)
     assert cases.loc["half", "mean"] == pytest.approx(0.5)  # two boxes of 12 voxels along x share 6
     order = list(cases.index)
@@ -154,6 +157,81 @@ def test_a_case_whose_scan_is_gone_has_scores_but_no_picture(
     write_report(tmp_path / "x.html", facts, scored)
     text = (tmp_path / "x.html").read_text(encoding="utf-8")
     assert "no picture" in text and 'id="viewer"' not in text
+
+
+def forget(file: Path, *places: Path) -> None:
+    """Change paths in a file as if these places were gone."""
+    text = file.read_text(encoding="utf-8")
+    for place in places:
+        text = text.replace(str(place), "/gone")
+    file.write_text(text, encoding="utf-8")
+
+
+def test_predictions_that_were_moved_are_drawn_and_lost_ones_are_not_drawn_as_empty(
+    made: tuple[Path, Scored], facts: RunFacts, tmp_path: Path
+) -> None:
+    moved = Path(shutil.copytree(made[0] / "found", tmp_path / "moved"))
+    forget(moved / "summary.json", made[0] / "found")
+    (moved / "right.nii.gz").unlink()
+    scored = read_scored(moved, facts, made[0] / "scans")
+    half, gone = read_case("half", scored, facts), read_case("gone", scored, facts)
+    assert half is not None and half.found.sum() == 12**3
+    assert read_case("right", scored, facts) is None
+    assert gone is not None and not gone.found.any()  # there never was a prediction: scored as empty
+
+
+def test_scores_beside_or_away_from_the_predictions_show_the_same(
+    made: tuple[Path, Scored], facts: RunFacts, tmp_path: Path
+) -> None:
+    for file in ("metrics.csv", "summary.json"):
+        shutil.copy(made[0] / "found" / file, tmp_path)
+    case = read_case("half", read_scored(tmp_path, facts, made[0] / "scans"), facts)
+    assert case is not None and case.doubt is not None and case.probs is not None
+
+
+def test_a_data_set_that_was_moved_can_be_named(trained: Path, facts: RunFacts, tmp_path: Path) -> None:
+    run, data = (Path(shutil.copytree(place, tmp_path / place.name)) for place in (Path(trained), facts.data))
+    for file in (run / "run_report.json", run / "validation" / "summary.json"):
+        forget(file, facts.data)
+    lost = semivox.report(run, out=tmp_path / "lost.html").read_text(encoding="utf-8")
+    found = semivox.report(run, out=tmp_path / "found.html", data=data).read_text(encoding="utf-8")
+    assert "no picture" in lost and "no picture" not in found
+    other = shutil.copytree(run, tmp_path / "other")
+    both = semivox.compare_runs([run, other], tmp_path / "both.html", data=data)
+    assert "Where they differ most" in both.read_text(encoding="utf-8")
+    with pytest.raises(semivox.UserError, match="no such folder"):
+        semivox.report(run, data=tmp_path / "none")
+    with pytest.raises(semivox.UserError, match="only folders of predictions"):
+        semivox.compare_runs([run / "validation", other / "validation"], tmp_path / "c.html", data=data)
+
+
+def test_a_folder_without_scans_of_the_cases_is_refused(made: tuple[Path, Scored], facts: RunFacts) -> None:
+    with pytest.raises(semivox.UserError, match="no scan of a scored case"):
+        read_scored(made[0] / "found", facts, facts.data / "imagesTs")
+
+
+def test_one_case_is_neither_several_nor_the_worst(
+    made: tuple[Path, Scored], facts: RunFacts, tmp_path: Path
+) -> None:
+    table = made[1].table
+    one = dataclasses.replace(made[1], table=table[table["case"] == "half"], which="validation")
+    write_report(tmp_path / "one.html", facts, one)
+    text = (tmp_path / "one.html").read_text(encoding="utf-8")
+    assert "1 validation case<" in text and "Of 1 validation case." in text
+    assert "1 cases" not in text and "95 %" not in text.split("<svg")[0] and ">worst<" not in text
+
+
+def test_many_classes_and_failures_stay_readable() -> None:
+    names = [f"structure {index}" for index in range(30)]
+    table = pd.DataFrame({"case": "a", "class": names, "status": "missed", "dice": 0.0, "value": range(30)})
+    (line,) = content.failures(table)
+    assert line.startswith("a: structure 0, structure 1, ") and "structure 11 and 18 more missed" in line
+    dice, failed = content.case_text(table, "a")
+    assert dice.endswith("structure 11 0.000 and 18 more") and failed.endswith("and 18 more missed")
+    log = pd.DataFrame({"iteration": [1, 2], "loss": 1.0, "val_dice": 0.5})
+    log = log.assign(**{f"val_dice_{name}": 0.5 for name in names})
+    assert "structure" in charts.training_curves(log, names[:8])[1].svg
+    assert "structure" not in charts.training_curves(log, names)[1].svg
 
 
 def test_reliability_counts_voxels_by_hand() -> None:
@@ -299,6 +377,21 @@ def test_the_viewer_shows_scan_and_labels(browser: Page, page: Path) -> None:
         browser.run("JSON.stringify([...document.querySelectorAll('#case option')].map(o => o.text))")
     )
     assert any(option.startswith("<script>") for option in options)
+    assert not browser.errors
+
+
+@needs_chromium
+def test_the_viewer_shows_the_case_that_was_chosen_last(browser: Page, page: Path) -> None:
+    """While the viewer starts, or while a case is loaded, another one may be chosen."""
+    browser.open(page, width=1000)
+    choose = "(at => { choice.value = at; choice.dispatchEvent(new Event('change')); })"
+    browser.run("window.choice = document.getElementById('case')")
+    shown = "document.getElementById('viewer').dataset.shown"
+    browser.run("document.getElementById('viewer').scrollIntoView()")
+    for quickly in ((1, 2), (3, 0, 1)):
+        for at in quickly:
+            browser.run(f"{choose}({at})")
+        browser.until(f"{shown} === choice.selectedOptions[0].text")
     assert not browser.errors
 
 

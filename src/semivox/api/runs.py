@@ -110,16 +110,16 @@ def report(
             cases, which are segmented and scored if that has not happened yet.
         out: the file; default: `report.html` in the run folder, or in that of the predictions.
         images: folder of the scans, if they are no longer where `predict` read them.
-        data: the data set with the validation cases, if it has been moved.
+        data: the run's data set, if it has been moved.
     """
     from semivox.reporting.page.build import check_place, write_report
     from semivox.reporting.page.source import read_run, read_scored, score_validation
 
-    run, folder = read_run(Path(model)), optional(predictions)
+    run, folder = read_run(Path(model), optional(data)), optional(predictions)
     target = optional(out) or (folder or run.folder) / REPORT
     check_place(target)
     if folder is None and run.split.val:
-        folder = score_validation(run, optional(data) or run.data, progress)
+        folder = score_validation(run, progress)
     scored = None if folder is None else read_scored(folder, run, optional(images))
     with progress("report") as shown:
         write_report(target, run, scored, progress=shown)
@@ -128,13 +128,18 @@ def report(
 
 @verb
 def compare_runs(
-    runs: Anything, out: AnyPath = "comparison.html", *, progress: ProgressFactory = no_progress
+    runs: Anything,
+    out: AnyPath = "comparison.html",
+    *,
+    data: AnyPath | None = None,
+    progress: ProgressFactory = no_progress,
 ) -> Path:
     """Write one page about several runs side by side, with paired differences to the first.
 
     Args:
         runs: run folders, compared on their validation cases; or folders of predictions with scores.
         out: the HTML file.
+        data: the data set of the runs, if it has been moved.
     """
     from semivox.reporting.page.build import check_place
     from semivox.reporting.page.compare import read_columns, write_comparison
@@ -144,7 +149,9 @@ def compare_runs(
     if len(folders) < 2:
         raise UserError("A comparison needs several runs", f"{len(folders)}", "two or more folders")
     check_place(Path(out))
-    columns = read_columns(folders, progress)
+    columns = read_columns(folders, progress, optional(data))
+    if data is not None and not any(column.run for column in columns):
+        raise UserError("--data is for run folders", "only folders of predictions", do="leave it out")
     with progress("report") as shown:
         write_comparison(Path(out), columns, progress=shown)
     return Path(out)

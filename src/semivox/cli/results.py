@@ -94,7 +94,7 @@ def report(
 ) -> None:
     """Write one HTML page: what was trained on what, scores, worst cases, a viewer. It needs no network."""
     if compare:
-        call.refuse("--compare", {"model", "predictions"})
+        call.refuse("--compare", {"model", "predictions", "images"})
         written = call("compare_runs", runs=runs or [])
     elif model is None or runs:
         found = f"{runs[0]}" if runs else "no run"

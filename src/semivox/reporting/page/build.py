@@ -16,6 +16,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from semivox.errors import UserError
+from semivox.evaluation.metrics import FAILURES
 from semivox.evaluation.summary import MEAN_ROW, summarise
 from semivox.files import write_text
 from semivox.inference.outputs import QUALITY, doubtful
@@ -117,6 +118,7 @@ def _scored(run: RunFacts, scored: Scored, curves: list[Chart], progress: Report
         "scores": scores,
         "dice": dice.loc[MEAN_ROW if MEAN_ROW in dice.index else dice.index[0]],
         "failures": content.failures(table),
+        "failed": int(table["status"].isin(FAILURES).sum()),
         "charts": [charts.score_chart(table, dice), *curves, *reliability],
         "cases": drawn,
         "all_cases": content.case_table(table),
@@ -128,7 +130,8 @@ def _scored(run: RunFacts, scored: Scored, curves: list[Chart], progress: Report
 def _ranks(names: Sequence[str]) -> dict[str, str]:
     """Choose the cases to draw, and say why: the worst, the one in the middle, the best."""
     ranks = {name: f"{place}. worst" if place > 1 else "worst" for place, name in enumerate(names[:WORST], 1)}
-    return {names[-1]: "best", names[len(names) // 2]: "in the middle"} | ranks
+    best = {names[-1]: "best" if len(names) > 1 else ""}
+    return {names[len(names) // 2]: "in the middle"} | ranks | best
 
 
 def _pictures(case: CaseVolumes | None, class_names: Sequence[str]) -> dict[str, str | None]:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from semivox.evaluation.summary import MEAN_ROW, case_means
 from semivox.evaluation.surface import union_box
 from semivox.reporting import style
-from semivox.reporting.style import CHART_COLORS, INK, LINE, PALE, class_color, dress, shorten
+from semivox.reporting.style import CHART_COLORS, CLASS_COLORS, INK, LINE, PALE, class_color, dress, shorten
 
 _PAGE = {INK: "currentColor", PALE: "var(--faint)", LINE: "var(--line)"}
 _WIDE, _HIGH = 4.6, 3.0  # inches: small enough that text is readable on a phone
@@ -33,7 +33,10 @@ class Chart(NamedTuple):
 
 
 def training_curves(log: pd.DataFrame, class_names: Sequence[str]) -> list[Chart]:
-    """Draw the losses of a run's log, and the Dice of the validation cases if it was measured twice."""
+    """Draw the losses of a run's log, and the Dice of the validation cases if it was measured twice.
+
+    Classes have a line each as long as each has a color of its own.
+    """
     figure, panel = _chart("iteration", "loss")
     parts = loss_parts(log)
     for index, name in enumerate(parts if len(parts) > 1 else (), start=1):
@@ -45,7 +48,7 @@ def training_curves(log: pd.DataFrame, class_names: Sequence[str]) -> list[Chart
     if "val_dice" not in log or len(rows := log[log["val_dice"].notna()]) < 2:
         return found
     figure, panel = _chart("iteration", "Dice on the working grid")
-    for index, name in enumerate(class_names if len(class_names) > 1 else (), start=1):
+    for index, name in enumerate(class_names if 1 < len(class_names) <= len(CLASS_COLORS) else (), start=1):
         if (column := f"val_dice_{name}") in rows:
             look = {"color": class_color(index), "linewidth": 1.1, "label": shorten(name, 20)}
             panel.plot(rows["iteration"], rows[column], "o-", markersize=3.5, **look)

@@ -11,13 +11,21 @@ import pandas as pd
 
 from semivox.errors import UserError
 from semivox.evaluation.statistics import bootstrap_mean, holm, paired_difference, wilcoxon_p
-from semivox.evaluation.summary import case_means, read_metrics
+from semivox.evaluation.summary import case_means
 from semivox.progress import ProgressFactory, Report
 from semivox.reporting.cases import Scene, slices_figure
 from semivox.reporting.page import charts
 from semivox.reporting.page.build import webp, write_page
 from semivox.reporting.page.content import Table, facts
-from semivox.reporting.page.source import RunFacts, Scored, read_case, read_run, read_scored, score_validation
+from semivox.reporting.page.source import (
+    RunFacts,
+    Scored,
+    read_case,
+    read_run,
+    read_scored,
+    read_table,
+    score_validation,
+)
 from semivox.reporting.table import interval_text
 from semivox.run import Run
 
@@ -33,22 +41,24 @@ class Column(NamedTuple):
     scored: Scored | None = None
 
 
-def read_columns(folders: Sequence[Path], progress: ProgressFactory) -> list[Column]:
+def read_columns(
+    folders: Sequence[Path], progress: ProgressFactory, data: Path | None = None
+) -> list[Column]:
     """Read run folders, by their validation cases, and folders of predictions with scores.
 
-    A folder that is neither is a `UserError`.
+    `data` is the data set of the runs, if it has been moved. A folder that is neither is a `UserError`.
     """
     columns = []
     for folder, name in zip(folders, _names(folders), strict=True):
         if not Run(folder).is_trained:
-            columns.append(Column(name, case_means(read_metrics(folder / "metrics.csv"))))
+            columns.append(Column(name, case_means(read_table(folder))))
             continue
-        run = read_run(folder)
+        run = read_run(folder, data)
         if not run.split.val:
             what = "A run without validation cases cannot be compared"
             do = "name a folder of predictions that were scored, instead of the run"
             raise UserError(what, "none", "some", do, folder)
-        scored = read_scored(score_validation(run, run.data, progress), run)
+        scored = read_scored(score_validation(run, progress), run)
         columns.append(Column(name, case_means(scored.table), run, scored))
     return columns
 
@@ -91,7 +101,8 @@ def _names(folders: Sequence[Path]) -> list[str]:
     paths = [folder.resolve() for folder in folders]
     if len(set(paths)) < len(paths):
         raise UserError("A folder is named twice", str(folders[0]), "different runs")
-    return [str(path.relative_to(os.path.commonpath(paths))) for path in paths]
+    common = os.path.commonpath([path.parent for path in paths])
+    return [str(path.relative_to(common)) for path in paths]
 
 
 def _settings(columns: Sequence[Column]) -> Table:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
 
+from semivox.errors import shortened
 from semivox.evaluation.metrics import FAILURES
 from semivox.evaluation.summary import MEAN_ROW, case_means, class_rows
 from semivox.reporting.page.source import RunFacts, Scored
@@ -22,7 +23,7 @@ _FAILED = {
 }
 _CROPS = {"none": "none", "foreground": "box around voxels above the background, found without labels"}
 _SAME = 0.0005
-_MOST_CLASSES = 12  # columns of the table of cases
+_MOST_CLASSES = 12  # columns of the table of cases, names in a list
 
 
 class Table(NamedTuple):
@@ -81,10 +82,8 @@ def score_table(summary: pd.DataFrame, scored: Scored) -> tuple[Table, pd.DataFr
         [str(name), *(interval_text(rows[name, metric]) for metric in metrics), str(n), str(failed)]
         for name, n, failed in zip(dice.index, dice["n"], dice["failures"], strict=True)
     ]
-    text = (
-        f"Mean over {scored.count} {scored.which} cases with its 95 % interval."
-        " Distances leave failures out; Dice counts them as 0."
-    )
+    mean = f"Mean over {scored.cases} with its 95 % interval" if scored.count > 1 else f"Of {scored.cases}"
+    text = f"{mean}. Distances leave failures out; Dice counts them as 0."
     return Table(["class", *map(metric_label, metrics), "n", "failed"], body, text), dice
 
 
@@ -111,20 +110,25 @@ def case_table(table: pd.DataFrame) -> Table:
 
 
 def failures(table: pd.DataFrame) -> list[str]:
-    """Name every failure: class, case, and what happened."""
-    failed = table[table["status"].isin(FAILURES)].to_dict("records")
-    return [f"{row['case']}: {_failed(row)} ({_FAILED[row['status']]})" for row in failed]
+    """Name the failures: case, classes, and what happened."""
+    found = []
+    for (case, status), rows in table.groupby(["case", "status"], sort=False):
+        if status in FAILURES:
+            found.append(f"{case}: {_failed(rows['class'], status)} ({_FAILED[status]})")
+    return found
 
 
 def case_text(table: pd.DataFrame, case: str) -> tuple[str, str]:
     """Write the Dice of each class of a case, and name its failures."""
     rows = table[table["case"] == case]
-    dice = ", ".join(f"{row['class']} {_number(row['dice'], 3)}" for _, row in class_rows(rows).iterrows())
-    return dice, "; ".join(_failed(row) for _, row in rows.iterrows() if row["status"] in FAILURES)
+    dice = [f"{row['class']} {_number(row['dice'], 3)}" for row in class_rows(rows).to_dict("records")]
+    failed = rows[rows["status"].isin(FAILURES)].groupby("status", sort=False)["class"]
+    named = "; ".join(_failed(classes, str(status)) for status, classes in failed)
+    return f"Dice: {shortened(dice, _MOST_CLASSES)}", named
 
 
-def _failed(row: Any) -> str:
-    return f"{row['class']} {row['status'].replace('_', ' ')}"
+def _failed(classes: Iterable[str], status: str) -> str:
+    return f"{shortened(classes, _MOST_CLASSES)} {status.replace('_', ' ')}"
 
 
 def _sides(sides: Sequence[float]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,7 @@ class RunFacts:
     environment: Mapping[str, Any]  # env.json
     log: pd.DataFrame | None  # logs/metrics.csv, None before the first row
     calibrated: bool  # validation cases decided temperature or clean-up of the predictions
+    data: Path  # the data set that the run was made from, where it is now
 
     @property
     def title(self) -> str:
@@ -54,18 +56,12 @@ class RunFacts:
         """What training reported: iterations, times, the checkpoint taken."""
         return dict(self.report.get("train", {}))
 
-    @property
-    def data(self) -> Path:
-        """The data set that the run was made from; it may have been moved since."""
-        made_from = str(self.report.get("made_from", {}).get("dataset", ""))
-        return Path(made_from.removeprefix(f"{self.plan.dataset} in "))
-
 
 @dataclass(frozen=True)
 class Scored:
-    """A folder of predictions with its `metrics.csv`."""
+    """Predictions with their `metrics.csv`."""
 
-    folder: Path
+    folder: Path  # of the predictions; the scores may be elsewhere
     table: pd.DataFrame  # one row a case and class
     which: str  # "validation" or "test" cases, or just "scored" ones
     files: Mapping[str, tuple[Path | None, Path]]  # prediction, if there is one, and reference of each case
@@ -75,6 +71,11 @@ class Scored:
     def count(self) -> int:
         """Number of cases."""
         return int(self.table["case"].nunique())
+
+    @property
+    def cases(self) -> str:
+        """How many cases of which kind there are, in words."""
+        return f"{self.count} {self.which} case" + ("" if self.count == 1 else "s")
 
 
 @dataclass(frozen=True)
@@ -89,37 +90,42 @@ class CaseVolumes:
     probs: NDArray[Any] | None  # (X, Y, Z, K) probabilities, None unless they were saved
 
 
-def read_run(folder: Path) -> RunFacts:
-    """Read what a run folder tells about itself.
+def read_run(folder: Path, data: Path | None = None) -> RunFacts:
+    """Read what a run folder tells about itself; `data` is its data set, if that has been moved.
 
     Raises:
-        UserError: no trained run in this folder, or damaged files.
+        UserError: no trained run in this folder, or damaged files; no such folder of data.
     """
     run = Run(folder)
     if not run.is_trained or not run.config_file.is_file():
         found = "no such folder" if not folder.is_dir() else "no config.yaml with a trained model"
         do = "name the folder of a finished run, which `semivox train` prints at its end"
         raise UserError("There is no trained run to report on", found, "a run folder", do, folder)
+    if data is not None and not data.is_dir():
+        raise UserError("The data set cannot be read", "no such folder", "the run's data set", path=data)
     split = Split.model_validate(read_json(folder / "splits.json")["folds"][0])
     log = pd.read_csv(run.metrics_file) if run.metrics_file.is_file() else None
     environment = read_json(folder / "env.json") if (folder / "env.json").is_file() else {}
     config = parse_config(read_yaml(run.config_file))
     plan = load_plan(folder / "plans.json")
     calibration = (read_yaml(folder / "model.yaml").get("calibration") or {}).get("figures")
-    return RunFacts(folder, config, split, plan, run.manifest.read(), environment, log, bool(calibration))
+    report = run.manifest.read()
+    made_from = str(report.get("made_from", {}).get("dataset", "")).removeprefix(f"{plan.dataset} in ")
+    data = data or Path(made_from)
+    return RunFacts(folder, config, split, plan, report, environment, log, bool(calibration), data)
 
 
-def score_validation(run: RunFacts, data: Path, progress: ProgressFactory) -> Path:
+def score_validation(run: RunFacts, progress: ProgressFactory) -> Path:
     """Return the folder with predictions and scores of a run's validation cases, after making what it lacks.
 
-    Probabilities and maps of the uncertainty are saved, too. Scans or labels that are no longer in `data`, or
-    unreadable, are a `UserError`.
+    Probabilities and maps of the uncertainty are saved, too. Scans or labels that are no longer in the data
+    set, or unreadable, are a `UserError`.
     """
-    folder, cases, own = run.folder / VALIDATION, run.split.val, Run(run.folder)
+    folder, cases, own, data = run.folder / VALIDATION, run.split.val, Run(run.folder), run.data
     if own.is_current(f"{VALIDATION}/metrics.csv"):
         return folder
     if not data.is_dir():
-        do = "name it: --data FOLDER; or report on other predictions with -i"
+        do = "name it: --data FOLDER; or report on a folder of scored predictions"
         raise UserError("The data set of the run is no longer there", str(data), "the scans", do, run.folder)
     model, dataset = load_model(run.folder), open_dataset(data)
     known = {case.name: case for case in dataset.cases}
@@ -137,47 +143,65 @@ def score_validation(run: RunFacts, data: Path, progress: ProgressFactory) -> Pa
     return folder
 
 
+def read_table(folder: Path) -> pd.DataFrame:
+    """Read the scores in a folder; that there are none is a `UserError`."""
+    if (folder / "metrics.csv").is_file():
+        return read_metrics(folder / "metrics.csv")
+    found = "no metrics.csv" if folder.is_dir() else "no such folder"
+    do = f"score the predictions first: semivox evaluate -i {folder} -d DATA"
+    raise UserError("There are no scores in this folder", found, None, do, folder)
+
+
 def read_scored(folder: Path, run: RunFacts, images: Path | None = None) -> Scored:
-    """Read scores, and find the files behind them.
+    """Read scores, and find the files behind them, also in a folder or data set that has been moved.
 
     `images` is the folder of the scans, if they are no longer where `predict` read them.
 
     Raises:
-        UserError: no scores in this folder.
+        UserError: no scores in this folder, no scan of theirs in `images`.
     """
-    if not (folder / "metrics.csv").is_file():
-        do = f"score the predictions first: semivox evaluate -i {folder} -d DATA"
-        raise UserError("There are no scores in this folder", "no metrics.csv", None, do, folder)
-    table = read_metrics(folder / "metrics.csv")
+    table = read_table(folder)
     entries = read_json(folder / "summary.json").get("metric_per_case", [])
     names = list(dict.fromkeys(table["case"]))
-    files = {
-        case: (Path(found) if (found := entry["prediction_file"]) else None, Path(entry["reference_file"]))
-        for case, entry in zip(names, entries, strict=False)
-    }
+    known = {case.name: case for case in open_dataset(run.data).cases} if run.data.is_dir() else {}
+    files: dict[str, tuple[Path | None, Path]] = {}
+    for case, entry in zip(names, entries, strict=False):
+        found, reference = entry["prediction_file"], Path(entry["reference_file"])
+        labels = [known[case].label] if case in known else []
+        moved = [label for label in labels if label and label.parts[-2:] == reference.parts[-2:]]
+        here = None if found is None else _first(folder / Path(found).name, Path(found))
+        files[case] = here, _first(reference, *moved)
+    made = next((found.parent for found, _ in files.values() if found and found.is_file()), folder)
     roles = {run.split.roles().get(name, "test") for name in names}
-    known = {"val": "validation", "test": "test"}
-    which = known.get(roles.pop(), "training") if len(roles) == 1 else "scored"
-    return Scored(folder, table, which, files, _scans(folder, run, names, images))
+    kinds = {"val": "validation", "test": "test"}
+    which = kinds.get(roles.pop(), "training") if len(roles) == 1 else "scored"
+    scans = {name: Scan(name, case.images) for name, case in known.items()} | _scans(made, run, names, images)
+    return Scored(made, table, which, files, {name: scans[name] for name in names if name in scans})
 
 
 def read_case(case: str, scored: Scored, run: RunFacts) -> CaseVolumes | None:
     """Read the files of a case; None if its scan, reference or prediction is no longer there."""
     prediction, reference = scored.files.get(case, (None, Path("/nowhere")))
-    if case not in scored.scans or not reference.is_file():
+    needed = [reference] if prediction is None else [reference, prediction]
+    if case not in scored.scans or not all(file.is_file() for file in needed):
         return None
     scan = read_scan(scored.scans[case], trust_image_geometry=True)
     truth = read_label(reference, run.plan.class_values, ignore=run.plan.ignore_value).array
     if truth.shape != scan.array.shape[1:]:
         return None
     found = np.zeros_like(truth)
-    if prediction is not None and prediction.is_file():
+    if prediction is not None:
         found = read_label(prediction, run.plan.class_values).array
     doubt, probs = _beside(scored.folder, case, truth.shape)
     labels = np.where(truth == IGNORE, 0, truth), found, doubt, probs
     turn = nib.orientations.io_orientation(scan.affine)
     affine = scan.affine @ nib.orientations.inv_ornt_aff(turn, truth.shape)
     return CaseVolumes(affine, *turned(scan.array[0], scan.spacing_mm, scan.axes, *labels))
+
+
+def _first(*files: Path) -> Path:
+    """Return the first file that is there, else the last one."""
+    return next((file for file in files if file.is_file()), files[-1])
 
 
 def _beside(
@@ -195,14 +219,16 @@ def _beside(
 
 
 def _scans(folder: Path, run: RunFacts, names: list[str], images: Path | None) -> dict[str, Scan]:
-    """Find the scan of each case: in `images`, where `predict` read it, or in the run's data set."""
-    made = folder / "run_report.json"
+    """Find the scans where `predict` read them, and in `images`."""
+    made, channels = folder / "run_report.json", len(run.plan.channels)
     source = read_json(made).get("predict", {}).get("source") if made.is_file() else None
     found: dict[str, Scan] = {}
-    if run.data.is_dir():
-        dataset = {case.name: case for case in open_dataset(run.data).cases}
-        found |= {name: Scan(name, dataset[name].images) for name in names if name in dataset}
-    for place in (Path(source) if source else None, images):
-        if place is not None and place.exists():
-            found |= {scan.name: scan for scan in find_scans(place, len(run.plan.channels))}
-    return {name: found[name] for name in names if name in found}
+    with suppress(UserError):  # gone, or several DICOM series
+        found |= {scan.name: scan for scan in find_scans(Path(source), channels)} if source else {}
+    if images is None:
+        return found
+    given = {scan.name: scan for scan in find_scans(images, channels)}
+    if not given.keys() & set(names):
+        what, expected = "The folder holds no scan of a scored case", f"scans of {shortened(names, 5)}"
+        raise UserError(what, shortened(list(given), 5), expected, path=images)
+    return found | given

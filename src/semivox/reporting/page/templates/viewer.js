@@ -9,6 +9,7 @@
   const say = (text) => { status.textContent = text; status.hidden = !text; };
 
   function setLayers() {
+    if (!order.length) return;  // still loading
     for (const box of boxes) {
       const index = order.indexOf(box.dataset.layer);
       box.closest("label").hidden = index < 0;
@@ -16,8 +17,8 @@
     }
   }
 
-  async function show(index) {
-    const found = data.cases[index];
+  async function show() {
+    const found = data.cases[choice.value];
     const layers = ["image", "doubt", "found", "truth"].filter((name) => found[name]);
     const volumes = [];
     for (const name of layers) {
@@ -28,6 +29,7 @@
       if (!grey && !heat) volume.setColormapLabel(name === "truth" ? data.white : data.colors);
       volumes.push(volume);
     }
+    if (found !== data.cases[choice.value]) return show();  // another case has been chosen meanwhile
     while (nv.volumes.length) nv.removeVolume(nv.volumes[nv.volumes.length - 1]);
     for (const volume of volumes) nv.addVolume(volume);
     order = layers;
@@ -45,14 +47,14 @@
         isRadiologicalConvention: true, multiplanarForceRender: true, show3Dcrosshair: true });
       await nv.attachToCanvas(canvas);
       nv.setSliceType(nv.sliceTypeMultiplanar);
-      await show(0);
+      await show();
       say("");
     } catch (error) {
       say("The viewer cannot start here (" + error.message + "). The pictures above need no viewer.");
     }
   }
 
-  choice.addEventListener("change", () => show(Number(choice.value)));
+  choice.addEventListener("change", () => { if (order.length) show(); });
   for (const box of boxes) box.addEventListener("change", setLayers);
   new IntersectionObserver((entries, watcher) => {
     if (entries.some((entry) => entry.isIntersecting)) { watcher.disconnect(); start(); }
