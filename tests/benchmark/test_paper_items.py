@@ -198,10 +198,10 @@ def test_the_papers_settings_are_for_one_channel_and_one_class(
     assert one("table3", folder, presets=["brats-25"]).grid.presets == ("brats-25",), "asked for by name"
 
 
-def _outcome(training: int, test: int, channels: int = 1) -> Outcome:
+def _outcome(training: int, test: int, channels: int = 1, val: int = 1) -> Outcome:
     from types import SimpleNamespace
 
-    split = SimpleNamespace(labeled=range(2), unlabeled=range(training - 3), val=range(1))
+    split = SimpleNamespace(labeled=range(2), unlabeled=range(training - 2), val=range(val))
     plan = SimpleNamespace(channels=["a"] * channels, class_names=["background", "a"])
     return Outcome(cells=[SimpleNamespace(split=split, cases=range(test), plan=plan)])  # type: ignore[list-item]
 
@@ -215,7 +215,7 @@ def test_nothing_differs_in_the_published_protocol(
 ) -> None:
     free = ["train.workers=0", "train.precision=32"]
     entry = one(item, folders[data], assignments=free)
-    assert differences(find_item(item), entry, _outcome(training, test)) == []
+    assert differences(find_item(item), entry, _outcome(training, test, val=25)) == []
 
 
 def test_what_is_not_as_published_is_named(folders: dict[str, Path]) -> None:
@@ -226,8 +226,9 @@ def test_what_is_not_as_published_is_named(folders: dict[str, Path]) -> None:
         "net.width 4 (16)", "plan.spacing_mm 2 x 2 x 2 (1 x 1 x 1)",
     ]  # fmt: skip
     other = one("table1", folders["Hippocampus"], presets=["la-8-lite"], cases="val", methods=["dual"])
-    found = differences(find_item("table1"), other, _outcome(80, 10))
+    found = differences(find_item("table1"), other, _outcome(70, 10, val=10))
     assert found[0] == "data set Hippocampus (LA)" and "validation instead of test cases (20)" in found
+    assert "70 training cases (80)" in found, "a case that validates is not trained on"
     assert "dual.mix paste (default)" in found and "method.batch 1 x 2 (default)" in found
 
 

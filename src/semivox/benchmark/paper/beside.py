@@ -106,7 +106,7 @@ def differences(item: Item, entry: Entry, outcome: Outcome) -> list[str]:
     """
     cell, family, on_test = outcome.cells[0], FAMILIES[entry.family], entry.grid.cases == "test"
     ours, theirs = _settings(entry), _settings(entry, family.preset)
-    training = sum(map(len, (cell.split.labeled, cell.split.unlabeled, cell.split.val)))
+    training = len(cell.split.labeled) + len(cell.split.unlabeled)
     facts: list[tuple[str, Any, Any]] = [
         ("iterations", ours.pop("train.iterations"), theirs["train.iterations"]),
         ("training cases", training, family.training),
