@@ -125,6 +125,21 @@ def test_a_comparison_declared_late_is_called_late(phantoms: Path, work: Path, t
     assert "Declared when 2 runs were finished already" in (tmp_path / "table.md").read_text()
 
 
+def test_runs_of_other_settings_are_not_taken_for_those_of_the_grid(
+    phantoms: Path, work: Path, tmp_path: Path
+) -> None:
+    one: dict[str, Any] = {"labels": [2], "methods": ["supervised"], "compare": None}
+    benchmark(phantoms, small(**one), How(tmp_path, work))
+    before = weights(tmp_path), (tmp_path / "table.md").read_text()
+    longer = small(**one, assignments=["train.iterations=3"])
+    for how in (How(tmp_path, work), How(tmp_path, work, dry_run=True), How(tmp_path, work, max_hours=0)):
+        with pytest.raises(UserError, match=r"train\.iterations: 2 stored, 3 asked"):
+            benchmark(phantoms, longer, how)
+    faster = small(**one, assignments=["train.log_every=3"])
+    assert benchmark(phantoms, faster, How(tmp_path, work)).tables is not None, "it changes no result"
+    assert (weights(tmp_path), (tmp_path / "table.md").read_text()) == before
+
+
 def test_a_forecast_trains_nothing(phantoms: Path, work: Path, tmp_path: Path) -> None:
     found = benchmark(phantoms, small(), How(tmp_path, work, dry_run=True)).forecast
     assert [cell.state for cell in found] == ["open"] * 4

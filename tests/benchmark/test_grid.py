@@ -94,8 +94,8 @@ def test_settings_of_a_cell() -> None:
     changes = {
         **SMALL,
         "methods": ["supervised", {"label": "no CR", "method": "dual", "options": {"cr": False}}],
-        "settings": {"net": {"width": 4}, "train": {"seed": 9}},
-        "assignments": ["net.width=2", "split.labeled=7"],
+        "settings": {"net": {"width": 4}},
+        "assignments": ["net.width=2"],
     }
     grid = load_grid(changes=changes)
     supervised, variant = (settings_of(grid, cell) for cell in cells_of(grid)[:2])
@@ -137,6 +137,35 @@ def test_a_row_may_have_settings_of_its_own() -> None:
         settings_of(wrong, cells_of(wrong)[0])
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"settings": {"train": {"seed": 9}}}, "Two values for train.seed"),
+        ({"assignments": ["train.seed=9"]}, "Two values for train.seed"),
+        ({"settings": {"split": {"labeled": 7}}}, "Two values for split.labeled"),
+        ({"assignments": ["split.labeled=7"]}, "Two values for split.labeled"),
+        ({"methods": [{"method": "dual", "settings": {"train": {"seed": 9}}}]}, "Two values for train.seed"),
+        (
+            {"methods": [{"method": "dual", "settings": {"plan": {"grid": "source"}}}]},
+            "plan for the row dual",
+        ),
+        ({"methods": [{"method": "dual", "settings": {"split": {"val": 5}}}]}, "split for the row dual"),
+    ],
+)
+def test_a_setting_that_would_have_no_effect_is_refused(changes: dict[str, Any], words: str) -> None:
+    """An axis of the grid stands for it, or all rows share it."""
+    with pytest.raises(UserError, match=words):
+        grid = load_grid(changes={**SMALL, **changes})
+        settings_of(grid, cells_of(grid)[0])
+
+
+def test_a_setting_that_says_the_same_as_the_grid_is_accepted() -> None:
+    changes = {**SMALL, "labels": [7], "seeds": [9], "assignments": ["split.labeled=7", "train.seed=9"]}
+    settings = {"split": {"labeled": 7}, "train": {"seed": 9}}
+    grid = load_grid(changes={**changes, "settings": settings})
+    assert settings_of(grid, cells_of(grid)[0]).train.seed == 9
+
+
 def test_folders_are_readable_and_of_one_level() -> None:
     row = {"label": "a / b = 1", "method": "dual"}
     grid = load_grid(changes={"methods": [row], "labels": [0.25], "seeds": [3]})
@@ -156,6 +185,10 @@ def test_folders_are_readable_and_of_one_level() -> None:
         (
             {"compare": {"method": "dual", "reference": "mean", "labels": 4}},
             "Unknown compare.reference: mean",
+        ),
+        (
+            {"compare": {"method": "dual", "reference": "supervised", "labels": 4, "metric": "dise"}},
+            "Unknown compare.metric: dise",
         ),
     ],
 )

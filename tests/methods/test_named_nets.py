@@ -12,6 +12,7 @@ import torch
 from semivox.errors import UserError
 from semivox.methods import METHODS, create
 from semivox.methods.base import Batch
+from semivox.methods.catalogue import describe_method
 from semivox.nets import NetFactory
 from semivox.nets.monai import MonaiNet
 from semivox.nets.published import VNet
@@ -41,6 +42,18 @@ def test_every_method_takes_a_network_of_monai_or_says_which_it_takes(
     with torch.no_grad():
         assert method.eval().predict(image).shape == (4, 3, 16, 16, 16)
         assert not any(":" in member for member in method.predict_members(image))
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("net", ["unet3d", "resunet", "monai:UNet"])
+def test_the_reference_names_the_networks_that_a_method_takes(name: str, net: str) -> None:
+    (text,) = (o["description"] for o in describe_method(name)["options"] if o["name"] in ("net", "nets"))
+    try:
+        create(name, {}, replace(NET, name=net))
+    except UserError:
+        assert net.replace("UNet", "CLASS") not in text
+    else:
+        assert net.replace("UNet", "CLASS") in text
 
 
 def test_the_name_is_that_of_both_networks_of_a_pair_and_of_a_teacher() -> None:

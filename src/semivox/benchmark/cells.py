@@ -26,7 +26,8 @@ from semivox.methods.cost import Cost
 from semivox.preprocessing.plan import Plan
 from semivox.preprocessing.workspace import Workspace
 from semivox.progress import ProgressFactory, no_progress
-from semivox.training.runs import train_run
+from semivox.run import Run
+from semivox.training.runs import labels_alone, train_run, trainable
 
 Role = Literal["test", "val"]
 
@@ -83,6 +84,12 @@ class Cell:
         own = case_table(self.table(), **run, network="", **self.facts(), **self.sizes())
         alone = read_json(self._timing).get("members", [])
         return pd.concat([own, *(case_table(self.table(one), **run, network=one) for one in alone)])
+
+    def check(self) -> None:
+        """Refuse a run that was begun with other settings or data than this cell has."""
+        made_from = self.workspace.made_from(self.split, trainable(self.plan, self.config))
+        config = self.config if self.split.unlabeled else labels_alone(self.config)
+        Run(self.run).resume_config(config, made_from)
 
     def execute(self, *, bar: bool = False, progress: ProgressFactory = no_progress) -> None:
         """Train, predict and score what is missing."""

@@ -15,6 +15,7 @@ import yaml
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from semivox.benchmark.published import family_of, published_counts
+from semivox.benchmark.scores import METRICS
 from semivox.config import Config, Settings, config_error, load_config, parse_config
 from semivox.errors import UserError, unknown
 from semivox.files import read_yaml
@@ -174,15 +175,13 @@ def settings_of(grid: Grid, place: Place) -> Config:
     method brings along; those of the grid, e.g. `train.iterations`, are the same for all rows.
     """
     row = place.variant
-    given: dict[str, Any] = {"file": grid.settings, "settings": grid.assignments}
+    axes = {"train": {"seed": place.seed}, "split": {"labeled": place.labels}}
+    given: dict[str, Any] = {"file": grid.settings, "settings": grid.assignments, **axes}
     base = load_config(preset=place.preset, method={"name": row.method}, **given)
     values = base.model_dump()
     values["method"]["options"] = {**base.method.options, **row.options}
     for section, fields in row.settings.items():
         values.setdefault(section, {}).update(fields)
-    values["train"]["seed"] = place.seed
-    if place.labels is not None:
-        values["split"]["labeled"] = place.labels
     return parse_config(values)
 
 
@@ -207,10 +206,30 @@ def _checked(grid: Grid) -> Grid:
         compare = compare.model_copy(update={"labels": labels, "preset": preset})
         named += [("compare.method", compare.method, rows), ("compare.reference", compare.reference, rows)]
         named += [("compare.labels", labels, grid.labels), ("compare.preset", preset, grid.presets)]
+        named += [("compare.metric", compare.metric, METRICS)]
     for what, value, known in named:
         if value not in known:
             raise unknown(what, value, known)
+    _check_settings(grid)
     return grid.model_copy(update={"compare": compare})
+
+
+def _check_settings(grid: Grid) -> None:
+    """Refuse settings that an axis of the grid would replace, and those of a row that all rows share."""
+    axes: dict[tuple[str, str, str], Sequence[Any]] = {
+        ("train", "seed", "seeds"): grid.seeds, ("split", "labeled", "labels"): grid.labels,
+    }  # fmt: skip
+    for settings in (grid.settings, *(row.settings for row in grid.methods)):
+        for (section, key, axis), values in axes.items():
+            fields = settings.get(section)
+            value = fields.get(key) if isinstance(fields, Mapping) else None
+            if value is not None and set(values) not in ({None}, {value}):
+                found = f"{value}, and {axis}: {', '.join(map(str, values))}"
+                raise UserError(f"Two values for {section}.{key}", found, f"{axis} of the grid alone")
+    for row in grid.methods:
+        if shared := {"split", "plan"} & row.settings.keys():
+            found, do = (f"{min(shared)} for the row {row.label}", "put it under the grid's own settings")
+            raise UserError("The rows of a grid share one split and one plan", found, do=do)
 
 
 def read_ablation(name: str) -> dict[str, Any]:

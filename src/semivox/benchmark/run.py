@@ -19,7 +19,7 @@ from semivox.files import read_json, write_json, write_text
 from semivox.io.process import DiedError, Process
 from semivox.manifest import Manifest
 from semivox.progress import ProgressFactory, Report, no_progress
-from semivox.run import environment
+from semivox.run import Run, environment
 
 
 @dataclass
@@ -61,6 +61,7 @@ def benchmark(
     """Train, predict and score every cell of a grid, then write the tables; see `semivox.benchmark`."""
     out, progress = how.out, how.progress
     cells = make_cells(data, grid, out=out, work=how.work, progress=progress)
+    _check_runs(cells)
     outcome, estimator, started = Outcome(cells), Estimator(cells, out / "steps.json"), time.monotonic()
     if how.dry_run:
         with progress("estimate") as report:
@@ -129,6 +130,17 @@ def isolated(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         return Failure(f"The process died: {error}", str(error))
     finally:
         process.close()
+
+
+def _check_runs(cells: Sequence[Cell]) -> None:
+    """Refuse runs with other settings or data than their cells have now: the tables would mix both."""
+    for cell in {cell.run: cell for cell in cells}.values():
+        if Run(cell.run).is_begun:
+            try:
+                cell.check()
+            except UserError as error:
+                do = f"choose another -o folder, or delete {cell.run} to train it again"
+                raise UserError(error.what, error.found, error.expected, do, cell.run) from error
 
 
 def _forecasts(cells: Sequence[Cell], estimator: Estimator, report: Report) -> list[Forecast]:

@@ -11,10 +11,11 @@ from semivox.evaluation.statistics import bootstrap_means, holm, paired_differen
 from semivox.evaluation.summary import class_rows
 
 SETTING = ["preset", "labeled", "method", "network"]  # what a row of the tables is about, but for the seed
-_METRICS = (
+_PLAIN = (
     "dice", "jaccard", "hd95_mm", "asd_mm", "hd95_vox", "asd_vox", "nsd",
     "hd95_mm_penalised", "asd_mm_penalised",
 )  # fmt: skip
+METRICS = tuple(name + suffix for name in _PLAIN for suffix in ("", LCC))
 
 
 def case_table(scores: pd.DataFrame, **run: Any) -> pd.DataFrame:
@@ -26,8 +27,7 @@ def case_table(scores: pd.DataFrame, **run: Any) -> pd.DataFrame:
             seed; times and so on, which become columns of the table of runs.
     """
     rows = class_rows(scores)
-    wanted = [name + suffix for name in _METRICS for suffix in ("", LCC)]
-    found = rows.groupby("case")[[name for name in wanted if name in rows]].mean()
+    found = rows.groupby("case")[[name for name in METRICS if name in rows]].mean()
     found.insert(0, "failures", rows["status"].isin(FAILURES).groupby(rows["case"]).sum())
     return found.reset_index().assign(**run)
 
@@ -104,4 +104,4 @@ def comparison_table(cases: pd.DataFrame, reference: str, declared: Pair | None 
 
 
 def _metrics(cases: pd.DataFrame) -> list[str]:
-    return [str(name) for name in cases if str(name).removesuffix(LCC) in _METRICS]
+    return [str(name) for name in cases if name in METRICS]

@@ -103,4 +103,5 @@ def check_method(name: str, options: Mapping[str, Any]) -> Any:
     try:
         return kind.Config(**options)
     except ValidationError as error:
-        raise config_error(error, kind.Config) from error
+        wrong = config_error(error, kind.Config)
+        raise UserError(f"{wrong.what} (method {name})", wrong.found, wrong.expected, wrong.do) from error

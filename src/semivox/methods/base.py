@@ -225,7 +225,7 @@ class SingleMethod(Method):
     """A method with one network."""
 
     class Config(Method.Config):
-        net: str = Field("vnet", description="network: vnet, resnet34, unet3d, resunet or monai:CLASS")
+        net: str = Field("vnet", description="network")
 
     config: Config
 

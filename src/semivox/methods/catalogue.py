@@ -53,7 +53,8 @@ def describe(kind: type[Method], where: str, bibtex: str = "") -> dict[str, Any]
                 "name": name,
                 "values": _values(schema["properties"][name]),
                 "default": json.loads(json.dumps(field.get_default(call_default_factory=True))),
-                "description": field.description or "",
+                "description": (field.description or "")
+                + (_networks(kind) if name in ("net", "nets") else ""),
             }
             for name, field in kind.Config.model_fields.items()
         ],
@@ -107,6 +108,12 @@ def shown(value: Any) -> str:
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "null"}[value]
     return f"[{', '.join(map(shown, value))}]" if isinstance(value, list) else str(value)
+
+
+def _networks(kind: type[Method]) -> str:
+    """Write which networks a method takes, see `Segmenter`."""
+    others = "" if kind.needs_levels else ", monai:CLASS" if kind.needs_features else ", resunet, monai:CLASS"
+    return f": vnet, resnet34, unet3d{others}"
 
 
 def _joined(text: str) -> str:

@@ -28,7 +28,7 @@ class SelfTraining(BoundarySupervised, SingleMethod):
     """
 
     class Config(BoundarySupervised.Config, SingleMethod.Config):
-        net: str = Field("resunet", description="network: vnet, resnet34, unet3d, resunet or monai:CLASS")
+        net: str = Field("resunet", description="network")
         rounds: int = Field(1, ge=0, le=10, description="times that pseudo-labels are made; 0: labels only")
         labels_share: float = Field(
             0.65, gt=0, lt=1, description="share of the iterations on labels alone, before the first round"

@@ -38,7 +38,7 @@ class URPC(SingleMethod):
     """
 
     class Config(SingleMethod.Config):
-        net: str = Field("unet3d", description="network: vnet, resnet34 or unet3d")
+        net: str = Field("unet3d", description="network")
         norm: Literal["batch", "instance", "group", "none"] | None = Field(
             None, description="its normalisation; null: instance for unet3d, as published, else net.norm"
         )

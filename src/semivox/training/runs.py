@@ -102,7 +102,7 @@ def train_run(
     Raises:
         UserError: a run begun with other settings or data, or that another process is writing.
     """
-    plan = _trainable(plan, config)
+    plan = trainable(plan, config)
     if not split.unlabeled and (alone := labels_alone(config)) != config:
         config = alone
         print(f"no case is unlabeled: training with {config.method.name}", file=sys.stderr)
@@ -136,7 +136,7 @@ def step_seconds(
 ) -> float:
     """Measure the time of one step (see `semivox.training.estimate.probe`); nothing is written."""
     try:
-        assembly = Assembly(workspace, split, _trainable(plan, config), config)
+        assembly = Assembly(workspace, split, trainable(plan, config), config)
         method = assembly.method()
         costs = assembly.costs(method, steps=steps, limit_s=limit_s)
         return mean_costs(costs, method, assembly.config.train.iterations).step_s
@@ -152,7 +152,7 @@ def batch_sizes(config: Config) -> tuple[int, int]:
     return labeled, unlabeled
 
 
-def _trainable(plan: Plan, config: Config) -> Plan:
+def trainable(plan: Plan, config: Config) -> Plan:
     """Refuse labels that the method cannot use; return the plan with a patch that its networks can take."""
     kind, options = config.method.name, config.method.options
     if plan.ignore_value is not None and not method_class(kind).partial_labels:
