@@ -155,6 +155,8 @@ def test_files_that_are_not_where_they_belong(tmp_path: Path, files: str, proble
     with pytest.raises(UserError, match=problem) as error:
         open_dataset(make(tmp_path, NNUNET, files))
     assert error.value.found == found
+    if "number" in problem:
+        assert error.value.expected == "CASE_0000 (T1)"
     if "folder" in problem:
         assert (error.value.path, error.value.expected) == (tmp_path / found.partition(",")[0], "labelsTr")
 
@@ -348,6 +350,14 @@ def test_bad_label_declarations(tmp_path: Path, labels: object) -> None:
     assert str(labels)[:60] in str(error.value.found)
 
 
+def test_of_many_classes_the_wrong_ones_are_named(tmp_path: Path) -> None:
+    many = {"background": 0, **{f"structure_{index}": index for index in range(1, 105)}}
+    for wrong, found in (({"odd": 7.5}, "odd: 7.5; "), ({"odd": 7}, "odd: 7, structure_7: 7; ")):
+        with pytest.raises(UserError, match="classes are not declared") as error:
+            open_dataset(make(tmp_path, {**NNUNET, "labels": many | wrong}, "imagesTr/a_0000"))
+        assert str(error.value.found).startswith(found)
+
+
 @pytest.mark.parametrize("channels", [{}, {"1": "T1"}, {"a": "T1"}, [], "T1"])
 def test_bad_channel_declarations(tmp_path: Path, channels: object) -> None:
     with pytest.raises(UserError, match="channels are not declared"):
@@ -393,8 +403,9 @@ def test_unknown_layout_lists_what_was_looked_for(tmp_path: Path) -> None:
     assert all(word in text for word in ("channel_names", "modality", "semivox", "patient 7.nii.gz"))
     with pytest.raises(UserError, match="keys labels, numTraining"):
         open_dataset(make(tmp_path / "b", {"labels": {}, "numTraining": 3}))
-    with pytest.raises(UserError, match="no data set of a known layout"):
+    with pytest.raises(UserError, match="no data set of a known layout") as error:
         open_dataset(make(tmp_path / "c", [1, 2]))
+    assert error.value.found == "a dataset.json without names and values"
     with pytest.raises(UserError, match="does not exist"):
         open_dataset(tmp_path / "nowhere")
     (tmp_path / "c" / "dataset.json").write_text("{", encoding="utf-8")

@@ -206,7 +206,9 @@ def _unknown_layout(root: Path, meta: object) -> UserError:
     if not root.is_dir():
         return UserError("The data set folder does not exist", None, "a folder", "check the path", root)
     names = shortened(sorted(item.name for item in root.iterdir()), 5) or "no files at all"
-    found = f"a dataset.json with the keys {shortened(meta, 10)}" if isinstance(meta, dict) else names
+    found = f"no dataset.json, but {names}" if meta is None else "a dataset.json without names and values"
+    if isinstance(meta, dict):
+        found = f"a dataset.json with the keys {shortened(meta, 10)}"
     expected = (
         'a dataset.json with "channel_names" (nnU-Net raw), with "modality" or "training" (MSD),'
         ' or with "format": "semivox"'

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from semivox.errors import UserError
+from semivox.errors import UserError, shortened
 from semivox.io.formats import ITK_ENDINGS, NIFTI_ENDINGS
 
 Meta = Mapping[str, Any]
@@ -37,12 +37,13 @@ def read_classes(meta: Meta, path: Path) -> tuple[tuple[str, ...], tuple[int, ..
         pairs = _parts(pairs, path)
     elif all(map(_is_integer, labels)) and not all(map(_is_integer, labels.values())):  # as MSD has them
         pairs = [(str(name), value) for value, name in labels.items()]
-    if not all(_is_integer(value) for _, value in pairs):
-        raise _bad_labels(path, meta)
+    if wrong := [f"{name}: {value!r}" for name, value in pairs if not _is_integer(value)]:
+        raise _bad_labels(path, meta, wrong)
     classes = sorted(((int(value), name) for name, value in pairs), key=lambda item: (item[0] != 0, item))
     values, names = tuple(value for value, _ in classes), tuple(name for _, name in classes)
-    if not 2 <= len({*values}) == len({*names}) == len(classes) <= 255 or values[0] != 0:
-        raise _bad_labels(path, meta)
+    twice = [f"{n}: {v}" for v, n in classes if values.count(v) > 1 or names.count(n) > 1]
+    if twice or not 2 <= len(classes) <= 255 or values[0] != 0:
+        raise _bad_labels(path, meta, twice)
     return names, values
 
 
@@ -147,10 +148,11 @@ def _is_ignore(name: object, value: object) -> bool:
     return "ignore" in (str(name).lower(), str(value).lower())
 
 
-def _bad_labels(path: Path, meta: Meta) -> UserError:
+def _bad_labels(path: Path, meta: Meta, wrong: Sequence[str] = ()) -> UserError:
     what = "The classes are not declared as names with one integer each"
     expected = (
         "0 for the background and other integers for 1 to 254 classes, each once,"
         ' e.g. "labels": {"background": 0, "liver": 1}; regions as lists of integers; "ignore" as an integer'
     )
-    return UserError(what, f"labels: {meta.get('labels')}"[:500], expected, "correct dataset.json", path)
+    found = "; ".join([*([shortened(wrong)] if wrong else []), f"labels: {meta.get('labels')}"])
+    return UserError(what, found[:500], expected, "correct dataset.json", path)

@@ -88,8 +88,9 @@ class Finder:
             if (part := self._channel(name)) is not None:
                 found.setdefault(part[0], {})[part[1]] = path
                 continue
-            what, do = "An image has no valid channel number at the end of its name", "rename it"
-            expected = f"CASE_0000 to CASE_{len(self.channels) - 1:04d}, for {', '.join(self.channels)}"
+            what = "An image has no valid channel number at the end of its name"
+            do = "rename it, or declare the channel in dataset.json"
+            expected = ", ".join(f"CASE_{index:04d} ({name})" for index, name in enumerate(self.channels))
             self.problems.append(UserError(what, path.name, expected, do, path))
         for name, its in found.items():
             for index, channel in enumerate(self.channels):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -112,6 +113,16 @@ def test_archives_that_hold_something_else(tmp_path: Path, known, name: str) -> 
         fetch_task(TASK, tmp_path / "out", mirror=tmp_path / "mirror")
     assert list((tmp_path / "out").iterdir()) == []
     assert not (tmp_path / "outside.txt").exists()
+
+
+def test_a_full_disk_is_no_damaged_archive(tmp_path: Path, known, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    known(archive(tmp_path / "mirror"))
+    monkeypatch.setattr(tarfile.TarFile, "extractall", full)
+    with pytest.raises(UserError, match="The disk is full"):
+        fetch_task(TASK, tmp_path / "out", mirror=tmp_path / "mirror")
 
 
 class Quiet(SimpleHTTPRequestHandler):

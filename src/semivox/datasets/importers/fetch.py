@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from semivox.errors import UserError, shortened, unknown
+from semivox.errors import UserError, explained, shortened, unknown
 
 
 def tasks() -> dict[str, tuple[str, str]]:
@@ -49,17 +49,17 @@ def fetch_task(name: str, out: Path, *, mirror: Path | None = None) -> Path:
         if mirror is not None and (found := sorted(mirror.rglob(archive.name))):
             archive = found[0]
         elif mirror is not None:
-            what, there = (
-                "The archive is not in the mirror",
-                shortened(sorted(mirror.glob("*")), 5) or "nothing",
-            )
-            raise UserError(what, there, archive.name, "check the folder after --from", mirror)
+            there = shortened(sorted(path.name for path in mirror.glob("*")), 5) or "nothing"
+            what, do = "The archive is not in the mirror", "check the folder after --from"
+            raise UserError(what, there, archive.name, do, mirror)
         try:
             utils.download_url(url, archive, hash_val=md5, hash_type="md5")  # of one that is there: the check
             with tarfile.open(archive) as stream:
                 stream.extractall(temporary, filter="data")
             return Path(temporary, task).rename(folder)
         except (tarfile.TarError, EOFError, OSError, RuntimeError, ValueError) as error:
+            if not isinstance(error, FileNotFoundError) and (full := explained(error)):
+                raise full from error
             what = "The download failed" if mirror is None else "The archive is damaged or another version"
             text = f"{' '.join(str(error).split())[:300]} ({url})"
             do = "try again, or get the archive elsewhere and use --from FOLDER"
