@@ -112,6 +112,8 @@ def test_arguments_of_train_that_mean_nothing(arguments: dict[str, Any], named: 
         (lambda at: semivox.machine(device="tpu"), "device"),
         (lambda at: semivox.load_grid(changes={"methods": ["dual"], "seeds": -1}), "seeds"),
         (lambda at: semivox.load_grid(changes={"methods": ["dual"], "labels": [1.5]}), "labels"),
+        (lambda at: semivox.info(at, figure=at / "scan.nii.gz"), r"ending in \.png"),
+        (lambda at: semivox.export_dicom_seg(at / "none.nii.gz", at, at / "a.dcm"), "no such segmentation"),
         (lambda at: semivox.train(), "data"),
     ],
 )

@@ -242,6 +242,21 @@ def test_wrong_folder_is_an_error_not_a_zero(folders: tuple[Path, dict[str, Path
         evaluate_folder(folders[0], {}, CLASSES, tmp_path, workers=0)
 
 
+def test_scores_of_another_tool_are_not_overwritten(
+    folders: tuple[Path, dict[str, Path]], tmp_path: Path
+) -> None:
+    """`nnUNetv2_evaluate_folder` writes a `summary.json` beside the predictions."""
+    predictions, references = folders
+    for name, content in (("summary.json", "{}"), ("metrics.csv", "epoch,loss\n1,0.5\n")):
+        path = tmp_path / "scores" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(content)
+        with pytest.raises(UserError):
+            evaluate_folder(predictions, references, CLASSES, path.parent, workers=0)
+        assert path.read_text() == content and len(list(path.parent.iterdir())) == 1
+        path.unlink()
+
+
 def test_tables_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be read"):
         read_metrics(tmp_path / "none.csv")

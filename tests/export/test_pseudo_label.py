@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import nibabel as nib
@@ -101,3 +102,12 @@ def test_the_data_set_itself_is_not_overwritten(source: Path, run: Path) -> None
     with pytest.raises(UserError, match="the data set itself"):
         semivox.pseudo_label(run, source, source)
     assert (source / "dataset.json").read_bytes() == before
+
+
+def test_another_data_set_is_not_overwritten(source: Path, run: Path, tmp_path: Path) -> None:
+    """A copy of the data set with all its labels, as it may lie in `nnUNet_raw`."""
+    copy = Path(shutil.copytree(source, tmp_path / "copy"))
+    before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match="holds another data set"):
+        semivox.pseudo_label(run, source, copy)
+    assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before

@@ -192,3 +192,9 @@ def test_export_needs_names_and_a_maker(patients, save_scan, tmp_path, blocks) -
     with pytest.raises(UserError, match="not named as DICOM"):
         export_dicom_seg(file, folder, tmp_path / "a.nii.gz", classes={"a": 1, "b": 2}, origin="MANUAL")
     assert export_dicom_seg(file, folder, out, classes={"a": 1, "b": 2}, origin="MANUAL").is_file()
+    slices = sorted(path for path in folder.rglob("*") if path.is_file())
+    first = slices[0].rename(slices[0].with_suffix(".dcm"))
+    before = first.read_bytes()
+    with pytest.raises(UserError, match="replace a file of the series"):
+        export_dicom_seg(file, folder, first, classes={"a": 1, "b": 2}, origin="MANUAL")
+    assert first.read_bytes() == before

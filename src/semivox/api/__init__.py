@@ -31,7 +31,7 @@ from semivox.api.predictions import evaluate, export_dicom_seg, predict, predict
 from semivox.api.runs import compare_runs, report, train
 
 __all__ = [
-    "benchmark", "check", "compare_runs", "demo", "evaluate", "export_dicom_seg", "fetch", 
+    "benchmark", "check", "compare_runs", "demo", "evaluate", "export_dicom_seg", "fetch",
     "import_dataset", "info", "load_config", "load_grid", "machine", "make_phantoms", "methods",
     "open_dataset", "plan", "predict", "predict_image", "prepare", "pseudo_label", "rank", "replicate",
     "report", "train",

@@ -21,6 +21,7 @@ from semivox.api.arguments import (
     settings,
     verb,
 )
+from semivox.errors import UserError
 from semivox.progress import ProgressFactory, no_progress
 from semivox.settings import Device, Seed, Workers
 
@@ -155,6 +156,9 @@ def info(
     Args:
         figure: PNG for the distributions and some scans.
     """
+    if figure is not None and Path(figure).suffix.lower() != ".png":
+        do = f"name it {Path(figure).name or 'info'}.png"
+        raise UserError("The picture is not named as PNG", str(figure), "a name ending in .png", do)
     from semivox.preprocessing.inspect import info as run
     from semivox.preprocessing.inspect import read_samples
 

@@ -12,7 +12,7 @@ import pandas as pd
 from semivox.errors import UserError, shortened
 from semivox.evaluation.metrics import Profile, case_metrics
 from semivox.evaluation.references import Classes, case_files
-from semivox.evaluation.summary import nnunet_summary
+from semivox.evaluation.summary import nnunet_summary, read_metrics
 from semivox.files import replacing, write_json
 from semivox.io.geometry import check_grid
 from semivox.io.reader import run_jobs
@@ -73,6 +73,7 @@ def evaluate_folder(
     """
     found = case_files(predictions)
     _check(predictions, found, references)
+    _check_place(out)
     options = {"lcc": lcc, "profile": profile, "nsd_tolerance_mm": nsd_tolerance_mm}
     tasks = [
         _Task(case, found.get(case), path, classes, options, trust_image_geometry)
@@ -108,6 +109,16 @@ def _check(folder: Path, found: Mapping[str, Path], references: Mapping[str, Pat
         do = "check the folder; `semivox predict` writes such files"
         missing = what if folder.is_dir() else "no such folder"
         raise UserError("No prediction was found for any case", missing, expected, do, folder)
+
+
+def _check_place(folder: Path) -> None:
+    """Refuse to overwrite scores that semivox did not write, such as the `summary.json` of nnU-Net."""
+    table, summary = folder / "metrics.csv", folder / "summary.json"
+    if table.is_file():
+        read_metrics(table)
+    elif summary.exists():
+        what, expected = "There is another file of this name", "scores of semivox, to be replaced"
+        raise UserError(what, "no metrics.csv beside it", expected, "choose another -o", summary)
 
 
 def _score_all(

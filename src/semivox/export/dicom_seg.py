@@ -31,6 +31,8 @@ def export_dicom_seg(
     if target.suffix.lower() != ".dcm":
         do = f"-o {target}.dcm"
         raise UserError("The output is not named as DICOM", target.name, "a name ending in .dcm", do, target)
+    if not file.is_file():
+        raise UserError("There is no such segmentation", None, "a label map", "check the path", file)
     about = file.parent / DESCRIPTION
     known = read_json(about) if about.is_file() else {}
     values = dict(classes or known.get("labels", {}))
@@ -42,6 +44,8 @@ def export_dicom_seg(
         raise UserError(what, f"no {DESCRIPTION} beside it", expected, do, file)
     maker = Maker(origin or "AUTOMATIC", str(known.get("method", "")), str(known.get("model", "")))
     found = choose_series(find_series(folder), series, folder) if folder.is_dir() else series_of(folder)
+    if target.resolve() in (one.resolve() for one in found.files):
+        raise UserError("The output would replace a file of the series", path=target, do="choose another -o")
     write_segmentation(target, file, found, values, segment_codes(list(values), codes), maker)
     return target
 

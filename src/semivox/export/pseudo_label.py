@@ -12,7 +12,7 @@ import numpy as np
 from semivox.config import PredictConfig
 from semivox.datasets.dataset import Case, Dataset, open_dataset
 from semivox.errors import UserError
-from semivox.files import replacing, write_json
+from semivox.files import read_json, replacing, write_json
 from semivox.inference.model import LoadedModel
 from semivox.inference.predict import predict_files
 from semivox.inference.sources import split_of
@@ -86,6 +86,10 @@ def _check(model: LoadedModel, dataset: Dataset, out: Path) -> None:
         raise UserError("The model was trained on another data set", found, trained, do, dataset.root)
     if out.resolve() == dataset.root.resolve():
         raise UserError("The output folder is the data set itself", path=out, do="choose another --output")
+    about = out / "dataset.json"
+    if about.exists() and "pseudo_labels" not in read_json(about):
+        expected = "an empty folder, or one that this command made"
+        raise UserError("The output folder holds another data set", None, expected, "choose another -o", out)
 
 
 def _write_case(case: Case, label_file: Path, dataset: Dataset, out: Path, trust: bool) -> None:
