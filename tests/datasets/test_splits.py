@@ -217,6 +217,8 @@ def test_malformed_file(tmp_path: Path, content: object) -> None:
     with pytest.raises(UserError, match="holds no splits") as error:
         load_split(path, dataset(), 0)
     assert error.value.path == path
+    assert "pydantic" not in str(error.value)
+    assert "\n" not in str(error.value.found)
 
 
 def test_missing_fold_and_file(tmp_path: Path) -> None:

@@ -157,7 +157,8 @@ def test_an_edited_split_is_kept_and_said_so(
     content["folds"][0] |= {"labeled": ["b"], "unlabeled": ["c"], "val": ["a"]}
     workspace.splits_file.write_text(json.dumps(content))
     add(raw, "e", 9, labeled=True)
-    assert prepare(raw, work)[1].labeled == ("b",)
+    split = prepare(raw, work)[1]
+    assert (split.labeled, split.how) == (("b",), "as edited in splits.json")
     assert "splits.json, which was edited; it does not name d, e" in caplog.text
     asked = load_config(split={"labeled": 2}, **PATCH)
     assert prepare(raw, work, config=asked)[1].labeled == ("a", "b")

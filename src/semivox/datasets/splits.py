@@ -56,7 +56,7 @@ def make_split(dataset: Dataset, config: SplitConfig) -> Split:
         raise UserError("The number of folds does not fit", found, expected, do, dataset.root)
     else:
         val = with_file[fold::folds]
-        held, which = len(val), f"fold {fold} of {folds}, every {folds}th case with a label file"
+        held, which = len(val), f"fold {fold} of {folds} of the cases with a label file"
     rest = [name for name in order if name not in set(val)]
     candidates, asked = dataset.with_label(rest), config.labeled
     count = asked if isinstance(asked, int) else len(candidates)
@@ -131,9 +131,7 @@ class _File(BaseModel):
     folds: tuple[Split, ...] = Field(min_length=1)
 
 
-_FILES: TypeAdapter[_File | list[_NnunetFold]] = TypeAdapter(
-    _File | Annotated[list[_NnunetFold], Field(min_length=1)]
-)
+_NNUNET = TypeAdapter(Annotated[list[_NnunetFold], Field(min_length=1)])
 
 
 def load_split(path: Path, dataset: Dataset, fold: int) -> Split:
@@ -145,16 +143,15 @@ def load_split(path: Path, dataset: Dataset, fold: int) -> Split:
     """
     content = read_json(path)
     try:
-        read = _FILES.validate_python(content)
+        is_ours = isinstance(content, dict)
+        folds = _File.model_validate(content).folds if is_ours else _NNUNET.validate_python(content)
     except ValidationError as error:
-        raise _malformed(path, " ".join(str(error).split())[:300]) from error
-    folds = read.folds if isinstance(read, _File) else read
+        raise _malformed(path, error) from error
     if not 0 <= fold < len(folds):
-        raise UserError(
-            f"There is no fold {fold}", f"{len(folds)} folds", f"0 to {len(folds) - 1}", path=path
-        )
-    found = folds[fold]
-    split = found if isinstance(found, Split) else _from_nnunet(found, dataset, path, fold)
+        found, expected = f"{len(folds)} folds", f"0 to {len(folds) - 1}"
+        raise UserError(f"There is no fold {fold}", found, expected, path=path)
+    chosen = folds[fold]
+    split = chosen if isinstance(chosen, Split) else _from_nnunet(chosen, dataset, path, fold)
     _check(split, dataset, path)
     return split
 
@@ -191,7 +188,9 @@ def _check(split: Split, dataset: Dataset, path: Path) -> None:
         raise UserError(what, shortened(missing, 5), None, do, path)
 
 
-def _malformed(path: Path, found: str) -> UserError:
+def _malformed(path: Path, error: ValidationError) -> UserError:
+    first = error.errors()[0]
+    found = f"{'.'.join(map(str, first['loc'])) or 'the file'}: {first['msg']} ({first['input']!r})"[:300]
     expected = (
         '{"format": "semivox-splits", "version": 1, "folds": [{"labeled": [...], "unlabeled": [...],'
         ' "val": [...], "test": [...]}]} or nnU-Net\'s [{"train": [...], "val": [...]}]'
