@@ -24,6 +24,7 @@ import semivox
 from semivox.config import load_config
 from semivox.evaluation.evaluate import evaluate_folder
 from semivox.evaluation.references import Classes
+from semivox.evaluation.summary import summarise
 from semivox.inference.outputs import doubtful
 from semivox.reporting.page import charts, content
 from semivox.reporting.page.build import check_place, write_report
@@ -205,6 +206,23 @@ def test_a_data_set_that_was_moved_can_be_named(trained: Path, facts: RunFacts, 
         semivox.compare_runs([run / "validation", other / "validation"], tmp_path / "c.html", data=data)
 
 
+def test_whose_predictions_they_are(trained: Path, made: tuple[Path, Scored], tmp_path: Path) -> None:
+    def text(folder: Path) -> str:
+        page = semivox.report(trained, folder, tmp_path / "x.html", images=made[0] / "scans")
+        return page.read_text(encoding="utf-8")
+
+    assert "did not make these predictions" in text(made[0] / "found")
+    other = Path(shutil.copytree(made[0] / "found", tmp_path / "other"))
+    about = json.loads((Path(trained) / "validation" / "semivox.json").read_text())
+    (other / "semivox.json").write_text(json.dumps(about))
+    assert "did not make these predictions" not in text(other)
+    (other / "semivox.json").write_text(json.dumps(about | {"model": "x", "method": "mcf"}))
+    assert "did not make these predictions" in text(other) and "(mcf on phantoms)" in text(other)
+    (other / "semivox.json").write_text(json.dumps(about | {"labels": {"background": 0, "spleen": 3}}))
+    with pytest.raises(semivox.UserError, match="spleen"):
+        text(other)
+
+
 def test_a_folder_without_scans_of_the_cases_is_refused(made: tuple[Path, Scored], facts: RunFacts) -> None:
     with pytest.raises(semivox.UserError, match="no scan of a scored case"):
         read_scored(made[0] / "found", facts, facts.data / "imagesTs")
@@ -310,12 +328,16 @@ def test_folders_without_run_or_scores(trained: Path, tmp_path: Path) -> None:
 def test_compare_shows_paired_differences(made: tuple[Path, Scored], tmp_path: Path) -> None:
     """The second has a Dice 0.1 higher on every case, so that is the mean difference."""
     table = made[1].table.copy()
+    absent = table.iloc[:1].assign(case="nothing", status="absent", dice=np.nan)
     for name, gain in (("a", 0.0), ("b", 0.1)):
         (tmp_path / name).mkdir()
-        table.assign(dice=table["dice"] + gain).to_csv(tmp_path / name / "metrics.csv", index=False)
+        scores = pd.concat([table.assign(dice=table["dice"] + gain), absent])
+        scores.to_csv(tmp_path / name / "metrics.csv", index=False)
     semivox.compare_runs([tmp_path / "a", tmp_path / "b"], tmp_path / "c.html")
     text = (tmp_path / "c.html").read_text(encoding="utf-8")
-    assert "+0.100" in text
+    assert "+0.100" in text and "6 cases" in text and "nan" not in text
+    alone = summarise(table).set_index(["class", "metric"]).loc[("mean", "dice")]
+    assert f"[{alone['low']:.3f}, {alone['high']:.3f}]" in text  # as in the report of one of them
     assert "<script>alert" not in text
     with pytest.raises(semivox.UserError, match="several"):
         semivox.compare_runs([tmp_path / "a"])

@@ -51,7 +51,7 @@ def read_columns(
     columns = []
     for folder, name in zip(folders, _names(folders), strict=True):
         if not Run(folder).is_trained:
-            columns.append(Column(name, case_means(read_table(folder))))
+            columns.append(Column(name, _dice(read_table(folder))))
             continue
         run = read_run(folder, data)
         if not run.split.val:
@@ -59,7 +59,7 @@ def read_columns(
             do = "name a folder of predictions that were scored, instead of the run"
             raise UserError(what, "none", "some", do, folder)
         scored = read_scored(score_validation(run, progress), run)
-        columns.append(Column(name, case_means(scored.table), run, scored))
+        columns.append(Column(name, _dice(scored.table), run, scored))
     return columns
 
 
@@ -67,17 +67,17 @@ def write_comparison(
     path: Path, columns: Sequence[Column], *, progress: Report = lambda *facts: None
 ) -> None:
     """Write the page; see `read_columns`. Fewer than two cases in common are a `UserError`."""
-    dice = pd.concat({column.name: column.dice for column in columns}, axis="columns", join="inner")
+    dice = pd.concat({column.name: column.dice for column in columns}, axis="columns", join="inner").dropna()
     if len(dice) < 2:
         expected = "two cases or more that all of them scored"
         raise UserError("The runs have too few cases in common", ", ".join(dice.index) or "none", expected)
     first, *others = dice.columns
-    dice = dice.loc[(dice.min(axis=1) - dice.max(axis=1)).sort_values(kind="stable").index]
     differences = pd.DataFrame([paired_difference(dice[name], dice[first]) for name in others], others)
     corrected = holm([wilcoxon_p(dice[name], dice[first]) for name in others])
     gains = [interval_text(row, sign="+") for row in differences.to_dict("records")]
     means = [interval_text(bootstrap_mean(dice[name])._asdict()) for name in dice]
     cells = zip(map(str, dice), means, ["", *gains], ["", *(f"{p:.3g}" for p in corrected)], strict=True)
+    dice = dice.loc[(dice.min(axis=1) - dice.max(axis=1)).sort_values(kind="stable").index]
     text = (
         f"Mean Dice over the {len(dice)} cases that all have, with 95 % intervals over cases. p: Wilcoxon"
         " signed-rank test, corrected for several comparisons (Holm)."
@@ -94,6 +94,11 @@ def write_comparison(
         pictures=_pictures(columns, [str(case) for case in dice.index[:DRAWN]], progress),
         all_cases=Table(["case", *dice], dice.map("{:.3f}".format).reset_index().values.tolist()),
     )
+
+
+def _dice(table: pd.DataFrame) -> pd.Series[Any]:
+    """Return the Dice of each case in the order of the scores, on which the resamples of intervals depend."""
+    return case_means(table).reindex(table["case"].unique())
 
 
 def _names(folders: Sequence[Path]) -> list[str]:

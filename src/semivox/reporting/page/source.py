@@ -66,6 +66,7 @@ class Scored:
     which: str  # "validation" or "test" cases, or just "scored" ones
     files: Mapping[str, tuple[Path | None, Path]]  # prediction, if there is one, and reference of each case
     scans: Mapping[str, Scan]  # of each case, where it was found
+    maker: str = ""  # who predicted, where that was not the run as it is now
 
     @property
     def count(self) -> int:
@@ -158,7 +159,7 @@ def read_scored(folder: Path, run: RunFacts, images: Path | None = None) -> Scor
     `images` is the folder of the scans, if they are no longer where `predict` read them.
 
     Raises:
-        UserError: no scores in this folder, no scan of theirs in `images`.
+        UserError: no scores in this folder, those of other classes, no scan of theirs in `images`.
     """
     table = read_table(folder)
     entries = read_json(folder / "summary.json").get("metric_per_case", [])
@@ -176,7 +177,8 @@ def read_scored(folder: Path, run: RunFacts, images: Path | None = None) -> Scor
     kinds = {"val": "validation", "test": "test"}
     which = kinds.get(roles.pop(), "training") if len(roles) == 1 else "scored"
     scans = {name: Scan(name, case.images) for name, case in known.items()} | _scans(made, run, names, images)
-    return Scored(made, table, which, files, {name: scans[name] for name in names if name in scans})
+    scans = {name: scans[name] for name in names if name in scans}
+    return Scored(made, table, which, files, scans, _maker(made, run))
 
 
 def read_case(case: str, scored: Scored, run: RunFacts) -> CaseVolumes | None:
@@ -197,6 +199,17 @@ def read_case(case: str, scored: Scored, run: RunFacts) -> CaseVolumes | None:
     turn = nib.orientations.io_orientation(scan.affine)
     affine = scan.affine @ nib.orientations.inv_ornt_aff(turn, truth.shape)
     return CaseVolumes(affine, *turned(scan.array[0], scan.spacing_mm, scan.axes, *labels))
+
+
+def _maker(folder: Path, run: RunFacts) -> str:
+    """Say who made predictions, unless it was the run as it is now; other classes are a `UserError`."""
+    file, classes = folder / DESCRIPTION, dict(zip(run.plan.class_names, run.plan.class_values, strict=True))
+    about = read_json(file) if file.is_file() else {}
+    if (found := about.get("labels", classes)) != classes:
+        do = "name the run that made them"
+        raise UserError("The predictions are not of this run", f"classes {found}", f"{classes}", do, folder)
+    own = folder == run.folder / VALIDATION or about.get("model") == load_model(run.folder, "cpu").digest
+    return "" if own else f"{about['method']} on {about['dataset']}" if about else "unknown"
 
 
 def _first(*files: Path) -> Path:
