@@ -63,9 +63,8 @@ class Workspace:
         kept = self.manifest.is_edited(SPLITS) and not (fresh and self.manifest.owns(SPLITS))
         if config != SplitConfig() or not kept:
             return make_split(self.dataset, config)
-        split = load_split(self.splits_file, self.dataset, 0).model_copy(
-            update={"how": f"edited in {SPLITS}"}
-        )
+        split = load_split(self.splits_file, self.dataset, 0)
+        split = split.model_copy(update={"how": f"as edited in {SPLITS}"})
         used = split.roles()
         left = [case.name for case in self.dataset.cases if case.pool != "test" and case.name not in used]
         without = f"; it does not name {shortened(left, 5)}" if left else ""
