@@ -111,3 +111,15 @@ def test_another_data_set_is_not_overwritten(source: Path, run: Path, tmp_path: 
     with pytest.raises(UserError, match="holds another data set"):
         semivox.pseudo_label(run, source, copy)
     assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before
+
+
+def test_pseudo_labels_of_another_model_are_replaced_on_request(
+    source: Path, run: Path, tmp_path: Path
+) -> None:
+    semivox.pseudo_label(run, source, tmp_path)
+    changed = {"window": "patch", "overlap": 0.25}
+    with pytest.raises(UserError, match="exists already"):
+        semivox.pseudo_label(run, source, tmp_path, config=changed)
+    semivox.pseudo_label(run, source, tmp_path, config=changed, overwrite=True)
+    made = json.loads((tmp_path / "predictions" / "predict.json").read_text())["cases"]
+    assert {case["settings"]["overlap"] for case in made.values()} == {0.25}

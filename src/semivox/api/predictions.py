@@ -241,6 +241,7 @@ def pseudo_label(
     out: AnyPath,
     *,
     config: Anything = None,
+    overwrite: bool = False,
     device: Device = "auto",
     progress: ProgressFactory = no_progress,
 ) -> Dataset:
@@ -250,13 +251,13 @@ def pseudo_label(
         model: a run folder.
         data: the data set that the model was trained on, or a workspace of it.
         out: the new data set, e.g. `nnUNet_raw/Dataset501_Name`.
-        config, device: as for `predict`.
+        config, overwrite, device: as for `predict`.
     """
     from semivox.export.pseudo_label import pseudo_label as run
 
     folder = raw_folder(data)
     loaded, window = loaded_model(model, device, config)
-    return run(Path(model), loaded, folder, Path(out), window, progress)
+    return run(Path(model), loaded, folder, Path(out), window, progress, overwrite=overwrite)
 
 
 @verb

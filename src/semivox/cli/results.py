@@ -14,7 +14,7 @@ _AS_DATASET = (
     "--input is the model's data set: write it as nnU-Net raw, with predictions as labels of unlabeled cases"
 )
 _SHOWN = 8  # scans of a ranking
-_ANY_DATASET = {"model", "source", "out", "device", "as_dataset"}  # what --as-dataset takes
+_ANY_DATASET = {"model", "source", "out", "overwrite", "device", "as_dataset"}  # what --as-dataset takes
 
 
 def register(app: typer.Typer) -> None:

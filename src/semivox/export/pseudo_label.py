@@ -22,7 +22,14 @@ from semivox.progress import ProgressFactory
 
 
 def pseudo_label(
-    run: Path, loaded: LoadedModel, data: Path, folder: Path, config: PredictConfig, progress: ProgressFactory
+    run: Path,
+    loaded: LoadedModel,
+    data: Path,
+    folder: Path,
+    config: PredictConfig,
+    progress: ProgressFactory,
+    *,
+    overwrite: bool = False,
 ) -> Dataset:
     """Write a data set for nnU-Net; see `semivox.pseudo_label`.
 
@@ -43,7 +50,7 @@ def pseudo_label(
     real = [dataset.case(name) for name in (*split.labeled, *split.val)]
     predicted, scans = folder / "predictions", {case.name: case.images for case in pseudo}
     with progress("predict") as report:
-        predict_files(loaded, scans, predicted, config, progress=report)
+        predict_files(loaded, scans, predicted, config, overwrite=overwrite, progress=report)
     for case in (*pseudo, *real):
         label = predicted / f"{case.name}.nii.gz" if case.name in scans else case.label
         assert label is not None
