@@ -109,6 +109,15 @@ def test_a_missing_slice_is_named_by_its_neighbors(tmp_path: Path) -> None:
     assert error.value.found == f"4 mm between {paths[1].name} and {paths[3].name}"
 
 
+def test_two_phases_in_a_series_are_told_from_its_spacing(tmp_path: Path) -> None:
+    write_series(tmp_path, voxels(), uid="1.2.3")
+    write_series(tmp_path, voxels(), uid="1.2.3", prefix="ZZ")
+    with pytest.raises(UserError, match="twice there") as error:
+        read_dicom(tmp_path)
+    assert str(error.value.found).startswith("0 mm between")
+    assert error.value.expected == "2 mm, as between others of the 12 slices"
+
+
 @pytest.mark.parametrize("keep", [200, 0.5, 0.98])
 def test_a_truncated_slice_is_named(tmp_path: Path, keep: float) -> None:
     path = write_series(tmp_path, voxels())[3]

@@ -88,6 +88,9 @@ def test_import_of_a_folder_with_scan_and_segmentation(dcmqi: Path, tmp_path: Pa
     case.mkdir(parents=True)
     for file in [*sorted((dcmqi / "ct-3slice").iterdir()), dcmqi / "liver.dcm"]:
         (case / file.name).write_bytes(file.read_bytes())
+    with pytest.raises(UserError, match="Unknown segment: liver_lobe") as error:
+        import_dataset(tmp_path / "raw", tmp_path / "out", classes={"liver_lobe": 1})
+    assert error.value.expected == "one of Liver"
     dataset = import_dataset(tmp_path / "raw", tmp_path / "out")
     assert (dataset.channels, dataset.class_names) == (("CT",), ("background", "Liver"))
     (found,) = dataset.cases

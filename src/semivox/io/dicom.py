@@ -65,7 +65,10 @@ def place_slices(series: Series) -> tuple[list[Slice], Array]:
 
 def _check_alike(item: Slice, first: Slice) -> None:
     if item.position is None or item.orientation is None or item.spacing is None or min(item.spacing) <= 0:
-        what, lacking = "The DICOM slice has no place in space", "no position, orientation or pixel spacing"
+        what, lacking = (
+            "The DICOM slice has no place in space",
+            "no position, orientation or pixel spacing above 0",
+        )
         do = "export the series again; scanned films and screenshots cannot be used"
         raise bad_file(item.path, what, lacking, None, do)
     for name in ("size", "orientation", "spacing"):
@@ -73,16 +76,19 @@ def _check_alike(item: Slice, first: Slice) -> None:
         if not np.allclose(found, wanted, rtol=0 if name == "size" else _SAME, atol=_SAME):
             what = f"The slices of the series do not belong together: another {name}"
             do = "move the slices of the other acquisition to a folder of their own"
-            raise bad_file(item.path, what, found, f"{wanted} as in {first.path.name}", do)
+            shown, right = (" ".join(f"{number:g}" for number in numbers) for numbers in (found, wanted))
+            raise bad_file(item.path, what, shown, f"{right} as in {first.path.name}", do)
 
 
 def _check_steps(slices: Sequence[Slice], steps: Array) -> None:
-    usual = float(np.median(steps))
+    apart = steps[steps >= _SAME]
+    usual = float(np.median(apart)) if apart.size else 0.0
     odd = np.flatnonzero((steps < _SAME) | (np.abs(steps - usual) > _SAME_STEP * usual))
     if odd.size:
         before, after = slices[odd[0]].path, slices[odd[0] + 1].path
         found = f"{steps[odd[0]]:.6g} mm between {before.name} and {after.name}"
-        expected = f"{usual:.6g} mm as between most of the {len(slices)} slices"
+        expected = f"{usual:.6g} mm, as between others of the {len(slices)} slices"
+        expected = expected if apart.size else "slices at different positions"
         do = "export all slices again; move copies and other phases to a folder of their own"
         raise bad_file(after, "Slices are missing, twice there or unevenly spaced", found, expected, do)
 

@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 
 from semivox.datasets.importers.source import CaseSource, Found, ImportOptions, LabelFile, Loaded, read_lists
-from semivox.errors import UserError
+from semivox.errors import UserError, unknown
 from semivox.io.dicom import read_segments, segments
 from semivox.io.formats import DICOM_ENDINGS, Array, bad_file, list_values, unreadable
 from semivox.io.geometry import onto_grid
@@ -109,6 +109,9 @@ def _class_table(files: Sequence[LabelFile], declared: Mapping[str, int]) -> dic
         for name in (segments(file.path) if _is_segmentation(file) else (file.name,))
         if name is not None
     )
+    segmentations = [file.path for file in files if _is_segmentation(file)]
+    if segmentations and (strange := [name for name in declared if name not in names]):
+        raise unknown("segment", strange[0], names, segmentations[0].parent)
     unnamed = [file.path for file in files if file.name is None and not _is_segmentation(file)]
     if names and unnamed:
         what, do = "Some labels have names, others have values", "name every pattern: --labels NAME=PATTERN"
