@@ -9,11 +9,13 @@ from pathlib import Path
 import matplotlib.image
 import nibabel as nib
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from semivox.reporting import style
+from semivox.reporting.page import charts
 from semivox.reporting.planes import save_overlay
 from semivox.reporting.slices import AXIAL, VIEWS, finest_view, fullest_slice, turned
 from semivox.reporting.style import CLASS_COLORS
@@ -68,6 +70,15 @@ def test_header_says_what_is_shown(drawn: Capture) -> None:
     assert "case_8" in words(drawn()) and "unlabeled" in words(drawn())
     save_overlay(Path("x.png"), image, label * 0, (1, 1, 1), name="x")
     assert "no foreground in the label" in words(drawn())
+
+
+def test_dollars_in_names_are_no_formula(tmp_path: Path) -> None:
+    image, label = scan()
+    names = ("bg", "cost $5 to $6_a^", r"$\frac$")
+    save_overlay(tmp_path / "x.png", image, label, (1, 1, 1), class_names=names, name="a$b_{$c")
+    assert (tmp_path / "x.png").is_file()
+    means = pd.DataFrame({"mean": 0.1, "low": 0.0, "high": 0.2}, index=["a$b_{$c"])
+    assert "a$b_{$c" in charts.difference_chart(means, "x$y_{$").svg
 
 
 def test_each_slice_is_the_one_with_most_foreground(drawn: Capture) -> None:

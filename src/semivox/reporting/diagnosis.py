@@ -14,7 +14,17 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from semivox.errors import UserError
-from semivox.reporting.style import CHART_COLORS, INK, NEUTRAL, add_legend, chart, dress, save_png, shorten
+from semivox.reporting.style import (
+    CHART_COLORS,
+    INK,
+    NEUTRAL,
+    add_legend,
+    chart,
+    dress,
+    plain,
+    save_png,
+    shorten,
+)
 
 _STYLES = ("-", "--", ":", "-.")
 _COLUMNS, _WIDTH, _HEIGHT, _HEAD = 3, 5.2, 3.1, 1.1  # panels a row, inches
@@ -50,7 +60,7 @@ def save_diagnosis(path: Path, table_csv: Path, *, title: str, subtitle: str = "
     key = [Line2D([], [], label=_NAMED.get(name, name), **look) for name, look in page.looks.items()]
     look: dict[str, Any] = {"frameon": False, "fontsize": 11, "columnspacing": 1.4, "ncols": 10}
     figure.legend(
-        handles=key, loc="outside upper left", title=f"{title}\n{subtitle}", alignment="left", **look
+        handles=key, loc="outside upper left", title=plain(f"{title}\n{subtitle}"), alignment="left", **look
     )
     save_png(figure, path)
 

@@ -41,7 +41,7 @@ def save_overlay(
     """
     state = "unlabeled" if label is None else "labeled" if label.any() else "no foreground in the label"
     steps, voxels = " × ".join(f"{step:.3g}" for step in spacing_mm), " × ".join(map(str, image.shape[1:]))
-    head = shorten(name, 70), f"{voxels} voxels of {steps} mm, {state}"
+    head = name, f"{voxels} voxels of {steps} mm, {state}"
     scan = RasImage(image[0], tuple(spacing_mm))
     style.save_png(planes_figure(scan, label, class_names=class_names, head=head), path)
 

@@ -37,7 +37,7 @@ def chart(width: float, height: float, title: str = "") -> Figure:
     """Start a page of charts, sized in inches."""
     figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white", layout="constrained")
     if title:
-        figure.suptitle(title, fontsize=11)
+        figure.suptitle(plain(title), fontsize=11)
     return figure
 
 
@@ -78,9 +78,14 @@ def name_rows(panel: Axes, names: Sequence[str]) -> None:
     panel.set_ylim(len(names) - 0.5, -0.5)
 
 
+def plain(text: str) -> str:
+    """Return a text as matplotlib has to get it: between two dollars it would read a formula."""
+    return text.replace("$", r"\$")
+
+
 def shorten(text: str, length: int) -> str:
-    """Leave out the middle of a long text."""
-    return text if len(text) <= length else f"{text[: length // 2 - 1]}…{text[-length // 2 + 1 :]}"
+    """Leave out the middle of a long text, and make it `plain`."""
+    return plain(text if len(text) <= length else f"{text[: length // 2 - 1]}…{text[-length // 2 + 1 :]}")
 
 
 def save_png(figure: Figure, path: Path, kind: str = "png") -> None:
