@@ -115,6 +115,8 @@ def test_arguments_of_train_that_mean_nothing(arguments: dict[str, Any], named: 
         (lambda at: semivox.info(at, figure=at / "scan.nii.gz"), r"ending in \.png"),
         (lambda at: semivox.export_dicom_seg(at / "none.nii.gz", at, at / "a.dcm"), "no such segmentation"),
         (lambda at: semivox.train(), "data"),
+        (lambda at: semivox.predict_image(None, at), "argument: model"),
+        (lambda at: semivox.compare_runs([at, None]), "argument: runs"),
     ],
 )
 def test_arguments_that_mean_nothing(call: Any, named: str, tmp_path: Path) -> None:

@@ -14,7 +14,10 @@ import pytest
 import SimpleITK as sitk
 
 import semivox
+from semivox.config import SplitConfig
+from semivox.datasets.dataset import open_dataset
 from semivox.datasets.declared import parse_regions, read_regions
+from semivox.datasets.splits import make_split, save_splits
 from semivox.errors import UserError
 from semivox.evaluation.evaluate import evaluate_folder
 from semivox.evaluation.metrics import case_metrics
@@ -112,8 +115,9 @@ def test_regions_that_cannot_be(regions: object) -> None:
 def test_regions_of_the_command_line() -> None:
     assert parse_regions(["all=1,4", "core = 4"]) == {"all": [1, 4], "core": [4]}
     assert parse_regions([]) is None
-    with pytest.raises(UserError, match="malformed"):
-        parse_regions(["all=one"])
+    for wrong in (["all=one"], ["all=1", "all=4"]):
+        with pytest.raises(UserError, match="malformed"):
+            parse_regions(wrong)
 
 
 def test_workers_and_files_change_nothing(folders: tuple[Path, dict[str, Path]], tmp_path: Path) -> None:
@@ -255,6 +259,22 @@ def test_scores_of_another_tool_are_not_overwritten(
             evaluate_folder(predictions, references, CLASSES, path.parent, workers=0)
         assert path.read_text() == content and len(list(path.parent.iterdir())) == 1
         path.unlink()
+
+
+def test_folders_and_splits_that_do_not_tell_what_to_score(
+    folders: tuple[Path, dict[str, Path]], phantoms: Path, tmp_path: Path
+) -> None:
+    predictions, nowhere = folders[0], tmp_path / "nowhere"
+    for wrong in ((nowhere, predictions), (predictions, nowhere)):
+        with pytest.raises(UserError, match="no such folder") as error:
+            semivox.evaluate(wrong[0], references=wrong[1])
+        assert error.value.path == nowhere
+    with pytest.raises(UserError, match="--split-file RUN"):
+        semivox.evaluate(predictions, data=phantoms, cases="val")
+    split = make_split(open_dataset(phantoms), SplitConfig(labeled=2, val=1))
+    save_splits(tmp_path / "folds.json", [split, split])
+    with pytest.raises(UserError, match="several folds"):
+        semivox.evaluate(predictions, data=phantoms, cases="val", split_file=tmp_path / "folds.json")
 
 
 def test_tables_that_are_none(tmp_path: Path) -> None:

@@ -56,6 +56,16 @@ def edit(run: Path, change) -> None:
     file.write_text(yaml.safe_dump(values))
 
 
+def test_an_overlap_takes_the_place_of_a_stored_stride(run):
+    edit(run, lambda values: values["predict"].update(stride=[4, 4, 4]))
+    model = load_model(run)
+    assert model.settings(tta=True).stride == (4, 4, 4)
+    asked = model.settings(overlap=0.25)
+    assert (asked.stride, asked.overlap, asked.window) == (None, 0.25, "patch")
+    with pytest.raises(UserError, match="leave out one"):
+        model.settings(overlap=0.25, stride=(2, 2, 2))
+
+
 def test_loaded_model_predicts_what_the_saved_one_did(run):
     expected = torch.load(run.parent / "expected.pt", weights_only=True)
     model = load_model(run)

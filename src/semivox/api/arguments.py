@@ -99,8 +99,13 @@ def _argument_error(error: ValidationError, names: list[str]) -> UserError:
 
 def optional(path: Any, name: str = "path") -> Path | None:
     """Return a `Path`, or None for None."""
+    return None if path is None else needed(path, name)
+
+
+def needed(path: Any, name: str) -> Path:
+    """Return a `Path`; what is none is a `UserError`, also None."""
     try:
-        return None if path is None else Path(_path(path))
+        return Path(_path(path))
     except ValueError as error:
         raise UserError(f"Wrong argument: {name}", repr(path)[:200], str(error)) from error
 
@@ -178,7 +183,7 @@ def loaded_model(model: Any, device: str, changes: Any) -> tuple[LoadedModel, Pr
         raise UserError("Wrong argument: config", repr(changes)[:100], expected)
     if not isinstance(model, LoadedModel):
         folders = list(model) if isinstance(model, (list, tuple)) and model else [model]
-        paths = [Path(optional(folder, "model") or "") for folder in folders]
+        paths = [needed(folder, "model") for folder in folders]
         model = join([load_model(path, device=device) for path in paths], paths)
     if isinstance(changes, PredictConfig):
         return model, changes

@@ -14,6 +14,7 @@ from semivox.api.arguments import (
     Texts,
     class_values,
     loaded_model,
+    needed,
     optional,
     raw_folder,
     verb,
@@ -229,7 +230,7 @@ def rank(
     title = f"{loaded.plan.dataset}: scans to annotate next, by {by}"
     draw = partial(draw_sheet, title, loaded.plan.class_names)
     return run(
-        loaded, optional(first, "model") or Path(), open_dataset(folder), Path(out), by=by, seed=seed,
+        loaded, needed(first, "model"), open_dataset(folder), Path(out), by=by, seed=seed,
         config=window, draw=draw, progress=progress,
     )  # fmt: skip
 

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from semivox.api.arguments import AnyPath, Anything, checked, optional, settings, verb
+from semivox.api.arguments import AnyPath, Anything, checked, needed, optional, settings, verb
 from semivox.errors import UserError
 from semivox.progress import ProgressFactory, no_progress
 
@@ -145,7 +145,7 @@ def compare_runs(
     from semivox.reporting.page.compare import read_columns, write_comparison
 
     given = runs if isinstance(runs, (list, tuple)) else [runs]
-    folders = [Path(optional(run, "runs") or "") for run in given]
+    folders = [needed(run, "runs") for run in given]
     if len(folders) < 2:
         raise UserError("A comparison needs several runs", f"{len(folders)}", "two or more folders")
     check_place(Path(out))

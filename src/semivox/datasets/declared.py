@@ -103,11 +103,13 @@ def parse_regions(texts: Sequence[str]) -> dict[str, list[int]] | None:
     """Read `NAME=1,2,4`, one text a region; return None if there are none."""
     found: dict[str, list[int]] = {}
     for text in texts:
-        name, _, values = text.partition("=")
+        name, _, values = (part.strip() for part in text.partition("="))
         try:
-            found[name.strip()] = [int(value) for value in values.split(",")]
+            if name in found:
+                raise ValueError(name)
+            found[name] = [int(value) for value in values.split(",")]
         except ValueError as error:
-            expected = "NAME=VALUE,VALUE, e.g. tumor_core=1,4"
+            expected = "NAME=VALUE,VALUE, each name once, e.g. tumor_core=1,4"
             raise UserError("A region is malformed", text, expected) from error
     return found or None
 

@@ -134,12 +134,12 @@ class _File(BaseModel):
 _NNUNET = TypeAdapter(Annotated[list[_NnunetFold], Field(min_length=1)])
 
 
-def load_split(path: Path, dataset: Dataset, fold: int) -> Split:
+def load_split(path: Path, dataset: Dataset, fold: int | None) -> Split:
     """Read one fold of a file by `save_splits`, or of nnU-Net's `[{"train": [...], "val": [...]}, ...]`.
 
     In nnU-Net's form, train cases with a label file are labeled; the other train cases, those without a label
     file (nnU-Net's file cannot name them) and the extra pool are unlabeled. Cases with a label file that the
-    fold does not name are left out.
+    fold does not name are left out. Without `fold` there has to be only one.
     """
     content = read_json(path)
     try:
@@ -147,6 +147,10 @@ def load_split(path: Path, dataset: Dataset, fold: int) -> Split:
         folds = _File.model_validate(content).folds if is_ours else _NNUNET.validate_python(content)
     except ValidationError as error:
         raise _malformed(path, error) from error
+    if fold is None and len(folds) > 1:
+        do = "name the splits.json of the run that predicted"
+        raise UserError("The split file has several folds", len(folds), "one fold", do, path)
+    fold = fold or 0
     if not 0 <= fold < len(folds):
         found, expected = f"{len(folds)} folds", f"0 to {len(folds) - 1}"
         raise UserError(f"There is no fold {fold}", found, expected, path=path)

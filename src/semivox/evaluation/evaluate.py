@@ -102,7 +102,8 @@ def evaluate_folder(
 
 def _check(folder: Path, found: Mapping[str, Path], references: Mapping[str, Path]) -> None:
     if not references:
-        raise UserError("There is no reference label to compare with", 0, "at least one case with a label")
+        do = "name labels with --references FOLDER, or with --data those of other --cases"
+        raise UserError("There is no reference label to compare with", None, "a case with a label", do)
     if not found.keys() & references.keys():
         what = f"no file with the name of a case, but {shortened(found, 5)}" if found else "no label file"
         expected = f"{next(iter(references))}.nii.gz and so on, one file for each of {len(references)} cases"

@@ -60,10 +60,13 @@ def case_files(folder: Path) -> dict[str, Path]:
 def of_dataset(data: Path, cases: str, split_file: Path | None) -> tuple[dict[str, Path], Classes]:
     """Return the reference label of each test or validation case of a data set, and its classes."""
     dataset = open_dataset(data)
+    if cases == "val" and split_file is None and not (data / "splits.json").is_file():
+        do = "add --split-file RUN/splits.json"
+        raise UserError("It is not known which cases validate", "no splits.json there", None, do, data)
     if cases == "test":
         chosen = dataset.pool("test")
     else:
-        split = load_split(split_file or data / "splits.json", dataset, 0)
+        split = load_split(split_file or data / "splits.json", dataset, None)
         chosen = tuple(map(dataset.case, split.val))
     files = {case.name: case.label for case in chosen if case.label is not None}
     return files, Classes.of(dataset)
@@ -75,6 +78,9 @@ def of_folder(folder: Path, predictions: Path) -> tuple[dict[str, Path], Classes
     That is `semivox.json` beside the predictions, or a `dataset.json`, which also tells the value to ignore.
     """
     beside = [place / "dataset.json" for place in (folder, folder.parent, predictions)]
+    for place in (folder, predictions):
+        if not place.is_dir():
+            raise UserError("There is no such folder", do="check the path", path=place)
     places = [path for path in (predictions / "semivox.json", *beside) if path.is_file()]
     if not places:
         expected = "semivox.json, as `semivox predict` writes it"

@@ -71,12 +71,19 @@ class LoadedModel:
     def settings(self, **changes: Any) -> PredictConfig:
         """Return the stored settings with changes (None: no change); a stride or overlap asks for patches.
 
+        An overlap takes the place of a stored stride.
+
         Raises:
-            UserError: a value that is not allowed.
+            UserError: a value that is not allowed, or stride and overlap together.
         """
         given = {name: value for name, value in changes.items() if value is not None}
-        if {"stride", "overlap"} & set(given):
-            given = {"window": "patch", **given}
+        if asked := {"stride", "overlap"} & set(given):
+            given = {"window": "patch", "stride": None, **given}
+        if len(asked) == 2:
+            found = f"stride {given['stride']} and overlap {given['overlap']}"
+            raise UserError(
+                "A stride leaves nothing for the overlap to say", found, do="leave out one of them"
+            )
         try:
             return PredictConfig.model_validate({**self.meta.get("predict", {}), **given})
         except ValidationError as error:
