@@ -223,6 +223,14 @@ def test_whose_predictions_they_are(trained: Path, made: tuple[Path, Scored], tm
         text(other)
 
 
+def test_the_page_tells_how_the_scans_were_prepared(facts: RunFacts, tmp_path: Path) -> None:
+    """Published crops were made with the labels of all cases; the importer writes that into dataset.json."""
+    about = json.loads((facts.data / "dataset.json").read_text())
+    told = "cropped around the labels of all cases, unlabeled and test cases included"
+    (tmp_path / "dataset.json").write_text(json.dumps(about | {"description": told}))
+    assert told in content.facts(read_run(facts.folder, tmp_path))["Data set"]
+
+
 def test_a_folder_without_scans_of_the_cases_is_refused(made: tuple[Path, Scored], facts: RunFacts) -> None:
     with pytest.raises(semivox.UserError, match="no scan of a scored case"):
         read_scored(made[0] / "found", facts, facts.data / "imagesTs")

@@ -21,8 +21,11 @@ _FAILED = {
     "false_alarm": "in the prediction, not in the reference",
     "missing": "no prediction file",
 }
-_CROPS = {"none": "none", "foreground": "box around voxels above the background, found without labels"}
-_SAME = 0.0005
+_CROPS = {
+    "none": "none, scans as the data set has them",
+    "foreground": "box around voxels above the background, found without labels",
+}
+_SAME, _LONGEST = 0.0005, 400  # Dice; letters of a description
 _MOST_CLASSES = 12  # columns of the table of cases, names in a list
 
 
@@ -40,7 +43,7 @@ def facts(run: RunFacts) -> dict[str, str]:
     options = ", ".join(f"{name}={value}" for name, value in run.config.method.options.items())
     chosen = "the weights after the last iteration" if trained.get("checkpoint") == "last" else "{checkpoint}"
     pairs = {
-        "Data set": plan.dataset,
+        "Data set": ": ".join(filter(None, (plan.dataset, run.description[:_LONGEST]))),
         "Labels used": f"{len(split.labeled)} training cases; the label files of the {len(split.unlabeled)}"
         " unlabeled cases were not opened in planning, cropping or training",
         "Split": split.how or "as in splits.json",

@@ -46,6 +46,7 @@ class RunFacts:
     log: pd.DataFrame | None  # logs/metrics.csv, None before the first row
     calibrated: bool  # validation cases decided temperature or clean-up of the predictions
     data: Path  # the data set that the run was made from, where it is now
+    description: str  # of the data set, e.g. how published crops were made; empty if it is not there
 
     @property
     def title(self) -> str:
@@ -113,7 +114,9 @@ def read_run(folder: Path, data: Path | None = None) -> RunFacts:
     report = run.manifest.read()
     made_from = str(report.get("made_from", {}).get("dataset", "")).removeprefix(f"{plan.dataset} in ")
     data = data or Path(made_from)
-    return RunFacts(folder, config, split, plan, report, environment, log, bool(calibration), data)
+    about = read_json(data / "dataset.json") if (data / "dataset.json").is_file() else {}
+    told = str(about.get("description") or "") if isinstance(about, dict) else ""
+    return RunFacts(folder, config, split, plan, report, environment, log, bool(calibration), data, told)
 
 
 def score_validation(run: RunFacts, progress: ProgressFactory) -> Path:
