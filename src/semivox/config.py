@@ -44,7 +44,7 @@ def load_config(
     *,
     preset: str | None = None,
     file: Path | str | Mapping[str, Any] | None = None,
-    settings: Sequence[str] = (),
+    settings: Sequence[str] | str = (),
     **sections: Any,
 ) -> Config:
     """Resolve preset, the method's own settings, YAML file, `sections` and `a.b=c` settings; the later wins.
@@ -54,7 +54,7 @@ def load_config(
     Args:
         preset: a name from `preset_names`.
         file: a YAML file with the same sections, or what it would hold as a dictionary.
-        settings: assignments such as `train.lr=0.02`; the right side is YAML.
+        settings: an assignment such as `train.lr=0.02`, or several; the right side is YAML.
         sections: nested dictionaries, e.g. `train={"seed": 1}`; keys whose value is None are ignored.
 
     Raises:

@@ -50,7 +50,9 @@ def test_importing_the_package_is_quick() -> None:
         semivox.trian
 
 
-@pytest.mark.parametrize("wrong", [None, 5, ["a.nii.gz"], {"a": 1}, np.zeros(3), "a\0b", object()])
+@pytest.mark.parametrize(
+    "wrong", [None, 5, ["a.nii.gz"], {"a": 1}, np.zeros(3), "a\0b", "", "~/scans", object()]
+)
 def test_a_path_of_the_wrong_kind(wrong: Any, tmp_path: Path) -> None:
     for call in (
         lambda: semivox.train(wrong),
@@ -114,6 +116,11 @@ def test_arguments_of_train_that_mean_nothing(arguments: dict[str, Any], named: 
         (lambda at: semivox.load_grid(changes={"methods": ["dual"], "labels": [1.5]}), "labels"),
         (lambda at: semivox.info(at, figure=at / "scan.nii.gz"), r"ending in \.png"),
         (lambda at: semivox.export_dicom_seg(at / "none.nii.gz", at, at / "a.dcm"), "no such segmentation"),
+        (lambda at: semivox.predict_image(None, at), "argument: model(.|\n)*None"),
+        (lambda at: semivox.compare_runs([at, None]), "argument: runs(.|\n)*None"),
+        (lambda at: semivox.make_phantoms(at / "new", shape=(8, 8)), "argument of make_phantoms: shape"),
+        (lambda at: semivox.make_phantoms("~/new"), "in place of ~"),
+        (lambda at: semivox.evaluate(at, references=at, cases="val"), "leave out --cases"),
         (lambda at: semivox.train(), "data"),
         (lambda at: semivox.predict_image(None, at), "argument: model"),
         (lambda at: semivox.compare_runs([at, None]), "argument: runs"),
@@ -127,6 +134,7 @@ def test_arguments_that_mean_nothing(call: Any, named: str, tmp_path: Path) -> N
 def test_settings_in_every_form(tmp_path: Path) -> None:
     from semivox.api.arguments import settings
 
+    assert semivox.load_config(settings="train.seed=3") == semivox.load_config(settings=["train.seed=3"])
     file = tmp_path / "a.yaml"
     file.write_text("train: {seed: 3}\n")
     for given in (file, str(file), {"train": {"seed": 3}}, semivox.load_config(train={"seed": 3})):

@@ -98,6 +98,9 @@ REFUSED = [
     ("train --method dual --set method.options.tua=1", "did you mean tau"),
     ("train --set method.options.tau=true", "tau"),
     ("train --preset lit", "did you mean lite"),
+    ("train --preset ''", "Unknown preset"),
+    ("train --method ''", "Unknown method"),
+    ("train --config ''", "cannot be read"),
     ("prepare --preset lit", "did you mean lite"),
     ("prepare --set method.name=duall", "did you mean dual"),
     ("train --device tpu", "train.device"),
@@ -115,6 +118,7 @@ REFUSED = [
     ("check --workers -1", "workers"),
     ("info --workers -1", "workers"),
     ("info --labeled 0.5.1", "cases from 1 on"),
+    ("info --device cpu", "leave out --device"),
     ("benchmark -o out -m dual -l inf --dry-run", "cases from 1 on"),
     ("benchmark -o out -m duall --dry-run", "did you mean dual"),
     ("benchmark -o out -m dual --seeds 0 --dry-run", "seeds"),
@@ -239,6 +243,11 @@ def test_names_that_no_text_can_hold_are_messages(tmp_path: Path) -> None:
     assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
 
 
+def test_this_machine_has_no_data_set() -> None:
+    with pytest.raises(UserError, match="leave out --labeled"):
+        passes("info", "--machine", "--labeled", "2")
+
+
 def test_a_bug_is_one_line_without_a_traceback(tmp_path: Path) -> None:
     script = (
         "import sys, semivox.cli, semivox.methods.catalogue as rooms\n"
@@ -324,3 +333,4 @@ def test_options_have_the_help_of_api_and_settings() -> None:
     for command in COMMANDS:
         for option in typer.main.get_command(app).commands[command].params:  # type: ignore[attr-defined]
             assert option.help or option.name == "help", (command, option.name)
+            assert not re.search(r"`|as for |semivox\.|\(default.*default", option.help or ""), option.help

@@ -26,10 +26,12 @@ Result = TypeVar("Result")
 def _path(value: Any) -> Any:
     if not isinstance(value, (str, os.PathLike)):
         raise ValueError("a path: text or a pathlib.Path")
-    path = Path(os.fsdecode(value))
-    if "\0" in str(path):
-        raise ValueError("a path without null bytes")
-    return path
+    text = os.fsdecode(value)
+    if not text or "\0" in text:
+        raise ValueError("a path without null bytes" if text else "a path that is not empty")
+    if text == "~" or text.startswith("~/"):
+        raise ValueError("a path with the home folder in place of ~, which only a shell understands")
+    return Path(text)
 
 
 def _tuple(value: Any) -> Any:
@@ -91,15 +93,15 @@ def _argument_error(error: ValidationError, names: list[str]) -> UserError:
     name = names[place] if isinstance(place, int) and place < len(names) else str(place)
     if first["type"] == "unexpected_keyword_argument":
         return unknown(f"argument of {error.title}", name, names)
-    if first["type"].startswith("missing"):
+    if first["type"].startswith("missing") and len(first["loc"]) == 1:
         return UserError(f"{error.title} needs the argument {name}", do=f"add {name}=...")
     expected = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     return UserError(f"Wrong argument of {error.title}: {name}", repr(first["input"])[:200], expected)
 
 
-def optional(path: Any, name: str = "path") -> Path | None:
+def optional(path: Any) -> Path | None:
     """Return a `Path`, or None for None."""
-    return None if path is None else needed(path, name)
+    return None if path is None else needed(path, "path")
 
 
 def needed(path: Any, name: str) -> Path:

@@ -14,6 +14,7 @@ from semivox.api.arguments import (
     NotNegative,
     Whole,
     checked,
+    needed,
     optional,
     raw_folder,
     settings,
@@ -70,14 +71,15 @@ def benchmark(
 ) -> Outcome:
     """Train, predict and score every cell of a grid, then write the tables; a repeated call resumes.
 
-    A cell that fails is reported and the next one begins; a repeated call tries it again.
+    A cell that fails is reported and the next one begins; a repeated call tries it again. A dry run returns
+    its estimates as `forecast`.
 
     Args:
         data: a raw folder or a workspace.
         grid: what to run, from `load_grid`; or a dictionary, or a YAML file.
         out: folder for `runs/`, `table.md`, `table.tex`, CSV files and pictures.
         work: folder for a workspace a preset, for raw data; default `out/work`.
-        dry_run: train nothing, and estimate the time of each cell: `forecast` of what is returned.
+        dry_run: train nothing, and estimate the time of each cell.
         max_hours: begin no cell that is estimated to end later; 0 only makes the tables of what is finished.
         published: show that paper's figures beside these.
         ablation: name of the shipped ablation that the grid is; chooses the published table.
@@ -168,8 +170,7 @@ def _grid(grid: Any) -> Grid:
     from semivox.benchmark.grid import load_grid as load
 
     if not isinstance(grid, Grid):
-        is_mapping = isinstance(grid, Mapping)
-        grid = load(changes=grid) if is_mapping else load(file=optional(grid, "grid"))
+        grid = load(changes=grid) if isinstance(grid, Mapping) else load(file=needed(grid, "grid"))
     for cell in cells_of(grid):
         checked(settings_of(grid, cell), training=True)
     chosen: Grid = grid

@@ -51,9 +51,10 @@ def predict(
 ) -> list[Path]:
     """Segment a scan or a folder of scans, each on its own grid, with the data set's label values.
 
+    For several calls load the model once: `model` may be what `semivox.inference.model.load_model` returns.
+
     Args:
-        model: a run folder; several, e.g. the folds of a cross-validation, whose probabilities are averaged;
-            or a model from `semivox.inference.model.load_model`.
+        model: a run folder; several, e.g. the folds of a cross-validation, whose probabilities are averaged.
         source: one scan, or a folder (`CASE.nii.gz`, or `CASE_0000.nii.gz` for each channel), of NIfTI, NRRD
             or MetaImage; or a DICOM series, or a folder of such folders.
         out: folder for `CASE.nii.gz`.
@@ -176,6 +177,9 @@ def evaluate(
         raise UserError("References are named twice, or not at all", found, "one folder", do)
     if cases == "test" and split_file is not None:
         raise UserError("A split file names validation cases", "cases: test", "cases: val", "add --cases val")
+    if references is not None and cases != "test":
+        do = "leave out --cases, or add --data FOLDER in place of the references"
+        raise UserError("Only the cases of a data set are told apart", f"cases: {cases}", "cases: test", do)
     unions = parse_regions(regions) if isinstance(regions, tuple) else regions
     folder, target = Path(predictions), Path(out or predictions)
     if data is not None:
@@ -214,8 +218,9 @@ def rank(
         out: folder for `rank.csv` and `rank.png`.
         by: `uncertainty`: the lowest predicted Dice first; `diversity`: the scan farthest from all that are
             labeled or ranked before it, in the features of the network; `both`: their product; `random`.
-        seed: of `random`.
-        config, device: as for `predict`.
+        seed: of the order of `random`.
+        config: as for `predict`.
+        device: auto, cpu, gpu or cuda:1.
 
     Returns:
         One row a scan, the most useful first.

@@ -45,7 +45,7 @@ def train(
         data: a raw folder (nnU-Net raw or MSD layout) or a workspace.
         method: registered name, see `semivox.methods()`.
         labeled: number of labels to use, a fraction below 1, or `all`.
-        out: the run folder; default `runs/DATASET/PRESET/METHOD/...`.
+        out: the run folder; default: one in `runs/`, by data set, preset, method, labels and seed.
         extend: train a finished run for more iterations, on the longer schedule.
         diagnose: compare pseudo-labels with labels that training does not see; the weights stay the same.
         bar: show the training progress bar.

@@ -45,7 +45,7 @@ def import_(
     call: o.Call,
     source: Annotated[str, typer.Argument(metavar="SOURCE|RECIPE", help=_SOURCE)],
     raw: Annotated[
-        Path | None, typer.Argument(metavar="[RAW]", help="after a recipe: the data set as downloaded")
+        Path | None, typer.Argument(metavar="RAW", help="after a recipe: the data set as downloaded")
     ] = None,
 ) -> None:
     """Bring a data set in, as nnU-Net raw with NIfTI files.
@@ -100,7 +100,10 @@ def info(
     if machine == (data is not None):
         do = "semivox info -d DATA, or semivox info --machine"
         raise UserError("Either a data set or this machine is described", do=do)
-    if machine:
+    if not machine:
+        call.refuse("--data", {"device"})
+    else:
+        call.refuse("--machine", call.flags.keys() - {"machine", "device", "json"})
         times = call("machine", device=device)
         show.print_json(times) if json else show.machine(times)
         return

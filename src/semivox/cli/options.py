@@ -70,7 +70,7 @@ _FLAGS = {
 _MORE: dict[str, dict[str, Any]] = {
     "labeled": {"parser": number, "metavar": "N", "help": "number of labels, a fraction below 1, or all"},
     "budget": {"parser": seconds, "metavar": "TIME", "help": "wall time, e.g. 30m; sets the iterations"},
-    "regions": {"metavar": "NAME=1,2"},
+    "regions": {"metavar": "NAME=1,2", "help": "classes to score as one, too (default: as declared)"},
     "classes": {"metavar": "NAME=VALUE"},
     "origin": {"case_sensitive": False},
 }
@@ -126,7 +126,7 @@ class Call:
         """The settings, resolved."""
         from semivox.config import load_config
 
-        layers: dict[str, Any] = {name: self.given[name] for name in _LAYERS if self.given.get(name)}
+        layers: dict[str, Any] = {name: self.given[name] for name in _LAYERS if name in self.flags}
         return load_config(**{**layers, **self.sections})
 
     def __call__(self, name: str | None = None, /, **more: Any) -> Any:
@@ -253,7 +253,7 @@ def _setting_option(name: str, setting: str) -> inspect.Parameter:
     section, _, key = setting.partition(".")
     model: Any = Config.model_fields[section].annotation
     field, kind = model.model_fields[key], get_type_hints(model)[key]
-    text = re.sub(r"(^|; )null: (.*)$", r" (default: \2)", field.description or "").strip()
+    text = re.sub(r"(^|; )null: (.*)$", r" (default: \2)", field.description or "").strip().replace("`", "")
     flags = f"--{name}/--no-{name}" if field.default is True else _FLAGS.get(name)
     return _option(name, kind | None, None, text, flags)
 

@@ -37,7 +37,10 @@ def register(app: typer.Typer) -> None:
 def predict(
     call: o.Call, as_dataset: Annotated[bool, typer.Option("--as-dataset", help=_AS_DATASET)] = False
 ) -> None:
-    """Segment scans; results lie on the scanner's grid, with the original label values."""
+    """Segment scans; results lie on the scanner's grid, with the original label values.
+
+    How the model predicts (--window to --postprocess) is as in its training, unless given here.
+    """
     given, window = call.given, call.sections.get("predict", {})
     if as_dataset:
         call.refuse("--as-dataset", call.flags.keys() - call.fields.keys() - _ANY_DATASET)
@@ -89,7 +92,7 @@ def report(
     compare: Annotated[bool, typer.Option("--compare", help="several runs: --compare RUN RUN ...")] = False,
     runs: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[RUN]...", help="with --compare: run folders, or folders of predictions"),
+        typer.Argument(metavar="RUN", help="with --compare: run folders, or folders of predictions"),
     ] = None,
 ) -> None:
     """Write one HTML page: what was trained on what, scores, worst cases, a viewer. It needs no network."""

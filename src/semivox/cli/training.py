@@ -29,7 +29,10 @@ def register(app: typer.Typer) -> None:
 
 
 def train(call: o.Call) -> None:
-    """Train a model from few labels and many scans. The same command again resumes an interrupted run."""
+    """Train a model from few labels and many scans. The same command again resumes an interrupted run.
+
+    Settings that are not given come from the preset, or from the method.
+    """
     folder = call()
     typer.echo(f"trained: {folder}")
     if folder.report.is_file():
@@ -54,7 +57,7 @@ def demo(call: o.Call) -> None:
 
 
 def methods(
-    name: Annotated[str | None, typer.Argument(help="show this one with its options")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="show this one with its options")] = None,
     cite: Annotated[str | None, typer.Option(help="print the BibTeX of a method", metavar="NAME")] = None,
     json: o.Json = False,
 ) -> None:
