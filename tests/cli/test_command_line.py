@@ -206,6 +206,10 @@ def test_info_and_check_speak_json_and_exit_codes(phantoms: Path, tmp_path: Path
     sound = run("check", "-d", folder)
     assert sound.exit_code == 0
     assert "8 cases, 0 errors" in sound.stdout and "next: semivox prepare" in sound.stdout
+    typed = "--labeled 2 --trust-image-geometry"
+    for verb, following in (("info", "check"), ("check", "prepare")):
+        text = run(verb, "-d", folder, *typed.split()).stdout
+        assert text.splitlines()[-1] == f"next: semivox {following} -d {folder} {typed}"
     broken = next((folder / "imagesTr").iterdir())
     broken.write_bytes(broken.read_bytes()[:-9])
     as_json = run("check", "-d", folder, "--json")

@@ -62,6 +62,14 @@ def test_every_case_has_its_points(tmp_path: Path, drawn: list[Figure], channels
     assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == ["organ", "tumor"]
 
 
+def test_one_scan_has_one_tick(tmp_path: Path, drawn: list[Figure]) -> None:
+    draw(tmp_path / "a.png", Fingerprint((case(0, 1, True),), None), ("CT",))
+    (panel,) = [one for one in drawn[0].axes if one.get_title(loc="left").startswith("intensities")]
+    left, right = panel.get_xlim()
+    assert [tick for tick in panel.get_xticks() if left <= tick <= right] == [0]
+    assert any(text.get_text().startswith("1 scan, 1 of them") for text in drawn[0].texts)
+
+
 def test_the_page_is_written_also_without_labels(tmp_path: Path) -> None:
     draw(tmp_path / "a.png", Fingerprint((case(0, 1, False),), None), ("MR",))
     assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG"

@@ -114,7 +114,7 @@ def info(
     show.information(found)
     if figure := call.given.get("figure"):
         typer.echo(f"picture: {figure}")
-    o.next_command("check", "-d", data)
+    o.next_command("check", "-d", data, *call.again())
 
 
 def check(call: o.Call, json: o.Json = False) -> None:
@@ -130,7 +130,7 @@ def check(call: o.Call, json: o.Json = False) -> None:
     else:
         show.problems(result)
         if not result.errors:
-            o.next_command("prepare", "-d", call.given["data"])
+            o.next_command("prepare", "-d", call.given["data"], *call.again())
     raise typer.Exit(int(result.errors > 0))
 
 

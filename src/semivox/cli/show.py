@@ -168,7 +168,7 @@ def information(found: Information) -> None:
         _range("size in mm", [np.multiply(case.shape, case.spacing_mm) for case in cases]),
         _range("share of background", [case.background for case in cases], ".0%"),
     ]
-    put(table("", *_RANGE, title=f"{len(cases)} scans, axes to right, front, head", rows=rows))
+    put(table("", *_RANGE, title=f"{_count(len(cases), 'scan')}, axes to right, front, head", rows=rows))
     for index, channel in enumerate(dataset.channels):
         scans = [case.channels[index] for case in cases]
         rows = [_range(f"{name} of a scan", [scan[key] for scan in scans]) for name, key in _LEVELS.items()]
@@ -202,7 +202,7 @@ def problems(result: CheckResult) -> None:
     warnings = len(result.problems) - result.errors
     style = "bold red" if result.errors else "bold yellow" if warnings else "bold green"
     counts = f"{_count(result.errors, 'error')}, {_count(warnings, 'warning')}"
-    text(Text(f"{result.dataset}: {result.cases} cases, {counts}", style=style))
+    text(Text(f"{result.dataset}: {_count(result.cases, 'case')}, {counts}", style=style))
     if result.hidden:
         text(f"{_count(result.hidden, 'label file')} of unlabeled cases not opened")
 

@@ -49,7 +49,7 @@ def make_split(dataset: Dataset, config: SplitConfig) -> Split:
     with_file, fold, folds = dataset.with_label(order), config.fold, config.folds
     if fold is None:
         val, held = with_file[len(with_file) - config.val :], config.val
-        which = f"the last {config.val} with a label file"
+        which = f"the last {held} with a label file" if held else "none"
     elif folds > len(with_file):
         found, expected = f"{folds} folds", f"2 to {len(with_file)}, the number of cases with a label file"
         do = "--set split.folds=N"
@@ -70,13 +70,13 @@ def make_split(dataset: Dataset, config: SplitConfig) -> Split:
         expected = f"at least {wanted + held}: {wanted} labeled + {held} for validation"
         do = "ask for fewer labeled or validation cases, or add label files to labelsTr"
         raise UserError(what, found, expected, do, dataset.root)
-    chosen = candidates[:count]
+    chosen, others = candidates[:count], " of the others" if held else ""
     return Split(
         labeled=chosen,
         unlabeled=(*(name for name in rest if name not in set(chosen)), *_names(dataset, "extra")),
         val=val,
         test=_names(dataset, "test"),
-        how=f"{how}; val: {which}; labeled: the first {count} of the others with a label file",
+        how=f"{how}; val: {which}; labeled: the first {count}{others} with a label file",
     )
 
 

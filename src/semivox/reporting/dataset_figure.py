@@ -46,7 +46,9 @@ def save_dataset_figure(path: Path, found: Information, samples: Sequence[Sample
         charts.append(_chart(title, partial(_draw_intensities, levels=levels, colors=colors), wide))
     rows = [Row([thumbnail(sample, sample.name) for sample in samples])]
     rows += [Row(charts[first : first + 3]) for first in range(0, len(charts), 3)]
-    counts = f"{len(cases)} scans, {len(volumes)} of them labeled (blue; the others gray)"
+    counts = (
+        f"{len(cases)} scan{'s' * (len(cases) > 1)}, {len(volumes)} of them labeled (blue; the others gray)"
+    )
     legend = class_lines(range(len(dataset.class_names)), dataset.class_names)
     figure = page(rows, title=dataset.name, subtitle=counts, legend=legend, narrowest=THUMB)
     style.save_png(figure, path)
@@ -103,5 +105,5 @@ def _draw_intensities(panel: Axes, *, levels: Sequence[dict[str, Any]], colors: 
     if high.max() > _FAR * max(float(np.median(np.abs(high))), 1e-6):
         panel.set_yscale("symlog", linthresh=max(float(np.percentile(np.abs(middle), 5)), 1e-6))
     panel.set_xlim(-0.6, len(levels) - 0.4)
-    panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+    panel.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     panel.set_xlabel("scans, in the order of the split")
