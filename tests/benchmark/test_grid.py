@@ -44,6 +44,21 @@ def test_a_file_replaces_axes_of_an_ablation_and_the_command_line_those_of_the_f
     assert [variant.label for variant in grid.methods] == ["repel", "attract", "none"]
 
 
+def test_rows_of_an_ablation_or_file_are_chosen_by_label(tmp_path: Path) -> None:
+    few = load_grid(ablation="tau", changes={"methods": ["tau = 0.5", "tau = 0.4"]})
+    assert [(row.label, row.options) for row in few.methods] == [
+        ("tau = 0.5", {"tau": 0.5}), ("tau = 0.4", {"tau": 0.4}),
+    ]  # fmt: skip
+    assert few.reference is None, "tau = 0.6 is not among them: the first"
+    assert load_grid(ablation="tau", changes={"methods": ["dual", "tau = 0.6"]}).reference == "tau = 0.6"
+    file = tmp_path / "grid.yaml"
+    file.write_text("methods: [dual, {label: wide, method: dual, settings: {net: {width: 32}}}]\n", "utf-8")
+    (row,) = load_grid(file=file, changes={"methods": "wide"}).methods
+    assert (row.method, row.settings) == ("dual", {"net": {"width": 32}})
+    with pytest.raises(UserError, match="Unknown reference: tau"):
+        load_grid(ablation="tau", changes={"methods": ["dual"], "reference": "tau = 0.5"})
+
+
 ABLATIONS = {  # rows and labels
     "modules": (12, (0.1,)), "distance": (2, (0.1, 0.15, 0.2, 0.25)), "contrast": (3, (0.1, 0.2)),
     "percentile": (9, (0.1,)), "tau": (6, (0.1,)), "temperature": (5, (0.1,)), "beta": (5, (0.1,)),

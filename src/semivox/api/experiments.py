@@ -72,18 +72,18 @@ def benchmark(
     """Train, predict and score every cell of a grid, then write the tables; a repeated call resumes.
 
     A cell that fails is reported and the next one begins; a repeated call tries it again. A dry run returns
-    its estimates as `forecast`.
+    its estimates as `forecast`. Runs in `out` with other settings or data are refused.
 
     Args:
         data: a raw folder or a workspace.
         grid: what to run, from `load_grid`; or a dictionary, or a YAML file.
         out: folder for `runs/`, `table.md`, `table.tex`, CSV files and pictures.
-        work: folder for a workspace a preset, for raw data; default `out/work`.
+        work: folder for the workspaces, one per preset, if `data` is a raw folder; default `out/work`.
         dry_run: train nothing, and estimate the time of each cell.
-        max_hours: begin no cell that is estimated to end later; 0 only makes the tables of what is finished.
-        published: show that paper's figures beside these.
+        max_hours: start no cell that would end later; 0 makes the tables of what is finished.
+        published: show the paper's figures for this data set beside these.
         ablation: name of the shipped ablation that the grid is; chooses the published table.
-        isolate: run the cells in a process of their own, so that one that is killed does not end the others.
+        isolate: run each cell in a process of its own, so that one that is killed does not end the others.
         bar: show training progress bars.
         say: called with a line before and after each cell.
     """

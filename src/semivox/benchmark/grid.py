@@ -128,6 +128,9 @@ def load_grid(
 ) -> Grid:
     """Resolve a shipped ablation, then a YAML file, then `changes`; a later entry replaces an earlier one.
 
+    A later list of `methods` may name earlier rows by their labels. Where their reference is not among them,
+    the first is.
+
     With presets of one published data set, an ablation's fractions of labels become the published numbers:
     10 % of LA are 8 labels, whether or not a preset takes some of the 80 training cases for validation. A
     reference that differs between the published data sets is that of the presets', or of LA.
@@ -136,11 +139,15 @@ def load_grid(
         UserError: unknown ablation, key or value; two rows of one name; a comparison that is not in the grid.
     """
     merged: dict[str, Any] = dict(read_ablation(ablation)) if ablation else {}
-    shares = merged.get("labels")
+    shares, replaced = merged.get("labels"), False
     for layer in (read_yaml(file) or {} if file else {}, changes or {}):
         if not isinstance(layer, Mapping):
             raise UserError("This is no grid", repr(layer)[:100], "methods: [...], labels: [...]", path=file)
-        merged.update({key: value for key, value in layer.items() if value is not None})
+        given = {key: value for key, value in layer.items() if value is not None}
+        if "methods" in given:
+            given["methods"] = rows_named(merged.get("methods", ()), given["methods"])
+        replaced = ("methods" in given or replaced) and "reference" not in given
+        merged.update(given)
     if not merged.get("methods"):
         expected, do = "methods: [dual, supervised]", "or --method NAME"
         raise UserError("The grid has no methods", None, expected, do, file)
@@ -148,11 +155,30 @@ def load_grid(
         merged["labels"] = published_counts(shares, merged.get("presets") or ())
     if isinstance(reference := merged.get("reference"), Mapping):
         merged["reference"] = reference.get(family_of(merged.get("presets") or ()), reference["la"])
+    if replaced and merged.get("reference") not in row_names(merged["methods"]):
+        merged["reference"] = None
     try:
         grid = Grid.model_validate(merged)
     except ValidationError as error:
         raise config_error(error, Grid) from error
     return _checked(grid)
+
+
+def rows_named(rows: Sequence[Any], chosen: Any) -> Any:
+    """Return the rows with these labels; another name is that of a method."""
+    if isinstance(chosen, str | Mapping):
+        chosen = [chosen]
+    if not isinstance(chosen, Sequence):
+        return chosen
+    known = dict(zip(row_names(rows), rows, strict=True))
+    return [known.get(one, one) if isinstance(one, str) else one for one in chosen]
+
+
+def row_names(rows: Any) -> list[Any]:
+    """Return the labels of rows that are not checked yet."""
+    if not isinstance(rows, Sequence):
+        return []
+    return [row.get("label", row.get("method")) if isinstance(row, Mapping) else row for row in rows]
 
 
 def cells_of(grid: Grid) -> list[Place]:

@@ -13,7 +13,7 @@ from semivox.errors import UserError
 
 _ABLATIONS = "modules, distance, contrast, percentile, tau, temperature, beta"
 _ITEMS = "table1 to table7, figure1, figure5 to figure8 of arXiv 2509.13084"
-_LABELED = "number of labels, or a fraction below 1 (repeatable)"
+_LABELED = "number of labels, a fraction below 1, or all (repeatable)"
 _GRID = {
     "method": "methods", "labeled": "labels", "seeds": "seeds", "preset": "presets",
     "settings": "assignments", "cases": "cases",
@@ -112,7 +112,10 @@ def benchmark(
     ] = None,
     ablation: Annotated[str | None, typer.Option(help=f"shipped grid: {_ABLATIONS}")] = None,
     paper: Annotated[str | None, typer.Option(metavar="ITEM", help=_ITEMS)] = None,
-    method: Annotated[list[str] | None, typer.Option("--method", "-m", help="a row (repeatable)")] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option("--method", "-m", help="a method, or a row of the grid by its label (repeatable)"),
+    ] = None,
     labeled: Annotated[
         list[float] | None, typer.Option("--labeled", "-l", parser=o.number, metavar="N", help=_LABELED)
     ] = None,
@@ -122,7 +125,7 @@ def benchmark(
     cases: Annotated[
         Literal["test", "val"] | None, typer.Option("--cases", help="which cases are scored (default: test)")
     ] = None,
-    isolate: Annotated[bool, typer.Option(help="run the cells in a process of their own")] = True,
+    isolate: Annotated[bool, typer.Option(help="run each cell in a process of its own")] = True,
 ) -> None:
     """Compare methods over label counts, seeds and presets. The same command again resumes."""
     from semivox.cli import show

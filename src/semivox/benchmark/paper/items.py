@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from semivox.benchmark.grid import Grid, load_grid, read_ablation
+from semivox.benchmark.grid import Grid, load_grid, read_ablation, row_names, rows_named
 from semivox.benchmark.published import FAMILIES, family_named, family_of, published, published_counts
 from semivox.datasets.dataset import open_dataset
 from semivox.errors import UserError, unknown
@@ -113,10 +113,9 @@ def _entry(item: Item, data: Path, preset: str | None, changes: Mapping[str, Any
     known = family or item.family or "la"
     rows, references = _rows(item, known)
     if chosen := changes.get("methods"):
-        by_label = {row["label"]: row for row in rows}
-        rows = [by_label.get(one, one) if isinstance(one, str) else one for one in chosen]
-        labels = [row["label"] if isinstance(row, Mapping) else row for row in rows]
-        references = tuple(one for one in references if one in labels) or (labels[0],)
+        rows = rows_named(rows, chosen)
+        names = row_names(rows)
+        references = tuple(one for one in references if one in names) or (names[0],)
     layer = {
         "labels": published_counts(item.shares, [preset]),
         "reference": references[0],
