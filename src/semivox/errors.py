@@ -7,7 +7,7 @@ import os
 
 TYPE_CHECKING = False  # as in semivox/__init__.py
 if TYPE_CHECKING:  # the command line reads this file before it can answer signals: it has to be quick
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
 _SHOWN = 20  # known names listed in a message
@@ -109,6 +109,15 @@ def shortened(names: Iterable[object], most: int = _SHOWN) -> str:
     shown = [str(name) for name in names]
     rest = len(shown) - most
     return ", ".join(shown[:most]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def listed(failed: Mapping[str, UserError]) -> str:
+    """Return a line for each case that failed: its name, what is wrong, what was found, and the file."""
+    lines = []
+    for case, error in failed.items():
+        text = ": ".join(str(part) for part in (case, error.what, error.found) if part is not None)
+        lines.append(text + (f" ({error.path})" if error.path else ""))
+    return "\n".join(lines)
 
 
 def explained(error: BaseException) -> UserError | None:

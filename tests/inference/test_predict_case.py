@@ -104,10 +104,10 @@ def test_method_with_one_member(model, image):
 
 def test_wrong_number_of_channels(model, make_model):
     two = Volume(np.zeros((2, 8, 8, 8), np.float32), np.eye(4))
-    with pytest.raises(UserError, match=r"number of channels(.|\n)*found: +2\n *expected: MR"):
+    with pytest.raises(UserError, match=r"number of channels(.|\n)*found: +2\n *expected: 1: MR"):
         predict_case(model, two, CONFIG)
     pair = make_model(folder="pair", channels=("T1", "FLAIR"))
-    with pytest.raises(UserError, match=r"found: +1\n *expected: T1, FLAIR(.|\n)*in this order"):
+    with pytest.raises(UserError, match=r"found: +1\n *expected: 2: T1, FLAIR(.|\n)*CASE_0001\.nii\.gz"):
         predict_case(pair, Volume(two.array[:1], two.affine), CONFIG)
 
 

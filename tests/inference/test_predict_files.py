@@ -172,7 +172,7 @@ def test_output_of_another_model_is_not_replaced_silently(
     predict_files(model, scans, out, CONFIG)
     before = stamps(out)
     refused("another model", other, scans, out, CONFIG)
-    refused("another settings", model, scans, out, PredictConfig(overlap=0.25))
+    refused("a file of other settings", model, scans, out, PredictConfig(overlap=0.25))
     assert stamps(out) == before
     predict_files(other, scans, out, CONFIG, overwrite=True)
     assert all(stamps(out)[name] > stamp for name, stamp in before.items())
@@ -245,7 +245,7 @@ def test_bad_files_do_not_stop_the_others(model, scans, tmp_path, save_scan, blo
     seen = []
     with pytest.raises(UserError, match=r"2 of 4 scans(.|\n)*b 2: (.|\n)*x: ") as caught:
         predict_files(model, scans, tmp_path / "out", CONFIG, progress=lambda *report: seen.append(report))
-    assert "wrong number of channels (2)" in str(caught.value)
+    assert "wrong number of channels: 2" in str(caught.value)
     assert names(tmp_path / "out") == {"a.nii.gz", "č.nii.gz", *OUTPUTS}
     assert [report[0] for report in seen] == [1, 2, 3, 4]
     with pytest.raises(UserError, match=r"^(?!1 of 1)(.|\n)*b 2\.nii\.gz"):
@@ -272,8 +272,8 @@ def test_scans_that_are_too_large_or_cannot_be_named_do_not_stop_the_others(
     for text in (
         "huge: The scan does not fit into this machine's memory",
         "lost: The file does not exist",
-        "No file can have the name of this scan (xxx",
-        "No file can have the name of this scan (y\\udcff: bytes",
+        "No file can have the name of this scan: xxx",
+        "No file can have the name of this scan: y\\udcff: bytes",
     ):
         assert text in str(caught.value), text
     assert names(tmp_path / "out") == {"a.nii.gz", "b 2.nii.gz", "č.nii.gz", "LETTERS.nii.gz", *OUTPUTS}

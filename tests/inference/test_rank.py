@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -78,6 +80,12 @@ def test_nothing_to_rank(run, phantoms, tmp_path):
     save_splits(run / "splits.json", [Split(labeled=tuple(names))])
     with pytest.raises(UserError, match="There is no unlabeled scan to rank"):
         rank(load_model(run, "cpu"), run, open_dataset(phantoms), tmp_path / "out", config=PredictConfig())
+
+
+def test_another_data_set_is_named_as_such(run, phantoms, tmp_path):
+    other = replace(open_dataset(phantoms), class_names=("background", "liver", "spleen"))
+    with pytest.raises(UserError, match="trained on another data set"):
+        rank(load_model(run, "cpu"), run, other, tmp_path / "out", config=PredictConfig())
 
 
 def test_training_starts_from_a_run_that_fits(run):

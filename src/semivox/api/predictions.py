@@ -64,11 +64,11 @@ def predict(
         save_members: also write the segmentation of each network.
         save_uncertainty: also write `CASE_uncertainty.nii.gz`, the entropy, 0 to 1; with several networks,
             runs or views also `CASE_disagreement.nii.gz`, the part of it in which they contradict each other.
-        overwrite: replace predictions that another model made.
+        overwrite: replace predictions of another model, other settings or another scan.
         trust_image_geometry: accept channels whose affines disagree; the first one's counts.
         series: DICOM series to take from each folder: its number, description or UID.
-        flag_share: share of the scans in `out` that `quality.csv` flags, those with the lowest predicted
-            Dice; scans with an alarm, such as a missing class, are always flagged.
+        flag_share: share of the scans in the output folder that `quality.csv` flags, those with the lowest
+            predicted Dice; scans with an alarm, such as a missing class, are always flagged.
         dicom_seg: also write `CASE.seg.dcm`; needs the extra `dicom`.
         segment_codes: YAML or JSON file with the codes of the classes in it.
         device: auto, cpu, gpu or cuda:1.

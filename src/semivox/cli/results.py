@@ -41,6 +41,8 @@ def predict(
 
     How the model predicts (--window to --postprocess) is as in its training, unless given here.
     """
+    from semivox.cli.show import counted
+
     given, window = call.given, call.sections.get("predict", {})
     if as_dataset:
         call.refuse("--as-dataset", call.flags.keys() - call.fields.keys() - _ANY_DATASET)
@@ -48,12 +50,12 @@ def predict(
             raise UserError("--as-dataset is for one model", f"{len(given['model'])} models", "one -m RUN")
         made = call("pseudo_label", model=given["model"][0], data=given["source"], config=window)
         where = f"in {given['out']}; dataset.json tells which labels are predicted"
-        typer.echo(f"{len(made.cases)} training cases {where}")
+        typer.echo(f"{counted(len(made.cases), 'training case')} {where}")
         o.next_command("prepare", "-d", given["out"], note="or nnUNetv2_plan_and_preprocess")
         return
     written = call(config=window)
     also = ", also as .seg.dcm" if given.get("dicom_seg") else ""
-    typer.echo(f"{len(written)} segmentations in {given['out']}{also}")
+    typer.echo(f"{counted(len(written), 'segmentation')} in {given['out']}{also}")
     _show_quality(given["out"])
     o.next_command("evaluate", "-i", given["out"], "-d", "DATA", note="if there are reference labels")
 
@@ -116,7 +118,8 @@ def rank(call: o.Call) -> None:
     rows = table.head(_SHOWN)[["case", "uncertainty", "distance", "reasons"]].itertuples(index=False)
     shown = [(name, f"{doubt:.3f}", f"{far:.2f}", reasons) for name, doubt, far, reasons in rows]
     show.put(show.table("case", "uncertainty", "distance", "reasons", rows=shown, left=4))
-    typer.echo(f"{len(table)} scans in {out / 'rank.csv'}; the first ones: {out / 'rank.png'}")
+    scans = show.counted(len(table), "scan")
+    typer.echo(f"{scans} in {out / 'rank.csv'}; the first ones: {out / 'rank.png'}")
     again = ("-d", call.given["data"], "--init", call.given["model"][0], "-o", "NEW_RUN")
     o.next_command("train", *again, note="when the first ones are annotated")
 

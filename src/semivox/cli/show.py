@@ -89,7 +89,7 @@ def scores(found: pd.DataFrame) -> None:
     put(summary_table(summarise(found), title="mean [95 % interval] over cases"))
     left_over = {
         "missing": "without a prediction, scored 0",
-        "without_reference": "predictions without a reference, not scored",
+        "without_reference": "without a reference, not scored",
     }
     for key, what in left_over.items():
         if names := found.attrs.get(key):
@@ -201,10 +201,10 @@ def problems(result: CheckResult) -> None:
         _problem(group)
     warnings = len(result.problems) - result.errors
     style = "bold red" if result.errors else "bold yellow" if warnings else "bold green"
-    counts = f"{_count(result.errors, 'error')}, {_count(warnings, 'warning')}"
-    text(Text(f"{result.dataset}: {_count(result.cases, 'case')}, {counts}", style=style))
+    counts = f"{counted(result.errors, 'error')}, {counted(warnings, 'warning')}"
+    text(Text(f"{result.dataset}: {counted(result.cases, 'case')}, {counts}", style=style))
     if result.hidden:
-        text(f"{_count(result.hidden, 'label file')} of unlabeled cases not opened")
+        text(f"{counted(result.hidden, 'label file')} of unlabeled cases not opened")
 
 
 def _problem(group: list[Problem]) -> None:
@@ -225,7 +225,8 @@ def _problem(group: list[Problem]) -> None:
     text("")
 
 
-def _count(number: int, name: str) -> str:
+def counted(number: int, name: str) -> str:
+    """Return a number with its noun, with an s where it is not one."""
     return f"{number} {name}" + ("" if number == 1 else "s")
 
 

@@ -55,7 +55,7 @@ def dicom_seg_writer(codes: Path | None = None) -> Finisher:
 
     def finisher(model: LoadedModel, scans: Sequence[Scan]) -> Callable[[Scan, Path], None]:
         if others := [scan for scan in scans if scan.series is None]:
-            what, found = "A DICOM-SEG needs a DICOM series to refer to", f"{len(others)} other scans"
+            what, found = "A DICOM-SEG needs a DICOM series to refer to", "a scan of another format"
             do = "leave out --dicom-seg, then semivox export dicom-seg with the series"
             raise UserError(what, found, "a folder of DICOM", do, others[0].files[0])
         dicom_package("highdicom", scans[0].files[0])

@@ -40,8 +40,8 @@ def pseudo_label(
     The predictions as `predict` writes them stay in `predictions/`, so that a second call resumes.
     """
     dataset = open_dataset(data)
-    _check(loaded, dataset, folder)
-    split = split_of(run, dataset)
+    split = split_of(run, loaded.plan, dataset)
+    _check(dataset, folder)
     if not split.unlabeled:
         what, found = "There is no unlabeled case to predict", f"{len(split.labeled)} labeled cases"
         do = "for other scans use semivox predict without --as-dataset"
@@ -82,15 +82,7 @@ def _description(
     }
 
 
-def _check(model: LoadedModel, dataset: Dataset, out: Path) -> None:
-    trained, found = (
-        f"classes {', '.join(one.class_names)} with values {', '.join(map(str, one.class_values))};"
-        f" channels {', '.join(one.channels)}"
-        for one in (model.plan, dataset)
-    )
-    if found != trained:
-        do = "name the data set of the model's training"
-        raise UserError("The model was trained on another data set", found, trained, do, dataset.root)
+def _check(dataset: Dataset, out: Path) -> None:
     if out.resolve() == dataset.root.resolve():
         raise UserError("The output folder is the data set itself", path=out, do="choose another --output")
     about = out / "dataset.json"

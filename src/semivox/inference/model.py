@@ -208,7 +208,8 @@ def require_model(folder: Path) -> None:
     """Raise a `UserError` if one of the two files of a model is missing."""
     for name in (DESCRIPTION, WEIGHTS):
         if not (folder / name).is_file():
-            what, do = "There is no trained model in this folder", "name the folder of a finished run"
+            what = "There is no trained model in this folder"
+            do = "name the folder of a finished run; `semivox train` resumes an unfinished one"
             raise UserError(what, f"no {name}", f"{DESCRIPTION} and {WEIGHTS}", do, folder)
 
 

@@ -119,8 +119,9 @@ class OutputFolder:
             return False
         made_by = self._maker_and_scan(scan)
         if differing := [key for key, value in made_by.items() if entry.get(key) != value]:
-            another = f"a file made from or with another {', '.join(differing)}"
-            found = another if entry else f"a file that {MANIFEST} beside it does not list"
+            another = {"model": "another model", "settings": "other settings", "scan": "another scan"}
+            other = " and ".join(another[key] for key in differing)
+            found = f"a file of {other}" if entry else f"a file that {MANIFEST} beside it does not list"
             raise self._foreign("The output exists already", found, file)
         files = entry["files"]
         asked = all(any(part in other for other in files) for part in self.wanted)

@@ -10,7 +10,7 @@ from typing import Any
 
 from semivox.config import PredictConfig
 from semivox.datasets.listing import name_problem
-from semivox.errors import UserError
+from semivox.errors import UserError, listed
 from semivox.inference.model import LoadedModel
 from semivox.inference.outputs import DISAGREEMENT, UNCERTAINTY, OutputFolder
 from semivox.inference.predictor import has_several, predict_case
@@ -114,8 +114,7 @@ def _noted(failed: dict[str, UserError], scan: Scan) -> Iterator[None]:
 def _failure(failed: Mapping[str, UserError], total: int, out: Path) -> UserError:
     if total == 1:
         return next(iter(failed.values()))
-    lines = [f"{name}: {error.what} ({error.found})" for name, error in failed.items()]
     what = f"{len(failed)} of {total} scans could not be segmented"
     what += f"; the others are in {out}" if len(failed) < total else ""
     do = "repair or remove them and run the same command again; finished scans are skipped"
-    return UserError(what, "\n".join(lines), do=do)
+    return UserError(what, listed(failed), do=do)

@@ -76,9 +76,10 @@ def predict_case(
         UserError: a wrong number of channels, too little memory, or a model that returns NaN.
     """
     config, known, classes = config or model.settings(), model.calibration, model.plan.class_names
-    if (count := len(image.array)) != len(model.plan.channels):
+    if (count := len(image.array)) != (wanted := len(model.plan.channels)):
         what, expected = "The scan has the wrong number of channels", ", ".join(model.plan.channels)
-        raise UserError(what, count, expected, "provide one file a channel, in this order")
+        files = ", ".join(f"CASE_{index:04}.nii.gz" for index in range(wanted))
+        raise UserError(what, count, f"{wanted}: {expected}", f"provide one file a channel: {files}")
     array, grid = to_working_grid(image, model.plan)
     found = on_working_grid(model, array, config, members=members)
     probs = tempered(found.probs, known.temperature)

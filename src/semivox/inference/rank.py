@@ -57,7 +57,7 @@ def rank(
     Returns:
         One row a scan, the most useful first: rank, case, uncertainty, distance, predicted_dice, reasons.
     """
-    split = split_of(run, dataset)
+    split = split_of(run, model.plan, dataset)
     if not split.unlabeled:
         what, found = "There is no unlabeled scan to rank", f"{len(split.labeled)} labeled cases"
         raise UserError(what, found, "a scan without a label", "add scans to the data set", dataset.root)

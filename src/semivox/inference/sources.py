@@ -20,6 +20,7 @@ from semivox.io.dicom_series import Series, case_folders, choose_series, find_se
 from semivox.io.formats import DICOM_ENDINGS, ITK_ENDINGS, NIFTI_ENDINGS, stem
 from semivox.io.geometry import affine_text, is_degenerate
 from semivox.io.volume import Volume, read_image
+from semivox.preprocessing.plan import Plan
 
 ENDINGS = (*NIFTI_ENDINGS, *ITK_ENDINGS)
 _CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
@@ -100,7 +101,7 @@ def _group(files: Sequence[Path], folder: Path) -> list[Scan]:
         inner = sorted(item for item in folder.iterdir() if item.is_dir() and _image_files(item))
         found = "no file in NIfTI, NRRD, MetaImage or DICOM"
         expected = "CASE.nii.gz, or CASE_0000.nii.gz for each channel; or DICOM series"
-        do = f"name the folder {inner[0]}" if inner else "check the path"
+        do = f"name the folder that holds them, e.g. {inner[0]}" if inner else "check the path"
         raise UserError("There are no scans in this folder", found, expected, do, folder)
     return [Scan(name, tuple(members)) for name, members in sorted(groups.items())]
 
@@ -129,11 +130,22 @@ def _image_files(folder: Path) -> list[Path]:
     ]
 
 
-def split_of(run: Path, dataset: Dataset) -> Split:
+def split_of(run: Path, plan: Plan, dataset: Dataset) -> Split:
     """Return the split of a run; cases that it does not know and that have no label file are unlabeled, too.
 
     In a folder without `splits.json` the data set's label files decide.
+
+    Raises:
+        UserError: the data set has other classes or channels than the plan of the run.
     """
+    trained, found = (
+        f"classes {', '.join(one.class_names)} with values {', '.join(map(str, one.class_values))};"
+        f" channels {', '.join(one.channels)}"
+        for one in (plan, dataset)
+    )
+    if found != trained:
+        do = "name the data set of the model's training"
+        raise UserError("The model was trained on another data set", found, trained, do, dataset.root)
     path = run / "splits.json"
     split = load_split(path, dataset, 0) if path.is_file() else split_by_files(dataset)
     known = split.roles()

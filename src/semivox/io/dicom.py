@@ -100,7 +100,7 @@ def series_of(path: Path) -> Series:
         raise unreadable(path, FileNotFoundError(path), "DICOM", "")
     found = Slice.read(path)
     if found.frames == 1:
-        named = f"series {found.number} {found.description}".rstrip()
+        named = " ".join(filter(None, ("series", found.number, found.description)))
         expected = "a volume: the folder of a series, or a multi-frame file"
         do = f"name the folder: {path.parent}"
         raise bad_file(path, "The file is a single DICOM slice", named, expected, do)

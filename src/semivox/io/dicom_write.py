@@ -95,7 +95,7 @@ def _read_codes(file: Path, names: Sequence[str]) -> dict[str, SegmentCode]:
         codes = TypeAdapter(dict[str, SegmentCode]).validate_python(read_yaml(file))  # JSON is YAML, too
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
+        where = ".".join(map(str, first["loc"])) or "the file"
         what = "The codes of the segments cannot be understood"
         do = "e.g. pancreas: {value: '15776009', scheme: SCT, meaning: Pancreas}"
         raise UserError(what, f"{where}: {first['msg']} ({first['input']})", None, do, file) from error

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ParamSpec, TypeVar, cast
 
-from semivox.errors import UserError
+from semivox.errors import UserError, listed
 from semivox.io.formats import BadFileError, out_of_memory, too_large
 from semivox.io.process import HERE, DiedError, Process
 
@@ -127,12 +127,8 @@ def run_jobs(
     if len(failed) == 1:
         raise next(iter(failed.values()))
     if failed:
-        lines = []
-        for case, error in failed.items():
-            text = ": ".join(str(part) for part in (case, error.what, error.found) if part is not None)
-            lines.append(text + (f" ({error.path})" if error.path else ""))
         what, do = f"{len(failed)} of {len(jobs)} cases failed ({doing})", "repair or remove these files"
-        raise UserError(what, "\n".join(lines), None, do)
+        raise UserError(what, listed(failed), None, do)
 
 
 def _outcome(function: Callable[..., Result], *args: Any) -> Result | Exception:
