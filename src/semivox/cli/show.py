@@ -168,7 +168,7 @@ def information(found: Information) -> None:
         _range("size in mm", [np.multiply(case.shape, case.spacing_mm) for case in cases]),
         _range("share of background", [case.background for case in cases], ".0%"),
     ]
-    put(table("", *_RANGE, title=f"{_count(len(cases), 'scan')}, axes to right, front, head", rows=rows))
+    put(table("", *_RANGE, title=f"{counted(len(cases), 'scan')}, axes to right, front, head", rows=rows))
     for index, channel in enumerate(dataset.channels):
         scans = [case.channels[index] for case in cases]
         rows = [_range(f"{name} of a scan", [scan[key] for scan in scans]) for name, key in _LEVELS.items()]
