@@ -185,6 +185,44 @@ def test_other_options_need_another_folder(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_image(dataset.case("a").images).affine, np.diag([1, 0.5, 2, 1]))
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"classes": {"a": 1, "b": 1}},
+        {"classes": {"a": 1}, "ignore": 1},
+        {"classes": {"background": 1}},
+        {"classes": {"ignore": 1}},
+        {"classes": {"a": 0}},
+    ],
+)
+def test_classes_that_cannot_be_told_apart_are_refused_before_a_scan_is_read(
+    tmp_path: Path, options: dict[str, Any]
+) -> None:
+    with pytest.raises(UserError, match="cannot be told apart"):
+        import_dataset(cases(tmp_path / "source", "a"), tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("side", [0, -2.0, float("nan")])
+def test_voxel_sizes_that_are_not_positive_are_refused(tmp_path: Path, side: float) -> None:
+    with pytest.raises(UserError, match="voxel size is not positive"):
+        import_dataset(cases(tmp_path / "source", "a"), tmp_path / "out", spacing_mm=(1, 1, side))
+
+
+def test_an_output_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    source = cases(tmp_path / "source", "a")
+    import_dataset(nnunet(tmp_path / "indexed"), tmp_path / "index")
+    before = (tmp_path / "index" / "dataset.json").read_bytes()
+    with pytest.raises(UserError, match="index of another source"):
+        import_dataset(source, tmp_path / "index")
+    assert (tmp_path / "index" / "dataset.json").read_bytes() == before
+    for content in ('{"x": 1}', "[1]"):
+        (tmp_path / "foreign").mkdir(exist_ok=True)
+        (tmp_path / "foreign" / "import.json").write_text(content)
+        with pytest.raises(UserError, match="did not write"):
+            import_dataset(source, tmp_path / "foreign")
+
+
 @pytest.mark.parametrize("place", ["source", "parent", "given"])
 def test_h5_lists_choose_the_pool(tmp_path: Path, place: str) -> None:
     source = cases(tmp_path / "set" / "source", "a", "b", "c")

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from semivox.datasets.dataset import Dataset, open_dataset
+from semivox.datasets.dataset import Dataset, is_index, open_dataset
 from semivox.datasets.importers.source import CaseSource, Found, Loaded
 from semivox.datasets.listing import FOLDERS, name_errors
 from semivox.errors import UserError, shortened
@@ -63,6 +63,11 @@ def _check_found(found: Found, source: Path) -> None:
         raise UserError("There is no training case", there, None, do, source)
     if found.classes is None and not any(case.labels for case in found.cases):
         raise _no_class(source, "no label file")
+    pairs = [("background", 0), *(found.classes or {}).items(), ("ignore", found.ignore)]
+    if any(len({*column}) < len(pairs) for column in zip(*pairs, strict=True)):
+        listed = ", ".join(f"{name}={value}" for name, value in pairs if value is not None)
+        expected, do = "each name and each value once", "correct --class, or --ignore VALUE"
+        raise UserError("The classes cannot be told apart", listed, expected, do, source)
 
 
 def _no_class(path: Path, found: str) -> UserError:
@@ -75,9 +80,13 @@ class _Writer:
 
     def __init__(self, found: Found, out: Path, settings: Mapping[str, Any]) -> None:
         self.found, self.out, self.manifest = found, out, Manifest(out)
+        self.manifest.require_own(RECORD)
         record: dict[str, Any] = {"settings": settings}
         if (out / RECORD).is_file():
             record = read_json(out / RECORD)
+        elif is_index(out):
+            what, do = "The output folder holds the index of another source", "choose another output folder"
+            raise UserError(what, None, None, do, out)
         old = record["settings"]
         if other := [key for key in settings if old.get(key) != settings[key]]:
             before, now = (", ".join(f"{key}: {its.get(key)}" for key in other) for its in (old, settings))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
+from math import inf
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +29,11 @@ class ImportOptions:
     train_list: Path | None = None  # file with the names of the training cases
     test_list: Path | None = None
     spacing_mm: tuple[float, float, float] = (0.625, 0.625, 0.625)  # of files that store none (h5)
+
+    def __post_init__(self) -> None:
+        if not all(0 < side < inf for side in self.spacing_mm):
+            expected = "three lengths above 0, in mm"
+            raise UserError("The voxel size is not positive", self.spacing_mm, expected, "--spacing-mm X Y Z")
 
 
 class LabelFile(NamedTuple):
