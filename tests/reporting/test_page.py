@@ -6,6 +6,7 @@ import base64
 import dataclasses
 import gzip
 import json
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -371,6 +372,9 @@ def test_notebook_pictures(trained: Path) -> None:
     for picture in (semivox.predict_image(trained, scan).plot(), shown):
         assert picture._repr_png_()[1:4] == b"PNG"
     assert 'href="file://' in trained._repr_html_()
+    relative = type(trained)(os.path.relpath(trained))  # as from `train` without `out`
+    assert (Path(trained) / "report.html").as_uri() in relative._repr_html_()
+    assert "href" not in type(trained)("runs/none")._repr_html_()
 
 
 @pytest.fixture(scope="session")

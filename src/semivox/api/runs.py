@@ -235,4 +235,5 @@ class TrainedRun(_Base):
     def _repr_html_(self) -> str:
         from html import escape
 
-        return f'<code>{escape(str(self))}</code>, <a href="{escape(self.report.as_uri())}">report</a>'
+        link = f', <a href="{escape(self.report.resolve().as_uri())}">report</a>'
+        return f"<code>{escape(str(self))}</code>" + link * self.report.is_file()
