@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,8 +18,8 @@ from semivox.inference.sources import Scan, find_scans, read_scan
 from semivox.inference.windows import window_stride
 from semivox.io.formats import out_of_memory, shortened_text, too_large
 from semivox.nets.cpu import kept
+from semivox.progress import Progress
 
-Progress = Callable[[int, int, str, float], Any]
 Finisher = Callable[[LoadedModel, Sequence[Scan]], Callable[[Scan, Path], Any]]
 
 
@@ -52,7 +51,7 @@ def predict_files(
         config: settings of the prediction; None: as the model was saved.
         finisher: called once with the model and the scans; it returns what is called with each scan and its
             label file, those skipped included, e.g. to write another format.
-        progress: called with (scans done, scans in all, name, seconds) after each scan.
+        progress: called with (scans done, scans in all, name) after each scan.
 
     Raises:
         UserError: nothing to segment, foreign files in `out`, or (at the end) a list of the failed scans.
@@ -75,7 +74,6 @@ def predict_files(
             with _noted(failed, scan):
                 finish(scan, outputs.label_file(scan))
     for done, scan in enumerate(todo, start=len(scans) - len(todo) + 1):
-        started = time.monotonic()
         with _noted(failed, scan):
             if (why := name_problem(scan.name)) is not None:
                 found = f"{scan.name[:40]}: {why}"
@@ -91,7 +89,7 @@ def predict_files(
             with _noted(failed, scan):
                 finish(scan, outputs.label_file(scan))
         if progress is not None:
-            progress(done, len(scans), scan.name, time.monotonic() - started)
+            progress(done, len(scans), scan.name)
     outputs.write_quality(flag_share)
     if failed:
         raise _failure(failed, len(scans), out)
