@@ -52,6 +52,7 @@ def test_another_method_does_not_inherit_the_options(tmp_path: Path) -> None:
         ({"settings": ["method.name=dual", "method.name=bcp"]}, "Two values for"),
         ({"settings": ["train.lr=1", "train.lr=2"]}, "Two values for"),
         ({"settings": ["method.options=5", "method.options.a=1"]}, "Two values for"),
+        ({"settings": ["train.lr={a: 1}"]}, r"(?s)Wrong setting: train\.lr.*valid number"),
         *(({"file": wrong}, "nknown") for wrong in ({"preset": "nonsense"}, {"methd": "dual"}, {5: 1})),
         ({"file": {"train": {"lrr": 1}}}, "did you mean lr"),
         *(({"split": wrong}, "split") for wrong in ({"fold": 1, "val": 2}, {"file": "a", "labeled": 2})),

@@ -101,11 +101,16 @@ def overridden(config: Config, sections: Mapping[str, Mapping[str, Any]]) -> Con
     return parse_config(values)
 
 
-def config_error(error: ValidationError, model: type[BaseModel], path: Path | None = None) -> UserError:
-    """Turn pydantic's report on `model` into one message, naming the nearest field for a typing error."""
+def config_error(
+    error: ValidationError, model: type[BaseModel], path: Path | None = None, *, at: str = ""
+) -> UserError:
+    """Turn pydantic's report on `model` into one message, naming the nearest field for a typing error.
+
+    `at` is where the model stands, as one types it: `method.options.`.
+    """
     first = error.errors()[0]
     *parents, name = [str(part) for part in first["loc"]] or ["settings"]
-    what, found = ".".join([*parents, name]), _short(first["input"])
+    what, found = at + ".".join([*parents, name]), _short(first["input"])
     if first["type"] == "extra_forbidden":
         hint = unknown("setting", name, _fields(model, parents))
         return UserError(f"Unknown setting: {what}", found, hint.expected, hint.do, path)
@@ -206,7 +211,6 @@ def _merge(base: dict[str, Any], extra: Mapping[str, Any], at: str = "", *, twic
         if isinstance(value, Mapping) and isinstance(old, dict):
             _merge(old, value, f"{here}.", twice=twice)
             continue
-        mixed = None not in (old, value) and isinstance(value, Mapping) != isinstance(old, dict)
-        if mixed or (not twice and key in base and old != value):
+        if not twice and key in base and old != value:
             raise UserError(f"Two values for {here}", f"{_short(old)} and {_short(value)}", "one of them")
         base[key] = value

@@ -271,9 +271,10 @@ def test_a_bug_is_one_line_without_a_traceback(tmp_path: Path) -> None:
 def test_a_signal_has_its_exit_code_and_says_how_to_resume(
     number_: signal.Signals, code: int, workers: int, phantoms: Path, tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-m", "semivox", "prepare", "-d", str(phantoms), "--work", str(tmp_path / "w")]
+    """The command that is printed does not delete what there is: it lacks --fresh."""
+    typed = ["prepare", "-d", str(phantoms), "--work", str(tmp_path / "w"), "--workers", str(workers)]
     process = subprocess.Popen(
-        [*command, "--workers", str(workers)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "semivox", *typed, "--fresh"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     while process.poll() is None and not (tmp_path / "w" / "dataset.json").exists():
         time.sleep(0.01)
@@ -281,6 +282,7 @@ def test_a_signal_has_its_exit_code_and_says_how_to_resume(
     _, said = process.communicate(timeout=60)
     assert process.returncode == code, said
     assert "run the same command again" in said and "Traceback" not in said, said
+    assert shlex.split(said.splitlines()[-1]) == ["semivox", *typed]
 
 
 @pytest.mark.usefixtures("unmeasured")

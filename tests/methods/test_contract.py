@@ -283,7 +283,7 @@ def test_supervised_pair_has_the_first_term_of_dual(step: Factory) -> None:
     [
         ("superviced", {}, "did you mean supervised"),
         ("zzz", {}, "choose one of these"),
-        ("dual", {"tua": 0.5}, "did you mean tau"),
+        ("dual", {"tua": 0.5}, r"(?s)Unknown setting: method\.options\.tua.*did you mean tau"),
         ("dual", {"tau": 2}, "less than or equal to 1"),
         ("dual", {"cr_mask": "and"}, "xor"),
         ("dual", {"nets": ["vnet", "vnett"]}, "did you mean vnet"),

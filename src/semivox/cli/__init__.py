@@ -56,8 +56,9 @@ def _say_how_to_resume() -> None:
         signal.signal(number, signal.SIG_DFL)
     import shlex  # after, for it takes a moment
 
-    again = shlex.join(["semivox", *sys.argv[1:]])
-    print(f"\nStopped. To resume, run the same command again:\n{again}", file=sys.stderr)
+    again = shlex.join(["semivox", *(word for word in sys.argv[1:] if word != "--fresh")])
+    but = " without --fresh" if "--fresh" in sys.argv else ""
+    print(f"\nStopped. To resume, run the same command again{but}:\n{again}", file=sys.stderr)
 
 
 def _show(error: Exception) -> int:

@@ -103,5 +103,5 @@ def check_method(name: str, options: Mapping[str, Any]) -> Any:
     try:
         return kind.Config(**options)
     except ValidationError as error:
-        wrong = config_error(error, kind.Config)
+        wrong = config_error(error, kind.Config, at="method.options.")
         raise UserError(f"{wrong.what} (method {name})", wrong.found, wrong.expected, wrong.do) from error
