@@ -76,6 +76,8 @@ def test_a_run_without_a_list_of_its_files_is_left_alone(tmp_path: Path) -> None
     for fresh in (False, True):
         with pytest.raises(UserError, match="did not write"):
             Run(tmp_path).check(asked(), fresh=fresh)
+        with pytest.raises(UserError, match="A file stands where a folder is needed"):
+            Run(tmp_path / "config.yaml").check(asked(), fresh=fresh)
     assert (tmp_path / "config.yaml").read_text() == "old"
 
 

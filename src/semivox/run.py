@@ -73,6 +73,8 @@ class Run:
 
         `others` are what the settings asked for may turn into when the cases are known, with other methods.
         """
+        if self.folder.is_file():
+            raise UserError("A file stands where a folder is needed", do="choose another", path=self.folder)
         if fresh:
             self.manifest.require_own(*_WRITTEN)
             return

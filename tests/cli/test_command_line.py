@@ -73,7 +73,8 @@ def test_methods() -> None:
     shown = inside("methods").stdout
     assert all(name in shown for name in METHODS)
     one = inside("methods", "dual").stdout
-    assert "2 labeled, 2 unlabeled" in one and "Set one: --set method.options." in one
+    assert "2 labeled, 2 unlabeled" in one
+    assert shlex.split(one.partition("Set one: ")[2]) == ["--set", "method.options.nets=[resnet34, vnet]"]
     for more in ((), ("dual",)):
         options = json.loads(inside("methods", *more, "--json").stdout)["dual"]["options"]
         assert {option["name"] for option in options} >= {"tau", "alpha"}
@@ -274,7 +275,10 @@ def test_a_signal_has_its_exit_code_and_says_how_to_resume(
     """The command that is printed does not delete what there is: it lacks --fresh."""
     typed = ["prepare", "-d", str(phantoms), "--work", str(tmp_path / "w"), "--workers", str(workers)]
     process = subprocess.Popen(
-        [sys.executable, "-m", "semivox", *typed, "--fresh"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "semivox", *typed, "--fresh"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     while process.poll() is None and not (tmp_path / "w" / "dataset.json").exists():
         time.sleep(0.01)

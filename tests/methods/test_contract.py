@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import EntryPoint
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -297,17 +298,22 @@ def test_mistakes_are_explained(name: str, options: dict[str, Any], words: str) 
         create(name, options, NET)
 
 
-def test_other_packages_register_by_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_packages_register_by_entry_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     points = [
         EntryPoint("mine", "semivox.methods.supervised:SupervisedMatched", "semivox.methods"),
         EntryPoint("dual", "nowhere:Nothing", "semivox.methods"),
         EntryPoint("broken", "nowhere:Nothing", "semivox.methods"),
+        EntryPoint("faulty", "faulty_methods:Mine", "semivox.methods"),
+        EntryPoint("function", "semivox.methods:create", "semivox.methods"),
     ]
+    (tmp_path / "faulty_methods.py").write_text("1 / 0")
+    monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(semivox.methods, "entry_points", lambda group: points)
     assert method_class("mine").__name__ == "SupervisedMatched"
     assert method_class("dual").__name__ == "Dual"
-    with pytest.raises(UserError, match="cannot be loaded"):
-        method_class("broken")
+    for name, found in (("broken", "nowhere"), ("faulty", "ZeroDivisionError"), ("function", "create")):
+        with pytest.raises(UserError, match=f"(?s)The method {name} cannot be loaded.*found:.*{found}"):
+            method_class(name)
 
 
 def test_tables_are_read_without_torch() -> None:

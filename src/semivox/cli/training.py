@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -98,7 +99,8 @@ def _show_one(name: str, entry: dict[str, Any]) -> None:
         ]
         show.put(show.table("option", "default", "meaning", rows=rows, left=3))
         first = entry["options"][0]
-        typer.echo(f"\nSet one: --set method.options.{first['name']}={shown(first['default'])}")
+        assignment = shlex.quote(f"method.options.{first['name']}={shown(first['default'])}")
+        typer.echo(f"\nSet one: --set {assignment}")
 
 
 def benchmark(

@@ -48,9 +48,15 @@ def method_class(name: str) -> type[Method]:
     """Import the class of a registered method.
 
     Raises:
-        UserError: unknown name (the nearest one is named).
+        UserError: unknown name (the nearest one is named), or an entry point that is no method.
     """
-    found: type[Method] = lookup(method_table(), name, "method")
+    found: type[Method] = lookup(table := method_table(), name, "method")
+    if not hasattr(found, "Config"):
+        what, wanted = (
+            f"The method {name} cannot be loaded",
+            "a class derived from semivox.methods.base.Method",
+        )
+        raise UserError(what, f"{table[name]} is {found!r}", wanted)
     return found
 
 

@@ -35,8 +35,9 @@ def lookup(table: Mapping[str, str], name: str, kind: str) -> Any:
     module, _, attribute = table[name].partition(":")
     try:
         return getattr(import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"The {kind} {name} cannot be loaded", error, table[name]) from error
+    except Exception as error:  # whatever the code of another package raises
+        found = f"{type(error).__name__}: {error}"
+        raise UserError(f"The {kind} {name} cannot be loaded", found, table[name]) from error
 
 
 @dataclass(frozen=True)
