@@ -59,6 +59,7 @@ def test_recipe(tmp_path: Path) -> None:
     [
         (("la2018",), "needs the folder of the download"),
         (("la2019", "."), "import_dataset: kind"),
+        (("la2018", ".", "--kind", "h5"), "la2018 has no use for another option"),
         ((".", "--crop", "published"), "without a meaning here"),
         (("brats2019", "nowhere"), "The source is no folder"),
         ((".", "--class", "organ"), "A class is malformed"),

@@ -56,6 +56,8 @@ def import_(
     if raw is None and source in _RECIPES:
         do = f"semivox import {source} RAW -o OUT"
         raise UserError("The recipe needs the folder of the download", "nothing", "a folder", do)
+    if raw is not None:
+        call.refuse(source, {"kind"})
     made = call(source=source) if raw is None else call(source=raw, kind=source)
     train = made.pool("train")
     labels = sum(case.label is not None for case in train)
