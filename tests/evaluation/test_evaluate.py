@@ -237,6 +237,13 @@ def test_classes_and_the_value_to_ignore_are_read_beside_the_references(tmp_path
     (tmp_path / place / "dataset.json").write_text(json.dumps({"labels": labels}))
     table = semivox.evaluate(tmp_path / "pred", references=tmp_path / "ref", workers=0)
     assert table[["class", "dice"]].values.tolist() == [["organ", 1.0]]
+    for meta in (
+        {"labels": labels, "regions": {"all": [1]}},
+        {"labels": {**labels, "tip": 2, "all": [1, 2]}},
+    ):
+        (tmp_path / place / "dataset.json").write_text(json.dumps(meta))
+        table = semivox.evaluate(tmp_path / "pred", references=tmp_path / "ref", workers=0)
+        assert table["class"].tolist()[-1] == "all" and table["dice"].tolist()[-1] == 1.0
 
 
 def test_wrong_folder_is_an_error_not_a_zero(folders: tuple[Path, dict[str, Path]], tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ def _read_folder(meta: declared.Meta, path: Path, problems: list[UserError], *, 
         cases=tuple(Finder(meta, root, channels, ending, problems).cases()),
         ignore_value=declared.read_ignore(meta, path),
         order=declared.read_order(meta, path),
-        regions=declared.read_regions(meta.get("regions", declared.region_labels(meta)), names, values, path),
+        regions=declared.read_regions(declared.declared_regions(meta), names, values, path),
     )
 
 

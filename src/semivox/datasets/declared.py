@@ -93,10 +93,11 @@ def read_regions(
     return {str(name): tuple(dict.fromkeys(values)) for name, values in regions.items()}
 
 
-def region_labels(meta: Meta) -> dict[str, list[int]]:
-    """Return the regions of several values that nnU-Net's `labels` declare, for `read_regions`."""
+def declared_regions(meta: Meta) -> Any:
+    """Return `regions`, or the regions of several values among nnU-Net's `labels`, for `read_regions`."""
     labels = _labels(meta).items()
-    return {str(name): value for name, value in labels if isinstance(value, list) and len(value) > 1}
+    several = {str(name): value for name, value in labels if isinstance(value, list) and len(value) > 1}
+    return meta.get("regions", several)
 
 
 def parse_regions(texts: Sequence[str]) -> dict[str, list[int]] | None:

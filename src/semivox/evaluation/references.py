@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from semivox.datasets.dataset import Dataset, open_dataset
-from semivox.datasets.declared import Regions, read_classes, read_ignore, read_regions
+from semivox.datasets.declared import Regions, declared_regions, read_classes, read_ignore, read_regions
 from semivox.datasets.splits import load_split
 from semivox.errors import UserError, shortened
 from semivox.files import read_json
@@ -75,7 +75,8 @@ def of_dataset(data: Path, cases: str, split_file: Path | None) -> tuple[dict[st
 def of_folder(folder: Path, predictions: Path) -> tuple[dict[str, Path], Classes]:
     """Return the reference labels of a folder, and the classes that a file beside them declares.
 
-    That is `semivox.json` beside the predictions, or a `dataset.json`, which also tells the value to ignore.
+    That is `semivox.json` beside the predictions, or a `dataset.json`, which also tells regions and the value
+    to ignore.
     """
     beside = [place / "dataset.json" for place in (folder, folder.parent, predictions)]
     for place in (folder, predictions):
@@ -86,7 +87,11 @@ def of_folder(folder: Path, predictions: Path) -> tuple[dict[str, Path], Classes
         expected = "semivox.json, as `semivox predict` writes it"
         do = "use --data FOLDER; or put the dataset.json of the references beside them"
         raise UserError("The predictions' classes are not known", "no such file", expected, do, predictions)
-    names, values = read_classes(read_json(places[0]), places[0])
-    told = (read_ignore(read_json(path), path) for path in places if path.name == "dataset.json")
-    ignore = next((value for value in told if value is not None), read_json(places[0]).get("ignore_value"))
-    return case_files(folder), Classes(names, values, None if ignore in values else ignore)
+    first = read_json(places[0])
+    names, values = read_classes(first, places[0])
+    told = [(read_json(path), path) for path in places if path.name == "dataset.json"]
+    ignored = (read_ignore(*one) for one in told)
+    ignore = next((value for value in ignored if value is not None), first.get("ignore_value"))
+    alike = (one for one in told if read_classes(*one)[1] == values)
+    regions = next((read_regions(declared_regions(meta), names, values, path) for meta, path in alike), {})
+    return case_files(folder), Classes(names, values, None if ignore in values else ignore, regions)
