@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -124,11 +124,12 @@ def _short(value: object) -> str:
 
 
 def _fields(model: type[BaseModel], path: Sequence[str]) -> list[str]:
-    for part in path:
+    for part in (name for name in path if not name.isdigit()):
         annotation = model.model_fields[part].annotation if part in model.model_fields else None
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        kinds = [kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type)]
+        if not (inner := [kind for kind in kinds if issubclass(kind, BaseModel)]):
             return []
-        model = annotation
+        model = inner[0]
     return list(model.model_fields)
 
 

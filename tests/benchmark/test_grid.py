@@ -192,6 +192,9 @@ def test_folders_are_readable_and_of_one_level() -> None:
     [
         ({"methods": []}, "no methods"),
         ({"metods": ["dual"]}, "did you mean methods"),
+        ({"methods": [{"method": "dual", "optoins": {}}]}, "did you mean options"),
+        ({"compare": {"method": "dual", "reference": "dual", "metrc": ""}}, "did you mean metric"),
+        ({"seeds": 0}, "a whole number from 1 on, or a list"),
         ({"methods": ["dual", "dual"]}, "same name"),
         ({"labels": [4, 4]}, "same name"),
         ({"priority": ["seeds", "labels"]}, "each axis once"),

@@ -131,5 +131,8 @@ def scored_cases(workspace: Workspace, split: Split, role: Role) -> tuple[Case, 
     cases = map(workspace.dataset.case, split.test if role == "test" else split.val)
     chosen = tuple(case for case in cases if case.label is not None)
     if not chosen:
-        raise UserError(f"The data set has no {role} cases with reference labels", path=workspace.folder)
+        do = "keep some: --set split.val=N" if role == "val" else "add labelsTs, or score --cases val"
+        raise UserError(
+            f"The data set has no {role} cases with reference labels", do=do, path=workspace.folder
+        )
     return chosen

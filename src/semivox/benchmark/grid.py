@@ -80,6 +80,8 @@ class Grid(Settings):
     @field_validator("seeds", mode="before")
     @classmethod
     def _counted(cls, value: Any) -> Any:
+        if type(value) is int and value < 1:
+            raise ValueError("a whole number from 1 on, or a list of seeds")
         return tuple(range(min(value, 1001))) if type(value) is int else value
 
     @field_validator("methods", "labels", "presets", mode="before")
