@@ -232,6 +232,20 @@ def test_the_page_tells_how_the_scans_were_prepared(facts: RunFacts, tmp_path: P
     assert told in content.facts(read_run(facts.folder, tmp_path))["Data set"]
 
 
+def test_older_conventions_and_regions_are_told_and_counted_as_in_the_scores(
+    made: tuple[Path, Scored], facts: RunFacts, tmp_path: Path
+) -> None:
+    truth = {file.name.removesuffix(".nii.gz"): file for file in (made[0] / "truth").iterdir()}
+    names, values = facts.plan.class_names, facts.plan.class_values
+    classes = Classes(names, values, regions={"both": values[1:]})
+    evaluate_folder(made[0] / "found", truth, classes, tmp_path, workers=0, profile="published")
+    write_report(tmp_path / "x.html", facts, read_scored(tmp_path, facts, made[0] / "scans"))
+    text = (tmp_path / "x.html").read_text(encoding="utf-8")
+    assert "Distances count failures as 0" in text and "leave failures out" not in text
+    # One class missed, one a false alarm, two without a file; the region is not counted again.
+    assert "<b>4 failed</b>" in text and "of 12 cases x classes" in text
+
+
 def test_a_folder_without_scans_of_the_cases_is_refused(made: tuple[Path, Scored], facts: RunFacts) -> None:
     with pytest.raises(semivox.UserError, match="no scan of a scored case"):
         read_scored(made[0] / "found", facts, facts.data / "imagesTs")

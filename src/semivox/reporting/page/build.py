@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from semivox.errors import UserError
 from semivox.evaluation.metrics import FAILURES
-from semivox.evaluation.summary import MEAN_ROW, summarise
+from semivox.evaluation.summary import MEAN_ROW, class_rows, summarise
 from semivox.files import write_text
 from semivox.inference.outputs import QUALITY, doubtful
 from semivox.progress import Report
@@ -112,13 +112,15 @@ def _scored(run: RunFacts, scored: Scored, curves: list[Chart], progress: Report
             shown += [] if case is None else [viewer_case(name, case)]
         progress(done, len(names), name)
     scores, dice = content.score_table(summarise(table), scored)
+    counted = class_rows(table)["status"]
     reliability = [charts.reliability_chart(bins)] if bins.any() else []
     return {
         "scored": scored,
         "scores": scores,
         "dice": dice.loc[MEAN_ROW if MEAN_ROW in dice.index else dice.index[0]],
         "failures": content.failures(table),
-        "failed": int(table["status"].isin(FAILURES).sum()),
+        "failed": int(counted.isin(FAILURES).sum()),
+        "tried": len(counted),
         "charts": [charts.score_chart(table, dice), *curves, *reliability],
         "cases": drawn,
         "all_cases": content.case_table(table),

@@ -86,7 +86,8 @@ def score_table(summary: pd.DataFrame, scored: Scored) -> tuple[Table, pd.DataFr
         for name, n, failed in zip(dice.index, dice["n"], dice["failures"], strict=True)
     ]
     mean = f"Mean over {scored.cases} with its 95 % interval" if scored.count > 1 else f"Of {scored.cases}"
-    text = f"{mean}. Distances leave failures out; Dice counts them as 0."
+    distances = "leave failures out" if "hd95_mm" in known else "count failures as 0, as older papers did"
+    text = f"{mean}. Distances {distances}; Dice counts them as 0."
     return Table(["class", *map(metric_label, metrics), "n", "failed"], body, text), dice
 
 

@@ -24,8 +24,9 @@ MOST_VOXELS = 1_000_000  # of a case: about 1 MB in the page
 def viewer_case(name: str, case: CaseVolumes) -> dict[str, Any]:
     """Return the files of a case for the viewer, coarser if it has more than `MOST_VOXELS`.
 
-    Keys: name, coarser, focus (where the viewer opens, in mm), image (uint8, black to white as in the
-    pictures), truth, found (class indices) and, where there is a map, doubt (uint8, 255: maximum).
+    Keys: name, coarser, focus (where the viewer opens, in mm), image (uint8, black and white are
+    percentiles of the scan), truth, found (class indices) and, where there is a map, doubt (uint8, 255:
+    maximum).
     """
     low, high = case.scan.window
     files = {"image": _bytes((case.scan.image - low) / (high - low))}
