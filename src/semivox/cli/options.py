@@ -213,7 +213,6 @@ def command(
             except KeyboardInterrupt as stop:  # which Typer would turn into 130 also after SIGTERM
                 raise SystemExit(143 if isinstance(stop, Terminated) else 130) from stop
 
-        call.__doc__ = function.__doc__
         made.append(_parameter("context", typer.Context, inspect.Parameter.empty))
         call.__annotations__ = {one.name: one.annotation for one in made}
         call.__signature__ = inspect.Signature(made)  # type: ignore[attr-defined]
@@ -221,7 +220,8 @@ def command(
 
     def late() -> None: ...
 
-    late.__doc__, late.build = function.__doc__, build  # type: ignore[attr-defined]
+    late.__doc__ = re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.getdoc(function) or "")  # Typer keeps line breaks
+    late.build = build  # type: ignore[attr-defined]
     app.command(name or function.__name__, cls=_Late)(late)
 
 
