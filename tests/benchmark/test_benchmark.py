@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import threading
 import time
@@ -138,6 +139,21 @@ def test_runs_of_other_settings_are_not_taken_for_those_of_the_grid(
     faster = small(**one, assignments=["train.log_every=3"])
     assert benchmark(phantoms, faster, How(tmp_path, work)).tables is not None, "it changes no result"
     assert (weights(tmp_path), (tmp_path / "table.md").read_text()) == before
+
+
+def test_a_corrected_test_label_is_scored_anew(phantoms: Path, tmp_path: Path) -> None:
+    data = Path(shutil.copytree(phantoms, tmp_path / "data"))
+    one = small(labels=[2], methods=["supervised"], compare=None)
+    benchmark(data, one, How(tmp_path / "out"))
+    (scores,) = (tmp_path / "out").rglob("test/metrics.csv")
+    before, trained = scores.read_text(), weights(tmp_path)
+    label = min((data / "labelsTs").glob("*.nii.gz"))
+    shutil.copyfile(scores.parent / label.name, label)  # as if the prediction were the truth
+    benchmark(data, one, How(tmp_path / "out"))
+    assert scores.read_text() != before and weights(tmp_path) == trained
+    again = scores.stat().st_mtime_ns
+    benchmark(data, one, How(tmp_path / "out"))
+    assert scores.stat().st_mtime_ns == again, "nothing has changed"
 
 
 def test_a_forecast_trains_nothing(phantoms: Path, work: Path, tmp_path: Path) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any, Literal
 
@@ -53,8 +56,11 @@ class Cell:
 
     @property
     def is_finished(self) -> bool:
-        """Whether it is trained and scored."""
-        return (self.scores / "metrics.csv").exists() and self._timing.exists()
+        """Whether it is trained, and scored with the reference labels as they are now."""
+        if not ((self.scores / "metrics.csv").exists() and self._timing.exists()):
+            return False
+        labels = _digest(self.cases)
+        return bool(read_json(self._timing).get("labels", labels) == labels)
 
     def table(self, network: str = "") -> pd.DataFrame:
         """Read the scores, of the method's prediction or of a network alone: one row a case and class."""
@@ -117,7 +123,21 @@ class Cell:
                 evaluate_folder(folder, labels, classes, folder, workers=workers, progress=report)
         times = {"predicting": predicted - started, "scoring": time.monotonic() - predicted}
         seconds = {f"seconds_{name}": round(value, 1) for name, value in times.items()}
-        write_json(self._timing, {**seconds, "members": members})
+        if self._timing.exists():  # scored anew; the predictions are still there
+            seconds["seconds_predicting"] = read_json(self._timing)["seconds_predicting"]
+        write_json(self._timing, {**seconds, "members": members, "labels": _digest(self.cases)})
+
+
+def _digest(cases: Sequence[Case]) -> str:
+    """Return a digest of the content of their reference labels."""
+    files = [case.label for case in cases if case.label is not None]
+    return sha256("".join(_content(file, file.stat().st_mtime_ns) for file in files).encode()).hexdigest()
+
+
+@cache
+def _content(file: Path, _changed_ns: int) -> str:
+    with file.open("rb") as stream:
+        return file_digest(stream, "sha256").hexdigest()
 
 
 def has_members(method: Method) -> bool:
