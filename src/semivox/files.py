@@ -165,10 +165,18 @@ def write_yaml(path: Path, value: Any) -> None:
     write_text(path, yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=100))
 
 
+def read_text(path: Path) -> str:
+    """Read UTF-8 text, with or without a byte order mark; a file that cannot be read is a `UserError`."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise _unreadable(path, getattr(error, "strerror", "bytes that are not UTF-8 text")) from error
+
+
 def read_json(path: Path) -> Any:
     """Read JSON, with or without a byte order mark; a missing or broken file is a `UserError`."""
     try:
-        return json.loads(_read(path))
+        return json.loads(read_text(path))
     except (ValueError, RecursionError) as error:
         where = f"line {error.lineno}: {error.msg}" if isinstance(error, json.JSONDecodeError) else str(error)
         raise UserError("The file is not valid JSON", where, "JSON", "correct that line", path) from error
@@ -176,7 +184,7 @@ def read_json(path: Path) -> Any:
 
 def read_yaml(path: Path) -> Any:
     """Read YAML; a missing or broken file is a `UserError`."""
-    return parse_yaml(_read(path), path)
+    return parse_yaml(read_text(path), path)
 
 
 def parse_yaml(text: str, source: Path | str) -> Any:
@@ -202,13 +210,6 @@ class _Loader(yaml.SafeLoader):
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
 )
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise _unreadable(path, getattr(error, "strerror", "bytes that are not UTF-8 text")) from error
 
 
 def _unreadable(path: Path, found: str | None) -> UserError:

@@ -120,10 +120,13 @@ def import_dataset(
         "images": images, "labels": labels, "channels": channels, "classes": class_values(classes),
         "series": series, "root": optional(root), "train_list": optional(train_list),
         "test_list": optional(test_list), "spacing_mm": spacing_mm, "crop": crop, "split": split,
+        "ignore": ignore,
     }  # fmt: skip
-    given: dict[str, Any] = {name: value for name, value in options.items() if value}
+    given: dict[str, Any] = {
+        name: value for name, value in options.items() if value not in (None, (), {}, "")
+    }
     with progress("import") as report:
-        made = run(Path(source), Path(out), kind=kind, ignore=ignore, progress=report, **given)
+        made = run(Path(source), Path(out), kind=kind, progress=report, **given)
     Manifest(Path(out)).report("import", source=str(source), cases=len(made.cases))
     return made
 

@@ -63,6 +63,13 @@ def test_folder_is_indexed_where_it_is(tmp_path: Path, kind: str) -> None:
     assert sorted(source.rglob("*")) == before
 
 
+@pytest.mark.parametrize(("kind", "options"), [("auto", {"ignore": 255}), ("h5", {"series": "1"})])
+def test_options_that_a_layout_cannot_use(tmp_path: Path, kind: str, options: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="without a meaning here") as error:
+        import_dataset(nnunet(tmp_path / "source"), tmp_path / "out", kind=kind, **options)
+    assert error.value.found == next(iter(options))
+
+
 def test_msd_folder(tmp_path: Path) -> None:
     source = nnunet(tmp_path / "source")
     meta = {

@@ -166,7 +166,7 @@ def test_la_published_crop(tmp_path: Path) -> None:
         scan, mask = atrium(seed)
         start = np.linalg.solve(image.affine, [-1, -2, 3, 1])[:3] * -1
         x, y, z = np.rint(start).astype(int)
-        margin = margins(name, (10, 10), (19, 19))
+        margin = margins(name)
         assert margin.min() >= 10 and margin.max() <= 19
         size = image.array.shape[1:]
         assert (x, y, z) == (max(40 - 26 - margin[0, 0], 0), 0, 0)

@@ -1,11 +1,10 @@
-"""Data sets of the Medical Segmentation Decathlon: downloaded or taken from a mirror, verified, unpacked.
+"""Get data sets of the Medical Segmentation Decathlon: downloaded or from a mirror, verified, unpacked.
 
 Addresses and checksums are those that MONAI ships; nothing is fetched unless `fetch_task` is called.
 """
 
 from __future__ import annotations
 
-import re
 import tarfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -23,9 +22,10 @@ def tasks() -> dict[str, tuple[str, str]]:
 
 def find_task(name: str, known: Iterable[str]) -> str:
     """Return the full name for `Task04_Hippocampus`, `hippocampus`, `task04` or `4`."""
-    wanted = re.sub(r"^(?:task)?0*(\d+)$", lambda found: f"task{int(found[1]):02d}", name.strip().lower())
+    wanted = name.strip().lower().removeprefix("task")
     for task in known:
-        if wanted in (task.lower(), *task.lower().split("_")):
+        number, organ = task.lower().removeprefix("task").split("_")
+        if wanted in (organ, number, number.lstrip("0"), f"{number}_{organ}"):
             return task
     raise unknown("data set", name, known)
 
@@ -39,19 +39,18 @@ def fetch_task(name: str, out: Path, *, mirror: Path | None = None) -> Path:
 
     known = tasks()
     task = find_task(name, known)
-    url, md5 = known[task]
-    folder = out / task
+    (url, md5), folder = known[task], out / task
     if (folder / "dataset.json").is_file():
         return folder
+    file = f"{task}.tar"
+    stored = sorted(mirror.rglob(file)) if mirror is not None else []
+    if mirror is not None and not stored:
+        there = shortened(sorted(path.name for path in mirror.glob("*")), 5) or "nothing"
+        do = "check the folder after --from"
+        raise UserError("The archive is not in the mirror", there, file, do, mirror)
     out.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".partial-", dir=out) as temporary:
-        archive = Path(temporary, f"{task}.tar")
-        if mirror is not None and (found := sorted(mirror.rglob(archive.name))):
-            archive = found[0]
-        elif mirror is not None:
-            there = shortened(sorted(path.name for path in mirror.glob("*")), 5) or "nothing"
-            what, do = "The archive is not in the mirror", "check the folder after --from"
-            raise UserError(what, there, archive.name, do, mirror)
+        archive = stored[0] if stored else Path(temporary, file)
         try:
             utils.download_url(url, archive, hash_val=md5, hash_type="md5")  # of one that is there: the check
             with tarfile.open(archive) as stream:
