@@ -79,6 +79,8 @@ def test_methods() -> None:
         options = json.loads(inside("methods", *more, "--json").stdout)["dual"]["options"]
         assert {option["name"] for option in options} >= {"tau", "alpha"}
     assert inside("methods", "--cite", "dual").stdout.startswith("@article{lu2025dual,\n")
+    for useless in ("bcp", "--json"):
+        assert f"leave out {useless}" in str(inside("methods", useless, "--cite", "dual").exception)
 
 
 def test_a_missing_folder_is_one_message_and_exit_code_2(tmp_path: Path) -> None:

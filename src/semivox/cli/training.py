@@ -67,6 +67,9 @@ def methods(
     from semivox.methods import catalogue
 
     if cite is not None:
+        if name is not None or json:
+            do = f"leave out {'--json' if name is None else name}"
+            raise UserError("--cite has no use for another option", do=do)
         typer.echo(catalogue.cite(cite))
         return
     found = catalogue.list_methods() if name is None else {name: catalogue.describe_method(name)}

@@ -19,10 +19,6 @@ class Stage:
     start: int  # its first iteration
     stop: int  # the iteration after its last
 
-    def fraction(self, iteration: int) -> float:
-        """Return the share of the stage that is done after `iteration` steps of the run."""
-        return (iteration - self.start) / (self.stop - self.start)
-
 
 def make_stages(shares: Sequence[float], iterations: int) -> list[Stage]:
     """Divide a run of so many iterations into stages of at least one iteration; a short run has fewer."""

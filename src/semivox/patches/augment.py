@@ -157,7 +157,7 @@ def _changed(
 class MonaiIntensity:
     """MONAI's random intensity transforms on the standardised image, of the preset intensity or strong.
 
-    The strong ones make the strong view of a patch: same geometry. It can be pickled.
+    It can be pickled.
     """
 
     def __init__(self, preset: Preset) -> None:
