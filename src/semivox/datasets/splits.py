@@ -51,8 +51,8 @@ def make_split(dataset: Dataset, config: SplitConfig) -> Split:
         val, held = with_file[len(with_file) - config.val :], config.val
         which = f"the last {held} with a label file" if held else "none"
     elif folds > len(with_file):
-        found, expected = f"{folds} folds", f"2 to {len(with_file)}, the number of cases with a label file"
-        do = "--set split.folds=N"
+        found = f"{folds} folds of {len(with_file)} cases with a label file"
+        expected, do = "two folds or more, and a case for each", "--set split.folds=N"
         raise UserError("The number of folds does not fit", found, expected, do, dataset.root)
     else:
         val = with_file[fold::folds]
