@@ -185,7 +185,7 @@ def test_export_needs_names_and_a_maker(patients, save_scan, tmp_path, blocks) -
         patients / "p1",
         tmp_path / "a.dcm",
     )
-    with pytest.raises(UserError, match="not known what the segmentation holds, "):
+    with pytest.raises(UserError, match="not known who made the segmentation"):
         export_dicom_seg(file, folder, out, classes={"a": 1, "b": 2})
     with pytest.raises(UserError, match=r"--class NAME=VALUE"):
         export_dicom_seg(file, folder, out, origin="MANUAL")

@@ -83,9 +83,13 @@ def test_nothing_to_rank(run, phantoms, tmp_path):
 
 
 def test_another_data_set_is_named_as_such(run, phantoms, tmp_path):
-    other = replace(open_dataset(phantoms), class_names=("background", "liver", "spleen"))
+    dataset, out, config = open_dataset(phantoms), tmp_path / "out", PredictConfig()
+    other = replace(dataset, class_names=("background", "liver", "spleen"))
     with pytest.raises(UserError, match="trained on another data set"):
-        rank(load_model(run, "cpu"), run, other, tmp_path / "out", config=PredictConfig())
+        rank(load_model(run, "cpu"), run, other, out, config=config)
+    fewer = replace(dataset, cases=dataset.cases[:2])
+    with pytest.raises(UserError, match=r"not fit the run's split(.|\n)*add the missing cases"):
+        rank(load_model(run, "cpu"), run, fewer, out, config=config)
 
 
 def test_training_starts_from_a_run_that_fits(run):

@@ -38,7 +38,7 @@ def export_dicom_seg(
     values = dict(classes or known.get("labels", {}))
     values = {name: value for name, value in values.items() if value != 0}
     if not values or (origin is None and not known):
-        what = f"It is not known what the segmentation holds{'' if not values else ', and who made it'}"
+        what = f"It is not known {'who made the segmentation' if values else 'what the segmentation holds'}"
         expected = "names of its values, and who made it"
         do = "add --class NAME=VALUE for each class, and --made-by automatic, semiautomatic or manual"
         raise UserError(what, f"no {DESCRIPTION} beside it", expected, do, file)

@@ -147,7 +147,11 @@ def split_of(run: Path, plan: Plan, dataset: Dataset) -> Split:
         do = "name the data set of the model's training"
         raise UserError("The model was trained on another data set", found, trained, do, dataset.root)
     path = run / "splits.json"
-    split = load_split(path, dataset, 0) if path.is_file() else split_by_files(dataset)
+    try:
+        split = load_split(path, dataset, 0) if path.is_file() else split_by_files(dataset)
+    except UserError as error:
+        do = "add the missing cases, or name the data set of the model's training"
+        raise UserError("The data set does not fit the run's split", error.what, do=do, path=path) from error
     known = split.roles()
     others = (case for case in dataset.cases if case.pool != "test" and case.label is None)
     new = [case.name for case in others if case.name not in known]
