@@ -16,7 +16,7 @@ from semivox.datasets.layouts import Case as Case  # noqa: PLC0414
 from semivox.datasets.layouts import Finder
 from semivox.datasets.listing import Notice, missing_image, name_errors, name_problem, printable, unused_files
 from semivox.errors import UserError, shortened, unknown
-from semivox.files import read_json, write_json
+from semivox.files import read_json, voxel_file, write_json
 
 log = logging.getLogger(__name__)
 
@@ -178,6 +178,7 @@ def _read_index(meta: declared.Meta, path: Path, problems: list[UserError]) -> D
 def _checked(dataset: Dataset, path: Path, problems: list[UserError]) -> Dataset:
     """Sort the cases; tell of unused files, bad or repeated names, missing images, no training cases."""
     used = [file for case in dataset.cases for file in (*case.images, case.label) if file is not None]
+    used += [part for file in used if file.is_file() and (part := voxel_file(file)) is not None]
     problems += unused_files(dataset.root, used)
     if not any(case.pool == "train" for case in dataset.cases):
         folder = dataset.root / "imagesTr"

@@ -274,6 +274,21 @@ def test_nnunet_raw_in_nrrd_is_converted(tmp_path: Path) -> None:
     np.testing.assert_allclose(read_image(dataset.case("a").images).affine, np.diag([-0.5, -0.5, 2, 1]))
 
 
+def test_the_voxels_beside_a_header_are_no_unused_files(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    raw = tmp_path / "raw"
+    for folder, array in (("imagesTr", scan()), ("labelsTr", label(0, 1))):
+        (raw / folder).mkdir(parents=True)
+        path = raw / folder / ("a_0000.mhd" if folder == "imagesTr" else "a.mhd")
+        sitk.WriteImage(sitk.GetImageFromArray(array.T), str(path))
+    (raw / "labelsTr" / "b.raw").touch()
+    meta = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "organ": 1}, "file_ending": ".mhd"}
+    (raw / "dataset.json").write_text(json.dumps(meta))
+    np.testing.assert_array_equal(stored(import_dataset(raw, tmp_path / "out"), "a"), label(0, 1))
+    assert "b.raw" in caplog.text and "a.raw" not in caplog.text and "a_0000.raw" not in caplog.text
+
+
 def test_dicom_folders_with_lists_and_a_chosen_series(tmp_path: Path) -> None:
     raw = tmp_path / "raw"
     for index, name in enumerate(("p1", "p2")):
