@@ -262,6 +262,15 @@ def test_one_case_is_neither_several_nor_the_worst(
     assert "1 cases" not in text and "95 %" not in text.split("<svg")[0] and ">worst<" not in text
 
 
+def test_structures_that_are_nowhere_have_no_dice(
+    made: tuple[Path, Scored], facts: RunFacts, tmp_path: Path
+) -> None:
+    table = made[1].table[made[1].table["case"] == "half"].assign(status="absent", dice=np.nan)
+    write_report(tmp_path / "x.html", facts, dataclasses.replace(made[1], table=table))
+    text = re.sub(r"<script.*?</script>", "", (tmp_path / "x.html").read_text(), flags=re.DOTALL)
+    assert '<b class="">none</b>' in text and ">nan<" not in text
+
+
 def test_many_classes_and_failures_stay_readable() -> None:
     names = [f"structure {index}" for index in range(30)]
     table = pd.DataFrame({"case": "a", "class": names, "status": "missed", "dice": 0.0, "value": range(30)})
