@@ -14,7 +14,7 @@ from semivox.io.reader import guarded
 
 def work(job: str) -> str:
     """Do what the job says."""
-    if job == "bad":
+    if job.strip() == "bad":
         raise bad_file(Path("bad.nii"), "The file is bad", "nothing", "something")
     if job == "bug":
         raise ZeroDivisionError("a bug")

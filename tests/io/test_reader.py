@@ -96,6 +96,10 @@ def test_a_bad_file_does_not_stop_the_other_jobs(workers: int) -> None:
         run(["bad", "a", "large", "b"], workers)
     assert "bad: The file is bad: nothing (bad.nii)" in str(error.value.found)
     assert "large: The scan does not fit" in str(error.value.found)
+    assert error.value.do == "repair or remove these files"
+    with pytest.raises(UserError, match="2 of 3 cases failed") as error:
+        run(["bad", "a", "bad "], workers)
+    assert error.value.do == "for each: replace this file", "the advice that all have in common"
 
 
 @pytest.mark.parametrize("workers", [1, 2])

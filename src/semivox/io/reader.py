@@ -127,7 +127,8 @@ def run_jobs(
     if len(failed) == 1:
         raise next(iter(failed.values()))
     if failed:
-        what, do = f"{len(failed)} of {len(jobs)} cases failed ({doing})", "repair or remove these files"
+        what, advice = f"{len(failed)} of {len(jobs)} cases failed ({doing})", {e.do for e in failed.values()}
+        do = f"for each: {advice.pop()}" if len(advice) == 1 else "repair or remove these files"
         raise UserError(what, listed(failed), None, do)
 
 
