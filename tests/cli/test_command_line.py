@@ -191,6 +191,12 @@ def test_from_import_to_scores(phantoms: Path, tmp_path: Path) -> None:
     assert "4 scans in" in ranked and "--init" in _next(ranked)
 
 
+@pytest.mark.parametrize("option", ["--model", "--input", "--images"])
+def test_a_comparison_refuses_what_is_for_one_run(option: str, tmp_path: Path) -> None:
+    found = inside("report", "--compare", tmp_path, option, tmp_path)
+    assert f"leave out {option}" in str(found.exception)
+
+
 def _next(output: str) -> list[str]:
     (line,) = re.findall(r"^next: (.*)$", output, flags=re.MULTILINE)
     return shlex.split(line, comments=True)
