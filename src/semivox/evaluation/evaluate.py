@@ -102,7 +102,7 @@ def evaluate_folder(
 
 def _check(folder: Path, found: Mapping[str, Path], references: Mapping[str, Path]) -> None:
     if not references:
-        do = "name labels with --references FOLDER, or with --data those of other --cases"
+        do = "name a folder of labels with --references, or score --cases val"
         raise UserError("There is no reference label to compare with", None, "a case with a label", do)
     if not found.keys() & references.keys():
         what = f"no file with the name of a case, but {shortened(found, 5)}" if found else "no label file"

@@ -81,9 +81,7 @@ class LoadedModel:
             given = {"window": "patch", "stride": None, **given}
         if len(asked) == 2:
             found = f"stride {given['stride']} and overlap {given['overlap']}"
-            raise UserError(
-                "A stride leaves nothing for the overlap to say", found, do="leave out one of them"
-            )
+            raise UserError("Stride and overlap exclude each other", found, do="leave out one of them")
         try:
             return PredictConfig.model_validate({**self.meta.get("predict", {}), **given})
         except ValidationError as error:
