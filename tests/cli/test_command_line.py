@@ -312,6 +312,13 @@ def test_a_signal_during_imports(tmp_path: Path) -> None:
     assert done.returncode == 143 and "Traceback" not in done.stderr, done.stderr
 
 
+def test_a_signal_within_generated_code_has_its_exit_code(tmp_path: Path) -> None:
+    """Such as the methods of a dataclass: Python remembers it, and ended by SIGINT."""
+    code = "import semivox.cli.app as at\nat.app = lambda: exec('raise KeyboardInterrupt')\n"
+    (tmp_path / "stopped.py").write_text(f"{code}from semivox.cli import main\nmain()\n")
+    assert python("-m", "stopped", cwd=tmp_path).returncode == 130
+
+
 @pytest.mark.parametrize(("text", "expected"), [("90s", 90), ("30m", 1800), ("1.5h", 5400), ("20", 1200)])
 def test_times(text: str, expected: float) -> None:
     assert seconds(text) == expected

@@ -42,6 +42,7 @@ def main() -> None:
         code = 128 + _received[0]
     if code in (130, 143):
         _say_how_to_resume()
+        exec("")  # Python ends by SIGINT if a KeyboardInterrupt came within `exec`, as of a dataclass
     sys.exit(code)
 
 
