@@ -39,6 +39,13 @@ def test_a_run_with_a_budget_resumes_with_the_same_or_is_extended_by_iterations(
     assert budgeted.resume_config(longer, MADE_FROM, extend=True) == longer
 
 
+def test_settings_of_another_version_are_named_with_their_file(budgeted: Run) -> None:
+    budgeted.config_file.write_text("train: {final_share: 0.5}\n")
+    with pytest.raises(UserError, match=r"train\.final_share") as raised:
+        budgeted.resume_config(asked())
+    assert raised.value.path == budgeted.config_file
+
+
 @pytest.mark.parametrize(
     ("train", "extend"),
     [

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from semivox.errors import UserError as UserError
 
 
-def __getattr__(name: str) -> Any:
+def _find(name: str) -> Any:
     if name == "api" or (name.startswith("_") and name != "__all__"):
         raise AttributeError(f"module 'semivox' has no attribute {name!r}")
     errors = import_module("semivox.errors")
@@ -40,15 +40,19 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module 'semivox' has no attribute {name!r}{hint}")
 
 
+if not TYPE_CHECKING:  # so that type checkers tell a name that does not exist
+    __getattr__ = _find
+
+
 def __dir__() -> list[str]:
-    return sorted(__getattr__("__all__"))
+    return sorted(_find("__all__"))
 
 
 class _Room(ModuleType):
     """A room with the name of a function, such as `semivox.benchmark`, can be called like the function."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return __getattr__(self.__name__.rpartition(".")[2])(*args, **kwargs)
+        return _find(self.__name__.rpartition(".")[2])(*args, **kwargs)
 
 
 class _Package(ModuleType):

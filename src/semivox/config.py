@@ -82,15 +82,18 @@ def load_config(
     return parse_config(merged)
 
 
-def parse_config(values: Mapping[str, Any]) -> Config:
-    """Check a nested dictionary; problems become a `UserError` with field, value and what is allowed."""
+def parse_config(values: Mapping[str, Any], path: Path | None = None) -> Config:
+    """Check a nested dictionary; problems become a `UserError` with field, value and what is allowed.
+
+    `path` is the file that the values were read from.
+    """
     split = values.get("split")
     if isinstance(split, Mapping) and split.get("labeled") == "all":
         values = {**values, "split": {**split, "labeled": None}}
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        raise config_error(error, Config) from error
+        raise config_error(error, Config, path) from error
 
 
 def overridden(config: Config, sections: Mapping[str, Mapping[str, Any]]) -> Config:

@@ -139,7 +139,7 @@ class Run:
         write_json(self.folder / "env.json", environment())
 
     def _stored(self) -> Config:
-        return parse_config(read_yaml(self.config_file))
+        return parse_config(read_yaml(self.config_file), self.config_file)
 
     def _check_sources(self, made_from: Mapping[str, Any] | None) -> None:
         stored = self.manifest.read().get("made_from")
