@@ -156,6 +156,26 @@ def test_a_process_may_run_without_limits_and_start_others() -> None:
     assert not free.is_alive
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_forked_process_reads_after_its_parent_has() -> None:
+    """As a worker of `multiprocessing` does; it cannot use the fork server of its parent."""
+    script = (
+        "import multiprocessing, os, pathlib, jobs\n"
+        "file = pathlib.Path('scan.nii')\n"
+        "first = jobs.process_id(file)\n"
+        "def read(): assert jobs.process_id(file) not in (first, os.getpid())\n"
+        "child = multiprocessing.get_context('fork').Process(target=read)\n"
+        "child.start(), child.join()\n"
+        "assert child.exitcode == 0"
+    )
+    paths = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
+    environment = {**os.environ, "PYTHONPATH": paths}
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_script_without_a_main_guard_runs_once(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(

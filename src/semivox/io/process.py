@@ -20,7 +20,7 @@ from typing import Any
 from semivox.errors import UserError
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-HERE = SimpleNamespace(guarded=False)  # whether this very process has a limit of memory
+HERE = SimpleNamespace(guarded=False, first=0)  # has a limit of memory; process that has started others
 
 
 class DiedError(Exception):
@@ -35,7 +35,9 @@ class Process:
     """
 
     def __init__(self, module: str, *, memory: int | None = None, quiet: bool = False) -> None:
-        forking = "forkserver" in get_all_start_methods()
+        HERE.first = HERE.first or os.getpid()
+        own = HERE.first == os.getpid()  # a fork of the user's process cannot use its parent's fork server
+        forking = own and "forkserver" in get_all_start_methods()
         context = get_context("forkserver" if forking else "spawn")
         if forking:  # inherits no threads
             context.set_forkserver_preload([__name__, "semivox.io.volume", module])
