@@ -118,6 +118,7 @@ def config_error(
         hint = unknown("setting", name, _fields(model, parents))
         return UserError(f"Unknown setting: {what}", found, hint.expected, hint.do, path)
     expected = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    expected = "a list, e.g. [16, 16, 16]" if first["type"] == "tuple_type" else expected
     return UserError(f"Wrong setting: {what}", found, expected, "correct it, or leave it out", path)
 
 

@@ -94,8 +94,9 @@ def nearest(name: object, known: Iterable[str]) -> str | None:
     """Return the known name that is most similar to `name`; None if none is."""
     from difflib import get_close_matches
 
-    by_lower = {one.lower(): one for one in known}
-    matches = get_close_matches(str(name).lower(), by_lower, n=1, cutoff=0.5)
+    by_lower, wanted = {one.lower(): one for one in known}, str(name).lower()
+    begun = [one for one in by_lower if len(wanted) > 2 and one.startswith(wanted)]
+    matches = begun or get_close_matches(wanted, by_lower, n=1, cutoff=0.5)
     return by_lower[matches[0]] if matches else None
 
 

@@ -176,6 +176,9 @@ def test_from_import_to_scores(phantoms: Path, tmp_path: Path) -> None:
     passes("predict", "-m", run, *scans, "-o", out, "--save-probabilities", "--no-postprocess")
     assert len(list(out.glob("*.npz"))) == 2
     scored = ("evaluate", "-i", out, "-d", phantoms, "--workers", 0)
+    early = inside(*scored, "-o", tmp_path / "never", "--report", tmp_path / "nowhere")
+    assert "no trained run" in str(early.exception)
+    assert not (tmp_path / "never").exists()
     assert "Dice" in passes(*scored, "--region", "all=1,2", "--report", run)
     assert (out / "report.html").is_file() and "all" in (out / "metrics.csv").read_text()
     narrow_terminal = inside(*scored, COLUMNS="40").stdout

@@ -57,7 +57,7 @@ def test_the_command(found: dict[str, Any]) -> None:
     assert json.loads(done.stdout) == json.loads(json.dumps(found))
     table = run("info", "--machine", COLUMNS="140")
     assert table.exit_code == 0
-    for text in ("threads", "4 x 32x32x16", "4 x ?", "hours", "0.42"):
+    for text in ("thread", "4 x 32x32x16", "4 x ?", "hours", "0.42"):
         assert text in table.stdout
 
 

@@ -81,6 +81,10 @@ def evaluate(
     """Score predictions: metrics.csv, summary.json and a table with 95 % intervals over cases."""
     from semivox.cli import show
 
+    if report is not None:
+        from semivox.reporting.page.source import read_run
+
+        read_run(report)  # a run that is not there is told of before the scores are computed
     show.scores(call())
     folder = call.given["out"] or call.given["predictions"]
     typer.echo(f"written: {folder / 'metrics.csv'} and summary.json")

@@ -234,7 +234,8 @@ def machine(found: dict[str, Any]) -> None:
     """Show the hardware, and how long each preset would train on it."""
     memory = "" if found["memory_gb"] is None else f", {found['memory_gb']:g} GB"
     precision = found["precision"] if found["precision"] == "bf16" else f"{found['precision']} bit"
-    text(f"{found['device']}, {found['threads']} threads{memory}, {precision}, PyTorch {found['torch']}")
+    where = f"{found['device']}, {counted(found['threads'], 'thread')}{memory}"
+    text(f"{where}, {precision}, PyTorch {found['torch']}")
     rows = []
     for one in found["presets"]:
         measured = one["step_s"] is not None

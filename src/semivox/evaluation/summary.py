@@ -30,7 +30,8 @@ def read_metrics(path: Path) -> pd.DataFrame:
             path, dtype=types, keep_default_na=False, na_values=[""], float_precision="round_trip"
         )
     except (OSError, ValueError) as error:
-        raise UserError("The scores cannot be read", str(error), expected, path=path) from error
+        found = getattr(error, "strerror", None) or str(error)
+        raise UserError("The scores cannot be read", found, expected, path=path) from error
     if lacking := [name for name in (*_TEXT, "dice") if name not in table.columns]:
         found = f"no column {', '.join(lacking)}"
         raise UserError("The file is not a table of scores", found, expected, path=path)

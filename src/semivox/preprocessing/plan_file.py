@@ -96,7 +96,7 @@ def _check_settings(plan: Plan, config: Config, path: Path) -> None:
     other = [key for key in asked if stored[key] != asked[key]]
     if differing := [f"{key}: {stored[key]} stored, {asked[key]} asked" for key in other]:
         what = "The workspace was planned with other settings"
-        do = "choose another --work folder, or make this one anew with: semivox prepare --fresh"
+        do = f"choose another --work folder, or make this one anew: semivox prepare -d {path.parent} --fresh"
         raise UserError(what, "; ".join(differing), "the same plan", do, path)
 
 
