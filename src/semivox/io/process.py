@@ -143,6 +143,7 @@ def _serve(calls: Connection, module: str, memory: int | None, quiet: bool) -> N
         try:
             folder, function, args, kwargs = _receive(calls)
         except (EOFError, OSError):
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # of `close`: no traceback of what runs at exit
             return
         try:
             os.chdir(folder)
