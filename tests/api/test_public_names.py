@@ -131,6 +131,14 @@ def test_arguments_that_mean_nothing(call: Any, named: str, tmp_path: Path) -> N
         call(tmp_path)
 
 
+def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
+    for seed in np.arange(1):
+        data = semivox.make_phantoms(tmp_path, train=np.int64(1), test=0, shape=(16, 16, 16), seed=seed)
+    assert len(semivox.open_dataset(data).pool("train")) == 1
+    with pytest.raises(semivox.UserError, match="train"):
+        semivox.make_phantoms(tmp_path / "other", train=np.float64(1.5))
+
+
 def test_settings_in_every_form(tmp_path: Path) -> None:
     from semivox.api.arguments import settings
 

@@ -46,6 +46,13 @@ def test_every_unlabeled_scan_is_ranked_without_its_label(run, phantoms, tmp_pat
     assert table["rank"].tolist() == [1, 2, 3]
     assert seen == [("rank.png", 3, [f"{i}. {name}" for i, name in enumerate(table["case"], start=1)])]
     assert (tmp_path / "out" / "rank.csv").is_file()
+    rank(load_model(run, "cpu"), run, open_dataset(phantoms), tmp_path / "out", config=PredictConfig())
+    foreign = tmp_path / "foreign" / "rank.csv"
+    foreign.parent.mkdir()
+    foreign.write_text("mine")
+    with pytest.raises(UserError, match="did not write"):
+        rank(load_model(run, "cpu"), run, open_dataset(phantoms), foreign.parent, config=PredictConfig())
+    assert foreign.read_text() == "mine"
 
 
 def test_orders_by_hand():

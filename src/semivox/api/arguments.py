@@ -49,7 +49,8 @@ _CONFIG = ConfigDict(strict=True, allow_inf_nan=False, arbitrary_types_allowed=T
 def verb(function: Callable[Given, Result]) -> Callable[Given, Result]:
     """Make `function` public: wrong arguments and known failures of the system become a `UserError`.
 
-    An argument is checked against its annotation, strictly: no 1 for True, no 2.0 for 2, no NaN.
+    An argument is checked against its annotation, strictly: no 1 for True, no 2.0 for 2, no NaN. A NumPy
+    number is the number that it holds.
 
     Examples:
         >>> @verb
@@ -74,7 +75,8 @@ def verb(function: Callable[Given, Result]) -> Callable[Given, Result]:
     @wraps(function)
     def call(*args: Given.args, **kwargs: Given.kwargs) -> Result:
         try:
-            return checking()(*args, **kwargs)
+            plain = {name: _plain(value) for name, value in kwargs.items()}
+            return checking()(*map(_plain, args), **plain)
         except ValidationError as error:
             if error.title != function.__name__:
                 raise
@@ -85,6 +87,10 @@ def verb(function: Callable[Given, Result]) -> Callable[Given, Result]:
             raise known from error
 
     return call
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if getattr(value, "shape", None) == () and hasattr(value, "item") else value
 
 
 def _argument_error(error: ValidationError, names: list[str]) -> UserError:

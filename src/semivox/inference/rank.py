@@ -57,7 +57,9 @@ def rank(
     Returns:
         One row a scan, the most useful first: rank, case, uncertainty, distance, predicted_dice, reasons.
     """
-    split = split_of(run, model.plan, dataset)
+    manifest, split = Manifest(out), split_of(run, model.plan, dataset)
+    if "rank" not in manifest.read():
+        manifest.require_own(TABLE, SHEET)
     if not split.unlabeled:
         what, found = "There is no unlabeled scan to rank", f"{len(split.labeled)} labeled cases"
         raise UserError(what, found, "a scan without a label", "add scans to the data set", dataset.root)
@@ -89,7 +91,7 @@ def rank(
         first = table.head(_DRAWN)
         samples = [_seen(model, dataset.case(name), config)[0] for name in first["case"]]
         draw(out / SHEET, samples, [f"{row.rank}. {row.case}" for row in first.itertuples()])
-    Manifest(out).report("rank", model=model.digest, cases=len(rows), by=by, seed=seed)
+    manifest.report("rank", model=model.digest, cases=len(rows), by=by, seed=seed)
     return table
 
 
