@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from peers.data import read_case, read_patch
-from semivox.patches.augment import full_deformation, make_augment
+from semivox.patches.augment import Augmentation
 from semivox.patches.sampling import Patches, cut, random_start
 from semivox.preprocessing import store as layout
 from semivox.preprocessing.store import Store
@@ -116,18 +116,10 @@ def samples(image: np.ndarray, label: np.ndarray, repeats: int) -> None:
 
 def sampler(store: Store, patch: tuple[int, int, int], preset: Any) -> Callable[[], object]:
     """Draw labeled patches, half of them centred on the foreground."""
-    spacing = (1.0, 1.0, 1.0)
-    patches = Patches(
-        ["case"],
-        store,
-        patch,
-        make_augment(preset, flip_left_right=preset != "full"),
-        truth=store,
-        foreground_share=0.5,
-        deformation=full_deformation(preset, spacing),
-    )
+    augment = Augmentation(preset, flip_left_right=preset != "full")
+    patches = Patches(["case"], store, patch, augment, truth=store, foreground_share=0.5)
     numbers = count()
-    return lambda: patches.sample(0, next(numbers), 0)
+    return lambda: patches[next(numbers)]
 
 
 if __name__ == "__main__":

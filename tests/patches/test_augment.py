@@ -13,7 +13,7 @@ import torch
 from monai.data import get_track_meta
 from scipy.ndimage import map_coordinates
 
-from semivox.patches.augment import MonaiIntensity, deform, full_deformation, lateral_classes, make_augment
+from semivox.patches.augment import Augmentation, MonaiIntensity, deform, lateral_classes
 from semivox.patches.deformation import Deformation, random_center, resized
 from semivox.patches.intensity import vary
 
@@ -40,7 +40,7 @@ def moved(array: np.ndarray, index: Callable[..., tuple[int, int]]) -> bytes:
 
 def test_crop_changes_nothing() -> None:
     image, label = patch((4, 4, 3))
-    out, out_label = make_augment("crop")(image, label, np.random.default_rng(0))
+    out, out_label = Augmentation("crop")(image, label, np.random.default_rng(0))
     assert np.array_equal(out, image) and np.array_equal(out_label, label)
 
 
@@ -61,7 +61,7 @@ def test_turns_and_mirrorings_are_as_likely_as_each_other(
     """With `strong` the label alone shows them: the image's values change."""
     monkeypatch.setattr("semivox.patches.augment._DEFORMED", 0.0)
     image, label = patch(shape, channels=2)
-    augment, rng, each = make_augment(preset, flip_left_right=flip), np.random.default_rng(0), 100
+    augment, rng, each = Augmentation(preset, flip_left_right=flip), np.random.default_rng(0), 100
     seen: Counter[bytes] = Counter()
     for _ in range(each * len(maps)):
         out, out_label = augment(image, label, rng)
@@ -77,7 +77,7 @@ def test_turns_and_mirrorings_are_as_likely_as_each_other(
 @pytest.mark.parametrize("preset", ["rotflip", "intensity", "strong"])
 def test_same_random_numbers_same_result_also_after_pickling(preset: str) -> None:
     image, label = patch((6, 6, 4))
-    augment = make_augment(preset)  # type: ignore[arg-type]
+    augment = Augmentation(preset)  # type: ignore[arg-type]
     copy = pickle.loads(pickle.dumps(augment))
     different = 0
     for seed in range(10):
@@ -95,15 +95,15 @@ def test_same_random_numbers_same_result_also_after_pickling(preset: str) -> Non
 def test_intensity_turns_the_label_with_the_image_and_leaves_its_values() -> None:
     image, label = patch((6, 6, 4))
     for seed in range(20):
-        _, turned = make_augment("rotflip")(image, label, np.random.default_rng(seed))
-        _, changed = make_augment("intensity")(image, label, np.random.default_rng(seed))
+        _, turned = Augmentation("rotflip")(image, label, np.random.default_rng(seed))
+        _, changed = Augmentation("intensity")(image, label, np.random.default_rng(seed))
         assert np.array_equal(turned, changed)
 
 
 def test_intensity_changes_most_patches_but_mildly() -> None:
     rng = np.random.default_rng(0)
     image = np.kron(rng.standard_normal((1, 3, 3, 3)), np.ones((1, 8, 8, 8))).astype(np.float32)
-    augment, rotflip = make_augment("intensity"), make_augment("rotflip")
+    augment, rotflip = Augmentation("intensity"), Augmentation("rotflip")
     changed = 0
     for seed in range(40):
         out, label = augment(image, None, np.random.default_rng(seed))
@@ -121,7 +121,7 @@ def test_intensity_strength_follows_the_scale_of_each_channel() -> None:
     image = rng.standard_normal((2, 8, 8, 4)).astype(np.float32)
     scale = np.array([700.0, 0.02], np.float32).reshape(2, 1, 1, 1)
     shift = np.array([300.0, -1.0], np.float32).reshape(2, 1, 1, 1)
-    augment = make_augment("intensity")
+    augment = Augmentation("intensity")
     for seed in range(10):
         plain, _ = augment(image, None, np.random.default_rng(seed))
         scaled, _ = augment(image * scale + shift, None, np.random.default_rng(seed))
@@ -131,14 +131,14 @@ def test_intensity_strength_follows_the_scale_of_each_channel() -> None:
 def test_intensity_of_a_constant_patch_is_finite() -> None:
     image = np.full((1, 8, 8, 8), 3.0, np.float32)
     for seed in range(20):
-        out, _ = make_augment("intensity")(image, None, np.random.default_rng(seed))
+        out, _ = Augmentation("intensity")(image, None, np.random.default_rng(seed))
         assert np.isfinite(out).all()
 
 
 @pytest.mark.parametrize(
     ("shape", "change"),
     [
-        ((112, 112, 80), lambda image, rng: make_augment("intensity")(image, None, rng)[0]),
+        ((112, 112, 80), lambda image, rng: Augmentation("intensity")(image, None, rng)[0]),
         ((96, 80, 48), vary),
         ((64, 48, 48), lambda image, rng: deform(image, None, rng, (1, 1, 1))[0]),
     ],
@@ -157,7 +157,7 @@ def test_the_number_of_threads_changes_nothing(shape: tuple[int, ...], change: C
 
 def test_monai_keeps_its_global_setting() -> None:
     before = get_track_meta()
-    make_augment("intensity")(np.zeros((1, 4, 4, 4), np.float32), None, np.random.default_rng(0))
+    Augmentation("intensity")(np.zeros((1, 4, 4, 4), np.float32), None, np.random.default_rng(0))
     assert get_track_meta() == before
 
 
@@ -165,7 +165,7 @@ def test_strong_deforms_half_of_the_patches_and_stays_finite() -> None:
     x, y, z = np.meshgrid(*map(np.arange, (24, 24, 16)), indexing="ij")
     label = ((x - 12) ** 2 + (y - 9) ** 2 + (z - 8) ** 2 < 40).astype(np.uint8)
     image = (3 * label + np.random.default_rng(0).normal(size=label.shape))[None].astype(np.float32)
-    augment, deformed = make_augment("strong", spacing_mm=(1, 1, 3)), 0
+    augment, deformed = Augmentation("strong", spacing_mm=(1, 1, 3)), 0
     for seed in range(60):
         out, out_label = augment(image, label, np.random.default_rng(seed))
         assert out.shape == image.shape and out.dtype == np.float32 and np.isfinite(out).all()
@@ -178,14 +178,14 @@ def test_strong_deforms_half_of_the_patches_and_stays_finite() -> None:
 def test_strong_changes_intensities_more_than_the_mild_preset() -> None:
     rng = np.random.default_rng(0)
     image = np.kron(rng.standard_normal((1, 3, 3, 3)), np.ones((1, 8, 8, 8))).astype(np.float32)
-    view, mild = MonaiIntensity("strong"), make_augment("intensity")
+    view, mild = MonaiIntensity("strong"), Augmentation("intensity")
     distances: dict[str, list[float]] = {"strong": [], "mild": []}
     for seed in range(40):
         strong = view(image, np.random.default_rng(seed))
         assert strong.shape == image.shape and np.isfinite(strong).all()
         assert np.corrcoef(strong.ravel(), image.ravel())[0, 1] > 0.75
         changed, _ = mild(image, None, np.random.default_rng(seed))
-        pose, _ = make_augment("rotflip")(image, None, np.random.default_rng(seed))
+        pose, _ = Augmentation("rotflip")(image, None, np.random.default_rng(seed))
         distances["strong"].append(float(np.abs(strong - image).mean()))
         distances["mild"].append(float(np.abs(changed - pose).mean()))
     assert np.mean(distances["strong"]) > 1.4 * np.mean(distances["mild"])
@@ -312,8 +312,8 @@ def test_vary_changes_most_patches_and_keeps_the_anatomy() -> None:
 
 
 def test_only_the_preset_full_deforms_while_it_reads() -> None:
-    assert full_deformation("strong", (1, 1, 1)) is None
-    assert full_deformation("full", (1, 1, 2)) == Deformation((1, 1, 2))
+    assert Augmentation("strong").deformation is None
+    assert Augmentation("full", spacing_mm=(1, 1, 2)).deformation == Deformation((1, 1, 2))
 
 
 def test_image_and_label_move_together() -> None:

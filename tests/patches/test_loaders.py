@@ -177,7 +177,7 @@ def test_labels_of_unlabeled_cases_are_never_opened() -> None:
         store.label("d")
     streams = loaders(store=store, iterations=20, foreground_crops=1.0)
     assert len(list(streams["unlabeled"])) == 20
-    assert streams["unlabeled"].dataset.patches.truth is None
+    assert streams["unlabeled"].dataset.truth is None
 
 
 def test_only_the_patch_is_read() -> None:

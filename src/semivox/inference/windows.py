@@ -15,7 +15,7 @@ from torch.nn import functional
 from semivox.config import PredictConfig
 from semivox.errors import UserError
 from semivox.io.formats import out_of_memory
-from semivox.nets.blocks import DIVISOR
+from semivox.nets import DIVISOR
 from semivox.nets.cpu import idle
 from semivox.nets.network import Network
 

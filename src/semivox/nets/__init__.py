@@ -10,6 +10,8 @@ from typing import Any
 from semivox.errors import UserError, unknown
 
 Triple = tuple[int, int, int]
+HALVINGS: tuple[Triple, ...] = ((2, 2, 2),) * 4  # as published: between five levels
+DIVISOR = 2 ** len(HALVINGS)  # then, of the sides of a patch
 NETS: dict[str, str] = {
     "vnet": "semivox.nets.published:VNet",
     "resnet34": "semivox.nets.published:ResNet34",
@@ -72,7 +74,7 @@ class NetFactory:
     along_plan: bool = False
     patch: Triple | None = None
     name: str | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict, hash=False)
     deep: bool = False
     features: bool = False
     spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)
@@ -83,12 +85,11 @@ class NetFactory:
         Raises:
             UserError: unknown name, norm or option.
         """
-        table = NETS | dict.fromkeys((MONAI + kind for kind in SEGMENTERS), _MONAI_NET)
-        if name.startswith(MONAI):
-            table[name] = _MONAI_NET
-        kind, net = lookup(table, name, "network"), replace(self, name=name, **overrides)
+        of_monai = [name] if name.startswith(MONAI) else [MONAI + kind for kind in SEGMENTERS]
+        kind = lookup(NETS | dict.fromkeys(of_monai, _MONAI_NET), name, "network")
+        net = replace(self, name=name, **overrides)
         if not kind.follows_plan:
-            net = replace(net, strides=net.strides[:4] if net.along_plan else ((2, 2, 2),) * 4)
+            net = replace(net, strides=net.strides[:4] if net.along_plan else HALVINGS)
         return kind(net)
 
 

@@ -4,35 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import gcd, prod
-from typing import Literal
+from sys import maxsize
+from typing import Literal, NamedTuple
 
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from semivox.errors import unknown
-from semivox.nets import Triple
-from semivox.nets.cpu import Conv, InstanceNorm
+from semivox.nets import HALVINGS, NetFactory, Triple
+from semivox.nets.cpu import CUBE, Conv, InstanceNorm
 
-HALVINGS: tuple[Triple, ...] = ((2, 2, 2),) * 4  # as published: between five levels
-DIVISOR = 2 ** len(HALVINGS)
-CUBE: Triple = (3, 3, 3)
+MOST_CHANNELS = 320  # of the networks that are not published with more
 NORMS = ("batch", "instance", "group", "none")
 UpKind = Literal["transposed", "trilinear", "nearest"]
-
-
-def norm_layer(norm: str, channels: int, *, affine: bool = False) -> nn.Module:
-    """Build a normalisation layer; group has at most 16 groups, instance a learned scale if `affine`."""
-    match norm:
-        case "batch":
-            return nn.BatchNorm3d(channels)
-        case "instance":
-            return InstanceNorm(channels, affine=affine)
-        case "group":
-            return nn.GroupNorm(gcd(16, channels), channels)
-        case "none":
-            return nn.Identity()
-    raise unknown("normalisation layer", norm, NORMS)
 
 
 def factor_of(steps: Sequence[Triple]) -> Triple:
@@ -54,6 +39,23 @@ def kernels_for(strides: Sequence[Triple], stem: Triple = (1, 1, 1)) -> list[Tri
     return [*kernels, CUBE]
 
 
+class Level(NamedTuple):
+    """One level of a network: what the finer one before it hands over, and what it makes of that."""
+
+    inputs: int
+    channels: int
+    stride: Triple
+    kernel: Triple
+
+
+def levels_of(net: NetFactory, most: int = maxsize) -> list[Level]:
+    """Return the levels, fine to coarse; channels double, up to `most`. The first reads blocks of voxels."""
+    channels = [min(net.width * 2**level, most) for level in range(len(net.strides) + 1)]
+    inputs = [net.in_channels * prod(net.stem), *channels[:-1]]
+    kernels = kernels_for(net.strides, net.stem)
+    return list(map(Level, inputs, channels, [(1, 1, 1), *net.strides], kernels))
+
+
 def to_blocks(image: Tensor, block: Triple) -> Tensor:
     """Rearrange blocks (x, y, z) of voxels into channels: (B, C, X, Y, Z) -> (B, C * x * y * z, X / x, ...).
 
@@ -73,29 +75,34 @@ def to_voxels(values: Tensor, block: Triple) -> Tensor:
     return rearrange(values, "b (c i j k) x y z -> b c (x i) (y j) (z k)", i=i, j=j, k=k)
 
 
-class Stage(nn.Sequential):
+def enlarge(values: Tensor, factor: Triple) -> Tensor:
+    """Trilinear upsampling (B, C, X, Y, Z) -> (B, C, X * x, Y * y, Z * z) over the same volume."""
+    return interpolate(values, scale_factor=factor, mode="trilinear", align_corners=False)
+
+
+def norm_layer(norm: str, channels: int, *, affine: bool = False) -> nn.Module:
+    """Build a normalisation layer; group has at most 16 groups, instance a learned scale if `affine`."""
+    match norm:
+        case "batch":
+            return nn.BatchNorm3d(channels)
+        case "instance":
+            return InstanceNorm(channels, affine=affine)
+        case "group":
+            return nn.GroupNorm(gcd(16, channels), channels)
+        case "none":
+            return nn.Identity()
+    raise unknown("normalisation layer", norm, NORMS)
+
+
+def normalised(convolution: nn.Conv3d | nn.ConvTranspose3d, norm: str) -> list[nn.Module]:
+    """Put normalisation and ReLU behind a convolution."""
+    return [convolution, norm_layer(norm, convolution.out_channels), nn.ReLU(inplace=True)]
+
+
+def stage(inputs: int, channels: int, repeats: int, norm: str, kernel: Triple) -> nn.Sequential:
     """`repeats` times convolution, norm, ReLU: (B, inputs, X, Y, Z) -> (B, channels, X, Y, Z)."""
-
-    def __init__(self, inputs: int, channels: int, repeats: int, norm: str, kernel: Triple = CUBE) -> None:
-        layers: list[nn.Module] = []
-        for index in range(repeats):
-            layers += [
-                Conv(inputs if index == 0 else channels, channels, kernel),
-                norm_layer(norm, channels),
-                nn.ReLU(inplace=True),
-            ]
-        super().__init__(*layers)
-
-
-class Down(nn.Sequential):
-    """Convolution of blocks of `stride` voxels, norm, ReLU: divides the grid, doubles the channels."""
-
-    def __init__(self, channels: int, norm: str, stride: Triple) -> None:
-        super().__init__(
-            nn.Conv3d(channels, 2 * channels, kernel_size=stride, stride=stride),
-            norm_layer(norm, 2 * channels),
-            nn.ReLU(inplace=True),
-        )
+    sizes = [inputs, *[channels] * (repeats - 1)]
+    return nn.Sequential(*(part for size in sizes for part in normalised(Conv(size, channels, kernel), norm)))
 
 
 class Up(nn.Sequential):
@@ -106,110 +113,14 @@ class Up(nn.Sequential):
     """
 
     def __init__(
-        self,
-        channels: int,
-        norm: str,
-        kind: UpKind = "transposed",
-        stride: Triple = HALVINGS[0],
-        kernel: Triple = CUBE,
+        self, channels: int, norm: str, kind: UpKind, stride: Triple = HALVINGS[0], kernel: Triple = CUBE
     ) -> None:
         half = channels // 2
-        enlarge: list[nn.Module]
-        match kind:
-            case "transposed":
-                enlarge = [nn.ConvTranspose3d(channels, half, kernel_size=stride, stride=stride)]
-            case "trilinear":
-                larger = nn.Upsample(scale_factor=stride, mode="trilinear", align_corners=True)
-                enlarge = [larger, Conv(channels, half, kernel)]
-            case "nearest":
-                enlarge = [nn.Upsample(scale_factor=stride, mode="nearest"), Conv(channels, half, kernel)]
-        super().__init__(*enlarge, norm_layer(norm, half), nn.ReLU(inplace=True))
-
-
-def enlarge(values: Tensor, factor: Triple) -> Tensor:
-    """Trilinear upsampling (B, C, X, Y, Z) -> (B, C, X * x, Y * y, Z * z) over the same volume."""
-    return interpolate(values, scale_factor=factor, mode="trilinear", align_corners=False)
-
-
-class Encoder(nn.Module):
-    """Levels that each read the one before: image -> a feature map a level, fine to coarse.
-
-    The first one reads blocks of voxels as channels, see `to_blocks`.
-    """
-
-    def __init__(self, levels: Sequence[nn.Module], block: Triple = (1, 1, 1)) -> None:
-        super().__init__()
-        self.levels, self.block = nn.ModuleList(levels), block
-
-    def forward(self, image: Tensor) -> list[Tensor]:
-        """(B, C, X, Y, Z) -> maps with `width * 2**l` channels, each on a coarser grid than the last."""
-        maps = [to_blocks(image, self.block)]
-        for level in self.levels:
-            maps.append(level(maps[-1]))
-        return maps[1:]
-
-
-class PyramidDecoder(nn.Module):
-    """What all decoders are: the encoder's maps -> as many decoded levels but one.
-
-    A feature of the finest level, of `width` channels, merges a block of voxels. A 1x1x1 convolution, then
-    ReLU, makes features of each voxel of them.
-    """
-
-    def __init__(self, width: int, block: Triple) -> None:
-        super().__init__()
-        self.block, size = block, prod(block)
-        layers = [nn.Conv3d(width, width * size, 1), nn.ReLU(inplace=True)] if size > 1 else []
-        self.spread = nn.Sequential(*layers)
-
-    def decode(self, levels: Sequence[Tensor]) -> list[Tensor]:
-        """Decode the encoder's maps level by level; both fine to coarse, with `width * 2**l` channels."""
-        raise NotImplementedError
-
-    def pyramid(self, levels: Sequence[Tensor]) -> list[Tensor]:
-        """Decode the encoder's maps; the finest level has the grid of the image."""
-        finest, *coarser = self.decode(levels)
-        return [to_voxels(self.spread(finest), self.block), *coarser]
-
-    def forward(self, levels: Sequence[Tensor]) -> Tensor:
-        """Decode the encoder's maps, given fine to coarse, into (B, width, X, Y, Z)."""
-        return self.pyramid(levels)[0]
-
-
-class Decoder(PyramidDecoder):
-    """The V-Net's decoder with added skips, also that of the ResNet.
-
-    Strides are those between the levels, fine to coarse; `up` is how every level is up-sampled, see `Up`.
-    """
-
-    repeats = (1, 2, 3, 3)  # convolutions a level, fine to coarse
-
-    def __init__(
-        self,
-        width: int,
-        norm: str,
-        strides: Sequence[Triple] = HALVINGS,
-        block: Triple = (1, 1, 1),
-        *,
-        up: UpKind = "transposed",
-    ) -> None:
-        super().__init__(width, block)
-        kernels, levels = kernels_for(strides, block), range(len(strides) - 1, -1, -1)
-        self.ups = nn.ModuleList(
-            Up(2 * width * 2**level, norm, up, strides[level], kernels[level]) for level in levels
-        )
-        self.stages = nn.ModuleList(
-            Stage(width * 2**level, width * 2**level, self.repeats[level], norm, kernels[level])
-            for level in levels
-        )
-
-    def decode(self, levels: Sequence[Tensor]) -> list[Tensor]:
-        """Upsample, add the skip, convolve: level by level."""
-        *skips, coarsest = levels
-        maps = [coarsest]
-        for up, stage, skip in zip(self.ups, self.stages, reversed(skips), strict=True):
-            maps.append(stage(up(maps[-1]) + skip))
-        return maps[:0:-1]
+        if kind == "transposed":
+            super().__init__(*normalised(nn.ConvTranspose3d(channels, half, stride, stride), norm))
+        else:
+            larger = nn.Upsample(None, stride, kind, align_corners=kind == "trilinear" or None)
+            super().__init__(larger, *normalised(Conv(channels, half, kernel), norm))
 
 
 def initialise(module: nn.Module) -> None:

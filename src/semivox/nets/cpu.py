@@ -19,8 +19,12 @@ from torch import Tensor, nn
 from torch.nn.functional import batch_norm, conv3d, pad
 
 from semivox.losses.prediction import widen
+from semivox.nets import Triple
 
+CUBE: Triple = (3, 3, 3)
 _LANES = 16  # channels that oneDNN's kernels compute at once
+_AVX = "AVX" in torch.backends.cpu.get_cpu_capability()
+_ONEDNN = _AVX and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
 
 
 class Conv(nn.Conv3d):
@@ -39,9 +43,9 @@ class Conv(nn.Conv3d):
         self,
         inputs: int,
         channels: int,
-        kernel: tuple[int, int, int] = (3, 3, 3),
+        kernel: Triple = CUBE,
         *,
-        stride: int | tuple[int, int, int] = 1,
+        stride: int | Triple = 1,
         bias: bool = True,
     ) -> None:
         x, y, z = (size // 2 for size in kernel)
@@ -56,17 +60,11 @@ class Conv(nn.Conv3d):
 
     def _quick(self, input: Tensor) -> Tensor:
         small = len(input) == 1 and input.device.type == "cpu" and input.dtype == torch.float32
-        if not small or torch.is_autocast_enabled("cpu") or not _has_onednn():
+        if not small or torch.is_autocast_enabled("cpu") or not _ONEDNN:
             return super().forward(input)
-        padding = [int(side) for side in self.padding]
-        return torch.mkldnn_convolution(
-            input, self.weight, self.bias, padding, self.stride, self.dilation, self.groups
-        )
-
-
-def _has_onednn() -> bool:
-    available: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    return available and "AVX" in torch.backends.cpu.get_cpu_capability()
+        sides = [int(side) for side in self.padding]
+        how = sides, self.stride, self.dilation, self.groups
+        return torch.mkldnn_convolution(input, self.weight, self.bias, *how)
 
 
 class Conv7x7x7(nn.Conv3d):
@@ -115,20 +113,17 @@ class InstanceNorm(nn.InstanceNorm3d):
         if input.device.type != "cpu" or not len(input) or not input.is_contiguous(memory_format=layout):
             return super().forward(input)
         scale, shift, eps = self.weight, self.bias, self.eps
-        samples = [
-            batch_norm(one, None, None, scale, shift, training=True, eps=eps) for one in torch.split(input, 1)
-        ]
+        parts = torch.split(input, 1)
+        samples = [batch_norm(one, None, None, scale, shift, training=True, eps=eps) for one in parts]
         return torch.cat(samples) if len(samples) > 1 else samples[0]
 
 
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -2, -3, -4  # names of mallopt(3), from malloc.h
 _MIB = 2**20
-_KEEP = {_MMAP_MAX: 0, _TRIM_THRESHOLD: -1, _TOP_PAD: 64 * _MIB}
-_USUAL = {  # of glibc once a program has freed some large blocks: its thresholds rise by themselves
-    _MMAP_MAX: 65536,
-    _MMAP_THRESHOLD: 32 * _MIB,
-    _TRIM_THRESHOLD: 64 * _MIB,
-    _TOP_PAD: 128 * 1024,
+_OPTIONS = {  # of mallopt(3), numbers from malloc.h: what keeps memory, and what glibc itself arrives at
+    -1: (-1, 64 * _MIB),  # M_TRIM_THRESHOLD
+    -2: (64 * _MIB, 128 * 1024),  # M_TOP_PAD
+    -3: (32 * _MIB, 32 * _MIB),  # M_MMAP_THRESHOLD
+    -4: (0, 65536),  # M_MMAP_MAX
 }
 _HUGE_PAGES = 14  # MADV_HUGEPAGE of madvise(2)
 _PAGE, _RESERVED = 4096, 4096 * _MIB
@@ -150,8 +145,8 @@ def kept() -> Iterator[None]:
         yield
         return
     if _depth == 0:
-        for option, value in _KEEP.items():
-            libc.mallopt(option, value)
+        for option, (keep, _) in _OPTIONS.items():
+            libc.mallopt(option, keep)
         _advise_huge_pages(libc)
     _depth += 1
     try:
@@ -159,8 +154,8 @@ def kept() -> Iterator[None]:
     finally:
         _depth -= 1
         if _depth == 0:
-            for option, value in _USUAL.items():
-                libc.mallopt(option, value)
+            for option, (_, usual) in _OPTIONS.items():
+                libc.mallopt(option, usual)
             libc.malloc_trim(0)
 
 

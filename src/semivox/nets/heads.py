@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, cast
+from functools import partial
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
 from semivox.nets import Triple
-from semivox.nets.blocks import Decoder, UpKind, enlarge, initialise
+from semivox.nets.blocks import UpKind, enlarge, initialise
 from semivox.nets.network import Segmenter, make_head
-from semivox.nets.published import LEVEL_DROPOUT
+from semivox.nets.published import LEVEL_DROPOUT, VNetDecoder
 
 
 class Decoded(NamedTuple):
@@ -33,12 +34,8 @@ class MultiDecoder(nn.Module):
     def __init__(self, first: Segmenter, others: Sequence[UpKind]) -> None:
         super().__init__()
         self.first, self.in_channels = first, first.in_channels
-        self.decoders = nn.ModuleList(
-            Decoder(first.width, first.norm, first.strides, first.block, up=kind) for kind in others
-        )
-        self.heads = nn.ModuleList(
-            make_head(first.width, first.num_classes, first.head_dropout) for _ in others
-        )
+        self.decoders = nn.ModuleList(VNetDecoder(first.spec, kind) for kind in others)
+        self.heads = nn.ModuleList(make_head(first.spec, first.head[0].p) for _ in others)
         self.decoders.apply(initialise)
         self.heads.apply(initialise)
 
@@ -62,23 +59,20 @@ class PyramidHeads(nn.Module):
 
     def __init__(self, net: Segmenter, *, dropout: float = 0.0) -> None:
         super().__init__()
-        levels = range(1, len(net.strides))
-        self.factors = [net.factor(level) for level in levels]
+        self.factors = [net.factor(level) for level in range(1, len(net.strides))]
         self.heads = nn.ModuleList(
             nn.Sequential(
                 nn.Dropout3d(dropout * LEVEL_DROPOUT[level]),
                 nn.Conv3d(net.width * 2**level, net.num_classes, kernel_size=1),
             )
-            for level in levels
+            for level in range(1, len(net.strides))
         )
         self.apply(initialise)
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """Turn the coarser maps of `Segmenter.pyramid` into logits (B, K, X, Y, Z) at full resolution."""
-        return [
-            enlarge(cast(Tensor, head(values)), factor)
-            for factor, head, values in zip(self.factors, self.heads, maps, strict=True)
-        ]
+        levels = zip(self.heads, maps, self.factors, strict=True)
+        return [enlarge(head(values), factor) for head, values, factor in levels]
 
 
 class Discriminator(nn.Module):
@@ -100,11 +94,11 @@ class Discriminator(nn.Module):
         self, *, map_channels: int, image_channels: int, width: int = 64, dropout: float = 0.5
     ) -> None:
         super().__init__()
-        self.map_input, self.image_input = _halve(map_channels, width), _halve(image_channels, width)
+        halve = partial(nn.Conv3d, kernel_size=4, stride=2, padding=1)
+        self.map_input, self.image_input = halve(map_channels, width), halve(image_channels, width)
         layers: list[nn.Module] = []
-        for level in range(3):
-            channels = width * 2**level
-            layers += [nn.LeakyReLU(0.2), nn.Dropout3d(dropout), _halve(channels, 2 * channels)]
+        for channels in (width, 2 * width, 4 * width):
+            layers += [nn.LeakyReLU(0.2), nn.Dropout3d(dropout), halve(channels, 2 * channels)]
         self.layers = nn.Sequential(*layers, nn.LeakyReLU(0.2), nn.AdaptiveAvgPool3d(1), nn.Flatten())
         self.verdict = nn.Linear(8 * width, 2)
 
@@ -112,7 +106,3 @@ class Discriminator(nn.Module):
         """Maps (B, F, X, Y, Z) and images (B, C, X, Y, Z) -> logits (B, 2): unlabeled, labeled."""
         logits: Tensor = self.verdict(self.layers(self.map_input(distance) + self.image_input(image)))
         return logits
-
-
-def _halve(inputs: int, outputs: int) -> nn.Conv3d:
-    return nn.Conv3d(inputs, outputs, kernel_size=4, stride=2, padding=1)

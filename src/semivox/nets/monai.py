@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from importlib import import_module
 from itertools import pairwise
@@ -17,11 +17,10 @@ from torch import Tensor, nn
 
 from semivox.errors import UserError, unknown
 from semivox.nets import MONAI, SEGMENTERS, NetFactory, Triple
-from semivox.nets.blocks import factor_of, kernels_for, to_blocks, to_voxels
+from semivox.nets.blocks import MOST_CHANNELS, factor_of, levels_of, to_blocks, to_voxels
 from semivox.nets.network import Network
 
 PATCH: Triple = (96, 96, 96)  # of a network that takes one size only, where no plan says which
-MOST_CHANNELS = 320
 
 
 class MonaiNet(Network):
@@ -40,24 +39,20 @@ class MonaiNet(Network):
     takes_options: ClassVar[bool] = True
 
     def __init__(self, net: NetFactory) -> None:
-        stem, width, size = net.stem, net.width, prod(net.stem)
-        outputs = width if net.features else net.num_classes
-        steps = tuple((x, y, z) for x, y, z in net.strides)  # tuples, also of a model file
-        given = json.dumps(dict(net.options), sort_keys=True)
-        name = (net.name or "").removeprefix(MONAI)
-        recipe = Recipe(name, net.in_channels * size, outputs * size, width, factor_of([stem]), steps, given)
-        parts = divisor_of(recipe)
-        if recipe.one_size:
-            inner = [-(-side // step) for side, step in zip(net.patch or PATCH, stem, strict=True)]
-            parts = multiples(parts, inner)
-            recipe = replace(recipe, sides=parts)
+        # A model file has lists here; what has been tried is remembered by a key that has to be hashable.
+        shapes = {name: _tuples(getattr(net, name)) for name in ("stem", "strides", "patch", "spacing_mm")}
+        net = replace(net, **shapes)
         super().__init__(replace(net, norm="none", strides=()))
-        self.recipe, self.one_size, self.divisor = recipe, recipe.one_size, factor_of([stem, parts])
-        tried = trial(recipe, multiples(parts), batch=2, training=True)
+        parts, self.one_size = _divisor_of(net), _one_size(net)
+        if self.one_size:
+            x, y, z = (-(-side // step) for side, step in zip(net.patch or PATCH, net.stem, strict=True))
+            parts = _multiples(parts, (x, y, z))
+        self.spec, self.divisor = net, factor_of([net.stem, parts])
+        tried = trial(net, _multiples(parts), batch=2, training=True)
         self.scales = tried.scales
-        self.widest = tried.widest / size / 2  # the largest map holds what a decoder and a skip bring
-        self.net = recipe.build()
-        self.to_logits = nn.Conv3d(width, net.num_classes, 1) if net.features else nn.Identity()
+        self.widest = tried.widest / prod(net.stem) / 2  # the largest map holds a decoder's and a skip's
+        self.net = _build(net, parts)
+        self.to_logits = nn.Conv3d(net.width, net.num_classes, 1) if net.features else nn.Identity()
 
     def head(self, features: Tensor) -> Tensor:
         """(B, width, X, Y, Z) -> logits (B, K, X, Y, Z)."""
@@ -77,95 +72,15 @@ class MonaiNet(Network):
         super().check_patch(sides, batch)
         x, y, z = (side // step for side, step in zip(sides, self.block, strict=True))
         size, only = (" x ".join(map(str, one)) for one in (sides, self.divisor))
+        problem = ""
         if self.one_size and size != only:
             problem = f"it takes {only} only"
-        else:
-            problem = trial(self.recipe, (x, y, z), min(batch, 2), self.training).problem if batch else ""
+        elif batch:
+            problem = trial(self.spec, (x, y, z), min(batch, 2), self.training).problem
         if problem:
-            what = f"{MONAI}{self.recipe.name} cannot take a patch of this size"
+            what = f"{self.spec.name} cannot take a patch of this size"
             do = "set another plan.patch or other net.options; of one size only: predict.window=patch"
             raise UserError(what, f"{size}: {problem}", do=do)
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What decides a network of MONAI, on its own grid: that of the blocks of the plan's stem."""
-
-    name: str  # of the class
-    inputs: int
-    outputs: int
-    width: int
-    stem: Triple
-    strides: tuple[Triple, ...]
-    options: str  # JSON
-    sides: Triple = PATCH  # where the class wants to know them
-
-    @property
-    def kind(self) -> type[nn.Module]:
-        """The class, from its name."""
-        found = getattr(import_module("monai.networks.nets"), self.name, None)
-        if not (inspect.isclass(found) and issubclass(found, nn.Module)):
-            raise unknown("network of MONAI", self.name, SEGMENTERS)
-        return found
-
-    @property
-    def one_size(self) -> bool:
-        """Whether the network takes patches of one size only."""
-        return "img_size" in inspect.signature(self.kind).parameters
-
-    def refused(self, found: object) -> UserError:
-        """Say why class and options make no network for semivox."""
-        what = f"{MONAI}{self.name} cannot be used with net.options={self.options}"
-        expected = "a class of monai.networks.nets that turns 3D images into logits of their size"
-        return UserError(what, found, expected, f"change net.options, or choose {', '.join(SEGMENTERS)}")
-
-    def arguments(self) -> dict[str, Any]:
-        """Check the options; take from the plan what the class requires of it.
-
-        `strides` are those between the levels, unless the class also asks for those of upsampling: then the
-        first level has one, too.
-        """
-        parameters, given = inspect.signature(self.kind).parameters, _tuples(json.loads(self.options))
-        own: dict[str, Any] = {"in_channels": self.inputs, "out_channels": self.outputs}
-        own |= {"spatial_dims": 3, "img_size": self.sides}
-        if known := next((name for name in given if name in own), None):
-            what = f"net.options.{known} of {MONAI}{self.name} comes from the data set and its plan"
-            raise UserError(what, given[known], "no such option", "leave it out")
-        if other := next((name for name in given if name not in parameters), None):
-            free = [name for name in parameters if name not in own]
-            raise unknown(f"option of {MONAI}{self.name}", other, free)
-        channels = [min(MOST_CHANNELS, self.width * 2**level) for level in range(len(self.strides) + 1)]
-        levels = {
-            "channels": tuple(channels),
-            "kernel_size": tuple(kernels_for(self.strides, self.stem)),
-            "upsample_kernel_size": self.strides,
-            "strides": ((1, 1, 1),) * ("upsample_kernel_size" in parameters) + self.strides,
-        }
-        required = [name for name, parameter in parameters.items() if parameter.default is parameter.empty]
-        filled = {name: value for name, value in own.items() if name in parameters}
-        filled |= {name: levels[name] for name in required if name in levels}
-        return {**filled, **given}
-
-    def build(self) -> nn.Module:
-        """Build the network on the default device; on meta also where a class reads values as it is built.
-
-        Raises:
-            UserError: what MONAI does not accept, or a package that it lacks.
-        """
-        kind, arguments = self.kind, self.arguments()
-        try:
-            return kind(**arguments)
-        except Exception as error:
-            if torch.get_default_device().type == "meta":
-                with torch.device("cpu"):
-                    return self.build().to("meta")
-            raise self.refused(str(error).partition("\n")[0]) from error
-
-
-def _tuples(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _tuples(one) for key, one in value.items()}
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def scales_of(output: Any) -> list[Tensor]:
@@ -175,14 +90,7 @@ def scales_of(output: Any) -> list[Tensor]:
     parts = list(output) if isinstance(output, list | tuple) else []
     if not all(isinstance(part, Tensor) and part.ndim == 5 for part in parts):
         return []
-    falling = all(here.shape[2] > below.shape[2] for here, below in pairwise(parts))
-    return parts if falling else []
-
-
-@lru_cache(maxsize=8)
-def _on_meta(recipe: Recipe) -> nn.Module:
-    with torch.device("meta"), torch.random.fork_rng([]):
-        return recipe.build()
+    return parts if all(here.shape[2] > below.shape[2] for here, below in pairwise(parts)) else []
 
 
 class Trial(NamedTuple):
@@ -194,51 +102,132 @@ class Trial(NamedTuple):
 
 
 @lru_cache(maxsize=256)
-def trial(recipe: Recipe, sides: Triple, batch: int = 1, training: bool = False) -> Trial:
-    """Pass a patch without values through a network without memory for its weights."""
-    module, sizes = _on_meta(replace(recipe, sides=sides) if recipe.one_size else recipe), []
+def trial(net: NetFactory, sides: Triple, batch: int = 1, training: bool = False) -> Trial:
+    """Pass a patch without values, of `sides` blocks, through a network without memory for its weights."""
+    module, sizes = _on_meta(net, sides if _one_size(net) else PATCH), []
 
     def measure(layer: nn.Module, inputs: Any, output: Any) -> None:
         sizes.append(output.numel() if isinstance(output, Tensor) else 0)
 
+    inputs, outputs = _channels(net)
     hooks = [layer.register_forward_hook(measure) for layer in module.modules()]
     try:
         with torch.device("meta"), torch.random.fork_rng([]), torch.no_grad():
-            output = module.train(training)(torch.empty(batch, recipe.inputs, *sides))
+            output = module.train(training)(torch.empty(batch, inputs, *sides))
     except Exception as error:  # whatever MONAI raises
         return Trial(problem=str(error).partition("\n")[0])
     finally:
         for hook in hooks:
             hook.remove()
-    scales, wanted = scales_of(output), (batch, recipe.outputs, *sides)
+    scales, wanted = scales_of(output), (batch, outputs, *sides)
     if scales and tuple(scales[0].shape) == wanted:
         return Trial(len(scales), max(sizes) / batch / prod(sides))
     shapes = [tuple(one.shape) for one in scales]
     return Trial(problem=f"it returns {type(output).__name__} {shapes or ''}, not a map of {wanted}")
 
 
-def multiples(parts: Sequence[int], sides: Sequence[int] = PATCH) -> Triple:
-    """Round the sides of a patch up to multiples of `parts`."""
+@lru_cache(maxsize=64)
+def _divisor_of(net: NetFactory) -> Triple:
+    """Find by trial what the sides of a patch have to be multiples of, a power of two along each axis."""
+
+    def fits(parts: Triple) -> bool:
+        odd = [part * (-(-96 // part) | 1) for part in parts]  # odd multiples of a part, from 96 on
+        return not trial(net, (odd[0], odd[1], odd[2])).problem
+
+    cubes = [(part, part, part) for part in (16, 32, 64)]
+    found: Triple | None = next(filter(fits, cubes), None)
+    if found is None:
+        raise _refused(net, trial(net, PATCH).problem)
+    for axes in ((0, 1, 2), (0,), (1,), (2,)):
+        while all(found[axis] > 1 for axis in axes):
+            x, y, z = (part // 2 if axis in axes else part for axis, part in enumerate(found))
+            if not fits((x, y, z)):
+                break
+            found = x, y, z
+    return found
+
+
+def _multiples(parts: Triple, sides: Triple = PATCH) -> Triple:
+    """Round sides up to multiples of `parts`."""
     x, y, z = (-(-side // part) * part for side, part in zip(sides, parts, strict=True))
     return x, y, z
 
 
-@lru_cache(maxsize=64)
-def divisor_of(recipe: Recipe) -> Triple:
-    """Find by trial what the sides of a patch have to be multiples of, a power of two along each axis."""
+@lru_cache(maxsize=8)
+def _on_meta(net: NetFactory, sides: Triple) -> nn.Module:
+    with torch.device("meta"), torch.random.fork_rng([]):
+        return _build(net, sides)
 
-    def fits(parts: Sequence[int]) -> bool:
-        x, y, z = (part * (-(-96 // part) | 1) for part in parts)  # odd multiples of a part, from 96 on
-        return not trial(recipe, (x, y, z)).problem
 
-    part = next((part for part in (16, 32, 64) if fits([part] * 3)), None)
-    if part is None:
-        raise recipe.refused(trial(recipe, PATCH).problem)
-    while part > 1 and fits([part // 2] * 3):
-        part //= 2
-    found = [part] * 3
-    for axis in range(3):
-        while found[axis] > 1 and fits(less := [*found[:axis], found[axis] // 2, *found[axis + 1 :]]):
-            found = less
-    x, y, z = found
-    return x, y, z
+def _build(net: NetFactory, sides: Triple) -> nn.Module:
+    """Build the network on the default device; on meta also where a class reads values as it is built.
+
+    Raises:
+        UserError: what MONAI does not accept, or a package that it lacks.
+    """
+    kind, arguments = _class_of(net), _arguments(net, sides)
+    try:
+        return kind(**arguments)
+    except Exception as error:
+        if torch.get_default_device().type == "meta":
+            with torch.device("cpu"):
+                return _build(net, sides).to("meta")
+        raise _refused(net, str(error).partition("\n")[0]) from error
+
+
+def _arguments(net: NetFactory, sides: Triple) -> dict[str, Any]:
+    """Check the options; take from the plan what the class requires of it.
+
+    `strides` are those between the levels, unless the class also asks for those of upsampling: then the
+    first level has one, too.
+    """
+    parameters, given = inspect.signature(_class_of(net)).parameters, _tuples(dict(net.options))
+    inputs, outputs = _channels(net)
+    own = {"in_channels": inputs, "out_channels": outputs, "spatial_dims": 3, "img_size": sides}
+    for name, value in given.items():
+        if name in own:
+            what = f"net.options.{name} of {net.name} comes from the data set and its plan"
+            raise UserError(what, value, "no such option", "leave it out")
+        if name not in parameters:
+            raise unknown(f"option of {net.name}", name, [one for one in parameters if one not in own])
+    levels = levels_of(net, MOST_CHANNELS)
+    planned = {
+        "channels": tuple(level.channels for level in levels),
+        "kernel_size": tuple(level.kernel for level in levels),
+        "upsample_kernel_size": net.strides,
+        "strides": ((1, 1, 1),) * ("upsample_kernel_size" in parameters) + net.strides,
+    }
+    needed = [name for name, one in parameters.items() if name in own or one.default is one.empty]
+    filled = {name: value for name, value in {**own, **planned}.items() if name in needed}
+    return {**filled, **given}
+
+
+def _refused(net: NetFactory, found: str) -> UserError:
+    options = json.dumps(dict(net.options), sort_keys=True)
+    what = f"{net.name} cannot be used with net.options={options}"
+    expected = "a class of monai.networks.nets that turns 3D images into logits of their size"
+    return UserError(what, found, expected, f"change net.options, or choose {', '.join(SEGMENTERS)}")
+
+
+def _class_of(net: NetFactory) -> type[nn.Module]:
+    name = (net.name or "").removeprefix(MONAI)
+    found = getattr(import_module("monai.networks.nets"), name, None)
+    if not (inspect.isclass(found) and issubclass(found, nn.Module)):
+        raise unknown("network of MONAI", name, SEGMENTERS)
+    return found
+
+
+def _one_size(net: NetFactory) -> bool:
+    return "img_size" in inspect.signature(_class_of(net)).parameters
+
+
+def _channels(net: NetFactory) -> tuple[int, int]:
+    """Return those that the class reads and makes for each block of the plan's stem."""
+    size = prod(net.stem)
+    return net.in_channels * size, size * (net.width if net.features else net.num_classes)
+
+
+def _tuples(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _tuples(one) for key, one in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from math import prod
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from semivox.errors import UserError
 from semivox.nets import MONAI, NetFactory, Triple
-from semivox.nets.blocks import Decoder, Encoder, PyramidDecoder, factor_of, initialise
+from semivox.nets.blocks import factor_of, initialise, to_blocks, to_voxels
 
 SCALES = 3  # of deep supervision, at most
 
@@ -30,10 +31,8 @@ class Network(nn.Module):
 
     def __init__(self, net: NetFactory) -> None:
         super().__init__()
-        self.in_channels, self.num_classes, self.width, self.norm = (
-            net.in_channels, net.num_classes, net.width, net.norm
-        )  # fmt: skip
-        self.block, self.strides = net.stem, tuple(net.strides)
+        self.spec, self.in_channels, self.num_classes = net, net.in_channels, net.num_classes
+        self.width, self.norm, self.block, self.strides = net.width, net.norm, net.stem, tuple(net.strides)
         self.divisor = self.factor(len(self.strides))  # of the sides of a patch
         self.widest: float = net.width  # values for each voxel of the image in its largest map, about
 
@@ -88,38 +87,73 @@ class Network(nn.Module):
             raise UserError(what, found, "at least two voxels", "set a larger plan.patch, or net.norm=group")
 
 
+class Encoder(nn.Module):
+    """Levels that each read the one before; the first reads blocks of voxels as channels, see `to_blocks`."""
+
+    def __init__(self, levels: Sequence[nn.Module], block: Triple) -> None:
+        super().__init__()
+        self.levels, self.block = nn.ModuleList(levels), block
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """(B, C, X, Y, Z) -> maps with `width * 2**l` channels, each on a coarser grid than the last."""
+        maps = [to_blocks(image, self.block)]
+        for level in self.levels:
+            maps.append(level(maps[-1]))
+        return maps[1:]
+
+
+class Decoder(nn.Module):
+    """Turn the encoder's maps into as many decoded levels but one; both have `width * 2**l` channels.
+
+    Level by level, coarse to fine, `ups` up-sample, the skip is added or concatenated, and `stages` convolve.
+    A feature of the finest level merges a block of voxels: a 1x1x1 convolution, then ReLU, makes features of
+    each voxel of them.
+    """
+
+    concatenates: ClassVar[bool] = False
+
+    def __init__(self, net: NetFactory) -> None:
+        super().__init__()
+        self.block, size = net.stem, prod(net.stem)
+        layers = [nn.Conv3d(net.width, net.width * size, 1), nn.ReLU(inplace=True)] if size > 1 else []
+        self.spread, self.ups, self.stages = nn.Sequential(*layers), nn.ModuleList(), nn.ModuleList()
+
+    def pyramid(self, levels: Sequence[Tensor]) -> list[Tensor]:
+        """Decode the encoder's maps; fine to coarse, the finest level has the grid of the image."""
+        *skips, values = levels
+        maps = []
+        for up, stage, skip in zip(self.ups, self.stages, reversed(skips), strict=True):
+            values = stage(torch.cat([skip, up(values)], dim=1) if self.concatenates else up(values) + skip)
+            maps.append(values)
+        return [to_voxels(self.spread(values), self.block), *maps[-2::-1]]
+
+    def forward(self, levels: Sequence[Tensor]) -> Tensor:
+        """Decode the encoder's maps, given fine to coarse, into (B, width, X, Y, Z)."""
+        return self.pyramid(levels)[0]
+
+
 class Segmenter(Network):
     """Encoder, decoder and head, every (transposed) convolution Kaiming-normal.
 
     Args:
         net: sizes, normalisation, stem and strides; with `deep`, coarser levels have heads.
         levels: of the encoder, see `Encoder`.
-        decoder: None: the V-Net's.
-        dropout: probability of dropping a channel before the head.
-        bottleneck_dropout: the same after the encoder.
+        decoder: of as many levels but one.
+        dropout: probabilities of dropping a channel after the encoder, and before the head.
     """
 
     def __init__(
-        self,
-        net: NetFactory,
-        levels: Sequence[nn.Module],
-        decoder: PyramidDecoder | None = None,
-        *,
-        dropout: float,
-        bottleneck_dropout: float = 0.0,
+        self, net: NetFactory, levels: Sequence[nn.Module], decoder: Decoder, dropout: tuple[float, float]
     ) -> None:
         super().__init__(net)
-        self.head_dropout, self.encoder = dropout, Encoder(levels, net.stem)
-        self.dropout = nn.Dropout3d(bottleneck_dropout)
-        self.decoder = decoder or Decoder(net.width, net.norm, net.strides, net.stem)
-        self.head = make_head(net.width, net.num_classes, dropout)
+        self.encoder, self.dropout = Encoder(levels, net.stem), nn.Dropout3d(dropout[0])
+        self.decoder, self.head = decoder, make_head(net, dropout[1])
         self.apply(initialise)
-        coarser = range(1, min(SCALES, len(net.strides)) if net.deep else 1)
+        self.scales = min(SCALES, len(net.strides)) if net.deep else 1
         self.coarse_heads = nn.ModuleList(
-            nn.Conv3d(net.width * 2**level, net.num_classes, 1) for level in coarser
+            nn.Conv3d(net.width * 2**level, net.num_classes, 1) for level in range(1, self.scales)
         )
         self.coarse_heads.apply(initialise)
-        self.scales = 1 + len(coarser)
 
     def encode(self, image: Tensor) -> list[Tensor]:
         """(B, C, X, Y, Z) -> the encoder's maps, fine to coarse; channels of the coarsest are dropped."""
@@ -136,9 +170,9 @@ class Segmenter(Network):
         return self.decoder.pyramid(self.encode(image))
 
 
-def make_head(width: int, num_classes: int, dropout: float) -> nn.Sequential:
+def make_head(net: NetFactory, dropout: float) -> nn.Sequential:
     """Dropout of whole channels, then conv 1x1x1: (B, width, X, Y, Z) -> logits (B, num_classes, X, Y, Z)."""
-    return nn.Sequential(nn.Dropout3d(dropout), nn.Conv3d(width, num_classes, kernel_size=1))
+    return nn.Sequential(nn.Dropout3d(dropout), nn.Conv3d(net.width, net.num_classes, kernel_size=1))
 
 
 def with_features(net: NetFactory, name: str, *, levels: bool = False, **overrides: Any) -> Segmenter:

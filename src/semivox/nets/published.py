@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from math import prod
+from itertools import pairwise
+from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
+from torch.nn.functional import relu
 
 from semivox.nets import NetFactory, Triple
-from semivox.nets.blocks import Down, PyramidDecoder, Stage, enlarge, kernels_for, norm_layer
+from semivox.nets.blocks import Up, UpKind, levels_of, norm_layer, normalised, stage
 from semivox.nets.cpu import Conv, Conv7x7x7
-from semivox.nets.network import Segmenter
+from semivox.nets.network import Decoder, Segmenter
 
 LEVEL_DROPOUT = (0.2, 0.4, 0.6, 1.0)  # of the coarsest decoder level's probability, fine to coarse
 
@@ -25,18 +25,30 @@ class VNet(Segmenter):
     Source: Milletari et al., "V-Net", 3DV 2016, in the plain variant of Yu et al., MICCAI 2019.
     """
 
-    repeats = (1, 2, 3, 3, 3)  # convolutions a level, fine to coarse
+    repeats = (2, 3, 3, 3)  # convolutions a level after the finest, which has one
 
     def __init__(self, net: NetFactory) -> None:
-        first, *kernels = kernels_for(net.strides, net.stem)
-        levels: list[nn.Module] = [
-            Stage(net.in_channels * prod(net.stem), net.width, self.repeats[0], net.norm, first)
-        ]
-        for level, (stride, kernel) in enumerate(zip(net.strides, kernels, strict=True)):
-            channels = net.width * 2**level
-            convolutions = Stage(2 * channels, 2 * channels, self.repeats[level + 1], net.norm, kernel)
-            levels.append(nn.Sequential(Down(channels, net.norm, stride), convolutions))
-        super().__init__(net, levels, dropout=net.dropout, bottleneck_dropout=net.dropout)
+        (inputs, channels, _, kernel), *coarser = levels_of(net)
+        levels = [stage(inputs, channels, 1, net.norm, kernel)]
+        for (inputs, channels, stride, kernel), repeats in zip(coarser, self.repeats, strict=False):
+            convolutions = stage(channels, channels, repeats, net.norm, kernel)  # draws its weights first
+            down = nn.Sequential(*normalised(nn.Conv3d(inputs, channels, stride, stride), net.norm))
+            levels.append(nn.Sequential(down, convolutions))
+        super().__init__(net, levels, VNetDecoder(net), (net.dropout, net.dropout))
+
+
+class VNetDecoder(Decoder):
+    """The V-Net's decoder with added skips, also that of the ResNet; `up` is how levels are up-sampled."""
+
+    repeats = (1, 2, 3, 3)  # convolutions a level, fine to coarse
+
+    def __init__(self, net: NetFactory, up: UpKind = "transposed") -> None:
+        super().__init__(net)
+        levels = levels_of(net)
+        for fine, coarse in reversed([*pairwise(levels)]):
+            self.ups.append(Up(coarse.channels, net.norm, up, coarse.stride, fine.kernel))
+        for (_, channels, _, kernel), repeats in reversed([*zip(levels[:-1], self.repeats, strict=False)]):
+            self.stages.append(stage(channels, channels, repeats, net.norm, kernel))
 
 
 class ResNet34(Segmenter):
@@ -51,18 +63,15 @@ class ResNet34(Segmenter):
     blocks = (3, 4, 6, 3)  # a stage
 
     def __init__(self, net: NetFactory) -> None:
-        width, norm = net.width, net.norm
-        thin, *kernels = kernels_for(net.strides, net.stem)
-        inputs = net.in_channels * prod(net.stem)
+        (inputs, width, _, thin), *coarser = levels_of(net)
         x, y, z = (7 if side == 3 else 1 for side in thin)
         first = Conv7x7x7(inputs, width) if min(thin) == 3 else Conv(inputs, width, (x, y, z), bias=False)
-        levels: list[nn.Module] = [nn.Sequential(first, norm_layer(norm, width), nn.ReLU(inplace=True))]
-        for level, (count, stride, kernel) in enumerate(zip(self.blocks, net.strides, kernels, strict=False)):
-            channels = 2 * width * 2**level
-            block = BasicBlock(channels // 2, channels, stride, kernel, norm)
-            more = (BasicBlock(channels, channels, (1, 1, 1), kernel, norm) for _ in range(count - 1))
-            levels.append(nn.Sequential(block, *more))
-        super().__init__(net, levels, dropout=net.dropout)
+        levels = [nn.Sequential(*normalised(first, net.norm))]
+        for (inputs, channels, stride, kernel), count in zip(coarser, self.blocks, strict=False):
+            blocks = [BasicBlock(inputs, channels, stride, kernel, net.norm)]
+            blocks += [BasicBlock(channels, channels, (1, 1, 1), kernel, net.norm) for _ in range(count - 1)]
+            levels.append(nn.Sequential(*blocks))
+        super().__init__(net, levels, VNetDecoder(net), (0.0, net.dropout))
 
 
 class BasicBlock(nn.Module):
@@ -71,24 +80,18 @@ class BasicBlock(nn.Module):
     def __init__(self, inputs: int, channels: int, stride: Triple, kernel: Triple, norm: str) -> None:
         super().__init__()
         self.residual = nn.Sequential(
-            Conv(inputs, channels, kernel, stride=stride, bias=False),
-            norm_layer(norm, channels),
-            nn.ReLU(inplace=True),
+            *normalised(Conv(inputs, channels, kernel, stride=stride, bias=False), norm),
             Conv(channels, channels, kernel, bias=False),
             norm_layer(norm, channels),
         )
         self.shortcut: nn.Module = nn.Identity()
-        if max(stride) > 1 or inputs != channels:
-            self.shortcut = nn.Sequential(
-                nn.Conv3d(inputs, channels, kernel_size=1, stride=stride, bias=False),
-                norm_layer(norm, channels),
-            )
-        self.activation = nn.ReLU(inplace=True)
+        if inputs != channels:
+            strided = nn.Conv3d(inputs, channels, kernel_size=1, stride=stride, bias=False)
+            self.shortcut = nn.Sequential(strided, norm_layer(norm, channels))
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, inputs, X, Y, Z) -> (B, channels, X / stride, ...)."""
-        output: Tensor = self.activation(self.residual(image) + self.shortcut(image))
-        return output
+        return relu(self.residual(image) + self.shortcut(image), inplace=True)
 
 
 class UNet3D(Segmenter):
@@ -103,39 +106,27 @@ class UNet3D(Segmenter):
     """
 
     def __init__(self, net: NetFactory) -> None:
-        first, *kernels = kernels_for(net.strides, net.stem)
-        levels: list[nn.Module] = [Stage(net.in_channels * prod(net.stem), net.width, 2, net.norm, first)]
-        for level, (stride, kernel) in enumerate(zip(net.strides, kernels, strict=True)):
-            channels = net.width * 2**level
-            convolutions = Stage(channels, 2 * channels, 2, net.norm, kernel)
-            levels.append(nn.Sequential(nn.MaxPool3d(stride), convolutions))
-        super().__init__(net, levels, UNetDecoder(net), dropout=net.dropout * LEVEL_DROPOUT[0])
+        levels: list[nn.Module] = []
+        for inputs, channels, stride, kernel in levels_of(net):
+            convolutions = stage(inputs, channels, 2, net.norm, kernel)
+            levels.append(nn.Sequential(nn.MaxPool3d(stride), convolutions) if levels else convolutions)
+        super().__init__(net, levels, UNetDecoder(net), (0.0, net.dropout * LEVEL_DROPOUT[0]))
 
 
-class UNetDecoder(PyramidDecoder):
+class UNetDecoder(Decoder):
     """Trilinear upsampling, concatenation with the skip, two convolutions, dropout: a level.
 
     `net.dropout` is the probability of dropping a channel of the coarsest decoded level, before it goes to
     the next level; finer ones have `LEVEL_DROPOUT` of it, and the finest none (the head drops its channels).
     """
 
-    def __init__(self, net: NetFactory) -> None:
-        super().__init__(net.width, net.stem)
-        levels, kernels = range(len(net.strides) - 1, -1, -1), kernels_for(net.strides, net.stem)
-        self.strides = tuple(net.strides)
-        self.stages = nn.ModuleList(
-            Stage(3 * net.width * 2**level, net.width * 2**level, 2, net.norm, kernels[level])
-            for level in levels
-        )
-        self.dropouts = nn.ModuleList(
-            nn.Dropout3d(net.dropout * LEVEL_DROPOUT[level] if level else 0.0) for level in levels
-        )
+    concatenates: ClassVar[bool] = True
 
-    def decode(self, levels: Sequence[Tensor]) -> list[Tensor]:
-        """Decode level by level; the channels are dropped already, except of the finest level."""
-        *skips, coarsest = levels
-        maps = [coarsest]
-        parts = zip(self.stages, self.dropouts, reversed(skips), reversed(self.strides), strict=True)
-        for stage, dropout, skip, stride in parts:
-            maps.append(dropout(stage(torch.cat([skip, enlarge(maps[-1], stride)], dim=1))))
-        return maps[:0:-1]
+    def __init__(self, net: NetFactory) -> None:
+        super().__init__(net)
+        pairs = [*zip(pairwise(levels_of(net)), (0.0, *LEVEL_DROPOUT[1:]), strict=False)]
+        for (fine, coarse), share in reversed(pairs):
+            self.ups.append(nn.Upsample(scale_factor=coarse.stride, mode="trilinear"))
+            both = fine.channels + coarse.channels
+            convolutions = stage(both, fine.channels, 2, net.norm, fine.kernel)
+            self.stages.append(convolutions.append(nn.Dropout3d(share * net.dropout)))

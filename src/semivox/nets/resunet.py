@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from math import prod
 from typing import ClassVar
 
@@ -10,11 +11,10 @@ from torch import Tensor, nn
 from torch.nn.functional import conv3d, leaky_relu
 
 from semivox.nets import NetFactory, Triple
-from semivox.nets.blocks import kernels_for, norm_layer, to_voxels
+from semivox.nets.blocks import MOST_CHANNELS, levels_of, norm_layer, to_voxels
 from semivox.nets.cpu import Conv
 from semivox.nets.network import SCALES, Network
 
-MOST_CHANNELS = 320
 _SLOPE = 0.01
 
 
@@ -35,28 +35,26 @@ class ResUNet(Network):
     follows_plan: ClassVar[bool] = True
 
     def __init__(self, net: NetFactory) -> None:
-        width, norm, stem, strides = net.width, net.norm, net.stem, net.strides
         super().__init__(net)
-        channels = [min(MOST_CHANNELS, width * 2**level) for level in range(len(strides) + 1)]
-        kernels, merges = kernels_for(strides, stem), prod(stem) > 1
-        self.stem = nn.Conv3d(net.in_channels, width, stem, stem) if merges else nn.Identity()
-        inputs, steps = [width if merges else net.in_channels, *channels], [(1, 1, 1), *strides]
-        self.encoder = nn.ModuleList(
-            Residual(*level, norm) for level in zip(inputs, channels, steps, kernels, strict=False)
-        )
+        width, norm, classes, size = net.width, net.norm, net.num_classes, prod(net.stem)
+        levels = levels_of(net, MOST_CHANNELS)
+        self.stem: nn.Module = nn.Identity()
+        if size > 1:
+            self.stem = nn.Conv3d(net.in_channels, width, net.stem, net.stem)
+            levels[0] = levels[0]._replace(inputs=width)
+        self.encoder = nn.ModuleList(Residual(*level, norm) for level in levels)
         self.dropout = nn.Dropout3d(net.dropout)
         self.ups = nn.ModuleList(
-            nn.ConvTranspose3d(below, here, step, step)
-            for here, below, step in zip(channels, channels[1:], strides, strict=False)
+            nn.ConvTranspose3d(coarse.channels, fine.channels, coarse.stride, coarse.stride)
+            for fine, coarse in pairwise(levels)
         )
         self.decoder = nn.ModuleList(
-            nn.Sequential(Conv(2 * here, here, kernel, bias=False), Normalised(here, norm))
-            for here, kernel in zip(channels, kernels[:-1], strict=False)
+            _convolved(2 * level.channels, level.channels, level.kernel, norm) for level in levels[:-1]
         )
-        self.head = nn.Conv3d(width, net.num_classes * prod(stem), 1)
-        extra = range(1, min(SCALES - merges, len(strides)))
-        self.coarse_heads = nn.ModuleList(nn.Conv3d(channels[level], net.num_classes, 1) for level in extra)
-        self.scales = 1 + merges + len(extra)
+        self.head = nn.Conv3d(width, classes * size, 1)
+        supervised = levels[1 : min(SCALES - (size > 1), len(net.strides))]
+        self.coarse_heads = nn.ModuleList(nn.Conv3d(level.channels, classes, 1) for level in supervised)
+        self.scales = 1 + (size > 1) + len(supervised)
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, C, X, Y, Z) -> logits (B, K, X, Y, Z)."""
@@ -72,11 +70,11 @@ class ResUNet(Network):
     def pyramid(self, image: Tensor) -> list[Tensor]:
         """(B, C, X, Y, Z) -> the decoder's maps on the grid of the features, fine to coarse."""
         self.check(image)
-        values, skips = self.stem(image), []
+        values, skips, maps = self.stem(image), [], []
         for level in self.encoder:
             values = level(values)
             skips.append(values)
-        values, maps = self.dropout(skips.pop()), []
+        values = self.dropout(skips.pop())
         for up, decode in zip(reversed(self.ups), reversed(self.decoder), strict=True):
             values = decode(torch.cat([up(values), skips.pop()], dim=1))
             maps.append(values)
@@ -88,9 +86,7 @@ class Residual(nn.Module):
 
     def __init__(self, inputs: int, channels: int, stride: Triple, kernel: Triple, norm: str) -> None:
         super().__init__()
-        self.first = nn.Sequential(
-            Conv(inputs, channels, kernel, stride=stride, bias=False), Normalised(channels, norm)
-        )
+        self.first = _convolved(inputs, channels, kernel, norm, stride)
         self.second = nn.Sequential(
             Conv(channels, channels, kernel, bias=False), norm_layer(norm, channels, affine=True)
         )
@@ -125,8 +121,10 @@ class BlockMeans(nn.Conv3d):
         return conv3d(input, weight.contiguous(memory_format=layout), stride=self.block)
 
 
-class Normalised(nn.Sequential):
-    """Normalisation and leaky ReLU."""
-
-    def __init__(self, channels: int, norm: str) -> None:
-        super().__init__(norm_layer(norm, channels, affine=True), nn.LeakyReLU(_SLOPE, inplace=True))
+def _convolved(
+    inputs: int, channels: int, kernel: Triple, norm: str, stride: Triple = (1, 1, 1)
+) -> nn.Sequential:
+    """Convolution, then normalisation and leaky ReLU."""
+    convolution = Conv(inputs, channels, kernel, stride=stride, bias=False)
+    behind = norm_layer(norm, channels, affine=True), nn.LeakyReLU(_SLOPE, inplace=True)
+    return nn.Sequential(convolution, nn.Sequential(*behind))

@@ -17,6 +17,7 @@ from semivox.preprocessing.averaging import linear_weights
 
 Array = NDArray[Any]
 Triple = tuple[int, int, int]
+Spacing = tuple[float, float, float]
 
 _CELLS = 4  # between the control points of bending, along an axis of mean length
 _BORDER = 0.06  # of a patch's side: how far its center may leave the middle of a scan that it holds whole
@@ -38,7 +39,7 @@ class Deformation:
         bent: probability of bending.
     """
 
-    spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    spacing_mm: Spacing = (1.0, 1.0, 1.0)
     angles: tuple[float, float, float] = (15.0, 15.0, 30.0)
     scale: tuple[float, float] = (0.75, 1.3)
     bend: tuple[float, float] = (0.04, 0.15)
@@ -63,14 +64,12 @@ class Deformation:
         spacing = np.asarray(self.spacing_mm, float)
         zoom = 1 / rng.uniform(*self.scale) if rng.random() < self.scaled else 1.0
         matrix = zoom * np.eye(3)
-        for axis in range(3):
-            one, other = (axis + 1) % 3, (axis + 2) % 3
-            ratio = min(spacing[one], spacing[other]) / max(spacing[one], spacing[other])
-            angle = np.deg2rad(ratio * rng.uniform(-self.angles[axis], self.angles[axis]))
-            angle *= rng.random() < self.rotated
+        for axis, most in enumerate(self.angles):
+            plane = [(axis + 1) % 3, (axis + 2) % 3]
+            ratio = spacing[plane].min() / spacing[plane].max()
+            angle = np.deg2rad(ratio * rng.uniform(-most, most)) * (rng.random() < self.rotated)
             turn = np.eye(3)
-            turn[one, one] = turn[other, other] = np.cos(angle)
-            turn[one, other], turn[other, one] = -np.sin(angle), np.sin(angle)
+            turn[np.ix_(plane, plane)] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
             matrix = matrix @ turn
         return np.asarray(matrix * spacing / spacing[:, None])
 
@@ -107,37 +106,34 @@ class Motion(NamedTuple):
         with one_thread():
             places = self.places(unit, (middle + 1 - low) * unit - 1)
         grid = torch.from_numpy(places[::-1]).permute(1, 2, 3, 0)
-        (x, y, z), (i, j, k) = low.tolist(), (high - low).tolist()
-        return Warp((x, y, z), (i, j, k), grid[None])
+        return Warp(tuple(map(slice, low.tolist(), high.tolist())), grid[None])
 
 
 class Warp(NamedTuple):
     """Where the voxels of one patch come from."""
 
-    start: Triple  # first voxel of the scan that is needed
-    size: Triple  # voxels that are needed along each axis
-    grid: torch.Tensor  # (1, X, Y, Z, 3) for `grid_sample` on these voxels with a border of one around
+    box: tuple[slice, ...]  # index of the voxels of the scan that are needed
+    grid: Tensor  # (1, X, Y, Z, 3) for `grid_sample` on these voxels with a border of one around
 
-    @property
-    def box(self) -> tuple[slice, ...]:
-        """Index of the voxels that are needed."""
-        return tuple(slice(first, first + side) for first, side in zip(self.start, self.size, strict=True))
+    def read(self, source: Any) -> Array:
+        """Read the voxels that are needed of (..., X, Y, Z)."""
+        return np.asarray(source[(slice(None),) * (len(source.shape) - 3) + self.box])
 
-    def sample(self, image: Array, maps: Array) -> tuple[Array, Array]:
+    def sample(self, image: Array, maps: Array | None) -> tuple[Array, Array | None]:
         """Resample both linearly in one go; outside the scan the image repeats its border, maps are 0.
 
-        (C, *size) and (M, *size), e.g. shares of classes, M may be 0 -> (C, X, Y, Z), (M, X, Y, Z) float32.
+        (C, *size) and (M, *size), e.g. shares of classes, or None -> (C, X, Y, Z), (M, X, Y, Z) float32.
         """
-        channels = len(image)
-        whole = np.zeros((channels + len(maps), *(side + 2 for side in self.size)), np.float32)
-        whole[:channels, 1:-1, 1:-1, 1:-1] = image
-        whole[channels:, 1:-1, 1:-1, 1:-1] = maps
+        channels, both = len(image), image if maps is None else [*image, *maps]
+        whole = np.zeros((len(both), *(side + 2 for side in image.shape[1:])), np.float32)
+        for inside, values in zip(whole, both, strict=True):
+            inside[1:-1, 1:-1, 1:-1] = values
         for axis in (1, 2, 3):
             turned = np.moveaxis(whole[:channels], axis, 0)  # a view
             turned[0], turned[-1] = turned[1], turned[-2]
         values = torch.from_numpy(whole)[None]
         found = grid_sample(values, self.grid, padding_mode="border", align_corners=True)[0].numpy()
-        return found[:channels], found[channels:]
+        return found[:channels], None if maps is None else found[channels:]
 
 
 def random_center(
@@ -150,12 +146,11 @@ def random_center(
 
     Or take the voxel that is `wanted` there, as far as these limits allow it.
     """
-    center = []
-    for axis, (side, length) in enumerate(zip(shape, patch, strict=True)):
-        middle, free = (side - 1) / 2, max(side - length, 0) / 2 + _BORDER * length
-        drawn = rng.uniform(middle - free, middle + free)
-        center.append(drawn if wanted is None else float(np.clip(wanted[axis], middle - free, middle + free)))
-    return center
+    middle = (np.asarray(shape) - 1) / 2
+    free = np.maximum(np.subtract(shape, patch), 0) / 2 + _BORDER * np.asarray(patch)
+    drawn = rng.uniform(middle - free, middle + free)
+    center: Array = drawn if wanted is None else np.clip(wanted, middle - free, middle + free)
+    return [float(place) for place in center]
 
 
 def resized(values: Tensor, shape: Sequence[int], *, corners: bool = False) -> Tensor:

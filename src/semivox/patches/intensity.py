@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Literal
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -11,6 +14,51 @@ from semivox.hardware import one_thread
 from semivox.patches.deformation import resized
 
 Image = NDArray[np.float32]
+Intensity = Callable[[Image, np.random.Generator], Image]
+
+
+class MonaiIntensity:
+    """Change the standardised image by MONAI's transforms, preset intensity or strong; can be pickled."""
+
+    def __init__(self, preset: Literal["intensity", "strong"]) -> None:
+        from monai import transforms as t
+
+        strong = preset == "strong"
+        share, noise, blur = (0.3, 0.25, (0.3, 1.5)) if strong else (0.15, 0.15, (0.3, 1.0))
+        gamma, often = ((0.5, 2.0), 0.5) if strong else ((0.7, 1.5), 0.3)
+        self.contrast = t.RandAdjustContrast(prob=often, gamma=gamma)
+        others = [
+            t.RandScaleIntensity(prob=0.3, factors=share),
+            t.RandShiftIntensity(prob=0.3, offsets=share),
+            t.RandGaussianSmooth(prob=0.2, sigma_x=blur, sigma_y=blur, sigma_z=blur),
+            t.RandGaussianNoise(prob=0.3, std=noise),
+        ]
+        coarser = [t.RandSimulateLowResolution(prob=0.25, zoom_range=(0.5, 1.0))] if strong else []
+        self.others = t.Compose(others + coarser)
+
+    def __call__(self, image: Image, rng: np.random.Generator) -> Image:
+        from monai.data import get_track_meta, set_track_meta
+
+        self.contrast.set_random_state(seed=int(rng.integers(2**31)))
+        self.others.set_random_state(seed=int(rng.integers(2**31)))
+        standard, mean, std = _standardised(image)
+        before = get_track_meta()
+        set_track_meta(False)  # wrapping tensors with metadata takes most of the time of a small patch
+        try:
+            with one_thread():  # the last bit of powers differs with the number of threads
+                standard, _, _ = _standardised(self.contrast(torch.from_numpy(standard)).numpy())
+                changed = self.others(torch.from_numpy(standard)).numpy()
+        finally:
+            set_track_meta(before)
+        return np.ascontiguousarray(changed * std + mean, dtype=np.float32)
+
+
+def _standardised(image: Image) -> tuple[Image, Image, Image]:
+    """Bring each channel to mean 0 and deviation 1; return also the old mean and deviation (C, 1, 1, 1)."""
+    mean = image.mean(axis=(1, 2, 3), keepdims=True)
+    std = image.std(axis=(1, 2, 3), keepdims=True)
+    std[std == 0] = 1
+    return (image - mean) / std, mean, std
 
 
 def vary(image: Image, rng: np.random.Generator) -> Image:
@@ -44,20 +92,15 @@ def _varied(values: Image, rng: np.random.Generator) -> Image:
         values *= np.float32(rng.uniform(0.65, 1.5))
         values += mean
     if rng.random() < 0.2:
-        values = _coarsened(values, rng.uniform(0.5, 0.9))
+        factor = rng.uniform(0.5, 0.9)
+        small = [max(1, round(side * factor)) for side in values.shape]
+        values = resized(resized(torch.from_numpy(values), small), values.shape).numpy()
     if rng.random() < 0.4:
         values = _gamma(values, rng.uniform(0.6, 1.6), inverted=rng.random() < 0.3)
     if rng.random() < 0.3:
         control = torch.from_numpy(np.exp(rng.normal(0, 0.25, (3, 3, 3))).astype(np.float32))
         values *= resized(control, values.shape, corners=True).numpy()
     return values
-
-
-def _coarsened(values: Image, factor: float) -> Image:
-    """Go to a lower resolution and back."""
-    small = [max(1, round(side * factor)) for side in values.shape]
-    back = resized(resized(torch.from_numpy(values), small), values.shape)
-    return np.asarray(back.numpy(), np.float32)
 
 
 def _gamma(values: Image, exponent: float, *, inverted: bool) -> Image:

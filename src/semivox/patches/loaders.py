@@ -6,20 +6,17 @@ resumed run change it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from semivox.config import TrainConfig
-from semivox.patches.augment import full_deformation, lateral_classes, make_augment
+from semivox.datasets.splits import Split
+from semivox.patches.augment import Augmentation, lateral_classes
 from semivox.patches.sampling import Patches, Sample
-
-if TYPE_CHECKING:
-    from semivox.datasets.splits import Split
-    from semivox.preprocessing.plan import Plan
-    from semivox.preprocessing.store import Store
+from semivox.preprocessing.plan import Plan
+from semivox.preprocessing.store import Store
 
 _LABELED, _UNLABELED = 0, 1
 
@@ -60,54 +57,38 @@ def build_loaders(
     if flip is None:
         flip = config.augment != "full" and not lateral_classes(plan.class_names)
     common: dict[str, Any] = {
-        "augment": make_augment(config.augment, flip_left_right=flip, spacing_mm=plan.spacing_mm),
-        "deformation": full_deformation(config.augment, plan.spacing_mm),
+        "augment": Augmentation(config.augment, flip_left_right=flip, spacing_mm=plan.spacing_mm),
         "num_classes": len(plan.class_names),
     }
-    unlabeled = [name for name in split.unlabeled if pseudo is None or pseudo.has_shares(name)]
-    streams: dict[str, tuple[int, Patches]] = {}
-    if batch_labeled and split.labeled:
-        streams["labeled"] = batch_labeled, Patches(
-            split.labeled, store, plan.patch, truth=store, key=(config.seed, _LABELED), soft=soft_labels,
-            partial=plan.ignore_value is not None, foreground_share=config.foreground_crops, **common,
-        )  # fmt: skip
-    if batch_unlabeled and unlabeled:
-        key = (config.seed, _UNLABELED)
-        streams["unlabeled"] = (
-            batch_unlabeled,
-            Patches(unlabeled, store, plan.patch, pseudo=pseudo, soft=pseudo is not None, key=key, **common),
-        )
+    labeled = Patches(
+        split.labeled, store, plan.patch, batch=world * batch_labeled, key=(config.seed, _LABELED),
+        truth=store, soft=soft_labels, partial=plan.ignore_value is not None,
+        foreground_share=config.foreground_crops, **common,
+    )  # fmt: skip
+    names = [name for name in split.unlabeled if pseudo is None or pseudo.has_shares(name)]
+    unlabeled = Patches(
+        names, store, plan.patch, batch=world * batch_unlabeled, key=(config.seed, _UNLABELED),
+        pseudo=pseudo, soft=pseudo is not None, **common,
+    )  # fmt: skip
     return {
         name: DataLoader(
-            Schedule(patches, batch, iterations, start, rank, world),
-            batch_size=batch,
+            patches,
+            batch_sampler=_batches(patches.batch, iterations, start, rank, world),
             num_workers=config.workers,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=config.workers > 0,
             generator=torch.Generator(),  # of its own, so that torch's global random numbers stay untouched
         )
-        for name, (batch, patches) in streams.items()
+        for name, patches in {"labeled": labeled, "unlabeled": unlabeled}.items()
+        if patches.batch and patches.cases
     }
 
 
-@dataclass(eq=False)
-class Schedule(Dataset[Sample]):
-    """One rank's patches from `start` on: item i is patch i % batch of iteration start + i // batch.
+def _batches(together: int, iterations: int, start: int, rank: int, world: int) -> list[list[int]]:
+    """Return the positions of one rank's patches, a list for each iteration.
 
     The batches of all ranks, one after the other, are the batch that a single process would have drawn.
     """
-
-    patches: Patches
-    batch: int
-    iterations: int
-    start: int
-    rank: int
-    world: int
-
-    def __len__(self) -> int:
-        return max(0, self.iterations - self.start) * self.batch
-
-    def __getitem__(self, index: int) -> Sample:
-        iteration = self.start + index // self.batch
-        slot = self.rank * self.batch + index % self.batch
-        return self.patches.sample(iteration * self.batch * self.world + slot, iteration, slot)
+    own = together // world
+    firsts = (iteration * together + rank * own for iteration in range(start, iterations))
+    return [[*range(first, first + own)] for first in firsts]

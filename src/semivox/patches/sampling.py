@@ -1,23 +1,21 @@
-"""Patches of prepared scans: each a pure function of (seed, stream, position, iteration, slot)."""
+"""Patches of prepared scans: each a pure function of (seed, stream, iteration, slot)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.utils.data import Dataset
 
 from semivox.io.volume import IGNORE
-from semivox.patches.augment import Augment
-from semivox.patches.deformation import Deformation, random_center
+from semivox.patches.augment import Augmentation
+from semivox.patches.deformation import Array, Triple, random_center
 
-if TYPE_CHECKING:
-    from semivox.io.geometry import Triple
-
-Array = NDArray[Any]
 Sample = dict[str, Any]
 Drawn = tuple[Array, Array | None, Array | None, Array | None]
 
@@ -25,8 +23,8 @@ _SHUFFLE = 2**31  # stands where an iteration would: keeps the shuffles' randomn
 
 
 @dataclass(frozen=True, eq=False)
-class Patches:
-    """Random patches of cases, each decided by the numbers (position, iteration, slot).
+class Patches(Dataset[Sample]):
+    """An endless sequence of random patches of cases, `batch` an iteration.
 
     Volumes smaller than the patch get a border on both sides: the image repeats its outermost voxels, as in
     prediction; the label is background there.
@@ -35,7 +33,8 @@ class Patches:
     cases: Sequence[str]
     store: Any  # its `image(name)` is (C, X, Y, Z) and can be sliced
     patch: Triple  # voxels along each axis
-    augment: Augment
+    augment: Augmentation
+    batch: int = 1  # patches an iteration, all ranks together
     num_classes: int = 2
     truth: Any = None  # a store whose labels are used; None: patches without labels
     pseudo: Any = None  # one whose shares of classes are used as labels; without `truth`
@@ -43,7 +42,6 @@ class Patches:
     foreground_share: float = 0.0  # share of patches centred on a foreground voxel of `truth`
     partial: bool = False  # whether `truth` has voxels to ignore, `IGNORE`; then patches have a valid mask
     key: tuple[int, ...] = (0,)  # numbers that all randomness starts from
-    deformation: Deformation | None = None  # of image and shares, while a patch is read
 
     def case(self, position: int) -> str:
         """Return the case at a position of the endless sequence of shuffled rounds."""
@@ -51,14 +49,14 @@ class Patches:
         order = np.random.default_rng([*self.key, _SHUFFLE, turn]).permutation(len(self.cases))
         return self.cases[int(order[place])]
 
-    def sample(self, position: int, iteration: int, slot: int) -> Sample:
+    def __getitem__(self, position: int) -> Sample:
         name = self.case(position)
-        rng = np.random.default_rng([*self.key, iteration, slot])
-        draw = self._cut if self.deformation is None else self._warped
+        rng = np.random.default_rng([*self.key, *divmod(position, self.batch)])
+        draw = self._cut if self.augment.deformation is None else self._warped
         image, label, soft, valid = draw(name, rng)
-        arrays = {"image": image, "valid": valid, "label": label, "soft": soft if self.soft else None}
         if label is not None:
-            arrays["label"] = (label if valid is None else label * valid).astype(np.int64)
+            label = (label if valid is None else label * valid).astype(np.int64)
+        arrays = {"image": image, "label": label, "soft": soft if self.soft else None, "valid": valid}
         known = {key: torch.from_numpy(array) for key, array in arrays.items() if array is not None}
         return {**known, "case": name}
 
@@ -69,49 +67,45 @@ class Patches:
         if (voxel := self._foreground(name, rng)) is not None:
             start = start_around(voxel, source.shape[-3:], self.patch)
         image = cut(source, start, self.patch, repeat=True).astype(np.float32, copy=False)
-        label, shares = self._known(name, start, self.patch, shares=self.soft)
-        stack = [part for part in (None if label is None else label[None], shares) if part is not None]
-        image, known = self.augment(image, np.concatenate(stack) if stack else None, rng)
+        known = self._known(name, partial(cut, start=start, patch=self.patch), shares=self.soft)
+        image, known = self.augment(image, known, rng)
         if known is None:
             return image, None, None, None
-        soft = with_background(known[label is not None :] * np.float32(1 / 255)) if self.soft else None
-        label = None if label is None else known[0]
+        label, shares = (None, known) if self.truth is None else (known[0], known[1:])
+        soft = with_background(shares * np.float32(1 / 255)) if self.soft else None
         return image, label, soft, known[0] != IGNORE if self.partial else None
 
     def _warped(self, name: str, rng: np.random.Generator) -> Drawn:
         """Read and deform a patch; the label is the class with the largest interpolated share."""
-        assert self.deformation is not None
+        assert self.augment.deformation is not None
         source = self.store.image(name)
         shape = source.shape[-3:]
         center = random_center(shape, self.patch, rng, self._foreground(name, rng))
-        warp = self.deformation.draw(self.patch, rng).at(center, shape)
-        label, shares = self._known(name, warp.start, warp.size, shares=True)
-        maps = np.zeros((0, *warp.size), np.float32) if shares is None else shares * np.float32(1 / 255)
-        if self.partial and label is not None:
-            maps = np.concatenate([maps, (label == IGNORE)[None]])
-        image, found = warp.sample(cut(source, warp.start, warp.size), maps)
-        image, changed = self.augment(image, found, rng)
-        if shares is None or changed is None:
+        warp = self.augment.deformation.draw(self.patch, rng).at(center, shape)
+        known, maps = self._known(name, warp.read, shares=True), None
+        if known is not None:
+            maps = known[self.truth is not None :] * np.float32(1 / 255)
+            maps = np.concatenate([maps, known[:1] == IGNORE]) if self.partial else maps
+        image, maps = self.augment(*warp.sample(warp.read(source), maps), rng)
+        if maps is None:
             return image, None, None, None
-        soft = with_background(changed[: self.num_classes - 1])
+        soft = with_background(maps[: self.num_classes - 1])
         label = None if self.truth is None else most_probable(soft)
-        return image, label, soft, changed[-1] <= 0.5 if self.partial else None
+        return image, label, soft, maps[-1] <= 0.5 if self.partial else None
 
-    def _known(
-        self, name: str, start: Sequence[int], size: Sequence[int], *, shares: bool
-    ) -> tuple[Array | None, Array | None]:
-        """Read class indices (X, Y, Z), and the classes' shares (K - 1, X, Y, Z) uint8 if asked for."""
+    def _known(self, name: str, read: Callable[[Any], Array], *, shares: bool) -> Array | None:
+        """Read what is known, uint8: class indices if there is truth, then the shares of the classes."""
         if self.pseudo is not None:
-            return None, cut(self.pseudo.shares(name), start, size)
+            return read(self.pseudo.shares(name))
         if self.truth is None:
-            return None, None
-        label = cut(self.truth.label(name), start, size).astype(np.uint8, copy=False)
+            return None
+        label = read(self.truth.label(name))[None].astype(np.uint8, copy=False)
         if not shares:
-            return label, None
+            return label
         if self.truth.has_shares(name):
-            return label, cut(self.truth.shares(name), start, size)
+            return np.concatenate([label, read(self.truth.shares(name))])
         classes = np.arange(1, self.num_classes, dtype=np.uint8).reshape(-1, 1, 1, 1)
-        return label, np.where(label == classes, np.uint8(255), np.uint8(0))
+        return np.concatenate([label, np.where(label == classes, np.uint8(255), np.uint8(0))])
 
     def _foreground(self, name: str, rng: np.random.Generator) -> list[int] | None:
         """Draw a foreground voxel to centre the patch on, for the share of patches that has one."""
@@ -157,15 +151,13 @@ def cut(source: Any, start: Sequence[int], patch: Sequence[int], *, repeat: bool
 
     Outside the volume the border is repeated, or the values are 0.
     """
-    inside, border = [], []
-    for first, size, n in zip(start, patch, source.shape[-3:], strict=True):
-        low, high = max(first, 0), min(first + size, n)
-        inside.append(slice(low, high))
-        border.append((low - first, first + size - high))
-    leading = len(source.shape) - 3
-    part: NDArray[Any] = source[(slice(None),) * leading + tuple(inside)]
+    axes = [(first, first + side, n) for first, side, n in zip(start, patch, source.shape[-3:], strict=True)]
+    border = [(max(-first, 0), max(end - n, 0)) for first, end, n in axes]
+    leading = len(source.shape) - 3  # an Ellipsis takes the store a fifth longer
+    inside = tuple(slice(max(first, 0), min(end, n)) for first, end, n in axes)
+    part: Array = source[(slice(None),) * leading + inside]
     if not part.flags.owndata:  # an array returns a view, the store a new array
         part = part.copy()
-    if not any(before or after for before, after in border):
+    if not any(map(any, border)):
         return part
     return np.pad(part, [(0, 0)] * leading + border, "edge" if repeat else "constant")
