@@ -24,6 +24,17 @@ def test_later_sources_win(tmp_path: Path) -> None:
     assert config.preset == "la-8-lite"
 
 
+def test_iterations_are_not_ignored_beside_a_time_budget(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"(?s)budget sets the iterations.*one of them"):
+        load_config(settings=["train.iterations=5"], train={"budget_s": 60.0})
+    file = tmp_path / "mine.yaml"
+    file.write_text("train: {budget_s: 60}\n")
+    train = load_config(file=file, train={"iterations": 5}).train
+    assert (train.iterations, train.budget_s) == (5, None)  # the later source wins
+    file.write_text("train: {budget_s: 60, iterations: 9}\n")  # as in the config.yaml of a run
+    assert load_config(file=file).train.budget_s == 60
+
+
 def test_method_options_are_merged_and_none_does_not_override() -> None:
     asked = ["method.options.tau=0.7", "method.options.beta=0.6"]
     config = load_config(preset="la-8", settings=asked, split={"labeled": None})

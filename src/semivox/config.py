@@ -68,6 +68,9 @@ def load_config(
     typed = _layer(_drop_none({"preset": preset, **sections}))
     for setting in [settings] if isinstance(settings, str) else settings:
         _merge(typed, _layer(_assignment(setting)), twice=False)
+    if {"budget_s", "iterations"} <= typed.get("train", {}).keys():
+        found = "train.budget_s and train.iterations"
+        raise UserError("A time budget sets the iterations", found, "one of them", "leave out the other")
     layers = [typed]
     if isinstance(file, (str, Path)):
         layers.insert(0, _layer(read_yaml(Path(file)), Path(file)))
@@ -198,14 +201,17 @@ def _drop_none(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _put(base: dict[str, Any], layer: Mapping[str, Any]) -> None:
-    """Put `layer` over `base`, without what belongs to another method, or another way to split."""
+    """Put `layer` over `base`, without what belongs to another method, another split or a time budget."""
     name, split = layer.get("method", {}).get("name"), layer.get("split", {})
+    train = layer.get("train", {})
     if name is not None and base.get("method", {}).get("name", name) != name:
         base["method"] = {}
     if split.get("file") is not None:
         base["split"] = {}
     elif split.get("fold") is not None and "file" not in base.get("split", {}):
         base.get("split", {}).pop("val", None)
+    if train.get("iterations") is not None and "budget_s" not in train:
+        base.get("train", {}).pop("budget_s", None)
     _merge(base, layer)
 
 

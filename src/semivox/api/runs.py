@@ -57,6 +57,9 @@ def train(
     Examples:
         run = semivox.train("Heart", method="dual", labeled=8, preset="lite")
     """
+    if fresh and extend:
+        do = "leave out one: fresh deletes the run that extend would continue"
+        raise UserError("fresh and extend contradict each other", do=do)
     chosen = settings(config, preset, method={"name": method}, split={"labeled": labeled})
     checked(chosen, data, training=True)
     from semivox.inference.model import require_model
