@@ -24,9 +24,7 @@ def test_later_sources_win(tmp_path: Path) -> None:
     assert config.preset == "la-8-lite"
 
 
-def test_iterations_are_not_ignored_beside_a_time_budget(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"(?s)budget sets the iterations.*one of them"):
-        load_config(settings=["train.iterations=5"], train={"budget_s": 60.0})
+def test_iterations_of_a_later_source_end_a_time_budget(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("train: {budget_s: 60}\n")
     train = load_config(file=file, train={"iterations": 5}).train

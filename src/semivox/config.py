@@ -68,9 +68,6 @@ def load_config(
     typed = _layer(_drop_none({"preset": preset, **sections}))
     for setting in [settings] if isinstance(settings, str) else settings:
         _merge(typed, _layer(_assignment(setting)), twice=False)
-    if {"budget_s", "iterations"} <= typed.get("train", {}).keys():
-        found = "train.budget_s and train.iterations"
-        raise UserError("A time budget sets the iterations", found, "one of them", "leave out the other")
     layers = [typed]
     if isinstance(file, (str, Path)):
         layers.insert(0, _layer(read_yaml(Path(file)), Path(file)))

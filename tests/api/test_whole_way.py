@@ -225,6 +225,8 @@ def test_init_is_checked_before_a_scan_is_read_and_before_fresh_deletes(
     assert not (tmp_path / "work").exists()
     with pytest.raises(UserError, match="--fresh would delete the run to start from"):
         semivox.train(phantoms, config={"train": {"init": str(finished)}, "split": {"labeled": 2}}, **where)
+    refused = run("train", "-d", phantoms, "--budget", "30m", "--iterations", 5)
+    assert "leave out --iterations" in str(refused.exception)
     with pytest.raises(UserError, match="fresh and extend contradict"):
         semivox.train(phantoms, extend=True, **where)
     assert (finished / "model.safetensors").read_bytes() == weights

@@ -34,6 +34,8 @@ def train(call: o.Call) -> None:
 
     Settings that are not given come from the preset, or from the method.
     """
+    if call.given["budget"] is not None:
+        call.refuse("--budget", {"iterations"})
     folder = call()
     typer.echo(f"trained: {folder}")
     if folder.report.is_file():
