@@ -75,7 +75,7 @@ def locked(folder: Path) -> Iterator[None]:
     """
     path = folder / LOCK
     new = [part for part in (folder, *folder.parents) if not part.exists()]
-    with writing(path):
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     try:
         file = _acquire(path)

@@ -227,6 +227,8 @@ def test_init_is_checked_before_a_scan_is_read_and_before_fresh_deletes(
         semivox.train(phantoms, config={"train": {"init": str(finished)}, "split": {"labeled": 2}}, **where)
     refused = run("train", "-d", phantoms, "--budget", "30m", "--iterations", 5)
     assert "leave out --iterations" in str(refused.exception)
+    with pytest.raises(UserError, match="run folder is the data set itself"):
+        semivox.train(phantoms, out=phantoms, work=tmp_path / "work")
     with pytest.raises(UserError, match="fresh and extend contradict"):
         semivox.train(phantoms, extend=True, **where)
     assert (finished / "model.safetensors").read_bytes() == weights

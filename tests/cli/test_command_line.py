@@ -259,6 +259,12 @@ def test_names_that_no_text_can_hold_are_messages(tmp_path: Path) -> None:
     assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
 
 
+@pytest.mark.parametrize("words", [("--work", ""), ("--work=",)])
+def test_an_empty_word_is_not_the_current_folder(words: tuple[str, ...], tmp_path: Path) -> None:
+    done = semivox("prepare", "-d", str(tmp_path), *words, cwd=tmp_path)
+    assert done.returncode == 2 and "command line is empty" in done.stderr and not any(tmp_path.iterdir())
+
+
 def test_this_machine_has_no_data_set() -> None:
     with pytest.raises(UserError, match="leave out --labeled"):
         passes("info", "--machine", "--labeled", "2")

@@ -69,6 +69,8 @@ def train(
     from semivox.training.runs import labels_alone, train_run
 
     if out is not None:
+        if Path(out).resolve() == Path(data).resolve():
+            raise UserError("The run folder is the data set itself", path=out, do="choose another -o folder")
         run = Run(Path(out))
         run.check(chosen, labels_alone(chosen), fresh=fresh, extend=extend)
         if chosen.train.init is not None and (fresh or not run.is_begun):

@@ -7,7 +7,7 @@ import sys
 from io import TextIOWrapper
 from types import FrameType
 
-from semivox.errors import Terminated, explained
+from semivox.errors import Terminated, UserError, explained
 
 _received: list[int] = []
 _FIXABLE, _BUG = 2, 1
@@ -27,6 +27,7 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")  # names that are no UTF-8 are shown all the same
     code: int | str | None = 0
     try:
+        _check_words(sys.argv[1:])
         from semivox.cli.app import app
 
         app()
@@ -44,6 +45,13 @@ def main() -> None:
         _say_how_to_resume()
         exec("")  # Python ends by SIGINT if a KeyboardInterrupt came within `exec`, as of a dataclass
     sys.exit(code)
+
+
+def _check_words(words: list[str]) -> None:
+    """Refuse an empty word: as a path, the shell's empty variable would be the current folder."""
+    if found := [word or "''" for word in words if not word or (word[:2] == "--" and word[-1] == "=")]:
+        do = "check the variable or the quotes that it comes from"
+        raise UserError("A value on the command line is empty", found[0], "some text", do)
 
 
 def _on_signal(number: int, frame: FrameType | None) -> None:
