@@ -126,10 +126,10 @@ def without_main() -> Iterator[None]:
 def _serve(calls: Connection, module: str, memory: int | None, quiet: bool) -> None:
     """Answer calls until the other side closes the connection; the main function of a process."""
     HERE.guarded = memory is not None
-    if hasattr(signal, "pthread_sigmask"):  # inherited from `_uninterrupted`
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent alone answers Ctrl-C
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # removes unfinished files
+    if hasattr(signal, "pthread_sigmask"):  # inherited from `_uninterrupted`; a signal may be waiting
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if memory is not None:
         _set_limits(memory)
