@@ -16,7 +16,8 @@ import pytest
 import torch
 
 from semivox.benchmark import cells
-from semivox.benchmark.grid import Grid, load_grid
+from semivox.benchmark.grid import Grid
+from semivox.benchmark.grid_file import load_grid
 from semivox.benchmark.run import Failure, How, attempt, benchmark, isolated
 from semivox.benchmark.schedule import Estimator, _cost, make_cells
 from semivox.errors import UserError

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from semivox.benchmark.grid import ablation_names, cells_of, load_grid, settings_of
+from semivox.benchmark.grid import cells_of, settings_of
+from semivox.benchmark.grid_file import ablation_names, load_grid
 from semivox.config import load_config
 from semivox.errors import UserError
 from semivox.methods import method_class

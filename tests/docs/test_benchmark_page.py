@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from semivox.benchmark.grid import ablation_names, cells_of, load_grid
+from semivox.benchmark.grid import cells_of
+from semivox.benchmark.grid_file import ablation_names, load_grid
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "how-to" / "benchmark.md").read_text(encoding="utf-8")
 

@@ -48,7 +48,7 @@ def load_grid(
         >>> [row.label for row in load_grid(changes={"methods": ["supervised", "dual"]}).methods]
         ['supervised', 'dual']
     """
-    from semivox.benchmark.grid import load_grid as run
+    from semivox.benchmark.grid_file import load_grid as run
 
     return run(file=optional(file), ablation=ablation, changes=changes)
 
@@ -167,7 +167,7 @@ def demo(
 def _grid(grid: Any) -> Grid:
     """Accept a grid in every form, and check the settings of all its cells before any scan is opened."""
     from semivox.benchmark.grid import Grid, cells_of, settings_of
-    from semivox.benchmark.grid import load_grid as load
+    from semivox.benchmark.grid_file import load_grid as load
 
     if not isinstance(grid, Grid):
         grid = load(changes=grid) if isinstance(grid, Mapping) else load(file=needed(grid, "grid"))

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from semivox.benchmark.grid import Grid, load_grid, read_ablation, row_names, rows_named
+from semivox.benchmark.grid import Grid
+from semivox.benchmark.grid_file import load_grid, read_ablation, row_names, rows_named
 from semivox.benchmark.published import FAMILIES, family_named, family_of, published, published_counts
 from semivox.datasets.dataset import open_dataset
 from semivox.errors import UserError, unknown
