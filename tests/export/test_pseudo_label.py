@@ -20,6 +20,7 @@ from semivox.inference.model import save_model
 from semivox.io.volume import read_image, read_label
 from semivox.methods import create
 from semivox.nets import NetFactory
+from semivox.preprocessing.fingerprint import fingerprint
 from semivox.preprocessing.planner import make_plan
 
 
@@ -47,7 +48,7 @@ def run(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder, dataset = tmp_path_factory.mktemp("run"), open_dataset(source)
     split = make_split(dataset, SplitConfig(labeled=2, val=1))
     settings = PlanConfig(spacing_mm=(2.5, 2.5, 2.5), patch=(16, 16, 16))
-    plan = make_plan(dataset, split, settings)
+    plan = make_plan(dataset, fingerprint(dataset, split), settings)
     net = {"in_channels": 1, "num_classes": 3, "width": 2}
     torch.manual_seed(0)
     method = create("supervised", {}, NetFactory(**net))

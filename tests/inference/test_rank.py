@@ -16,6 +16,7 @@ from semivox.inference.model import load_model, save_model, start_from
 from semivox.inference.rank import order, pooled, rank, standardised
 from semivox.methods import create
 from semivox.nets import NetFactory
+from semivox.preprocessing.fingerprint import fingerprint
 from semivox.preprocessing.planner import make_plan
 from semivox.settings import PlanConfig
 
@@ -28,7 +29,8 @@ def run(phantoms, tmp_path):
     dataset = open_dataset(phantoms)
     names = [case.name for case in dataset.pool("train")]
     split = Split(labeled=tuple(names[:2]), unlabeled=tuple(names[2:5]))
-    plan = make_plan(dataset, split, PlanConfig(spacing_mm=(2.5, 2.5, 2.5), patch=(16, 16, 16)))
+    config = PlanConfig(spacing_mm=(2.5, 2.5, 2.5), patch=(16, 16, 16))
+    plan = make_plan(dataset, fingerprint(dataset, split), config)
     torch.manual_seed(0)
     method = create("supervised", {}, NetFactory(**NET))
     save_model(method, tmp_path / "run", method_name="supervised", options={}, net=NET, plan=plan)

@@ -19,6 +19,7 @@ from semivox.evaluation.evaluate import evaluate_folder
 from semivox.evaluation.references import Classes
 from semivox.io.geometry import displacement, same_affine
 from semivox.io.volume import read_image, read_label
+from semivox.preprocessing.fingerprint import fingerprint
 from semivox.preprocessing.planner import make_plan
 from semivox.preprocessing.prepare import Preparation
 from semivox.preprocessing.store import Store
@@ -92,7 +93,7 @@ def test_a_real_mask_that_lost_its_affine(real_data: Path, tmp_path: Path) -> No
     raw.add("a", files[0], label=files[1])
     dataset, split = raw.open(), Split(labeled=("a",))
     config = PlanConfig(trust_image_geometry=True, spacing_mm=(3, 3, 3), crop="none")
-    plan = make_plan(dataset, split, config)
+    plan = make_plan(dataset, fingerprint(dataset, split, trust_image_geometry=True), config)
     assert plan.trust_image_geometry
     assert plan.fingerprint["class_volumes_ml"]["enhancing"]["max"] > 1
     Preparation(dataset, split, plan, tmp_path / "store").run(0)

@@ -12,7 +12,6 @@ from scipy import ndimage
 
 from semivox.config import PlanConfig
 from semivox.datasets.dataset import Dataset
-from semivox.datasets.splits import Split
 from semivox.io.geometry import Triple
 from semivox.io.volume import IGNORE
 from semivox.preprocessing.averaging import FACTORS, average, fidelity, largest_share
@@ -47,7 +46,7 @@ def plan_of(found: Fingerprint, **settings: Any) -> Plan:
     names = list(found.cases[0].fidelity or {})
     labels = ("background", *names), tuple(range(len(names) + 1))
     dataset = Dataset("D", Path(), ("MR",), *labels, ())
-    return make_plan(dataset, Split(labeled=("a",)), PlanConfig.model_validate(settings), measured=found)
+    return make_plan(dataset, found, PlanConfig.model_validate(settings))
 
 
 def test_averages_by_hand() -> None:

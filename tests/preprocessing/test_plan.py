@@ -54,11 +54,13 @@ def case(
     return CaseFingerprint("c", shape, spacing, background, inner or shape, (values,), None, None)
 
 
-def plan_of(*cases: CaseFingerprint, config: dict[str, Any] | None = None, **options: Any) -> Plan:
+def plan_of(*cases: CaseFingerprint, config: dict[str, Any] | None = None) -> Plan:
     dataset = Dataset("D", Path(), ("MR",), ("background", "blob"), (0, 1), ())
-    measured = Fingerprint(cases, None)
-    asked = PlanConfig.model_validate(config or {})
-    return make_plan(dataset, Split(labeled=("c",)), asked, measured=measured, **options)
+    return make_plan(dataset, Fingerprint(cases, None), PlanConfig.model_validate(config or {}))
+
+
+def planned(dataset: Dataset, split: Split, config: PlanConfig = AUTO) -> Plan:
+    return make_plan(dataset, fingerprint(dataset, split), config)
 
 
 def test_figures_of_a_scan_are_those_computed_by_hand(tmp_path: Path) -> None:
@@ -84,7 +86,7 @@ def test_foreground_is_pooled_over_labeled_cases(tmp_path: Path) -> None:
     raw = raw_of(tmp_path, channels=("CT", "PET"))
     for seed, name in enumerate("abc"):
         raw.add(name, noise(seed), noise(seed + 9) * 2, label=blob())
-    plan = make_plan(raw.open(), Split(labeled=("a", "b"), unlabeled=("c",)), AUTO)
+    plan = planned(raw.open(), Split(labeled=("a", "b"), unlabeled=("c",)))
     inside = blob() > 0
     for channel, arrays in enumerate([(noise(0), noise(1)), (noise(9) * 2, noise(10) * 2)]):
         values = np.concatenate([array[inside] for array in arrays]).astype(float)
@@ -156,7 +158,7 @@ def test_spacing_is_the_median_and_thick_slices_stay() -> None:
 def test_ct_is_recognised_as_a_word(tmp_path: Path, name: str, how: str) -> None:
     raw = raw_of(tmp_path, channels=(name, "MR"))
     raw.add("a", noise(), noise(1), label=blob())
-    plan = make_plan(raw.open(), Split(labeled=("a",)), AUTO)
+    plan = planned(raw.open(), Split(labeled=("a",)))
     assert plan.normalisation == (how, "zscore")
     names = "MR" if how == "ct" else f"{name}, MR"
     assert f"{name}: CT by its name" in plan.reasons["normalisation"] or how == "zscore"
@@ -166,7 +168,7 @@ def test_ct_is_recognised_as_a_word(tmp_path: Path, name: str, how: str) -> None
 def test_ct_without_labeled_foreground_falls_back_on_whole_scans(tmp_path: Path) -> None:
     raw = raw_of(tmp_path, channels=("CT",))
     raw.add("a", noise(), label=np.zeros((6, 7, 8), np.uint8))
-    plan = make_plan(raw.open(), Split(labeled=("a",)), AUTO)
+    plan = planned(raw.open(), Split(labeled=("a",)))
     assert plan.intensity[0]["mean"] == pytest.approx(noise().mean(dtype=float))
     assert "no foreground" in plan.reasons["intensity"]
 
@@ -341,7 +343,7 @@ def test_a_small_patch_keeps_finer_features(
 def test_real_scans_give_a_sensible_plan(real_data: Path) -> None:
     dataset = open_dataset(real_data / "hippocampus")
     names = [found.name for found in dataset.pool("train")][:12]
-    plan = make_plan(dataset, Split(labeled=tuple(names[:4]), unlabeled=tuple(names[4:])), AUTO)
+    plan = planned(dataset, Split(labeled=tuple(names[:4]), unlabeled=tuple(names[4:])))
     assert (plan.spacing_mm, plan.crop, plan.normalisation) == ((1.0, 1.0, 1.0), "none", ("zscore",))
     assert (plan.patch, plan.stem, plan.one_piece) == ((40, 48, 40), (1, 1, 1), (True, True))
     for volume in plan.fingerprint["class_volumes_ml"].values():
@@ -349,11 +351,11 @@ def test_real_scans_give_a_sensible_plan(real_data: Path) -> None:
     dataset = open_dataset(real_data / "la2018")
     names = [found.name for found in dataset.pool("train")][:3]
     split = Split(labeled=tuple(names))
-    plan = make_plan(dataset, split, AUTO)
+    plan = planned(dataset, split)
     assert (plan.spacing_mm, plan.stem, plan.crop) == ((1.25, 1.25, 1.25), (2, 2, 2), "none")
     assert 0.975 <= next(row["fidelity"]["left_atrium"] for row in plan.grids if row["chosen"]) < 0.99
     assert plan.patch[1:] == (80, 48) and plan.one_piece == (True,)
-    plan = make_plan(dataset, split, PlanConfig(grid="source"))
+    plan = planned(dataset, split, PlanConfig(grid="source"))
     assert (plan.spacing_mm, plan.stem, plan.grids) == ((0.625, 0.625, 0.625), (1, 1, 1), ())
     assert 0.7 * CPU_VOXELS < np.prod(plan.patch) <= CPU_VOXELS
     assert 20 < plan.fingerprint["class_volumes_ml"]["left_atrium"]["median"] < 200

@@ -20,6 +20,7 @@ from semivox.datasets.splits import Split
 from semivox.errors import UserError
 from semivox.io.volume import read_image, read_label
 from semivox.preprocessing import prepare as module
+from semivox.preprocessing.fingerprint import fingerprint
 from semivox.preprocessing.plan import Plan
 from semivox.preprocessing.planner import make_plan
 from semivox.preprocessing.prepare import Preparation
@@ -68,7 +69,7 @@ def raw(tmp_path: Path) -> Path:
 
 def plan_for(dataset: Dataset, **changes: Any) -> Plan:
     config = {"spacing_mm": (1.0, 1.0, 1.0), "patch": (16, 16, 16), **changes}
-    return make_plan(dataset, SPLIT, PlanConfig.model_validate(config))
+    return make_plan(dataset, fingerprint(dataset, SPLIT), PlanConfig.model_validate(config))
 
 
 def prepare(
@@ -270,7 +271,7 @@ def test_left_atria_with_an_uneven_crop(real_data: Path, tmp_path: Path) -> None
     dataset, store = open_dataset(raw), Store(tmp_path / "store")
     split = Split(labeled=tuple(names[:2]), val=(names[2],))
     config = {"spacing_mm": (1.25, 1.25, 1.25), "crop": "foreground"}
-    plan = make_plan(dataset, split, PlanConfig.model_validate(config))
+    plan = make_plan(dataset, fingerprint(dataset, split), PlanConfig.model_validate(config))
     prepare(dataset, split, plan, store.folder)
     for width, name in enumerate(names, start=1):
         case = dataset.case(name)
@@ -297,7 +298,7 @@ def test_hippocampus_labels_come_back_unchanged(real_data: Path, tmp_path: Path)
     dataset, store = open_dataset(real_data / "hippocampus"), Store(tmp_path / "store")
     names = tuple(case.name for case in dataset.pool("train")[:5])
     split = Split(labeled=names[:2], unlabeled=names[2:4], val=names[4:])
-    plan = make_plan(dataset, split, PlanConfig.model_validate({}))
+    plan = make_plan(dataset, fingerprint(dataset, split), PlanConfig.model_validate({}))
     assert set(prepare(dataset, split, plan, store.folder)) == set(names)
     for name in (*split.labeled, *split.val):
         case = dataset.case(name)

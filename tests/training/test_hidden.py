@@ -10,6 +10,7 @@ import pytest
 from semivox.config import PlanConfig
 from semivox.datasets.dataset import Dataset, open_dataset
 from semivox.datasets.splits import Split
+from semivox.preprocessing.fingerprint import fingerprint
 from semivox.preprocessing.plan import Plan
 from semivox.preprocessing.planner import make_plan
 from semivox.preprocessing.prepare import Preparation
@@ -25,7 +26,7 @@ def prepared(phantoms: Path, tmp_path: Path) -> Prepared:
     names = tuple(case.name for case in dataset.pool("train"))
     split = Split(labeled=names[:1], unlabeled=names[1:5], val=names[5:])
     config = PlanConfig(spacing_mm=(2.5, 2.5, 2.5), patch=(16, 16, 16))
-    plan = make_plan(dataset, split, config)
+    plan = make_plan(dataset, fingerprint(dataset, split), config)
     Preparation(dataset, split, plan, tmp_path / "store").run(0)
     return dataset, split, plan, Store(tmp_path / "store")
 

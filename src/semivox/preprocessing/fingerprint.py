@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from semivox.errors import UserError
-from semivox.files import signature
 from semivox.io.geometry import Triple, canonical_axes, foreground_box
 from semivox.io.reader import run_jobs
 from semivox.io.volume import IGNORE, Volume, read_image, read_label
 from semivox.preprocessing.averaging import fidelity, largest_share
+from semivox.preprocessing.sources import sources_of, visible_cases
 from semivox.progress import Progress
 
 if TYPE_CHECKING:
@@ -70,13 +69,14 @@ class Fingerprint:
 
     def one_piece(self, names: Sequence[str]) -> tuple[bool, ...]:
         """Return for each class whether it is one connected piece in every labeled case that holds it."""
-        shares = [case.pieces for case in self.cases if case.pieces]
-        found = {name: [share[name] for share in shares if name in share] for name in names}
-        return tuple(bool(values) and min(values) >= _ONE_PIECE for values in found.values())
+        shares = [case.pieces or {} for case in self.cases]
+        least = (min((share[name] for share in shares if name in share), default=0.0) for name in names)
+        return tuple(share >= _ONE_PIECE for share in least)
 
     def summary(self) -> dict[str, Any]:
         """Return the ranges over cases as plain data for the plan file."""
         volumes = list(self.volumes_ml.values())
+        names = volumes[0] if volumes else ()
         return {
             "cases": len(self.cases),
             "labeled_cases": list(self.volumes_ml),
@@ -85,9 +85,7 @@ class Fingerprint:
             "voxels": _range([int(np.prod(case.shape)) for case in self.cases]),
             "background_share": _range([case.background for case in self.cases]),
             "intensity": self.typical_intensity(),
-            "class_volumes_ml": {
-                name: _range([volume[name] for volume in volumes]) for name in (volumes or [{}])[0]
-            },
+            "class_volumes_ml": {name: _range([one[name] for one in volumes]) for name in names},
         }
 
     def typical_intensity(self) -> list[Intensity]:
@@ -112,54 +110,71 @@ def fingerprint(
     Raises:
         UserError: files are damaged or hold unusable values; a labeled case has no label file.
     """
-    described, count = replace(dataset, cases=()), len(split.labeled)
-    evenly = np.linspace(0, count - 1, min(count, _MOST_MEASURED))
+    cases = visible_cases(dataset, (*split.labeled, *split.unlabeled, *split.val), split.labeled)
+    evenly = np.linspace(0, len(split.labeled) - 1, min(len(split.labeled), _MOST_MEASURED))
     tried = {split.labeled[round(index)] for index in evenly}
-    names = (*split.labeled, *split.unlabeled, *split.val)
-    shown = visible_cases(dataset, names, split.labeled)
-    jobs = [_Job(case, described, trust_image_geometry, case.name in tried) for case in shown]
-    found: dict[str, Any] = dict.fromkeys(job.case.name for job in jobs)  # in the order of the split
-    results = run_jobs(_measure, jobs, workers, name=lambda job: job.case.name, doing="measuring")
-    for done, (job, result) in enumerate(results, start=1):
-        found[job.case.name] = result
+    described, trust = replace(dataset, cases=()), trust_image_geometry
+    measure = partial(_measure, dataset=described, trust=trust, tried=tried)
+    found: dict[str, Any] = dict.fromkeys(case.name for case in cases)  # in the order of the split
+    results = run_jobs(measure, cases, workers, name=lambda case: case.name, doing="measuring")
+    for done, (case, result) in enumerate(results, start=1):
+        found[case.name] = result
         if progress is not None:
-            progress(done, len(jobs), job.case.name)
-    pool = [values for _, values, _ in found.values() if values is not None]
-    pooled = tuple(intensity(values) for values in np.concatenate(pool, axis=1)) if pool else None
-    sources = {name: sources for name, (_, _, sources) in found.items()}
-    return Fingerprint(tuple(case for case, _, _ in found.values()), pooled, sources)
+            progress(done, len(cases), case.name)
+    measured, inside, sources = zip(*found.values(), strict=True)
+    pooled = _intensities(np.concatenate(inside, axis=1))
+    return Fingerprint(measured, pooled, dict(zip(found, sources, strict=True)))
 
 
-def visible_cases(dataset: Dataset, names: Sequence[str], labeled: Sequence[str]) -> list[Case]:
-    """Return the named cases without the path of the label, except for those that are `labeled`.
+def _measure(
+    case: Case, dataset: Dataset, trust: bool, tried: Container[str]
+) -> tuple[CaseFingerprint, Array, dict[str, Any]]:
+    """Measure one case; return also a sample of its labeled foreground, (C, N), and its sources.
 
-    Raises:
-        UserError: a labeled case has no label file.
+    A case whose label may not be opened comes without its path, and the data set without its cases.
+    Coarser grids are `tried` on the label of some cases.
     """
-    for case in map(dataset.case, labeled):
-        if case.label is None:
-            what, do = f"The labeled case {case.name} has no label file", "add it, or correct the split"
-            raise UserError(what, None, "one for every labeled and validation case", do)
-    cases, shown = map(dataset.case, names), set(labeled)
-    return [case if case.name in shown else replace(case, label=None) for case in cases]
+    sources = sources_of(case)  # before reading: a change meanwhile shows the next time
+    image = read_image(case.images, channels=dataset.channels, trust_image_geometry=trust)
+    axes, _ = canonical_axes(image.affine)
+    start, stop, background = foreground_box(image.array)
+    found = CaseFingerprint(
+        name=case.name,
+        shape=_pick(image.array.shape[1:], axes),
+        spacing_mm=_pick(image.spacing_mm, axes),
+        background=background,
+        foreground_shape=_pick(np.subtract(stop, start).tolist(), axes),
+        channels=tuple(map(intensity, image.array)),
+    )
+    if case.label is None:
+        return found, np.empty((len(image.array), 0), np.float32), sources
+    values, ignore = dataset.class_values, dataset.ignore_value
+    label = read_label(case.label, values, image, ignore, trust_image_geometry=trust).array
+    inside = image.array[:, (label > 0) & (label != IGNORE)]
+    classes = _measure_classes(label, dataset.class_names[1:], image, try_grids=case.name in tried)
+    found = replace(found, foreground=_intensities(inside), **classes)
+    return found, _sample(inside, _FOREGROUND_SAMPLE), sources
 
 
-def sources_of(case: Case, known: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return the signatures of a case's files, {"image": [...], "label": ... or None}.
+def _measure_classes(label: Array, names: Sequence[str], image: Volume, *, try_grids: bool) -> dict[str, Any]:
+    """Return what the fingerprint says of the foreground classes."""
+    voxel_ml = abs(float(np.linalg.det(image.affine[:3, :3]))) / 1000
+    counts = np.bincount(label.ravel(), minlength=IGNORE + 1)
+    boxes = ndimage.find_objects(np.where(label == IGNORE, 0, label))
+    kept, pieces = dict[str, list[float]](), dict[str, float]()
+    for index, name in enumerate(names, start=1):
+        if counts[index]:
+            mask = label[boxes[index - 1]] == index
+            pieces[name] = largest_share(mask)
+            if try_grids:
+                kept[name] = fidelity(mask, image.spacing_mm)
+    volumes = {name: int(count) * voxel_ml for name, count in zip(names, counts[1:], strict=False)}
+    return {"class_volumes_ml": volumes, "fidelity": kept or None, "pieces": pieces or None}
 
-    Files that have the same size and time as in `known`, earlier signatures, are not read again.
-    """
-    marks, label = iter((known or {}).get("image", ())), (known or {}).get("label")
-    return {
-        "image": [signature(path, next(marks, None)) for path in case.images],
-        "label": None if case.label is None else signature(case.label, label),
-    }
 
-
-def hashes(case: Case, sources: Mapping[str, Any]) -> dict[Path, str]:
-    """Return the content hash of each of a case's files for which `sources` have a signature."""
-    pairs = zip((*case.images, case.label), (*sources["image"], sources["label"]), strict=False)
-    return {path: mark[-1] for path, mark in pairs if path is not None and mark is not None}
+def _intensities(values: Array) -> tuple[Intensity, ...] | None:
+    """Describe the channels of (C, N) values; None where there are none."""
+    return tuple(map(intensity, values)) if values.size else None
 
 
 def intensity(values: Array) -> Intensity:
@@ -178,61 +193,11 @@ def moments(values: Array) -> tuple[float, float]:
     flat = values.reshape(-1)
     if flat.size == 0:
         return 0.0, 0.0
-    mean = float(flat.mean(dtype=np.float64))
-    squares = 0.0
+    mean, squares = float(flat.mean(dtype=np.float64)), 0.0
     for first in range(0, flat.size, _CHUNK):
         part = flat[first : first + _CHUNK].astype(np.float64) - mean
         squares += float(part @ part)
     return mean, float(np.sqrt(squares / flat.size))
-
-
-class _Job(NamedTuple):
-    """What a worker gets; a case whose label may not be opened comes without its path."""
-
-    case: Case
-    dataset: Dataset  # without its cases
-    trust: bool
-    try_grids: bool
-
-
-def _measure(job: _Job) -> tuple[CaseFingerprint, Array | None, dict[str, Any]]:
-    """Measure one case; return also a sample of its labeled foreground, and its sources."""
-    sources = sources_of(job.case)  # before reading: a change meanwhile shows the next time
-    image = read_image(job.case.images, channels=job.dataset.channels, trust_image_geometry=job.trust)
-    axes, _ = canonical_axes(image.affine)
-    start, stop, background = foreground_box(image.array)
-    of_label, values = ({}, None) if job.case.label is None else _measure_label(job, job.case.label, image)
-    found = CaseFingerprint(
-        name=job.case.name,
-        shape=_pick(image.array.shape[1:], axes),
-        spacing_mm=_pick(image.spacing_mm, axes),
-        background=background,
-        foreground_shape=_pick(np.subtract(stop, start).tolist(), axes),
-        channels=tuple(intensity(channel) for channel in image.array),
-        foreground=None if values is None else tuple(intensity(channel) for channel in values),
-        **of_label,
-    )
-    return found, None if values is None else _sample(values, _FOREGROUND_SAMPLE), sources
-
-
-def _measure_label(job: _Job, path: Path, image: Volume) -> tuple[dict[str, Any], Array | None]:
-    """Return what the fingerprint says of a label, and the (C, N) image values of its foreground."""
-    dataset = job.dataset
-    read = read_label(path, dataset.class_values, image, dataset.ignore_value, trust_image_geometry=job.trust)
-    label, voxel_ml = read.array, abs(float(np.linalg.det(image.affine[:3, :3]))) / 1000
-    counts = np.bincount(label.ravel(), minlength=IGNORE + 1)
-    boxes = ndimage.find_objects(np.where(label == IGNORE, 0, label))
-    volumes, kept, pieces = dict[str, float](), dict[str, list[float]](), dict[str, float]()
-    for index, name in enumerate(dataset.class_names[1:], start=1):
-        volumes[name] = int(counts[index]) * voxel_ml
-        if counts[index]:
-            mask = label[boxes[index - 1]] == index
-            pieces[name] = largest_share(mask)
-            if job.try_grids:
-                kept[name] = fidelity(mask, image.spacing_mm)
-    inside = (label > 0) & (label != IGNORE)
-    found = {"class_volumes_ml": volumes, "fidelity": kept or None, "pieces": pieces or None}
-    return found, image.array[:, inside] if inside.any() else None
 
 
 def _sample(values: Array, limit: int) -> Array:

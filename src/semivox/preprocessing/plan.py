@@ -26,7 +26,6 @@ _Step = Annotated[int, Field(ge=1, le=2)]
 
 SIDE = 16  # V-Net and ResNet halve a patch four times
 HALVINGS: tuple[Triple, ...] = ((2, 2, 2),) * 4
-_NETWORK = (("stem", (1, 1, 1)), ("strides", HALVINGS))
 FIGURES = ("mean", "std", "p005", "p995")
 DECLARED = ("channels", "class_names", "class_values", "ignore_value")  # as the data set has them
 
@@ -41,42 +40,32 @@ class Plan(BaseModel):
 
     dataset: str
     channels: tuple[str, ...] = Field(min_length=1)
-    class_names: tuple[str, ...] = Field(min_length=2, description="background first")
-    class_values: tuple[int, ...] = Field(description="value on disk of each class index")
-    ignore_value: int | None = Field(default=None, description="value on disk of unannotated voxels")
-    spacing_mm: tuple[_Side, _Side, _Side] = Field(description="voxel size of the working grid")
-    grid: Literal["measured", "source", "given"] = Field(default="given", description="how it was chosen")
-    fidelity: float | None = Field(default=None, description="Dice that a measured grid had to keep")
-    stem: tuple[_Block, _Block, _Block] = Field(
-        default=(1, 1, 1), description="voxels that the network's features merge"
-    )
-    strides: tuple[tuple[_Step, _Step, _Step], ...] = Field(
-        default=HALVINGS, min_length=1, description="halved axes between the levels of the network's features"
-    )
-    patch: Triple = Field(description="training patch in voxels; sides divisible by stem x strides")
-    normalisation: tuple[Normalisation, ...] = Field(description="one a channel")
-    crop: Crop = Field(description="box around the voxels above the background, found without labels")
-    trust_image_geometry: bool = Field(
-        default=False, description="use the first image file's affine where others of its case disagree"
-    )
-    memory_gb: float | None = Field(default=None, description="training memory that the patch was chosen for")
-    intensity: tuple[dict[str, float], ...] = Field(
-        description="for each channel mean, std, p005 and p995 over the labeled foreground; used by ct"
-    )
-    one_piece: tuple[bool, ...] = Field(
-        default=(),
-        description="for each foreground class, whether it is one connected piece in every labeled scan",
-    )
-    grids: tuple[dict[str, Any], ...] = Field(
-        default=(), description="the grids compared: spacing, voxels, fidelity of each class, patch"
-    )
-    fingerprint: dict[str, Any] = Field(default_factory=dict)
-    reasons: dict[str, str] = Field(default_factory=dict)
+    class_names: tuple[str, ...] = Field(min_length=2)  # background first
+    class_values: tuple[int, ...]  # value on disk of each class index
+    ignore_value: int | None = None  # value on disk of unannotated voxels
+    spacing_mm: tuple[_Side, _Side, _Side]  # voxel size of the working grid
+    grid: Literal["measured", "source", "given"] = "given"  # how it was chosen
+    fidelity: float | None = None  # Dice that a measured grid had to keep
+    stem: tuple[_Block, _Block, _Block] = (1, 1, 1)  # voxels that the network's features merge
+    # halved axes between the levels of the network's features
+    strides: tuple[tuple[_Step, _Step, _Step], ...] = Field(default=HALVINGS, min_length=1)
+    patch: Triple  # training patch in voxels; sides divisible by stem x strides
+    normalisation: tuple[Normalisation, ...]  # one a channel
+    crop: Crop  # box around the voxels above the background, found without labels
+    trust_image_geometry: bool = False  # use the first image file's affine where others of its case disagree
+    memory_gb: float | None = None  # training memory that the patch was chosen for
+    intensity: tuple[
+        dict[str, float], ...
+    ]  # of each channel `FIGURES` over the labeled foreground; used by ct
+    one_piece: tuple[bool, ...] = ()  # whether each foreground class is one connected piece in all labels
+    grids: tuple[dict[str, Any], ...] = ()  # those compared: spacing, voxels, fidelity of each class, patch
+    fingerprint: dict[str, Any] = {}
+    reasons: dict[str, str] = {}
 
     @field_validator("patch")
     @classmethod
     def _check_patch(cls, value: Triple, info: ValidationInfo) -> Triple:
-        divisor = divisor_of(*(info.data.get(name, default) for name, default in _NETWORK))
+        divisor = divisor_of(info.data.get("stem", (1, 1, 1)), info.data.get("strides", HALVINGS))
         if not all(side > 0 and side % part == 0 for side, part in zip(value, divisor, strict=True)):
             wanted = ", ".join(map(str, divisor)) if len(set(divisor)) > 1 else str(divisor[0])
             raise ValueError(f"three sides in voxels, multiples of {wanted} (stem x strides)")
@@ -112,9 +101,8 @@ class Plan(BaseModel):
             return self
         wanted = " x ".join(map(str, divisor))
         reason = f"{self.reasons.get('patch', '')} Rounded up to multiples of {wanted} for this method."
-        return self.model_copy(
-            update={"patch": (x, y, z), "reasons": self.reasons | {"patch": reason.strip()}}
-        )
+        changes = {"patch": (x, y, z), "reasons": self.reasons | {"patch": reason.strip()}}
+        return self.model_copy(update=changes)
 
     def grid_settings(self) -> dict[str, Any]:
         """Return what decides the content of the store, as plain data."""

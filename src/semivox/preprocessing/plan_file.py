@@ -15,9 +15,10 @@ from semivox.datasets.listing import Notice
 from semivox.datasets.splits import Split
 from semivox.errors import UserError, shortened
 from semivox.manifest import Manifest
-from semivox.preprocessing.fingerprint import fingerprint, hashes, sources_of
+from semivox.preprocessing.fingerprint import fingerprint
 from semivox.preprocessing.plan import DECLARED, Plan, load_plan
 from semivox.preprocessing.planner import make_plan
+from semivox.preprocessing.sources import changed_files, relative
 from semivox.progress import ProgressFactory
 
 PLANS = "plans.json"
@@ -71,19 +72,18 @@ def new_plan(
     with progress("fingerprint") as report:
         measured = fingerprint(dataset, split, report, workers=workers, trust_image_geometry=trust)
     check_classes(dataset, [list(volumes.values()) for volumes in measured.volumes_ml.values()], tell=tell)
-    return make_plan(dataset, split, config.plan, measured=measured), measured.sources
+    return make_plan(dataset, measured, config.plan), measured.sources
 
 
 def _changed_files(known: dict[str, Any], dataset: Dataset, labeled: set[str]) -> list[str]:
     """List files that a plan was made from and that are different now; labels of the `labeled` count."""
     cases, changed = {case.name: case for case in dataset.cases}, []
     for name, marks in known.items():
-        if name not in cases:
+        if name in cases:
+            case = cases[name] if name in labeled else replace(cases[name], label=None)
+            changed += [relative(path, dataset.root) for path in changed_files(case, marks)[1]]
+        else:
             changed.append(f"{name}, which is gone")
-            continue
-        case = cases[name] if name in labeled else replace(cases[name], label=None)
-        before, now = hashes(case, marks), hashes(case, sources_of(case, marks))
-        changed += [relative(path, dataset.root) for path in before if before[path] != now[path]]
     return changed
 
 
@@ -91,13 +91,12 @@ def _check_settings(plan: Plan, config: Config, path: Path) -> None:
     asked, stored = config.plan.model_dump(exclude_none=True), plan.model_dump()
     if "normalisation" in asked:
         asked["normalisation"] = (asked["normalisation"],) * len(plan.channels)
-    if "spacing_mm" in asked:  # which decides the grid alone
-        asked = {key: value for key, value in asked.items() if key not in ("grid", "fidelity")}
-    other = [key for key in asked if stored[key] != asked[key]]
-    if differing := [f"{key}: {stored[key]} stored, {asked[key]} asked" for key in other]:
-        what = "The workspace was planned with other settings"
+    decided = ("grid", "fidelity") if "spacing_mm" in asked else ()  # by the voxel size alone
+    other = [key for key in asked if stored[key] != asked[key] and key not in decided]
+    if other:
+        found = "; ".join(f"{key}: {stored[key]} stored, {asked[key]} asked" for key in other)
         do = f"choose another --work folder, or make this one anew: semivox prepare -d {path.parent} --fresh"
-        raise UserError(what, "; ".join(differing), "the same plan", do, path)
+        raise UserError("The workspace was planned with other settings", found, "the same plan", do, path)
 
 
 def check_classes(dataset: Dataset, sizes: Sequence[Sequence[float]], *, tell: bool = True) -> None:
@@ -107,8 +106,3 @@ def check_classes(dataset: Dataset, sizes: Sequence[Sequence[float]], *, tell: b
             raise problem
         if tell:
             log.warning("%s: %s; %s", problem.what, problem.found, problem.do)
-
-
-def relative(path: Path, root: Path) -> str:
-    """Return a path as text, relative to `root` if it is inside."""
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from semivox.config import PlanConfig
 from semivox.io.geometry import Triple
-from semivox.preprocessing.fingerprint import Fingerprint, Intensity, fingerprint
+from semivox.preprocessing.fingerprint import Fingerprint, Intensity
 from semivox.preprocessing.grids import (
     GridRow,
     compare_grids,
@@ -25,7 +25,6 @@ from semivox.preprocessing.plan import DECLARED, FIGURES, Crop, Normalisation, P
 
 if TYPE_CHECKING:
     from semivox.datasets.dataset import Dataset
-    from semivox.datasets.splits import Split
 
 _MR_WORD = re.compile(r"(ce)?t[12]\w*|mri?|flair|pd|dwi|adc|swi")
 _HOUNSFIELD_AIR, _HOUNSFIELD_TISSUE = -900.0, (100.0, 5000.0)
@@ -35,15 +34,8 @@ _SMALL_SHARE = 0.05  # of a scan: less surrounding than that hardly tells where 
 _GIVEN = "Given in the settings."
 
 
-def make_plan(
-    dataset: Dataset, split: Split, config: PlanConfig, *, measured: Fingerprint | None = None
-) -> Plan:
-    """Choose working grid, crop, normalisation and patch, as `config` says or as the scans suggest.
-
-    They are measured here unless the fingerprint `measured` was made before.
-    """
-    trust = bool(config.trust_image_geometry)
-    measured = measured or fingerprint(dataset, split, trust_image_geometry=trust)
+def make_plan(dataset: Dataset, measured: Fingerprint, config: PlanConfig) -> Plan:
+    """Choose working grid, crop, normalisation and patch, as `config` says or as the scans suggest."""
     reasons: dict[str, str] = {}
     crop, reasons["crop"] = _choose_crop(measured, config)
     normalisation, reasons["normalisation"] = _choose_normalisation(dataset.channels, measured, config)
@@ -51,7 +43,7 @@ def make_plan(
         reasons["intensity"] = "Over whole scans, because the labels hold no foreground."
     network, why = _choose_network(measured, _extents_mm(measured, crop), config)
     reasons |= why
-    if trust:
+    if config.trust_image_geometry:
         reasons["trust_image_geometry"] = _GIVEN
     intensity = measured.foreground or measured.typical_intensity()
     return checked_plan(
@@ -61,7 +53,7 @@ def make_plan(
             **network,
             "normalisation": normalisation,
             "crop": crop,
-            "trust_image_geometry": trust,
+            "trust_image_geometry": bool(config.trust_image_geometry),
             "memory_gb": config.memory_gb,
             "intensity": [{key: channel[key] for key in FIGURES} for channel in intensity],
             "one_piece": measured.one_piece(dataset.class_names[1:]),

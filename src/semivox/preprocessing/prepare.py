@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,9 +18,9 @@ from semivox.errors import UserError, shortened
 from semivox.files import read_json, write_json
 from semivox.io.reader import machine_memory, run_jobs
 from semivox.io.volume import IGNORE, read_image, read_label
-from semivox.preprocessing.fingerprint import hashes, sources_of, visible_cases
 from semivox.preprocessing.plan import Plan
 from semivox.preprocessing.resample import label_shares, label_to_working_grid, to_working_grid
+from semivox.preprocessing.sources import changed_files, sources_of, visible_cases
 from semivox.preprocessing.store import Store
 from semivox.progress import Progress
 
@@ -54,15 +55,24 @@ class Preparation:
     def __init__(
         self, dataset: Dataset, split: Split, plan: Plan, folder: Path, known: Mapping[str, Any] | None = None
     ) -> None:
-        self.store, self.plan, self.known = Store(folder), plan, known or {}
-        self.names = [*split.labeled, *split.val, *split.unlabeled]
+        self.store, self.plan = Store(folder), plan
         self.reasons: list[str] = []  # what has changed since the store was made, in words
         self.jobs: list[_Job] = []  # the cases to prepare
         self._recorded = self._read_record()  # what the store has of each case, and from which files
-        self.cases = self._kept(dataset)  # what will be recorded; `voxels` of a label: of each class
-        for case in visible_cases(dataset, self.names, (*split.labeled, *split.val)):
-            if self._label_is_gone(dataset.case(case.name)) or not self._holds(case):
-                self.jobs.append(_Job(case, plan, folder, self.known.get(case.name)))
+        names, present = [*split.labeled, *split.val, *split.unlabeled], {case.name for case in dataset.cases}
+        if left := [name for name in self._recorded if name not in present]:
+            text = "No longer in the data set, and removed from the store"
+            self.reasons.append(f"{text}: {shortened(left, 5)}")
+        # What will be recorded; of another plan's store only what is asked for. `voxels`: of each class.
+        items = self._recorded.items()
+        self.cases = {name: old for name, old in items if name in present and (old or name in names)}
+        for case in visible_cases(dataset, names, (*split.labeled, *split.val)):
+            if entry := self._still_true(case, has_label=dataset.case(case.name).label is not None):
+                self.cases[case.name] = entry
+            else:
+                self.jobs.append(_Job(case, (known or {}).get(case.name)))
+        self.unmeasured = [job.case.name for job in self.jobs if known and job.known is None]
+        self._total = len(names)
 
     @property
     def is_needed(self) -> bool:
@@ -90,21 +100,21 @@ class Preparation:
             self.store.remove(name)
         self.cases |= {job.case.name: {} for job in self.jobs}
         self._save()
-        jobs, total = [job._replace(on_case=on_case) for job in self.jobs], len(self.names)
-        workers = _affordable(min(workers, len(jobs)), self.plan)
-        done = run_jobs(_prepare_case, jobs, workers, name=lambda job: job.case.name, doing="preparing")
-        saved = time.monotonic()
+        workers = _affordable(min(workers, len(self.jobs)), self.plan)
+        prepare = partial(_prepare_case, plan=self.plan, store=self.store, on_case=on_case)
+        done = run_jobs(prepare, self.jobs, workers, name=lambda job: job.case.name, doing="preparing")
+        saved, ready = time.monotonic(), self._total - len(self.jobs)
         try:
-            for count, (job, entry) in enumerate(done, start=1):
+            for count, (job, entry) in enumerate(done, start=ready + 1):
                 self.cases[job.case.name] = entry
                 if time.monotonic() > saved + _SAVE_EVERY_S:
                     self._save()
                     saved = time.monotonic()
                 if progress is not None:
-                    progress(total - len(jobs) + count, total, job.case.name)
+                    progress(count, self._total, job.case.name)
         finally:
             self._save()
-        return [job.case.name for job in jobs]
+        return [job.case.name for job in self.jobs]
 
     def _read_record(self) -> dict[str, Any]:
         """Read what the store holds; of a store for another plan nothing is usable."""
@@ -118,35 +128,18 @@ class Preparation:
             return {name: {} for name in content["cases"]}
         return dict(content["cases"])
 
-    def _kept(self, dataset: Dataset) -> dict[str, Any]:
-        """Return the record without what is not in the data set, or of another plan and not asked for."""
-        present = {case.name for case in dataset.cases}
-        if left := [name for name in self._recorded if name not in present]:
-            text = "No longer in the data set, and removed from the store"
-            self.reasons.append(f"{text}: {shortened(left, 5)}")
-        of_plan = {name for name, entry in self._recorded.items() if entry or name in self.names}
-        return {name: entry for name, entry in self._recorded.items() if name in present & of_plan}
-
-    def _label_is_gone(self, case: Case) -> bool:
-        gone = case.label is None and bool(self.cases.get(case.name, {}).get("label"))
-        if gone:
+    def _still_true(self, case: Case, *, has_label: bool) -> dict[str, Any] | None:
+        """Return what to record of a case that the store has as its files are now; else note why not."""
+        old = self.cases.get(case.name) or {}
+        if old.get("label") and not has_label:
             self.reasons.append(f"The label file of {case.name} is gone: the case is prepared without it")
-        return gone
-
-    def _holds(self, case: Case) -> bool:
-        """Tell whether the store has a case as its files are now; those that have changed are reasons."""
-        old = self.cases.get(case.name)
+            return None
         if not old or not self.store.has_image(case.name):
-            return False
-        now = sources_of(case, old)
-        before, after = hashes(case, old), hashes(case, now)
-        changed = [path for path in after if before.get(path, after[path]) != after[path]]
+            return None
+        now, changed = changed_files(case, old)
         self.reasons += [f"{path} has changed: {case.name} is prepared anew" for path in changed]
-        lacks_label = case.label is not None and not self.store.has_label(case.name)
-        if lacks_label or before != after:
-            return False
-        self.cases[case.name] = {**old, "image": now["image"], "label": now["label"] or old["label"]}
-        return True
+        lacks_label = case.label is not None and not (old["label"] and self.store.has_label(case.name))
+        return None if changed or lacks_label else {**old, **now, "label": now["label"] or old["label"]}
 
     def _save(self) -> None:
         content = {"plan": self.plan.grid_settings(), "cases": self.cases}
@@ -165,30 +158,28 @@ def clear_store(folder: Path) -> None:
 
 
 class _Job(NamedTuple):
-    """What a worker gets; an unlabeled case comes without the path of its label."""
+    """A case to prepare, and signatures of its files, if they were made before.
+
+    An unlabeled case comes without the path of its label.
+    """
 
     case: Case
-    plan: Plan
-    folder: Path
     known: Mapping[str, Any] | None
-    on_case: OnCase | None = None
 
 
-def _prepare_case(job: _Job) -> dict[str, Any]:
+def _prepare_case(job: _Job, plan: Plan, store: Store, on_case: OnCase | None) -> dict[str, Any]:
     """Prepare one case; return what `store.json` keeps of it."""
-    store, plan, case, label = Store(job.folder), job.plan, job.case, None
+    case, trust, label, voxels = job.case, plan.trust_image_geometry, None, None
     sources = sources_of(case, job.known)  # before reading: a change meanwhile shows the next time
-    trust = plan.trust_image_geometry
     image = read_image(case.images, plan.channels, trust_image_geometry=trust)
     array, grid = to_working_grid(image, plan, case.images[0])
     if case.label is not None:
         raw = read_label(case.label, plan.class_values, image, plan.ignore_value, trust_image_geometry=trust)
         label = label_to_working_grid(raw.array, grid)
     del image
-    if job.on_case is not None:
-        job.on_case(case.name, array, None if label is None else np.where(label == IGNORE, 0, label))
+    if on_case is not None:
+        on_case(case.name, array, None if label is None else np.where(label == IGNORE, 0, label))
     store.remove(case.name)  # also shares, which a case that is not resampled does not get
-    voxels = None
     if label is not None:
         store.write_label(case.name, label)
         if grid.shape != grid.crop_shape:

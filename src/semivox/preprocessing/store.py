@@ -7,7 +7,8 @@ two reads, so a store can be sent to any number of worker processes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,14 +48,18 @@ class Stored:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._array = _open(path)
+        if not path.is_file():
+            do = "run semivox prepare; it adds what is missing"
+            raise UserError(
+                "The case is not prepared", "no such file in the store", "a prepared case", do, path
+            )
+        with self._reading():
+            self._array = blosc2.open(str(path), mode="r", mmap_mode="r", dparams=blosc2.DParams(nthreads=1))
         self.shape: tuple[int, ...] = tuple(self._array.shape)
 
     def __getitem__(self, key: Any) -> Array:
-        try:
+        with self._reading():
             values = np.asarray(self._array[key])
-        except RuntimeError as error:
-            raise _damaged(self.path, error) from error
         return _single(values) if values.dtype == np.float16 else values
 
     def __reduce__(self) -> tuple[type[Stored], tuple[Path]]:
@@ -62,10 +67,18 @@ class Stored:
 
     def extra(self, name: str) -> Any:
         """Read what was stored beside the array under this name."""
-        try:
+        with self._reading():
             return self._array.schunk.vlmeta[name]
-        except (RuntimeError, KeyError) as error:
-            raise _damaged(self.path, error) from error
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except (RuntimeError, ValueError, KeyError, OSError) as error:
+            what, found = "A file of the store is damaged", " ".join(str(error).split())[:200]
+            do = "delete that file and run semivox prepare again; it makes only this one anew"
+            expected = "a whole file, as semivox prepare writes it"
+            raise UserError(what, found, expected, do, self.path) from error
 
 
 @dataclass(frozen=True)
@@ -166,19 +179,3 @@ def _single(half: Array) -> Array:
     import torch
 
     return np.asarray(torch.from_numpy(half).float().numpy())
-
-
-def _open(path: Path) -> Any:
-    if not path.is_file():
-        do = "run semivox prepare; it adds what is missing"
-        raise UserError("The case is not prepared", "no such file in the store", "a prepared case", do, path)
-    try:
-        return blosc2.open(str(path), mode="r", mmap_mode="r", dparams=blosc2.DParams(nthreads=1))
-    except (RuntimeError, ValueError, OSError) as error:
-        raise _damaged(path, error) from error
-
-
-def _damaged(path: Path, error: Exception) -> UserError:
-    what, found = "A file of the store is damaged", " ".join(str(error).split())[:200]
-    do = "delete that file and run semivox prepare again; it makes only this one anew"
-    return UserError(what, found, "a whole file, as semivox prepare writes it", do, path)

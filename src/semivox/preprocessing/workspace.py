@@ -17,10 +17,10 @@ from semivox.datasets.splits import SPLITS, Split, load_split, make_split, save_
 from semivox.errors import UserError, shortened
 from semivox.files import locked, read_json
 from semivox.manifest import Manifest
-from semivox.preprocessing.fingerprint import hashes, visible_cases
 from semivox.preprocessing.plan import Plan, save_plan
-from semivox.preprocessing.plan_file import PLANS, check_classes, current_plan, new_plan, relative
+from semivox.preprocessing.plan_file import PLANS, check_classes, current_plan, new_plan
 from semivox.preprocessing.prepare import RECORD, Preparation, clear_store
+from semivox.preprocessing.sources import hashes, relative, visible_cases
 from semivox.preprocessing.store import Store
 from semivox.progress import ProgressFactory, no_progress
 
@@ -71,19 +71,25 @@ class Workspace:
         log.warning("The split is that of %s, which was edited%s", self.splits_file, without)
         return split
 
-    def holds(self, split: Split) -> bool:
+    def is_recorded(self, split: Split) -> bool:
         """Whether index and split of the data set are on disk as they are now."""
-        same = self.manifest.is_edited(SPLITS) or self._holds_split(split)
-        return same and _stored_index(self.folder) == self.dataset
+        return self._has_split(split) and _stored_index(self.folder) == self.dataset
 
     def record(self, split: Split) -> None:
         """Write index and split of the data set; an edited `splits.json` is left alone."""
         self.manifest.claim(INDEX)
         write_index(self.dataset, self.folder)
-        if not self.manifest.is_edited(SPLITS) and not self._holds_split(split):
+        if not self._has_split(split):
             self.manifest.claim(SPLITS)
             save_splits(self.splits_file, [split])
             self.manifest.sign(SPLITS)
+
+    def _has_split(self, split: Split) -> bool:
+        """Whether `splits.json` is this split, or one that the user has edited."""
+        if self.manifest.is_edited(SPLITS):
+            return True
+        folds = [split.model_dump(mode="json")]
+        return self.splits_file.exists() and bool(read_json(self.splits_file)["folds"] == folds)
 
     def preparation(self, split: Split, plan: Plan) -> Preparation:
         """Return what has to be done to the store."""
@@ -91,27 +97,28 @@ class Workspace:
         return Preparation(self.dataset, split, plan, self.store.folder, known)
 
     def prepare(
-        self, todo: Preparation, plan: Plan, workers: int, on_case: OnCase | None, progress: ProgressFactory
+        self, todo: Preparation, workers: int, on_case: OnCase | None, progress: ProgressFactory
     ) -> None:
         """Bring the store up to date, and note what was done."""
         names = [job.case.name for job in todo.jobs]
         self.manifest.claim(f"store/{RECORD}", *(map(overlay_name, names) if on_case else ()))
-        if unmeasured := [name for name in names if todo.known and name not in todo.known]:
-            log.warning("New, and not measured for plans.json, which is kept: %s", shortened(unmeasured, 5))
-        draw = partial(on_case, self.folder, plan) if on_case else None
+        if new := todo.unmeasured:
+            log.warning("New, and not measured for plans.json, which is kept: %s", shortened(new, 5))
+        draw = partial(on_case, self.folder, todo.plan) if on_case else None
         with progress("prepare") as report:
             done = todo.run(workers, draw, report)
         self.manifest.report("prepare", cases=done, workers=workers)
 
     def made_from(self, split: Split, plan: Plan) -> dict[str, Any]:
         """Return what a run on these cases is made from: files, by content, with split and plan."""
-        cases = read_json(self.store.folder / RECORD)["cases"]
+        cases, root = read_json(self.store.folder / RECORD)["cases"], self.dataset.root
         roles = {name: role for name, role in split.roles().items() if role != "test"}
-        files, root = dict[str, str](), self.dataset.root
         names = [case.name for case in self.dataset.cases if case.name in roles]
-        for case in visible_cases(self.dataset, names, (*split.labeled, *split.val)):
-            found = hashes(case, cases[case.name])
-            files |= {relative(path, root): content for path, content in found.items()}
+        files = {
+            relative(path, root): content
+            for case in visible_cases(self.dataset, names, (*split.labeled, *split.val))
+            for path, content in hashes(case, cases[case.name]).items()
+        }
         patches = plan.model_dump(mode="json", include={"patch", "stem", "strides"})
         return {
             "dataset": f"{self.dataset.name} in {root}",
@@ -125,11 +132,6 @@ class Workspace:
         if self.manifest.owns(f"store/{RECORD}"):
             clear_store(self.store.folder)
         self.manifest.remove()
-
-    def _holds_split(self, split: Split) -> bool:
-        """Whether `splits.json`, as semivox wrote it, is this split."""
-        folds = [split.model_dump(mode="json")]
-        return self.splits_file.exists() and bool(read_json(self.splits_file)["folds"] == folds)
 
 
 def prepare_data(
@@ -162,7 +164,7 @@ def prepare_data(
     split = workspace.split(config.split, fresh=fresh)
     plan = None if fresh else current_plan(folder, dataset, split, config)
     todo = workspace.preparation(split, plan) if store and plan is not None else None
-    if plan is None or (todo is not None and todo.is_needed) or not workspace.holds(split):
+    if plan is None or (todo is not None and todo.is_needed) or not workspace.is_recorded(split):
         with locked(folder):
             if plan is None:
                 manifest.require_own(PLANS)
@@ -177,7 +179,7 @@ def prepare_data(
             manifest.report("plan", plan=plan.model_dump(mode="json", exclude={"fingerprint"}))
             if store:
                 todo = todo or workspace.preparation(split, plan)
-                workspace.prepare(todo, plan, workers, on_case, progress)
+                workspace.prepare(todo, workers, on_case, progress)
     if todo is not None:
         check_classes(dataset, [todo.cases[name]["voxels"][1:] for name in split.labeled])
     return workspace, split, plan

@@ -54,9 +54,9 @@ def test_from_the_file_to_the_store(raw: Path, tmp_path: Path) -> None:
     write_index(dataset, tmp_path / "work")
     assert open_dataset(tmp_path / "work") == dataset
     split = make_split(dataset, SplitConfig())
-    measured = fingerprint(dataset, split).cases[0]
-    assert measured.class_volumes_ml == {"organ": pytest.approx(0.064)}
-    plan = make_plan(dataset, split, PlanConfig(patch=(16, 16, 16)))
+    measured = fingerprint(dataset, split)
+    assert measured.cases[0].class_volumes_ml == {"organ": pytest.approx(0.064)}
+    plan = make_plan(dataset, measured, PlanConfig(patch=(16, 16, 16)))
     assert plan.ignore_value == 7
     drawn: dict[str, set[int]] = {}
     Preparation(dataset, split, plan, tmp_path / "store").run(
