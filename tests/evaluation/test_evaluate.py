@@ -16,12 +16,12 @@ import SimpleITK as sitk
 import semivox
 from semivox.config import SplitConfig
 from semivox.datasets.dataset import open_dataset
-from semivox.datasets.declared import parse_regions, read_regions
+from semivox.datasets.declared import Classes, parse_regions, read_regions
 from semivox.datasets.splits import make_split, save_splits
 from semivox.errors import UserError
 from semivox.evaluation.evaluate import evaluate_folder
 from semivox.evaluation.metrics import case_metrics
-from semivox.evaluation.references import Classes, case_files
+from semivox.evaluation.references import case_files
 from semivox.evaluation.summary import read_metrics, summarise
 
 NAMES, VALUES = ("background", "NA", "tumour"), (0, 1, 4)

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from scans import Raw, save
 
 from semivox.config import PlanConfig
+from semivox.datasets.declared import Classes
 from semivox.datasets.splits import Split
 from semivox.errors import UserError
 from semivox.evaluation.evaluate import evaluate_folder
-from semivox.evaluation.references import Classes
 from semivox.io.geometry import displacement, same_affine
 from semivox.io.volume import read_image, read_label
 from semivox.preprocessing.fingerprint import fingerprint

@@ -23,8 +23,8 @@ from matplotlib.figure import Figure
 
 import semivox
 from semivox.config import load_config
+from semivox.datasets.declared import Classes
 from semivox.evaluation.evaluate import evaluate_folder
-from semivox.evaluation.references import Classes
 from semivox.evaluation.summary import summarise
 from semivox.inference.outputs import doubtful
 from semivox.reporting.page import charts, content

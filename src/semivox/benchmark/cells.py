@@ -16,10 +16,10 @@ from semivox.benchmark.grid import Place
 from semivox.benchmark.scores import case_table
 from semivox.config import Config
 from semivox.datasets.dataset import Case
+from semivox.datasets.declared import Classes
 from semivox.datasets.splits import Split
 from semivox.errors import UserError
 from semivox.evaluation.evaluate import evaluate_folder
-from semivox.evaluation.references import Classes
 from semivox.evaluation.summary import read_metrics
 from semivox.files import read_json, write_json
 from semivox.inference.model import load_model

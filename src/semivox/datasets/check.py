@@ -15,8 +15,8 @@ import nibabel as nib
 import numpy as np
 
 from semivox.config import Config
+from semivox.datasets.case import Notice, printable
 from semivox.datasets.dataset import Case, Dataset, open_dataset
-from semivox.datasets.listing import Notice, printable
 from semivox.datasets.splits import Split, split_by_files, stored_split
 from semivox.errors import UserError, shortened
 from semivox.io.formats import NIFTI_ENDINGS, Array
@@ -86,8 +86,8 @@ def check_folder(
     Label files of cases that the split calls unlabeled are not opened, those of test cases are. Of `config`,
     `split` and `plan.trust_image_geometry` matter. A folder that cannot be read at all is a `UserError`.
     """
-    errors: list[UserError] = []
-    dataset = open_dataset(data, errors)
+    dataset = open_dataset(data, strict=False)
+    errors = list(dataset.notices)
     split = split_by_files(dataset)  # every case with a label file is labeled
     with _collecting(errors):
         split = stored_split(data, dataset, config.split)
@@ -96,7 +96,7 @@ def check_folder(
     found += [(error, name) for name, report in reports.items() for error in report.problems]
     found += _duplicates(reports, {**dict.fromkeys(reports, "unused"), **split.roles()})
     sizes = [voxels for name in split.labeled if (voxels := reports[name].class_voxels) is not None]
-    found += [(error, None) for error in (*missing_classes(dataset, sizes), *dataset.notices)]
+    found += [(error, None) for error in missing_classes(dataset, sizes)]
     problems = sorted((Problem.of(*pair) for pair in found), key=lambda problem: problem.severity != "error")
     hidden = len(dataset.with_label(split.unlabeled))
     return CheckResult(dataset.name, len(dataset.cases), hidden, tuple(problems))

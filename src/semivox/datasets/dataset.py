@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from semivox.datasets import declared
-from semivox.datasets.layouts import Case as Case  # noqa: PLC0414
-from semivox.datasets.layouts import Finder
-from semivox.datasets.listing import Notice, missing_image, name_errors, name_problem, printable, unused_files
+from semivox.datasets.case import Case as Case  # noqa: PLC0414
+from semivox.datasets.case import File, Notice, missing_image, name_errors, name_problem, printable
+from semivox.datasets.declared import (
+    Classes,
+    Meta,
+    Regions,
+    read_channels,
+    read_classes,
+    read_ending,
+    read_order,
+)
+from semivox.datasets.layouts import Finder, unused_files
 from semivox.errors import UserError, shortened, unknown
 from semivox.files import read_json, voxel_file, write_json
 
@@ -28,20 +35,25 @@ class Dataset:
     __pydantic_config__ = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
     name: str
-    root: Path  # the folder that holds the scans
+    root: File  # the folder that holds the scans
     channels: tuple[str, ...]
     class_names: tuple[str, ...]  # background first
     class_values: tuple[int, ...]  # the value on disk of each class; that of the background is 0
     cases: tuple[Case, ...]  # sorted by pool and name
     ignore_value: int | None = None  # the value on disk of voxels that are not annotated, if there are any
     order: tuple[str, ...] = ()  # training cases in the order of splits, the listed ones; empty: by name
-    regions: declared.Regions = field(default_factory=dict)  # unions of classes that are scored, too
-    notices: tuple[Notice, ...] = field(default=(), compare=False)  # unused files, labels that are gone
+    regions: Regions = field(default_factory=dict)  # unions of classes that are scored, too
+    notices: tuple[UserError, ...] = field(default=(), compare=False)  # unused files, labels that are gone
 
     @property
     def num_classes(self) -> int:
         """Number of classes, with the background."""
         return len(self.class_names)
+
+    @property
+    def classes(self) -> Classes:
+        """What the label files hold."""
+        return Classes(self.class_names, self.class_values, self.ignore_value, self.regions)
 
     @cached_property
     def _by_name(self) -> dict[str, Case]:
@@ -62,61 +74,100 @@ class Dataset:
         return tuple(case for case in self.cases if case.pool == name)
 
 
-def open_dataset(folder: Path, errors: list[UserError] | None = None, *, any_format: bool = False) -> Dataset:
+def open_dataset(folder: Path, *, strict: bool = True, any_format: bool = False) -> Dataset:
     """Read the description of a data set; no image or label file is opened.
 
     Args:
         folder: in semivox's own form, nnU-Net raw (`channel_names`, `imagesTr/CASE_0000.nii.gz`, `labelsTr`,
             `imagesTs`, `labelsTs`, `imagesUn`) or MSD (`modality`, `training`, `test`), each with `labels`.
-        errors: takes what is wrong with single cases, which are then left out. None: the first error is
-            raised, and notices are logged as warnings.
+        strict: raise the first error about a case, and log notices as warnings. Else such cases are left out,
+            and all is told in `Dataset.notices`.
         any_format: NRRD or MetaImage files are accepted, too.
     """
-    root = folder.resolve()
-    path = root / "dataset.json"
+    path = folder.resolve() / "dataset.json"
     meta = read_json(path) if path.is_file() else None
     if not isinstance(meta, dict) or not {"channel_names", "modality", "training", "format"} & meta.keys():
-        raise _unknown_layout(root, meta)
-    problems: list[UserError] = []
-    if meta.get("format") == "semivox":
-        dataset = _read_index(meta, path, problems)
-    else:
-        dataset = _read_folder(meta, path, problems, any_format=any_format)
-    dataset = _checked(dataset, path, problems)
-    wanted, count = meta.get("numTraining"), len(dataset.pool("train"))
+        raise _unknown_layout(path.parent, meta)
+    is_own = meta.get("format") == "semivox"
+    dataset = _read_index(meta, path) if is_own else _read_folder(meta, path, any_format=any_format)
+    missing = {image for case in dataset.cases for image in case.images if not image.is_file()}
+    whole = [
+        case for case in dataset.cases if not name_problem(case.name) and missing.isdisjoint(case.images)
+    ]
+    cases = {case.name: case for case in reversed(whole)}.values()  # the first of the same name
+    notices = [*dataset.notices, *_problems(dataset, missing, path)]
+    wanted, count = meta.get("numTraining"), sum(case.pool == "train" for case in cases)
     if isinstance(wanted, int) and wanted > count:
         what = "There are fewer training cases than dataset.json declares"
         do = "add them, or correct numTraining"
-        problems.append(Notice(what, f"{count} cases", f"{wanted} (numTraining)", do, root))
-    notices = [problem for problem in problems if isinstance(problem, Notice)]
-    others = [problem for problem in problems if not isinstance(problem, Notice)]
-    if errors is not None:
-        errors += others
-    elif others:
-        raise others[0]
-    else:
-        for notice in notices:
-            _warn(printable(f"{notice.what}: {notice.found} ({notice.path}); {notice.do}"))
-    return replace(dataset, notices=tuple(notices))
+        notices.append(Notice(what, f"{count} cases", f"{wanted} (numTraining)", do, path.parent))
+    for error in notices if strict else ():
+        if not isinstance(error, Notice):
+            raise error
+    for notice in notices if strict else ():
+        _warn(printable(f"{notice.what}: {notice.found} ({notice.path}); {notice.do}"))
+    ordered = sorted(cases, key=lambda case: (case.pool, case.name))
+    return replace(dataset, cases=tuple(ordered), notices=tuple(notices))
 
 
-def _read_folder(meta: declared.Meta, path: Path, problems: list[UserError], *, any_format: bool) -> Dataset:
+def _read_folder(meta: Meta, path: Path, *, any_format: bool) -> Dataset:
     """Read nnU-Net raw or MSD form."""
-    root, channels = path.parent, declared.read_channels(meta, path)
-    names, values = declared.read_classes(meta, path)
-    ending = declared.read_ending(meta, path, any_format=any_format)
-    named = meta.get("name")
+    root, channels, classes = path.parent, read_channels(meta, path), read_classes(meta, path)
+    finder = Finder(meta, root, channels, read_ending(meta, path, any_format=any_format))
+    name = meta.get("name")
     return Dataset(
-        name=named if isinstance(named, str) and name_problem(named) is None else root.name,
+        name=name if isinstance(name, str) and name_problem(name) is None else root.name,
         root=root,
         channels=channels,
-        class_names=names,
-        class_values=values,
-        cases=tuple(Finder(meta, root, channels, ending, problems).cases()),
-        ignore_value=declared.read_ignore(meta, path),
-        order=declared.read_order(meta, path),
-        regions=declared.read_regions(declared.declared_regions(meta), names, values, path),
+        class_names=classes.names,
+        class_values=classes.values,
+        cases=tuple(finder.cases()),
+        ignore_value=classes.ignore,
+        order=read_order(meta, path),
+        regions=classes.regions,
+        notices=tuple(finder.problems),
     )
+
+
+def _read_index(meta: Meta, path: Path) -> Dataset:
+    """Read semivox's own form; a label file that is gone makes its case an unlabeled one, with a notice."""
+    content = {key: value for key, value in meta.items() if key not in ("format", "version", "kind")}
+    try:
+        if meta.get("version") != 1:
+            raise ValueError(f"version {meta.get('version')}")
+        index = TypeAdapter(Dataset).validate_python(content)
+        values, count = index.class_values, len(index.class_names)
+        if not index.channels or count < 2 or not len({*values}) == len(values) == count or values[0] != 0:
+            raise ValueError("class_values: one for each of class_names, all different, 0 first")
+    except (ValidationError, ValueError) as error:
+        what, found = "The data set's index is damaged or of another version", " ".join(str(error).split())
+        raise UserError(what, found[:300], "version 1", "run semivox import again", path) from error
+    dataset = _with_paths(index, path.parent.joinpath)
+    gone = [case.label for case in dataset.cases if case.label is not None and not case.label.is_file()]
+    if not gone:
+        return dataset
+    what, do = "Label files that the index names are gone", "restore them; their cases count as unlabeled"
+    notice = Notice(what, shortened((label.name for label in gone), 5), None, do, path)
+    cases = (replace(case, label=None) if case.label in gone else case for case in dataset.cases)
+    return replace(dataset, cases=tuple(cases), notices=(notice,))
+
+
+def _problems(dataset: Dataset, missing: Collection[Path], path: Path) -> Iterator[UserError]:
+    """Tell of unused files, no training cases, bad or repeated names, missing images."""
+    used = [file for case in dataset.cases for file in (*case.images, case.label) if file is not None]
+    used += [part for file in used if file.is_file() and (part := voxel_file(file)) is not None]
+    yield from unused_files(dataset.root, used)
+    if not dataset.pool("train"):
+        folder = dataset.root / "imagesTr"
+        found = shortened(sorted(item.name for item in folder.glob("*")), 5) or "no files"
+        expected = "imagesTr/CASE_0000.nii.gz, or a list of training images in dataset.json"
+        yield UserError("The data set has no training images", found, expected, path=folder)
+    yield from name_errors([case.name for case in dataset.cases], path)
+    for case in dataset.cases:
+        by_channel = len(case.images) == len(dataset.channels)
+        for index, image in enumerate(case.images):
+            if image in missing:
+                yield missing_image(case.name, image, dataset.channels[index] if by_channel else None)
 
 
 def is_index(folder: Path) -> bool:
@@ -136,65 +187,18 @@ def write_index(dataset: Dataset, folder: Path) -> None:
     if path.is_file() and not is_index(folder):
         what, do = "The folder holds a dataset.json of another form", "choose another output folder"
         raise UserError(what, "a file that semivox did not write", None, do, path)
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, Path):
-            return (value.relative_to(base) if value.is_relative_to(base) else value).as_posix()
-        if isinstance(value, dict):
-            return {key: plain(item) for key, item in value.items()}
-        return list(map(plain, value)) if isinstance(value, tuple) else value
-
-    index = asdict(replace(dataset, notices=()))
-    del index["notices"]
-    write_json(path, {"format": "semivox", "version": 1, **plain(index)})
+    stored = _with_paths(dataset, lambda file: file.relative_to(base) if file.is_relative_to(base) else file)
+    index = TypeAdapter(Dataset).dump_python(stored, mode="json", exclude={"notices"})
+    write_json(path, {"format": "semivox", "version": 1, **index})
 
 
-def _read_index(meta: declared.Meta, path: Path, problems: list[UserError]) -> Dataset:
-    """Read semivox's own form; a label file that is gone makes its case an unlabeled one, with a notice."""
-    content = {key: value for key, value in meta.items() if key not in ("format", "version", "kind")}
-    try:
-        if meta.get("version") != 1:
-            raise ValueError(f"version {meta.get('version')}")
-        index = TypeAdapter(Dataset).validate_python(content)
-        values, count = index.class_values, len(index.class_names)
-        if not index.channels or count < 2 or not len({*values}) == len(values) == count or values[0] != 0:
-            raise ValueError("class_values: one for each of class_names, all different, 0 first")
-    except (ValidationError, ValueError) as error:
-        what, found = "The data set's index is damaged or of another version", " ".join(str(error).split())
-        raise UserError(what, found[:300], "version 1", "run semivox import again", path) from error
-    base, cases, gone = path.parent, [], []
-    for case in index.cases:
-        label = base / case.label if case.label else None
-        if label is not None and not label.is_file():
-            gone.append(label.name)
-            label = None
-        cases.append(replace(case, images=tuple(base / image for image in case.images), label=label))
-    if gone:
-        what, do = "Label files that the index names are gone", "restore them; their cases count as unlabeled"
-        problems.append(Notice(what, shortened(gone, 5), None, do, path))
-    return replace(index, cases=tuple(cases), root=base / index.root)
-
-
-def _checked(dataset: Dataset, path: Path, problems: list[UserError]) -> Dataset:
-    """Sort the cases; tell of unused files, bad or repeated names, missing images, no training cases."""
-    used = [file for case in dataset.cases for file in (*case.images, case.label) if file is not None]
-    used += [part for file in used if file.is_file() and (part := voxel_file(file)) is not None]
-    problems += unused_files(dataset.root, used)
-    if not any(case.pool == "train" for case in dataset.cases):
-        folder = dataset.root / "imagesTr"
-        found = shortened(sorted(item.name for item in folder.glob("*")), 5) or "no files"
-        expected = "imagesTr/CASE_0000.nii.gz, or a list of training images in dataset.json"
-        problems.append(UserError("The data set has no training images", found, expected, path=folder))
-    problems += name_errors([case.name for case in dataset.cases], path)
-    whole: dict[str, Case] = {}
-    for case in (case for case in dataset.cases if name_problem(case.name) is None):
-        names = dataset.channels if len(case.images) == len(dataset.channels) else [None] * len(case.images)
-        pairs = zip(case.images, names, strict=True)
-        missing = [missing_image(case.name, image, name) for image, name in pairs if not image.is_file()]
-        problems += missing
-        if not missing:
-            whole.setdefault(case.name, case)
-    return replace(dataset, cases=tuple(sorted(whole.values(), key=lambda case: (case.pool, case.name))))
+def _with_paths(dataset: Dataset, change: Callable[[Path], Path]) -> Dataset:
+    """Change the root and the paths of all files."""
+    cases = tuple(
+        replace(case, images=tuple(map(change, case.images)), label=case.label and change(case.label))
+        for case in dataset.cases
+    )
+    return replace(dataset, root=change(dataset.root), cases=cases)
 
 
 @cache

@@ -1,9 +1,10 @@
-"""What a `dataset.json` of nnU-Net or MSD form declares: channels, classes, regions, file ending, order."""
+"""What a `dataset.json` of nnU-Net or MSD form declares: channels, classes, file ending, order."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,24 @@ from semivox.io.formats import ITK_ENDINGS, NIFTI_ENDINGS
 
 Meta = Mapping[str, Any]
 Regions = Mapping[str, tuple[int, ...]]  # values on disk of the classes of each region
+
+
+@dataclass(frozen=True)
+class Classes:
+    """What label files hold."""
+
+    names: tuple[str, ...]  # background first
+    values: tuple[int, ...]  # on disk, of each class; that of the background is 0
+    ignore: int | None = None  # on disk, of voxels that are not annotated; nothing is scored there
+    regions: Regions = field(default_factory=dict)  # unions of classes, scored as rows that means leave out
+
+    def changed(self, regions: Mapping[str, Sequence[int]] | None, ignore: int | None) -> Classes:
+        """Replace what is not None; regions and a value to ignore that cannot be are a `UserError`."""
+        if ignore is not None and ignore in self.values:
+            expected = f"a value that is no class, so none of {shortened(self.values)}"
+            raise UserError("The value to ignore is that of a class", ignore, expected, "correct --ignore")
+        unions = self.regions if regions is None else read_regions(regions, self.names, self.values)
+        return replace(self, regions=unions, ignore=self.ignore if ignore is None else ignore)
 
 
 def read_channels(meta: Meta, path: Path) -> tuple[str, ...]:
@@ -25,52 +44,38 @@ def read_channels(meta: Meta, path: Path) -> tuple[str, ...]:
     raise UserError(what, f"channel_names: {names!r}", expected, "correct dataset.json", path)
 
 
-def read_classes(meta: Meta, path: Path) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """Return names and on-disk values of the classes, background first, the others by rising value.
+def read_classes(meta: Meta, path: Path) -> Classes:
+    """Return the classes of `labels`, background first, the others by rising value, and what goes with them.
 
     Where nnU-Net's regions are declared (lists of values, which may overlap), each value is a class: it has
-    the name of the region that is this value alone, else `label_VALUE`. See `read_regions`.
+    the name of the region that is this value alone, else `label_VALUE`. Lists of several values are scored as
+    regions, unless the key `regions` declares others, see `read_regions`.
     """
-    labels = {name: value for name, value in _labels(meta).items() if not _is_ignore(name, value)}
-    pairs = [(str(name), value) for name, value in labels.items()]
-    if any(isinstance(value, list) for value in labels.values()):
-        pairs = _parts(pairs, path)
-    elif all(map(_is_integer, labels)) and not all(map(_is_integer, labels.values())):  # as MSD has them
-        pairs = [(str(name), value) for value, name in labels.items()]
-    if wrong := [f"{name}: {value!r}" for name, value in pairs if not _is_integer(value)]:
-        raise _bad_labels(path, meta, wrong)
-    classes = sorted(((int(value), name) for name, value in pairs), key=lambda item: (item[0] != 0, item))
+    declared = meta.get("labels")
+    pairs = [*declared.items()] if isinstance(declared, Mapping) else []
+    ignored = [pair for pair in pairs if "ignore" in (str(part).lower() for part in pair)]
+    pairs = [pair for pair in pairs if pair not in ignored]
+    keys, found = [name for name, _ in pairs], [value for _, value in pairs]
+    flipped = all(map(_is_integer, keys)) and not all(map(_is_integer, found))
+    if flipped and list not in map(type, found):  # MSD: names by value
+        pairs = [(str(name), value) for value, name in pairs]
+    parts = [(name, value if isinstance(value, list) else [value]) for name, value in pairs]
+    if wrong := [f"{name}: {one!r}" for name, its in parts for one in its or [its] if not _is_integer(one)]:
+        raise _bad_classes(path, declared, wrong)
+    unions = {name: tuple(map(int, its)) for name, its in parts if len(its) > 1}
+    classes = [(int(its[0]), name) for name, its in parts if len(its) == 1]
+    unnamed = {value for its in unions.values() for value in its}.difference(value for value, _ in classes)
+    classes += [(value, f"label_{value}") for value in unnamed]
+    classes.sort(key=lambda item: (item[0] != 0, item))
     values, names = tuple(value for value, _ in classes), tuple(name for _, name in classes)
-    twice = [f"{n}: {v}" for v, n in classes if values.count(v) > 1 or names.count(n) > 1]
-    if twice or not 2 <= len(classes) <= 255 or values[0] != 0:
-        raise _bad_labels(path, meta, twice)
-    return names, values
-
-
-def _parts(pairs: Sequence[tuple[str, Any]], path: Path) -> list[tuple[str, Any]]:
-    """Make classes of single values from regions that may overlap."""
-    sets = [(name, value if isinstance(value, list) else [value]) for name, value in pairs]
-    if not all(values and all(isinstance(value, int) for value in values) for _, values in sets):
-        raise _bad_labels(path, {"labels": dict(pairs)})
-    parts = [(name, values[0]) for name, values in sets if len(values) == 1]
-    unnamed = {value for _, values in sets for value in values} - {value for _, value in parts}
-    new = [(f"label_{value}", value) for value in sorted(unnamed)]
-    if {name for name, _ in new} & {name for name, _ in sets}:
-        raise _bad_labels(path, {"labels": dict(pairs)})
-    return [*parts, *new]
-
-
-def read_ignore(meta: Meta, path: Path) -> int | None:
-    """Return the value on disk of voxels that are not annotated: that of the class `ignore`, if any."""
-    pairs = list(_labels(meta).items())
-    found = [pair for pair in pairs if _is_ignore(*pair)]
-    if not found:
-        return None
-    value = found[0][0] if str(found[0][1]).lower() == "ignore" else found[0][1]
-    others = [str(part) for pair in pairs if pair not in found for part in pair]
-    if len(found) > 1 or not _is_integer(value) or str(value) in others:
-        raise _bad_labels(path, meta)
-    return int(value)
+    taken = [*names, *unions]
+    twice = [f"{name}: {value}" for value, name in classes if values.count(value) + taken.count(name) > 2]
+    ignore = [name if str(value).lower() == "ignore" else value for name, value in ignored]
+    fits = len(ignore) < 2 and all(_is_integer(value) and int(value) not in values for value in ignore)
+    if twice or not fits or not 2 <= len(classes) <= 255 or values[0] != 0:
+        raise _bad_classes(path, declared, twice)
+    regions = read_regions(meta.get("regions", unions), names, values, path)
+    return Classes(names, values, int(ignore[0]) if ignore else None, regions)
 
 
 def read_regions(
@@ -91,13 +96,6 @@ def read_regions(
             do = 'declare it in dataset.json, "regions": {"NAME": [1, 2]}, or as --region NAME=1,2'
             raise UserError("A region cannot be used", f"{name}: {values!r}"[:200], expected, do, path)
     return {str(name): tuple(dict.fromkeys(values)) for name, values in regions.items()}
-
-
-def declared_regions(meta: Meta) -> Any:
-    """Return `regions`, or the regions of several values among nnU-Net's `labels`, for `read_regions`."""
-    labels = _labels(meta).items()
-    several = {str(name): value for name, value in labels if isinstance(value, list) and len(value) > 1}
-    return meta.get("regions", several)
 
 
 def parse_regions(texts: Sequence[str]) -> dict[str, list[int]] | None:
@@ -136,26 +134,17 @@ def read_ending(meta: Meta, path: Path, *, any_format: bool = False) -> str | No
     raise UserError("The format is not supported yet", ending, ".nii.gz or .nii", do, path)
 
 
-def _labels(meta: Meta) -> Meta:
-    labels = meta.get("labels")
-    return labels if isinstance(labels, Mapping) else {}
-
-
 def _is_integer(value: object) -> bool:
     if isinstance(value, str):
         return re.fullmatch(r"-?\d+", value) is not None
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _is_ignore(name: object, value: object) -> bool:
-    return "ignore" in (str(name).lower(), str(value).lower())
-
-
-def _bad_labels(path: Path, meta: Meta, wrong: Sequence[str] = ()) -> UserError:
+def _bad_classes(path: Path, declared: object, wrong: Sequence[str]) -> UserError:
     what = "The classes are not declared as names with one integer each"
     expected = (
         "0 for the background and other integers for 1 to 254 classes, each once,"
         ' e.g. "labels": {"background": 0, "liver": 1}; regions as lists of integers; "ignore" as an integer'
     )
-    found = "; ".join([*([shortened(wrong)] if wrong else []), f"labels: {meta.get('labels')}"])
+    found = "; ".join([*([shortened(wrong)] if wrong else []), f"labels: {declared}"])
     return UserError(what, found[:500], expected, "correct dataset.json", path)

@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from semivox.datasets.declared import Classes
 from semivox.errors import UserError, shortened
 from semivox.evaluation.metrics import Profile, case_metrics
-from semivox.evaluation.references import Classes, case_files
+from semivox.evaluation.references import case_files
 from semivox.evaluation.summary import nnunet_summary, read_metrics
 from semivox.files import replacing, write_json
 from semivox.io.geometry import check_grid

@@ -2,41 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
-from semivox.datasets.dataset import Dataset, open_dataset
-from semivox.datasets.declared import Regions, declared_regions, read_classes, read_ignore, read_regions
+from semivox.datasets.dataset import open_dataset
+from semivox.datasets.declared import Classes, read_classes
+from semivox.datasets.layouts import scan_files
 from semivox.datasets.splits import load_split
-from semivox.errors import UserError, shortened
+from semivox.errors import UserError
 from semivox.files import read_json
-from semivox.io.formats import ITK_ENDINGS, NIFTI_ENDINGS, stem
+from semivox.io.formats import stem
 
 _MAPS = ("_uncertainty", "_disagreement")
-
-
-@dataclass(frozen=True)
-class Classes:
-    """What label files hold."""
-
-    names: Sequence[str]  # background first
-    values: Sequence[int]  # on disk, of each class
-    ignore: int | None = None  # on disk, of reference voxels that are not annotated; nothing is scored there
-    regions: Regions = field(default_factory=dict)  # values of unions, scored as rows that means leave out
-
-    @classmethod
-    def of(cls, dataset: Dataset) -> Classes:
-        """Return those that a data set declares."""
-        return cls(dataset.class_names, dataset.class_values, dataset.ignore_value, dataset.regions)
-
-    def changed(self, regions: Mapping[str, Sequence[int]] | None, ignore: int | None) -> Classes:
-        """Replace what is not None; regions and a value to ignore that cannot be are a `UserError`."""
-        if ignore is not None and ignore in self.values:
-            expected = f"a value that is no class, so none of {shortened(self.values)}"
-            raise UserError("The value to ignore is that of a class", ignore, expected, "correct --ignore")
-        unions = self.regions if regions is None else read_regions(regions, self.names, self.values)
-        return replace(self, regions=unions, ignore=self.ignore if ignore is None else ignore)
 
 
 def case_files(folder: Path) -> dict[str, Path]:
@@ -46,13 +23,10 @@ def case_files(folder: Path) -> dict[str, Path]:
     `UserError`.
     """
     found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir() if folder.is_dir() else ()):
-        if path.name.startswith(".") or not path.name.lower().endswith((*NIFTI_ENDINGS, *ITK_ENDINGS)):
-            continue
-        if stem(path) in found:
-            both = f"{found[stem(path)].name} and {path.name}"
-            raise UserError("Two files have the name of one case", both, "one", "remove one of them", folder)
-        found[stem(path)] = path
+    for path in scan_files(folder):
+        if (other := found.setdefault(stem(path), path)) is not path:
+            both, do = f"{other.name} and {path.name}", "remove one of them"
+            raise UserError("Two files have the name of one case", both, "one", do, folder)
     maps = {f"{name}{ending}" for name in found for ending in _MAPS}
     return {name: path for name, path in found.items() if name not in maps}
 
@@ -69,7 +43,7 @@ def of_dataset(data: Path, cases: str, split_file: Path | None) -> tuple[dict[st
         split = load_split(split_file or data / "splits.json", dataset, None)
         chosen = tuple(map(dataset.case, split.val))
     files = {case.name: case.label for case in chosen if case.label is not None}
-    return files, Classes.of(dataset)
+    return files, dataset.classes
 
 
 def of_folder(folder: Path, predictions: Path) -> tuple[dict[str, Path], Classes]:
@@ -78,20 +52,19 @@ def of_folder(folder: Path, predictions: Path) -> tuple[dict[str, Path], Classes
     That is `semivox.json` beside the predictions, or a `dataset.json`, which also tells regions and the value
     to ignore.
     """
-    beside = [place / "dataset.json" for place in (folder, folder.parent, predictions)]
     for place in (folder, predictions):
         if not place.is_dir():
             raise UserError("There is no such folder", do="check the path", path=place)
-    places = [path for path in (predictions / "semivox.json", *beside) if path.is_file()]
-    if not places:
+    own = predictions / "semivox.json"
+    beside = [place / "dataset.json" for place in (folder, folder.parent, predictions)]
+    metas = {path: read_json(path) for path in (*beside, own) if path.is_file()}
+    if not metas:
         expected = "semivox.json, as `semivox predict` writes it"
         do = "use --data FOLDER; or put the dataset.json of the references beside them"
         raise UserError("The predictions' classes are not known", "no such file", expected, do, predictions)
-    first = read_json(places[0])
-    names, values = read_classes(first, places[0])
-    told = [(read_json(path), path) for path in places if path.name == "dataset.json"]
-    ignored = (read_ignore(*one) for one in told)
-    ignore = next((value for value in ignored if value is not None), first.get("ignore_value"))
-    alike = (one for one in told if read_classes(*one)[1] == values)
-    regions = next((read_regions(declared_regions(meta), names, values, path) for meta, path in alike), {})
-    return case_files(folder), Classes(names, values, None if ignore in values else ignore, regions)
+    told = {path: read_classes(meta, path) for path, meta in metas.items()}
+    classes = told.get(own) or next(iter(told.values()))
+    ignored = [one.ignore for one in told.values()] + [metas.get(own, {}).get("ignore_value")]
+    ignore = next((value for value in ignored if value is not None and value not in classes.values), None)
+    regions = next(one.regions for one in told.values() if one.values == classes.values)
+    return case_files(folder), replace(classes, ignore=ignore, regions=regions)

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from semivox.datasets.listing import name_problem
+from semivox.datasets.case import name_problem
 from semivox.errors import UserError
 from semivox.files import read_json, replacing, signature, write_json
 from semivox.inference.model import LoadedModel

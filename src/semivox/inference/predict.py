@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from semivox.config import PredictConfig
-from semivox.datasets.listing import name_problem
+from semivox.datasets.case import name_problem
 from semivox.errors import UserError, listed
 from semivox.inference.model import LoadedModel
 from semivox.inference.outputs import DISAGREEMENT, UNCERTAINTY, OutputFolder

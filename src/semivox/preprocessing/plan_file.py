@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from semivox.config import Config
+from semivox.datasets.case import Notice
 from semivox.datasets.check import missing_classes
 from semivox.datasets.dataset import Dataset
-from semivox.datasets.listing import Notice
 from semivox.datasets.splits import Split
 from semivox.errors import UserError, shortened
 from semivox.manifest import Manifest

@@ -207,7 +207,7 @@ def open_workspace(data: Path, *, work: Path | None = None, preset: str | None =
         if work is not None and work.resolve() != data.resolve():
             what, found = "--work was given, but the data folder is a workspace already", f"{data} and {work}"
             raise UserError(what, found, "one of them", "leave out --work")
-        index = open_dataset(data, errors=[])
+        index = open_dataset(data, strict=False)
         moved = index.root.resolve() == data.resolve() or not (index.root / INDEX).is_file()
         return Workspace(data, open_dataset(data) if moved else open_dataset(index.root))
     dataset = open_dataset(data)
@@ -220,7 +220,7 @@ def open_workspace(data: Path, *, work: Path | None = None, preset: str | None =
 
 def _stored_index(folder: Path) -> Dataset | None:
     """Return the data set as it was when the workspace was written."""
-    return open_dataset(folder, errors=[]) if is_index(folder) else None
+    return open_dataset(folder, strict=False) if is_index(folder) else None
 
 
 def _require_same(known: Dataset, dataset: Dataset, folder: Path) -> None:

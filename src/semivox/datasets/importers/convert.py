@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from semivox.datasets.case import name_errors
 from semivox.datasets.dataset import Dataset, is_index, open_dataset
 from semivox.datasets.importers.source import CaseSource, Found
-from semivox.datasets.listing import name_errors
 from semivox.errors import UserError, shortened
 from semivox.files import locked, read_json, write_json
 from semivox.io.formats import Array, list_values

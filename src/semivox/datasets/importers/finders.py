@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from math import inf
 from pathlib import Path
 
+from semivox.datasets.case import Pool, missing_image
 from semivox.datasets.dataset import open_dataset
 from semivox.datasets.importers.source import CaseSource, Found
-from semivox.datasets.listing import Pool, missing_image
 from semivox.errors import UserError, shortened, unknown
 from semivox.files import read_json, read_text
 from semivox.io.dicom_series import Series, case_folders, choose_series, find_series, list_series

@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from semivox.datasets.case import Pool
 from semivox.datasets.importers.crops import orient_label, published_crop, windowed
 from semivox.datasets.importers.finders import match_paths, visible_paths
 from semivox.datasets.importers.source import CaseSource, Found
-from semivox.datasets.listing import Pool
 from semivox.errors import UserError, shortened, unknown
 from semivox.io.formats import Array, bad_file, list_values
 from semivox.io.geometry import Volume, onto_grid

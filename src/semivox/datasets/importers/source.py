@@ -11,7 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from semivox.datasets.listing import Pool
+from semivox.datasets.case import Pool
 from semivox.errors import UserError, unknown
 from semivox.files import signature
 from semivox.io.dicom import read_segments, segments

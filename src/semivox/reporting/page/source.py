@@ -19,7 +19,6 @@ from semivox.datasets.dataset import open_dataset
 from semivox.datasets.splits import Split
 from semivox.errors import UserError, shortened
 from semivox.evaluation.evaluate import evaluate_folder
-from semivox.evaluation.references import Classes
 from semivox.evaluation.summary import read_metrics
 from semivox.files import read_json, read_yaml
 from semivox.inference.model import load_model
@@ -143,7 +142,7 @@ def score_validation(run: RunFacts, progress: ProgressFactory) -> Path:
         scans = {name: known[name].images for name in cases}
         saved: dict[str, Any] = {"save_probabilities": True, "save_uncertainty": True}
         predict_files(model, scans, folder, **saved, overwrite=other, progress=report)
-        evaluate_folder(folder, labels, Classes.of(dataset), folder, workers=0)
+        evaluate_folder(folder, labels, dataset.classes, folder, workers=0)
     return folder
 
 
