@@ -28,7 +28,7 @@ def test_one_network_has_no_panels_of_pairs_and_masks(tmp_path: Path, drawn: lis
     table = HEAD + rows("dice", "vnet", "liver", 0.2, 0.4, 0.6) + rows("dice", "vnet", "null", 0.4, 0.6, None)
     table += rows("ece", "vnet", "all", 0.3, 0.2, 0.1) + rows("gradient", "sup", "net", 2.0, 1.0)
     (tmp_path / "t.csv").write_text(table)
-    save_diagnosis(tmp_path / "t.png", tmp_path / "t.csv", title="x")
+    save_diagnosis(tmp_path / "t.csv", title="x")
     assert list(panels(drawn[0])) == [
         "Dice (mean of classes)", "precision (mean of classes)", "recall (mean of classes)",
         "foreground: labeled / true", "calibration error (ECE)", "share that is correct",
@@ -53,7 +53,7 @@ def test_pairs_masks_and_the_last_reliability_are_drawn(tmp_path: Path, drawn: l
         table += rows("bin_accuracy", "a", place, 0.5, right)
     table += rows("gradient", "sup_a", "net_a", 1.0) + rows("gradient", "sup_b", "net_b", 1.0)
     (tmp_path / "t.csv").write_text(table)
-    save_diagnosis(tmp_path / "t.png", tmp_path / "t.csv", title="x", subtitle="y")
+    save_diagnosis(tmp_path / "t.csv", "y", title="x")
     found = panels(drawn[0])
     assert {"Dice", "agreement of networks (Dice)", "purity: share that is correct"} <= set(found)
     assert {"gradient norm on net_a", "gradient norm on net_b"} <= set(found)
@@ -73,7 +73,7 @@ def test_the_volume_panel_shows_the_end(
     (tmp_path / "t.csv").write_text(
         HEAD + rows("dice", "a", "x", 0.1, 0.2) + rows("volume", "a", "x", *volumes)
     )
-    save_diagnosis(tmp_path / "t.png", tmp_path / "t.csv", title="x")
+    save_diagnosis(tmp_path / "t.csv", title="x")
     assert panels(drawn[0])["foreground: labeled / true"].get_ylim()[1] == pytest.approx(top)
 
 
@@ -82,4 +82,4 @@ def test_a_table_without_findings_is_explained(tmp_path: Path, text: str | None)
     if text is not None:
         (tmp_path / "t.csv").write_text(text)
     with pytest.raises(UserError, match="table of the diagnosis"):
-        save_diagnosis(tmp_path / "t.png", tmp_path / "t.csv", title="x")
+        save_diagnosis(tmp_path / "t.csv", title="x")

@@ -34,7 +34,7 @@ CONFIG = load_config(
     plan={"spacing_mm": (2.5, 2.5, 2.5), "patch": (16, 16, 16), "stem": (1, 1, 1)},
     train={"iterations": 6, "workers": 0, "checkpoint_every": 2, "precision": "32"},
 )
-NO_PICTURES = ("semivox.reporting.drawing.draw_sheet", lambda *_, **__: None)
+NO_PICTURES = ("semivox.reporting.planes.draw_sheet", lambda *_, **__: None)
 
 
 @pytest.fixture(scope="module")

@@ -226,7 +226,7 @@ def prepare(
         overlays: write a picture of each case, with the outline of its label.
     """
     from semivox.preprocessing.workspace import prepare_data as run
-    from semivox.reporting.drawing import draw_case
+    from semivox.reporting.planes import draw_case
 
     chosen = checked(settings(config, preset), data)
     return run(

@@ -227,7 +227,7 @@ def rank(
     """
     from semivox.datasets.dataset import open_dataset
     from semivox.inference.rank import rank as run
-    from semivox.reporting.drawing import draw_sheet
+    from semivox.reporting.planes import draw_sheet
 
     folder = raw_folder(data)
     loaded, window = loaded_model(model, device, config)

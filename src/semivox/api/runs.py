@@ -64,7 +64,8 @@ def train(
     checked(chosen, data, training=True)
     from semivox.inference.model import require_model
     from semivox.preprocessing.workspace import prepare_data
-    from semivox.reporting.drawing import draw_case, draw_diagnosis, draw_sheet
+    from semivox.reporting.diagnosis import save_diagnosis
+    from semivox.reporting.planes import draw_case, draw_sheet
     from semivox.run import Run
     from semivox.training.runs import labels_alone, train_run
 
@@ -88,7 +89,7 @@ def train(
     finished = train_run(
         workspace, split, plan, chosen, Path(out or Path("runs", *place)),
         fresh=fresh, extend=extend, diagnose=diagnose,
-        draw=partial(draw_diagnosis, f"{chosen.method.name} on {workspace.dataset.name}"),
+        draw=partial(save_diagnosis, title=f"{chosen.method.name} on {workspace.dataset.name}"),
         sheet=partial(draw_sheet, title, plan.class_names, rows=True),
         bar=bar,
     )  # fmt: skip

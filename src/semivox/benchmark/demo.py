@@ -15,7 +15,7 @@ from semivox.datasets.phantom import make_phantoms
 from semivox.preprocessing.workspace import prepare_data
 from semivox.progress import ProgressFactory, no_progress
 from semivox.reporting.cases import slices_figure
-from semivox.reporting.drawing import draw_case
+from semivox.reporting.planes import draw_case
 from semivox.reporting.style import save_png
 from semivox.run import Run
 

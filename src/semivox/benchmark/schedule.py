@@ -20,7 +20,7 @@ from semivox.nets import NetFactory
 from semivox.preprocessing.plan import Plan
 from semivox.preprocessing.workspace import Workspace, prepare_data
 from semivox.progress import ProgressFactory, no_progress
-from semivox.reporting.drawing import draw_case
+from semivox.reporting.planes import draw_case
 from semivox.training.estimate import case_seconds, run_seconds
 from semivox.training.runs import batch_sizes, net_sizes, step_seconds
 

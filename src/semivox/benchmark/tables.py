@@ -16,7 +16,7 @@ from semivox.benchmark.scores import Pair, comparison_table, run_table, setting_
 from semivox.files import replacing, write_text
 from semivox.reporting import benchmark as show
 from semivox.reporting.curves import save_curves
-from semivox.reporting.table import STARRED, Rows, latex_table, markdown_table
+from semivox.reporting.table import STARRED, Table, latex_table, markdown_table
 
 _INTERVALS = (
     "An interval over cases, and p, say how far a difference depends on the cases. By seed: the smallest"
@@ -44,7 +44,7 @@ class Page:
         for line in lines:
             self.text += [line, ""]
 
-    def table(self, table: tuple[list[str], Rows], caption: str | None = None) -> None:
+    def table(self, table: Table, caption: str | None = None) -> None:
         """Add a table; those with a caption are in LaTeX, too."""
         self.text.append(markdown_table(*table))
         if caption is not None:
@@ -90,7 +90,7 @@ def write_tables(
         here = runs[runs["preset"] == preset]
         save_curves(out / picture, own[own["preset"] == preset], here, title=title)
         rows = show.score_rows(settings)
-        note = show.EXPLANATION + (f" {STARRED}." if any("*" in "".join(row) for row in rows[1]) else "")
+        note = show.EXPLANATION + (f" {STARRED}." if any("*" in "".join(row) for row in rows.rows) else "")
         page.add(f"## {title}")
         page.table(rows, f"{title}. {note}")
         page.add(note.replace("*", r"\*"), f"![Dice]({picture})")
@@ -124,7 +124,7 @@ def _add_comparisons(
         page.add("Its runs are not finished.")
     if False in found:
         rows = show.comparison_rows(comparisons, declared=False)
-        caption = f"All others, with {reference}; p after Holm's correction (tests: {len(rows[1])})."
+        caption = f"All others, with {reference}; p after Holm's correction (tests: {len(rows.rows)})."
         page.add(caption)
         page.table(rows, caption)
     page.add(_INTERVALS)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
@@ -16,6 +17,7 @@ from semivox.reporting.style import CHART_COLORS, chart, draw_intervals, dress, 
 
 _TITLE = "Dice (bars: 95 % over cases; dots: seeds)"
 _DOT: dict[str, Any] = {"linestyle": "none", "marker": "o"}
+_MARKERS = "osD^vP*X<>"  # after ten colors the next marker
 
 
 def save_curves(path: Path, settings: pd.DataFrame, runs: pd.DataFrame, *, title: str = "") -> None:
@@ -30,8 +32,9 @@ def save_curves(path: Path, settings: pd.DataFrame, runs: pd.DataFrame, *, title
     panel = figure.add_subplot()
     for index, method in enumerate(methods):
         rows = means[means["method"] == method].sort_values("labeled")
-        seeds, look = runs[runs["method"] == method], style.series_look(index)
-        dots = {"s": 10, "color": look["color"], "alpha": 0.5, "zorder": 3}
+        seeds, color = runs[runs["method"] == method], colormaps["tab10"](index % 10)
+        look: dict[str, Any] = {"color": color, "marker": _MARKERS[index // 10 % len(_MARKERS)]}
+        dots: dict[str, Any] = {"s": 10, "color": color, "alpha": 0.5, "zorder": 3}
         if against_labels:
             shift = 1.015 ** (index - (len(methods) - 1) / 2)  # the intervals do not cover each other
             draw_intervals(panel, rows, rows["labeled"] * shift, upright=True, label=method, lw=1.6, **look)
@@ -62,18 +65,13 @@ def save_methods(path: Path, lines: pd.DataFrame, title: str) -> None:
     panels = figure.subplots(1, len(every), squeeze=False)[0]
     for panel, (name, rows) in zip(panels, every.items(), strict=True):
         places = pd.Series(range(len(rows)), rows.index)
-        panel.plot(
-            rows["dice_published"], places, label="paper", mfc="none", color=style.NEUTRAL, ms=7, **_DOT
-        )
+        hollow = {"label": "paper", "mfc": "none", "color": style.NEUTRAL, "ms": 7, **_DOT}
+        panel.plot(rows["dice_published"], places, **hollow)
         means = rows.reindex(columns=["dice_mean", "dice_low", "dice_high"])
         means = means.set_axis(["mean", "low", "high"], axis="columns").dropna(subset="mean")
         if len(means):
-            look: dict[str, Any] = {
-                "label": "here, 95 % interval over cases",
-                "color": CHART_COLORS[0],
-                "ms": 5,
-            }
-            draw_intervals(panel, means, places[means.index], **look, **_DOT)
+            full = {"label": "here, 95 % interval over cases", "color": CHART_COLORS[0], "ms": 5, **_DOT}
+            draw_intervals(panel, means, places[means.index], **full)
         name_rows(panel, rows["row"].tolist())
         panel.set_title(name, fontsize=10)
         dress(panel, x=PAPER_METRICS["dice"], grid="x")

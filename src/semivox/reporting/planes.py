@@ -12,6 +12,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from semivox.preprocessing.inspect import SAMPLES, Sample
+from semivox.preprocessing.plan import Plan
+from semivox.preprocessing.workspace import overlay_name
 from semivox.reporting import slices, style
 from semivox.reporting.layout import Panel, Row, class_lines, page
 from semivox.reporting.slices import Outline, RasImage, Volume, fullest_slice, slice_panel, turned
@@ -23,6 +25,12 @@ THUMB = 1.85  # inches of a thumbnail
 _WHOLE, _NEAR = (9.6, 4.6), (6.1, 2.5)
 _CAPTION = 1.5  # inches: room for a caption
 _TEXT, _BESIDE = 2.4, (6.8, 1.8)  # inches of text in a sheet, and of the panels beside it
+
+
+def draw_case(workspace: Path, plan: Plan, name: str, image: NDArray[Any], label: Volume | None) -> None:
+    """Draw a prepared case with the outline of its label; `save_overlay` in the process that prepares it."""
+    path = workspace / overlay_name(name)
+    save_overlay(path, image, label, plan.spacing_mm, name=name, class_names=plan.class_names)
 
 
 def save_overlay(
@@ -92,12 +100,12 @@ def _planes(
     return panels
 
 
-def save_sheet(
+def draw_sheet(
+    title: str,
+    class_names: Sequence[str],
     path: Path,
     samples: Sequence[Sample],
     captions: Sequence[str],
-    title: str,
-    class_names: Sequence[str],
     *,
     rows: bool = False,
 ) -> None:

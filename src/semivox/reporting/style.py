@@ -1,15 +1,19 @@
-"""One look for all pictures: colors, and charts of which a page replaces the colors by its own."""
+"""One look for all pictures: colors, fonts, charts, and how they become files."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from matplotlib import colormaps
+from matplotlib import rcParams
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager
+from matplotlib.text import Text
 
 from semivox.files import replacing
 
@@ -20,17 +24,18 @@ CHART_COLORS = ("#1f6fb5", "#d1495b", "#2a9d5c", "#7b4b94", "#d9930d", "#00798c"
 BACKGROUND, TEXT, FAINT = "#14161a", "#f2f2f2", "#9aa0a8"  # of scans
 INK, PALE, LINE, NEUTRAL = "#1a1d23", "#626a76", "#d9dde3", "#8a8f98"  # of charts
 DPI, PAGE_DPI = 110, 160  # of files; of pictures inside a page
-_MARKERS = "osD^vP*X<>"
+# With letters that matplotlib's own font lacks: those of Chinese, Japanese, Korean, of India, of Thailand.
+FALLBACK_FONTS = (
+    "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans CJK KR", "Source Han Sans SC", "WenQuanYi Zen Hei",
+    "WenQuanYi Micro Hei", "Droid Sans Fallback", "Microsoft YaHei", "Yu Gothic", "Malgun Gothic",
+    "PingFang SC", "Hiragino Sans GB", "Apple SD Gothic Neo", "Arial Unicode MS", "Noto Sans Devanagari",
+    "Nirmala UI", "Noto Sans Thai", "Leelawadee UI", "Unifont",
+)  # fmt: skip
 
 
 def class_color(index: int) -> str:
     """Return the color of a foreground class."""
     return CLASS_COLORS[(index - 1) % len(CLASS_COLORS)]
-
-
-def series_look(index: int) -> dict[str, Any]:
-    """Return color and marker of one of many series."""
-    return {"color": colormaps["tab10"](index % 10), "marker": _MARKERS[index // 10 % len(_MARKERS)]}
 
 
 def chart(width: float, height: float, title: str = "") -> Figure:
@@ -88,13 +93,29 @@ def shorten(text: str, length: int) -> str:
     return plain(text if len(text) <= length else f"{text[: length // 2 - 1]}…{text[-length // 2 + 1 :]}")
 
 
+def encoded(figure: Figure, kind: str, **options: Any) -> bytes:
+    """Return a picture as a file of a kind: png, pdf, svg, webp; `options` are those of `savefig`."""
+    for text in figure.findobj(Text):
+        text.set_fontfamily(font_families())
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=kind, **{"facecolor": figure.get_facecolor(), **options})
+    return buffer.getvalue()
+
+
 def save_png(figure: Figure, path: Path, kind: str = "png") -> None:
     """Write the picture, whole or not at all."""
     with replacing(path) as temporary:
-        figure.savefig(temporary, format=kind, facecolor=figure.get_facecolor())
+        temporary.write_bytes(encoded(figure, kind))
 
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a picture for a paper, as PNG and as PDF; `path` has no ending."""
     for kind in ("png", "pdf"):
         save_png(figure, path.with_name(f"{path.name}.{kind}"), kind)
+
+
+@cache
+def font_families() -> list[str]:
+    """Return the usual font, and what is installed of `FALLBACK_FONTS`."""
+    installed = set(fontManager.get_font_names())
+    return [*rcParams["font.family"], *(name for name in FALLBACK_FONTS if name in installed)]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
+import rich.table
 from rich.markup import escape
-from rich.table import Table
 
 _LABELS = {
     "dice": "Dice", "jaccard": "Jaccard", "hd95": "95HD", "asd": "ASD", "assd": "ASSD", "nsd": "NSD",
@@ -21,7 +21,18 @@ _WHEN_FAILED = ("hd95_mm_penalised", "asd_mm_penalised")
 _OVERALL = "mean"
 _WIDE = 8  # columns of a LaTeX table that fit beside each other
 STARRED = "* with failures counted as the image's diagonal"
-Rows = list[list[str]]
+
+
+class Table(NamedTuple):
+    """A table of text, for Markdown, LaTeX or a page."""
+
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+def table_of(rows: Sequence[Mapping[str, str]]) -> Table:
+    """Make a table of one row or more, whose cells have their headings as keys."""
+    return Table(list(rows[0]), [list(row.values()) for row in rows])
 
 
 def metric_label(metric: str) -> str:
@@ -42,11 +53,9 @@ def interval_text(row: Mapping[Any, Any], *, sign: str = "", star: str = "") -> 
     """Write a mean with its interval: `0.871 [0.850, 0.890]`; without one where there is none."""
     if math.isnan(row["mean"]):
         return "none"
-    digits = mean_digits(row["mean"])
-    mean = f"{row['mean']:{sign}.{digits}f}{star}"
-    if math.isnan(row["low"]):
-        return mean
-    return f"{mean} [{row['low']:{sign}.{digits}f}, {row['high']:{sign}.{digits}f}]"
+    form = f"{sign}.{mean_digits(row['mean'])}f"
+    interval = "" if math.isnan(row["low"]) else f" [{row['low']:{form}}, {row['high']:{form}}]"
+    return f"{row['mean']:{form}}{star}{interval}"
 
 
 def duration(seconds: float) -> str:
@@ -61,50 +70,50 @@ def mean_digits(value: float) -> int:
     return 3 if abs(value) < 10 else 2
 
 
-def summary_table(summary: pd.DataFrame, *, title: str | None = None) -> Table:
+def summary_table(summary: pd.DataFrame, *, title: str | None = None) -> rich.table.Table:
     """Lay out a summary, from `evaluation.summary.summarise`, for the screen.
 
     Dice, Jaccard, 95HD, ASD, NSD, and for classes with failures the distances that count these as the image's
     diagonal, with a star.
     """
     has_lcc = bool(summary["metric"].str.endswith("_lcc").any())
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    table = rich.table.Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     values = ("all voxels [95 % CI]", "largest component") if has_lcc else ("mean [95 % CI]",)
-    for heading in ("class", "metric", *values, "n", "failed"):
-        side: Any = "left" if heading in ("class", "metric") else "right"
-        table.add_column(heading, justify=side, no_wrap=heading != "metric")
-    rows = {(row["class"], row["metric"]): row for row in summary.to_dict("records")}
-    classes = list(dict.fromkeys(summary["class"]))
-    if len(classes) == 2 and _OVERALL in classes:
-        classes.remove(_OVERALL)  # with one class the mean over classes says nothing new
-    in_mm = (summary["metric"] == "hd95_mm").any()
-    for name in classes:
+    table.add_column("class", no_wrap=True)
+    table.add_column("metric")
+    for heading in (*values, "n", "failed"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    metrics = (*_DEFAULT, *_WHEN_FAILED) if (summary["metric"] == "hd95_mm").any() else _PUBLISHED
+    blocks: dict[str, dict[str, dict[Any, Any]]] = {}
+    for row in summary.to_dict("records"):
+        blocks.setdefault(str(row["class"]), {})[row["metric"]] = row
+    if len(blocks) == 2:
+        blocks.pop(_OVERALL, None)  # with one class the mean over classes says nothing new
+    for name, rows in blocks.items():
         if table.row_count:
             table.add_row()
-        shown = escape(str(name))
-        for metric in (*_DEFAULT, *_WHEN_FAILED) if in_mm else _PUBLISHED:
-            row = rows.get((name, metric))
-            if row is None or (metric in _WHEN_FAILED and not row["failures"]):
+        shown = escape(name)
+        for metric in metrics:
+            failures = rows[metric]["failures"] if metric in rows else 0
+            if metric not in rows or (metric in _WHEN_FAILED and not failures):
                 continue
-            means = [interval_text(row)]
-            if has_lcc:
-                largest = rows.get((name, f"{metric}_lcc"))
-                means.append("" if largest is None else interval_text(largest))
-            failures = f"[bold red]{row['failures']:.0f}[/]" if row["failures"] else "0"
-            table.add_row(shown, metric_label(metric), *means, f"{row['n']:.0f}", failures)
+            columns = [metric, f"{metric}_lcc"] if has_lcc else [metric]
+            means = [interval_text(rows[name]) if name in rows else "" for name in columns]
+            failed = f"[bold red]{failures:.0f}[/]" if failures else "0"
+            table.add_row(shown, metric_label(metric), *means, f"{rows[metric]['n']:.0f}", failed)
             shown = ""
             if metric in _WHEN_FAILED:
                 table.caption, table.caption_justify = STARRED, "left"
     return table
 
 
-def markdown_table(headings: Sequence[str], rows: Rows) -> str:
+def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Lay out as a Markdown table."""
-    lines = [list(headings), ["---"] * len(headings), *rows]
+    lines = [headings, ["---"] * len(headings), *rows]
     return "".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |\n" for line in lines)
 
 
-def latex_table(headings: Sequence[str], rows: Rows, caption: str) -> str:
+def latex_table(headings: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> str:
     """Lay out as a LaTeX `table`; many columns are scaled to the text, which needs the package graphicx."""
     before, after = (r"\resizebox{\textwidth}{!}{%", "}") if len(headings) > _WIDE else ("", "")
     lines = [" & ".join(map(_latex, line)) for line in rows]
@@ -118,12 +127,12 @@ def latex_table(headings: Sequence[str], rows: Rows, caption: str) -> str:
     return "\n".join(filter(None, text)) + "\n"
 
 
-_ESCAPES = {
+_ESCAPES = str.maketrans({
     "\\": r"\textbackslash{}", "_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "$": r"\$", "{": r"\{",
     "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$",
     "<": r"$<$", ">": r"$>$",
-}  # fmt: skip
+})  # fmt: skip
 
 
 def _latex(text: str) -> str:
-    return "".join(_ESCAPES.get(letter, letter) for letter in text)
+    return text.translate(_ESCAPES)
